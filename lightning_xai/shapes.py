@@ -1,0 +1,26 @@
+"""The shape vocabulary: what the axes of every tensor in the package are called.
+
+A leading space in the string keeps linters from reading it as a forward reference. The test suite checks the
+annotations at run time with jaxtyping's import hook.
+"""
+
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+Images = Float[Tensor, " batch channel height width"]
+"""A batch of inputs or attributions in the network's (normalised) input space."""
+
+Maps = Float[Tensor, " batch height width"]
+"""One value a pixel, channels summed."""
+
+Masks = Bool[Tensor, " batch height width"]
+"""True where the evidence is."""
+
+Labels = Int64[Tensor, " batch"]
+"""Class indices."""
+
+Keys = Int64[Tensor, " batch"]
+"""Random keys, one a row (see `functional.random`)."""
+
+Scores = Float[Tensor, " batch"]
+"""One score a sample."""
