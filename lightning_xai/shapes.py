@@ -7,8 +7,11 @@ annotations at run time with jaxtyping's import hook.
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+Inputs = Float[Tensor, " batch *shape"]
+"""What a network takes, a sample a row; attributions have the shape of the inputs."""
+
 Images = Float[Tensor, " batch channel height width"]
-"""A batch of inputs or attributions in the network's (normalised) input space."""
+"""Inputs or attributions that are images, in the network's (normalised) input space."""
 
 Maps = Float[Tensor, " batch height width"]
 """One value a pixel, channels summed."""
@@ -24,3 +27,6 @@ Keys = Int64[Tensor, " batch"]
 
 Scores = Float[Tensor, " batch"]
 """One score a sample."""
+
+Logits = Float[Tensor, " batch classes"]
+"""What a classifier returns: one unnormalised score a class."""
