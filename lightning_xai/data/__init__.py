@@ -1,0 +1,7 @@
+"""Data modules: images in memory, with their labels, sample indices, masks and value bounds."""
+
+from lightning_xai.data.base import ImageDataModule
+from lightning_xai.data.digits import DigitsDataModule
+from lightning_xai.data.mnist import FashionMNISTDataModule, MNISTDataModule
+
+__all__ = ["DigitsDataModule", "FashionMNISTDataModule", "ImageDataModule", "MNISTDataModule"]

@@ -1,0 +1,152 @@
+"""MNIST and Fashion-MNIST, read and downloaded by torchvision."""
+
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torchvision import datasets
+
+from lightning_xai.data.base import ImageDataModule, ImageSource, Split
+from lightning_xai.data.digits import DIGIT_NAMES
+
+_INK = 12  # the brightest grey level that is not above 0.05
+
+
+class _TorchvisionDataModule(ImageDataModule):
+    """What MNIST and its drop-in replacements share."""
+
+    image_shape = (1, 28, 28)
+    torchvision_class: ClassVar[type[datasets.MNIST]]
+    mask_name: ClassVar[str]
+
+    def __init__(
+        self,
+        root: str = "data",
+        download: bool = True,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        seed: int = 0,
+        val_size: int | None = 5000,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        randomize_labels: bool = False,
+    ) -> None:
+        super().__init__(batch_size, num_workers, seed, val_size, mean, std, randomize_labels)
+        self.root, self.download = root, download
+
+    def prepare_data(self) -> None:
+        fetch_idx_files(self.torchvision_class, self.root, self.download)
+
+    def load(self, split: Split) -> ImageSource:
+        return load_idx_files(self.torchvision_class, self.root, split, self.mask_name)
+
+
+class MNISTDataModule(_TorchvisionDataModule):
+    """MNIST: 60,000 grey 28x28 images of digits (5,000 of them for validation) and 10,000 to test.
+
+    The mask `digit` is pixel > 0.05: where the ink is, not which part of it is evidence for the class.
+
+    Source: LeCun, Cortes, Burges, The MNIST database of handwritten digits, 1998.
+
+    Args:
+        root: Folder with (or for) `MNIST/raw`: torchvision's layout, the uncompressed IDX files suffice.
+        download: Download what `root` lacks; needs the network.
+        batch_size: See `ImageDataModule`, as for the arguments not listed here.
+    """
+
+    torchvision_class = datasets.MNIST
+    mask_name = "digit"
+    class_names = DIGIT_NAMES
+    default_mean = (0.1307,)
+    default_std = (0.3081,)
+
+
+class FashionMNISTDataModule(_TorchvisionDataModule):
+    """Fashion-MNIST: 60,000 grey 28x28 images of garments (5,000 of them for validation) and 10,000 to test.
+
+    The mask `object` is pixel > 0.05: where the garment is, not which part of it is evidence for the class.
+
+    Source: Xiao, Rasul, Vollgraf, Fashion-MNIST, arXiv 1708.07747.
+
+    Args:
+        root: Folder with (or for) `FashionMNIST/raw`: torchvision's layout, the uncompressed IDX files
+            suffice.
+        download: Download what `root` lacks; needs the network.
+        batch_size: See `ImageDataModule`, as for the arguments not listed here.
+    """
+
+    torchvision_class = datasets.FashionMNIST
+    mask_name = "object"
+    class_names = tuple(datasets.FashionMNIST.classes)
+    default_mean = (0.2860,)
+    default_std = (0.3530,)
+
+
+def fetch_idx_files(
+    torchvision_class: type[datasets.MNIST],
+    root: str,
+    download: bool,
+    alternative: str = "`DigitsDataModule`",
+) -> None:
+    """Download the files that `root` lacks.
+
+    Raises:
+        FileNotFoundError: Files are missing, and `download` is false or failed.
+    """
+    missing = missing_idx_files(torchvision_class, root)
+    if not missing:
+        return
+    if not download:
+        raise FileNotFoundError(_how_to_get(torchvision_class, root, missing, alternative))
+    try:
+        torchvision_class(root, download=True)
+    except (OSError, RuntimeError) as error:
+        missing = missing_idx_files(torchvision_class, root) or missing
+        text = _how_to_get(torchvision_class, root, missing, alternative)
+        raise FileNotFoundError(f"the download failed; {text}") from error
+
+
+def load_idx_files(
+    torchvision_class: type[datasets.MNIST],
+    root: str,
+    split: Split,
+    mask_name: str,
+    alternative: str = "`DigitsDataModule`",
+) -> ImageSource:
+    """One split from the IDX files under `root`.
+
+    Raises:
+        FileNotFoundError: Files are missing.
+        ValueError: Files cannot be read.
+    """
+    if missing := missing_idx_files(torchvision_class, root):
+        raise FileNotFoundError(_how_to_get(torchvision_class, root, missing, alternative))
+    try:
+        data = torchvision_class(root, train=split == "train")
+        images, labels = data.data.view(-1, 1, 28, 28), data.targets.to(torch.int64)
+    except (OSError, RuntimeError, ValueError, AssertionError, LookupError) as error:
+        folder = _raw_folder(torchvision_class, root)
+        raise ValueError(f"the IDX files in {folder} cannot be read: replace them") from error
+    return ImageSource(images, labels, {mask_name: images[:, 0] > _INK})
+
+
+def missing_idx_files(torchvision_class: type[datasets.MNIST], root: str) -> list[str]:
+    """Names of the (uncompressed) IDX files that are not under `root`."""
+    folder = _raw_folder(torchvision_class, root)
+    names = [Path(name).stem for name, _ in torchvision_class.resources]
+    return [name for name in names if not (folder / name).is_file()]
+
+
+def _raw_folder(torchvision_class: type[datasets.MNIST], root: str) -> Path:
+    return Path(root).expanduser().resolve() / torchvision_class.__name__ / "raw"
+
+
+def _how_to_get(
+    torchvision_class: type[datasets.MNIST], root: str, missing: list[str], alternative: str
+) -> str:
+    name, folder = torchvision_class.__name__, _raw_folder(torchvision_class, root)
+    return (
+        f"{name} needs {', '.join(missing)} in {folder}. Pass `download: true` on a machine with network access, "
+        f"or copy the files from another one, or point `root` at the folder that contains {name}/raw. "
+        f"Without any download: {alternative}"
+    )
