@@ -34,9 +34,7 @@ def fold_in_int(seed: int, data: int) -> int:
     return int(fold_in(torch.tensor(_mix_int(seed)), data))
 
 
-def standard_normal(
-    keys: Keys, shape: Sequence[int], device: torch.device | str = "cpu"
-) -> Float[Tensor, "batch ..."]:
+def standard_normal(keys: Keys, shape: Sequence[int], device: torch.device | str = "cpu") -> Float[Tensor, "batch ..."]:
     """Independent N(0, 1) float32 values, (len(keys), *shape); row i depends on keys[i], shape and device type only."""
     return _fill_rows(keys, shape, device, Tensor.normal_)
 
@@ -46,9 +44,7 @@ def uniform(keys: Keys, shape: Sequence[int], device: torch.device | str = "cpu"
     return _fill_rows(keys, shape, device, Tensor.uniform_)
 
 
-def _fill_rows(
-    keys: Tensor, shape: Sequence[int], device: torch.device | str, fill: Callable[..., Tensor]
-) -> Tensor:
+def _fill_rows(keys: Tensor, shape: Sequence[int], device: torch.device | str, fill: Callable[..., Tensor]) -> Tensor:
     generator = torch.Generator(device)
     rows = torch.empty((len(keys), *shape), dtype=torch.float32, device=device)
     for row, key in zip(rows, keys.tolist(), strict=True):

@@ -1,0 +1,42 @@
+"""Attribution methods: frozen dataclasses that compose; model, inputs and target are arguments, never fields."""
+
+from lightning_xai.explainers.base import Context, Explainer
+from lightning_xai.explainers.captum import (
+    CaptumExplainer,
+    grad_cam,
+    gradient_shap,
+    guided_backprop,
+    guided_grad_cam,
+)
+from lightning_xai.explainers.controls import InputAttribution, RandomAttribution, SobelEdges
+from lightning_xai.explainers.gradient import Gradient, InputXGradient, IntegratedGradients, Saliency
+from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad, smooth_grad
+from lightning_xai.explainers.scales import AbsoluteScale, InputScale, InRangeScale, RangeScale
+from lightning_xai.explainers.smoothing import PerturbWeights, Smooth
+
+__all__ = [
+    "AbsoluteScale",
+    "CaptumExplainer",
+    "Context",
+    "Explainer",
+    "Gradient",
+    "InRangeScale",
+    "InputAttribution",
+    "InputScale",
+    "InputXGradient",
+    "IntegratedGradients",
+    "PerturbWeights",
+    "RandomAttribution",
+    "RangeScale",
+    "Saliency",
+    "Smooth",
+    "SobelEdges",
+    "adapt_grad",
+    "fusion_grad",
+    "grad_cam",
+    "gradient_shap",
+    "guided_backprop",
+    "guided_grad_cam",
+    "noise_grad",
+    "smooth_grad",
+]

@@ -1,0 +1,197 @@
+"""What every explainer is: a frozen dataclass, called with a model, inputs and a target."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor, nn
+
+from lightning_xai.functional.random import fold_in, fold_in_int, root_keys
+from lightning_xai.shapes import Inputs, Keys, Labels
+
+Bound = float | Sequence[float] | Tensor
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an explainer may know besides model, inputs and target; made by `Context.create`.
+
+    Attributes:
+        seed: Key of the randomness that all samples share (weight noise).
+        keys: One random key a row, on the CPU (input noise).
+        bounds: Least and greatest value of an input element, broadcasting against one sample; None if unknown.
+        max_rows: How many rows may pass through the network at once; None for as many as fit in memory.
+    """
+
+    seed: int
+    keys: Keys
+    bounds: tuple[Tensor, Tensor] | None = None
+    max_rows: int | None = None
+
+    @classmethod
+    def create(
+        cls,
+        index: Labels,
+        seed: int = 0,
+        bounds: tuple[Bound, Bound] | None = None,
+        max_rows: int | None = None,
+        device: torch.device | str = "cpu",
+    ) -> "Context":
+        """The context of samples with these indices: equal indices and seeds give equal noise.
+
+        Args:
+            bounds: (low, high) in the space of the inputs, each a number, one number a channel, or a tensor that
+                broadcasts against one sample.
+        """
+        if max_rows is not None and max_rows < 1:
+            raise ValueError(f"`max_rows` must be at least 1, got {max_rows}.")
+        return cls(seed, root_keys(seed, index), parse_bounds(bounds, device), max_rows)
+
+    def branch(self, numbers: Int64[Tensor, " branches"]) -> "Context":
+        """The context of len(numbers) copies of the rows, copy after copy, each with its own randomness."""
+        return replace(self, keys=fold_in(self.keys, numbers[:, None]).flatten())
+
+    def model_draw(self, number: int) -> "Context":
+        """The context under the weight draw of this number: fresh noise, shared by all samples and by each."""
+        return replace(self, seed=fold_in_int(self.seed, number), keys=fold_in(self.keys, number))
+
+
+def parse_bounds(
+    bounds: tuple[Bound, Bound] | None, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor] | None:
+    """(low, high) as float32 tensors; a list of numbers becomes one value a channel, (channel, 1, 1)."""
+    if bounds is None:
+        return None
+    if len(bounds) != 2:
+        raise ValueError(f"`bounds` must be (low, high), got {len(bounds)} values.")
+    low, high = (torch.as_tensor(bound, dtype=torch.float32, device=device) for bound in bounds)
+    low, high = (bound[:, None, None] if bound.ndim == 1 else bound for bound in (low, high))
+    if not (low < high).all():
+        raise ValueError(f"`bounds` must have low < high everywhere, got low={low.tolist()}, high={high.tolist()}.")
+    return low, high
+
+
+class Explainer(ABC):
+    """An attribution method. Concrete explainers are frozen dataclasses; variation is by wrapping.
+
+    Calling one explains a batch and leaves everything as it was: parameters, buffers, training modes, gradients,
+    hooks, inputs and the global random state, also when an exception is raised. The model is explained in evaluation
+    mode. Attributions have the shape and the device of the inputs and carry no graph.
+    """
+
+    def __call__(
+        self,
+        model: nn.Module,
+        inputs: Inputs,
+        target: Labels | int | None = None,
+        context: Context | None = None,
+    ) -> Inputs:
+        """Attributions of `inputs` for the output `target`.
+
+        Args:
+            model: Maps (batch, ...) to logits (batch, classes).
+            inputs: A batch of floating-point samples.
+            target: Class indices to explain, one for all or one a sample; None explains the class that the model
+                predicts for the unperturbed input.
+            context: Sample keys and bounds; by default the samples are numbered from 0, seed 0, bounds unknown.
+        """
+        return self._explain(self.attribute, model, inputs, target, context)
+
+    @abstractmethod
+    def attribute(self, model: nn.Module, inputs: Inputs, target: Labels, context: Context) -> Inputs:
+        """The attributions; called with checked arguments, gradients enabled and the model in evaluation mode.
+
+        Explainers that wrap another one call its `attribute`.
+        """
+
+    def noise_std(self, inputs: Inputs, context: Context) -> Tensor | None:
+        """Elementwise standard deviation of the input noise that the explainer adds; None if it adds none."""
+        return None
+
+    def _explain(
+        self,
+        function: Callable[[nn.Module, Inputs, Labels, Context], T],
+        model: nn.Module,
+        inputs: Inputs,
+        target: Labels | int | None,
+        context: Context | None,
+    ) -> T:
+        check_inputs(inputs)
+        with explaining(model):
+            inputs = inputs.detach().clone()
+            if context is None:
+                context = Context.create(torch.arange(len(inputs)))
+            if len(context.keys) != len(inputs):
+                raise ValueError(f"`context` is of {len(context.keys)} samples, but `inputs` has {len(inputs)}.")
+            return function(model, inputs, resolve_target(model, inputs, target), context)
+
+
+@contextmanager
+def explaining(model: nn.Module) -> Iterator[None]:
+    """Gradients on, also inside `torch.inference_mode`, and the model in evaluation mode; both restored on leaving."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def check_inputs(inputs: Tensor) -> None:
+    """Refuse what cannot be explained: no samples, integers, NaN or infinity."""
+    if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+        raise TypeError(
+            f"`inputs` must be a floating-point tensor, got {getattr(inputs, 'dtype', type(inputs).__name__)}; "
+            "convert it (and normalise it as in training)."
+        )
+    if inputs.ndim < 2 or not inputs.numel():
+        raise ValueError(f"`inputs` must be a batch of at least one sample, got shape {tuple(inputs.shape)}.")
+    finite = inputs.isfinite().flatten(1).all(1)
+    if not finite.all():
+        bad = (~finite).nonzero().flatten().tolist()
+        raise ValueError(f"`inputs` must be finite, but has NaN or infinite values in samples {_few(bad)}.")
+
+
+def resolve_target(model: nn.Module, inputs: Inputs, target: Labels | int | None) -> Labels:
+    """Class indices (batch,) on the device of the inputs; None becomes the class that the model predicts."""
+    if target is None:
+        with torch.no_grad():
+            rows = inputs.split(256)
+            return torch.cat([check_logits(model(chunk), len(chunk)).argmax(1) for chunk in rows])
+    target = torch.as_tensor(target, device=inputs.device)
+    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+        raise TypeError(f"`target` must hold class indices (integers), got {target.dtype}.")
+    if target.ndim == 0:
+        target = target.expand(len(inputs))
+    if target.shape != (len(inputs),):
+        raise ValueError(
+            f"`target` must be one class index, or one for each of the {len(inputs)} samples, "
+            f"got shape {tuple(target.shape)}."
+        )
+    return target.to(torch.int64)
+
+
+def check_logits(outputs: Tensor, rows: int) -> Tensor:
+    """The model's outputs, if they are logits (batch, classes)."""
+    if not isinstance(outputs, Tensor):
+        raise TypeError(
+            f"`model` must return a tensor of logits (batch, classes), got {type(outputs).__name__}; "
+            "wrap it in a module that picks the logits."
+        )
+    if outputs.ndim != 2 or len(outputs) != rows:
+        raise ValueError(
+            f"`model` must return logits (batch, classes), got shape {tuple(outputs.shape)} for {rows} samples."
+        )
+    return outputs
+
+
+def _few(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers[:5])) + (f", ... ({len(numbers)} in all)" if len(numbers) > 5 else "")

@@ -1,0 +1,170 @@
+"""Any of Captum's attribution methods as one of our explainers."""
+
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from inspect import signature
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from captum.attr import (
+    Attribution,
+    Deconvolution,
+    DeepLift,
+    DeepLiftShap,
+    GradientShap,
+    GuidedBackprop,
+    GuidedGradCam,
+    LayerGradCam,
+)
+from torch import Tensor, nn
+
+from lightning_xai.explainers.base import Context, Explainer
+from lightning_xai.explainers.chunks import row_limit
+from lightning_xai.explainers.gradient import Baseline, baseline_like, check_baseline
+from lightning_xai.shapes import Images, Inputs, Labels
+
+_NEED_RELU_MODULES = (GuidedBackprop, Deconvolution, GuidedGradCam, DeepLift, DeepLiftShap)
+
+
+@dataclass(frozen=True)
+class CaptumExplainer(Explainer):
+    """An attribution method of Captum.
+
+    Maps of a layer (GradCAM) are enlarged to the image's size, bilinearly, and spread evenly over its channels, so that
+    the sum over channels is the enlarged map. Captum draws from the global random state: here it is seeded from the
+    sample's key and put back afterwards.
+
+    Attributes:
+        method: A class of captum.attr, e.g. `captum.attr.GuidedBackprop`.
+        options: Keyword arguments of its `attribute`.
+        layer: Name of the layer that a layer method looks at; None for the last convolution.
+        baseline: As in `IntegratedGradients`; None leaves Captum's default (zeros in the space of the inputs).
+        stochastic: Whether the method draws random numbers. It is then called for one sample at a time, so that the
+            result does not depend on the batch.
+    """
+
+    method: type[Attribution]
+    options: dict[str, Any] = field(default_factory=dict)
+    layer: str | None = None
+    baseline: Baseline | None = None
+    stochastic: bool = False
+
+    def __post_init__(self) -> None:
+        if self.baseline is not None:
+            check_baseline(self.baseline)
+        unknown = set(self.options) - set(signature(self.method.attribute).parameters)
+        if unknown:
+            raise ValueError(f"`options` has {sorted(unknown)}, which {self.method.__name__}.attribute does not take.")
+
+    def attribute(self, model: nn.Module, inputs: Inputs, target: Labels, context: Context) -> Inputs:
+        if issubclass(self.method, _NEED_RELU_MODULES):
+            require_relu_modules(model, self.method.__name__)
+        method, rows = self._build(model), 1 if self.stochastic else row_limit(model, inputs, context)
+        options: dict[str, Any] = dict(self.options)
+        if self.baseline is not None:
+            options["baselines"] = baseline_like(inputs, self.baseline, context).expand_as(inputs[:1])
+        chunks = zip(inputs.split(rows), target.split(rows), context.keys.split(rows), strict=True)
+        return torch.cat([self._call(method, x, t, int(keys[0]), options) for x, t, keys in chunks])
+
+    def _build(self, model: nn.Module) -> Attribution:
+        """The method bound to the model, and to the layer if it asks for one."""
+        if "layer" not in signature(self.method.__init__).parameters:
+            return self.method(model)
+        return self.method(model, find_layer(model, self.layer))  # type: ignore[call-arg]
+
+    def _call(self, method: Attribution, inputs: Inputs, target: Labels, key: int, options: dict[str, Any]) -> Inputs:
+        with _seeded(key, inputs.device), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Setting (forward, )?backward hooks", UserWarning)
+            attributions = method.attribute(inputs.clone().requires_grad_(), target=target, **options).detach()
+        return attributions if attributions.shape == inputs.shape else _enlarge(attributions, inputs)
+
+
+def find_layer(model: nn.Module, name: str | None) -> nn.Module:
+    """The submodule of this name, or the last convolution."""
+    modules = dict(model.named_modules())
+    if name is None:
+        found = [module for module in modules.values() if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)]
+        if not found:
+            raise ValueError("`layer` must be given: `model` has no convolution whose maps GradCAM could show.")
+        return found[-1]
+    if name not in modules:
+        raise ValueError(f'`layer` "{name}" is no submodule of `model`; it has: {", ".join(filter(None, modules))}.')
+    return modules[name]
+
+
+def require_relu_modules(model: nn.Module, method: str) -> None:
+    """Refuse models on which a method that changes the ReLUs' backward pass would silently be the plain gradient."""
+    relus = [module for module in model.modules() if isinstance(module, nn.ReLU)]
+    if not relus or any(relu.inplace for relu in relus):
+        found = "modules with inplace=True" if relus else "none (functional calls cannot be hooked)"
+        raise ValueError(
+            f"`model` must apply its ReLUs as nn.ReLU modules, not in place, for {method}; it has {found}."
+        )
+
+
+@contextmanager
+def _seeded(key: int, device: torch.device) -> Iterator[None]:
+    """Global random state seeded with the key, and put back."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (Captum uses it)
+    devices = [device] if device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(key)
+            random.seed(key)
+            np.random.seed(key % 2**32)  # noqa: NPY002
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+
+
+def _enlarge(attributions: Tensor, inputs: Images) -> Images:
+    """A layer's map as an attribution of the input: channels summed, enlarged, spread over the input's channels."""
+    if attributions.ndim != 4 or inputs.ndim != 4:
+        raise ValueError(
+            f"The method's attributions have shape {tuple(attributions.shape)} for `inputs` of shape "
+            f"{tuple(inputs.shape)}; only spatial maps of images can be enlarged to the inputs."
+        )
+    maps = attributions.sum(1, keepdim=True)
+    maps = F.interpolate(maps, inputs.shape[2:], mode="bilinear", align_corners=False)
+    return (maps / inputs.shape[1]).expand_as(inputs).contiguous()
+
+
+def guided_backprop() -> CaptumExplainer:
+    """Guided backpropagation (Springenberg et al. 2015): negative gradients are dropped at every ReLU."""
+    return CaptumExplainer(GuidedBackprop)
+
+
+def grad_cam(layer: str | None = None) -> CaptumExplainer:
+    """GradCAM (Selvaraju et al. 2017), with its final ReLU: not negative.
+
+    Args:
+        layer: Name of the layer; None for the last convolution.
+    """
+    return CaptumExplainer(LayerGradCam, {"relu_attributions": True}, layer)
+
+
+def guided_grad_cam(layer: str | None = None) -> CaptumExplainer:
+    """Guided GradCAM (Selvaraju et al. 2017): guided backpropagation times the enlarged GradCAM map.
+
+    Args:
+        layer: Name of the layer; None for the last convolution.
+    """
+    return CaptumExplainer(GuidedGradCam, {"interpolate_mode": "bilinear"}, layer)
+
+
+def gradient_shap(baseline: Baseline = "black", num_draws: int = 20, std: float = 0.0) -> CaptumExplainer:
+    """GradientSHAP (Lundberg and Lee 2017; Erion et al. 2021): (x - b) times the mean gradient at random path points.
+
+    Args:
+        baseline: As in `IntegratedGradients`.
+        num_draws: Number of random points on the path.
+        std: Standard deviation of the noise on the input, in the space of the inputs.
+    """
+    options = {"n_samples": num_draws, "stdevs": std}
+    return CaptumExplainer(GradientShap, options, baseline=baseline, stochastic=True)

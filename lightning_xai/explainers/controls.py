@@ -1,0 +1,41 @@
+"""Controls: maps that know nothing of the model. A method that does not beat them explains nothing."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lightning_xai.explainers.base import Context, Explainer
+from lightning_xai.functional.random import standard_normal
+from lightning_xai.shapes import Images, Inputs, Labels
+
+
+@dataclass(frozen=True)
+class RandomAttribution(Explainer):
+    """Independent N(0, 1) values, the same for the same sample and seed: the noise floor."""
+
+    def attribute(self, model: nn.Module, inputs: Inputs, target: Labels, context: Context) -> Inputs:
+        return standard_normal(context.keys, inputs.shape[1:], inputs.device).to(inputs.dtype)
+
+
+@dataclass(frozen=True)
+class InputAttribution(Explainer):
+    """The input itself."""
+
+    def attribute(self, model: nn.Module, inputs: Inputs, target: Labels, context: Context) -> Inputs:
+        return inputs
+
+
+@dataclass(frozen=True)
+class SobelEdges(Explainer):
+    """Edge strength of each channel: the root of the mean square of the two Sobel derivatives, the border repeated."""
+
+    def attribute(self, model: nn.Module, inputs: Images, target: Labels, context: Context) -> Images:
+        if inputs.ndim != 4:
+            raise ValueError(f"`inputs` must be images (batch, channel, height, width), got {tuple(inputs.shape)}.")
+        slope = torch.tensor([1.0, 0.0, -1.0]).to(inputs) / 2
+        across = torch.outer(torch.tensor([1.0, 2.0, 1.0]).to(inputs) / 4, slope)
+        kernels = torch.stack([across, across.T])[:, None]
+        padded = F.pad(inputs.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate")
+        return F.conv2d(padded, kernels).square().mean(1).sqrt().view_as(inputs)
