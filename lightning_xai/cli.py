@@ -1,0 +1,153 @@
+"""The command line: `lightning-xai {fit,validate,test,predict} --config FILE [--option VALUE ...]`."""
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import get_loader, set_loader
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import TensorBoardLogger
+from rich.console import Console
+
+from lightning_xai.modules.checkpoints import check_resumable, check_weights_fit, read_checkpoint
+
+YAML_MODE = "yaml_with_unique_keys"
+
+HARMLESS_WARNINGS = (
+    ".*does not have many workers.*",  # our images are in memory, workers only cost time
+    ".*smaller than the logging interval.*",  # a small data set
+    ".*Checkpoint directory .* exists and is not empty.*",  # that of the run being resumed
+)
+
+
+def main(args: ArgsType = None) -> None:
+    """Run one command; `args` are the words after the program's name, by default those it was called with."""
+    set_loader(YAML_MODE, load_yaml, exceptions=(yaml.YAMLError,))
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_tip)
+    with warnings.catch_warnings():
+        for message in HARMLESS_WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        XAICommandLine(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,  # optimizer and scheduler are arguments of the module
+            seed_everything_default=0,
+            parser_kwargs={"parser_mode": YAML_MODE},
+            args=args,
+        )
+
+
+class XAICommandLine(LightningCLI):
+    """LightningCLI that checks its input before it trains or writes anything, and reports afterwards."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        super().parse_arguments(parser, args)
+        path = self.config[self.config.subcommand].ckpt_path
+        self.ckpt_path = path if path and _is_local_file(path) else None
+        self.checkpoint = read_checkpoint(self.ckpt_path) if self.ckpt_path else None
+
+    def after_instantiate_classes(self) -> None:
+        if self.checkpoint and self.model.strict_loading:
+            check_weights_fit(self.checkpoint, self.model, self.ckpt_path)
+        if self.checkpoint and self.subcommand == "fit":
+            check_resumable(self.checkpoint, self.ckpt_path)
+        if not self.trainer.fast_dev_run:  # which writes nothing
+            check_writable(self.trainer)
+
+    def after_fit(self) -> None:
+        report(self.trainer)
+
+    def after_validate(self) -> None:
+        report(self.trainer)
+
+    def after_test(self) -> None:
+        report(self.trainer)
+
+
+def load_yaml(text: str) -> Any:
+    """YAML as jsonargparse reads it, except that a key given twice is an error: PyYAML keeps the last."""
+    for key in _repeated_keys(yaml.compose(text, Loader=yaml.SafeLoader)):
+        raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark)
+    return get_loader("yaml")(text)
+
+
+def check_writable(trainer: Trainer) -> None:
+    """Raises a ValueError unless files can be made in the folders where the run will write."""
+    for option, folder in _output_folders(trainer):
+        if folder is None or "://" in str(folder):
+            continue
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise ValueError(
+                f"`{option}`: cannot write to {Path(folder).absolute()} ({error.strerror}). Choose a folder that you"
+                " may write to."
+            ) from error
+
+
+def report(trainer: Trainer) -> None:
+    """Print the figures of a run, the paths of what it wrote, and the commands that go on from there."""
+    folder = trainer.log_dir  # a collective call: every process makes it
+    if not trainer.is_global_zero:
+        return
+    console = Console(soft_wrap=True, highlight=False)  # an unbroken path can be pasted
+    console.print()
+    for name, value in sorted(trainer.callback_metrics.items()):
+        console.print(f"{name:<16} {value:.4f}")
+    # The table of explanation scores goes here: methods x metrics, from the attribution callback of the trainer.
+    if folder is not None:  # a fast_dev_run writes nothing
+        for title, value in _written(trainer, Path(folder)):
+            console.print(f"{title:<16} {value}")
+
+
+def _output_folders(trainer: Trainer) -> Iterator[tuple[str, str | Path | None]]:
+    for callback in trainer.checkpoint_callbacks:
+        yield f"{type(callback).__name__}.dirpath", getattr(callback, "dirpath", None)
+    for logger in trainer.loggers:
+        yield f"{type(logger).__name__}.save_dir", logger.save_dir
+    if not trainer.loggers:
+        yield "trainer.default_root_dir", trainer.default_root_dir
+
+
+def _written(trainer: Trainer, folder: Path) -> Iterator[tuple[str, str | Path]]:
+    config = folder / "config.yaml"
+    yield "configuration", config
+    best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+    if best:
+        yield "best checkpoint", best
+        yield "last checkpoint", getattr(trainer.checkpoint_callback, "last_model_path", "")
+        yield "to test it", f"lightning-xai test --config {config} --ckpt_path {best}"
+    if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
+        yield "to see it", f"tensorboard --logdir {folder}"
+
+
+def _repeated_keys(node: yaml.Node | None) -> Iterator[yaml.Node]:
+    """The key nodes that an earlier key of the same mapping equals, at any depth."""
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _repeated_keys(item)
+    elif isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            if key.value in seen:
+                yield key
+            seen.add(key.value)
+            yield from _repeated_keys(value)
+
+
+def _is_local_file(path: str) -> bool:
+    """False for a folder (a sharded checkpoint), a URL, and the words with which the Trainer chooses one."""
+    chosen_by_trainer = path in ("best", "last", "hpc") or path.split(":")[0].lower() == "registry"
+    return not (chosen_by_trainer or "://" in path or Path(path).is_dir())
+
+
+def _is_no_tip(record: logging.LogRecord) -> bool:
+    return "Tip:" not in record.getMessage()

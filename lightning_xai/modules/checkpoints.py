@@ -1,0 +1,68 @@
+"""Checks a checkpoint before anything is trained, evaluated or written."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+ADVICE = "Give a checkpoint that `lightning-xai fit` wrote with the same network."
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of a Lightning checkpoint; its tensors have shapes but no values, and so take no memory.
+
+    Raises:
+        ValueError: The file is missing, truncated, or not a Lightning checkpoint.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"`ckpt_path`: there is no file {path}. {ADVICE}")
+    try:
+        checkpoint = torch.load(path, map_location="meta", weights_only=True)
+    except Exception as error:  # bytes that are no checkpoint can make the reader raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"`ckpt_path`: {path} cannot be read as a checkpoint; it is truncated, damaged, or something else"
+            f" ({reason}). {ADVICE}"
+        ) from error
+    absent = {"state_dict", "pytorch-lightning_version"} - set(checkpoint if isinstance(checkpoint, Mapping) else ())
+    if absent:
+        raise ValueError(
+            f"`ckpt_path`: {path} is not a Lightning checkpoint: it has no {_some(sorted(absent))}. {ADVICE}"
+        )
+    return checkpoint
+
+
+def check_weights_fit(checkpoint: Mapping[str, Any], module: nn.Module, path: str | Path) -> None:
+    """Raises a ValueError unless the checkpoint has exactly the parameters and buffers of `module`."""
+    found = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    reshaped = [
+        f"{name} {found[name]} instead of {wanted[name]}"
+        for name in wanted.keys() & found.keys()
+        if found[name] != wanted[name]
+    ]
+    faults = {
+        "missing": wanted.keys() - found.keys(),
+        "unexpected": found.keys() - wanted.keys(),
+        "of another shape": reshaped,
+    }
+    report = "; ".join(f"{len(names)} {fault}: {_some(sorted(names))}" for fault, names in faults.items() if names)
+    if report:
+        raise ValueError(f"`ckpt_path`: {path} does not fit the `model`. Parameters {report}. {ADVICE}")
+
+
+def check_resumable(checkpoint: Mapping[str, Any], path: str | Path) -> None:
+    """Raises a ValueError unless training can go on from the checkpoint."""
+    absent = {"optimizer_states", "lr_schedulers", "loops"} - checkpoint.keys()
+    if absent:
+        raise ValueError(
+            f"`ckpt_path`: training cannot resume from {path}, which holds weights only: it has no"
+            f" {_some(sorted(absent))}. Give a checkpoint written without `save_weights_only`."
+        )
+
+
+def _some(names: Iterable[str], limit: int = 3) -> str:
+    names = [f"`{name}`" for name in names]
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

@@ -1,0 +1,111 @@
+"""A LightningModule that trains any image classifier."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.cli import LightningCLI, LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torchmetrics.classification import MulticlassAccuracy
+
+Batch = Mapping[str, Any] | Sequence[Tensor]
+
+
+class ClassifierModule(LightningModule):
+    """Trains `network` with cross-entropy on its logits; logs `loss` and `accuracy` under train/, val/ and test/.
+
+    Batches are dicts with "image" and "label", as our data modules make them, or (images, labels) tuples.
+    Nothing is saved as a hyper-parameter: the `config.yaml` of a run describes it, and a checkpoint holds weights
+    that any configuration with the same network can load.
+
+    Args:
+        network: Maps images (batch, channel, height, width) to logits (batch, class).
+        optimizer: Makes the optimizer from the parameters; in YAML a `class_path` with `init_args`.
+        lr_scheduler: Makes the learning-rate scheduler from the optimizer; it is stepped once an epoch.
+        channels_last: Keep images and convolutions in the channels-last memory format: ResNet-9 in bfloat16 is
+            then about twice as fast on a CPU. The results are the same up to rounding.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.network = network.to(memory_format=self.memory_format)
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        # Micro-averaging counts right answers and needs no number of classes.
+        self.train_accuracy = MulticlassAccuracy(num_classes=None, average="micro")
+        self.val_accuracy = self.train_accuracy.clone()
+        self.test_accuracy = self.train_accuracy.clone()
+
+    def setup(self, stage: str) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        if hasattr(data, "image_shape"):
+            self._check_network_fits(tuple(data.image_shape), getattr(data, "num_classes", 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images.contiguous(memory_format=self.memory_format))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self._step(batch, "train", self.train_accuracy)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self._step(batch, "val", self.val_accuracy)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self._step(batch, "test", self.test_accuracy)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self(_images_and_labels(batch)[0])
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(self.parameters())
+        scheduler = self.lr_scheduler(optimizer) if self.lr_scheduler else None
+        return LightningCLI.configure_optimizers(self, optimizer, scheduler)
+
+    def _step(self, batch: Batch, stage: str, accuracy: MulticlassAccuracy) -> Tensor:
+        images, labels = _images_and_labels(batch)
+        logits = self(images)
+        loss = cross_entropy(logits, labels)
+        accuracy.update(logits, labels)
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(labels)}
+        self.log(f"{stage}/loss", loss, sync_dist=True, **options)
+        self.log(f"{stage}/accuracy", accuracy, prog_bar=True, **options)
+        return loss
+
+    def _check_network_fits(self, image_shape: tuple[int, ...], num_classes: int) -> None:
+        name = type(self.network).__name__
+        training = [module for module in self.network.modules() if module.training]
+        self.network.eval()  # batch statistics and the random numbers of dropout stay as they are
+        try:
+            with torch.no_grad():
+                logits = self(torch.zeros(2, *image_shape, device=self.device, dtype=self.dtype))
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"`network` ({name}) does not accept the data's images of shape {image_shape} (channels, height,"
+                " width): choose a network made for this shape, or set its `in_channels`, `image_size` or"
+                f" `image_shape` accordingly. It said: {error}"
+            ) from error
+        finally:
+            for module in training:
+                module.training = True
+        if logits.ndim != 2 or logits.shape[1] < num_classes:
+            raise ValueError(
+                f"`network` ({name}) must return logits of shape (batch, at least {num_classes}), since the data"
+                f" have {num_classes} classes, but returned {tuple(logits.shape)} for 2 images: set its"
+                f" `num_classes` to {num_classes}."
+            )
+
+
+def _images_and_labels(batch: Batch) -> tuple[Tensor, Tensor]:
+    if isinstance(batch, Mapping):
+        return batch["image"], batch["label"]
+    images, labels, *_ = batch
+    return images, labels
