@@ -52,6 +52,10 @@ class Context:
             raise ValueError(f"`max_rows` must be at least 1, got {max_rows}.")
         return cls(seed, root_keys(seed, index), parse_bounds(bounds, device), max_rows)
 
+    def select(self, rows: slice) -> "Context":
+        """The context of some of the rows."""
+        return replace(self, keys=self.keys[rows])
+
     def branch(self, numbers: Int64[Tensor, " branches"]) -> "Context":
         """The context of len(numbers) copies of the rows, copy after copy, each with its own randomness."""
         return replace(self, keys=fold_in(self.keys, numbers[:, None]).flatten())

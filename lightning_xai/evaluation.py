@@ -1,0 +1,206 @@
+"""Explain a model, and score its explanations: the part of the package that needs no Lightning."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from inspect import signature
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from tqdm.auto import tqdm
+
+from lightning_xai.explainers.base import Bound, Context, Explainer, check_inputs, explaining, resolve_target
+from lightning_xai.explainers.recipes import smooth_grad
+from lightning_xai.metrics import (
+    InherentNoise,
+    LocalisationAUROC,
+    RelevanceRankAccuracy,
+    SampleMetric,
+    Sparseness,
+    mean_score,
+    standard_error,
+)
+from lightning_xai.shapes import Inputs, Labels, Masks, Scores
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of several methods on the same samples.
+
+    Attributes:
+        index: (samples,) sample indices, ascending.
+        scores: scores[method][metric] is (samples,), NaN where undefined; all on the CPU.
+        higher_is_better: Direction of each metric; None for a metric without one.
+        images, target, masks: The first samples, as many as attributions were kept of.
+        attributions: attributions[method] of these.
+    """
+
+    index: Labels
+    scores: dict[str, dict[str, Scores]]
+    higher_is_better: dict[str, bool | None]
+    images: Tensor
+    target: Labels
+    masks: Tensor | None
+    attributions: dict[str, Tensor] = field(repr=False)
+
+    def means(self) -> dict[str, dict[str, float]]:
+        """Mean over the samples with a defined score, by method and metric."""
+        return {m: {n: float(mean_score(s)) for n, s in scores.items()} for m, scores in self.scores.items()}
+
+    def standard_errors(self) -> dict[str, dict[str, float]]:
+        """Standard error of each mean, by method and metric."""
+        return {m: {n: float(standard_error(s)) for n, s in scores.items()} for m, scores in self.scores.items()}
+
+
+def explain(
+    model: nn.Module,
+    images: Inputs,
+    target: Labels | int | None = None,
+    method: Explainer = smooth_grad(),
+    *,
+    bounds: tuple[Bound, Bound] | None = None,
+    index: Labels | None = None,
+    seed: int = 0,
+    max_rows: int | None = None,
+) -> Inputs:
+    """Attributions of a batch of inputs, shaped like them; the model is left as it was.
+
+    Args:
+        model: Maps (batch, ...) to logits (batch, classes); explained in evaluation mode.
+        images: (batch, ...), as the model takes them.
+        target: Class to explain, one for all or one a sample; None for the predicted class.
+        method: An explainer, such as `smooth_grad()` or `Gradient()`.
+        bounds: (low, high) of the input elements, numbers or one value a channel; AdaptGrad needs them.
+        index: Sample indices; noise depends on the seed and the index. By default 0, 1, ...
+        seed: Of the noise.
+        max_rows: Rows that pass through the network at once; by default as many as fit in memory.
+    """
+    _check_methods({"method": method})
+    check_inputs(images)
+    index = torch.arange(len(images)) if index is None else index
+    return method(model, images, target, Context.create(index.cpu(), seed, bounds, max_rows, images.device))
+
+
+def evaluate(
+    model: nn.Module,
+    images: Inputs,
+    target: Labels | int | None = None,
+    methods: Mapping[str, Explainer] | None = None,
+    metrics: Mapping[str, SampleMetric] | None = None,
+    masks: Masks | None = None,
+    *,
+    bounds: tuple[Bound, Bound] | None = None,
+    index: Labels | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    max_rows: int | None = None,
+    keep_attributions: int = 0,
+    progress: bool = False,
+) -> Evaluation:
+    """Scores of every method on every sample. All methods see the same noise draws and explain the same classes.
+
+    Where torch.distributed is initialised, every process passes its own share of the samples, with their indices, and
+    gets the scores of all of them.
+
+    Args:
+        model: As in `explain`, like images, target, bounds, index, seed and max_rows.
+        methods: Explainers by name.
+        metrics: Metrics by name; None for `default_metrics`. They are copied, not written to.
+        masks: (batch, height, width) booleans, True where the evidence is.
+        batch_size: Samples at a time; the scores do not depend on it.
+        keep_attributions: Of how many samples the attributions are returned too.
+        progress: Whether to show a progress bar.
+    """
+    check_inputs(images)
+    _check_methods(methods := methods or {"smooth_grad": smooth_grad()})
+    index = torch.arange(len(images)) if index is None else index.cpu()
+    _check_lengths(len(images), index=index, masks=masks)
+    whole = Context.create(index, seed, bounds, max_rows, images.device)
+    metrics = default_metrics(masks is not None, bounds is not None) if metrics is None else metrics
+    check_metrics(metrics, mask=masks is not None, bounds=bounds is not None)
+    with explaining(model):
+        target = resolve_target(model, images, target)
+    collections = {name: MetricCollection(_copies(metrics), compute_groups=False).to(images.device) for name in methods}
+    kept: dict[str, list[Tensor]] = {name: [] for name in methods}
+    batches = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
+    steps = [(rows, name) for rows in batches for name in methods]
+    for rows, name in tqdm(steps, "explaining", unit="batch", leave=False, disable=not progress):
+        context = whole.select(rows)
+        attributions = methods[name](model, images[rows], target[rows], context)
+        with torch.inference_mode(False):
+            collections[name].update(
+                attributions,
+                inputs=images[rows],
+                target=target[rows],
+                mask=None if masks is None else masks[rows],
+                index=index[rows].to(images.device),
+                bounds=context.bounds,
+                noise_std=methods[name].noise_std(images[rows], context),
+                model=model,
+                explainer=methods[name],
+                context=context,
+            )
+        kept[name].append(attributions[: max(0, keep_attributions - rows.start)].cpu())
+    return Evaluation(
+        *_gather(collections, list(metrics)),
+        higher_is_better={name: metric.higher_is_better for name, metric in metrics.items()},
+        images=images[:keep_attributions].cpu(),
+        target=target[:keep_attributions].cpu(),
+        masks=None if masks is None else masks[:keep_attributions].cpu(),
+        attributions={name: torch.cat(parts) for name, parts in kept.items()},
+    )
+
+
+def default_metrics(has_masks: bool, has_bounds: bool) -> dict[str, SampleMetric]:
+    """Sparseness; with masks the localisation metrics; with bounds the share of out-of-range noise."""
+    metrics: dict[str, SampleMetric] = {"sparseness": Sparseness()}
+    if has_masks:
+        metrics |= {"relevance_rank_accuracy": RelevanceRankAccuracy(), "auroc": LocalisationAUROC()}
+    if has_bounds:
+        metrics |= {"inherent_noise": InherentNoise()}
+    return metrics
+
+
+def check_metrics(metrics: Mapping[str, SampleMetric], **available: bool) -> None:
+    """Refuse a metric that needs masks or bounds where there are none."""
+    for name, metric in metrics.items():
+        if not isinstance(metric, SampleMetric):
+            raise TypeError(f"`metrics` must map names to SampleMetric objects, got {metric!r} for {name!r}.")
+        for what in signature(metric.update).parameters.keys() & available.keys():
+            if not available[what]:
+                raise ValueError(
+                    f"`metrics`: {name!r} ({type(metric).__name__}) needs `{what}`, which these data do not have; "
+                    f"leave the metric out, or give the {what}."
+                )
+
+
+def _check_methods(methods: Mapping[str, Explainer]) -> None:
+    for name, method in methods.items():
+        if not isinstance(method, Explainer):
+            raise TypeError(f"`{name}` must be an explainer such as lightning_xai.smooth_grad(), got {method!r}.")
+
+
+def _check_lengths(length: int, **tensors: Tensor | None) -> None:
+    for name, tensor in tensors.items():
+        if tensor is not None and len(tensor) != length:
+            raise ValueError(f"`{name}` must have one entry for each of the {length} samples, got {len(tensor)}.")
+
+
+def _copies(metrics: Mapping[str, SampleMetric]) -> dict[str, SampleMetric]:
+    copies = {name: metric.clone() for name, metric in metrics.items()}
+    for metric in copies.values():
+        metric.reset()
+    return copies
+
+
+def _gather(
+    collections: Mapping[str, MetricCollection], metrics: list[str]
+) -> tuple[Labels, dict[str, dict[str, Scores]]]:
+    """Indices and scores from all processes; the order of the collective calls is the same in each."""
+    index, scores = torch.empty(0, dtype=torch.int64), {}
+    for method, collection in collections.items():
+        scores[method] = {}
+        for name in metrics:
+            index, values = (tensor.cpu() for tensor in collection[name].per_sample())
+            scores[method][name] = values
+    return index, scores
