@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, Shaped, UInt8
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -37,7 +38,11 @@ class ImageSource:
 
 @dataclass(frozen=True)
 class Normalization:
-    """Pixels 0..255 -> (pixel / 255 - mean) / std, one mean and one standard deviation a channel."""
+    """Pixels 0..255 -> (pixel / 255 - mean) / std, one mean and one standard deviation a channel.
+
+    Batches are made with NumPy: PyTorch spreads operations of their size over its threads, and when the cores
+    are busy, waiting for those takes a hundred times as long as the work.
+    """
 
     mean: Float[Tensor, " channel 1 1"]
     std: Float[Tensor, " channel 1 1"]
@@ -45,7 +50,11 @@ class Normalization:
     def __call__(
         self, images: UInt8[Tensor, "*batch channel height width"]
     ) -> Float[Tensor, "*batch channel height width"]:
-        return images.to(torch.float32).div_(255).sub_(self.mean).div_(self.std)
+        pixels = images.numpy().astype(np.float32)
+        pixels /= 255
+        pixels -= self.mean.numpy()
+        pixels /= self.std.numpy()
+        return torch.from_numpy(pixels)
 
     @property
     def bounds(self) -> tuple[Float[Tensor, " channel 1 1"], Float[Tensor, " channel 1 1"]]:
@@ -75,10 +84,10 @@ class ImageDataset(Dataset):
     def __getitems__(self, positions: Sequence[int]) -> dict[str, Any]:
         chosen = torch.tensor(positions)
         rows = self.rows[chosen]
-        images = self.normalize(self.source.images[rows])
+        images = self.normalize(_take(self.source.images, rows))
         batch: dict[str, Any] = {"image": images, "label": self.labels[chosen], "index": rows}
         if self.source.masks:
-            batch["mask"] = {name: mask[rows] for name, mask in self.source.masks.items()}
+            batch["mask"] = {name: _take(mask, rows) for name, mask in self.source.masks.items()}
         return batch
 
 
@@ -126,9 +135,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.val_size = _checked_val_size(val_size)
         self.normalize = Normalization(
             _channel_tensor("mean", self.default_mean if mean is None else mean, self.image_shape[0]),
-            _channel_tensor(
-                "std", self.default_std if std is None else std, self.image_shape[0], positive=True
-            ),
+            _channel_tensor("std", self.default_std if std is None else std, self.image_shape[0], positive=True),
         )
         self.randomize_labels = randomize_labels
         self._sets: dict[str, ImageDataset] = {}
@@ -183,8 +190,7 @@ class ImageDataModule(LightningDataModule, ABC):
     def _loader(self, name: str, shuffle: bool = False) -> DataLoader:
         if name not in self._sets:
             raise RuntimeError(
-                f"the {name} samples of {type(self).__name__} are not loaded: "
-                "call `prepare_data()` and `setup()` first"
+                f"the {name} samples of {type(self).__name__} are not loaded: call `prepare_data()` and `setup()` first"
             )
         return DataLoader(
             self._sets[name],
@@ -197,9 +203,7 @@ class ImageDataModule(LightningDataModule, ABC):
         )
 
 
-def split_rows(
-    labels: Labels, val_size: int, seed: int
-) -> tuple[Int64[Tensor, " train"], Int64[Tensor, " val"]]:
+def split_rows(labels: Labels, val_size: int, seed: int) -> tuple[Int64[Tensor, " train"], Int64[Tensor, " val"]]:
     """Row numbers (ascending) of the training and of `val_size` validation samples.
 
     Rows are put in random order and then sorted by how far each is through its own class: any first part of
@@ -222,6 +226,10 @@ def permute(labels: Labels, seed: int) -> Labels:
 
 def _generator(seed: int, stream: int) -> torch.Generator:
     return torch.Generator().manual_seed(fold_in_int(seed, stream))
+
+
+def _take(samples: Shaped[Tensor, " sample ..."], rows: Tensor) -> Shaped[Tensor, " row ..."]:
+    return torch.from_numpy(samples.numpy()[rows.numpy()])
 
 
 def _first(batch: dict[str, Any]) -> dict[str, Any]:
@@ -257,9 +265,7 @@ def _channel_tensor(
     name: str, values: Sequence[float], num_channels: int, positive: bool = False
 ) -> Float[Tensor, " channel 1 1"]:
     if len(values) != num_channels:
-        raise ValueError(
-            f"`{name}` must have one value for each channel, {num_channels} in all, got {list(values)}"
-        )
+        raise ValueError(f"`{name}` must have one value for each channel, {num_channels} in all, got {list(values)}")
     if not all(math.isfinite(value) and (value > 0 or not positive) for value in values):
         raise ValueError(f"`{name}` must be finite{' and positive' if positive else ''}, got {list(values)}")
     return torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)

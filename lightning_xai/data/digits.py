@@ -63,9 +63,7 @@ def load_embedded_digits(split: Split, image_size: int = 28) -> ImageSource:
     return ImageSource(images, labels[chosen], {"digit": images[:, 0] > 127})
 
 
-def enlarge(
-    scans: Float[Tensor, " sample height width"], image_size: int
-) -> UInt8[Tensor, " sample 1 size size"]:
+def enlarge(scans: Float[Tensor, " sample height width"], image_size: int) -> UInt8[Tensor, " sample 1 size size"]:
     """Scans on the scale 0..1 as images of `image_size`, with MNIST's black margin of 4/28 on each side."""
     inner = round(image_size * 20 / 28)
     before = (image_size - inner) // 2

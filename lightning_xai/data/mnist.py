@@ -141,9 +141,7 @@ def _raw_folder(torchvision_class: type[datasets.MNIST], root: str) -> Path:
     return Path(root).expanduser().resolve() / torchvision_class.__name__ / "raw"
 
 
-def _how_to_get(
-    torchvision_class: type[datasets.MNIST], root: str, missing: list[str], alternative: str
-) -> str:
+def _how_to_get(torchvision_class: type[datasets.MNIST], root: str, missing: list[str], alternative: str) -> str:
     name, folder = torchvision_class.__name__, _raw_folder(torchvision_class, root)
     return (
         f"{name} needs {', '.join(missing)} in {folder}. Pass `download: true` on a machine with network access, "
