@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from inspect import signature
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,8 @@ class Evaluation:
         index: (samples,) sample indices, ascending.
         scores: scores[method][metric] is (samples,), NaN where undefined; all on the CPU.
         higher_is_better: Direction of each metric; None for a metric without one.
-        images, target, masks: The first samples, as many as attributions were kept of.
+        images, target, predicted, masks: The first samples, as many as attributions were kept of: inputs, class
+            explained, class that the model predicts, and masks if there are any.
         attributions: attributions[method] of these.
     """
 
@@ -40,6 +42,7 @@ class Evaluation:
     higher_is_better: dict[str, bool | None]
     images: Tensor
     target: Labels
+    predicted: Labels
     masks: Tensor | None
     attributions: dict[str, Tensor] = field(repr=False)
 
@@ -120,7 +123,8 @@ def evaluate(
     check_metrics(metrics, mask=masks is not None, bounds=bounds is not None)
     with explaining(model):
         target = resolve_target(model, images, target)
-    collections = {name: MetricCollection(_copies(metrics), compute_groups=False).to(images.device) for name in methods}
+        predicted = resolve_target(model, images[:keep_attributions], None) if keep_attributions else target[:0]
+    collections = {name: _collect(metrics, images.device) for name in methods}
     kept: dict[str, list[Tensor]] = {name: [] for name in methods}
     batches = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
     steps = [(rows, name) for rows in batches for name in methods]
@@ -146,6 +150,7 @@ def evaluate(
         higher_is_better={name: metric.higher_is_better for name, metric in metrics.items()},
         images=images[:keep_attributions].cpu(),
         target=target[:keep_attributions].cpu(),
+        predicted=predicted.cpu(),
         masks=None if masks is None else masks[:keep_attributions].cpu(),
         attributions={name: torch.cat(parts) for name, parts in kept.items()},
     )
@@ -186,21 +191,22 @@ def _check_lengths(length: int, **tensors: Tensor | None) -> None:
             raise ValueError(f"`{name}` must have one entry for each of the {length} samples, got {len(tensor)}.")
 
 
-def _copies(metrics: Mapping[str, SampleMetric]) -> dict[str, SampleMetric]:
-    copies = {name: metric.clone() for name, metric in metrics.items()}
-    for metric in copies.values():
-        metric.reset()
-    return copies
+def _collect(metrics: Mapping[str, SampleMetric], device: torch.device) -> MetricCollection:
+    """Empty copies of the metrics; each takes the arguments that its `update` names."""
+    collection = MetricCollection({name: metric.clone() for name, metric in metrics.items()}, compute_groups=False)
+    collection.reset()
+    return collection.to(device)
 
 
 def _gather(
     collections: Mapping[str, MetricCollection], metrics: list[str]
 ) -> tuple[Labels, dict[str, dict[str, Scores]]]:
     """Indices and scores from all processes; the order of the collective calls is the same in each."""
-    index, scores = torch.empty(0, dtype=torch.int64), {}
+    index, scores = torch.empty(0, dtype=torch.int64), dict[str, dict[str, Scores]]()
     for method, collection in collections.items():
         scores[method] = {}
         for name in metrics:
-            index, values = (tensor.cpu() for tensor in collection[name].per_sample())
+            metric = cast(SampleMetric, collection[name])
+            index, values = (tensor.cpu() for tensor in metric.per_sample())
             scores[method][name] = values
     return index, scores
