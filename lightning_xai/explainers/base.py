@@ -1,17 +1,19 @@
 """What every explainer is: a frozen dataclass, called with a model, inputs and a target."""
 
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar, get_args
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
+from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.functional.random import fold_in, fold_in_int, root_keys
-from lightning_xai.shapes import Inputs, Keys, Labels
+from lightning_xai.shapes import Inputs, Keys, Labels, Logits
 
 Bound = float | Sequence[float] | Tensor
 T = TypeVar("T")
@@ -50,6 +52,8 @@ class Context:
         """
         if max_rows is not None and max_rows < 1:
             raise ValueError(f"`max_rows` must be at least 1, got {max_rows}.")
+        if index.dtype != torch.int64:
+            raise TypeError(f"`index` must be an int64 tensor of sample indices, got {index.dtype}.")
         return cls(seed, root_keys(seed, index), parse_bounds(bounds, device), max_rows)
 
     def select(self, rows: slice) -> "Context":
@@ -59,6 +63,10 @@ class Context:
     def branch(self, numbers: Int64[Tensor, " branches"]) -> "Context":
         """The context of len(numbers) copies of the rows, copy after copy, each with its own randomness."""
         return replace(self, keys=fold_in(self.keys, numbers[:, None]).flatten())
+
+    def private_keys(self, owner: str) -> Keys:
+        """Keys for an explainer's own random numbers: `keys` have already drawn the noise on its input."""
+        return fold_in(self.keys, zlib.crc32(owner.encode()))
 
     def model_draw(self, number: int) -> "Context":
         """The context under the weight draw of this number: fresh noise, shared by all samples and by each."""
@@ -132,7 +140,7 @@ class Explainer(ABC):
                 context = Context.create(torch.arange(len(inputs)))
             if len(context.keys) != len(inputs):
                 raise ValueError(f"`context` is of {len(context.keys)} samples, but `inputs` has {len(inputs)}.")
-            return function(model, inputs, resolve_target(model, inputs, target), context)
+            return function(model, inputs, resolve_target(model, inputs, target, context.max_rows), context)
 
 
 @contextmanager
@@ -164,12 +172,16 @@ def check_inputs(inputs: Tensor) -> None:
         raise ValueError(f"`inputs` must be finite, but has NaN or infinite values in samples {_few(bad)}.")
 
 
-def resolve_target(model: nn.Module, inputs: Inputs, target: Labels | int | None) -> Labels:
-    """Class indices (batch,) on the device of the inputs; None becomes the class that the model predicts."""
+def resolve_target(
+    model: nn.Module, inputs: Inputs, target: Labels | int | None, max_rows: int | None = None
+) -> Labels:
+    """Class indices (batch,) on the device of the inputs; None becomes the class that the model predicts.
+
+    A copy, because tensors made in `torch.inference_mode` cannot take part in a backward pass.
+    """
     if target is None:
         with torch.no_grad():
-            rows = inputs.split(256)
-            return torch.cat([check_logits(model(chunk), len(chunk)).argmax(1) for chunk in rows])
+            return in_chunks(lambda rows: check_logits(model(rows), len(rows)).argmax(1), model, max_rows, inputs)
     target = torch.as_tensor(target, device=inputs.device)
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
         raise TypeError(f"`target` must hold class indices (integers), got {target.dtype}.")
@@ -180,7 +192,7 @@ def resolve_target(model: nn.Module, inputs: Inputs, target: Labels | int | None
             f"`target` must be one class index, or one for each of the {len(inputs)} samples, "
             f"got shape {tuple(target.shape)}."
         )
-    return target.to(torch.int64)
+    return target.to(torch.int64, copy=True)
 
 
 def check_logits(outputs: Tensor, rows: int) -> Tensor:
@@ -195,6 +207,29 @@ def check_logits(outputs: Tensor, rows: int) -> Tensor:
             f"`model` must return logits (batch, classes), got shape {tuple(outputs.shape)} for {rows} samples."
         )
     return outputs
+
+
+def check_target(target: Labels, logits: Logits) -> None:
+    """Refuse class indices that are not outputs of the model."""
+    least, most = int(target.min()), int(target.max())
+    if least < 0 or most >= logits.shape[1]:
+        raise ValueError(
+            f"`target` must be in 0 .. {logits.shape[1] - 1}, the outputs of `model`, "
+            f"got values from {least} to {most}."
+        )
+
+
+def check_count(name: str, value: int) -> None:
+    """Refuse a number of draws or steps below 1."""
+    if value < 1:
+        raise ValueError(f"`{name}` must be at least 1, got {value}.")
+
+
+def check_choice(name: str, value: str, choices: Any) -> None:
+    """Refuse a string that is not one of a `Literal`'s, or of a mapping's keys."""
+    known = get_args(choices) or tuple(choices)
+    if value not in known:
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, known))}, got {value!r}.")
 
 
 def _few(numbers: list[int]) -> str:

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -23,10 +24,10 @@ from captum.attr import (
 )
 from torch import Tensor, nn
 
-from lightning_xai.explainers.base import Context, Explainer
-from lightning_xai.explainers.chunks import row_limit
+from lightning_xai.explainers.base import Context, Explainer, check_logits, check_target
+from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.gradient import Baseline, baseline_like, check_baseline
-from lightning_xai.shapes import Images, Inputs, Labels
+from lightning_xai.shapes import Images, Inputs, Keys, Labels
 
 _NEED_RELU_MODULES = (GuidedBackprop, Deconvolution, GuidedGradCam, DeepLift, DeepLiftShap)
 
@@ -64,12 +65,13 @@ class CaptumExplainer(Explainer):
     def attribute(self, model: nn.Module, inputs: Inputs, target: Labels, context: Context) -> Inputs:
         if issubclass(self.method, _NEED_RELU_MODULES):
             require_relu_modules(model, self.method.__name__)
-        method, rows = self._build(model), 1 if self.stochastic else row_limit(model, inputs, context)
+        with torch.no_grad():
+            check_target(target, check_logits(model(inputs[:1]), 1))
         options: dict[str, Any] = dict(self.options)
         if self.baseline is not None:
             options["baselines"] = baseline_like(inputs, self.baseline, context).expand_as(inputs[:1])
-        chunks = zip(inputs.split(rows), target.split(rows), context.keys.split(rows), strict=True)
-        return torch.cat([self._call(method, x, t, int(keys[0]), options) for x, t, keys in chunks])
+        call, keys = partial(self._call, self._build(model), options), context.private_keys("Captum")
+        return in_chunks(call, model, 1 if self.stochastic else context.max_rows, inputs, target, keys)
 
     def _build(self, model: nn.Module) -> Attribution:
         """The method bound to the model, and to the layer if it asks for one."""
@@ -77,8 +79,8 @@ class CaptumExplainer(Explainer):
             return self.method(model)
         return self.method(model, find_layer(model, self.layer))  # type: ignore[call-arg]
 
-    def _call(self, method: Attribution, inputs: Inputs, target: Labels, key: int, options: dict[str, Any]) -> Inputs:
-        with _seeded(key, inputs.device), warnings.catch_warnings():
+    def _call(self, method: Attribution, options: dict[str, Any], inputs: Inputs, target: Labels, keys: Keys) -> Inputs:
+        with _seeded(int(keys[0]), inputs.device), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Setting (forward, )?backward hooks", UserWarning)
             attributions = method.attribute(inputs.clone().requires_grad_(), target=target, **options).detach()
         return attributions if attributions.shape == inputs.shape else _enlarge(attributions, inputs)
@@ -114,7 +116,9 @@ def _seeded(key: int, device: torch.device) -> Iterator[None]:
     devices = [device] if device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(key)
+            torch.default_generator.manual_seed(key)  # torch.manual_seed would seed every GPU
+            if device.type == "cuda":
+                torch.cuda.default_generators[device.index].manual_seed(key)
             random.seed(key)
             np.random.seed(key % 2**32)  # noqa: NPY002
             yield

@@ -7,8 +7,7 @@ from contextlib import suppress
 import torch
 from torch import Tensor, nn
 
-from lightning_xai.explainers.base import Context
-from lightning_xai.shapes import Inputs, Labels
+from lightning_xai.shapes import Inputs
 
 CPU_BUDGET = 2**30
 """Bytes of activations that a pass on the CPU may hold: 1 GiB."""
@@ -16,23 +15,22 @@ CPU_BUDGET = 2**30
 CPU_ROWS, GPU_ROWS = 128, 2048
 """Beyond this many rows a pass gains no speed (on a CPU it loses some, to the caches)."""
 
+_CPU_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory")
+"""What PyTorch's allocator says on Linux and macOS, and on Windows, in a plain RuntimeError."""
+
 _limits: "weakref.WeakKeyDictionary[nn.Module, dict[tuple, int]]" = weakref.WeakKeyDictionary()
 
 
 def in_chunks(
-    function: Callable[[Inputs, Labels], Tensor],
-    model: nn.Module,
-    inputs: Inputs,
-    target: Labels,
-    context: Context,
+    function: Callable[..., Tensor], model: nn.Module, max_rows: int | None, inputs: Inputs, *others: Tensor
 ) -> Tensor:
-    """`function(inputs, target)` over chunks of rows that fit in memory; a chunk that does not fit is halved."""
+    """`function(inputs, *others)` over chunks of rows that fit in memory; a chunk that does not fit is halved."""
     results, start = [], 0
-    rows = row_limit(model, inputs, context)
+    rows = row_limit(model, inputs, max_rows)
     while start < len(inputs):
         chunk = slice(start, start + rows)
         try:
-            results.append(function(inputs[chunk], target[chunk]))
+            results.append(function(inputs[chunk], *(other[chunk] for other in others)))
         except RuntimeError as error:
             if not _out_of_memory(error) or rows == 1:
                 raise
@@ -42,18 +40,21 @@ def in_chunks(
     return results[0] if len(results) == 1 else torch.cat(results)
 
 
-def groups(total: int, model: nn.Module, inputs: Inputs, context: Context) -> Iterator[Tensor]:
+def groups(total: int, model: nn.Module, inputs: Inputs, max_rows: int | None) -> Iterator[Tensor]:
     """The numbers 0 .. total - 1 in groups such that a group's copies of the inputs fill one pass of the network."""
-    size = max(1, row_limit(model, inputs, context) // len(inputs))
+    size = max(1, row_limit(model, inputs, max_rows) // len(inputs))
     yield from torch.arange(total).split(size)
 
 
-def row_limit(model: nn.Module, inputs: Inputs, context: Context) -> int:
-    """The greatest number of rows of a pass, from `context.max_rows` or measured once for each network and shape."""
+def row_limit(model: nn.Module, inputs: Inputs, max_rows: int | None) -> int:
+    """The greatest number of rows of a pass: `max_rows`, or less if less fits in memory.
+
+    What fits is measured once for each network and shape of a sample, and corrected when memory runs out.
+    """
     known = _limits.setdefault(model, {}).get(_key(inputs))
     if known is None:
         known = _remember(model, inputs, _measure(model, inputs))
-    return known if context.max_rows is None else min(known, context.max_rows)
+    return known if max_rows is None else min(known, max_rows)
 
 
 def _measure(model: nn.Module, inputs: Inputs) -> int:
@@ -66,7 +67,7 @@ def _measure(model: nn.Module, inputs: Inputs) -> int:
         return tensor
 
     row = inputs[:1].detach().clone().requires_grad_()
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         outputs = model(row)  # kept alive, so that no address is counted for two tensors
     activations = sum(size for address, size in kept.items() if address not in weights)
     del outputs
@@ -75,7 +76,11 @@ def _measure(model: nn.Module, inputs: Inputs) -> int:
 
 
 def _budget(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else CPU_BUDGET
+    """Bytes for a pass: on a GPU half of what is free, counting what PyTorch holds in reserve without using it."""
+    if device.type != "cuda":
+        return CPU_BUDGET
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return (torch.cuda.mem_get_info(device)[0] + unused) // 2
 
 
 def _remember(model: nn.Module, inputs: Inputs, rows: int) -> int:
@@ -88,7 +93,7 @@ def _key(inputs: Inputs) -> tuple:
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
-    found = isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+    found = isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _CPU_OUT_OF_MEMORY)
     if found and torch.cuda.is_available():
         with suppress(RuntimeError):
             torch.cuda.empty_cache()

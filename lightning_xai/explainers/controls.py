@@ -16,7 +16,8 @@ class RandomAttribution(Explainer):
     """Independent N(0, 1) values, the same for the same sample and seed: the noise floor."""
 
     def attribute(self, model: nn.Module, inputs: Inputs, target: Labels, context: Context) -> Inputs:
-        return standard_normal(context.keys, inputs.shape[1:], inputs.device).to(inputs.dtype)
+        keys = context.private_keys("RandomAttribution")
+        return standard_normal(keys, inputs.shape[1:], inputs.device).to(inputs.dtype)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_xai.explainers.base import Context, Explainer, check_logits
+from lightning_xai.explainers.base import Context, Explainer, check_choice, check_count, check_logits, check_target
 from lightning_xai.explainers.chunks import groups, in_chunks
 from lightning_xai.shapes import Inputs, Labels, Scores
 
@@ -26,8 +26,12 @@ class Gradient(Explainer):
 
     output: Output = "logit"
 
+    def __post_init__(self) -> None:
+        check_choice("output", self.output, Output)
+
     def attribute(self, model: nn.Module, inputs: Inputs, target: Labels, context: Context) -> Inputs:
-        return in_chunks(partial(input_gradient, model, output=self.output), model, inputs, target, context)
+        gradient = partial(input_gradient, model, output=self.output)
+        return in_chunks(gradient, model, context.max_rows, inputs, target)
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ class IntegratedGradients(Explainer):
         difference = inputs - baseline_like(inputs, self.baseline, context)
         points, weights = _gauss_legendre(self.num_steps, inputs)
         mean = torch.zeros_like(inputs)
-        for steps in groups(self.num_steps, model, inputs, context):
+        for steps in groups(self.num_steps, model, inputs, context.max_rows):
             at = _align(points[steps], inputs)
             path = (inputs - (1 - at) * difference).flatten(0, 1)
             gradients = self.gradient.attribute(model, path, target.repeat(len(steps)), context.branch(steps))
@@ -114,12 +118,7 @@ def input_gradient(model: nn.Module, inputs: Inputs, target: Labels, output: Out
 
 def explained_output(logits: Tensor, target: Labels, output: Output = "logit") -> Scores:
     """The number of each sample that is explained."""
-    least, most = target.min(), target.max()
-    if least < 0 or most >= logits.shape[1]:
-        raise ValueError(
-            f"`target` must be in 0 .. {logits.shape[1] - 1}, the outputs of `model`, "
-            f"got values from {int(least)} to {int(most)}."
-        )
+    check_target(target, logits)
     if output == "probability":
         logits = logits.softmax(1)
     elif output == "log_probability":
@@ -143,25 +142,25 @@ def require_bounds(inputs: Inputs, context: Context, what: str) -> tuple[Tensor,
             "bounds=(0.0, 1.0), or one value a channel for normalised images, ((0 - mean) / std, (1 - mean) / std)."
         )
     low, high = (bound.to(inputs) for bound in context.bounds)
-    try:
-        torch.broadcast_shapes(low.shape, inputs.shape[1:])
-    except RuntimeError:
-        low_shape, shape = tuple(low.shape), tuple(inputs.shape[1:])
-        raise ValueError(
-            f"`bounds` must broadcast against a sample, of shape {shape}, got shape {low_shape}."
-        ) from None
+    for bound in (low, high):
+        if not _broadcasts(bound, inputs[:1]):
+            raise ValueError(
+                f"`bounds` must broadcast against a sample, of shape {tuple(inputs.shape[1:])}, "
+                f"got shape {tuple(bound.shape)}."
+            )
     return low, high
-
-
-def check_count(name: str, value: int) -> None:
-    """Refuse a number of draws or steps below 1."""
-    if value < 1:
-        raise ValueError(f"`{name}` must be at least 1, got {value}.")
 
 
 def check_baseline(baseline: Baseline) -> None:
     if isinstance(baseline, str) and baseline not in ("black", "white"):
         raise ValueError(f'`baseline` must be "black", "white" or a number, got "{baseline}".')
+
+
+def _broadcasts(value: Tensor, like: Tensor) -> bool:
+    try:
+        return torch.broadcast_shapes(value.shape, like.shape) == like.shape
+    except RuntimeError:
+        return False
 
 
 def _gauss_legendre(num_steps: int, like: Tensor) -> tuple[Tensor, Tensor]:

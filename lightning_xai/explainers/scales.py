@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_xai.explainers.base import Context
+from lightning_xai.explainers.base import Context, check_choice
 from lightning_xai.explainers.gradient import require_bounds
 from lightning_xai.functional.scales import (
     adaptgrad_std,
@@ -60,8 +60,7 @@ class RangeScale(InputScale):
     def __post_init__(self) -> None:
         if not 0 <= self.fraction <= 1:
             raise ValueError(f"`fraction` must be in [0, 1], got {self.fraction}.")
-        if self.of not in ("image", "data"):
-            raise ValueError(f'`of` must be "image" or "data", got "{self.of}".')
+        check_choice("of", self.of, ("image", "data"))
 
     def __call__(self, inputs: Inputs, context: Context) -> Tensor:
         if self.of == "image":
@@ -92,8 +91,7 @@ class InRangeScale(InputScale):
     per_channel: bool = True
 
     def __post_init__(self) -> None:
-        if self.solution not in _SOLUTIONS:
-            raise ValueError(f'`solution` must be "default", "literal" or "exact", got "{self.solution}".')
+        check_choice("solution", self.solution, _SOLUTIONS)
         least = 0.5 if self.solution == "exact" else 0.0
         if not least < self.confidence < 1:
             raise ValueError(f"`confidence` must be in ({least:g}, 1), got {self.confidence}.")

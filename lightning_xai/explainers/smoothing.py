@@ -12,21 +12,27 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lightning_xai.explainers.base import Context, Explainer
+from lightning_xai.explainers.base import Context, Explainer, check_choice, check_count
 from lightning_xai.explainers.chunks import groups
-from lightning_xai.explainers.gradient import Gradient, Saliency, check_count
+from lightning_xai.explainers.gradient import Gradient, Saliency
 from lightning_xai.explainers.scales import InputScale, RangeScale
 from lightning_xai.functional.moments import Moments
 from lightning_xai.functional.random import fold_in, root_keys, standard_normal
 from lightning_xai.shapes import Inputs, Labels
 
 Statistic = Literal["mean", "variance", "mean_square"]
+WeightNoise = Literal["multiplicative", "additive"]
 
 
 class Averaging(Explainer):
     """A statistic of an explainer over random draws, streamed: memory does not grow with the number of draws."""
 
+    num_draws: int
     statistic: Statistic
+
+    def __post_init__(self) -> None:
+        check_count("num_draws", self.num_draws)
+        check_choice("statistic", self.statistic, Statistic)
 
     def moments(
         self,
@@ -76,16 +82,13 @@ class Smooth(Averaging):
     statistic: Statistic = "mean"
     include_clean: bool = False
 
-    def __post_init__(self) -> None:
-        check_count("num_draws", self.num_draws)
-
     def draws(
         self, model: nn.Module, inputs: Inputs, target: Labels, context: Context
     ) -> Iterator[Float[Tensor, " draws batch *shape"]]:
         if self.include_clean:
             yield self.explainer.attribute(model, inputs, target, context)[None]
         std = self.scale(inputs, context)
-        for numbers in groups(self.num_draws, model, inputs, context):
+        for numbers in groups(self.num_draws, model, inputs, context.max_rows):
             drawn = context.branch(numbers)
             noise = standard_normal(drawn.keys, inputs.shape[1:], inputs.device).to(inputs.dtype)
             noisy = noise.unflatten(0, (len(numbers), -1)).mul_(std).add_(inputs).flatten(0, 1)
@@ -119,13 +122,19 @@ class PerturbWeights(Averaging):
     explainer: Explainer = Saliency()
     std: float = 0.2
     num_draws: int = 10
-    noise: Literal["multiplicative", "additive"] = "multiplicative"
+    noise: WeightNoise = "multiplicative"
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
     statistic: Statistic = "mean"
 
     def __post_init__(self) -> None:
-        check_count("num_draws", self.num_draws)
+        super().__post_init__()
+        check_choice("noise", self.noise, WeightNoise)
+        if isinstance(self.include, str) or isinstance(self.exclude, str):
+            raise TypeError(
+                f"`include` and `exclude` must be tuples of patterns, such as ('*.weight',), "
+                f"got {self.include!r} and {self.exclude!r}."
+            )
         if not 0 <= self.std < float("inf"):
             raise ValueError(f"`std` must be at least 0 and finite, got {self.std}.")
 

@@ -20,7 +20,7 @@ from lightning_xai.shapes import Keys
 
 def root_keys(seed: int, index: Int64[Tensor, " batch"]) -> Keys:
     """One key for each sample index."""
-    return fold_in(torch.full_like(index, _mix_int(seed), device="cpu"), index)
+    return fold_in(torch.full(index.shape, _mix_int(seed)), index)
 
 
 def fold_in(keys: Int64[Tensor, "..."], data: int | Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
