@@ -1,0 +1,269 @@
+"""Pictures of attributions: one row a sample, one column a method."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from jaxtyping import Float, UInt8
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Colormap, ListedColormap
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lightning_xai.functional.maps import mask_like, pixel_map
+from lightning_xai.reporting.files import replacing
+from lightning_xai.reporting.layout import FONT_SIZE, LINE, PAD, Layout, fit_layout, text_width
+from lightning_xai.shapes import Images
+
+_PERCENTILE = 99
+_RESOLUTION = 200
+_TEXT, _FAINT, _WRONG = "0.1", "0.45", "#b2182b"
+_SMALL, _LARGE = FONT_SIZE - 1, FONT_SIZE + 1
+_BAR_WIDTH, _BAR_HEIGHT = 1.2, 0.08
+_BAR_PITCH = _BAR_WIDTH + 6 * PAD
+_DIVERGING = matplotlib.colormaps["RdBu_r"].with_extremes(bad="0.6")
+# The same colour means the same in both: white is 0 and red is positive.
+_SEQUENTIAL = ListedColormap(_DIVERGING(np.linspace(0.5, 1, 256))).with_extremes(bad="0.6")
+_NOTE = f"P{_PERCENTILE}: {_PERCENTILE}th percentile of the absolute values of each map"
+
+
+def attribution_panel(
+    images: Images,
+    attributions: Mapping[str, Tensor],
+    bounds: tuple[Tensor, Tensor],
+    masks: Tensor | None = None,
+    labels: Sequence[str] | None = None,
+    predictions: Sequence[str] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Inputs, masks if there are any, and the signed channel sums of each method's attributions.
+
+    Every map has its own colour scale, which ends at the 99th percentile of its absolute values. A method
+    whose maps are nowhere negative gets a sequential scale from 0, any other a diverging one, white at 0.
+    Values that are not finite are grey.
+
+    Args:
+        images: (batch, channel, height, width), in the network's space; one channel is shown in grey, three
+            in colour, of any other number the mean.
+        attributions: method name -> attributions shaped like `images`; a column each, in this order.
+        bounds: what black and white are in the network's space, each broadcasting against an image.
+        masks: boolean, (batch, height, width) or (batch, 1, height, width).
+        labels: the class of each image.
+        predictions: the class that the network predicts, in red where it is not the label.
+        title: a line above the panel.
+
+    Raises:
+        ValueError: if `images` is empty, or an argument does not have one entry of the right shape for each
+            image.
+    """
+    rows = _row_labels(len(images), labels, predictions)
+    pictures = [_input_column(images, bounds), *([] if masks is None else [_mask_column(masks, images)])]
+    methods = [_method_column(name, values, images) for name, values in attributions.items()]
+    layout = fit_layout(
+        (images.shape[2], images.shape[3]),
+        num_rows=len(images),
+        num_pictures=len(pictures),
+        column_titles=[column.title for column in (*pictures, *methods)],
+        row_texts=[text for row in rows for text in (row.label, row.prediction)],
+        heading_height=1.5 * LINE if title else 0.0,
+        bottom=2 * PAD + 3 * LINE if methods else PAD,
+        least_width=max(text_width(title or "", _LARGE, "bold"), _legend_width(methods)),
+    )
+    figure = Figure(figsize=(layout.width, layout.height), facecolor="white")
+    _draw_heading(figure, layout, title)
+    for position, column in enumerate((*pictures, *methods)):
+        _draw_column(figure, layout, position, column)
+    _draw_row_labels(figure, layout, rows)
+    _draw_legend(figure, layout, methods)
+    return figure
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a PNG; an interrupted call leaves the file that was there.
+
+    Raises:
+        OSError: if the folder cannot be written to.
+    """
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=_RESOLUTION)
+
+
+def log_figure(logger: Any, tag: str, figure: Figure, step: int) -> None:
+    """Hand the picture to a Lightning logger that shows pictures; others, and None, are left alone.
+
+    Those are loggers with a `log_image(key, images, step)` (Weights & Biases) and those whose `experiment`
+    has TensorBoard's `add_image`. (Its `add_figure` would go through pyplot's global state.)
+    """
+    if hasattr(logger, "log_image"):
+        logger.log_image(key=tag, images=[figure_pixels(figure)], step=step)
+    elif add_image := getattr(getattr(logger, "experiment", None), "add_image", None):
+        add_image(tag, figure_pixels(figure), step, dataformats="HWC")
+
+
+def figure_pixels(figure: Figure) -> UInt8[np.ndarray, "height width 3"]:
+    """The figure as an RGB picture."""
+    figure.set_dpi(_RESOLUTION)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+# What a column shows
+
+
+@dataclass(frozen=True)
+class _Column:
+    title: str
+    pictures: np.ndarray
+    """(batch, height, width), or (batch, height, width, 3) for colours."""
+    colours: Colormap
+    low: Sequence[float]
+    high: Sequence[float]
+    """The ends of the colour scale, one a picture."""
+
+    @property
+    def diverging(self) -> bool:
+        return any(self.low)
+
+
+def _picture_column(title: str, pictures: np.ndarray) -> _Column:
+    return _Column(title, pictures, matplotlib.colormaps["gray"], [0.0] * len(pictures), [1.0] * len(pictures))
+
+
+def _input_column(images: Tensor, bounds: tuple[Tensor, Tensor]) -> _Column:
+    low, high = (bound.to(images) for bound in bounds)
+    pixels = ((images - low) / (high - low)).detach().float().clamp(0, 1).cpu()
+    pixels = pixels.permute(0, 2, 3, 1) if pixels.shape[1] == 3 else pixels.mean(1)
+    return _picture_column("input", pixels.numpy())
+
+
+def _mask_column(masks: Tensor, images: Tensor) -> _Column:
+    return _picture_column("mask", mask_like(masks, images[:, 0]).float().cpu().numpy())
+
+
+def _method_column(name: str, attributions: Tensor, images: Tensor) -> _Column:
+    if attributions.shape != images.shape:
+        raise ValueError(
+            f"`attributions` of {name!r} must be shaped like the images, {tuple(images.shape)}; "
+            f"got {tuple(attributions.shape)}. Pass the same samples, with the channels not yet summed."
+        )
+    maps = pixel_map(attributions.detach(), absolute=False).cpu().numpy()
+    maps = np.where(np.isfinite(maps), maps, np.nan)
+    diverging = bool((maps < 0).any())
+    colours = _DIVERGING if diverging else _SEQUENTIAL
+    high = [_scale_end(picture) for picture in maps]
+    return _Column(name, maps, colours, [-end if diverging else 0.0 for end in high], high)
+
+
+def _scale_end(picture: Float[np.ndarray, "height width"]) -> float:
+    """The percentile of the absolute values; the greatest where that is 0; 1 where all are."""
+    values = np.abs(picture[np.isfinite(picture)])
+    if not values.any():
+        return 1.0
+    return float(np.percentile(values, _PERCENTILE)) or float(values.max())
+
+
+# What stands beside a row
+
+
+@dataclass(frozen=True)
+class _RowLabel:
+    label: str
+    prediction: str = ""
+    correct: bool = True
+
+
+def _row_labels(num_images: int, labels: Sequence[str] | None, predictions: Sequence[str] | None) -> list[_RowLabel]:
+    if not num_images:
+        raise ValueError("`images` must have at least one image to make a panel of; got none.")
+    for name, texts in {"labels": labels, "predictions": predictions}.items():
+        if texts is not None and len(texts) != num_images:
+            raise ValueError(f"`{name}` must have one entry for each of the {num_images} images; got {len(texts)}.")
+    known = labels or [""] * num_images
+    if predictions is None:
+        return [_RowLabel(label) for label in known]
+    return [
+        _RowLabel(label, f"→ {prediction}", labels is None or label == prediction)
+        for label, prediction in zip(known, predictions, strict=True)
+    ]
+
+
+# Drawing
+
+
+def _draw_heading(figure: Figure, layout: Layout, title: str | None) -> None:
+    if title:
+        _text(figure, layout, layout.left, PAD, title, size=_LARGE, va="top", weight="bold")
+
+
+def _draw_column(figure: Figure, layout: Layout, position: int, column: _Column) -> None:
+    for row, (picture, low, high) in enumerate(zip(column.pictures, column.low, column.high, strict=True)):
+        axes = _empty_axes(figure, layout.cell(row, position))
+        # Pixels stay squares as long as each has a dot of the output; larger images are averaged.
+        shrinks = layout.cell_width * _RESOLUTION < picture.shape[1]
+        axes.imshow(
+            picture,
+            cmap=column.colours,
+            vmin=low,
+            vmax=high,
+            aspect="auto",
+            interpolation="antialiased" if shrinks else "nearest",
+        )
+    centre, above = layout.column_left(position) + layout.cell_width / 2, layout.top - PAD / 2
+    placing: dict[str, Any] = {"rotation": layout.rotation, "rotation_mode": "anchor", "va": "baseline"}
+    _text(figure, layout, centre, above, column.title, ha="left" if layout.rotation else "center", **placing)
+
+
+def _draw_row_labels(figure: Figure, layout: Layout, rows: list[_RowLabel]) -> None:
+    for number, row in enumerate(rows):
+        middle = layout.row_top(number) + layout.cell_height / 2
+        shift = LINE / 2 if row.label and row.prediction else 0.0
+        placing: dict[str, Any] = {"ha": "right", "va": "center"}
+        _text(figure, layout, layout.left - PAD, middle - shift, row.label, **placing)
+        colour = _FAINT if row.correct else _WRONG
+        _text(figure, layout, layout.left - PAD, middle + shift, row.prediction, color=colour, **placing)
+
+
+def _draw_legend(figure: Figure, layout: Layout, methods: list[_Column]) -> None:
+    """One colour bar for each kind of scale in the panel, and what its end means."""
+    if not methods:
+        return
+    top = layout.grid_bottom + 2 * PAD
+    below = top + _BAR_HEIGHT + PAD / 2
+    for position, column in enumerate(_kinds(methods)):
+        left = layout.left + position * _BAR_PITCH
+        axes = _empty_axes(figure, layout.box(left, top, _BAR_WIDTH, _BAR_HEIGHT))
+        axes.imshow(np.linspace(0, 1, 256)[None], cmap=column.colours, aspect="auto")
+        if column.diverging:
+            _text(figure, layout, left + _BAR_WIDTH / 2, below, "0", size=_SMALL, ha="center", va="top")
+        low, high = f"−P{_PERCENTILE}" if column.diverging else "0", f"P{_PERCENTILE}"
+        _text(figure, layout, left, below, low, size=_SMALL, ha="left", va="top")
+        _text(figure, layout, left + _BAR_WIDTH, below, high, size=_SMALL, ha="right", va="top")
+    _text(figure, layout, layout.left, below + LINE, _NOTE, size=_SMALL, color=_FAINT, va="top")
+
+
+def _kinds(methods: list[_Column]) -> list[_Column]:
+    """A column of each kind of scale."""
+    return list({column.diverging: column for column in methods}.values())
+
+
+def _legend_width(methods: list[_Column]) -> float:
+    return max(text_width(_NOTE, _SMALL), len(_kinds(methods)) * _BAR_PITCH) if methods else 0.0
+
+
+def _empty_axes(figure: Figure, box: tuple[float, float, float, float]) -> Axes:
+    axes = figure.add_axes(box)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(linewidth=0.4, color="0.7")
+    return axes
+
+
+def _text(
+    figure: Figure, layout: Layout, left: float, top: float, text: str, size: float = FONT_SIZE, **style: Any
+) -> None:
+    options: dict[str, Any] = {"color": _TEXT, **style}
+    figure.text(*layout.point(left, top), text, size=size, parse_math=False, **options)

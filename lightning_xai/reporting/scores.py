@@ -1,0 +1,121 @@
+"""The table of per-sample scores: tidy CSV, one row for each score of each sample."""
+
+import csv
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from jaxtyping import Int64
+from torch import Tensor
+
+from lightning_xai.reporting.files import replacing
+from lightning_xai.shapes import Scores
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRow:
+    """One score of one sample; the fields are the columns of the file, in this order."""
+
+    stage: str
+    """When it was made: `validate`, `test`, ..."""
+    epoch: int
+    step: int
+    """Optimiser steps until then."""
+    method: str
+    metric: str
+    sample: int
+    """The sample's index in its data set."""
+    value: float
+    """NaN where the score is undefined for the sample."""
+
+
+COLUMNS = tuple(field.name for field in fields(ScoreRow))
+
+
+def score_rows(
+    stage: str,
+    epoch: int,
+    step: int,
+    method: str,
+    metric: str,
+    index: Int64[Tensor, " batch"],
+    scores: Scores,
+) -> list[ScoreRow]:
+    """The rows of one method and metric, from what `SampleMetric.per_sample` returns."""
+    pairs = zip(index.tolist(), scores.tolist(), strict=True)
+    return [ScoreRow(stage, epoch, step, method, metric, sample, value) for sample, value in pairs]
+
+
+def append_scores(path: str | os.PathLike[str], rows: Iterable[ScoreRow]) -> None:
+    """Add rows to the file at `path`, which is created with its header if need be.
+
+    The file is replaced as a whole when the rows are written: interrupted, it is what it was. Numbers are
+    written with as many digits as it takes to read back the same ones; an undefined score is `nan`. Call it
+    from one process.
+
+    Raises:
+        ValueError: if the file at `path` is not such a table, or is cut short.
+        OSError: if the folder cannot be written to.
+    """
+    path = Path(path)
+    with replacing(path) as temporary:
+        if path.exists():
+            _check_ends(path)
+            shutil.copyfile(path, temporary)
+        with temporary.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            if not file.tell():
+                writer.writerow(COLUMNS)
+            writer.writerows(astuple(row) for row in rows)
+
+
+def read_scores(path: str | os.PathLike[str]) -> list[ScoreRow]:
+    """All rows of the file at `path`.
+
+    Raises:
+        ValueError: if a line is not a row of such a table, or the file is cut short; the message names file
+            and line.
+    """
+    path = Path(path)
+    _check_ends(path)
+    return list(_read(path))
+
+
+def _read(path: Path) -> Iterator[ScoreRow]:
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.reader(file, strict=True)
+        next(reader)
+        try:
+            for values in reader:
+                yield _parse(values, f"{path}, line {reader.line_num}")
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {reader.line_num}: not a line of CSV ({error}).") from error
+
+
+def _parse(values: list[str], place: str) -> ScoreRow:
+    try:
+        stage, epoch, step, method, metric, sample, value = values
+        return ScoreRow(stage, int(epoch), int(step), method, metric, int(sample), float(value))
+    except ValueError as error:
+        raise ValueError(
+            f"{place}: expected the columns {','.join(COLUMNS)}, got {','.join(values)!r}. "
+            "Remove the line, or write the file anew."
+        ) from error
+
+
+def _check_ends(path: Path) -> None:
+    """The first line is the header, and the last one was written to its end."""
+    lines = path.read_bytes().split(b"\n")
+    header = ",".join(COLUMNS)
+    if lines[0].decode(errors="replace") != header:
+        raise ValueError(
+            f"{path}, line 1: expected the header {header!r}, got {lines[0].decode(errors='replace')[:100]!r}. "
+            "This is not a table of scores of this version; choose another file."
+        )
+    if lines[-1]:
+        raise ValueError(
+            f"{path}, line {len(lines)}: the file is cut short in the middle of this line. "
+            "Remove the line to keep the rest."
+        )
