@@ -1,7 +1,6 @@
 """CMNIST: digits on photographs, with the evidence in a known place."""
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -71,7 +70,7 @@ class CMNISTDataModule(ImageDataModule):
         self,
         root: str = "data",
         download: bool = True,
-        digits: Literal["mnist", "embedded"] = "mnist",
+        digits: str = "mnist",
         backgrounds: str = "cifar10",
         num_train: int | None = None,
         num_test: int | None = None,
@@ -127,8 +126,8 @@ def build(digits: ImageSource, backgrounds: Backgrounds, seed: int, split: Split
 
 
 def _build_chunk(
-    digits: UInt8[Tensor, " sample 1 height width"], keys: Keys, backgrounds: Backgrounds
-) -> tuple[UInt8[Tensor, " sample 3 32 32"], Masks, Masks]:
+    digits: UInt8[Tensor, " batch 1 rows columns"], keys: Keys, backgrounds: Backgrounds
+) -> tuple[UInt8[Tensor, " batch 3 height width"], Masks, Masks]:
     """Images, box masks and digit masks; row i depends on digit i and key i."""
     turn, top, left, kind, picture, precision = uniform(fold_in(keys, 0), (6,)).unbind(1)
     places = SIZE - DIGIT_SIZE + 1
