@@ -73,7 +73,7 @@ def attribution_panel(
         bottom=2 * PAD + 3 * LINE if methods else PAD,
         least_width=max(text_width(title or "", _LARGE, "bold"), _legend_width(methods)),
     )
-    figure = Figure(figsize=(layout.width, layout.height), facecolor="white")
+    figure = Figure(figsize=(layout.width, layout.height), dpi=_RESOLUTION, facecolor="white")
     _draw_heading(figure, layout, title)
     for position, column in enumerate((*pictures, *methods)):
         _draw_column(figure, layout, position, column)
@@ -89,7 +89,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
         OSError: if the folder cannot be written to.
     """
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=_RESOLUTION)
+        figure.savefig(temporary, format="png", dpi="figure")
 
 
 def log_figure(logger: Any, tag: str, figure: Figure, step: int) -> None:
@@ -106,7 +106,6 @@ def log_figure(logger: Any, tag: str, figure: Figure, step: int) -> None:
 
 def figure_pixels(figure: Figure) -> UInt8[np.ndarray, "height width 3"]:
     """The figure as an RGB picture."""
-    figure.set_dpi(_RESOLUTION)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from lightning_xai.metrics import mean_score, standard_error
 from lightning_xai.reporting.scores import ScoreRow
@@ -66,11 +68,12 @@ def _summary(method: str, metric: str, values: list[float], higher_is_better: bo
 def score_table(summaries: Iterable[ScoreSummary], title: str | None = None) -> Table:
     """For `rich.print`: methods down, metrics across, `mean ± standard error`; arrows point to the better side."""
     header, *body = _cells(summaries := list(summaries))
-    table = Table(title=title, caption=_note(summaries), caption_justify="left")
-    for column, text in enumerate(header):
-        table.add_column(text, justify="right" if column else "left", no_wrap=True)
+    table = Table(title=title, caption=_note(summaries), caption_justify="left", box=SIMPLE_HEAD)
+    for position, text in enumerate(header):
+        # Folded in a narrow terminal, never cut off. `Text`: brackets in a name are no markup.
+        table.add_column(Text(text), justify="right" if position else "left", overflow="fold")
     for row in body:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     return table
 
 
