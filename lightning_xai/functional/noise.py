@@ -23,9 +23,7 @@ def inherent_noise(inputs: Inputs, std: Tensor, low: Tensor, high: Tensor) -> Sc
         ValueError: if a shape does not broadcast against that of `inputs`.
     """
     x = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
-    std, low, high = (
-        _broadcast(value, x, name) for name, value in {"std": std, "low": low, "high": high}.items()
-    )
+    std, low, high = (_broadcast(value, x, name) for name, value in {"std": std, "low": low, "high": high}.items())
     return out_of_range_probability(x, std, low, high).flatten(1).mean(1)
 
 

@@ -104,9 +104,7 @@ class SampleMetric(Metric, ABC):
         fails: a process without samples gets empty states of the right types here.
         """
         if isinstance(self.scores, list) and not self.scores:
-            self._append(
-                torch.empty(0, device=self.device), torch.empty(0, dtype=torch.int64, device=self.device)
-            )
+            self._append(torch.empty(0, device=self.device), torch.empty(0, dtype=torch.int64, device=self.device))
         super().sync(*args, **kwargs)
 
     def _append(self, scores: Tensor, index: Tensor) -> None:
