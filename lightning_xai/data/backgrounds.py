@@ -2,6 +2,7 @@
 photographs."""
 
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import as_file, files
 from itertools import groupby
 from pathlib import Path
@@ -146,6 +147,7 @@ def _read(path: Path) -> UInt8[Tensor, "3 height width"]:
         raise ValueError(f"the image {path} in `backgrounds` cannot be read ({error}): replace or delete it") from error
 
 
+@cache
 def _photograph(package: str, name: str) -> UInt8[Tensor, "3 height width"]:
     """An embedded photograph, reduced to 160 pixels on its short side."""
     with as_file(files(package) / name) as path, Image.open(path) as image:
