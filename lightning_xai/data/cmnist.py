@@ -33,20 +33,21 @@ _SPLIT_NUMBERS = {"train": 0, "test": 1}
 
 
 class CMNISTDataModule(ImageDataModule):
-    """Digits pasted on photographs: 60,000 colour 32x32 images (5,000 of them for validation) and 10,000 to
-    test.
+    """Digits pasted on photographs: 60,000 colour 32x32 images (5,000 for validation) and 10,000 to test.
 
     Digit i of its data set is reduced to 16x16, turned by up to 15 degrees and pasted at a place drawn
     uniformly, fully inside a background whose class is drawn uniformly, whatever the digit: the background
     carries no evidence. Ink (above 0.05) covers it to nine tenths. Each image gets Gaussian pixel noise with
     std 1/r, r uniform in 10..30, is clipped and, as a stored image would be, rounded to 8 bits. Training
-    backgrounds go with training digits and test backgrounds with test digits. Everything random depends on
-    the seed, the split and i only.
+    backgrounds go with training digits and test backgrounds with test digits.
 
-    Masks: `box`, the 16x16 square that the digit was pasted in (a quarter of the image), and `digit`, the
-        ink. They say where the digit is, not which part of it is evidence for the class.
+    Everything random depends on the seed, the split and i only. Between CPUs with different vector instructions
+    about one value in forty thousand is rounded to the next of the 256 levels.
 
-    Source: Bykov et al., NoiseGrad, AAAI 2022, arXiv 2106.10185, section 5, and its second author's builder.
+    Masks: `box`, the 16x16 square that the digit was pasted in (a quarter of the image), and `digit`, the ink.
+    They say where the digit is, not which part of it is evidence for the class.
+
+    Source: Bykov et al., NoiseGrad, AAAI 2022, arXiv 2106.10185, and the builder published by its second author.
 
     Args:
         root: Folder with (or for) `MNIST/raw` and `cifar-10-batches-py`, in torchvision's layout.
