@@ -41,7 +41,7 @@ class Normalization:
     """Pixels 0..255 -> (pixel / 255 - mean) / std, one mean and one standard deviation a channel.
 
     Batches are made with NumPy: PyTorch spreads operations of their size over its threads, and when the cores
-    are busy, waiting for those takes a hundred times as long as the work.
+    are busy, waiting for those can take seventy times as long as the work.
     """
 
     mean: Float[Tensor, " channel 1 1"]
