@@ -6,6 +6,7 @@ from inspect import signature
 from typing import cast
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from tqdm.auto import tqdm
@@ -41,8 +42,8 @@ class Evaluation:
     scores: dict[str, dict[str, Scores]]
     higher_is_better: dict[str, bool | None]
     images: Tensor
-    target: Labels
-    predicted: Labels
+    target: Int64[Tensor, " kept"]
+    predicted: Int64[Tensor, " kept"]
     masks: Tensor | None
     attributions: dict[str, Tensor] = field(repr=False)
 

@@ -1,6 +1,6 @@
 """The callback that scores a model's explanations at every validation end."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -71,8 +71,11 @@ class AttributionCallback(Callback):
         max_rows: int | None = None,
         unpack: Callable[[Any], Samples] | None = None,
     ) -> None:
-        for name in ("num_samples", "every_n_epochs", "batch_size"):
-            check_count(name, locals()[name])
+        check_count("num_samples", num_samples)
+        check_count("every_n_epochs", every_n_epochs)
+        check_count("batch_size", batch_size)
+        if panel_size < 0:
+            raise ValueError(f"`panel_size` must be at least 0, got {panel_size}.")
         if target not in ("label", "prediction"):
             raise ValueError(f'`target` must be "label" or "prediction", got {target!r}.')
         if methods is not None and not methods:
@@ -89,8 +92,13 @@ class AttributionCallback(Callback):
         self._samples.clear()  # those of another run's data
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.val_dataloaders and trainer.limit_val_batches:
+        if not trainer.limit_val_batches:  # validation was switched off
+            return
+        loader = first_loader(trainer.val_dataloaders)
+        if loader is None:
             rank_zero_warn("AttributionCallback has nothing to do in fit: there is no validation dataloader.")
+        elif isinstance(loader, Sized) and not len(loader):
+            raise ValueError("The validation set is empty: AttributionCallback has no sample to explain.")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
@@ -123,8 +131,7 @@ class AttributionCallback(Callback):
                 self._write(trainer, self.evaluation, stage, self.folder)
 
     def _choose(self, trainer: Trainer, stage: Stage, num_samples: int) -> Samples:
-        loaders = trainer.test_dataloaders if stage == "test" else trainer.val_dataloaders
-        loader = loaders[0] if isinstance(loaders, list | tuple) else loaders
+        loader = first_loader(trainer.test_dataloaders if stage == "test" else trainer.val_dataloaders)
         take = self.unpack or partial(unpack, mask=self.mask)
         return choose_samples(trainer, loader, num_samples, self.batch_size, take)
 
@@ -210,6 +217,11 @@ def draw_panel(evaluation: Evaluation, bounds: Any, class_names: Sequence[str] |
         labels=names(evaluation.target),
         predictions=names(evaluation.predicted),
     )
+
+
+def first_loader(loaders: Any) -> Any:
+    """The first of several dataloaders; None if there is none."""
+    return (loaders[0] if loaders else None) if isinstance(loaders, list | tuple) else loaders
 
 
 def _datamodule(trainer: Trainer) -> Any:
