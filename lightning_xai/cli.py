@@ -18,10 +18,15 @@ from lightning_xai.modules.checkpoints import check_resumable, check_weights_fit
 
 YAML_MODE = "yaml_with_unique_keys"
 
+# Short, because the parser prints it before each error; `--help` explains the options.
+USAGE = {name: {"usage": "%(prog)s --config FILE [--OPTION VALUE ...]"} for name in LightningCLI.subcommands()}
+
 HARMLESS_WARNINGS = (
     ".*does not have many workers.*",  # our images are in memory, workers only cost time
     ".*smaller than the logging interval.*",  # a small data set
     ".*Checkpoint directory .* exists and is not empty.*",  # that of the run being resumed
+    ".*The dirpath has changed.*",  # `test` has a folder of its own
+    ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6's own, on recent torch
 )
 
 
@@ -39,7 +44,7 @@ def main(args: ArgsType = None) -> None:
             subclass_mode_data=True,
             auto_configure_optimizers=False,  # optimizer and scheduler are arguments of the module
             seed_everything_default=0,
-            parser_kwargs={"parser_mode": YAML_MODE},
+            parser_kwargs={"prog": "lightning-xai", "parser_mode": YAML_MODE} | USAGE,
             args=args,
         )
 
@@ -49,16 +54,15 @@ class XAICommandLine(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
-        path = self.config[self.config.subcommand].ckpt_path
-        self.ckpt_path = path if path and _is_local_file(path) else None
-        self.checkpoint = read_checkpoint(self.ckpt_path) if self.ckpt_path else None
+        self.ckpt_path = self.config[self.config.subcommand].ckpt_path or ""
+        self.checkpoint = read_checkpoint(self.ckpt_path) if _is_local_file(self.ckpt_path) else None
 
     def after_instantiate_classes(self) -> None:
         if self.checkpoint and self.model.strict_loading:
             check_weights_fit(self.checkpoint, self.model, self.ckpt_path)
         if self.checkpoint and self.subcommand == "fit":
             check_resumable(self.checkpoint, self.ckpt_path)
-        if not self.trainer.fast_dev_run:  # which writes nothing
+        if not self._get(self.config, "trainer").fast_dev_run:  # which writes nothing
             check_writable(self.trainer)
 
     def after_fit(self) -> None:
@@ -100,12 +104,12 @@ def report(trainer: Trainer) -> None:
         return
     console = Console(soft_wrap=True, highlight=False)  # an unbroken path can be pasted
     console.print()
-    for name, value in sorted(trainer.callback_metrics.items()):
-        console.print(f"{name:<16} {value:.4f}")
+    for name, figure in sorted(trainer.callback_metrics.items()):
+        console.print(f"{name:<16} {figure:.4f}")
     # The table of explanation scores goes here: methods x metrics, from the attribution callback of the trainer.
     if folder is not None:  # a fast_dev_run writes nothing
-        for title, value in _written(trainer, Path(folder)):
-            console.print(f"{title:<16} {value}")
+        for title, text in _written(trainer, Path(folder)):
+            console.print(f"{title:<16} {text}")
 
 
 def _output_folders(trainer: Trainer) -> Iterator[tuple[str, str | Path | None]]:
@@ -121,9 +125,11 @@ def _written(trainer: Trainer, folder: Path) -> Iterator[tuple[str, str | Path]]
     config = folder / "config.yaml"
     yield "configuration", config
     best = getattr(trainer.checkpoint_callback, "best_model_path", "")
-    if best:
+    last = getattr(trainer.checkpoint_callback, "last_model_path", "")
+    if best and trainer.state.fn == "fit":
         yield "best checkpoint", best
-        yield "last checkpoint", getattr(trainer.checkpoint_callback, "last_model_path", "")
+        if last:
+            yield "last checkpoint", last
         yield "to test it", f"lightning-xai test --config {config} --ckpt_path {best}"
     if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
         yield "to see it", f"tensorboard --logdir {folder}"
@@ -144,8 +150,8 @@ def _repeated_keys(node: yaml.Node | None) -> Iterator[yaml.Node]:
 
 
 def _is_local_file(path: str) -> bool:
-    """False for a folder (a sharded checkpoint), a URL, and the words with which the Trainer chooses one."""
-    chosen_by_trainer = path in ("best", "last", "hpc") or path.split(":")[0].lower() == "registry"
+    """False for nothing, a folder (a sharded checkpoint), a URL, and the words with which the Trainer chooses one."""
+    chosen_by_trainer = path in ("", "best", "last", "hpc") or path.split(":")[0].lower() == "registry"
     return not (chosen_by_trainer or "://" in path or Path(path).is_dir())
 
 

@@ -55,9 +55,7 @@ def test_mlp_is_the_composition_it_claims():
 
 def test_residual_adds_its_input_to_a_rectified_branch():
     residual, features = ResNet9().residual1, torch.randn(2, 128, 8, 8)
-    expected = features + residual.block2.relu(
-        residual.block2.norm(residual.block2.conv(residual.block1(features)))
-    )
+    expected = features + residual.block2.relu(residual.block2.norm(residual.block2.conv(residual.block1(features))))
     assert_close(residual(features), expected)
     nn.init.zeros_(residual.block2.norm.weight)
     assert_close(residual(features), features)

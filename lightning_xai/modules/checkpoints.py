@@ -17,7 +17,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         ValueError: The file is missing, truncated, or not a Lightning checkpoint.
     """
     if not Path(path).is_file():
-        raise ValueError(f"`ckpt_path`: there is no file {path}. {ADVICE}")
+        raise ValueError(f"`ckpt_path`: {path} does not exist. {ADVICE}")
     try:
         checkpoint = torch.load(path, map_location="meta", weights_only=True)
     except Exception as error:  # bytes that are no checkpoint can make the reader raise anything

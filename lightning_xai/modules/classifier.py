@@ -1,13 +1,16 @@
 """A LightningModule that trains any image classifier."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
-from pytorch_lightning.cli import LightningCLI, LRSchedulerCallable, OptimizerCallable
+from pytorch_lightning.cli import LightningCLI, ReduceLROnPlateau
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 Batch = Mapping[str, Any] | Sequence[Tensor]
@@ -31,8 +34,8 @@ class ClassifierModule(LightningModule):
     def __init__(
         self,
         network: nn.Module,
-        optimizer: OptimizerCallable = torch.optim.Adam,
-        lr_scheduler: LRSchedulerCallable | None = None,
+        optimizer: Callable[[Iterable], Optimizer] = torch.optim.Adam,
+        lr_scheduler: Callable[[Optimizer], LRScheduler | ReduceLROnPlateau] | None = None,
         channels_last: bool = False,
     ) -> None:
         super().__init__()
@@ -47,8 +50,9 @@ class ClassifierModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         data = getattr(self.trainer, "datamodule", None)
-        if hasattr(data, "image_shape"):
-            self._check_network_fits(tuple(data.image_shape), getattr(data, "num_classes", 1))
+        image_shape = getattr(data, "image_shape", None)
+        if image_shape is not None:
+            self._check_network_fits(tuple(image_shape), getattr(data, "num_classes", 1))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images.contiguous(memory_format=self.memory_format))
@@ -70,7 +74,7 @@ class ClassifierModule(LightningModule):
         scheduler = self.lr_scheduler(optimizer) if self.lr_scheduler else None
         return LightningCLI.configure_optimizers(self, optimizer, scheduler)
 
-    def _step(self, batch: Batch, stage: str, accuracy: MulticlassAccuracy) -> Tensor:
+    def _step(self, batch: Batch, stage: str, accuracy: Metric) -> Tensor:
         images, labels = _images_and_labels(batch)
         logits = self(images)
         loss = cross_entropy(logits, labels)
@@ -86,7 +90,7 @@ class ClassifierModule(LightningModule):
         self.network.eval()  # batch statistics and the random numbers of dropout stay as they are
         try:
             with torch.no_grad():
-                logits = self(torch.zeros(2, *image_shape, device=self.device, dtype=self.dtype))
+                logits = self(torch.zeros(2, *image_shape).to(next(self.parameters(), torch.zeros(()))))
         except (RuntimeError, AssertionError) as error:
             raise ValueError(
                 f"`network` ({name}) does not accept the data's images of shape {image_shape} (channels, height,"

@@ -1,0 +1,236 @@
+"""The command line: every config runs, results are where it says, and bad input is named before anything is written."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lightning_xai.cli import load_yaml, main
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+OFFLINE = {
+    "MNISTDataModule": ["--data=lightning_xai.data.DigitsDataModule"],
+    "FashionMNISTDataModule": ["--data=lightning_xai.data.DigitsDataModule"],
+    "CMNISTDataModule": ["--data.digits=embedded", "--data.backgrounds=embedded", "--data.num_train=300"],
+    "DigitsDataModule": [],
+}
+SMALL = [
+    "--trainer.accelerator=cpu",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--trainer.max_epochs=1",
+    "--trainer.limit_train_batches=3",
+    "--trainer.limit_val_batches=2",
+    "--trainer.limit_test_batches=2",
+]
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # between Lightning and jsonargparse
+
+
+@pytest.fixture(autouse=True)
+def _called_without_arguments(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["lightning-xai"])
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs a command on the quickstart configuration, a few batches long, with its output in `tmp_path`."""
+
+    def run_small(command: str, *options: str) -> None:
+        logger = f"--trainer.logger.init_args.save_dir={tmp_path}"
+        main([command, f"--config={ROOT}/configs/quickstart.yaml", *SMALL, logger, *options])
+
+    return run_small
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.stem)
+def test_every_config_trains_and_tests(config, capsys):
+    content = yaml.safe_load(config.read_text())
+    data = content["data"]["class_path"].rsplit(".")[-1]
+    for command in ("fit", "test"):
+        main([command, f"--config={config}", *SMALL, "--trainer.fast_dev_run=true", *OFFLINE[data]])
+    assert "test/accuracy" in capsys.readouterr().out
+    assert content["trainer"]["logger"]["init_args"]["name"] == config.stem
+
+
+def test_fit_reports_what_it_wrote_and_the_test_command_it_prints_works(run, tmp_path, capsys):
+    run("fit")
+    printed = capsys.readouterr().out
+    folder = tmp_path / "quickstart" / "version_0"
+    for written in ("config.yaml", "checkpoints/best.ckpt", "checkpoints/last.ckpt"):
+        assert str(folder / written) in printed
+        assert (folder / written).is_file()
+    assert f"tensorboard --logdir {folder}\n" in printed
+    assert list(folder.glob("events.out.tfevents.*"))
+    assert "val/accuracy " in printed
+    (command,) = (line.split("lightning-xai ")[1] for line in printed.splitlines() if "lightning-xai test" in line)
+    main(command.split())
+    assert "test/accuracy " in capsys.readouterr().out
+
+
+def test_the_same_seed_gives_the_same_weights(run, tmp_path):
+    run("fit")
+    run("fit")
+    first, second = (
+        torch.load(tmp_path / "quickstart" / version / "checkpoints" / "last.ckpt")["state_dict"]
+        for version in ("version_0", "version_1")
+    )
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def test_training_resumes_where_it_stopped(run, tmp_path):
+    run("fit")
+    checkpoint = tmp_path / "quickstart" / "version_0" / "checkpoints" / "last.ckpt"
+    run("fit", "--trainer.max_epochs=2", f"--ckpt_path={checkpoint}")
+    resumed = torch.load(tmp_path / "quickstart" / "version_1" / "checkpoints" / "last.ckpt")
+    assert (torch.load(checkpoint)["global_step"], resumed["global_step"]) == (3, 6)
+
+
+def test_validate_and_predict_run(run, capsys):
+    run("validate", "--trainer.fast_dev_run=true")
+    assert "val/accuracy " in capsys.readouterr().out
+    run("predict", "--trainer.fast_dev_run=true")
+
+
+def test_bf16_mixed_precision_trains(run):
+    run("fit", "--trainer.precision=bf16-mixed", "--model.channels_last=true")
+
+
+TORCHVISION = """
+model:
+  init_args:
+    network:
+      class_path: torchvision.models.resnet18
+      init_args:
+        num_classes: 10
+data:
+  class_path: lightning_xai.data.CMNISTDataModule
+  init_args: {digits: embedded, backgrounds: embedded, num_train: 300, batch_size: 8}
+"""
+
+
+def test_torchvision_network_with_chosen_number_of_outputs(run, tmp_path):
+    (tmp_path / "resnet18.yaml").write_text(TORCHVISION)
+    run("fit", f"--config={tmp_path}/resnet18.yaml")
+    weights = torch.load(tmp_path / "quickstart" / "version_0" / "checkpoints" / "best.ckpt")["state_dict"]
+    assert weights["network.fc.weight"].shape == (10, 512)
+
+
+def refused(capsys, run, *options: str) -> str:
+    """The error message of a command line that the parser refuses."""
+    with pytest.raises(SystemExit) as caught:
+        run("fit", *options)
+    assert caught.value.code == 2
+    usage, message = capsys.readouterr().err.split("error: ")
+    assert len(usage.splitlines()) < 5
+    return message
+
+
+def test_unknown_options_and_keys_are_named(run, tmp_path, capsys):
+    assert "unrecognized arguments: --trainer.epochs=3" in refused(capsys, run, "--trainer.epochs=3")
+    (tmp_path / "wrong.yaml").write_text("trainer: {max_epoch: 3}")
+    assert "'trainer.max_epoch'" in refused(capsys, run, f"--config={tmp_path}/wrong.yaml")
+    (tmp_path / "wrong.yaml").write_text("model: {init_args: {network: {init_args: {width: 3}}}}")
+    assert "Option 'width' is not accepted" in refused(capsys, run, f"--config={tmp_path}/wrong.yaml")
+    assert "File does not exist" in refused(capsys, run, f"--config={tmp_path}/absent.yaml")
+
+
+def test_wrong_class_paths_are_named(run, capsys):
+    message = refused(capsys, run, "--data=lightning_xai.data.Nothing")
+    assert "module 'lightning_xai.data' has no attribute 'Nothing'" in message
+    message = refused(capsys, run, "--model.network=lightning_xai.networks.Nothing")
+    assert "module 'lightning_xai.networks' has no attribute 'Nothing'" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "line"),
+    [
+        ("trainer:\n  max_epochs: 1\n  max_epochs: 2\n", "max_epochs", 3),
+        ("data: {init_args: {seed: 1, seed: 1}}\n", "seed", 1),
+        ("trainer:\n  callbacks:\n    - {class_path: a}\n    - class_path: b\n      class_path: c\n", "class_path", 5),
+    ],
+)
+def test_a_key_given_twice_is_an_error(run, tmp_path, capsys, text, key, line):
+    (tmp_path / "twice.yaml").write_text(text)
+    message = refused(capsys, run, f"--config={tmp_path}/twice.yaml")
+    assert f"the key '{key}' is given twice" in message
+    assert f"line {line}," in message
+
+
+def test_a_key_given_twice_is_an_error_in_a_nested_file(run, tmp_path, capsys):
+    (tmp_path / "nested.yaml").write_text("class_path: a\nclass_path: b\n")
+    assert "is given twice" in refused(capsys, run, f"--model={tmp_path}/nested.yaml")
+
+
+def test_yaml_without_repeated_keys_is_read_as_usual():
+    text = "{a: [{x: 1, y: 2}, {x: 1}], b: {x: 1e-3}, c: &anchor {x: no}, d: *anchor, 1: {}}"
+    expected = {"a": [{"x": 1, "y": 2}, {"x": 1}], "b": {"x": 0.001}, "c": {"x": False}, "d": {"x": False}, 1: {}}
+    assert load_yaml(text) == expected
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_bad_checkpoints_are_refused_before_anything_is_written(run, tmp_path, command):
+    truncated, foreign, output = tmp_path / "truncated.ckpt", tmp_path / "foreign.ckpt", tmp_path / "output"
+    torch.save({"state_dict": {"other": torch.zeros(1)}, "pytorch-lightning_version": "2.6.0"}, foreign)
+    truncated.write_bytes(foreign.read_bytes()[:200])
+    logger = f"--trainer.logger.init_args.save_dir={output}"
+    with pytest.raises(ValueError, match=rf"{truncated} cannot be read as a checkpoint; it is truncated"):
+        run(command, logger, f"--ckpt_path={truncated}")
+    with pytest.raises(ValueError, match=rf"{foreign} does not fit.*10 missing: `network\..*1 unexpected: `other`"):
+        run(command, logger, f"--ckpt_path={foreign}")
+    with pytest.raises(ValueError, match=r"absent\.ckpt does not exist"):
+        run(command, logger, f"--ckpt_path={tmp_path}/absent.ckpt")
+    assert not output.exists()
+
+
+def test_resuming_needs_more_than_weights(run, tmp_path):
+    run("fit")
+    checkpoint = torch.load(tmp_path / "quickstart" / "version_0" / "checkpoints" / "last.ckpt")
+    del checkpoint["optimizer_states"]
+    torch.save(checkpoint, tmp_path / "weights.ckpt")
+    run("test", f"--ckpt_path={tmp_path}/weights.ckpt")
+    with pytest.raises(ValueError, match=r"cannot resume from .*weights\.ckpt.*no `optimizer_states`"):
+        run("fit", f"--ckpt_path={tmp_path}/weights.ckpt")
+
+
+def test_words_for_checkpoints_are_left_to_the_trainer(run):
+    with pytest.raises(ValueError, match="`ModelCheckpoint` is not configured to save the best model"):
+        run("test", "--ckpt_path=best")
+
+
+def test_impossible_output_folders_are_refused_before_training(run, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    impossible = tmp_path / "file" / "runs"
+    with pytest.raises(ValueError, match=rf"`TensorBoardLogger.save_dir`: cannot write to {impossible} \(Not a dir"):
+        run("fit", f"--trainer.logger.init_args.save_dir={impossible}")
+    with pytest.raises(ValueError, match=rf"`trainer.default_root_dir`: cannot write to {impossible}"):
+        run("fit", "--trainer.logger=false", f"--trainer.default_root_dir={impossible}")
+    checkpoint = ["--trainer.callbacks=ModelCheckpoint", f"--trainer.callbacks.dirpath={impossible}"]
+    with pytest.raises(ValueError, match=rf"`ModelCheckpoint.dirpath`: cannot write to {impossible}"):
+        run("fit", *checkpoint)
+
+
+def test_read_only_folder_is_refused(run, monkeypatch):
+    def no_permission(**_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", no_permission)  # the tests may run as root, who may write anywhere
+    with pytest.raises(ValueError, match=r"cannot write to .* \(Permission denied\)\. Choose a folder"):
+        run("fit")
+
+
+def test_network_that_does_not_fit_the_data_is_refused(run):
+    with pytest.raises(ValueError, match=r"`network` \(ResNet9\) does not accept .* shape \(1, 28, 28\)"):
+        run("fit", "--model.network=lightning_xai.networks.ResNet9")
+
+
+def test_module_is_a_program_with_an_exit_code():
+    command = [sys.executable, "-m", "lightning_xai", "fit", "--nothing"]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert finished.returncode == 2
+    assert "unrecognized arguments: --nothing" in finished.stderr
