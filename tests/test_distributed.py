@@ -41,7 +41,7 @@ def write_config(folder: Path, devices: int, batch_size: int) -> Path:
     }
     config["data"]["init_args"]["val_size"] = NUM_SAMPLES
     folder.mkdir()
-    path = folder / "config.yaml"
+    path = folder / "settings.yaml"  # config.yaml is what the run itself writes
     path.write_text(yaml.safe_dump(config))
     return path
 
