@@ -1,6 +1,7 @@
 """The command line: `lightning-xai {fit,validate,test,predict} --config FILE [--option VALUE ...]`."""
 
 import logging
+import shlex
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -102,7 +103,7 @@ def report(trainer: Trainer) -> None:
     folder = trainer.log_dir  # a collective call: every process makes it
     if not trainer.is_global_zero:
         return
-    console = Console(soft_wrap=True, highlight=False)  # an unbroken path can be pasted
+    console = Console(soft_wrap=True, highlight=False, markup=False)  # paths stay in one piece, to be pasted
     console.print()
     for name, figure in sorted(trainer.callback_metrics.items()):
         console.print(f"{name:<16} {figure:.4f}")
@@ -130,9 +131,9 @@ def _written(trainer: Trainer, folder: Path) -> Iterator[tuple[str, str | Path]]
         yield "best checkpoint", best
         if last:
             yield "last checkpoint", last
-        yield "to test it", f"lightning-xai test --config {config} --ckpt_path {best}"
+        yield "to test it", shlex.join(["lightning-xai", "test", "--config", str(config), "--ckpt_path", best])
     if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
-        yield "to see it", f"tensorboard --logdir {folder}"
+        yield "to see it", shlex.join(["tensorboard", "--logdir", str(folder)])
 
 
 def _repeated_keys(node: yaml.Node | None) -> Iterator[yaml.Node]:
@@ -143,9 +144,10 @@ def _repeated_keys(node: yaml.Node | None) -> Iterator[yaml.Node]:
     elif isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
-            if key.value in seen:
+            name = key.tag, str(key.value)
+            if name in seen:
                 yield key
-            seen.add(key.value)
+            seen.add(name)
             yield from _repeated_keys(value)
 
 
