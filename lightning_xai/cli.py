@@ -14,8 +14,13 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
+from rich.table import Table
 
+from lightning_xai.callbacks.attribution import PANELS, SCORES, AttributionCallback
+from lightning_xai.evaluation import Evaluation
 from lightning_xai.modules.checkpoints import check_resumable, check_weights_fit, read_checkpoint
+from lightning_xai.reporting.scores import evaluation_rows
+from lightning_xai.reporting.tables import score_table, summarise
 
 YAML_MODE = "yaml_with_unique_keys"
 
@@ -106,11 +111,19 @@ def report(trainer: Trainer) -> None:
     console = Console(soft_wrap=True, highlight=False, markup=False)  # paths stay in one piece, to be pasted
     console.print()
     for name, figure in sorted(trainer.callback_metrics.items()):
-        console.print(f"{name:<16} {figure:.4f}")
-    # The table of explanation scores goes here: methods x metrics, from the attribution callback of the trainer.
+        if not name.startswith("xai/"):  # those are in the table
+            console.print(f"{name:<16} {figure:.4f}")
+    for callback in _attribution_callbacks(trainer):
+        if callback.evaluation is not None:
+            console.print(_table(callback.evaluation))
     if folder is not None:  # a fast_dev_run writes nothing
         for title, text in _written(trainer, Path(folder)):
             console.print(f"{title:<16} {text}")
+
+
+def _table(evaluation: Evaluation) -> Table:
+    summaries = summarise(evaluation_rows(evaluation, "", 0, 0), evaluation.higher_is_better)
+    return score_table(summaries, f"explanations of {len(evaluation.index)} samples, mean ± standard error")
 
 
 def _output_folders(trainer: Trainer) -> Iterator[tuple[str, str | Path | None]]:
@@ -132,8 +145,20 @@ def _written(trainer: Trainer, folder: Path) -> Iterator[tuple[str, str | Path]]
         if last:
             yield "last checkpoint", last
         yield "to test it", shlex.join(["lightning-xai", "test", "--config", str(config), "--ckpt_path", best])
+    for callback in _attribution_callbacks(trainer):
+        if callback.folder is None:
+            continue
+        yield "sample scores", callback.folder / SCORES
+        if panels := sorted((callback.folder / PANELS).glob("*.png")):
+            yield "latest panel", max(panels, key=lambda panel: panel.stat().st_mtime)
     if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
         yield "to see it", shlex.join(["tensorboard", "--logdir", str(folder)])
+
+
+def _attribution_callbacks(trainer: Trainer) -> Iterator[AttributionCallback]:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, AttributionCallback):
+            yield callback
 
 
 def _repeated_keys(node: yaml.Node | None) -> Iterator[yaml.Node]:

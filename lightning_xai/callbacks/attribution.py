@@ -19,8 +19,9 @@ from lightning_xai.explainers.gradient import check_count
 from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad, smooth_grad
 from lightning_xai.metrics import SampleMetric
 from lightning_xai.reporting.panels import attribution_panel, log_figure, save_figure
-from lightning_xai.reporting.scores import append_scores, score_rows
+from lightning_xai.reporting.scores import append_scores, evaluation_rows
 
+SCORES, PANELS = "scores.csv", "panels"
 Stage = Literal["validate", "test"]
 
 
@@ -160,16 +161,10 @@ class AttributionCallback(Callback):
 
     def _write(self, trainer: Trainer, evaluation: Evaluation, stage: Stage, folder: Path) -> None:
         epoch, step = trainer.current_epoch, trainer.global_step
-        rows = [
-            row
-            for method, scores in evaluation.scores.items()
-            for metric, values in scores.items()
-            for row in score_rows(stage, epoch, step, method, metric, evaluation.index, values)
-        ]
-        append_scores(folder / "scores.csv", rows)
+        append_scores(folder / SCORES, evaluation_rows(evaluation, stage, epoch, step))
         if evaluation.images.ndim == 4 and len(evaluation.images):
             figure = draw_panel(evaluation, self._bounds(trainer), _class_names(trainer))
-            save_figure(figure, folder / "panels" / f"{stage}-epoch={epoch:03d}-step={step}.png")
+            save_figure(figure, folder / PANELS / f"{stage}-epoch={epoch:03d}-step={step}.png")
             for logger in trainer.loggers:
                 log_figure(logger, f"xai/panel/{stage}", figure, step)
 

@@ -49,7 +49,7 @@ class SampleMetric(Metric, ABC):
 
     is_differentiable = False
     full_state_update = False
-    higher_is_better: bool
+    higher_is_better: bool | None
 
     scores: list[Tensor]  # one tensor while the metric is synchronised
     index: list[Tensor]

@@ -10,6 +10,7 @@ from pathlib import Path
 from jaxtyping import Int64
 from torch import Tensor
 
+from lightning_xai.evaluation import Evaluation
 from lightning_xai.reporting.files import replacing
 from lightning_xai.shapes import Scores
 
@@ -46,6 +47,16 @@ def score_rows(
     """The rows of one method and metric, from what `SampleMetric.per_sample` returns."""
     pairs = zip(index.tolist(), scores.tolist(), strict=True)
     return [ScoreRow(stage, epoch, step, method, metric, sample, value) for sample, value in pairs]
+
+
+def evaluation_rows(evaluation: Evaluation, stage: str, epoch: int, step: int) -> list[ScoreRow]:
+    """The rows of all methods and metrics."""
+    return [
+        row
+        for method, scores in evaluation.scores.items()
+        for metric, values in scores.items()
+        for row in score_rows(stage, epoch, step, method, metric, evaluation.index, values)
+    ]
 
 
 def append_scores(path: str | os.PathLike[str], rows: Iterable[ScoreRow]) -> None:
