@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.functional.random import fold_in, fold_in_int, root_keys
-from lightning_xai.shapes import Inputs, Keys, Labels, Logits
+from lightning_xai.shapes import Inputs, Keys, Labels
 
 Bound = float | Sequence[float] | Tensor
 T = TypeVar("T")
@@ -209,13 +209,12 @@ def check_logits(outputs: Tensor, rows: int) -> Tensor:
     return outputs
 
 
-def check_target(target: Labels, logits: Logits) -> None:
+def check_target(target: Labels, num_classes: int) -> None:
     """Refuse class indices that are not outputs of the model."""
     least, most = int(target.min()), int(target.max())
-    if least < 0 or most >= logits.shape[1]:
+    if least < 0 or most >= num_classes:
         raise ValueError(
-            f"`target` must be in 0 .. {logits.shape[1] - 1}, the outputs of `model`, "
-            f"got values from {least} to {most}."
+            f"`target` must be in 0 .. {num_classes - 1}, the outputs of `model`, got values from {least} to {most}."
         )
 
 

@@ -66,12 +66,13 @@ class CaptumExplainer(Explainer):
         if issubclass(self.method, _NEED_RELU_MODULES):
             require_relu_modules(model, self.method.__name__)
         with torch.no_grad():
-            check_target(target, check_logits(model(inputs[:1]), 1))
+            check_target(target, check_logits(model(inputs[:1]), 1).shape[1])
         options: dict[str, Any] = dict(self.options)
         if self.baseline is not None:
             options["baselines"] = baseline_like(inputs, self.baseline, context).expand_as(inputs[:1])
         call, keys = partial(self._call, self._build(model), options), context.private_keys("Captum")
-        return in_chunks(call, model, 1 if self.stochastic else context.max_rows, inputs, target, keys)
+        with _no_leftovers(model):
+            return in_chunks(call, model, 1 if self.stochastic else context.max_rows, inputs, target, keys)
 
     def _build(self, model: nn.Module) -> Attribution:
         """The method bound to the model, and to the layer if it asks for one."""
@@ -82,7 +83,8 @@ class CaptumExplainer(Explainer):
     def _call(self, method: Attribution, options: dict[str, Any], inputs: Inputs, target: Labels, keys: Keys) -> Inputs:
         with _seeded(int(keys[0]), inputs.device), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Setting (forward, )?backward hooks", UserWarning)
-            attributions = method.attribute(inputs.clone().requires_grad_(), target=target, **options).detach()
+            attributions = method.attribute(inputs.clone().requires_grad_(), target=target, **options)
+        attributions = attributions.detach().to(inputs.dtype)
         return attributions if attributions.shape == inputs.shape else _enlarge(attributions, inputs)
 
 
@@ -107,6 +109,19 @@ def require_relu_modules(model: nn.Module, method: str) -> None:
         raise ValueError(
             f"`model` must apply its ReLUs as nn.ReLU modules, not in place, for {method}; it has {found}."
         )
+
+
+@contextmanager
+def _no_leftovers(model: nn.Module) -> Iterator[None]:
+    """Remove what Captum's DeepLift leaves on the modules when an exception interrupts it."""
+    before = {module: set(vars(module)) for module in model.modules()}
+    try:
+        yield
+    except BaseException:
+        for module, names in before.items():
+            for name in vars(module).keys() - names:
+                delattr(module, name)
+        raise
 
 
 @contextmanager

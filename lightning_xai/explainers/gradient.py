@@ -118,7 +118,7 @@ def input_gradient(model: nn.Module, inputs: Inputs, target: Labels, output: Out
 
 def explained_output(logits: Tensor, target: Labels, output: Output = "logit") -> Scores:
     """The number of each sample that is explained."""
-    check_target(target, logits)
+    check_target(target, logits.shape[1])
     if output == "probability":
         logits = logits.softmax(1)
     elif output == "log_probability":
