@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from tqdm.auto import tqdm
 
-from lightning_xai.explainers.base import Bound, Context, Explainer, check_inputs, explaining, resolve_target
+from lightning_xai.explainers.base import (
+    Bound,
+    Context,
+    Explainer,
+    check_count,
+    check_inputs,
+    explaining,
+    resolve_target,
+)
 from lightning_xai.explainers.recipes import smooth_grad
 from lightning_xai.metrics import (
     InherentNoise,
@@ -81,8 +89,9 @@ def explain(
     """
     _check_methods({"method": method})
     check_inputs(images)
-    index = torch.arange(len(images)) if index is None else index
-    return method(model, images, target, Context.create(index.cpu(), seed, bounds, max_rows, images.device))
+    index = torch.arange(len(images)) if index is None else index.cpu()
+    _check_lengths(len(images), index=index)
+    return method(model, images, target, Context.create(index, seed, bounds, max_rows, images.device))
 
 
 def evaluate(
@@ -116,15 +125,17 @@ def evaluate(
         progress: Whether to show a progress bar.
     """
     check_inputs(images)
-    _check_methods(methods := methods or {"smooth_grad": smooth_grad()})
+    check_count("batch_size", batch_size)
+    _check_methods(methods := {"smooth_grad": smooth_grad()} if methods is None else methods)
     index = torch.arange(len(images)) if index is None else index.cpu()
     _check_lengths(len(images), index=index, masks=masks)
     whole = Context.create(index, seed, bounds, max_rows, images.device)
     metrics = default_metrics(masks is not None, bounds is not None) if metrics is None else metrics
     check_metrics(metrics, mask=masks is not None, bounds=bounds is not None)
     with explaining(model):
-        target = resolve_target(model, images, target)
-        predicted = resolve_target(model, images[:keep_attributions], None) if keep_attributions else target[:0]
+        target = resolve_target(model, images, target, max_rows)
+        shown = images[:keep_attributions]
+        predicted = resolve_target(model, shown, None, max_rows) if keep_attributions else target[:0]
     collections = {name: _collect(metrics, images.device) for name in methods}
     kept: dict[str, list[Tensor]] = {name: [] for name in methods}
     batches = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
@@ -149,7 +160,7 @@ def evaluate(
     return Evaluation(
         *_gather(collections, list(metrics)),
         higher_is_better={name: metric.higher_is_better for name, metric in metrics.items()},
-        images=images[:keep_attributions].cpu(),
+        images=shown.cpu(),
         target=target[:keep_attributions].cpu(),
         predicted=predicted.cpu(),
         masks=None if masks is None else masks[:keep_attributions].cpu(),

@@ -1,0 +1,326 @@
+"""What cannot be explained or scored is refused with an error that says what to do."""
+
+import jaxtyping
+import pytest
+import torch
+from captum.attr import DeepLift, GuidedBackprop, LayerGradCam
+from captum.attr import Saliency as CaptumSaliency
+from torch import nn
+
+from lightning_xai import evaluate, explain
+from lightning_xai.explainers import (
+    AbsoluteScale,
+    CaptumExplainer,
+    Context,
+    Gradient,
+    InRangeScale,
+    IntegratedGradients,
+    PerturbWeights,
+    RangeScale,
+    Smooth,
+    SobelEdges,
+    adapt_grad,
+    fusion_grad,
+    grad_cam,
+    gradient_shap,
+    guided_backprop,
+    guided_grad_cam,
+    noise_grad,
+    smooth_grad,
+)
+from lightning_xai.metrics import InherentNoise, RelevanceRankAccuracy, Sparseness
+from lightning_xai.networks import MLP, LeNet
+
+IMAGES = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+MODEL = LeNet()
+USE_THE_MODEL = [
+    Gradient(),
+    Gradient("probability"),
+    smooth_grad(num_draws=2),
+    noise_grad(num_draws=2),
+    fusion_grad(num_weight_draws=2, num_input_draws=2),
+    IntegratedGradients(baseline=0.0),
+    guided_backprop(),
+    grad_cam(),
+    guided_grad_cam(),
+    gradient_shap(0.0),
+]
+each = pytest.mark.parametrize("method", USE_THE_MODEL, ids=lambda method: type(method).__name__)
+
+
+@pytest.fixture(autouse=True)
+def no_type_checker(monkeypatch):
+    """A user's session has none: the package's own checks have to speak."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+class Wrapped(nn.Module):
+    """A LeNet whose output is something else."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.net, self.change = LeNet(), change
+
+    def forward(self, x):
+        return self.change(self.net(x))
+
+
+# Inputs and targets
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (torch.zeros(3, 1, 28, 28, dtype=torch.uint8), TypeError, "`inputs` must be a floating-point.*uint8.*convert"),
+        (IMAGES.numpy(), TypeError, "`inputs` must be a floating-point tensor, got float32|`inputs`.*ndarray"),
+        (torch.zeros(0, 1, 28, 28), ValueError, "`inputs` must be a batch of at least one sample"),
+        (torch.zeros(28), ValueError, r"`inputs` must be a batch of at least one sample, got shape \(28,\)"),
+        (
+            torch.full((7, 1, 28, 28), torch.nan),
+            ValueError,
+            r"`inputs` must be finite.* 0, 1, 2, 3, 4, ... \(7 in all\)",
+        ),
+    ],
+)
+def test_inputs(images, error, message):
+    for call in (explain, evaluate, Gradient()):
+        with pytest.raises(error, match=message):
+            call(MODEL, images, 0)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_inputs_must_be_finite_and_the_sample_is_named(bad):
+    images = IMAGES.clone()
+    images[1, 0, 3, 3] = bad
+    with pytest.raises(ValueError, match="`inputs` must be finite, but has NaN or infinite values in samples 1"):
+        explain(MODEL, images, 0)
+
+
+@each
+@pytest.mark.parametrize("target", [10, -1, torch.tensor([0, 1, 99]), torch.tensor([0, -5, 1])])
+def test_target_out_of_range(method, target):
+    with pytest.raises(ValueError, match=r"`target` must be in 0 .. 9, the outputs of `model`, got values from"):
+        method(MODEL, IMAGES, target)
+
+
+@pytest.mark.parametrize("target", [1.0, torch.ones(3), torch.ones(3, dtype=torch.bool)])
+def test_target_must_be_integers(target):
+    for call in (explain, evaluate, Gradient()):
+        with pytest.raises(TypeError, match="`target` must hold class indices"):
+            call(MODEL, IMAGES, target)
+
+
+@pytest.mark.parametrize("shape", [(2,), (3, 1), (3, 10), (0,)])
+def test_target_of_the_wrong_shape(shape):
+    for call in (explain, evaluate, Gradient()):
+        with pytest.raises(ValueError, match="`target` must be one class index, or one for each of the 3 samples"):
+            call(MODEL, IMAGES, torch.zeros(shape, dtype=torch.int64))
+
+
+# Models
+
+
+@each
+@pytest.mark.parametrize("target", [0, None])
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda logits: (logits, 1), TypeError, "`model` must return a tensor of logits.*got tuple; wrap it"),
+        (lambda logits: {"logits": logits}, TypeError, "`model` must return a tensor of logits.*got dict"),
+        (lambda logits: logits[:, 0], ValueError, r"`model` must return logits \(batch, classes\), got shape \(\d+,\)"),
+        (lambda logits: logits[:, :, None], ValueError, r"`model` must return logits.*\(\d+, 10, 1\) for \d+ samples"),
+        (lambda logits: logits.repeat(2, 1), ValueError, r"`model` must return logits.*\(\d+, 10\) for \d+ samples"),
+    ],
+)
+def test_model_must_return_logits(method, target, change, error, message):
+    with pytest.raises(error, match=message):
+        method(Wrapped(change), IMAGES, target)
+
+
+class Functional(nn.Module):
+    """A network that calls the ReLU as a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(784, 10)
+
+    def forward(self, x):
+        return self.linear(x.flatten(1).relu())
+
+
+@pytest.mark.parametrize("method", [GuidedBackprop, DeepLift])
+def test_methods_that_change_relus_need_relu_modules(method):
+    with pytest.raises(ValueError, match=f"`model` must apply its ReLUs as nn.ReLU modules.*{method.__name__}.*none"):
+        CaptumExplainer(method)(Functional(), IMAGES, 0)
+    in_place = nn.Sequential(nn.Flatten(), nn.Linear(784, 5), nn.ReLU(inplace=True), nn.Linear(5, 10))
+    with pytest.raises(ValueError, match=r"not in place.*inplace=True"):
+        CaptumExplainer(method)(in_place, IMAGES, 0)
+
+
+def test_layers():
+    with pytest.raises(
+        ValueError, match=r'`layer` "conv9" is no submodule of `model`; it has: features, features.conv1'
+    ):
+        grad_cam("conv9")(MODEL, IMAGES, 0)
+    with pytest.raises(ValueError, match="`layer` must be given: `model` has no convolution"):
+        grad_cam()(MLP(), IMAGES, 0)
+    with pytest.raises(ValueError, match="only spatial maps of images can be enlarged"):
+        CaptumExplainer(LayerGradCam, layer="classifier.linear1")(MODEL, IMAGES, 0)
+
+
+def test_sobel_needs_images():
+    with pytest.raises(ValueError, match=r"`inputs` must be images \(batch, channel, height, width\), got \(3, 784\)"):
+        SobelEdges()(MODEL, IMAGES.flatten(1), 0)
+
+
+def test_parameter_patterns():
+    method = PerturbWeights(include=("conv*",), num_draws=1)
+    with pytest.raises(ValueError, match=r"`include`=\('conv\*',\).*names no parameter.*it has: features.conv1.weight"):
+        method(MODEL, IMAGES, 0)
+    with pytest.raises(ValueError, match="names no parameter of `model`; it has: none"):
+        PerturbWeights()(nn.Flatten(), IMAGES, 0)
+
+
+# Construction
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Smooth(num_draws=0), "`num_draws` must be at least 1, got 0"),
+        (lambda: smooth_grad(num_draws=-1), "`num_draws` must be at least 1, got -1"),
+        (lambda: PerturbWeights(num_draws=0), "`num_draws` must be at least 1, got 0"),
+        (lambda: fusion_grad(num_input_draws=0), "`num_draws` must be at least 1"),
+        (lambda: IntegratedGradients(num_steps=0), "`num_steps` must be at least 1, got 0"),
+        (lambda: IntegratedGradients(baseline="grey"), '`baseline` must be "black", "white" or a number, got "grey"'),
+        (lambda: gradient_shap("blue"), '`baseline` must be "black", "white" or a number'),
+        (
+            lambda: Gradient("softmax"),
+            "`output` must be one of 'logit', 'probability', 'log_probability', got 'softmax'",
+        ),
+        (
+            lambda: Smooth(statistic="median"),
+            "`statistic` must be one of 'mean', 'variance', 'mean_square', got 'median'",
+        ),
+        (lambda: PerturbWeights(statistic="std"), "`statistic` must be one of"),
+        (lambda: PerturbWeights(noise="uniform"), "`noise` must be one of 'multiplicative', 'additive', got 'uniform'"),
+        (lambda: PerturbWeights(std=-0.1), "`std` must be at least 0 and finite, got -0.1"),
+        (lambda: noise_grad(std=float("nan")), "`std` must be at least 0 and finite, got nan"),
+        (lambda: AbsoluteScale(-1.0), "`std` must be at least 0 and finite, got -1.0"),
+        (lambda: AbsoluteScale(float("inf")), "`std` must be at least 0 and finite, got inf"),
+        (lambda: RangeScale(-0.1), r"`fraction` must be in \[0, 1\], got -0.1"),
+        (lambda: smooth_grad(fraction=20), r"`fraction` must be in \[0, 1\], got 20"),
+        (lambda: RangeScale(of="batch"), "`of` must be one of 'image', 'data', got 'batch'"),
+        (lambda: InRangeScale(0.0), r"`confidence` must be in \(0, 1\), got 0.0"),
+        (lambda: adapt_grad(confidence=1.0), r"`confidence` must be in \(0, 1\), got 1.0"),
+        (lambda: adapt_grad(confidence=95), r"`confidence` must be in \(0, 1\), got 95"),
+        (lambda: InRangeScale(0.5, "exact"), r"`confidence` must be in \(0.5, 1\), got 0.5"),
+        (
+            lambda: InRangeScale(solution="printed"),
+            "`solution` must be one of 'default', 'literal', 'exact', got 'printed'",
+        ),
+        (
+            lambda: CaptumExplainer(CaptumSaliency, {"n_steps": 3}),
+            r"`options` has \['n_steps'\], which Saliency.attribute",
+        ),
+        (lambda: Context.create(torch.arange(3), max_rows=0), "`max_rows` must be at least 1, got 0"),
+    ],
+)
+def test_construction(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_patterns_are_not_one_string():
+    with pytest.raises(TypeError, match=r"`include` and `exclude` must be tuples of patterns.*got '\*.weight'"):
+        PerturbWeights(include="*.weight")
+
+
+# Bounds and contexts
+
+
+@pytest.mark.parametrize(
+    ("method", "who"),
+    [
+        (adapt_grad(num_draws=2), "InRangeScale"),
+        (smooth_grad(num_draws=2, of="data"), 'RangeScale\\(of="data"\\)'),
+        (IntegratedGradients(), 'baseline="black"'),
+        (gradient_shap("white"), 'baseline="white"'),
+    ],
+)
+def test_missing_bounds(method, who):
+    with pytest.raises(ValueError, match=f"`bounds` is needed by {who}: give the least and greatest"):
+        method(MODEL, IMAGES, 0)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ((1.0, 0.0), "`bounds` must have low < high everywhere"),
+        ((0.0, 0.0), "`bounds` must have low < high everywhere"),
+        ((0.0, float("nan")), "`bounds` must have low < high everywhere"),
+        (([0.0, 2.0, 0.0], [1.0, 1.0, 1.0]), "`bounds` must have low < high everywhere"),
+        ((0.0, 0.5, 1.0), r"`bounds` must be \(low, high\), got 3 values"),
+        (
+            ([0.0] * 3, [1.0] * 3),
+            r"`bounds` must broadcast against a sample, of shape \(1, 28, 28\), got shape \(3, 1, 1\)",
+        ),
+        ((0.0, torch.ones(1, 14, 14)), r"`bounds` must broadcast against a sample.*got shape \(1, 14, 14\)"),
+        ((torch.zeros(3, 1, 28, 28), 1.0), r"`bounds` must broadcast against a sample.*got shape \(3, 1, 28, 28\)"),
+    ],
+)
+def test_bad_bounds(bounds, message):
+    with pytest.raises(ValueError, match=message):
+        explain(MODEL, IMAGES, 0, adapt_grad(num_draws=2), bounds=bounds)
+
+
+def test_context_of_other_samples():
+    with pytest.raises(ValueError, match="`context` is of 2 samples, but `inputs` has 3"):
+        Gradient()(MODEL, IMAGES, 0, Context.create(torch.arange(2)))
+
+
+@pytest.mark.parametrize("call", [explain, evaluate])
+def test_index(call):
+    with pytest.raises(ValueError, match="`index` must have one entry for each of the 3 samples, got 2"):
+        call(MODEL, IMAGES, 0, index=torch.arange(2))
+    for dtype in (torch.int32, torch.float32):
+        with pytest.raises(TypeError, match="`index` must be an int64 tensor of sample indices, got torch"):
+            call(MODEL, IMAGES, 0, index=torch.arange(3, dtype=dtype))
+
+
+# Evaluation
+
+
+@pytest.mark.parametrize("method", [smooth_grad, Gradient, "smooth_grad", None])
+def test_methods_must_be_explainers(method):
+    with pytest.raises(TypeError, match=r"`method` must be an explainer such as lightning_xai.smooth_grad\(\), got"):
+        explain(MODEL, IMAGES, 0, method)
+    with pytest.raises(TypeError, match="`mine` must be an explainer"):
+        evaluate(MODEL, IMAGES, 0, {"mine": method})
+
+
+@pytest.mark.parametrize("metric", [Sparseness, torch.nn.MSELoss(), "sparseness"])
+def test_metrics_must_be_sample_metrics(metric):
+    with pytest.raises(TypeError, match=r"`metrics` must map names to SampleMetric objects, got .* for 'mine'"):
+        evaluate(MODEL, IMAGES, 0, metrics={"mine": metric})
+
+
+def test_metrics_that_need_what_the_data_lack():
+    with pytest.raises(ValueError, match=r"`metrics`: 'rank' .*needs `mask`, which these data do not have; leave"):
+        evaluate(MODEL, IMAGES, 0, metrics={"rank": RelevanceRankAccuracy()})
+    with pytest.raises(ValueError, match=r"`metrics`: 'noise' .*needs `bounds`, which these data do not have; leave"):
+        evaluate(MODEL, IMAGES, 0, metrics={"noise": InherentNoise()})
+
+
+def test_masks():
+    with pytest.raises(ValueError, match="`masks` must have one entry for each of the 3 samples, got 2"):
+        evaluate(MODEL, IMAGES, 0, masks=torch.ones(2, 28, 28, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"`mask` must have the shape \(3, 28, 28\)"):
+        evaluate(MODEL, IMAGES, 0, masks=torch.ones(3, 14, 14, dtype=torch.bool))
+    with pytest.raises(TypeError, match="`mask` must be a boolean tensor"):
+        evaluate(MODEL, IMAGES, 0, masks=torch.ones(3, 28, 28))
+
+
+def test_batch_size():
+    with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
+        evaluate(MODEL, IMAGES, 0, batch_size=0)

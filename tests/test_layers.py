@@ -1,0 +1,92 @@
+"""Imports point down only, and the layers below the data modules work without PyTorch Lightning."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lightning_xai
+
+PACKAGE = Path(lightning_xai.__file__).parent
+LAYERS = {
+    "shapes": 0,
+    "_version": 0,
+    "functional": 0,
+    "explainers": 1,
+    "metrics": 1,
+    "networks": 1,
+    "evaluation": 1,
+    "__init__": 1,
+    "reporting": 2,
+    "data": 3,
+    "modules": 3,
+    "callbacks": 3,
+    "experiments": 4,
+    "cli": 5,
+    "__main__": 5,
+}
+MAY_SEE_LIGHTNING = 3
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def part(path):
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported(path):
+    """The names of all modules that a file imports anywhere, also inside functions."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def test_every_file_has_a_layer():
+    assert {part(path) for path in MODULES} <= LAYERS.keys()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    layer = LAYERS[part(path)]
+    for name in imported(path):
+        root, _, rest = name.partition(".")
+        if root == "lightning_xai" and rest:
+            other = rest.split(".")[0]
+            # the package itself hands on names of `evaluation` and `explainers`
+            assert LAYERS.get(other, LAYERS["__init__"]) <= layer, f"{path.name} imports {name}, from a layer above"
+        if root in ("pytorch_lightning", "lightning"):
+            assert layer >= MAY_SEE_LIGHTNING, f"{path.name} imports {name}"
+            assert root == "pytorch_lightning", f"{path.name} mixes two Lightnings"
+        if layer == 0:
+            allowed = {*sys.stdlib_module_names, "torch", "jaxtyping", "lightning_xai"}
+            assert root in allowed, f"{path.name} imports {name}; functional is torch only"
+
+
+def run(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_lower_layers_work_without_lightning():
+    """Nothing of ours, nor of what we import (torchmetrics, Captum), loads PyTorch Lightning."""
+    lower = sorted(
+        ".".join(("lightning_xai", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+        for path in MODULES
+        if LAYERS[part(path)] < MAY_SEE_LIGHTNING
+    )
+    assert "lightning_xai" in lower
+    assert "lightning_xai.explainers.smoothing" in lower
+    lines = "\n".join(f"import {name}" for name in lower)
+    roots = {name.partition(".")[0] for name in run(f"import sys\n{lines}\nprint(*sys.modules)")}
+    assert "lightning_xai" in roots
+    assert not roots & {"pytorch_lightning", "lightning", "lightning_fabric"}
+
+
+def test_the_check_would_notice_lightning():
+    assert "pytorch_lightning" in run("import sys, pytorch_lightning\nprint(*sys.modules)")
