@@ -109,6 +109,8 @@ def report(trainer: Trainer) -> None:
     if not trainer.is_global_zero:
         return
     console = Console(soft_wrap=True, highlight=False, markup=False)  # paths stay in one piece, to be pasted
+    if not console.is_terminal:
+        console.width = 120
     console.print()
     for name, figure in sorted(trainer.callback_metrics.items()):
         if not name.startswith("xai/"):  # those are in the table

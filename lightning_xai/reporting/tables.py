@@ -70,8 +70,8 @@ def score_table(summaries: Iterable[ScoreSummary], title: str | None = None) -> 
     header, *body = _cells(summaries := list(summaries))
     table = Table(title=title, caption=_note(summaries), caption_justify="left", box=SIMPLE_HEAD)
     for position, text in enumerate(header):
-        # Folded in a narrow terminal, never cut off. `Text`: brackets in a name are no markup.
-        table.add_column(Text(text), justify="right" if position else "left", overflow="fold")
+        # Folded between words in a narrow terminal, never cut off. `Text`: brackets in a name are no markup.
+        table.add_column(Text(text.replace("_", " ")), justify="right" if position else "left", overflow="fold")
     for row in body:
         table.add_row(*map(Text, row))
     return table
