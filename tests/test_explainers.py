@@ -8,7 +8,7 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
-from captum.attr import DeepLift, Occlusion
+from captum.attr import Attribution, DeepLift, Occlusion
 from torch import nn
 from torch.testing import assert_close
 
@@ -334,9 +334,17 @@ def test_noise_std_reaches_through_wrappers():
     assert_close(both, 2**0.5 * scale)
 
 
-def test_smoothed_random_map_is_independent_of_the_noise_on_the_input():
+class GlobalRandom(Attribution):
+    """A method that draws from the global random state, as Captum's do."""
+
+    def attribute(self, inputs, target):
+        return torch.randn(inputs.shape)
+
+
+@pytest.mark.parametrize("method", [RandomAttribution(), CaptumExplainer(GlobalRandom, stochastic=True)])
+def test_smoothed_random_map_is_independent_of_the_noise_on_the_input(method):
     inputs, net = images_and_net()
-    product = Smooth(InputXGradient(RandomAttribution()), RangeScale(1.0), num_draws=200)
+    product = Smooth(InputXGradient(method), RangeScale(1.0), num_draws=200)
     moments = product.moments(net, inputs, 0, context(inputs))
     z = moments.mean / moments.standard_error
     assert z.abs().max() < 5
