@@ -34,8 +34,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # between
 
 
 @pytest.fixture(autouse=True)
-def _called_without_arguments(monkeypatch):
+def _called_without_arguments(monkeypatch, tmp_path):
+    """In an empty folder: `save_last` writes to ./checkpoints even in a `fast_dev_run` (Lightning 2.6.6)."""
     monkeypatch.setattr(sys, "argv", ["lightning-xai"])
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

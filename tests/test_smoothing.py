@@ -103,9 +103,8 @@ def test_linear_model_input_times_gradient_takes_the_clean_input(gradient):
 
 def test_linear_model_noise_grad_is_the_mean_absolute_noisy_weight_of_every_sample():
     model, method = linear(), noise_grad(num_draws=7)
-    weight = model.layers.linear1.weight.detach()
-    name = "layers.linear1.weight"
-    draws = [method.perturb(name, weight, CONTEXT.model_draw(number).seed) for number in range(7)]
+    seeds = [CONTEXT.model_draw(number).seed for number in range(7)]
+    draws = [method.noisy_weights(model, seed)["layers.linear1.weight"] for seed in seeds]
     expected = torch.stack(draws).abs().mean(0)[TARGET].view_as(IMAGES)
     assert_close(method(model, IMAGES, TARGET, CONTEXT), expected)
 
@@ -179,8 +178,8 @@ def noisy_copy(model, method, seed):
     """A copy of the model with noise added in place."""
     copied = copy.deepcopy(model)
     with torch.no_grad():
-        for name, parameter in copied.named_parameters():
-            parameter.copy_(method.perturb(name, parameter, seed))
+        for name, weight in method.noisy_weights(model, seed).items():
+            copied.get_parameter(name).copy_(weight)
     return copied
 
 
@@ -326,8 +325,8 @@ def test_multiplicative_noise_is_around_one_and_additive_noise_relative_to_the_r
 
 
 def test_parameters_have_independent_noise():
-    weight, seed = torch.ones(50, 100), CONTEXT.model_draw(0).seed
-    one, other = (PerturbWeights(std=1.0).perturb(name, weight, seed).flatten() - 1 for name in ("a", "b"))
+    ones = nn.ParameterList([torch.ones(50, 100), torch.ones(50, 100)])
+    one, other = (weight.flatten() - 1 for weight in PerturbWeights(std=1.0).noisy_weights(ones, seed=0).values())
     assert torch.corrcoef(torch.stack([one, other]))[0, 1].abs() < 4 / 5000**0.5
 
 
@@ -384,11 +383,17 @@ class Tied(nn.Module):
         return self.second(self.first(x.flatten(1)))
 
 
+def test_a_wrapped_network_gets_the_weight_noise_that_it_gets_alone():
+    method = fusion_grad(num_weight_draws=2, num_input_draws=2)
+    model = network()
+    assert_close(method(nn.Sequential(model), IMAGES, TARGET, CONTEXT), method(model, IMAGES, TARGET, CONTEXT))
+
+
 def test_tied_weights_stay_tied():
     model, method = Tied(), PerturbWeights(Gradient(), num_draws=3)
     expected = []
     for number in range(3):
-        weight = method.perturb("first.weight", model.first.weight.detach(), CONTEXT.model_draw(number).seed)
+        weight = method.noisy_weights(model, CONTEXT.model_draw(number).seed)["first.weight"]
         expected.append((weight @ weight)[TARGET].view_as(IMAGES))
     assert_close(method(model, IMAGES, TARGET, CONTEXT), torch.stack(expected).mean(0))
     assert model.second.weight is model.first.weight

@@ -39,7 +39,7 @@ class AttributionCallback(Callback):
 
     Attributes:
         evaluation: The latest scores, and attributions for the panel; None before the first validation end.
-        folder: Where the latest files were written; None before, and in a `fast_dev_run`.
+        folder: Where the latest files were written; None before, and in a `fast_dev_run`, which explains one sample.
 
     Args:
         methods: Explainers by name; null for Gradient, SG, AG (where `bounds` are known), NG, FG and random maps.
@@ -121,7 +121,8 @@ class AttributionCallback(Callback):
         """Explain, score, log and write."""
         with isolate_rng():
             if stage not in self._samples:
-                self._samples[stage] = self._choose(trainer, stage, self.num_samples)
+                number = 1 if trainer.fast_dev_run else self.num_samples  # type: ignore[attr-defined]
+                self._samples[stage] = self._choose(trainer, stage, number)
             progress = trainer.progress_bar_callback is not None and trainer.is_global_zero
             self.evaluation = self._evaluate(trainer, pl_module, self._samples[stage], self.panel_size, progress)
             for method, means in self.evaluation.means().items():

@@ -35,7 +35,7 @@ class SobelEdges(Explainer):
     def attribute(self, model: nn.Module, inputs: Images, target: Labels, context: Context) -> Images:
         if inputs.ndim != 4:
             raise ValueError(f"`inputs` must be images (batch, channel, height, width), got {tuple(inputs.shape)}.")
-        slope = torch.tensor([1.0, 0.0, -1.0]).to(inputs) / 2
+        slope = torch.tensor([1.0, 0.0, -1.0]).to(inputs)
         across = torch.outer(torch.tensor([1.0, 2.0, 1.0]).to(inputs) / 4, slope)
         kernels = torch.stack([across, across.T])[:, None]
         padded = F.pad(inputs.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate")

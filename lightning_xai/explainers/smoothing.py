@@ -1,6 +1,5 @@
 """The smoothing engine: averages of an explainer over noisy inputs or noisy weights."""
 
-import zlib
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ from lightning_xai.explainers.chunks import groups
 from lightning_xai.explainers.gradient import Gradient, Saliency
 from lightning_xai.explainers.scales import InputScale, RangeScale
 from lightning_xai.functional.moments import Moments
-from lightning_xai.functional.random import fold_in, root_keys, standard_normal
-from lightning_xai.shapes import Inputs, Labels
+from lightning_xai.functional.random import root_keys, standard_normal
+from lightning_xai.shapes import Inputs, Keys, Labels
 
 Statistic = Literal["mean", "variance", "mean_square"]
 WeightNoise = Literal["multiplicative", "additive"]
@@ -141,30 +140,32 @@ class PerturbWeights(Averaging):
     def draws(
         self, model: nn.Module, inputs: Inputs, target: Labels, context: Context
     ) -> Iterator[Float[Tensor, " draws batch *shape"]]:
-        explained, weights = _Explained(model, self.explainer), self.chosen(model)
+        explained = _Explained(model, self.explainer)
         for number in range(self.num_draws):
             drawn = context.model_draw(number)
-            noisy = {f"model.{name}": self.perturb(name, w, drawn.seed) for name, w in weights.items()}
+            noisy = {f"model.{name}": weight for name, weight in self.noisy_weights(model, drawn.seed).items()}
             yield functional_call(explained, noisy, (inputs, target, drawn))[None]
 
-    def chosen(self, model: nn.Module) -> dict[str, Tensor]:
-        """The parameters that are perturbed, by name."""
-        chosen = {
-            name: parameter.detach()
-            for name, parameter in model.named_parameters()
+    def noisy_weights(self, model: nn.Module, seed: int) -> dict[str, Tensor]:
+        """The perturbed parameters of one draw, by name.
+
+        A parameter's noise depends on the seed and on its place among the model's parameters, not on its name: a
+        network inside a LightningModule or another wrapper gets the noise that it gets alone.
+        """
+        noisy = {
+            name: self._perturb(parameter.detach(), root_keys(seed, torch.tensor([place])))
+            for place, (name, parameter) in enumerate(model.named_parameters())
             if _matches(name, self.include) and not _matches(name, self.exclude)
         }
-        if not chosen:
+        if not noisy:
             names = ", ".join(name for name, _ in model.named_parameters()) or "none"
             raise ValueError(
                 f"`include`={self.include} without `exclude`={self.exclude} names no parameter of `model`; "
                 f"it has: {names}."
             )
-        return chosen
+        return noisy
 
-    def perturb(self, name: str, weight: Tensor, seed: int) -> Tensor:
-        """One noisy copy of a parameter; its noise depends on the seed and the parameter's name."""
-        key = fold_in(root_keys(seed, torch.tensor([0])), zlib.crc32(name.encode()))
+    def _perturb(self, weight: Tensor, key: Keys) -> Tensor:
         noise = standard_normal(key, weight.shape, weight.device)[0].to(weight.dtype).mul_(self.std)
         size = weight if self.noise == "multiplicative" else weight.square().mean().sqrt()
         return noise.mul_(size).add_(weight)
