@@ -27,6 +27,7 @@ SMALL = [
     "--trainer.limit_train_batches=3",
     "--trainer.limit_val_batches=2",
     "--trainer.limit_test_batches=2",
+    "--trainer.callbacks.init_args.num_samples=2",  # of the last callback, the attribution callback
 ]
 
 
