@@ -130,3 +130,14 @@ def test_replacing_shows_nothing_before_the_end(path):
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
+
+
+def test_an_evaluation_made_again_replaces_the_earlier_one(tmp_path):
+    path = tmp_path / "scores.csv"
+
+    def row(epoch, method, value):
+        return ScoreRow("validate", epoch, 10 * epoch, method, "gini", 7, value)
+
+    append_scores(path, [row(0, 'a,"b"', 0.1), row(0, "c", 0.2), row(1, "c", 0.3)])
+    append_scores(path, [row(0, 'a,"b"', 0.4), row(1, "c", 0.5)])
+    assert read_scores(path) == [row(0, "c", 0.2), row(0, 'a,"b"', 0.4), row(1, "c", 0.5)]

@@ -1,8 +1,8 @@
 """The table of per-sample scores: tidy CSV, one row for each score of each sample."""
 
 import csv
+import io
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -62,24 +62,26 @@ def evaluation_rows(evaluation: Evaluation, stage: str, epoch: int, step: int) -
 def append_scores(path: str | os.PathLike[str], rows: Iterable[ScoreRow]) -> None:
     """Add rows to the file at `path`, which is created with its header if need be.
 
-    The file is replaced as a whole when the rows are written: interrupted, it is what it was. Numbers are
-    written with as many digits as it takes to read back the same ones; an undefined score is `nan`. Call it
-    from one process.
+    Earlier rows of the same stage, epoch, step, method and metric give way: a validation that is run again, or an
+    epoch repeated after a crash, is not counted twice. The file is replaced as a whole when the rows are written:
+    interrupted, it is what it was. Numbers are written with as many digits as it takes to read back the same ones; an
+    undefined score is `nan`. Call it from one process.
 
     Raises:
         ValueError: if the file at `path` is not such a table, or is cut short.
         OSError: if the folder cannot be written to.
     """
     path = Path(path)
-    with replacing(path) as temporary:
+    lines = [_line(astuple(row)) for row in rows]
+    renewed = {_evaluation(line) for line in lines}
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        file.write(_line(COLUMNS))
         if path.exists():
             _check_ends(path)
-            shutil.copyfile(path, temporary)
-        with temporary.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            if not file.tell():
-                writer.writerow(COLUMNS)
-            writer.writerows(astuple(row) for row in rows)
+            with path.open(encoding="utf-8", newline="") as old:
+                next(old)  # the header
+                file.writelines(line for line in old if _evaluation(line) not in renewed)
+        file.writelines(lines)
 
 
 def read_scores(path: str | os.PathLike[str]) -> list[ScoreRow]:
@@ -92,6 +94,17 @@ def read_scores(path: str | os.PathLike[str]) -> list[ScoreRow]:
     path = Path(path)
     _check_ends(path)
     return list(_read(path))
+
+
+def _line(values: Iterable[object]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue()
+
+
+def _evaluation(line: str) -> str:
+    """Stage, epoch, step, method and metric, as they stand in a line."""
+    return line.rsplit(",", 2)[0]
 
 
 def _read(path: Path) -> Iterator[ScoreRow]:
