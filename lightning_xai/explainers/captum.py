@@ -183,7 +183,8 @@ def gradient_shap(baseline: Baseline = "black", num_draws: int = 20, std: float 
     Args:
         baseline: As in `IntegratedGradients`.
         num_draws: Number of random points on the path.
-        std: Standard deviation of the noise on the input, in the space of the inputs.
+        std: Standard deviation of the noise on the input, in the space of the inputs. Captum adds it: it is not part of
+            `noise_std`, and so not of the inherent noise.
     """
     options = {"n_samples": num_draws, "stdevs": std}
     return CaptumExplainer(GradientShap, options, baseline=baseline, stochastic=True)
