@@ -105,8 +105,8 @@ class PerturbWeights(Averaging):
     """NoiseGrad: average of an explainer over noisy weights; FusionGrad with a `Smooth` inside (Bykov et al. 2022).
 
     Each draw perturbs the parameters (weights, biases and normalisation's affine parameters; no buffers) of the clean
-    model, which is itself not one of the draws. All samples see the same draws, and inside a `Smooth` all noisy inputs do.
-    The model is never written to.
+    model, which is itself not one of the draws. All samples see the same draws, and inside a `Smooth` so do
+    all noisy inputs. The model is never written to.
 
     Attributes:
         explainer: What is averaged; with noise of its own it gets fresh noise under each weight draw.
