@@ -223,6 +223,20 @@ def test_iterable_data_and_several_loaders(tmp_path: Any) -> None:
 
     make_trainer(tmp_path, callback).validate(TwoLoaders(), [loader(), loader("mask")], verbose=False)
     assert "auroc" not in callback.evaluation.scores["grad"], "the first loader is explained; it has no masks"
+    make_trainer(tmp_path, callback).validate(TwoLoaders(), {"a": loader("mask"), "b": loader()}, verbose=False)
+    assert "auroc" in callback.evaluation.scores["grad"]
+
+
+def test_processes_divide_a_stream(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, trainer = DataLoader(Stream(), batch_size=4), make_trainer(tmp_path)
+    trainer.strategy.connect(SomebodysModule())
+    monkeypatch.setattr(Trainer, "world_size", 2)
+    parts = []
+    for rank in (0, 1):
+        monkeypatch.setattr(Trainer, "global_rank", rank)
+        parts.append(choose_samples(trainer, stream, 7, 2, unpack))
+    assert [part.index.tolist() for part in parts] == [[0, 1, 2, 3], [4, 5, 6]]
+    assert torch.equal(torch.cat([part.images for part in parts]), Images().images[:7])
 
 
 def test_bounds_and_class_names_come_from_the_data_module(tmp_path: Any) -> None:

@@ -1,6 +1,6 @@
 """The callback that scores a model's explanations at every validation end."""
 
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -216,8 +216,9 @@ def draw_panel(evaluation: Evaluation, bounds: Any, class_names: Sequence[str] |
 
 
 def first_loader(loaders: Any) -> Any:
-    """The first of several dataloaders; None if there is none."""
-    return (loaders[0] if loaders else None) if isinstance(loaders, list | tuple) else loaders
+    """The first of several dataloaders, in a list or by name; None if there is none."""
+    several = list(loaders.values()) if isinstance(loaders, Mapping) else loaders
+    return (several[0] if several else None) if isinstance(several, list | tuple) else several
 
 
 def _datamodule(trainer: Trainer) -> Any:

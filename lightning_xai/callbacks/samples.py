@@ -30,25 +30,32 @@ class Samples:
     index: Tensor
     masks: Tensor | None
 
+    def select(self, positions: Tensor) -> "Samples":
+        """Some of the samples."""
+        chosen = (None if part is None else part[positions.to(part.device)] for part in vars(self).values())
+        return Samples(*chosen)  # type: ignore[arg-type]
+
 
 def choose_samples(
     trainer: Trainer, loader: Any, num_samples: int, batch_size: int, unpack: Callable[[Any], Samples]
 ) -> Samples:
     """This process's part of `num_samples` samples, evenly spaced over the loader's data set, on the device.
 
-    The same samples whatever the number of processes. A data set that can only be iterated over gives its first ones.
-    Batches go through the module's own transfer hooks, as in the validation loop.
+    The same samples whatever the number of processes. A data set that can only be iterated over gives its first ones:
+    every process reads them all and keeps its share. Batches go through the module's own transfer hooks, as in the
+    validation loop.
     """
+
+    def read(batches: Iterable[Any], positions: Tensor) -> Samples:
+        return _join((unpack(_to_device(trainer, batch)) for batch in batches), positions)
+
     rank, world = trainer.global_rank, trainer.world_size
     if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
         positions = share(spread(_length(loader.dataset), num_samples), rank, world)
         subset = Subset(loader.dataset, positions.tolist())
-        batches: Iterable[Any] = DataLoader(subset, batch_size, collate_fn=loader.collate_fn)
-    else:
-        positions = share(torch.arange(num_samples), rank, world)
-        batches = islice(loader, len(positions))  # at least one sample a batch
-    parts = (unpack(_to_device(trainer, batch)) for batch in batches)
-    return _join(parts, positions)
+        return read(DataLoader(subset, batch_size, collate_fn=loader.collate_fn), positions)
+    stream = read(islice(loader, num_samples), torch.arange(num_samples))  # a batch has at least one sample
+    return stream.select(share(torch.arange(len(stream.images)), rank, world))
 
 
 def spread(length: int, number: int) -> Tensor:
