@@ -16,10 +16,10 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.table import Table
 
-from lightning_xai.callbacks.attribution import PANELS, SCORES, AttributionCallback
+from lightning_xai.callbacks.attribution import PANELS, AttributionCallback
 from lightning_xai.evaluation import Evaluation
 from lightning_xai.modules.checkpoints import check_resumable, check_weights_fit, read_checkpoint
-from lightning_xai.reporting.scores import evaluation_rows
+from lightning_xai.reporting.scores import SCORES, evaluation_rows
 from lightning_xai.reporting.tables import score_table, summarise
 
 YAML_MODE = "yaml_with_unique_keys"

@@ -17,7 +17,7 @@ from lightning_xai.callbacks import AttributionCallback
 from lightning_xai.callbacks.samples import choose_samples, share, spread, unpack
 from lightning_xai.explainers import Gradient, RandomAttribution
 from lightning_xai.metrics import InherentNoise, RelevanceRankAccuracy, Sparseness
-from lightning_xai.reporting.scores import read_scores
+from lightning_xai.reporting.scores import read_directions, read_scores
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
@@ -137,6 +137,7 @@ def test_files_logs_and_evaluation_agree(tmp_path: Any) -> None:
     assert panels == ["validate-epoch=000-step=4.png", "validate-epoch=001-step=8.png"]
     with (tmp_path / "xai" / "scores.csv").open() as file:
         assert next(csv.reader(file)) == ["stage", "epoch", "step", "method", "metric", "sample", "value"]
+    assert read_directions(tmp_path / "xai" / "scores.csv") == evaluation.higher_is_better
 
 
 def test_scores_are_those_of_evaluate(tmp_path: Any) -> None:

@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from lightning_xai.reporting.files import replacing
-from lightning_xai.reporting.scores import ScoreRow, append_scores, read_scores, score_rows
+from lightning_xai.reporting.scores import (
+    ScoreRow,
+    append_scores,
+    read_directions,
+    read_scores,
+    score_rows,
+    write_directions,
+)
 
 ROWS = [
     ScoreRow("validate", 0, 100, "smooth_grad", "gini", 7, 0.1),
@@ -141,3 +148,30 @@ def test_an_evaluation_made_again_replaces_the_earlier_one(tmp_path):
     append_scores(path, [row(0, 'a,"b"', 0.1), row(0, "c", 0.2), row(1, "c", 0.3)])
     append_scores(path, [row(0, 'a,"b"', 0.4), row(1, "c", 0.5)])
     assert read_scores(path) == [row(0, "c", 0.2), row(0, 'a,"b"', 0.4), row(1, "c", 0.5)]
+
+
+def test_directions_are_kept_beside_the_scores(path):
+    assert read_directions(path) == {}
+    write_directions(path, {"gini": True, "noise": False})
+    write_directions(path, {"noise": True, 'a "b"': None})
+    assert read_directions(path) == {"gini": True, "noise": True, 'a "b"': None}
+    assert sorted(os.listdir(path.parent)) == ["metrics.json"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        '{"gini": {"higher_is_better": tr',
+        '{"gini": true}',
+        "[1]",
+        '{"gini": {}}',
+        '{"a": {"higher_is_better": "x"}}',
+    ],
+)
+def test_a_file_without_directions_is_refused_and_kept(path, text):
+    (path.parent / "metrics.json").write_text(text)
+    for use in (read_directions, lambda p: write_directions(p, {"gini": True})):
+        with pytest.raises(ValueError, match=r"metrics.json: expected \{\"METRIC\""):
+            use(path)
+    assert (path.parent / "metrics.json").read_text() == text

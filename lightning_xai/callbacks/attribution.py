@@ -19,9 +19,9 @@ from lightning_xai.explainers.gradient import check_count
 from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad, smooth_grad
 from lightning_xai.metrics import SampleMetric
 from lightning_xai.reporting.panels import attribution_panel, log_figure, save_figure
-from lightning_xai.reporting.scores import append_scores, evaluation_rows
+from lightning_xai.reporting.scores import SCORES, append_scores, evaluation_rows, write_directions
 
-SCORES, PANELS = "scores.csv", "panels"
+PANELS = "panels"
 Stage = Literal["validate", "test"]
 
 
@@ -30,9 +30,10 @@ class AttributionCallback(Callback):
 
     Works on any LightningModule whose `forward` maps images to logits. Logs the mean of every metric as
     `xai/<method>/<metric>`, so that `ModelCheckpoint` and `EarlyStopping` can monitor it; writes the score of every
-    sample to `xai/scores.csv` and a panel of maps to `xai/panels/` beside the run's checkpoints, and gives the panel to
-    the loggers. Training goes on exactly as it would without it: weights, modes, gradients and random states are left
-    alone. The sanity check before training explains one sample with every method, so that what cannot work fails there.
+    sample to `xai/scores.csv`, the direction of every metric to `xai/metrics.json` and a panel of maps to `xai/panels/`
+    beside the run's checkpoints, and gives the panel to the loggers. Training goes on exactly as it would without it:
+    weights, modes, gradients and random states are left alone. The sanity check before training explains one sample
+    with every method, so that what cannot work fails there.
 
     The samples are shared out over the processes; every process must have the callback. Sharded models (FSDP,
     DeepSpeed) are not supported, since weight noise needs whole parameters.
@@ -162,6 +163,7 @@ class AttributionCallback(Callback):
 
     def _write(self, trainer: Trainer, evaluation: Evaluation, stage: Stage, folder: Path) -> None:
         epoch, step = trainer.current_epoch, trainer.global_step
+        write_directions(folder / SCORES, evaluation.higher_is_better)
         append_scores(folder / SCORES, evaluation_rows(evaluation, stage, epoch, step))
         if evaluation.images.ndim == 4 and len(evaluation.images):
             figure = draw_panel(evaluation, self._bounds(trainer), _class_names(trainer))

@@ -1,9 +1,10 @@
-"""The table of per-sample scores: tidy CSV, one row for each score of each sample."""
+"""The table of per-sample scores: tidy CSV, one row for each score of each sample; beside it, what is better."""
 
 import csv
 import io
+import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from torch import Tensor
 from lightning_xai.evaluation import Evaluation
 from lightning_xai.reporting.files import replacing
 from lightning_xai.shapes import Scores
+
+SCORES, METRICS = "scores.csv", "metrics.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,48 @@ def read_scores(path: str | os.PathLike[str]) -> list[ScoreRow]:
     path = Path(path)
     _check_ends(path)
     return list(_read(path))
+
+
+def write_directions(path: str | os.PathLike[str], higher_is_better: Mapping[str, bool | None]) -> None:
+    """Record the direction of each metric in `metrics.json` beside the scores at `path`; other metrics stay in it.
+
+    Raises:
+        ValueError: if there is such a file that cannot be read.
+        OSError: if the folder cannot be written to.
+    """
+    entries = {metric: {"higher_is_better": better} for metric, better in higher_is_better.items()}
+    with replacing(_directions_path(path)) as temporary:
+        kept = {metric: {"higher_is_better": better} for metric, better in read_directions(path).items()}
+        temporary.write_text(json.dumps(kept | entries, indent=2) + "\n", encoding="utf-8")
+
+
+def read_directions(path: str | os.PathLike[str]) -> dict[str, bool | None]:
+    """`higher_is_better` of the metrics in the scores at `path`, by name; empty if there is no `metrics.json`.
+
+    Raises:
+        ValueError: if the file is not what `write_directions` writes.
+    """
+    path = _directions_path(path)
+    if not path.exists():
+        return {}
+    try:
+        directions = {name: entry["higher_is_better"] for name, entry in json.loads(path.read_bytes()).items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _no_directions(path) from error
+    if any(better not in (True, False, None) for better in directions.values()):
+        raise _no_directions(path)
+    return directions
+
+
+def _directions_path(scores: str | os.PathLike[str]) -> Path:
+    return Path(scores).with_name(METRICS)
+
+
+def _no_directions(path: Path) -> ValueError:
+    return ValueError(
+        f'{path}: expected {{"METRIC": {{"higher_is_better": true, false or null}}, ...}}. Write the file anew, or '
+        "remove it: then no direction is known."
+    )
 
 
 def _line(values: Iterable[object]) -> str:
