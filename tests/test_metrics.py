@@ -13,15 +13,26 @@ import torch
 from torch.testing import assert_close
 from torchmetrics import MetricCollection
 
-from lightning_xai.functional.complexity import gini
-from lightning_xai.functional.localisation import auroc, relevance_rank_accuracy
+from lightning_xai.functional.complexity import effective_complexity, entropy, gini
+from lightning_xai.functional.localisation import (
+    auroc,
+    pointing_game,
+    relevance_mass_accuracy,
+    relevance_rank_accuracy,
+    top_k_intersection,
+)
 from lightning_xai.functional.noise import inherent_noise
 from lightning_xai.metrics import (
+    Complexity,
+    EffectiveComplexity,
     InherentNoise,
     LocalisationAUROC,
+    PointingGame,
+    RelevanceMassAccuracy,
     RelevanceRankAccuracy,
     SampleMetric,
     Sparseness,
+    TopKIntersection,
     mean_score,
     standard_error,
 )
@@ -35,10 +46,16 @@ BOUNDS = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
 
 SCORES = {
     Sparseness: gini(ATTRIBUTIONS),
+    Complexity: entropy(ATTRIBUTIONS),
+    EffectiveComplexity: effective_complexity(ATTRIBUTIONS),
     RelevanceRankAccuracy: relevance_rank_accuracy(ATTRIBUTIONS, MASK),
+    RelevanceMassAccuracy: relevance_mass_accuracy(ATTRIBUTIONS, MASK),
+    PointingGame: pointing_game(ATTRIBUTIONS, MASK),
+    TopKIntersection: top_k_intersection(ATTRIBUTIONS, MASK, 9),
     LocalisationAUROC: auroc(ATTRIBUTIONS, MASK),
     InherentNoise: inherent_noise(INPUTS, STD, *BOUNDS),
 }
+REQUIRED = {TopKIntersection: {"k": 9}}
 every_metric = pytest.mark.parametrize("metric_class", SCORES)
 
 
@@ -52,7 +69,7 @@ class Given(SampleMetric):
 
 
 def collection():
-    return MetricCollection({m.__name__: m() for m in SCORES}, compute_groups=False)
+    return MetricCollection({m.__name__: m(**REQUIRED.get(m, {})) for m in SCORES}, compute_groups=False)
 
 
 def update(metrics, rows, index):
@@ -122,17 +139,71 @@ def test_explainers_without_input_noise_score_zero():
     assert_close(metric.per_sample()[1], torch.zeros(10), rtol=0, atol=0)
 
 
-def test_options_reach_the_functions():
-    sparseness, signed = Sparseness(offset=0.5), [RelevanceRankAccuracy(False), LocalisationAUROC(False)]
-    sparseness.update(ATTRIBUTIONS)
-    assert_close(sparseness.per_sample()[1], gini(ATTRIBUTIONS, 0.5))
-    for metric, function in zip(signed, [relevance_rank_accuracy, auroc], strict=True):
-        metric.update(ATTRIBUTIONS, mask=MASK)
-        assert_close(metric.per_sample()[1], function(ATTRIBUTIONS, MASK, absolute=False))
+@pytest.mark.parametrize(
+    ("metric", "scores"),
+    [
+        (Sparseness(offset=0.5), gini(ATTRIBUTIONS, 0.5)),
+        (EffectiveComplexity(0.3), effective_complexity(ATTRIBUTIONS, 0.3)),
+        (EffectiveComplexity(1.5, relative=False), effective_complexity(ATTRIBUTIONS, 1.5, relative=False)),
+        (RelevanceRankAccuracy(absolute=False), relevance_rank_accuracy(ATTRIBUTIONS, MASK, absolute=False)),
+        (RelevanceMassAccuracy(absolute=False), relevance_mass_accuracy(ATTRIBUTIONS, MASK, absolute=False)),
+        (PointingGame(absolute=False), pointing_game(ATTRIBUTIONS, MASK, absolute=False)),
+        (TopKIntersection(4, absolute=False), top_k_intersection(ATTRIBUTIONS, MASK, 4, absolute=False)),
+        (LocalisationAUROC(absolute=False), auroc(ATTRIBUTIONS, MASK, absolute=False)),
+    ],
+)
+def test_options_reach_the_functions(metric, scores):
+    metrics = MetricCollection({"metric": metric}, compute_groups=False)
+    update(metrics, range(10), index=None)
+    assert_close(metrics["metric"].per_sample()[1], scores)
 
 
 def test_which_direction_is_better():
-    assert [m.higher_is_better for m in SCORES] == [True, True, True, False]
+    lower = {m for m in SCORES if not m.higher_is_better}
+    assert lower == {Complexity, EffectiveComplexity, InherentNoise}
+
+
+@pytest.mark.parametrize("metric_class", [m for m in SCORES if m is not InherentNoise])
+def test_planted_evidence_orders_oracle_method_and_random(metric_class):
+    """A square of nine pixels is the evidence: its mask is better than the mask in noise, and that than noise alone."""
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.zeros(256, 8, 8, dtype=torch.bool)
+    mask[:, 2:5, 3:6] = True
+    noise = torch.randn(256, 1, 8, 8, generator=generator)
+    metric = metric_class(**REQUIRED.get(metric_class, {}))
+    values, errors = [], []
+    for attributions in (mask[:, None].float(), mask[:, None] + 0.5 * noise, noise):
+        metric.reset()
+        MetricCollection(metric, compute_groups=False).update(attributions, mask=mask)
+        values.append(metric.compute() if metric.higher_is_better else -metric.compute())
+        errors.append(metric.standard_error())
+    assert values[0] - values[1] > 5 * errors[1].hypot(errors[0])
+    assert values[1] - values[2] > 5 * errors[1].hypot(errors[2])
+
+
+@pytest.mark.parametrize(
+    ("metric_class", "undefined"),
+    [
+        (Sparseness, [1]),
+        (Complexity, [1]),
+        (EffectiveComplexity, [1]),
+        (RelevanceRankAccuracy, [2]),
+        (RelevanceMassAccuracy, [1, 2]),
+        (PointingGame, [2]),
+        (TopKIntersection, [2]),
+        (LocalisationAUROC, [2]),
+    ],
+)
+def test_attributions_of_zero_and_empty_masks_are_counted(metric_class, undefined):
+    """Sample 1 is attributed nothing, sample 2 has no mask, sample 3 has a NaN."""
+    attributions, mask = ATTRIBUTIONS.clone(), MASK.clone()
+    attributions[1], mask[2], attributions[3, 0, 0, 0] = 0, False, math.nan
+    metric = metric_class(**REQUIRED.get(metric_class, {}))
+    MetricCollection(metric, compute_groups=False).update(attributions, mask=mask)
+    scores = metric.per_sample()[1]
+    assert scores.isnan().nonzero().flatten().tolist() == [*undefined, 3]
+    assert metric.num_undefined() == len(undefined) + 1
+    assert_close(metric.compute(), scores[~scores.isnan()].mean())
 
 
 # Sample indices
@@ -186,6 +257,16 @@ def test_an_index_that_is_not_an_integer_is_refused():
 def test_a_negative_offset_is_refused():
     with pytest.raises(ValueError, match=r"`offset` must be 0 or more.*got -1"):
         Sparseness(offset=-1.0)
+
+
+def test_a_number_of_pixels_below_one_is_refused():
+    with pytest.raises(ValueError, match=r"`k` must be 1 or more.*got 0"):
+        TopKIntersection(k=0)
+
+
+def test_a_threshold_that_is_no_share_is_refused():
+    with pytest.raises(ValueError, match=r"`threshold` must be in \[0, 1\).*got 2.0.*`relative`"):
+        EffectiveComplexity(2.0)
 
 
 # What torchmetrics and PyTorch do with a metric

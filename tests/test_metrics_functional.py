@@ -1,16 +1,24 @@
 """The per-sample scores: closed forms, slow transcriptions, reference libraries, laws."""
 
 import math
+from functools import partial
 from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import entropy as scipy_entropy
 from sklearn.metrics import roc_auc_score
 from torch.testing import assert_close
 
-from lightning_xai.functional.complexity import gini
-from lightning_xai.functional.localisation import auroc, relevance_rank_accuracy
+from lightning_xai.functional.complexity import effective_complexity, entropy, gini
+from lightning_xai.functional.localisation import (
+    auroc,
+    pointing_game,
+    relevance_mass_accuracy,
+    relevance_rank_accuracy,
+    top_k_intersection,
+)
 from lightning_xai.functional.maps import pixel_map
 from lightning_xai.functional.noise import inherent_noise
 
@@ -34,12 +42,25 @@ def one_row(*values):
 
 SCORES = {
     "gini": lambda attributions, mask=MASK: gini(attributions),
+    "entropy": lambda attributions, mask=MASK: entropy(attributions),
+    "effective complexity": lambda attributions, mask=MASK: effective_complexity(attributions, 0.25),
     "rank accuracy": lambda attributions, mask=MASK: relevance_rank_accuracy(attributions, mask),
     "signed rank accuracy": lambda attributions, mask=MASK: relevance_rank_accuracy(attributions, mask, False),
+    "mass accuracy": lambda attributions, mask=MASK: relevance_mass_accuracy(attributions, mask),
+    "signed mass accuracy": lambda attributions, mask=MASK: relevance_mass_accuracy(attributions, mask, False),
+    "pointing game": lambda attributions, mask=MASK: pointing_game(attributions, mask),
+    "top-k intersection": lambda attributions, mask=MASK: top_k_intersection(attributions, mask, 10),
     "auroc": lambda attributions, mask=MASK: auroc(attributions, mask),
     "signed auroc": lambda attributions, mask=MASK: auroc(attributions, mask, False),
 }
 every_score = pytest.mark.parametrize("score", SCORES.values(), ids=SCORES)
+LOCALISATION = [
+    relevance_rank_accuracy,
+    relevance_mass_accuracy,
+    pointing_game,
+    partial(top_k_intersection, k=1),
+    auroc,
+]
 
 
 # Pixel map
@@ -97,7 +118,152 @@ def test_an_offset_pulls_the_gini_index_of_small_values_to_zero():
     assert_close(gini(1e-8 * attributions, offset=1e-7), gini(attributions, offset=10.0))
 
 
+# Entropy
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [((0, 0, -5, 0), 0.0), ((2, -2, 2, 2), math.log(4)), ((-1, 1, 0), math.log(2)), ((1, 3), math.log(4 / 3**0.75))],
+)
+def test_entropy_by_hand(values, expected):
+    assert_close(entropy(one_row(*values)), torch.tensor([expected]))
+
+
+def test_entropy_is_that_of_scipy_and_of_the_paper():
+    values = tied_attributions().double().sum(1).abs().flatten(1)
+    assert_close(entropy(tied_attributions()).double(), torch.tensor(scipy_entropy(values, axis=1)), atol=1e-6, rtol=0)
+    shares = [[value / sum(row) for value in row if value] for row in values.tolist()]
+    expected = torch.tensor([-sum(p * math.log(p) for p in row) for row in shares])
+    assert_close(entropy(tied_attributions()), expected, atol=1e-5, rtol=0)
+
+
+# Effective complexity
+
+
+@pytest.mark.parametrize(
+    ("threshold", "relative", "expected"),
+    [
+        (0.1, True, 3),
+        (0.5, True, 2),
+        (0.25, True, 2),
+        (0.0, True, 4),
+        (0.1, False, 4),
+        (4.0, False, 2),
+        (8.0, False, 0),
+    ],
+)
+def test_effective_complexity_by_hand(threshold, relative, expected):
+    score = effective_complexity(one_row(8, -4.5, 2, -0.5, 0), threshold, relative)
+    assert_close(score, torch.tensor([float(expected)]))
+
+
+@pytest.mark.parametrize(("threshold", "relative"), [(0.1, True), (0.5, True), (0.1, False), (1.5, False)])
+def test_effective_complexity_counts_pixels_one_by_one(threshold, relative):
+    expected = []
+    for attributions in random_attributions():
+        values = [abs(value) for value in attributions.sum(0).flatten().tolist()]
+        expected.append(sum(value > threshold * (max(values) if relative else 1) for value in values))
+    score = effective_complexity(random_attributions(), threshold, relative)
+    assert_close(score, torch.tensor(expected, dtype=torch.float32))
+
+
+def test_an_absolute_threshold_makes_effective_complexity_depend_on_the_scale():
+    scores = [effective_complexity(scale * random_attributions(), 1.0, relative=False) for scale in (0.1, 1.0, 10.0)]
+    assert (scores[0] < scores[1]).all()
+    assert (scores[1] < scores[2]).all()
+
+
+@pytest.mark.parametrize(
+    ("threshold", "relative", "limits"),
+    [
+        (-0.1, True, r"in \[0, 1\), a share"),
+        (1.0, True, r"in \[0, 1\), a share"),
+        (math.nan, True, r"in \[0, 1\), a share"),
+        (-1e-5, False, "0 or more and finite"),
+        (math.inf, False, "0 or more and finite"),
+    ],
+)
+def test_thresholds_without_meaning_are_refused(threshold, relative, limits):
+    with pytest.raises(ValueError, match=rf"`threshold` must be {limits}.*; got {threshold}"):
+        effective_complexity(random_attributions(), threshold, relative)
+
+
+@pytest.mark.parametrize("score", [entropy, effective_complexity, partial(effective_complexity, relative=False)])
+def test_the_complexity_of_nothing_or_of_infinite_values_is_undefined(score):
+    attributions = random_attributions()
+    attributions[2] = 0
+    attributions[5, 0, 1, 1] = math.inf
+    assert score(attributions).isnan().nonzero().flatten().tolist() == [2, 5]
+
+
+@pytest.mark.parametrize("score", [entropy, effective_complexity, relevance_mass_accuracy])
+@pytest.mark.parametrize("scale", [1e-37, 1e-12, 1e37])
+def test_sums_of_tiny_and_huge_values_neither_vanish_nor_overflow(score, scale):
+    attributions = random_attributions()
+    given = () if score is not relevance_mass_accuracy else (MASK,)
+    assert_close(score(scale * attributions, *given), score(attributions, *given), atol=1e-5, rtol=0)
+
+
 # Localisation
+
+
+def test_mass_accuracy_by_hand():
+    attributions, mask = one_row(3, -1, 2, -4), torch.tensor([[[True, True, False, False]]])
+    assert_close(relevance_mass_accuracy(attributions, mask), torch.tensor([4 / 10]))
+    assert_close(relevance_mass_accuracy(attributions, mask, absolute=False), torch.tensor([3 / 5]))
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_mass_accuracy_is_a_ratio_of_two_sums(absolute):
+    expected = []
+    for attributions, mask in zip(random_attributions().double(), MASK, strict=True):
+        pooled = attributions.sum(0)
+        pooled = pooled.abs() if absolute else torch.where(pooled > 0, pooled, 0)
+        expected.append(pooled[mask].sum() / pooled.sum())
+    score = relevance_mass_accuracy(random_attributions(), MASK, absolute)
+    assert_close(score.double(), torch.stack(expected), atol=1e-6, rtol=0)
+
+
+def test_mass_accuracy_without_mass_is_undefined():
+    attributions, mask = one_row(-1, -3), torch.tensor([[[True, False]]])
+    assert relevance_mass_accuracy(attributions, mask, absolute=False).isnan().all()
+    assert relevance_mass_accuracy(one_row(0, 0), mask).isnan().all()
+    assert relevance_mass_accuracy(one_row(math.inf, 1), mask).isnan().all()
+
+
+@pytest.mark.parametrize(("values", "expected"), [((0, 5, 1), 1), ((5, 0, 1), 0), ((3, -4, 1), 1), ((2, 2, 1), 0.5)])
+def test_pointing_game_by_hand(values, expected):
+    score = pointing_game(one_row(*values), torch.tensor([[[False, True, False]]]))
+    assert_close(score, torch.tensor([float(expected)]))
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_pointing_game_looks_where_the_maximum_is(absolute):
+    maps = pixel_map(random_attributions(), absolute)
+    expected = [mask.flatten()[m.argmax()] for mask, m in zip(MASK, maps, strict=True)]
+    assert_close(pointing_game(random_attributions(), MASK, absolute), torch.stack(expected).float())
+
+
+@pytest.mark.parametrize(("k", "expected"), [(1, 0.0), (2, 1 / 2), (3, 2 / 3), (4, 2 / 4)])
+def test_top_k_intersection_by_hand(k, expected):
+    score = top_k_intersection(one_row(9, -7, 5, 1), torch.tensor([[[False, True, True, False]]]), k)
+    assert_close(score, torch.tensor([expected]))
+
+
+@pytest.mark.parametrize("k", [1, 7, 36])
+def test_top_k_intersection_counts_the_first_k_of_a_ranking(k):
+    expected = []
+    for values, mask in zip(pixel_map(random_attributions(), True).flatten(1).tolist(), MASK.flatten(1), strict=True):
+        ranking = sorted(range(36), key=lambda i: -values[i])
+        expected.append(sum(mask[i].item() for i in ranking[:k]) / k)
+    score = top_k_intersection(random_attributions(), MASK, k)
+    assert_close(score, torch.tensor(expected))
+
+
+@pytest.mark.parametrize("k", [-1, 0, 37])
+def test_top_k_intersection_needs_as_many_pixels(k):
+    with pytest.raises(ValueError, match=rf"`k` must be in 1 .. 36, the number of pixels.*got {k}\."):
+        top_k_intersection(random_attributions(), MASK, k)
 
 
 def test_rank_accuracy_by_hand():
@@ -114,13 +280,17 @@ def test_strongly_negative_values_point_at_the_evidence_unless_the_sign_is_kept(
     assert_close(auroc(attributions, mask, absolute), torch.tensor([expected]))
 
 
-def test_rank_accuracy_of_ties_is_the_mean_over_all_orders():
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 5])
+def test_the_score_of_ties_is_the_mean_over_all_orders(k):
+    """Rank accuracy is the one whose k is the size of the mask, 3 here."""
     values, inside = (2.0, 1.0, 1.0, 1.0, 0.0), (False, True, True, False, True)
-    size = sum(inside)
     orders = [order for order in permutations(range(5)) if is_descending([values[i] for i in order])]
-    expected = np.mean([sum(inside[i] for i in order[:size]) / size for order in orders])
-    score = relevance_rank_accuracy(one_row(*values), torch.tensor(inside)[None, None])
-    assert_close(score, torch.tensor([expected], dtype=torch.float32))
+    expected = np.mean([sum(inside[i] for i in order[:k]) / k for order in orders])
+    attributions, mask = one_row(*values), torch.tensor(inside)[None, None]
+    score = torch.tensor([expected], dtype=torch.float32)
+    assert_close(top_k_intersection(attributions, mask, k), score)
+    if k == 3:
+        assert_close(relevance_rank_accuracy(attributions, mask), score)
 
 
 def is_descending(values):
@@ -152,17 +322,21 @@ def test_auroc_is_exact_on_large_images():
     assert_close(score, torch.tensor([expected], dtype=torch.float32), atol=1e-7, rtol=0)
 
 
-def test_a_constant_map_scores_chance():
-    constant = torch.full((12, 1, 6, 6), 0.3)
-    assert_close(relevance_rank_accuracy(constant, MASK), MASK.float().mean((1, 2)))
+@pytest.mark.parametrize("value", [0.3, 0.0])
+def test_a_constant_map_scores_chance(value):
+    constant, share = torch.full((12, 1, 6, 6), value), MASK.float().mean((1, 2))
+    assert_close(relevance_rank_accuracy(constant, MASK), share)
+    assert_close(pointing_game(constant, MASK), share)
+    assert_close(top_k_intersection(constant, MASK, 10), share)
+    assert_close(relevance_mass_accuracy(constant, MASK), share if value else share * math.nan, equal_nan=True)
     assert_close(auroc(constant, MASK), torch.full((12,), 0.5))
 
 
-def test_masks_that_leave_no_question_are_undefined():
-    attributions = random_attributions()[:2]
+@pytest.mark.parametrize("score", LOCALISATION)
+def test_masks_that_leave_no_question_are_undefined(score):
     mask = torch.stack([torch.zeros(6, 6), torch.ones(6, 6)]).bool()
-    assert_close(relevance_rank_accuracy(attributions, mask), torch.tensor([math.nan, 1.0]), equal_nan=True)
-    assert auroc(attributions, mask).isnan().all()
+    expected = torch.tensor([math.nan, math.nan if score is auroc else 1.0])
+    assert_close(score(random_attributions()[:2], mask), expected, equal_nan=True)
 
 
 def test_masks_may_have_a_channel_axis():
@@ -170,7 +344,7 @@ def test_masks_may_have_a_channel_axis():
     assert_close(auroc(attributions, MASK[:, None]), auroc(attributions, MASK), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("score", [relevance_rank_accuracy, auroc])
+@pytest.mark.parametrize("score", LOCALISATION)
 def test_masks_of_the_wrong_shape_or_type_are_refused(score):
     attributions = random_attributions()
     with pytest.raises(ValueError, match=r"`mask` must have the shape \(12, 6, 6\).*got \(12, 6, 5\)"):

@@ -1,20 +1,26 @@
 """Metrics of whether an attribution points at the evidence, given a mask of it.
 
-Both rank pixels by the absolute value of the signed channel sum; `absolute=False` ranks the signed sum itself
-(see `functional.localisation`).
+All are of the absolute value of the signed channel sum; `absolute=False` takes the signed sum itself (see
+`functional.localisation`). All are undefined where the mask is empty.
 """
 
+from abc import abstractmethod
 from typing import Any
 
 from torch import Tensor
 
-from lightning_xai.functional.localisation import auroc, relevance_rank_accuracy
+from lightning_xai.functional.localisation import (
+    auroc,
+    pointing_game,
+    relevance_mass_accuracy,
+    relevance_rank_accuracy,
+    top_k_intersection,
+)
 from lightning_xai.metrics.base import SampleMetric
+from lightning_xai.shapes import Scores
 
 
-class RelevanceRankAccuracy(SampleMetric):
-    """Share of the K highest values inside the mask of K pixels; undefined where the mask is empty."""
-
+class _LocalisationMetric(SampleMetric):
     higher_is_better = True
 
     def __init__(self, absolute: bool = True, **kwargs: Any) -> None:
@@ -23,18 +29,56 @@ class RelevanceRankAccuracy(SampleMetric):
 
     def update(self, attributions: Tensor, *, mask: Tensor, index: Tensor | None = None) -> None:
         """Score attributions (batch, channel, height, width) against boolean masks (batch, height, width)."""
-        self.record(relevance_rank_accuracy(attributions, mask, self.absolute), index)
+        self.record(self._score(attributions, mask), index)
+
+    @abstractmethod
+    def _score(self, attributions: Tensor, mask: Tensor) -> Scores: ...
 
 
-class LocalisationAUROC(SampleMetric):
-    """Area under the ROC curve of the values as a detector of the mask; undefined if empty or full."""
+class RelevanceRankAccuracy(_LocalisationMetric):
+    """Share of the K highest values inside the mask of K pixels."""
 
-    higher_is_better = True
+    def _score(self, attributions: Tensor, mask: Tensor) -> Scores:
+        return relevance_rank_accuracy(attributions, mask, self.absolute)
 
-    def __init__(self, absolute: bool = True, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.absolute = absolute
 
-    def update(self, attributions: Tensor, *, mask: Tensor, index: Tensor | None = None) -> None:
-        """Score attributions (batch, channel, height, width) against boolean masks (batch, height, width)."""
-        self.record(auroc(attributions, mask, self.absolute), index)
+class RelevanceMassAccuracy(_LocalisationMetric):
+    """Share of the mass inside the mask: of the absolute values, or with `absolute=False` of the positive ones.
+
+    Undefined also where there is no mass.
+    """
+
+    def _score(self, attributions: Tensor, mask: Tensor) -> Scores:
+        return relevance_mass_accuracy(attributions, mask, self.absolute)
+
+
+class PointingGame(_LocalisationMetric):
+    """Whether the highest value is inside the mask."""
+
+    def _score(self, attributions: Tensor, mask: Tensor) -> Scores:
+        return pointing_game(attributions, mask, self.absolute)
+
+
+class TopKIntersection(_LocalisationMetric):
+    """Share of the `k` highest values inside the mask.
+
+    Args:
+        k: number of pixels, at most those of the attributions.
+        absolute: rank the absolute values of the channel sums.
+    """
+
+    def __init__(self, k: int, absolute: bool = True, **kwargs: Any) -> None:
+        if k < 1:
+            raise ValueError(f"`k` must be 1 or more, it is a number of pixels; got {k}.")
+        super().__init__(absolute, **kwargs)
+        self.k = k
+
+    def _score(self, attributions: Tensor, mask: Tensor) -> Scores:
+        return top_k_intersection(attributions, mask, self.k, self.absolute)
+
+
+class LocalisationAUROC(_LocalisationMetric):
+    """Area under the ROC curve of the values as a detector of the mask; undefined also where the mask is full."""
+
+    def _score(self, attributions: Tensor, mask: Tensor) -> Scores:
+        return auroc(attributions, mask, self.absolute)
