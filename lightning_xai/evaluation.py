@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from inspect import signature
-from typing import cast
+from inspect import Parameter, signature
+from typing import Any, cast
 
 import torch
 from jaxtyping import Int64
@@ -26,6 +26,7 @@ from lightning_xai.metrics import (
     LocalisationAUROC,
     RelevanceRankAccuracy,
     SampleMetric,
+    Shared,
     Sparseness,
     mean_score,
     standard_error,
@@ -139,24 +140,27 @@ def evaluate(
     collections = {name: _collect(metrics, images.device) for name in methods}
     kept: dict[str, list[Tensor]] = {name: [] for name in methods}
     batches = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
-    steps = [(rows, name) for rows in batches for name in methods]
-    for rows, name in tqdm(steps, "explaining", unit="batch", leave=False, disable=not progress):
+    bar = tqdm(total=len(batches) * len(methods), desc="explaining", unit="batch", leave=False, disable=not progress)
+    for rows in batches:
         context = whole.select(rows)
-        attributions = methods[name](model, images[rows], target[rows], context)
-        with torch.inference_mode(False):
-            collections[name].update(
-                attributions,
-                inputs=images[rows],
-                target=target[rows],
-                mask=None if masks is None else masks[rows],
-                index=index[rows].to(images.device),
-                bounds=context.bounds,
-                noise_std=methods[name].noise_std(images[rows], context),
-                model=model,
-                explainer=methods[name],
-                context=context,
-            )
-        kept[name].append(attributions[: max(0, keep_attributions - rows.start)].cpu())
+        batch: dict[str, Any] = {
+            "inputs": images[rows],
+            "target": target[rows],
+            "mask": None if masks is None else masks[rows],
+            "index": index[rows].to(images.device),
+            "bounds": context.bounds,
+            "model": model,
+            "context": context,
+            "shared": Shared(),
+        }
+        for name, explainer in methods.items():
+            attributions = explainer(model, batch["inputs"], batch["target"], context)
+            with torch.inference_mode(False):
+                noise_std = explainer.noise_std(batch["inputs"], context)
+                collections[name].update(attributions, **batch, explainer=explainer, noise_std=noise_std)
+            kept[name].append(attributions[: max(0, keep_attributions - rows.start)].cpu())
+            bar.update()
+    bar.close()
     return Evaluation(
         *_gather(collections, list(metrics)),
         higher_is_better={name: metric.higher_is_better for name, metric in metrics.items()},
@@ -183,8 +187,8 @@ def check_metrics(metrics: Mapping[str, SampleMetric], **available: bool) -> Non
     for name, metric in metrics.items():
         if not isinstance(metric, SampleMetric):
             raise TypeError(f"`metrics` must map names to SampleMetric objects, got {metric!r} for {name!r}.")
-        for what in signature(metric.update).parameters.keys() & available.keys():
-            if not available[what]:
+        for what, parameter in signature(metric.update).parameters.items():
+            if parameter.default is Parameter.empty and not available.get(what, True):
                 raise ValueError(
                     f"`metrics`: {name!r} ({type(metric).__name__}) needs `{what}`, which these data do not have; "
                     f"leave the metric out, or give the {what}."

@@ -81,7 +81,7 @@ class CaptumExplainer(Explainer):
         return self.method(model, find_layer(model, self.layer))  # type: ignore[call-arg]
 
     def _call(self, method: Attribution, options: dict[str, Any], inputs: Inputs, target: Labels, keys: Keys) -> Inputs:
-        with _seeded(int(keys[0]), inputs.device), warnings.catch_warnings():
+        with seeded(int(keys[0]), inputs.device), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Setting (forward, )?backward hooks", UserWarning)
             attributions = method.attribute(inputs.clone().requires_grad_(), target=target, **options)
         attributions = attributions.detach().to(inputs.dtype)
@@ -125,7 +125,7 @@ def _no_leftovers(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _seeded(key: int, device: torch.device) -> Iterator[None]:
+def seeded(key: int, device: torch.device) -> Iterator[None]:
     """Global random state seeded with the key, and put back."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (Captum uses it)
     devices = [device] if device.type == "cuda" else []

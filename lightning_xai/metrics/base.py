@@ -2,8 +2,9 @@
 
 import math
 from abc import ABC
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int64
@@ -13,6 +14,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from lightning_xai.shapes import Scores
 
+T = TypeVar("T")
 _UNNUMBERED = torch.iinfo(torch.int64).min
 
 
@@ -27,6 +29,16 @@ def standard_error(scores: Scores) -> Float[Tensor, ""]:
     if len(defined) < 2:
         return scores.new_tensor(math.nan)
     return defined.std() / math.sqrt(len(defined))
+
+
+class Shared(dict[Hashable, Any]):
+    """What the metrics of several methods have in common on one batch: computed once, by whoever asks first."""
+
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """The value of `compute` that was asked for under this key first."""
+        if key not in self:
+            self[key] = compute()
+        return self[key]
 
 
 class SampleMetric(Metric, ABC):

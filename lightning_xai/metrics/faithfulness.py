@@ -1,0 +1,111 @@
+"""Metrics of whether an attribution predicts how the model's output changes."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lightning_xai.explainers.base import Context, check_choice, check_count, check_logits, explaining
+from lightning_xai.explainers.chunks import groups, in_chunks
+from lightning_xai.explainers.gradient import Baseline, Output, baseline_like, check_baseline, explained_output
+from lightning_xai.functional.faithfulness import pearson, random_subsets, replace_pixels, subset_sums
+from lightning_xai.functional.maps import pixel_map
+from lightning_xai.metrics.base import SampleMetric, Shared
+from lightning_xai.shapes import Scores
+
+
+class SubsetDrops(NamedTuple):
+    """Random subsets of each sample's pixels, and how far the output falls when a subset is replaced."""
+
+    subsets: Tensor  # (batch, subset, k)
+    drops: Tensor  # (batch, subset)
+
+
+class FaithfulnessCorrelation(SampleMetric):
+    """Pearson correlation, over random subsets of pixels, of attribution and drop (Bhatt et al. 2020).
+
+    The sum of the signed channel sums over the subset against f(x) - f(x with the subset replaced by the baseline). A
+    pixel is replaced in all channels. All methods of an evaluation see the same subsets, and the model is run on them
+    once. Undefined where the drops or the sums are constant.
+
+    Args:
+        num_subsets: Random subsets a sample; the published setting is 100.
+        subset_size: Pixels a subset; the published setting is 224.
+        baseline: "black" or "white" (they need bounds), or a number in the space of the inputs.
+        output: The explained output: the target's "logit", "probability" or "log_probability".
+        per_value: Subsets of channel values instead of pixels, as newer releases of Quantus draw them.
+    """
+
+    higher_is_better = True
+
+    def __init__(
+        self,
+        num_subsets: int = 100,
+        subset_size: int = 224,
+        baseline: Baseline = "black",
+        output: Output = "logit",
+        per_value: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if num_subsets < 2:
+            raise ValueError(f"`num_subsets` must be at least 2 for a correlation, got {num_subsets}.")
+        check_count("subset_size", subset_size)
+        check_baseline(baseline)
+        check_choice("output", output, Output)
+        super().__init__(**kwargs)
+        self.num_subsets, self.subset_size = num_subsets, subset_size
+        self.baseline, self.output, self.per_value = baseline, output, per_value
+
+    def update(
+        self,
+        attributions: Tensor,
+        *,
+        inputs: Tensor,
+        target: Tensor,
+        model: nn.Module,
+        context: Context,
+        shared: Shared | None = None,
+        index: Tensor | None = None,
+    ) -> None:
+        """Score attributions (batch, channel, height, width) of `inputs` for the classes `target`."""
+        settings = ("subset drops", self.num_subsets, self.subset_size, self.baseline, self.output, self.per_value)
+        measure = partial(self._measure, model, inputs, target, context)
+        subsets, drops = measure() if shared is None else shared.once(settings, measure)
+        values = self._as_maps(attributions)
+        self.record(pearson(subset_sums(pixel_map(values, absolute=False), subsets), drops), index)
+
+    def _measure(self, model: nn.Module, inputs: Tensor, target: Tensor, context: Context) -> SubsetDrops:
+        shaped = self._as_maps(inputs)
+        num_pixels = shaped[0, 0].numel()
+        if self.subset_size > num_pixels:
+            what = "values" if self.per_value else "pixels"
+            raise ValueError(
+                f"`subset_size` must be at most {num_pixels}, the {what} of an input; got {self.subset_size}."
+            )
+        keys = context.private_keys("faithfulness")
+        subsets = random_subsets(keys, self.num_subsets, self.subset_size, num_pixels).to(inputs.device)
+        baseline = self._as_maps(baseline_like(inputs, self.baseline, context).expand_as(inputs))
+        changed = []
+        with explaining(model), torch.no_grad():
+            clean = model_output(model, inputs, target, self.output, context.max_rows)
+            for numbers in groups(self.num_subsets, model, inputs, context.max_rows):
+                pixels, copies = subsets[:, numbers].transpose(0, 1).flatten(0, 1), (len(numbers), 1, 1, 1)
+                images = replace_pixels(shaped.repeat(copies), pixels, baseline.repeat(copies))
+                images = images.reshape(-1, *inputs.shape[1:])
+                targets = target.repeat(len(numbers))
+                changed.append(model_output(model, images, targets, self.output, context.max_rows))
+        return SubsetDrops(subsets, clean[:, None] - torch.cat(changed).unflatten(0, (-1, len(inputs))).T)
+
+    def _as_maps(self, images: Tensor) -> Tensor:
+        """Images of one channel and one row if every value is on its own."""
+        return images.reshape(len(images), 1, 1, -1) if self.per_value else images
+
+
+def model_output(model: nn.Module, images: Tensor, target: Tensor, output: Output, max_rows: int | None) -> Scores:
+    """The explained output of each image, in chunks that fit in memory."""
+
+    def run(images: Tensor, target: Tensor) -> Tensor:
+        return explained_output(check_logits(model(images), len(images)), target, output)
+
+    return in_chunks(run, model, max_rows, images, target)

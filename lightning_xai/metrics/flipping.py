@@ -1,0 +1,125 @@
+"""Metrics that remove or insert pixels in the order of their attribution and watch the output."""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_xai.explainers.base import Context, check_choice, check_count, explaining
+from lightning_xai.explainers.chunks import groups
+from lightning_xai.explainers.gradient import Baseline, Output, baseline_like, check_baseline
+from lightning_xai.functional.faithfulness import area_under_curve, pixel_ranks
+from lightning_xai.functional.maps import pixel_map
+from lightning_xai.metrics.base import SampleMetric
+from lightning_xai.metrics.faithfulness import model_output
+from lightning_xai.shapes import Scores
+
+
+class PerturbationCurve(SampleMetric):
+    """Base: the explained output while pixels are replaced by a baseline, those of the highest attribution first.
+
+    Pixels are ranked by the signed channel sum, by its absolute value if `absolute`; equal values in the order of the
+    pixels. A pixel is replaced in all channels. Step k of n has replaced the first k/n of the pixels, rounded up; the
+    curve has n + 1 points, from the input itself to the baseline. Undefined where the attribution is NaN.
+
+    Args:
+        num_steps: Steps from the input to the baseline.
+        baseline: "black" or "white" (they need bounds), or a number in the space of the inputs.
+        output: The explained output: the target's "logit", "probability" or "log_probability".
+        absolute: Rank by the absolute value.
+    """
+
+    default_output: Output = "probability"
+
+    def __init__(
+        self,
+        num_steps: int = 28,
+        baseline: Baseline = "black",
+        output: Output | None = None,
+        absolute: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        output = self.default_output if output is None else output
+        check_count("num_steps", num_steps)
+        check_baseline(baseline)
+        check_choice("output", output, Output)
+        super().__init__(**kwargs)
+        self.num_steps, self.baseline, self.output, self.absolute = num_steps, baseline, output, absolute
+
+    def update(
+        self,
+        attributions: Tensor,
+        *,
+        inputs: Tensor,
+        target: Tensor,
+        model: nn.Module,
+        context: Context,
+        index: Tensor | None = None,
+    ) -> None:
+        """Score attributions (batch, channel, height, width) of `inputs` for the classes `target`."""
+        maps = pixel_map(attributions, self.absolute)
+        scores = self.summary(self.curve(maps, inputs, target, model, context))
+        self.record(torch.where(maps.isnan().flatten(1).any(1), torch.nan, scores), index)
+
+    def curve(self, maps: Tensor, inputs: Tensor, target: Tensor, model: nn.Module, context: Context) -> Tensor:
+        """(batch, num_steps + 1) outputs."""
+        ranks = pixel_ranks(maps)[:, None]
+        baseline = baseline_like(inputs, self.baseline, context)
+        replaced = -(-torch.arange(self.num_steps + 1) * maps[0].numel() // self.num_steps)  # rounded up
+        points = []
+        with explaining(model), torch.no_grad():
+            for steps in groups(self.num_steps + 1, model, inputs, context.max_rows):
+                cut = replaced[steps].to(ranks).view(-1, 1, 1, 1, 1)
+                images = self.mix(ranks < cut, inputs, baseline).flatten(0, 1)
+                outputs = model_output(model, images, target.repeat(len(steps)), self.output, context.max_rows)
+                points.append(outputs.unflatten(0, (len(steps), -1)))
+        return torch.cat(points).T
+
+    def mix(self, chosen: Tensor, inputs: Tensor, baseline: Tensor) -> Tensor:
+        """The images, given which pixels have had their turn."""
+        return torch.where(chosen, baseline, inputs)
+
+    @abstractmethod
+    def summary(self, curve: Tensor) -> Scores:
+        """(batch, points) to (batch,)."""
+
+
+class PixelFlipping(PerturbationCurve):
+    """Area over the perturbation curve: mean over all points of the fall of the logit (Samek et al. 2017, equation 12).
+
+    See `PerturbationCurve` for the arguments.
+    """
+
+    higher_is_better = True
+    default_output: Output = "logit"
+
+    def summary(self, curve: Tensor) -> Scores:
+        return (curve[:, :1] - curve).mean(1)
+
+
+class DeletionAUC(PerturbationCurve):
+    """Area under the probability as the highest pixels are deleted first (Petsiuk et al. 2018).
+
+    See `PerturbationCurve` for the arguments.
+    """
+
+    higher_is_better = False
+
+    def summary(self, curve: Tensor) -> Scores:
+        return area_under_curve(curve)
+
+
+class InsertionAUC(PerturbationCurve):
+    """Area under the probability as the highest pixels are inserted first into the baseline (Petsiuk et al. 2018).
+
+    See `PerturbationCurve` for the arguments; the curve runs from the baseline to the input.
+    """
+
+    higher_is_better = True
+
+    def mix(self, chosen: Tensor, inputs: Tensor, baseline: Tensor) -> Tensor:
+        return torch.where(chosen, inputs, baseline)
+
+    def summary(self, curve: Tensor) -> Scores:
+        return area_under_curve(curve)

@@ -1,0 +1,115 @@
+"""Any metric of Quantus as one of ours."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from quantus.metrics.base import Metric as Quantus
+from torch import Tensor, nn
+
+from lightning_xai.explainers.base import Context, Explainer, explaining
+from lightning_xai.explainers.captum import seeded
+from lightning_xai.metrics.base import SampleMetric
+
+
+class QuantusMetric(SampleMetric):
+    """The scores of a Quantus metric, sample by sample.
+
+    Each sample is handed to Quantus on its own, in a copy. Scores then depend neither on the batch, as some of
+    Quantus's do, nor on what the metric does to its input; and a metric that returns the mean of a batch returns the
+    sample's score. Quantus draws from NumPy's global state: here it is seeded from the sample's key and put back
+    afterwards. It explains again with the explainer under evaluation, with the noise draws used for the sample.
+
+    What compares the samples of a set with one another (Consistency, Sufficiency) has no score of one sample.
+
+    Args:
+        metric: A metric object of Quantus, with its own settings (`abs`, `normalise`, ...).
+        higher_is_better: Direction of the metric.
+        softmax: Whether Quantus sees probabilities instead of logits.
+    """
+
+    def __init__(
+        self, metric: Quantus, higher_is_better: bool | None = None, softmax: bool = False, **kwargs: Any
+    ) -> None:
+        if not isinstance(metric, Quantus):
+            raise TypeError(
+                f"`metric` must be a metric object of Quantus, such as quantus.Sparseness(); got {metric!r}."
+            )
+        super().__init__(**kwargs)
+        self.metric, self.softmax, self.direction = metric, softmax, higher_is_better
+
+    @property
+    def higher_is_better(self) -> bool | None:  # type: ignore[override]
+        """Direction of the metric, as given."""
+        return self.direction
+
+    def update(
+        self,
+        attributions: Tensor,
+        *,
+        inputs: Tensor,
+        target: Tensor,
+        model: nn.Module,
+        explainer: Explainer,
+        context: Context,
+        mask: Tensor | None = None,
+        index: Tensor | None = None,
+    ) -> None:
+        """Score attributions (batch, channel, height, width) that `explainer` made of `inputs`."""
+        scores = []
+        with explaining(model):
+            for i in range(len(inputs)):
+                row = slice(i, i + 1)
+                segmentation = None if mask is None else mask[row]
+                scores.append(
+                    self._score(
+                        attributions[row], inputs[row], target[row], segmentation, model, explainer, context.select(row)
+                    )
+                )
+        self.record(torch.tensor(scores, device=self.device), index)
+
+    def _score(
+        self,
+        attributions: Tensor,
+        inputs: Tensor,
+        target: Tensor,
+        mask: Tensor | None,
+        model: nn.Module,
+        explainer: Explainer,
+        context: Context,
+    ) -> float:
+        def explain(model: nn.Module, inputs: Any, targets: Any, **_: Any) -> np.ndarray:
+            images = torch.as_tensor(np.asarray(inputs)).to(attributions)
+            return _array(explainer(model, images, torch.as_tensor(np.asarray(targets)).to(target), context))
+
+        with seeded(int(context.private_keys("Quantus")[0]), inputs.device), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            result = self.metric(
+                model=model,
+                x_batch=_array(inputs),
+                y_batch=_array(target),
+                a_batch=_array(attributions),
+                s_batch=None if mask is None else _array(mask.view(1, 1, *mask.shape[-2:])),
+                explain_func=explain,
+                channel_first=True,
+                softmax=self.softmax,
+                device=inputs.device,
+                batch_size=1,
+            )
+        return self._one_number(result)
+
+    def _one_number(self, result: Any) -> float:
+        values = np.asarray(result, dtype=float) if not isinstance(result, dict) else np.empty(0)
+        if values.size != 1:
+            raise ValueError(
+                f"`metric`: {type(self.metric).__name__} must give one number for a sample, got {result!r}; choose "
+                "settings in which it does."
+            )
+        return float(values.reshape(()))
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """A copy in NumPy; half precision, which NumPy lacks in part, becomes float32."""
+    half = tensor.is_floating_point() and tensor.itemsize < 4
+    return (tensor.float() if half else tensor).detach().cpu().numpy().copy()

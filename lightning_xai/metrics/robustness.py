@@ -1,0 +1,109 @@
+"""Metrics of how far an attribution moves when its input moves a little."""
+
+from abc import abstractmethod
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_xai.explainers.base import Context, Explainer, check_choice, check_count
+from lightning_xai.functional.random import fold_in, uniform
+from lightning_xai.functional.robustness import norms, relative_changes
+from lightning_xai.metrics.base import SampleMetric
+from lightning_xai.shapes import Scores
+
+Reference = Literal["attribution", "input", "change"]
+
+
+class Sensitivity(SampleMetric):
+    """Base: changes ‖a(x') - a(x)‖ of the attribution under uniform noise on the input, in an L∞ ball around it.
+
+    The explainer runs again on each noisy input. By default it uses the noise draws that it used for the input itself,
+    so that what is measured is the explanation's sensitivity and not the noise of its sampling; `independent` gives it
+    fresh draws each time. Norms are Euclidean, over all elements, in float32 at least. The noisy inputs are the same
+    for all methods. Undefined where the reference is zero.
+
+    Args:
+        num_draws: Noisy inputs a sample.
+        radius: Greatest change of an input element, in the space of the inputs.
+        independent: Fresh draws of the explainer's own noise for every noisy input.
+        relative_to: What a change is divided by: the norm of the "attribution"; of the "input", as Quantus did before
+            0.4.2 and so the NoiseGrad paper's numbers; or of the input's "change".
+    """
+
+    higher_is_better = False
+
+    def __init__(
+        self,
+        num_draws: int = 10,
+        radius: float = 0.2,
+        independent: bool = False,
+        relative_to: Reference = "attribution",
+        **kwargs: Any,
+    ) -> None:
+        check_count("num_draws", num_draws)
+        check_choice("relative_to", relative_to, Reference)
+        if not 0 < radius < float("inf"):
+            raise ValueError(f"`radius` must be positive and finite, got {radius}.")
+        super().__init__(**kwargs)
+        self.num_draws, self.radius = num_draws, radius
+        self.independent, self.relative_to = independent, relative_to
+
+    def update(
+        self,
+        attributions: Tensor,
+        *,
+        inputs: Tensor,
+        target: Tensor,
+        model: nn.Module,
+        explainer: Explainer,
+        context: Context,
+        index: Tensor | None = None,
+    ) -> None:
+        """Score attributions that `explainer` made of `inputs` for the classes `target` in this context."""
+        keys, ratios = context.private_keys("sensitivity"), []
+        for draw in range(self.num_draws):
+            noise = uniform(fold_in(keys, draw), inputs.shape[1:], inputs.device).to(inputs.dtype)
+            noise = noise.mul_(2).sub_(1).mul_(self.radius)
+            drawn = context.model_draw(draw) if self.independent else context
+            changed = explainer(model, inputs + noise, target, drawn)
+            reference = {"attribution": attributions, "input": inputs, "change": noise}[self.relative_to]
+            ratios.append(relative_changes(attributions, changed, norms(reference)))
+        self.record(self.summary(torch.stack(ratios)), index)
+
+    @abstractmethod
+    def summary(self, ratios: Tensor) -> Scores:
+        """(draws, batch) to (batch,)."""
+
+
+class MaxSensitivity(Sensitivity):
+    """Greatest relative change of the attribution, max ‖a(x') - a(x)‖ / ‖a(x)‖ (Yeh et al. 2019).
+
+    See `Sensitivity` for the arguments.
+    """
+
+    def summary(self, ratios: Tensor) -> Scores:
+        return ratios.amax(0)
+
+
+class AverageSensitivity(Sensitivity):
+    """Mean relative change of the attribution, mean ‖a(x') - a(x)‖ / ‖a(x)‖ (Yeh et al. 2019).
+
+    See `Sensitivity` for the arguments.
+    """
+
+    def summary(self, ratios: Tensor) -> Scores:
+        return ratios.mean(0)
+
+
+class LocalLipschitz(Sensitivity):
+    """Greatest change of the attribution over that of the input, max ‖a(x') - a(x)‖ / ‖x' - x‖ (Alvarez-Melis 2018).
+
+    It scales with the attribution: compare methods of the same scale only. See `Sensitivity` for the arguments.
+    """
+
+    def __init__(self, num_draws: int = 10, radius: float = 0.2, independent: bool = False, **kwargs: Any) -> None:
+        super().__init__(num_draws, radius, independent, "change", **kwargs)
+
+    def summary(self, ratios: Tensor) -> Scores:
+        return ratios.amax(0)

@@ -1,0 +1,344 @@
+"""Metrics that run the model: closed forms, slow transcriptions, Quantus on the same draws."""
+
+import numpy as np
+import pytest
+import quantus
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+import lightning_xai as lx
+from lightning_xai.explainers import Context, Gradient, InputXGradient, RandomAttribution, Saliency
+from lightning_xai.functional.faithfulness import pearson, random_subsets
+from lightning_xai.functional.random import fold_in, root_keys, uniform
+from lightning_xai.metrics import (
+    AverageSensitivity,
+    DeletionAUC,
+    FaithfulnessCorrelation,
+    InsertionAUC,
+    LocalLipschitz,
+    MaxSensitivity,
+    PixelFlipping,
+    RelevanceRankAccuracy,
+    Shared,
+)
+from lightning_xai.networks import LeNet
+
+IMAGES = torch.rand(5, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+TARGET = torch.tensor([0, 1, 2, 1, 0])
+CONTEXT = Context.create(torch.arange(5), seed=3, bounds=(0.0, 1.0))
+
+
+def linear():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Flatten(), nn.Linear(72, 3))
+
+
+def curved():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Flatten(), nn.Linear(72, 20), nn.Softplus(), nn.Linear(20, 3)).eval()
+
+
+def score(metric, attributions, model, **options):
+    metric.update(attributions, inputs=IMAGES, target=TARGET, model=model, context=CONTEXT, **options)
+    return metric.per_sample()[1]
+
+
+def rows_of(model):
+    return model[1].weight.detach()[TARGET].view_as(IMAGES)
+
+
+# Faithfulness correlation
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(1.0, 1.0), (-2.0, -1.0)])
+def test_linear_model_input_minus_baseline_times_weight_is_perfectly_faithful(factor, expected):
+    """The drop is the sum of w · (x - b) over the subset, all channels."""
+    model = linear()
+    attributions = factor * rows_of(model) * (IMAGES - 0.5)
+    scores = score(FaithfulnessCorrelation(20, 9, baseline=0.5), attributions, model)
+    assert_close(scores, torch.full((5,), expected), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("baseline", ["black", "white", 0.3])
+@pytest.mark.parametrize("output", ["logit", "probability"])
+def test_faithfulness_correlation_transcribed(baseline, output):
+    """Bhatt et al. 2020, equation 1, one sample and one subset at a time, NumPy's correlation."""
+    model, attributions = curved(), torch.randn(IMAGES.shape, generator=torch.Generator().manual_seed(2))
+    actual = score(FaithfulnessCorrelation(12, 7, baseline, output), attributions, model)
+    fill = {"black": 0.0, "white": 1.0}.get(baseline, baseline)
+    subsets = random_subsets(CONTEXT.private_keys("faithfulness"), 12, 7, 36)
+    for i, expected in enumerate(actual):
+        sums, drops = [], []
+        for subset in subsets[i]:
+            changed = IMAGES[i].clone()
+            for pixel in subset.tolist():
+                changed[:, pixel // 6, pixel % 6] = fill
+            logits = model(torch.stack([IMAGES[i], changed])).detach()
+            values = (logits if output == "logit" else logits.softmax(1))[:, TARGET[i]]
+            drops.append(float(values[0] - values[1]))
+            sums.append(sum(float(attributions[i, :, p // 6, p % 6].sum()) for p in subset.tolist()))
+        assert_close(expected.item(), np.corrcoef(sums, drops)[0, 1], rtol=0, atol=1e-4)
+
+
+def test_faithfulness_correlation_per_value_is_quantus_on_the_same_subsets(monkeypatch):
+    model, attributions = curved(), torch.randn(IMAGES.shape, generator=torch.Generator().manual_seed(2))
+    actual = score(FaithfulnessCorrelation(15, 10, baseline=0.25, per_value=True), attributions, model)
+    subsets = random_subsets(CONTEXT.private_keys("faithfulness"), 15, 10, 72).transpose(0, 1).flatten(0, 1)
+    drawn = iter(subsets.numpy())
+    monkeypatch.setattr(np.random, "choice", lambda *args, **kwargs: next(drawn))
+    metric = quantus.FaithfulnessCorrelation(
+        nr_runs=15, subset_size=10, perturb_baseline=0.25, abs=False, normalise=False, return_aggregate=False
+    )
+    arrays = {"x_batch": IMAGES.numpy(), "y_batch": TARGET.numpy(), "a_batch": attributions.numpy()}
+    expected = metric(model, **arrays, batch_size=5, softmax=False, channel_first=True)
+    assert_close(actual, torch.tensor(np.array(expected), dtype=torch.float32), rtol=0, atol=1e-5)
+
+
+def test_subsets_are_uniform_without_replacement_and_keyed():
+    keys = root_keys(0, torch.arange(40))
+    subsets = random_subsets(keys, 50, 9, 36)
+    assert all(len(set(subset.tolist())) == 9 for subset in subsets.flatten(0, 1))
+    counts = subsets.flatten().bincount(minlength=36)
+    expected = 40 * 50 * 9 / 36
+    assert ((counts - expected).abs() < 5 * expected**0.5).all()
+    assert torch.equal(random_subsets(keys[7:9], 20, 9, 36), subsets[7:9, :20])
+
+
+def test_pearson_of_a_constant_is_undefined():
+    x = torch.tensor([[1.0, 2.0, 3.0], [2.0, 2.0, 2.0]])
+    assert_close(pearson(x, x * 2 + 1), torch.tensor([1.0, torch.nan]), equal_nan=True)
+
+
+def test_constant_attribution_is_undefined_and_counted():
+    metric = FaithfulnessCorrelation(10, 5)
+    assert score(metric, torch.zeros_like(IMAGES), curved()).isnan().all()
+    assert metric.num_undefined() == 5
+
+
+def test_the_model_runs_on_the_subsets_once_for_all_methods():
+    rows = []
+
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = curved()
+
+        def forward(self, images):
+            if not torch.is_grad_enabled():
+                rows.append(len(images))
+            return self.body(images)
+
+    def run(names):
+        rows.clear()
+        methods = {name: RandomAttribution() for name in names}
+        metrics = {"faithfulness": FaithfulnessCorrelation(10, 5)}
+        lx.evaluate(Counting(), IMAGES, TARGET, methods, metrics, bounds=(0.0, 1.0), batch_size=2)
+        return sum(rows)
+
+    assert run("abc") == run("a") == 5 * 11
+
+
+def test_shared_computes_once_for_each_key():
+    shared, calls = Shared(), []
+    for key in ("a", "b", "a"):
+        assert shared.once(key, lambda key=key: calls.append(key) or key) == key
+    assert calls == ["a", "b"]
+
+
+def test_faithfulness_leaves_a_training_model_as_it_was():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Dropout(), nn.Flatten(), nn.Linear(48, 3)).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    first = score(FaithfulnessCorrelation(5, 5), torch.randn(5, 2, 6, 6), model)
+    assert first.isfinite().all()
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+# Pixel flipping, deletion and insertion
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_curves_transcribed(absolute):
+    """One sample, one step and one pixel at a time."""
+    model, attributions = curved(), torch.randn(IMAGES.shape, generator=torch.Generator().manual_seed(2))
+    options = {"num_steps": 5, "baseline": 0.3, "absolute": absolute}
+    flipping, deletion, insertion = (
+        score(metric, attributions, model)
+        for metric in (PixelFlipping(**options), DeletionAUC(**options), InsertionAUC(**options))
+    )
+    for i, image in enumerate(IMAGES):
+        values = attributions[i].sum(0).flatten()
+        order = (values.abs() if absolute else values).argsort(descending=True).tolist()
+        deleted, inserted = [], []
+        for step in range(6):
+            without, only = image.clone().flatten(1), torch.full((2, 36), 0.3)
+            for pixel in order[: -(-step * 36 // 5)]:
+                without[:, pixel], only[:, pixel] = 0.3, image.flatten(1)[:, pixel]
+            deleted.append(model(without.view(1, 2, 6, 6))[0].detach())
+            inserted.append(model(only.view(1, 2, 6, 6))[0].detach())
+        logits = torch.stack(deleted)[:, TARGET[i]]
+        assert_close(flipping[i], (logits[0] - logits).mean())
+        for actual, curve in ((deletion[i], deleted), (insertion[i], inserted)):
+            probabilities = torch.stack(curve).softmax(1)[:, TARGET[i]]
+            assert_close(actual, ((probabilities[1:] + probabilities[:-1]) / 2).mean())
+
+
+def test_pixel_flipping_curve_is_quantus():
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 20), nn.Softplus(), nn.Linear(20, 3)).eval()
+    images, attributions = IMAGES[:, :1], torch.randn(5, 1, 6, 6, generator=torch.Generator().manual_seed(2))
+    actual = PixelFlipping(12, 0.25).curve(attributions[:, 0], images, TARGET, model, CONTEXT)
+    metric = quantus.PixelFlipping(features_in_step=3, perturb_baseline=0.25, normalise=False)
+    arrays = {"x_batch": images.numpy(), "y_batch": TARGET.numpy(), "a_batch": attributions.numpy()}
+    expected = metric(model, **arrays, batch_size=5, softmax=False, channel_first=True)
+    assert_close(actual[:, 1:], torch.tensor(np.array(expected), dtype=torch.float32), rtol=1e-5, atol=1e-6)
+
+
+def test_the_true_ranking_of_a_linear_model_is_the_best_one():
+    model = linear()
+    truth = rows_of(model) * (IMAGES - 0.5)
+    chance = torch.randn(truth.shape, generator=torch.Generator().manual_seed(1))
+    for metric in (PixelFlipping(baseline=0.5), DeletionAUC(baseline=0.5), InsertionAUC(baseline=0.5)):
+        best, other, worst = (score(metric.clone(), values, model) for values in (truth, chance, -truth))
+        sign = 1 if metric.higher_is_better else -1
+        assert (sign * best > sign * other).all()
+        assert (sign * other > sign * worst).all()
+
+
+def test_nan_attributions_have_no_curve():
+    attributions = torch.ones_like(IMAGES)
+    attributions[2, 0, 0, 0] = torch.nan
+    assert score(DeletionAUC(4), attributions, curved()).isnan().tolist() == [False, False, True, False, False]
+
+
+# Sensitivity
+
+
+def noises(draws, radius):
+    keys = CONTEXT.private_keys("sensitivity")
+    return [(2 * uniform(fold_in(keys, draw), IMAGES.shape[1:]) - 1) * radius for draw in range(draws)]
+
+
+def lengths(values):
+    return values.flatten(1).norm(dim=1)
+
+
+@pytest.mark.parametrize(
+    ("metric", "summary"),
+    [
+        (MaxSensitivity(6, 0.1), lambda change, noise, a: (change / a).amax(0)),
+        (AverageSensitivity(6, 0.1), lambda change, noise, a: (change / a).mean(0)),
+        (LocalLipschitz(6, 0.1), lambda change, noise, a: (change / noise).amax(0)),
+        (MaxSensitivity(6, 0.1, relative_to="input"), lambda change, noise, a: (change / lengths(IMAGES)).amax(0)),
+    ],
+)
+def test_linear_model_input_times_gradient_has_a_known_sensitivity(metric, summary):
+    """a(x + u) - a(x) = w · u."""
+    model, explainer = linear(), InputXGradient()
+    attributions = explainer(model, IMAGES, TARGET, CONTEXT)
+    actual = score(metric, attributions, model, explainer=explainer)
+    drawn = noises(6, 0.1)
+    change = torch.stack([lengths(rows_of(model) * noise) for noise in drawn])
+    expected = summary(change, torch.stack([lengths(noise) for noise in drawn]), lengths(attributions))
+    assert_close(actual, expected, rtol=1e-4, atol=1e-6)
+    assert all(noise.abs().max() <= 0.1 for noise in drawn)
+
+
+def test_max_sensitivity_is_quantus_on_the_same_noise():
+    model, explainer = curved(), Saliency()
+    attributions = explainer(model, IMAGES, TARGET, CONTEXT)
+    actual = score(MaxSensitivity(4, 0.2), attributions, model, explainer=explainer)
+    drawn = iter(noises(4, 0.2))
+    metric = quantus.MaxSensitivity(
+        nr_samples=4,
+        abs=False,
+        normalise=False,
+        perturb_func=lambda arr, indices, **kwargs: arr + next(drawn).flatten(1).numpy(),
+        disable_warnings=True,
+    )
+    expected = metric(
+        model,
+        IMAGES.numpy(),
+        TARGET.numpy(),
+        attributions.numpy(),
+        explain_func=lambda model, inputs, targets, **kwargs: explainer(
+            model, torch.as_tensor(inputs), torch.as_tensor(targets)
+        ).numpy(),
+        batch_size=5,
+        channel_first=True,
+    )
+    assert_close(actual, torch.tensor(np.array(expected), dtype=torch.float32), rtol=1e-5, atol=1e-6)
+
+
+def test_an_explainers_own_noise_is_not_measured_unless_asked_for():
+    model, explainer = linear(), RandomAttribution()
+    attributions = explainer(model, IMAGES, TARGET, CONTEXT)
+    same = score(MaxSensitivity(3), attributions, model, explainer=explainer)
+    assert torch.equal(same, torch.zeros(5))
+    fresh = score(AverageSensitivity(3, independent=True), attributions, model, explainer=explainer)
+    assert (fresh > 1).all(), "two independent maps are √2 apart"
+
+
+def test_zero_attribution_has_no_relative_change():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(72, 3))
+    nn.init.zeros_(model[1].weight)
+    zero = Gradient()(model, IMAGES, TARGET)
+    assert score(MaxSensitivity(2), zero, model, explainer=Gradient()).isnan().all()
+
+
+# All of them
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_scores_do_not_depend_on_the_batch(batch_size):
+    torch.manual_seed(0)
+    model, images = LeNet(), torch.rand(4, 1, 28, 28)
+    metrics = {"correlation": FaithfulnessCorrelation(6, 50), "max": MaxSensitivity(2), "insertion": InsertionAUC(3)}
+    methods = {"sg": lx.smooth_grad(num_draws=3), "ng": lx.noise_grad(num_draws=2)}
+    whole = lx.evaluate(model, images, None, methods, metrics, bounds=(0.0, 1.0))
+    parts = lx.evaluate(model, images, None, methods, metrics, bounds=(0.0, 1.0), batch_size=batch_size, max_rows=5)
+    assert_close(parts.scores, whole.scores, rtol=0, atol=1e-5)
+
+
+def test_planted_evidence_orders_the_methods():
+    """Only the masked pixels count in the model: the truth beats noisy truth beats chance."""
+    torch.manual_seed(0)
+    model, mask = linear(), torch.zeros(5, 6, 6, dtype=torch.bool)
+    mask[:, 1:4, 2:5] = True
+    with torch.no_grad():
+        model[1].weight.view(3, 2, 6, 6).mul_(mask[0])
+    truth = rows_of(model) * IMAGES
+    noise = truth.std() * torch.randn(truth.shape, generator=torch.Generator().manual_seed(1))
+    for metric in (FaithfulnessCorrelation(200, 6), RelevanceRankAccuracy()):
+        means = []
+        for attributions in (truth, truth + noise, noise):
+            metric.reset()
+            if isinstance(metric, RelevanceRankAccuracy):
+                metric.update(attributions, mask=mask)
+            else:
+                score(metric, attributions, model)
+            means.append(float(metric.compute()))
+        assert means == sorted(means, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: FaithfulnessCorrelation(1), "`num_subsets` must be at least 2"),
+        (lambda: FaithfulnessCorrelation(subset_size=0), "`subset_size` must be at least 1"),
+        (lambda: MaxSensitivity(0), "`num_draws` must be at least 1"),
+        (lambda: MaxSensitivity(radius=0.0), "`radius` must be positive and finite, got 0.0"),
+    ],
+)
+def test_bad_arguments(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_more_pixels_than_there_are():
+    with pytest.raises(ValueError, match="`subset_size` must be at most 36, the pixels of an input; got 37"):
+        score(FaithfulnessCorrelation(5, 37), IMAGES, curved())
+    with pytest.raises(ValueError, match="`subset_size` must be at most 72, the values of an input; got 73"):
+        score(FaithfulnessCorrelation(5, 73, per_value=True), IMAGES, curved())
