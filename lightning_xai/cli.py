@@ -1,7 +1,8 @@
-"""The command line: `lightning-xai {fit,validate,test,predict} --config FILE [--option VALUE ...]`."""
+"""The command line: `lightning-xai {fit,validate,test,predict} --config FILE [--option VALUE ...]` and `compare`."""
 
 import logging
 import shlex
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import get_loader, set_loader
+from jsonargparse import ArgumentParser, get_loader, set_loader
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -18,7 +19,9 @@ from rich.table import Table
 
 from lightning_xai.callbacks.attribution import PANELS, AttributionCallback
 from lightning_xai.evaluation import Evaluation
+from lightning_xai.experiments import compare_methods, read_runs
 from lightning_xai.modules.checkpoints import check_resumable, check_weights_fit, read_checkpoint
+from lightning_xai.reporting.comparison import comparison_notes, comparison_tables, write_comparison
 from lightning_xai.reporting.scores import SCORES, evaluation_rows
 from lightning_xai.reporting.tables import score_table, summarise
 
@@ -26,6 +29,11 @@ YAML_MODE = "yaml_with_unique_keys"
 
 # Short, because the parser prints it before each error; `--help` explains the options.
 USAGE = {name: {"usage": "%(prog)s --config FILE [--OPTION VALUE ...]"} for name in LightningCLI.subcommands()}
+
+DESCRIPTION = (
+    "Train classifiers and score their explanations. Another command, `lightning-xai compare RUN [RUN ...]`, compares "
+    "the methods of finished runs."
+)
 
 HARMLESS_WARNINGS = (
     ".*does not have many workers.*",  # our images are in memory, workers only cost time
@@ -38,6 +46,10 @@ HARMLESS_WARNINGS = (
 
 def main(args: ArgsType = None) -> None:
     """Run one command; `args` are the words after the program's name, by default those it was called with."""
+    words = sys.argv[1:] if args is None else args
+    if isinstance(words, list) and words[:1] == ["compare"]:
+        compare_runs(**compare_parser().parse_args(words[1:]).as_dict())
+        return
     set_loader(YAML_MODE, load_yaml, exceptions=(yaml.YAMLError,))
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_tip)
     with warnings.catch_warnings():
@@ -50,9 +62,44 @@ def main(args: ArgsType = None) -> None:
             subclass_mode_data=True,
             auto_configure_optimizers=False,  # optimizer and scheduler are arguments of the module
             seed_everything_default=0,
-            parser_kwargs={"prog": "lightning-xai", "parser_mode": YAML_MODE} | USAGE,
+            parser_kwargs={"prog": "lightning-xai", "description": DESCRIPTION, "parser_mode": YAML_MODE} | USAGE,
             args=args,
         )
+
+
+def compare_parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="lightning-xai compare", description=str(compare_runs.__doc__).partition("\n")[0])
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="A run's folder, its xai folder, or a file of scores.")
+    parser.add_function_arguments(compare_runs, skip={"runs"}, as_group=False)
+    return parser
+
+
+def compare_runs(
+    runs: list[str],
+    stage: str | None = None,
+    epoch: int | None = None,
+    alpha: float = 0.05,
+    seed: int = 0,
+    output: Path | None = None,
+) -> None:
+    """Compare the attribution methods of one or more runs: means, confidence intervals, ranks, paired tests.
+
+    Args:
+        runs: A run's folder, its xai folder, or a file of scores, each.
+        stage: `validate` or `test`; null for `test` if all runs have that, else `validate`.
+        epoch: Number of the epoch; null for each run's last one.
+        alpha: Level of the tests; the intervals have the confidence 1 - alpha.
+        seed: Of the bootstrap.
+        output: A folder for comparison.csv, comparison.md and comparison.tex; null to write nothing.
+    """
+    comparison = compare_methods(read_runs(runs, stage, epoch), alpha, seed)
+    console = _console()
+    for table in comparison_tables(comparison):
+        console.print(table)
+    for note in comparison_notes(comparison):
+        console.print(note)
+    for path in [] if output is None else write_comparison(comparison, output):
+        console.print(f"{'written':<16} {path}")
 
 
 class XAICommandLine(LightningCLI):
@@ -108,9 +155,7 @@ def report(trainer: Trainer) -> None:
     folder = trainer.log_dir  # a collective call: every process makes it
     if not trainer.is_global_zero:
         return
-    console = Console(soft_wrap=True, highlight=False, markup=False)  # paths stay in one piece, to be pasted
-    if not console.is_terminal:
-        console.width = 120
+    console = _console()
     console.print()
     for name, figure in sorted(trainer.callback_metrics.items()):
         if not name.startswith("xai/"):  # those are in the table
@@ -121,6 +166,13 @@ def report(trainer: Trainer) -> None:
     if folder is not None:  # a fast_dev_run writes nothing
         for title, text in _written(trainer, Path(folder)):
             console.print(f"{title:<16} {text}")
+
+
+def _console() -> Console:
+    console = Console(soft_wrap=True, highlight=False, markup=False)  # paths stay in one piece, to be pasted
+    if not console.is_terminal:
+        console.width = 120
+    return console
 
 
 def _table(evaluation: Evaluation) -> Table:

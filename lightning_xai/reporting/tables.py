@@ -12,6 +12,9 @@ from rich.text import Text
 from lightning_xai.metrics import mean_score, standard_error
 from lightning_xai.reporting.scores import ScoreRow
 
+ARROWS = {True: "↑", False: "↓", None: ""}
+"""By `higher_is_better`: where the better scores are."""
+
 
 @dataclass(frozen=True)
 class ScoreSummary:
@@ -86,22 +89,22 @@ def markdown_table(summaries: Iterable[ScoreSummary]) -> str:
     return "\n".join([*lines, *(["", note] if note else [])]) + "\n"
 
 
+def number_format(mean: float) -> str:
+    """For a mean and what stands beside it: four decimals, unless they would say nothing of the mean."""
+    return ".4f" if mean == 0 or 1e-3 <= abs(mean) < 1e4 else ".3e"
+
+
 def _cells(summaries: list[ScoreSummary]) -> list[list[str]]:
     methods = list(dict.fromkeys(s.method for s in summaries))
-    metrics = {s.metric: f"{s.metric} {_ARROWS[s.higher_is_better]}".rstrip() for s in summaries}
+    metrics = {s.metric: f"{s.metric} {ARROWS[s.higher_is_better]}".rstrip() for s in summaries}
     cells = {(s.method, s.metric): _cell(s) for s in summaries}
     rows = [[method, *(cells.get((method, metric), "") for metric in metrics)] for method in methods]
     return [["method", *metrics.values()], *rows]
 
 
-_ARROWS = {True: "↑", False: "↓", None: ""}
-
-
 def _cell(summary: ScoreSummary) -> str:
     numbers = [x for x in (summary.mean, summary.standard_error) if not math.isnan(x)]
-    # Four decimals, unless they would say nothing of the mean.
-    digits = ".4f" if summary.mean == 0 or 1e-3 <= abs(summary.mean) < 1e4 else ".3e"
-    text = " ± ".join(f"{x:{digits}}" for x in numbers) or "undefined"
+    text = " ± ".join(f"{x:{number_format(summary.mean)}}" for x in numbers) or "undefined"
     return f"{text} †{summary.num_undefined}" if summary.num_undefined else text
 
 

@@ -1,0 +1,109 @@
+"""The scores of finished runs: where they are, and which of them to compare."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lightning_xai.reporting.scores import SCORES, ScoreRow, read_directions, read_scores
+
+
+@dataclass(frozen=True)
+class Run:
+    """The per-sample scores of a run.
+
+    Attributes:
+        name: The run's folder, with as many of the folders above it as tell it from the other runs.
+        rows: Of one evaluation (stage, epoch and step), once `choose` has been applied.
+        higher_is_better: Direction of the metrics whose direction is known; None for those that have none.
+    """
+
+    name: str
+    rows: Sequence[ScoreRow]
+    higher_is_better: dict[str, bool | None]
+
+
+def read_runs(
+    folders: Sequence[str | os.PathLike[str]], stage: str | None = None, epoch: int | None = None
+) -> list[Run]:
+    """The runs with the rows of one evaluation each, ready to be compared.
+
+    Args:
+        folders: One or more run folders, their `xai` folders, or files of scores.
+        stage: Of the evaluations, such as "validate"; None for "test" if all runs have that, else for "validate".
+        epoch: Of the evaluations; None for each run's last one.
+
+    Raises:
+        ValueError: if there are no such scores, a file is cut short, or a run is given twice.
+    """
+    paths = [scores_path(folder) for folder in folders]
+    for position, path in enumerate(paths):
+        if path.resolve() in [other.resolve() for other in paths[:position]]:
+            raise ValueError(f"`runs`: {path} is given twice. Name each run once.")
+    runs = [Run(n, read_scores(p), read_directions(p)) for n, p in zip(_names(paths), paths, strict=True)]
+    stage = _common_stage(runs) if stage is None else stage
+    return [choose(run, stage, epoch) for run in runs]
+
+
+def scores_path(run: str | os.PathLike[str]) -> Path:
+    """The file of scores in a run's folder or in its `xai` folder; a file is taken as it is."""
+    path = Path(os.path.abspath(run))
+    candidates = [path, path / SCORES, path / "xai" / SCORES]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise ValueError(
+        f"`runs`: no scores in {path}. Name a run's folder (the one with xai/{SCORES} in it), its xai folder or the "
+        "file itself."
+    )
+
+
+def choose(run: Run, stage: str, epoch: int | None = None) -> Run:
+    """The rows of the run's last evaluation in this stage, or in this epoch of it.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    rows = [row for row in run.rows if row.stage == stage]
+    if not rows:
+        raise ValueError(
+            f"`stage`: {run.name} has no scores of {stage!r}; it has {_listed(r.stage for r in run.rows)}."
+        )
+    epochs = {row.epoch for row in rows}
+    if epoch is not None and epoch not in epochs:
+        raise ValueError(f"`epoch`: {run.name} has no scores of epoch {epoch} in {stage!r}; it has {_listed(epochs)}.")
+    rows = [row for row in rows if row.epoch == (max(epochs) if epoch is None else epoch)]
+    last = max(row.step for row in rows)
+    return replace(run, rows=[row for row in rows if row.step == last])
+
+
+def _common_stage(runs: Sequence[Run]) -> str:
+    stages = [{row.stage for row in run.rows} for run in runs]
+    for stage in ("test", "validate"):
+        if all(stage in present for present in stages):
+            return stage
+    found = "; ".join(f"{run.name} has {_listed(present)}" for run, present in zip(runs, stages, strict=True))
+    raise ValueError(
+        f"`runs`: neither 'test' nor 'validate' has scores in all runs: {found}. Choose runs that share a stage."
+    )
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """As many last parts of the folders as make them different."""
+    folders = [_run_folder(path) for path in paths]
+    for length in range(1, max(len(folder.parts) for folder in folders)):
+        names = [str(Path(*folder.parts[-length:])) for folder in folders]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]
+
+
+def _run_folder(path: Path) -> Path:
+    if path.name != SCORES:
+        return path
+    return path.parent.parent if path.parent.name == "xai" else path.parent
+
+
+def _listed(values: Iterable[Any]) -> str:
+    return ", ".join(map(repr, sorted(set(values)))) or "none"

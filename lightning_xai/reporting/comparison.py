@@ -1,0 +1,267 @@
+"""A comparison of methods, as records and as text: terminal, CSV, Markdown and LaTeX."""
+
+import csv
+import io
+import math
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from lightning_xai.reporting.files import replacing
+from lightning_xai.reporting.tables import ARROWS, number_format
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """What a comparison finds about one method in one metric; NaN where a number is not defined."""
+
+    method: str
+    num_undefined: int
+    """Common samples without a defined score of this method; they are left out for all methods."""
+    mean: float
+    standard_deviation: float
+    low: float
+    """Lower end of the confidence interval of the mean."""
+    high: float
+    rank: int | None
+    """Of the mean, 1 for the best; equal means share the least rank. None without a direction or a mean."""
+    effect_size: float
+    """Matched-pairs rank-biserial correlation with the best method, in [-1, 1]; negative: worse than it."""
+    p_value: float
+    """Wilcoxon signed-rank test against the best method."""
+    p_holm: float
+    """The same after Holm's correction."""
+    is_best: bool
+    """Best, or not significantly worse than the best."""
+
+
+@dataclass(frozen=True)
+class MetricComparison:
+    """The methods in one metric."""
+
+    metric: str
+    higher_is_better: bool | None
+    """None if no direction is known: then there is no best method, and no test."""
+    num_common: int
+    """Samples of which all methods have a score, defined or not."""
+    num_samples: int
+    """Samples of which all methods have a defined score: from these, all numbers are made."""
+    methods: tuple[MethodResult, ...]
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """Where scores come from, and of how many samples there are some."""
+
+    name: str
+    stage: str
+    epoch: int
+    step: int
+    num_samples: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All metrics, and how the statistics were made."""
+
+    runs: tuple[ComparedRun, ...]
+    metrics: tuple[MetricComparison, ...]
+    alpha: float
+    """Level of the tests; the intervals have the confidence 1 - alpha."""
+    num_resamples: int
+    """Of the bootstrap."""
+    seed: int
+
+
+def write_comparison(comparison: Comparison, folder: str | os.PathLike[str]) -> list[Path]:
+    """Write comparison.csv, comparison.md and comparison.tex to the folder, each as a whole, and return their paths.
+
+    Raises:
+        OSError: if the folder cannot be written to.
+    """
+    texts = {
+        "csv": comparison_csv(comparison),
+        "md": comparison_markdown(comparison),
+        "tex": comparison_latex(comparison),
+    }
+    paths = []
+    for extension, text in texts.items():
+        with replacing(path := Path(folder) / f"comparison.{extension}") as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
+        paths.append(path)
+    return paths
+
+
+def comparison_tables(comparison: Comparison) -> Iterator[Table]:
+    """For `rich.print`: one table a metric; the best are bold and, for terminals that cannot show it, starred."""
+    header = _header(comparison)
+    for metric in comparison.metrics:
+        table = Table(title=_title(metric), title_justify="left", title_style="", box=SIMPLE_HEAD)
+        for position, name in enumerate(header):
+            table.add_column(Text(name), justify="right" if position else "left", overflow="fold")
+        for result in metric.methods:
+            name, *numbers = _cells(result)
+            star = " *" if result.is_best else ""
+            style = "bold" if result.is_best else ""
+            table.add_row(*(Text(cell, style) for cell in (name + star, *numbers)))
+        yield table
+
+
+def comparison_csv(comparison: Comparison) -> str:
+    """One line for each metric and method, with all digits; what is not defined is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["metric", "higher_is_better", "num_common", "num_samples", *(field.name for field in fields(MethodResult))]
+    )
+    for metric in comparison.metrics:
+        for result in metric.methods:
+            values = (metric.metric, metric.higher_is_better, metric.num_common, metric.num_samples, *astuple(result))
+            writer.writerow(["" if _is_nan(value) else value for value in values])
+    return text.getvalue()
+
+
+def comparison_markdown(comparison: Comparison) -> str:
+    """A heading and a table for each metric, and the notes."""
+    header = _header(comparison)
+    blocks = []
+    for metric in comparison.metrics:
+        rules = ["---", *["---:"] * (len(header) - 1)]
+        rows = [_markdown_cells(result) for result in metric.methods]
+        lines = ["| " + " | ".join(row) + " |" for row in (header, rules, *rows)]
+        blocks.append("\n".join([f"### {_escape(_title(metric))}", "", *lines]))
+    return "\n\n".join([*blocks, *map(_escape, comparison_notes(comparison))]) + "\n"
+
+
+def comparison_latex(comparison: Comparison) -> str:
+    """A `booktabs` table of methods x metrics, means with intervals, with the notes as comments above it."""
+    methods = list(dict.fromkeys(result.method for metric in comparison.metrics for result in metric.methods))
+    cells = {(r.method, metric.metric): _latex_cell(r) for metric in comparison.metrics for r in metric.methods}
+    names = [f"{_latex(m.metric)}{_LATEX_ARROWS[m.higher_is_better]}" for m in comparison.metrics]
+    rows = [[_latex(name), *(cells.get((name, m.metric), "") for m in comparison.metrics)] for name in methods]
+    body = [" & ".join(row) + r" \\" for row in (["method", *names], *rows)]
+    lines = [*(f"% {_one_line(note)}" for note in comparison_notes(comparison)), "% Needs the package booktabs."]
+    lines += [rf"\begin{{tabular}}{{l{'r' * len(names)}}}", r"\toprule", body[0], r"\midrule", *body[1:]]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def comparison_notes(comparison: Comparison) -> list[str]:
+    """What was compared, and how; one sentence or a few each."""
+    runs = [f"{r.name}: {r.stage}, epoch {r.epoch}, step {r.step}, {r.num_samples} samples" for r in comparison.runs]
+    notes = [f"Scores of {'; '.join(runs)}."]
+    if any(metric.num_common < run.num_samples for metric in comparison.metrics for run in comparison.runs):
+        common = ", ".join(f"{metric.num_common} in {metric.metric}" for metric in comparison.metrics)
+        notes.append(f"Compared on the samples that all have in common: {common}.")
+    notes.append(
+        "Mean and standard deviation (n - 1) over the samples; "
+        f"[{_percent(1 - comparison.alpha)} confidence interval of the mean]: BCa bootstrap, "
+        f"{comparison.num_resamples} resamples, seed {comparison.seed}."
+    )
+    if any(metric.higher_is_better is not None for metric in comparison.metrics):
+        notes.append(
+            "p: two-sided Wilcoxon signed-rank test against the best mean, paired by sample, equal scores dropped, "
+            "after Holm's correction over the methods of the metric. r: matched-pairs rank-biserial correlation, "
+            "negative if worse than the best. Bold, in a terminal also *: the best, and all that are not significantly "
+            f"worse at {comparison.alpha:g}."
+        )
+    if unknown := [metric.metric for metric in comparison.metrics if metric.higher_is_better is None]:
+        notes.append(
+            "Without a direction in the metrics.json beside the scores, and therefore without best and tests: "
+            f"{', '.join(unknown)}."
+        )
+    return notes
+
+
+def _header(comparison: Comparison) -> list[str]:
+    return ["method", "mean", "std", f"{_percent(1 - comparison.alpha)} interval", "undefined", "rank", "r", "p"]
+
+
+def _cells(result: MethodResult) -> list[str]:
+    mean, deviation, low, high = _numbers(result)
+    return [
+        result.method,
+        mean,
+        deviation,
+        f"[{low}, {high}]" if low else "",
+        str(result.num_undefined),
+        str(result.rank or ""),
+        "" if math.isnan(result.effect_size) else f"{result.effect_size:+.2f}",
+        _probability(result.p_holm),
+    ]
+
+
+def _numbers(result: MethodResult) -> list[str]:
+    """Mean, deviation and interval, all with the digits that suit the mean."""
+    values = (result.mean, result.standard_deviation, result.low, result.high)
+    return ["" if math.isnan(value) else f"{value:{number_format(result.mean)}}" for value in values]
+
+
+def _probability(value: float) -> str:
+    if math.isnan(value):
+        return ""
+    return f"{value:.4f}" if value >= 1e-4 else f"{value:.0e}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g} %"
+
+
+def _title(metric: MetricComparison) -> str:
+    return f"{metric.metric} {ARROWS[metric.higher_is_better]}".rstrip() + f", {_samples(metric)}"
+
+
+def _samples(metric: MetricComparison) -> str:
+    if metric.num_samples == metric.num_common:
+        return f"{metric.num_samples} samples"
+    return f"{metric.num_samples} of {metric.num_common} samples, those defined for all methods"
+
+
+def _markdown_cells(result: MethodResult) -> list[str]:
+    cells = map(_escape, _cells(result))
+    return [f"**{cell}**" if result.is_best and cell else cell for cell in cells]
+
+
+def _escape(text: str) -> str:
+    """What Markdown would take for markup, of which names may hold some."""
+    return re.sub(r"([\\|*`<])", r"\\\1", _one_line(text))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+_LATEX_ARROWS = {True: r" $\uparrow$", False: r" $\downarrow$", None: ""}
+_LATEX_NAMES = {"\\": "textbackslash", "~": "textasciitilde", "^": "textasciicircum", "|": "textbar", "<": "textless"}
+
+
+def _latex(text: str) -> str:
+    """Text that LaTeX prints as it is."""
+
+    def command(match: re.Match[str]) -> str:
+        name = _LATEX_NAMES.get(match[0])
+        return f"\\{name}{{}}" if name else "\\" + match[0]
+
+    return re.sub(r"[\\~^|<&%$#_{}]", command, _one_line(text))
+
+
+def _latex_cell(result: MethodResult) -> str:
+    mean, _, low, high = map(_latex_number, _numbers(result))
+    if not mean:
+        return "--"
+    mean = rf"\mathbf{{{mean}}}" if result.is_best else mean
+    return rf"${mean}\;{{\scriptstyle[{low},\,{high}]}}$" if low else f"${mean}$"
+
+
+def _latex_number(text: str) -> str:
+    digits, _, exponent = text.partition("e")
+    return rf"{digits}\cdot10^{{{int(exponent)}}}" if exponent else digits
+
+
+def _is_nan(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))

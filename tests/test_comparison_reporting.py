@@ -1,0 +1,183 @@
+"""Comparisons as text and files, and the command that makes them."""
+
+import csv
+import io
+import math
+
+import pytest
+from rich.console import Console
+
+from lightning_xai.cli import main
+from lightning_xai.reporting.comparison import (
+    ComparedRun,
+    Comparison,
+    MethodResult,
+    MetricComparison,
+    comparison_csv,
+    comparison_latex,
+    comparison_markdown,
+    comparison_notes,
+    comparison_tables,
+    write_comparison,
+)
+from lightning_xai.reporting.scores import ScoreRow, append_scores, write_directions
+
+NAN = math.nan
+BEST = MethodResult("smooth_grad", 0, 0.62718, 0.1, 0.6, 0.65, 1, NAN, NAN, NAN, is_best=True)
+WORSE = MethodResult("a|b & [c]", 3, 0.5, 0.2, 0.45, 0.55, 2, -0.7512, 2e-8, 2e-8, is_best=False)
+GINI = MetricComparison("gini", True, 64, 61, (BEST, WORSE))
+TINY = MethodResult("smooth_grad", 0, 2.5e-7, 1e-8, 2e-7, 3e-7, None, NAN, NAN, NAN, is_best=False)
+NOTHING = MethodResult("a|b & [c]", 60, NAN, NAN, NAN, NAN, None, NAN, NAN, NAN, is_best=False)
+NOISE = MetricComparison("inherent_noise", None, 60, 60, (TINY, NOTHING))
+RUNS = (ComparedRun("version_0", "test", 3, 40, 64), ComparedRun("version_1", "test", 0, 0, 70))
+COMPARISON = Comparison(RUNS, (GINI, NOISE), 0.05, 9999, 0)
+
+
+def rendered(width=200):
+    console = Console(file=io.StringIO(), width=width)
+    for table in comparison_tables(COMPARISON):
+        console.print(table)
+    return console.file.getvalue()
+
+
+def test_the_markdown_tables():
+    text = comparison_markdown(COMPARISON)
+    assert text.startswith(
+        "### gini ↑, 61 of 64 samples, those defined for all methods\n"
+        "\n"
+        "| method | mean | std | 95 % interval | undefined | rank | r | p |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+        "| **smooth_grad** | **0.6272** | **0.1000** | **[0.6000, 0.6500]** | **0** | **1** |  |  |\n"
+        "| a\\|b & [c] | 0.5000 | 0.2000 | [0.4500, 0.5500] | 3 | 2 | -0.75 | 2e-08 |\n"
+        "\n"
+        "### inherent_noise, 60 samples\n"
+        "\n"
+        "| method | mean | std | 95 % interval | undefined | rank | r | p |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+        "| smooth_grad | 2.500e-07 | 1.000e-08 | [2.000e-07, 3.000e-07] | 0 |  |  |  |\n"
+        "| a\\|b & [c] |  |  |  | 60 |  |  |  |\n"
+    )
+    for note in comparison_notes(COMPARISON):
+        assert note.replace("*", r"\*") in text
+
+
+def test_the_latex_table():
+    lines = comparison_latex(COMPARISON).splitlines()
+    notes = comparison_notes(COMPARISON)
+    assert lines[: len(notes)] == [f"% {note}" for note in notes]
+    assert lines[len(notes) + 1 :] == [
+        r"\begin{tabular}{lrr}",
+        r"\toprule",
+        r"method & gini $\uparrow$ & inherent\_noise \\",
+        r"\midrule",
+        r"smooth\_grad & $\mathbf{0.6272}\;{\scriptstyle[0.6000,\,0.6500]}$"
+        r" & $2.500\cdot10^{-7}\;{\scriptstyle[2.000\cdot10^{-7},\,3.000\cdot10^{-7}]}$ \\",
+        r"a\textbar{}b \& [c] & $0.5000\;{\scriptstyle[0.4500,\,0.5500]}$ & -- \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+
+
+def test_the_csv_has_all_numbers_and_nothing_where_there_is_none():
+    best, worse, tiny, nothing = csv.DictReader(io.StringIO(comparison_csv(COMPARISON)))
+    assert [row["metric"] for row in (best, worse, tiny, nothing)] == ["gini"] * 2 + ["inherent_noise"] * 2
+    assert (best["mean"], best["rank"], best["p_value"], best["is_best"]) == ("0.62718", "1", "", "True")
+    assert (worse["method"], worse["effect_size"], worse["p_holm"]) == ("a|b & [c]", "-0.7512", "2e-08")
+    assert (worse["num_common"], worse["num_samples"], worse["num_undefined"]) == ("64", "61", "3")
+    assert (tiny["higher_is_better"], tiny["rank"], tiny["mean"], nothing["mean"]) == ("", "", "2.5e-07", "")
+
+
+def test_the_terminal_tables_say_the_same():
+    text = rendered()
+    for cell in ("smooth_grad *", "0.6272", "[0.6000, 0.6500]", "a|b & [c]", "-0.75", "2e-08", "gini ↑, 61 of 64"):
+        assert cell in text
+    assert "…" not in rendered(width=50)
+
+
+def test_the_best_are_bold_in_the_terminal():
+    rows = next(comparison_tables(COMPARISON)).columns[0]._cells
+    assert [row.style for row in rows] == ["bold", ""]
+
+
+def test_the_notes_say_what_was_compared():
+    text = "\n".join(comparison_notes(COMPARISON))
+    assert "version_0: test, epoch 3, step 40, 64 samples; version_1: test, epoch 0, step 0, 70 samples." in text
+    assert "in common: 64 in gini, 60 in inherent_noise." in text
+    assert "95 % confidence interval of the mean]: BCa bootstrap, 9999 resamples, seed 0" in text
+    assert "without best and tests: inherent_noise" in text
+    plain = comparison_notes(Comparison(RUNS[:1], (GINI,), 0.01, 9999, 0))
+    assert "99 % confidence" in plain[1]
+    assert "not significantly worse at 0.01" in plain[2]
+    assert len(plain) == 3
+
+
+def test_the_files_are_written_as_a_whole(tmp_path):
+    for _ in range(2):
+        paths = write_comparison(COMPARISON, tmp_path / "new")
+    assert sorted(paths) == sorted((tmp_path / "new").iterdir())
+    assert [path.name for path in paths] == ["comparison.csv", "comparison.md", "comparison.tex"]
+    makers = (comparison_csv, comparison_markdown, comparison_latex)
+    assert [path.read_text(encoding="utf-8") for path in paths] == [make(COMPARISON) for make in makers]
+
+
+# The command
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "version_0" / "xai" / "scores.csv"
+    values = {"good": 0.9, "bad": 0.1}
+    rows = [ScoreRow("test", 0, 0, m, "gini", i, v + i / 100) for m, v in values.items() for i in range(12)]
+    append_scores(path, rows)
+    write_directions(path, {"gini": True})
+    return tmp_path / "version_0"
+
+
+def test_the_command_prints_and_writes(folder, tmp_path, capsys):
+    main(["compare", str(folder), "--output", str(tmp_path / "out"), "--alpha", "0.1"])
+    printed = capsys.readouterr().out
+    path = str(tmp_path / "out" / "comparison.md")
+    for text in ("gini ↑, 12 samples", "good *", "-1.00", "0.0005", "90 % interval", path):
+        assert text in printed
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"comparison.csv", "comparison.md", "comparison.tex"}
+
+
+def test_the_command_takes_its_words_from_the_command_line(folder, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["lightning-xai", "compare", str(folder), "--stage=test", "--epoch=0"])
+    main()
+    assert "good *" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--epoch=3"], "`epoch`: version_0 has no scores of epoch 3"),
+        (["--stage=fit"], "`stage`: version_0 has no scores of 'fit'"),
+        (["--alpha=2"], "`alpha` must be between 0 and 1"),
+        (["absent"], "`runs`: no scores in "),
+    ],
+)
+def test_bad_options_are_named_and_nothing_is_written(folder, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        main(["compare", str(folder), *options, f"--output={tmp_path / 'out'}"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_is_no_folder_is_named(folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="cannot write `path`; choose a folder"):
+        main(["compare", str(folder), f"--output={tmp_path / 'file'}"])
+
+
+def test_the_command_needs_a_run(capsys):
+    with pytest.raises(SystemExit):
+        main(["compare"])
+    assert "arguments are required: runs" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # between Lightning and jsonargparse
+def test_help_names_the_command(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["lightning-xai", "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "lightning-xai compare RUN" in " ".join(capsys.readouterr().out.split())
