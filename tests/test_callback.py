@@ -332,7 +332,14 @@ def test_unknown_bounds_leave_adaptgrad_out_and_say_so(tmp_path: Any) -> None:
     with pytest.warns(UserWarning, match="leaves AdaptGrad and the share of out-of-range noise out"):
         make_trainer(tmp_path, callback).validate(SomebodysModule(), loader(), verbose=False)
     assert callback.evaluation is not None
-    assert list(callback.evaluation.scores) == ["gradient", "smooth_grad", "noise_grad", "fusion_grad", "random"]
+    assert list(callback.evaluation.scores) == [
+        "gradient",
+        "saliency",
+        "smooth_grad",
+        "noise_grad",
+        "fusion_grad",
+        "random",
+    ]
 
 
 @pytest.mark.filterwarnings("ignore:Total length of .*DataLoader.* is zero")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_xai.callbacks.samples import Samples, choose_samples, unpack
 from lightning_xai.evaluation import Evaluation, default_metrics, evaluate
-from lightning_xai.explainers import Explainer, Gradient, RandomAttribution
+from lightning_xai.explainers import Explainer, Gradient, RandomAttribution, Saliency
 from lightning_xai.explainers.base import parse_bounds
 from lightning_xai.explainers.gradient import check_count
 from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad, smooth_grad
@@ -43,7 +43,7 @@ class AttributionCallback(Callback):
         folder: Where the latest files were written; None before, and in a `fast_dev_run`, which explains one sample.
 
     Args:
-        methods: Explainers by name; null for Gradient, SG, AG (where `bounds` are known), NG, FG and random maps.
+        methods: Explainers by name; null for Gradient, Saliency, SG, AG (where `bounds` are known), NG, FG and random.
         metrics: Metrics by name; null for all those the data allow: sparseness, with masks relevance rank accuracy and
             AUROC, with bounds the share of out-of-range noise.
         num_samples: Samples explained, spread evenly over the data set; all if it has fewer.
@@ -173,7 +173,7 @@ class AttributionCallback(Callback):
 
 
 def default_methods(has_bounds: bool) -> dict[str, Explainer]:
-    """The papers' methods and the noise floor."""
+    """The papers' methods, what they smooth (the signed gradient, or its absolute value), and the noise floor."""
     adaptive: dict[str, Explainer] = {"adapt_grad": adapt_grad()} if has_bounds else {}
     if not has_bounds:
         rank_zero_warn(
@@ -182,6 +182,7 @@ def default_methods(has_bounds: bool) -> dict[str, Explainer]:
         )
     return {
         "gradient": Gradient(),
+        "saliency": Saliency(),
         "smooth_grad": smooth_grad(),
         **adaptive,
         "noise_grad": noise_grad(),
