@@ -31,8 +31,8 @@ YAML_MODE = "yaml_with_unique_keys"
 USAGE = {name: {"usage": "%(prog)s --config FILE [--OPTION VALUE ...]"} for name in LightningCLI.subcommands()}
 
 DESCRIPTION = (
-    "Train classifiers and score their explanations. Another command, `lightning-xai compare RUN [RUN ...]`, compares "
-    "the methods of finished runs."
+    "Train classifiers and score their explanations. One more command beside those below: `compare RUN [RUN ...]` "
+    "compares the methods of finished runs."
 )
 
 HARMLESS_WARNINGS = (

@@ -180,4 +180,4 @@ def test_help_names_the_command(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["lightning-xai", "--help"])
     with pytest.raises(SystemExit):
         main()
-    assert "lightning-xai compare RUN" in " ".join(capsys.readouterr().out.split())
+    assert "`compare RUN [RUN ...]`" in " ".join(capsys.readouterr().out.split())
