@@ -110,9 +110,10 @@ def test_pearson_of_a_constant_is_undefined():
     assert_close(pearson(x, x * 2 + 1), torch.tensor([1.0, torch.nan]), equal_nan=True)
 
 
-def test_constant_attribution_is_undefined_and_counted():
+@pytest.mark.parametrize("value", [0.0, 0.1, -1e-8, 3e7])
+def test_constant_attribution_is_undefined_and_counted(value):
     metric = FaithfulnessCorrelation(10, 5)
-    assert score(metric, torch.zeros_like(IMAGES), curved()).isnan().all()
+    assert score(metric, torch.full_like(IMAGES, value), curved()).isnan().all()
     assert metric.num_undefined() == 5
 
 

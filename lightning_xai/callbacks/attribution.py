@@ -14,8 +14,7 @@ from torch import Tensor
 from lightning_xai.callbacks.samples import Samples, choose_samples, unpack
 from lightning_xai.evaluation import Evaluation, default_metrics, evaluate
 from lightning_xai.explainers import Explainer, Gradient, RandomAttribution, Saliency
-from lightning_xai.explainers.base import parse_bounds
-from lightning_xai.explainers.gradient import check_count
+from lightning_xai.explainers.base import check_count, parse_bounds
 from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad, smooth_grad
 from lightning_xai.metrics import SampleMetric
 from lightning_xai.reporting.panels import attribution_panel, log_figure, save_figure

@@ -32,8 +32,11 @@ def subset_sums(
 
 def pearson(x: Float[Tensor, " batch n"], y: Float[Tensor, " batch n"]) -> Scores:
     """Pearson correlation of each row, in float64; NaN where a row is constant."""
+    # Asked before the means are taken, whose rounding would leave a constant row a little variance.
+    constant = (x.amax(1) == x.amin(1)) | (y.amax(1) == y.amin(1))
     x, y = (values.double() - values.double().mean(1, keepdim=True) for values in (x, y))
-    return ((x * y).sum(1) / (x.square().sum(1) * y.square().sum(1)).sqrt()).float()
+    correlation = (x * y).sum(1) / (x.square().sum(1) * y.square().sum(1)).sqrt()
+    return torch.where(constant, torch.nan, correlation).float()
 
 
 def pixel_ranks(maps: Float[Tensor, " batch height width"]) -> Int64[Tensor, " batch height width"]:
