@@ -20,6 +20,7 @@ from lightning_xai.explainers.base import (
     explaining,
     resolve_target,
 )
+from lightning_xai.explainers.cost import counting_gradients
 from lightning_xai.explainers.recipes import smooth_grad
 from lightning_xai.metrics import (
     InherentNoise,
@@ -31,6 +32,7 @@ from lightning_xai.metrics import (
     mean_score,
     standard_error,
 )
+from lightning_xai.metrics.cost import GRADIENTS, NumGradients
 from lightning_xai.shapes import Inputs, Labels, Masks, Scores
 
 
@@ -40,7 +42,8 @@ class Evaluation:
 
     Attributes:
         index: (samples,) sample indices, ascending.
-        scores: scores[method][metric] is (samples,), NaN where undefined; all on the CPU.
+        scores: scores[method][metric] is (samples,), NaN where undefined; all on the CPU. Beside the metrics asked for,
+            "gradients" is what the method spent: gradients of the model's output, a sample.
         higher_is_better: Direction of each metric; None for a metric without one.
         images, target, predicted, masks: The first samples, as many as attributions were kept of: inputs, class
             explained, class that the model predicts, and masks if there are any.
@@ -133,6 +136,7 @@ def evaluate(
     whole = Context.create(index, seed, bounds, max_rows, images.device)
     metrics = default_metrics(masks is not None, bounds is not None) if metrics is None else metrics
     check_metrics(metrics, mask=masks is not None, bounds=bounds is not None)
+    metrics = {**metrics, GRADIENTS: NumGradients()}
     with explaining(model):
         target = resolve_target(model, images, target, max_rows)
         shown = images[:keep_attributions]
@@ -154,10 +158,16 @@ def evaluate(
             "shared": Shared(),
         }
         for name, explainer in methods.items():
-            attributions = explainer(model, batch["inputs"], batch["target"], context)
+            with counting_gradients(model) as count:
+                attributions = explainer(model, batch["inputs"], batch["target"], context)
             with torch.inference_mode(False):
-                noise_std = explainer.noise_std(batch["inputs"], context)
-                collections[name].update(attributions, **batch, explainer=explainer, noise_std=noise_std)
+                collections[name].update(
+                    attributions,
+                    **batch,
+                    explainer=explainer,
+                    noise_std=explainer.noise_std(batch["inputs"], context),
+                    num_gradients=count.total / len(attributions),
+                )
             kept[name].append(attributions[: max(0, keep_attributions - rows.start)].cpu())
             bar.update()
     bar.close()
@@ -184,6 +194,8 @@ def default_metrics(has_masks: bool, has_bounds: bool) -> dict[str, SampleMetric
 
 def check_metrics(metrics: Mapping[str, SampleMetric], **available: bool) -> None:
     """Refuse a metric that needs masks or bounds where there are none."""
+    if GRADIENTS in metrics:
+        raise ValueError(f"`metrics`: {GRADIENTS!r} is the name of what a method spends; choose another name.")
     for name, metric in metrics.items():
         if not isinstance(metric, SampleMetric):
             raise TypeError(f"`metrics` must map names to SampleMetric objects, got {metric!r} for {name!r}.")

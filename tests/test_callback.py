@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 import lightning_xai as lx
 from lightning_xai.callbacks import AttributionCallback
 from lightning_xai.callbacks.samples import choose_samples, share, spread, unpack
-from lightning_xai.explainers import Gradient, RandomAttribution
+from lightning_xai.explainers import Gradient, RandomAttribution, with_controls
 from lightning_xai.metrics import InherentNoise, RelevanceRankAccuracy, Sparseness
 from lightning_xai.reporting.scores import read_directions, read_scores
 
@@ -126,11 +126,15 @@ def test_files_logs_and_evaluation_agree(tmp_path: Any) -> None:
     rows = read_scores(tmp_path / "xai" / "scores.csv")
     assert {row.epoch for row in rows} == {0, 1}
     last = [row for row in rows if row.epoch == 1]
-    assert len(last) == 3 * 4 * 7
+    assert list(evaluation.scores) == [*quick_methods(), "edges", "random"]
+    assert len(last) == 5 * 5 * 7
     for method, scores in evaluation.scores.items():
         for metric, values in scores.items():
             written = [row.value for row in last if (row.method, row.metric) == (method, metric)]
             assert written == values.tolist()
+            if metric == "gradients":
+                assert f"xai/{method}/{metric}" not in trainer.callback_metrics
+                continue
             logged = trainer.callback_metrics[f"xai/{method}/{metric}"]
             torch.testing.assert_close(logged, values.mean(), check_dtype=False)
     panels = sorted(path.name for path in (tmp_path / "xai" / "panels").iterdir())
@@ -148,7 +152,7 @@ def test_scores_are_those_of_evaluate(tmp_path: Any) -> None:
         module,
         data.images,
         data.labels,
-        quick_methods(),
+        with_controls(quick_methods()),
         masks=data.images[:, 0] > 0.5,
         bounds=BOUNDS,
         index=torch.arange(100, 113),
@@ -338,8 +342,23 @@ def test_unknown_bounds_leave_adaptgrad_out_and_say_so(tmp_path: Any) -> None:
         "smooth_grad",
         "noise_grad",
         "fusion_grad",
+        "edges",
         "random",
     ]
+
+
+def test_controls_can_be_left_out_and_methods_made_to_cost_the_same(tmp_path: Any) -> None:
+    callback = AttributionCallback(num_samples=2, bounds=BOUNDS, controls=False, num_gradients=12)
+    make_trainer(tmp_path, callback).validate(SomebodysModule(), loader(), verbose=False)
+    assert callback.evaluation is not None
+    assert {name: mean["gradients"] for name, mean in callback.evaluation.means().items()} == {
+        "gradient": 1,
+        "saliency": 1,
+        "smooth_grad": 12,
+        "adapt_grad": 12,
+        "noise_grad": 12,
+        "fusion_grad": 12,  # 3 models, 4 inputs each
+    }
 
 
 @pytest.mark.filterwarnings("ignore:Total length of .*DataLoader.* is zero")

@@ -83,10 +83,11 @@ def test_equals_doing_it_by_hand(model):
             "auroc": auroc(attributions, MASKS),
             "noise": inherent_noise(IMAGES, torch.zeros(1) if std is None else std, *context.bounds),
         }
-        assert list(result.scores[name]) == list(METRICS)
+        assert list(result.scores[name]) == [*METRICS, "gradients"]
         for metric, values in expected.items():
             assert_close(result.scores[name][metric], values[order], rtol=1e-4, atol=1e-5)
-    assert result.higher_is_better == {"rank": True, "gini": True, "auroc": True, "noise": False}
+    directions = {"rank": True, "gini": True, "auroc": True, "noise": False, "gradients": None}
+    assert result.higher_is_better == directions
     assert result.scores["smooth"]["noise"].min() > result.scores["adapt"]["noise"].max() > 0
 
 
@@ -168,10 +169,13 @@ def test_means_and_standard_errors(model):
 
 def test_default_methods_and_metrics_are_those_that_the_data_allow(model):
     result = evaluate(model, IMAGES)
-    assert {name: list(scores) for name, scores in result.scores.items()} == {"smooth_grad": ["sparseness"]}
+    assert {name: list(scores) for name, scores in result.scores.items()} == {
+        "smooth_grad": ["sparseness", "gradients"]
+    }
     assert_close(result.index, torch.arange(10))
     result = evaluate(model, IMAGES, masks=MASKS, bounds=BOUNDS)
-    assert list(result.scores["smooth_grad"]) == ["sparseness", "relevance_rank_accuracy", "auroc", "inherent_noise"]
+    metrics = ["sparseness", "relevance_rank_accuracy", "auroc", "inherent_noise", "gradients"]
+    assert list(result.scores["smooth_grad"]) == metrics
 
 
 def test_target_none_explains_the_predicted_classes(model):

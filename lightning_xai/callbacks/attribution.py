@@ -13,10 +13,11 @@ from torch import Tensor
 
 from lightning_xai.callbacks.samples import Samples, choose_samples, unpack
 from lightning_xai.evaluation import Evaluation, default_metrics, evaluate
-from lightning_xai.explainers import Explainer, Gradient, RandomAttribution, Saliency
+from lightning_xai.explainers import Explainer, Gradient, Saliency, with_controls, with_gradients
 from lightning_xai.explainers.base import check_count, parse_bounds
 from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad, smooth_grad
 from lightning_xai.metrics import SampleMetric
+from lightning_xai.metrics.cost import GRADIENTS
 from lightning_xai.reporting.panels import attribution_panel, log_figure, save_figure
 from lightning_xai.reporting.scores import SCORES, append_scores, evaluation_rows, write_directions
 
@@ -42,9 +43,12 @@ class AttributionCallback(Callback):
         folder: Where the latest files were written; None before, and in a `fast_dev_run`, which explains one sample.
 
     Args:
-        methods: Explainers by name; null for Gradient, Saliency, SG, AG (where `bounds` are known), NG, FG and random.
-        metrics: Metrics by name; null for all those the data allow: sparseness, with masks relevance rank accuracy and
-            AUROC, with bounds the share of out-of-range noise.
+        methods: Explainers by name; null for Gradient, Saliency, SG, AG (where `bounds` are known), NG and FG.
+        controls: Whether the noise floor is added to the methods: a Sobel edge detector, as `edges`, and `random` maps.
+        num_gradients: Gradients a sample that each method with draws shall spend, for a comparison at equal cost; null
+            for the methods' own numbers of draws.
+        metrics: Metrics by name; null for what the data allow of these: sparseness, with masks relevance rank accuracy
+            and AUROC, with bounds the share of out-of-range noise.
         num_samples: Samples explained, spread evenly over the data set; all if it has fewer.
         every_n_epochs: Explain after every n-th epoch of training; validation and test runs are always explained.
         panel_size: Samples shown in the panel; 0 for no panel.
@@ -61,6 +65,8 @@ class AttributionCallback(Callback):
         self,
         methods: dict[str, Explainer] | None = None,
         metrics: dict[str, SampleMetric] | None = None,
+        controls: bool = True,
+        num_gradients: int | None = None,
         num_samples: int = 64,
         every_n_epochs: int = 1,
         panel_size: int = 8,
@@ -75,6 +81,8 @@ class AttributionCallback(Callback):
         check_count("num_samples", num_samples)
         check_count("every_n_epochs", every_n_epochs)
         check_count("batch_size", batch_size)
+        if num_gradients is not None:
+            check_count("num_gradients", num_gradients)
         if panel_size < 0:
             raise ValueError(f"`panel_size` must be at least 0, got {panel_size}.")
         if target not in ("label", "prediction"):
@@ -82,6 +90,7 @@ class AttributionCallback(Callback):
         if methods is not None and not methods:
             raise ValueError("`methods` must name at least one explainer; null stands for the default ones.")
         self.methods, self.metrics = methods, metrics
+        self.controls, self.num_gradients = controls, num_gradients
         self.num_samples, self.every_n_epochs, self.panel_size = num_samples, every_n_epochs, panel_size
         self.target, self.mask, self.bounds, self.seed = target, mask, bounds, seed
         self.batch_size, self.max_rows, self.unpack = batch_size, max_rows, unpack
@@ -127,6 +136,8 @@ class AttributionCallback(Callback):
             self.evaluation = self._evaluate(trainer, pl_module, self._samples[stage], self.panel_size, progress)
             for method, means in self.evaluation.means().items():
                 for metric, mean in means.items():
+                    if metric == GRADIENTS:
+                        continue  # it is in the files and the tables
                     pl_module.log(f"xai/{method}/{metric}", mean, sync_dist=True, batch_size=1)
             self.folder = None if trainer.fast_dev_run else output_folder(trainer)  # type: ignore[attr-defined]
             if trainer.is_global_zero and self.folder is not None:
@@ -145,7 +156,7 @@ class AttributionCallback(Callback):
             pl_module,
             samples.images,
             samples.labels if self.target == "label" else None,
-            default_methods(bounds is not None) if self.methods is None else self.methods,
+            self._methods(samples, bounds is not None),
             default_metrics(samples.masks is not None, bounds is not None) if self.metrics is None else self.metrics,
             samples.masks,
             bounds=bounds,
@@ -156,6 +167,12 @@ class AttributionCallback(Callback):
             keep_attributions=keep_attributions,
             progress=progress,
         )
+
+    def _methods(self, samples: Samples, has_bounds: bool) -> dict[str, Explainer]:
+        methods = default_methods(has_bounds) if self.methods is None else self.methods
+        if self.num_gradients is not None:
+            methods = {name: with_gradients(method, self.num_gradients) for name, method in methods.items()}
+        return with_controls(methods, samples.images.ndim == 4) if self.controls else methods
 
     def _bounds(self, trainer: Trainer) -> Any:
         return getattr(_datamodule(trainer), "bounds", None) if self.bounds is None else self.bounds
@@ -172,7 +189,7 @@ class AttributionCallback(Callback):
 
 
 def default_methods(has_bounds: bool) -> dict[str, Explainer]:
-    """The papers' methods, what they smooth (the signed gradient, or its absolute value), and the noise floor."""
+    """The papers' methods, and what they smooth: the signed gradient, or its absolute value."""
     adaptive: dict[str, Explainer] = {"adapt_grad": adapt_grad()} if has_bounds else {}
     if not has_bounds:
         rank_zero_warn(
@@ -186,7 +203,6 @@ def default_methods(has_bounds: bool) -> dict[str, Explainer]:
         **adaptive,
         "noise_grad": noise_grad(),
         "fusion_grad": fusion_grad(),
-        "random": RandomAttribution(),
     }
 
 

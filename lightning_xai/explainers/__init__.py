@@ -8,7 +8,8 @@ from lightning_xai.explainers.captum import (
     guided_backprop,
     guided_grad_cam,
 )
-from lightning_xai.explainers.controls import InputAttribution, RandomAttribution, SobelEdges
+from lightning_xai.explainers.controls import InputAttribution, RandomAttribution, SobelEdges, with_controls
+from lightning_xai.explainers.cost import with_gradients
 from lightning_xai.explainers.gradient import Gradient, InputXGradient, IntegratedGradients, Saliency
 from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad, smooth_grad
 from lightning_xai.explainers.scales import AbsoluteScale, InputScale, InRangeScale, RangeScale
@@ -39,4 +40,6 @@ __all__ = [
     "guided_grad_cam",
     "noise_grad",
     "smooth_grad",
+    "with_controls",
+    "with_gradients",
 ]

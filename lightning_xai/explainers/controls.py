@@ -1,5 +1,6 @@
 """Controls: maps that know nothing of the model. A method that does not beat them explains nothing."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -40,3 +41,16 @@ class SobelEdges(Explainer):
         kernels = torch.stack([across, across.T])[:, None]
         padded = F.pad(inputs.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate")
         return F.conv2d(padded, kernels).square().mean(1).sqrt().view_as(inputs)
+
+
+def with_controls(methods: Mapping[str, Explainer], images: bool = True) -> dict[str, Explainer]:
+    """The methods, and behind them as `edges` and `random` the controls of kinds that are not among them.
+
+    Args:
+        methods: Explainers by name.
+        images: Whether the inputs are images; an edge detector needs them to be.
+    """
+    controls: dict[str, Explainer] = {"edges": SobelEdges()} if images else {}
+    controls["random"] = RandomAttribution()
+    present = {type(method) for method in methods.values()}
+    return {**methods, **{name: control for name, control in controls.items() if type(control) not in present}}

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_xai.metrics import mean_score, standard_error
+from lightning_xai.metrics.cost import GRADIENTS
 from lightning_xai.reporting.scores import ScoreRow
 
 ARROWS = {True: "↑", False: "↓", None: ""}
@@ -103,12 +104,14 @@ def _cells(summaries: list[ScoreSummary]) -> list[list[str]]:
 
 
 def _cell(summary: ScoreSummary) -> str:
+    if summary.metric == GRADIENTS:  # what the method was told to spend: no estimate
+        return "unknown" if math.isnan(summary.mean) else f"{summary.mean:g}"
     numbers = [x for x in (summary.mean, summary.standard_error) if not math.isnan(x)]
     text = " ± ".join(f"{x:{number_format(summary.mean)}}" for x in numbers) or "undefined"
     return f"{text} †{summary.num_undefined}" if summary.num_undefined else text
 
 
 def _note(summaries: list[ScoreSummary]) -> str | None:
-    if any(s.num_undefined for s in summaries):
+    if any(s.num_undefined for s in summaries if s.metric != GRADIENTS):
         return "† number of samples left out, because the metric is not defined for them"
     return None

@@ -1,0 +1,94 @@
+"""What an explanation costs, in gradients, and how to make methods cost the same."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_xai.explainers.base import Explainer, check_count
+from lightning_xai.explainers.gradient import IntegratedGradients
+from lightning_xai.explainers.smoothing import Averaging
+
+
+class GradientCount:
+    """Rows of backward passes; NaN if they cannot be counted."""
+
+    total: float = 0
+
+    def add(self, gradient: Tensor) -> None:
+        """Count the rows of the gradient that arrives at a model's output."""
+        self.total += len(gradient)
+
+
+@contextmanager
+def counting_gradients(model: nn.Module) -> Iterator[GradientCount]:
+    """Count the rows that a gradient is taken of, from the model's output back, while the block runs.
+
+    Whoever asks for them: our explainers or Captum's. Forward passes without a gradient are free. TorchScript modules
+    admit no hooks, so that their count is NaN.
+    """
+    count = GradientCount()
+
+    def watch(module: nn.Module, arguments: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.requires_grad:
+            output.register_hook(count.add)
+
+    if isinstance(model, torch.jit.ScriptModule):
+        count.total = math.nan
+        yield count
+        return
+    handle = model.register_forward_hook(watch)
+    try:
+        yield count
+    finally:
+        handle.remove()
+
+
+def with_gradients(explainer: Explainer, num_gradients: int) -> Explainer:
+    """The same method with as many draws as spend about `num_gradients` gradients a sample, and not more.
+
+    For comparisons at equal cost. Smoothing within smoothing (FusionGrad) keeps the ratio of its numbers of draws.
+    Where draws are of something with a fixed cost (Integrated Gradients' steps) there are fewer of them, at least one.
+    Explainers without draws, such as Gradient, come back as they are.
+    """
+    check_count("num_gradients", num_gradients)
+    chain = list(_chain(explainer))
+    levels = [part.num_draws for part in chain if isinstance(part, Averaging)]
+    fixed = math.prod(part.num_steps for part in chain if isinstance(part, IntegratedGradients))
+    return _with_draws(explainer, _spread(num_gradients // fixed, levels)) if levels else explainer
+
+
+def _spread(total: int, levels: list[int]) -> list[int]:
+    """Numbers in the ratio of `levels`, with a product of at most `total`."""
+    factor = (total / math.prod(levels)) ** (1 / len(levels))
+    *outer, _ = (max(1, round(level * factor)) for level in levels)
+    return [*outer, max(1, total // math.prod(outer))]
+
+
+def _chain(explainer: Explainer) -> Iterator[Explainer]:
+    """An explainer, what it wraps, what that wraps, ..."""
+    yield explainer
+    for inner in _wrapped(explainer).values():
+        yield from _chain(inner)
+
+
+def _wrapped(explainer: Explainer) -> dict[str, Explainer]:
+    """The explainers among the fields of an explainer; all of ours have one at most."""
+    if not is_dataclass(explainer):
+        return {}
+    values = {field.name: getattr(explainer, field.name) for field in fields(explainer)}
+    return {name: value for name, value in values.items() if isinstance(value, Explainer)}
+
+
+def _with_draws(explainer: Explainer, levels: list[int]) -> Explainer:
+    """The explainer with these numbers of draws, the outermost first."""
+    changes: dict[str, Any] = {}
+    if isinstance(explainer, Averaging):
+        changes["num_draws"], *levels = levels
+    for name, inner in _wrapped(explainer).items():
+        changes[name] = _with_draws(inner, levels)
+    return replace(explainer, **changes) if changes else explainer  # type: ignore[type-var]
