@@ -4,6 +4,7 @@ from lightning_xai.metrics.base import SampleMetric, Shared, mean_score, standar
 from lightning_xai.metrics.complexity import Complexity, EffectiveComplexity, Sparseness
 from lightning_xai.metrics.faithfulness import FaithfulnessCorrelation
 from lightning_xai.metrics.flipping import DeletionAUC, InsertionAUC, PixelFlipping
+from lightning_xai.metrics.infidelity import Infidelity
 from lightning_xai.metrics.localisation import (
     LocalisationAUROC,
     PointingGame,
@@ -20,6 +21,7 @@ __all__ = [
     "DeletionAUC",
     "EffectiveComplexity",
     "FaithfulnessCorrelation",
+    "Infidelity",
     "InherentNoise",
     "InsertionAUC",
     "LocalLipschitz",

@@ -1,0 +1,43 @@
+"""Does an attribution predict how far the output falls under perturbations of the input?"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from lightning_xai.functional.random import uniform
+from lightning_xai.shapes import Keys, Scores
+
+
+def infidelity(
+    predicted: Float[Tensor, " batch draw"], drops: Float[Tensor, " batch draw"], rescale: bool = True
+) -> Scores:
+    """Mean over the draws of (β predicted - drop)², in float64; lower is better (Yeh et al. 2019, definition 2.1).
+
+    With `rescale`, β = E[predicted drop] / E[predicted²], the factor with which the attribution fits best, as in the
+    authors' code; without, β = 1. The best factor does not exist where all predictions are zero, and where all drops
+    are zero it makes every attribution perfect: NaN.
+
+    Args:
+        predicted: I·a, what the attribution says that the perturbation I takes from the output.
+        drops: f(x) - f(x - I).
+    """
+    predicted, drops = predicted.double(), drops.double()
+    if not rescale:
+        return (predicted - drops).square().mean(1).float()
+    # Relative to the greatest, so that squares of very small predictions do not vanish.
+    predicted = predicted / predicted.abs().amax(1, keepdim=True)
+    factor = (predicted * drops).sum(1, keepdim=True) / predicted.square().sum(1, keepdim=True)
+    scores = (factor * predicted - drops).square().mean(1).float()
+    return torch.where((drops == 0).all(1), torch.nan, scores)
+
+
+def random_squares(keys: Keys, size: int, height: int, width: int) -> Bool[Tensor, " batch height width"]:
+    """Squares of size² pixels, fully inside, at uniform places: row i depends on keys[i] only; on the CPU."""
+    places = torch.tensor([height - size + 1, width - size + 1])
+    top, left = (uniform(keys, (2,)).double() * places).long().T[:, :, None]
+    return _segment(top, size, height)[:, :, None] & _segment(left, size, width)[:, None]
+
+
+def _segment(start: Tensor, size: int, length: int) -> Tensor:
+    numbers = torch.arange(length)
+    return (numbers >= start) & (numbers < start + size)
