@@ -18,6 +18,8 @@ LAYERS = {
     "metrics": 1,
     "networks": 1,
     "evaluation": 1,
+    "similarity": 1,
+    "randomisation": 1,
     "__init__": 1,
     "reporting": 2,
     "data": 3,

@@ -1,0 +1,272 @@
+"""How alike two attributions of the same image are: one score a sample.
+
+Both arguments are (batch, channel, height, width), of any device and type; what is compared are their pixel maps, the
+signed sums over channels, in float64. Scores are float32 on the CPU, 1 for identical maps, the same when the arguments
+change places. NaN where undefined: a map that is not finite, constant where a correlation is asked for, or zero where
+it is normalised.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from inspect import signature
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.stats import rankdata
+from skimage.feature import hog as hog_features
+from skimage.metrics import structural_similarity
+from torch import Tensor
+
+from lightning_xai.explainers.base import check_choice
+from lightning_xai.functional.faithfulness import pearson as correlation
+from lightning_xai.functional.maps import mask_like, pixel_map
+from lightning_xai.shapes import Images, Maps, Masks, Scores
+
+Normaliser = Literal["none", "maximum", "percentile", "second_moment", "range"]
+Similarity = Callable[..., Scores]
+
+HOG_CELL = 16
+"""Pixels a side of a cell of oriented gradients, where the image has room for a block of 3 x 3 cells."""
+
+_BLOCK = 3
+
+
+def spearman(first: Tensor, second: Tensor) -> Scores:
+    """Spearman's rank correlation of the signed maps; equal values share their average rank."""
+    return _rank_correlation(*_map_pair(first, second))
+
+
+def spearman_absolute(first: Tensor, second: Tensor) -> Scores:
+    """Spearman's rank correlation of the absolute maps, in which the sign of a pixel's evidence does not count.
+
+    Pixels that are zero in both maps tie at the lowest rank of both: with a large background that no method attributes
+    to (input times gradient and integrated gradients from black, on MNIST) the score is near 1 for any two models.
+    """
+    return _rank_correlation(*_map_pair(first, second, absolute=True))
+
+
+def spearman_foreground(first: Tensor, second: Tensor, foreground: Tensor) -> Scores:
+    """`spearman_absolute` of the pixels of the foreground alone, so that a background of ties does not count.
+
+    Args:
+        foreground: (batch, height, width) or (batch, 1, height, width) booleans, such as `foreground_mask` makes.
+    """
+    maps = _map_pair(first, second, absolute=True)
+    return _rank_correlation(*maps, mask_like(foreground, maps[0]))
+
+
+def pearson(first: Tensor, second: Tensor) -> Scores:
+    """Pearson's correlation of the signed maps."""
+    x, y = _map_pair(first, second)
+    return correlation(x.flatten(1), y.flatten(1))
+
+
+def cosine(first: Tensor, second: Tensor) -> Scores:
+    """Cosine of the angle between the signed maps as vectors, whatever their lengths; NaN if one of them is zero."""
+    # PyTorch's cosine_similarity bounds the lengths from below, which pulls maps of small values towards 0.
+    x, y = (normalise(maps, "second_moment").flatten(1) for maps in _map_pair(first, second))
+    return (x * y).mean(1).float()
+
+
+def ssim(
+    first: Tensor,
+    second: Tensor,
+    normaliser: Normaliser = "maximum",
+    absolute: bool = False,
+    gaussian: bool = False,
+) -> Scores:
+    """Mean structural similarity (Wang et al. 2004), as scikit-image computes it: sample covariances, no border.
+
+    torchmetrics pads by reflection, averages over the border too and divides by the number of pixels. `data_range` is
+    the greatest absolute value of the two normalised maps, twice that if they have signs: 2 for maps in [-1, 1]. A
+    map and its negative can be alike, because the product of two negative factors, of means and of structure, is
+    positive; `absolute` compares the absolute maps instead, so that the sign does not count.
+
+    Args:
+        normaliser: See `normalise`.
+        absolute: Take absolute values before the maps are normalised.
+        gaussian: Windows weighted by a Gaussian of std 1.5, 11 pixels wide, instead of uniform ones of 5 x 5.
+
+    Raises:
+        ValueError: if the window does not fit into the maps.
+    """
+    x, y = (normalise(maps, normaliser) for maps in _map_pair(first, second, absolute))
+    _check_size(x, 11 if gaussian else 5, "the window of SSIM", "leave SSIM out")
+    greatest = torch.maximum(x.abs().amax((1, 2)), y.abs().amax((1, 2)))
+    ranges = greatest if absolute or normaliser == "range" else 2 * greatest
+    options = {"gaussian_weights": True} if gaussian else {"win_size": 5}
+    scores = [
+        structural_similarity(one, other, data_range=size, **options) if size > 0 else np.nan
+        for one, other, size in zip(x.numpy(), y.numpy(), ranges.tolist(), strict=True)
+    ]
+    return torch.tensor(scores, dtype=torch.float32)
+
+
+def hog(
+    first: Tensor,
+    second: Tensor,
+    normaliser: Normaliser = "maximum",
+    cell_size: int | None = None,
+    ranks: bool = False,
+) -> Scores:
+    """Correlation of the histograms of oriented gradients of the signed maps, by scikit-image.
+
+    9 unsigned orientations, so that a map and its negative are alike; blocks of 3 x 3 cells.
+
+    Args:
+        normaliser: See `normalise`.
+        cell_size: Pixels a side of a cell; None for `hog_cell_size`, the published 16 where the maps are large enough.
+        ranks: Spearman's correlation instead of Pearson's.
+
+    Raises:
+        ValueError: if the maps have no room for a block.
+    """
+    x, y = (normalise(maps, normaliser) for maps in _map_pair(first, second))
+    cell_size = hog_cell_size(*x.shape[1:]) if cell_size is None else cell_size
+    if cell_size < 2:
+        raise ValueError(f"`cell_size` must be at least 2, got {cell_size}; maps of less than 6 pixels have no HOG.")
+    _check_size(x, _BLOCK * cell_size, f"{_BLOCK} cells of `cell_size` {cell_size}", "give a smaller one")
+    return (_rank_correlation if ranks else correlation)(_histograms(x, cell_size), _histograms(y, cell_size))
+
+
+def hog_cell_size(height: int, width: int) -> int:
+    """16, or as much less as lets three cells fit into the shorter side: 9 for MNIST, 10 for CIFAR-10."""
+    return min(HOG_CELL, min(height, width) // _BLOCK)
+
+
+def normalise(maps: Maps, normaliser: Normaliser) -> Maps:
+    """Maps on a common scale; NaN where the scale is zero.
+
+    "maximum" divides by the greatest absolute value, so that maps lie in [-1, 1]; "percentile" by the 99th percentile
+    of the absolute values, and cuts off what lies beyond [-1, 1]; "second_moment" by the root of the mean square, which
+    one outlying pixel does not govern (Binder et al. 2023); "range" maps the least value to 0 and the greatest to 1;
+    "none" does nothing.
+    """
+    check_choice("normaliser", normaliser, Normaliser)
+    if normaliser == "none":
+        return maps
+    if normaliser == "range":
+        low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+        return (maps - low) / (high - low)
+    sizes = maps.abs().flatten(1)
+    if normaliser == "maximum":
+        scale = sizes.amax(1)
+    elif normaliser == "percentile":
+        scale = sizes.quantile(0.99, dim=1)
+    else:
+        scale = sizes.square().mean(1).sqrt()
+    scaled = maps / torch.where(scale > 0, scale, torch.nan)[:, None, None]
+    return scaled.clamp(-1, 1) if normaliser == "percentile" else scaled
+
+
+def foreground_mask(images: Images, background: Tensor | float) -> Masks:
+    """Where an image differs from the background in some channel.
+
+    Args:
+        background: The background's value in the space of the images: a number, or a tensor that broadcasts against an
+            image, such as the lower bound that a data module gives for black.
+    """
+    return (images != torch.as_tensor(background, dtype=images.dtype, device=images.device)).any(1)
+
+
+SIMILARITIES: Mapping[str, Similarity] = MappingProxyType(
+    {
+        "spearman": spearman,
+        "spearman_absolute": spearman_absolute,
+        "spearman_foreground": spearman_foreground,
+        "pearson": pearson,
+        "cosine": cosine,
+        "ssim": ssim,
+        "ssim_absolute": partial(ssim, absolute=True),
+        "hog": hog,
+    }
+)
+"""All similarities by name, with the settings of the paper where it has some."""
+
+PRESETS: Mapping[str, Mapping[str, Similarity]] = MappingProxyType(
+    {
+        "paper": MappingProxyType({n: SIMILARITIES[n] for n in ("spearman", "spearman_absolute", "ssim", "hog")}),
+        "notebook": MappingProxyType(
+            {
+                "spearman": spearman,
+                "spearman_absolute": spearman_absolute,
+                "ssim": partial(ssim, normaliser="range", gaussian=True),
+                "hog": partial(hog, normaliser="range", ranks=True),
+            }
+        ),
+    }
+)
+"""The similarities of Adebayo et al. 2018, as the paper describes them and as the notebook released with it computes
+them: there SSIM has Gaussian windows, on maps scaled to [0, 1], and HOG features are compared by Spearman's."""
+
+
+def compare(
+    first: Tensor,
+    second: Tensor,
+    similarities: Mapping[str, Similarity] = PRESETS["paper"],
+    foreground: Tensor | None = None,
+) -> dict[str, Scores]:
+    """The scores of several similarities, by name.
+
+    Args:
+        similarities: Functions by name, such as `SIMILARITIES` or one of the `PRESETS`.
+        foreground: The mask that `spearman_foreground` needs; the others do not look at it.
+    """
+    scores = {}
+    for name, similarity in similarities.items():
+        masked = "foreground" in signature(similarity).parameters
+        if masked and foreground is None:
+            raise ValueError(
+                f"`similarities`: {name!r} needs `foreground`, a mask of the pixels to compare; give one "
+                "(`foreground_mask` finds the pixels that differ from the background), or leave the similarity out."
+            )
+        scores[name] = similarity(first, second, **({"foreground": foreground} if masked else {}))
+    return scores
+
+
+def _map_pair(first: Tensor, second: Tensor, absolute: bool = False) -> tuple[Maps, Maps]:
+    """The pixel maps in float64 on the CPU; a map with a value that is not finite becomes NaN all over."""
+    if first.shape != second.shape:
+        raise ValueError(
+            f"`first` and `second` must be attributions of the same inputs, of one shape; got {tuple(first.shape)} "
+            f"and {tuple(second.shape)}."
+        )
+    x, y = (pixel_map(attributions.detach(), absolute).cpu().double() for attributions in (first, second))
+    return _finite_or_nan(x), _finite_or_nan(y)
+
+
+def _finite_or_nan(maps: Maps) -> Maps:
+    return torch.where(maps.isfinite().all(2).all(1)[:, None, None], maps, torch.nan)
+
+
+def _rank_correlation(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Scores:
+    """Pearson's correlation of average ranks, of all pixels or of the masked ones."""
+    if mask is None:
+        return correlation(_ranks(x), _ranks(y))
+    # The background goes below all else, which shifts the ranks of the foreground by one number, and then to the
+    # foreground's mean rank, where it adds nothing to the sums of the correlation.
+    pair, inside = (_ranks(torch.where(mask, values, -torch.inf)) for values in (x, y)), mask.flatten(1)
+    filled = (torch.where(inside, r, (r * inside).sum(1, True) / inside.sum(1, True)) for r in pair)
+    return correlation(*filled)
+
+
+def _ranks(values: Tensor) -> Float[Tensor, "batch n"]:
+    return torch.from_numpy(rankdata(values.flatten(1).numpy(), axis=1))
+
+
+def _histograms(maps: Maps, cell_size: int) -> Float[Tensor, "batch n"]:
+    options = {"pixels_per_cell": (cell_size, cell_size), "cells_per_block": (_BLOCK, _BLOCK)}
+    features = torch.tensor(np.stack([hog_features(image, **options) for image in maps.nan_to_num().numpy()]))
+    return torch.where(maps.isnan().any(2).any(1)[:, None], torch.nan, features)
+
+
+def _check_size(maps: Maps, least: int, what: str, advice: str) -> None:
+    height, width = maps.shape[1:]
+    if min(height, width) < least:
+        raise ValueError(
+            f"Attributions must have at least {least} x {least} pixels for {what}, got {height} x {width}: {advice}, "
+            "or compare larger images."
+        )
