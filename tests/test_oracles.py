@@ -182,4 +182,6 @@ def test_sobel_edges_are_scikit_images():
     expected = torch.stack([torch.from_numpy(sobel(channel.numpy())) for channel in inputs.flatten(0, 1)])
     actual = SobelEdges()(net(), inputs, 0)
     assert_close(actual.flatten(0, 1), expected, rtol=1e-5, atol=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_close(SobelEdges()(net(), inputs, 0), actual)
     assert SobelEdges()(net(), torch.full((1, 1, 5, 5), 3.0), 0).eq(0).all()

@@ -40,7 +40,8 @@ class SobelEdges(Explainer):
         across = torch.outer(torch.tensor([1.0, 2.0, 1.0]).to(inputs) / 4, slope)
         kernels = torch.stack([across, across.T])[:, None]
         padded = F.pad(inputs.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate")
-        return F.conv2d(padded, kernels).square().mean(1).sqrt().view_as(inputs)
+        with torch.autocast(inputs.device.type, enabled=False):  # which is for the model
+            return F.conv2d(padded, kernels).square().mean(1).sqrt().view_as(inputs)
 
 
 def with_controls(methods: Mapping[str, Explainer], images: bool = True) -> dict[str, Explainer]:
