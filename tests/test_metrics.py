@@ -158,54 +158,6 @@ def test_options_reach_the_functions(metric, scores):
     assert_close(metrics["metric"].per_sample()[1], scores)
 
 
-def test_which_direction_is_better():
-    lower = {m for m in SCORES if not m.higher_is_better}
-    assert lower == {Complexity, EffectiveComplexity, InherentNoise}
-
-
-@pytest.mark.parametrize("metric_class", [m for m in SCORES if m is not InherentNoise])
-def test_planted_evidence_orders_oracle_method_and_random(metric_class):
-    """A square of nine pixels is the evidence: its mask is better than the mask in noise, and that than noise alone."""
-    generator = torch.Generator().manual_seed(0)
-    mask = torch.zeros(256, 8, 8, dtype=torch.bool)
-    mask[:, 2:5, 3:6] = True
-    noise = torch.randn(256, 1, 8, 8, generator=generator)
-    metric = metric_class(**REQUIRED.get(metric_class, {}))
-    values, errors = [], []
-    for attributions in (mask[:, None].float(), mask[:, None] + 0.5 * noise, noise):
-        metric.reset()
-        MetricCollection(metric, compute_groups=False).update(attributions, mask=mask)
-        values.append(metric.compute() if metric.higher_is_better else -metric.compute())
-        errors.append(metric.standard_error())
-    assert values[0] - values[1] > 5 * errors[1].hypot(errors[0])
-    assert values[1] - values[2] > 5 * errors[1].hypot(errors[2])
-
-
-@pytest.mark.parametrize(
-    ("metric_class", "undefined"),
-    [
-        (Sparseness, [1]),
-        (Complexity, [1]),
-        (EffectiveComplexity, [1]),
-        (RelevanceRankAccuracy, [2]),
-        (RelevanceMassAccuracy, [1, 2]),
-        (PointingGame, [2]),
-        (TopKIntersection, [2]),
-        (LocalisationAUROC, [2]),
-    ],
-)
-def test_attributions_of_zero_and_empty_masks_are_counted(metric_class, undefined):
-    """Sample 1 is attributed nothing, sample 2 has no mask, sample 3 has a NaN."""
-    attributions, mask = ATTRIBUTIONS.clone(), MASK.clone()
-    attributions[1], mask[2], attributions[3, 0, 0, 0] = 0, False, math.nan
-    metric = metric_class(**REQUIRED.get(metric_class, {}))
-    MetricCollection(metric, compute_groups=False).update(attributions, mask=mask)
-    scores = metric.per_sample()[1]
-    assert scores.isnan().nonzero().flatten().tolist() == [*undefined, 3]
-    assert metric.num_undefined() == len(undefined) + 1
-    assert_close(metric.compute(), scores[~scores.isnan()].mean())
-
-
 # Sample indices
 
 
@@ -232,15 +184,6 @@ def test_forward_returns_the_batch_and_keeps_the_rest():
     assert_close(metric(torch.tensor([1.0, 2.0])), torch.tensor(1.5))
     assert_close(metric(torch.tensor([6.0])), torch.tensor(6.0))
     assert_close(metric.compute(), torch.tensor(3.0))
-
-
-def test_the_order_and_size_of_batches_change_nothing():
-    together, apart = collection(), collection()
-    update(together, range(10), index=torch.arange(10))
-    for rows in ([9, 2, 5], [0, 1, 3, 4], [6], [8, 7]):
-        update(apart, rows, index=torch.tensor(rows))
-    for name in together:
-        assert_close(apart[name].per_sample(), together[name].per_sample(), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize(("index", "shape"), [(torch.arange(3), r"\(3,\)"), (torch.zeros(2, 1).long(), r"\(2, 1\)")])
@@ -282,16 +225,6 @@ def test_scores_are_kept_without_their_graph_in_float32():
     metric.update(torch.ones(2, dtype=torch.float64, requires_grad=True))
     (scores,) = metric.scores
     assert (scores.requires_grad, scores.dtype) == (False, torch.float32)
-
-
-@every_metric
-def test_reset_forgets_everything(metric_class):
-    metrics = collection()
-    update(metrics, range(10), index=torch.arange(10))
-    metrics.reset()
-    update(metrics, [3], index=torch.tensor([3]))
-    index, scores = metrics[metric_class.__name__].per_sample()
-    assert_close((index, scores), (torch.tensor([3]), SCORES[metric_class][3:4]), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m)), SampleMetric.clone])

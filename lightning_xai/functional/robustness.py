@@ -6,11 +6,10 @@ from lightning_xai.shapes import Inputs, Scores
 
 
 def norms(values: Inputs) -> Scores:
-    """Euclidean norm of each sample over all its elements, in float32 at least."""
-    values = values.flatten(1)
-    return torch.linalg.vector_norm(values, dim=1, dtype=torch.promote_types(values.dtype, torch.float32))
+    """Euclidean norm of each sample over all its elements, in float64: squares neither vanish nor overflow."""
+    return torch.linalg.vector_norm(values.flatten(1), dim=1, dtype=torch.float64)
 
 
 def relative_changes(original: Inputs, changed: Inputs, reference: Scores) -> Scores:
-    """‖changed - original‖ / reference for each sample; NaN where the reference is 0."""
-    return norms(changed - original) / torch.where(reference > 0, reference, torch.nan)
+    """‖changed - original‖ / reference for each sample, in float64; NaN where the reference is 0."""
+    return norms(changed.double() - original.double()) / torch.where(reference > 0, reference, torch.nan)

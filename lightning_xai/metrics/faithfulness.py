@@ -12,6 +12,7 @@ from lightning_xai.explainers.gradient import Baseline, Output, baseline_like, c
 from lightning_xai.functional.faithfulness import pearson, random_subsets, replace_pixels, subset_sums
 from lightning_xai.functional.maps import pixel_map
 from lightning_xai.metrics.base import SampleMetric, Shared
+from lightning_xai.metrics.checks import check_batch
 from lightning_xai.shapes import Scores
 
 
@@ -27,7 +28,7 @@ class FaithfulnessCorrelation(SampleMetric):
 
     The sum of the signed channel sums over the subset against f(x) - f(x with the subset replaced by the baseline). A
     pixel is replaced in all channels. All methods of an evaluation see the same subsets, and the model is run on them
-    once. Undefined where the drops or the sums are constant.
+    once. Undefined where the drops or the sums are constant, or the map has a NaN.
 
     Args:
         num_subsets: Random subsets a sample; the published setting is 100.
@@ -69,11 +70,14 @@ class FaithfulnessCorrelation(SampleMetric):
         index: Tensor | None = None,
     ) -> None:
         """Score attributions (batch, channel, height, width) of `inputs` for the classes `target`."""
+        check_batch(attributions, inputs, target, context, per_element=self.per_value)
         settings = ("subset drops", self.num_subsets, self.subset_size, self.baseline, self.output, self.per_value)
         measure = partial(self._measure, model, inputs, target, context)
         subsets, drops = measure() if shared is None else shared.once(settings, measure)
-        values = self._as_maps(attributions)
-        self.record(pearson(subset_sums(pixel_map(values, absolute=False), subsets), drops), index)
+        maps = pixel_map(self._as_maps(attributions), absolute=False)
+        correlation = pearson(subset_sums(maps, subsets), drops)
+        # Also where no subset has the NaN: a score is of the whole map.
+        self.record(torch.where(maps.flatten(1).isnan().any(1), torch.nan, correlation), index)
 
     def _measure(self, model: nn.Module, inputs: Tensor, target: Tensor, context: Context) -> SubsetDrops:
         shaped = self._as_maps(inputs)
@@ -103,9 +107,10 @@ class FaithfulnessCorrelation(SampleMetric):
 
 
 def model_output(model: nn.Module, images: Tensor, target: Tensor, output: Output, max_rows: int | None) -> Scores:
-    """The explained output of each image, in chunks that fit in memory."""
+    """The explained output of each image, in chunks that fit in memory; half precision is taken on in float32."""
 
     def run(images: Tensor, target: Tensor) -> Tensor:
-        return explained_output(check_logits(model(images), len(images)), target, output)
+        logits = check_logits(model(images), len(images))
+        return explained_output(logits.to(torch.promote_types(logits.dtype, torch.float32)), target, output)
 
     return in_chunks(run, model, max_rows, images, target)

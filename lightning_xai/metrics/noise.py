@@ -5,6 +5,7 @@ from torch import Tensor
 
 from lightning_xai.functional.noise import inherent_noise
 from lightning_xai.metrics.base import SampleMetric
+from lightning_xai.metrics.checks import check_one_each
 
 
 class InherentNoise(SampleMetric):
@@ -34,5 +35,6 @@ class InherentNoise(SampleMetric):
             bounds: least and greatest value of the inputs, each broadcasting against them.
             index: sample indices.
         """
+        check_one_each(len(inputs), attributions=attributions)
         std = torch.zeros_like(inputs) if noise_std is None else noise_std
         self.record(inherent_noise(inputs, std, *bounds), index)

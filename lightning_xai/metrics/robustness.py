@@ -10,6 +10,7 @@ from lightning_xai.explainers.base import Context, Explainer, check_choice, chec
 from lightning_xai.functional.random import fold_in, uniform
 from lightning_xai.functional.robustness import norms, relative_changes
 from lightning_xai.metrics.base import SampleMetric
+from lightning_xai.metrics.checks import check_batch
 from lightning_xai.shapes import Scores
 
 Reference = Literal["attribution", "input", "change"]
@@ -20,7 +21,7 @@ class Sensitivity(SampleMetric):
 
     The explainer runs again on each noisy input. By default it uses the noise draws that it used for the input itself,
     so that what is measured is the explanation's sensitivity and not the noise of its sampling; `independent` gives it
-    fresh draws each time. Norms are Euclidean, over all elements, in float32 at least. The noisy inputs are the same
+    fresh draws each time. Norms are Euclidean, over all elements. The noisy inputs are the same
     for all methods. Undefined where the reference is zero.
 
     Args:
@@ -61,6 +62,7 @@ class Sensitivity(SampleMetric):
         index: Tensor | None = None,
     ) -> None:
         """Score attributions that `explainer` made of `inputs` for the classes `target` in this context."""
+        check_batch(attributions, inputs, target, context, per_element=True)
         keys, ratios = context.private_keys("sensitivity"), []
         for draw in range(self.num_draws):
             noise = uniform(fold_in(keys, draw), inputs.shape[1:], inputs.device).to(inputs.dtype)

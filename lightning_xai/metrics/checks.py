@@ -1,0 +1,42 @@
+"""Refusal of attributions, inputs, classes and contexts that do not belong together."""
+
+from torch import Tensor
+
+from lightning_xai.explainers.base import Context
+
+
+def check_one_each(number: int, **others: Tensor) -> None:
+    """Refuse a tensor that has not one entry for each of `number` samples."""
+    for name, other in others.items():
+        if len(other) != number:
+            raise ValueError(
+                f"`{name}` must have one entry for each of the {number} samples of `inputs`, got {len(other)}. "
+                "Pass the part that belongs to the batch."
+            )
+
+
+def check_batch(
+    attributions: Tensor, inputs: Tensor, target: Tensor, context: Context, per_element: bool = False
+) -> None:
+    """Refuse what is not of the same samples, or attributions that are not of the size of the inputs.
+
+    Args:
+        attributions: One value for each pixel of the inputs, their channels being summed; `per_element`: for each
+            element of the inputs.
+        inputs: (batch, ...).
+        target: (batch,).
+        context: Of the same samples.
+        per_element: See `attributions`.
+    """
+    check_one_each(len(inputs), attributions=attributions, target=target, context=context.keys)
+    if per_element and attributions.shape != inputs.shape:
+        raise ValueError(
+            f"`attributions` must have the shape of `inputs`, {tuple(inputs.shape)}; got {tuple(attributions.shape)}."
+        )
+    if attributions.shape[2:] != inputs.shape[2:]:
+        size = ", ".join(map(str, inputs.shape[2:]))
+        raise ValueError(
+            f"`attributions` must have the shape ({len(inputs)}, channel, {size}), one value for each pixel of "
+            f"`inputs`; got {tuple(attributions.shape)}. Enlarge the maps of a coarser layer, and keep an axis of "
+            "length 1 where channels are summed."
+        )
