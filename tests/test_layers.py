@@ -19,6 +19,7 @@ LAYERS = {
     "networks": 1,
     "evaluation": 1,
     "similarity": 1,
+    "blocks": 1,
     "randomisation": 1,
     "__init__": 1,
     "reporting": 2,

@@ -1,0 +1,207 @@
+"""Parts of a model put back to random weights, on a copy: what the sanity checks of Adebayo et al. 2018 compare with.
+
+The parameters of a model are divided into blocks in the order in which the model uses them; `steps` says which blocks a
+check randomises together, `randomise` makes the models, and `evidence` measures what became of them.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lightning_xai.blocks import NORMS, Block, Ordering, copy_model, parameter_blocks, steps
+from lightning_xai.explainers.base import check_choice, check_inputs, check_logits, explaining
+from lightning_xai.explainers.captum import seeded
+from lightning_xai.explainers.chunks import in_chunks
+from lightning_xai.functional.random import fold_in_int
+from lightning_xai.shapes import Inputs, Labels
+
+__all__ = [
+    "Block",
+    "ModelEvidence",
+    "Ordering",
+    "evidence",
+    "parameter_blocks",
+    "randomise",
+    "steps",
+]
+
+Initialisation = Literal["own", "normal", "permute"]
+BatchNormPolicy = Literal["keep", "reset", "recalibrate"]
+
+NORMAL_STD = 0.01
+"""Standard deviation of the published initialisation, before the normal distribution is cut off at two of them."""
+
+
+@dataclass(frozen=True)
+class ModelEvidence:
+    """What a model still does.
+
+    Attributes:
+        accuracy: Share of the samples whose label has the greatest logit.
+        entropy: Mean entropy of the softmax output, in nats; ln(classes) where nothing is known.
+        activation_scale: Root mean square of the logits.
+    """
+
+    accuracy: float
+    entropy: float
+    activation_scale: float
+
+
+def randomise(
+    model: nn.Module,
+    blocks: Iterable[Block],
+    initialisation: Initialisation = "own",
+    seed: int = 0,
+    batch_norm: BatchNormPolicy = "keep",
+    images: Inputs | None = None,
+) -> nn.Module:
+    """A copy of the model with some of its blocks randomised; the model and the global random state stay as they are.
+
+    A block's weights depend on the seed and its position alone: the next step of a cascade has the same ones in the
+    blocks that were randomised before, and layers of one shape differ. They are drawn on the CPU, for any device.
+
+    Args:
+        model: What `blocks` are of.
+        blocks: Some of `parameter_blocks`.
+        initialisation: "own": what `reset_parameters` of the parameter's module makes (also `_reset_parameters`); a
+            parameter without one, or that it leaves as it was, gets normal values of its own mean and standard
+            deviation. "normal": normal values of mean 0 and std 0.01, cut off at ±0.02, as published (their std is
+            0.0088); normalisation layers get their own initial values, because a scale of 0.01 a layer ends the
+            signal. "permute": the parameter's elements in random order. Parameters that are initialised to a constant
+            (affine parameters of normalisation, by all but "permute") or are constant themselves need not change.
+        seed: Of the random numbers.
+        batch_norm: Running statistics of batch normalisation: "keep" them, "reset" those of the randomised blocks to
+            mean 0 and variance 1, or "recalibrate" those of the whole model to the statistics of `images`.
+        images: What "recalibrate" passes through the model, all at once, without dropout.
+
+    Raises:
+        ValueError: if a block is not of this model, or "recalibrate" has no images.
+    """
+    check_choice("initialisation", initialisation, Initialisation)
+    check_choice("batch_norm", batch_norm, BatchNormPolicy)
+    copied = copy_model(model)
+    for block in blocks:
+        _check_block(copied, block)
+        with torch.no_grad(), seeded(fold_in_int(seed, block.position), torch.device("cpu")):
+            for owner, names in _by_owner(block.parameters).items():
+                _redraw(copied.get_submodule(owner), names, initialisation)
+        if batch_norm == "reset":
+            for norm in _tracking(copied.get_submodule(name) for name in block.norms):
+                norm.reset_running_stats()
+    if batch_norm == "recalibrate":
+        if images is None:
+            raise ValueError('`images` must be given for `batch_norm="recalibrate"`: a batch to take statistics of.')
+        _recalibrate(copied, images, seed)
+    return copied
+
+
+def evidence(model: nn.Module, images: Inputs, labels: Labels, max_rows: int | None = None) -> ModelEvidence:
+    """Accuracy, output entropy and scale of the logits on some images, in evaluation mode.
+
+    Args:
+        max_rows: Rows that pass through the network at once; by default as many as fit in memory.
+    """
+    check_inputs(images)
+    if len(labels) != len(images):
+        raise ValueError(f"`labels` must have one entry for each of the {len(images)} images, got {len(labels)}.")
+    with explaining(model), torch.no_grad():
+        logits = in_chunks(lambda rows: check_logits(model(rows), len(rows)), model, max_rows, images).cpu().double()
+    return ModelEvidence(
+        accuracy=(logits.argmax(1) == labels.cpu()).double().mean().item(),
+        entropy=torch.special.entr(logits.softmax(1)).sum(1).mean().item(),
+        activation_scale=logits.square().mean().sqrt().item(),
+    )
+
+
+# Values
+
+
+def _check_block(model: nn.Module, block: Block) -> None:
+    known = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    unknown = [name for name in block.parameters if name not in known]
+    if unknown:
+        raise ValueError(
+            f"`blocks`: {block.name!r} has parameters that `model` ({type(model).__name__}) does not have: "
+            f"{', '.join(unknown)}; take `parameter_blocks` of this model."
+        )
+
+
+def _by_owner(parameters: Iterable[str]) -> dict[str, list[str]]:
+    """Parameter names without their module, by the name of the module."""
+    owners: dict[str, list[str]] = {}
+    for name in parameters:
+        owner, _, leaf = name.rpartition(".")
+        owners.setdefault(owner, []).append(leaf)
+    return owners
+
+
+def _redraw(module: nn.Module, names: Sequence[str], initialisation: Initialisation) -> None:
+    """Give some of a module's own parameters new values, in place, so that ties hold."""
+    for name, fresh in _fresh_values(module, initialisation).items():
+        if name in names:
+            module.get_parameter(name).copy_(fresh)
+
+
+def _fresh_values(module: nn.Module, initialisation: Initialisation) -> dict[str, Tensor]:
+    """New values for all of a module's own parameters, on the CPU."""
+    current = {name: value.detach().cpu() for name, value in module.named_parameters(recurse=False)}
+    if initialisation == "permute":
+        return {n: value.flatten()[torch.randperm(value.numel())].view_as(value) for n, value in current.items()}
+    if initialisation == "normal" and not isinstance(module, NORMS):
+        return {name: _cut_normal(value.shape) for name, value in current.items()}
+    made = _initialised(module)
+    return {name: made[name] if name in made else _resembling(value) for name, value in current.items()}
+
+
+def _cut_normal(shape: torch.Size) -> Tensor:
+    return nn.init.trunc_normal_(torch.empty(shape), std=NORMAL_STD, a=-2 * NORMAL_STD, b=2 * NORMAL_STD)
+
+
+def _initialised(module: nn.Module) -> dict[str, Tensor]:
+    """Those of the module's parameters that its own initialiser changes; on a copy, whose buffers it may write to."""
+    reset = next((name for name in ("reset_parameters", "_reset_parameters") if hasattr(module, name)), None)
+    if reset is None:
+        return {}
+    scratch = deepcopy(module).cpu()
+    before = {name: value.detach().clone() for name, value in scratch.named_parameters(recurse=False)}
+    try:
+        getattr(scratch, reset)()
+    except Exception as error:
+        raise ValueError(
+            f'`initialisation="own"` calls {type(module).__name__}.{reset}(), which failed; choose "normal" or '
+            f'"permute". It said: {error}'
+        ) from error
+    after = {name: value.detach() for name, value in scratch.named_parameters(recurse=False)}
+    return {name: value for name, value in after.items() if not value.equal(before[name])}
+
+
+def _resembling(value: Tensor) -> Tensor:
+    """Normal values of the tensor's mean and standard deviation; a constant stays as it is, to the last bit."""
+    if value.numel() == 0 or value.amin() == value.amax():
+        return value
+    mean, std = value.double().mean(), value.double().std(correction=0)
+    return mean + std * torch.randn(value.shape, dtype=torch.float64)
+
+
+def _tracking(modules: Iterable[nn.Module]) -> Iterator[_BatchNorm]:
+    """Those that are batch normalisation with running statistics."""
+    return (module for module in modules if isinstance(module, _BatchNorm) and module.running_mean is not None)
+
+
+def _recalibrate(model: nn.Module, images: Inputs, seed: int) -> None:
+    """Set the running statistics to those of one batch; a layer that runs several times gets the mean of its runs."""
+    norms = list(_tracking(model.modules()))
+    states = [(norm.momentum, norm.training) for norm in norms]
+    with explaining(model), torch.no_grad(), seeded(seed, images.device):
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum, norm.training = None, True
+        if norms:
+            model(images)
+    for norm, (momentum, training) in zip(norms, states, strict=True):
+        norm.momentum, norm.training = momentum, training
