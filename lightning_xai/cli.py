@@ -7,7 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from jsonargparse import ArgumentParser, get_loader, set_loader
@@ -18,13 +18,17 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_xai.callbacks.attribution import PANELS, AttributionCallback
+from lightning_xai.callbacks.pareto import VALIDATIONS, ParetoFront
 from lightning_xai.evaluation import Evaluation
 from lightning_xai.experiments import compare_methods, read_runs
 from lightning_xai.modules.checkpoints import check_resumable, check_weights_fit, read_checkpoint
 from lightning_xai.reporting.comparison import comparison_notes, comparison_tables, write_comparison
+from lightning_xai.reporting.comparison_figures import write_comparison_figures
+from lightning_xai.reporting.pareto import front_table
 from lightning_xai.reporting.scores import SCORES, evaluation_rows
 from lightning_xai.reporting.tables import score_table, summarise
 
+T = TypeVar("T")
 YAML_MODE = "yaml_with_unique_keys"
 
 # Short, because the parser prints it before each error; `--help` explains the options.
@@ -80,6 +84,7 @@ def compare_runs(
     epoch: int | None = None,
     alpha: float = 0.05,
     seed: int = 0,
+    gradients: int | None = None,
     output: Path | None = None,
 ) -> None:
     """Compare the attribution methods of one or more runs: means, confidence intervals, ranks, paired tests.
@@ -90,16 +95,20 @@ def compare_runs(
         epoch: Number of the epoch; null for each run's last one.
         alpha: Level of the tests; the intervals have the confidence 1 - alpha.
         seed: Of the bootstrap.
-        output: A folder for comparison.csv, comparison.md and comparison.tex; null to write nothing.
+        gradients: Compare at equal compute: only methods that spend this many gradients a sample, within 5 %, or at
+            most one; null for all methods.
+        output: A folder for comparison.csv, comparison.md, comparison.tex and the figures, comparison-bars.png and
+            others; null to write nothing.
     """
-    comparison = compare_methods(read_runs(runs, stage, epoch), alpha, seed)
+    comparison = compare_methods(read_runs(runs, stage, epoch), alpha, seed, gradients)
     console = _console()
     for table in comparison_tables(comparison):
         console.print(table)
     for note in comparison_notes(comparison):
         console.print(note)
-    for path in [] if output is None else write_comparison(comparison, output):
-        console.print(f"{'written':<16} {path}")
+    if output is not None:
+        for path in [*write_comparison(comparison, output), *write_comparison_figures(comparison, output)]:
+            console.print(f"{'written':<16} {path}")
 
 
 class XAICommandLine(LightningCLI):
@@ -160,9 +169,11 @@ def report(trainer: Trainer) -> None:
     for name, figure in sorted(trainer.callback_metrics.items()):
         if not name.startswith("xai/"):  # those are in the table
             console.print(f"{name:<16} {figure:.4f}")
-    for callback in _attribution_callbacks(trainer):
+    for callback in _callbacks(trainer, AttributionCallback):
         if callback.evaluation is not None:
             console.print(_table(callback.evaluation))
+    for front in _fronts(trainer):
+        console.print(front_table(front.validations, front.monitor))
     if folder is not None:  # a fast_dev_run writes nothing
         for title, text in _written(trainer, Path(folder)):
             console.print(f"{title:<16} {text}")
@@ -199,20 +210,25 @@ def _written(trainer: Trainer, folder: Path) -> Iterator[tuple[str, str | Path]]
         if last:
             yield "last checkpoint", last
         yield "to test it", shlex.join(["lightning-xai", "test", "--config", str(config), "--ckpt_path", best])
-    for callback in _attribution_callbacks(trainer):
+    for callback in _callbacks(trainer, AttributionCallback):
         if callback.folder is None:
             continue
         yield "sample scores", callback.folder / SCORES
         if panels := sorted((callback.folder / PANELS).glob("*.png")):
             yield "latest panel", max(panels, key=lambda panel: panel.stat().st_mtime)
+    for _ in _fronts(trainer):
+        yield "all validations", folder / "xai" / VALIDATIONS
     if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
         yield "to see it", shlex.join(["tensorboard", "--logdir", str(folder)])
 
 
-def _attribution_callbacks(trainer: Trainer) -> Iterator[AttributionCallback]:
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, AttributionCallback):
-            yield callback
+def _callbacks(trainer: Trainer, kind: type[T]) -> list[T]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, kind)]  # type: ignore[attr-defined]
+
+
+def _fronts(trainer: Trainer) -> list[ParetoFront]:
+    """After a training that noted something."""
+    return [front for front in _callbacks(trainer, ParetoFront) if front.validations and trainer.state.fn == "fit"]
 
 
 def _repeated_keys(node: yaml.Node | None) -> Iterator[yaml.Node]:

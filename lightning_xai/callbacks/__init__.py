@@ -1,5 +1,6 @@
 """Lightning callbacks that look at a model's explanations while it trains."""
 
 from lightning_xai.callbacks.attribution import AttributionCallback
+from lightning_xai.callbacks.pareto import ParetoFront
 
-__all__ = ["AttributionCallback"]
+__all__ = ["AttributionCallback", "ParetoFront"]
