@@ -3,12 +3,14 @@
 import csv
 import io
 import math
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from lightning_xai.cli import main
 from lightning_xai.reporting.comparison import (
+    Agreement,
     ComparedRun,
     Comparison,
     MethodResult,
@@ -23,19 +25,29 @@ from lightning_xai.reporting.comparison import (
 from lightning_xai.reporting.scores import ScoreRow, append_scores, write_directions
 
 NAN = math.nan
-BEST = MethodResult("smooth_grad", 0, 0.62718, 0.1, 0.6, 0.65, 1, NAN, NAN, NAN, is_best=True)
-WORSE = MethodResult("a|b & [c]", 3, 0.5, 0.2, 0.45, 0.55, 2, -0.7512, 2e-8, 2e-8, is_best=False)
-GINI = MetricComparison("gini", True, 64, 61, (BEST, WORSE))
-TINY = MethodResult("smooth_grad", 0, 2.5e-7, 1e-8, 2e-7, 3e-7, None, NAN, NAN, NAN, is_best=False)
-NOTHING = MethodResult("a|b & [c]", 60, NAN, NAN, NAN, NAN, None, NAN, NAN, NAN, is_best=False)
-NOISE = MetricComparison("inherent_noise", None, 60, 60, (TINY, NOTHING))
+VALUES = (0.5,) * 61
+BEST = MethodResult("smooth_grad", 0, 0.62718, 0.1, 0.6, 0.65, 1, NAN, NAN, NAN, is_best=True, values=VALUES)
+WORSE = MethodResult("a|b & [c]", 3, 0.5, 0.2, 0.45, 0.55, 2, -0.7512, 2e-8, 2e-8, is_best=False, values=VALUES)
+GINI = MetricComparison("gini", True, 64, tuple(range(61)), (BEST, WORSE))
+TINY = MethodResult("smooth_grad", 0, 2.5e-7, 1e-8, 2e-7, 3e-7, None, NAN, NAN, NAN, is_best=False, values=VALUES[1:])
+NOTHING = MethodResult("a|b & [c]", 60, NAN, NAN, NAN, NAN, None, NAN, NAN, NAN, is_best=False, values=())
+NOISE = MetricComparison("inherent_noise", None, 60, tuple(range(60)), (TINY, NOTHING))
 RUNS = (ComparedRun("version_0", "test", 3, 40, 64), ComparedRun("version_1", "test", 0, 0, 70))
 COMPARISON = Comparison(RUNS, (GINI, NOISE), 0.05, 9999, 0)
+COSTS = replace(COMPARISON, gradients={"smooth_grad": 50.0, "a|b & [c]": NAN})
+MATCHED = replace(COSTS, matched_gradients=50, left_out={"fusion_grad": 100.0, "noise_grad": NAN})
+AGREEMENTS = (
+    Agreement(("gini", "auroc"), 0.53125, 0.0312, 64, 5),
+    Agreement(("gini", "noise"), -0.004, NAN, 1, 5),
+)
+AGREEING = replace(
+    COMPARISON, metrics=(GINI, replace(GINI, metric="auroc"), replace(GINI, metric="noise")), agreements=AGREEMENTS
+)
 
 
-def rendered(width=200):
+def rendered(width=200, comparison=COMPARISON):
     console = Console(file=io.StringIO(), width=width)
-    for table in comparison_tables(COMPARISON):
+    for table in comparison_tables(comparison):
         console.print(table)
     return console.file.getvalue()
 
@@ -85,6 +97,61 @@ def test_the_csv_has_all_numbers_and_nothing_where_there_is_none():
     assert (worse["method"], worse["effect_size"], worse["p_holm"]) == ("a|b & [c]", "-0.7512", "2e-08")
     assert (worse["num_common"], worse["num_samples"], worse["num_undefined"]) == ("64", "61", "3")
     assert (tiny["higher_is_better"], tiny["rank"], tiny["mean"], nothing["mean"]) == ("", "", "2.5e-07", "")
+    assert not {"gradients", "values", "samples"} & best.keys()
+
+
+def test_what_a_method_spends_is_a_column_of_every_table():
+    rows = list(csv.DictReader(io.StringIO(comparison_csv(COSTS))))
+    assert [row["gradients"] for row in rows] == ["50.0", "", "50.0", ""]
+    assert all(None not in row and len(row) == 16 for row in rows), "as many cells as names"
+    text = comparison_markdown(COSTS)
+    assert text.count("| method | gradients | mean |") == 2
+    assert "| **smooth_grad** | **50** | **0.6272** |" in text
+    assert "| a\\|b & [c] |  | 0.5000 |" in text
+    latex = comparison_latex(COSTS).splitlines()
+    assert r"\begin{tabular}{lrrr}" in latex
+    assert r"method & gradients & gini $\uparrow$ & inherent\_noise \\" in latex
+    assert [line.split(" & ")[1] for line in latex if line.startswith("smooth")] == ["50"]
+    assert [str(c.header) for c in next(comparison_tables(COSTS)).columns][:3] == ["method", "gradients", "mean"]
+    assert any(note.startswith("gradients: ") for note in comparison_notes(COSTS))
+
+
+def test_what_is_left_out_at_equal_compute_is_named():
+    (note,) = (note for note in comparison_notes(MATCHED) if "equal compute" in note)
+    assert "methods that spend 50 gradients a sample (within 5 %), or at most one" in note
+    assert note.endswith("Left out: fusion_grad (100), noise_grad (unknown).")
+    (note,) = (note for note in comparison_notes(replace(MATCHED, left_out={})) if "equal compute" in note)
+    assert "Left out" not in note
+    assert not any("equal compute" in note for note in comparison_notes(COSTS))
+
+
+def test_the_agreement_is_a_triangle():
+    assert (
+        comparison_markdown(AGREEING)
+        .split("### ")[-1]
+        .startswith(
+            "agreement between metrics\n"
+            "\n"
+            "| metric | 1 | 2 |\n"
+            "| --- | ---: | ---: |\n"
+            "| 1 gini |  |  |\n"
+            "| 2 auroc | +0.53 |  |\n"
+            "| 3 noise | +0.00 |  |\n"
+            "\n"
+        )
+    )
+    *_, last = rendered(comparison=AGREEING).split("agreement between metrics")
+    lines = [line.split() for line in last.splitlines() if line.strip("─ ")]
+    assert lines == [["metric", "1", "2"], ["1", "gini"], ["2", "auroc", "+0.53"], ["3", "noise", "+0.00"]]
+
+
+def test_the_note_on_agreement_says_how_sure_and_without_whom():
+    note = comparison_notes(AGREEING)[-1]
+    assert note.endswith("one says the reverse; mean over 1 to 64 samples, standard error up to 0.03.")
+    note = comparison_notes(replace(AGREEING, agreements=AGREEMENTS[1:], controls=("edges", "random")))[-1]
+    assert note.endswith("mean over 1 samples, without the controls edges, random.")
+    assert not any("Agreement" in note for note in comparison_notes(COMPARISON))
+    assert "agreement" not in rendered() + comparison_markdown(COMPARISON)
 
 
 def test_the_terminal_tables_say_the_same():
@@ -139,7 +206,23 @@ def test_the_command_prints_and_writes(folder, tmp_path, capsys):
     path = str(tmp_path / "out" / "comparison.md")
     for text in ("gini ↑, 12 samples", "good *", "-1.00", "0.0005", "90 % interval", path):
         assert text in printed
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"comparison.csv", "comparison.md", "comparison.tex"}
+    names = {"comparison.csv", "comparison.md", "comparison.tex"}
+    names |= {"comparison-bars.png", "comparison-boxes.png", "comparison-ranks.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    assert all(str(tmp_path / "out" / name) in printed for name in names)
+
+
+def test_the_command_compares_at_equal_compute(folder, capsys):
+    costs = {"good": 50, "bad": 100}
+    rows = [ScoreRow("test", 0, 0, m, "gradients", i, float(c)) for m, c in costs.items() for i in range(12)]
+    append_scores(folder / "xai" / "scores.csv", rows)
+    main(["compare", str(folder)])
+    assert {"bad", "gradients", "100"} <= set(capsys.readouterr().out.split())
+    main(["compare", str(folder), "--gradients", "50"])
+    printed = capsys.readouterr().out
+    assert "Left out: bad (100)." in printed
+    assert "good *" in printed
+    assert "-1.00" not in printed
 
 
 def test_the_command_takes_its_words_from_the_command_line(folder, monkeypatch, capsys):
@@ -154,6 +237,7 @@ def test_the_command_takes_its_words_from_the_command_line(folder, monkeypatch, 
         (["--epoch=3"], "`epoch`: version_0 has no scores of epoch 3"),
         (["--stage=fit"], "`stage`: version_0 has no scores of 'fit'"),
         (["--alpha=2"], "`alpha` must be between 0 and 1"),
+        (["--gradients=50"], "`gradients`: no run has recorded what its methods spend"),
         (["absent"], "`runs`: no scores in "),
     ],
 )

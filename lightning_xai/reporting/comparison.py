@@ -5,8 +5,8 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -39,6 +39,8 @@ class MethodResult:
     """The same after Holm's correction."""
     is_best: bool
     """Best, or not significantly worse than the best."""
+    values: tuple[float, ...] = field(repr=False)
+    """The scores that these numbers are made from, of `MetricComparison.samples`; empty without any defined score."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,27 @@ class MetricComparison:
     """None if no direction is known: then there is no best method, and no test."""
     num_common: int
     """Samples of which all methods have a score, defined or not."""
-    num_samples: int
-    """Samples of which all methods have a defined score: from these, all numbers are made."""
+    samples: tuple[int, ...] = field(repr=False)
+    """Those of which all methods have a defined score: from these, all numbers are made."""
     methods: tuple[MethodResult, ...]
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.samples)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Whether two metrics agree on which methods are better."""
+
+    metrics: tuple[str, str]
+    tau: float
+    """Kendall's tau-b of the two orders of the methods, mean over samples: 1 if the same, -1 if one is the reverse."""
+    standard_error: float
+    """NaN for a single sample."""
+    num_samples: int
+    """Samples with a tau: both metrics are defined, and neither finds all methods equal."""
+    num_methods: int
 
 
 @dataclass(frozen=True)
@@ -77,6 +97,21 @@ class Comparison:
     num_resamples: int
     """Of the bootstrap."""
     seed: int
+    controls: tuple[str, ...] = ()
+    """Methods that know nothing of the model."""
+    gradients: Mapping[str, float] = field(default_factory=dict)
+    """What each method spends on a sample, on average; NaN if unknown. Empty if it is unknown of all."""
+    matched_gradients: int | None = None
+    """What a method had to spend to be compared; None if all are."""
+    left_out: Mapping[str, float] = field(default_factory=dict)
+    """What the methods spend that are not compared for it."""
+    agreements: tuple[Agreement, ...] = ()
+    """Of each pair of metrics with a direction, unless they have less than three methods or no sample in common."""
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """All that occur in some metric."""
+        return tuple(dict.fromkeys(result.method for metric in self.metrics for result in metric.methods))
 
 
 def write_comparison(comparison: Comparison, folder: str | os.PathLike[str]) -> list[Path]:
@@ -99,52 +134,63 @@ def write_comparison(comparison: Comparison, folder: str | os.PathLike[str]) -> 
 
 
 def comparison_tables(comparison: Comparison) -> Iterator[Table]:
-    """For `rich.print`: one table a metric; the best are bold and, for terminals that cannot show it, starred."""
-    header = _header(comparison)
+    """For `rich.print`: one table a metric; the best are bold and, for terminals that cannot show it, starred.
+
+    The last one is of the agreement between the metrics, if it was measured.
+    """
     for metric in comparison.metrics:
-        table = Table(title=_title(metric), title_justify="left", title_style="", box=SIMPLE_HEAD)
-        for position, name in enumerate(header):
-            table.add_column(Text(name), justify="right" if position else "left", overflow="fold")
+        table = _terminal_table(_title(metric), _header(comparison))
         for result in metric.methods:
-            name, *numbers = _cells(result)
+            name, *numbers = _cells(comparison, result)
             star = " *" if result.is_best else ""
             style = "bold" if result.is_best else ""
             table.add_row(*(Text(cell, style) for cell in (name + star, *numbers)))
+        yield table
+    if comparison.agreements:
+        header, *rows = _agreement_rows(comparison)
+        table = _terminal_table(_AGREEMENT, header)
+        table.min_width = len(_AGREEMENT)  # which a narrower table would fold
+        for row in rows:
+            table.add_row(*map(Text, row))
         yield table
 
 
 def comparison_csv(comparison: Comparison) -> str:
     """One line for each metric and method, with all digits; what is not defined is empty."""
+    ofs = ["metric", "higher_is_better", "num_common", "num_samples"]
+    names = [item.name for item in fields(MethodResult) if item.name != "values"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["metric", "higher_is_better", "num_common", "num_samples", *(field.name for field in fields(MethodResult))]
-    )
+    writer.writerow([*ofs, *names, *(["gradients"] if comparison.gradients else [])])
     for metric in comparison.metrics:
         for result in metric.methods:
-            values = (metric.metric, metric.higher_is_better, metric.num_common, metric.num_samples, *astuple(result))
+            values = [*(getattr(metric, name) for name in ofs), *(getattr(result, name) for name in names)]
+            values += [comparison.gradients[result.method]] if comparison.gradients else []
             writer.writerow(["" if _is_nan(value) else value for value in values])
     return text.getvalue()
 
 
 def comparison_markdown(comparison: Comparison) -> str:
-    """A heading and a table for each metric, and the notes."""
-    header = _header(comparison)
+    """A heading and a table for each metric and for their agreement, and the notes."""
     blocks = []
     for metric in comparison.metrics:
-        rules = ["---", *["---:"] * (len(header) - 1)]
-        rows = [_markdown_cells(result) for result in metric.methods]
-        lines = ["| " + " | ".join(row) + " |" for row in (header, rules, *rows)]
-        blocks.append("\n".join([f"### {_escape(_title(metric))}", "", *lines]))
+        rows = [_markdown_cells(comparison, result) for result in metric.methods]
+        blocks.append(_markdown_table(_title(metric), _header(comparison), rows))
+    if comparison.agreements:
+        header, *rows = ([_escape(cell) for cell in row] for row in _agreement_rows(comparison))
+        blocks.append(_markdown_table(_AGREEMENT, header, rows))
     return "\n\n".join([*blocks, *map(_escape, comparison_notes(comparison))]) + "\n"
 
 
 def comparison_latex(comparison: Comparison) -> str:
     """A `booktabs` table of methods x metrics, means with intervals, with the notes as comments above it."""
-    methods = list(dict.fromkeys(result.method for metric in comparison.metrics for result in metric.methods))
     cells = {(r.method, metric.metric): _latex_cell(r) for metric in comparison.metrics for r in metric.methods}
     names = [f"{_latex(m.metric)}{_LATEX_ARROWS[m.higher_is_better]}" for m in comparison.metrics]
-    rows = [[_latex(name), *(cells.get((name, m.metric), "") for m in comparison.metrics)] for name in methods]
+    rows = [
+        [_latex(name), *_cost(comparison, name), *(cells.get((name, m.metric), "") for m in comparison.metrics)]
+        for name in comparison.methods
+    ]
+    names = ["gradients", *names] if comparison.gradients else names
     body = [" & ".join(row) + r" \\" for row in (["method", *names], *rows)]
     lines = [*(f"% {_one_line(note)}" for note in comparison_notes(comparison)), "% Needs the package booktabs."]
     lines += [rf"\begin{{tabular}}{{l{'r' * len(names)}}}", r"\toprule", body[0], r"\midrule", *body[1:]]
@@ -158,6 +204,10 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     if any(metric.num_common < run.num_samples for metric in comparison.metrics for run in comparison.runs):
         common = ", ".join(f"{metric.num_common} in {metric.metric}" for metric in comparison.metrics)
         notes.append(f"Compared on the samples that all have in common: {common}.")
+    if comparison.gradients:
+        notes.append("gradients: of the model's output, spent on a sample by backward passes, on average.")
+    if comparison.matched_gradients is not None:
+        notes.append(matching_note(comparison))
     notes.append(
         "Mean and standard deviation (n - 1) over the samples; "
         f"[{_percent(1 - comparison.alpha)} confidence interval of the mean]: BCa bootstrap, "
@@ -175,17 +225,94 @@ def comparison_notes(comparison: Comparison) -> list[str]:
             "Without a direction in the metrics.json beside the scores, and therefore without best and tests: "
             f"{', '.join(unknown)}."
         )
+    if comparison.agreements:
+        notes.append(agreement_note(comparison))
     return notes
 
 
+def matching_note(comparison: Comparison) -> str:
+    """Which methods a comparison at equal compute is of."""
+    note = (
+        f"Compared at equal compute: methods that spend {comparison.matched_gradients} gradients a sample (within 5 %),"
+        " or at most one, as those do that make no draws."
+    )
+    costs = [
+        f"{method} ({'unknown' if math.isnan(cost) else format(cost, 'g')})"
+        for method, cost in comparison.left_out.items()
+    ]
+    return f"{note} Left out: {', '.join(costs)}." if costs else note
+
+
+def agreement_note(comparison: Comparison) -> str:
+    """What the agreement is of, and how sure."""
+    numbers = sorted({agreement.num_samples for agreement in comparison.agreements})
+    samples = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f"{numbers[0]}"
+    errors = [a.standard_error for a in comparison.agreements if not math.isnan(a.standard_error)]
+    sure = f", standard error up to {max(errors):.2f}" if errors else ""
+    controls = f", without the controls {', '.join(comparison.controls)}" if comparison.controls else ""
+    return (
+        "Agreement: Kendall's tau-b of the orders in which two metrics put the methods on a sample, +1 if they agree on"
+        f" which are better, -1 if one says the reverse; mean over {samples} samples{sure}{controls}."
+    )
+
+
+def agreeing_metrics(comparison: Comparison) -> list[MetricComparison]:
+    """The metrics whose agreement with some other one was measured."""
+    names = {name for agreement in comparison.agreements for name in agreement.metrics}
+    return [metric for metric in comparison.metrics if metric.metric in names]
+
+
+def tau_text(tau: float) -> str:
+    """With a sign, and without a negative zero."""
+    return f"{round(tau, 2) + 0.0:+.2f}"
+
+
+_AGREEMENT = "agreement between metrics"
+
+
+def _agreement_rows(comparison: Comparison) -> list[list[str]]:
+    """Header and rows of a triangle; its columns are the rows' numbers."""
+    metrics = agreeing_metrics(comparison)
+    tau = {agreement.metrics: agreement.tau for agreement in comparison.agreements}
+    rows = [["metric", *(str(number) for number in range(1, len(metrics)))]]
+    for position, metric in enumerate(metrics):
+        values = [tau.get((other.metric, metric.metric), math.nan) for other in metrics[:position]]
+        cells = ["" if math.isnan(value) else tau_text(value) for value in values]
+        rows.append([f"{position + 1} {metric.metric}", *cells, *[""] * (len(metrics) - 1 - position)])
+    return rows
+
+
+def _terminal_table(title: str, header: list[str]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="", box=SIMPLE_HEAD)
+    for position, name in enumerate(header):
+        table.add_column(Text(name), justify="right" if position else "left", overflow="fold")
+    return table
+
+
+def _markdown_table(title: str, header: list[str], rows: list[list[str]]) -> str:
+    rules = ["---", *["---:"] * (len(header) - 1)]
+    lines = ["| " + " | ".join(row) + " |" for row in (header, rules, *rows)]
+    return "\n".join([f"### {_escape(title)}", "", *lines])
+
+
 def _header(comparison: Comparison) -> list[str]:
-    return ["method", "mean", "std", f"{_percent(1 - comparison.alpha)} interval", "undefined", "rank", "r", "p"]
+    names = ["method", *(["gradients"] if comparison.gradients else [])]
+    return [*names, "mean", "std", f"{_percent(1 - comparison.alpha)} interval", "undefined", "rank", "r", "p"]
 
 
-def _cells(result: MethodResult) -> list[str]:
+def _cost(comparison: Comparison, method: str) -> list[str]:
+    """The cell of the column that there is only if some costs are known."""
+    if not comparison.gradients:
+        return []
+    cost = comparison.gradients[method]
+    return ["" if math.isnan(cost) else f"{cost:g}"]
+
+
+def _cells(comparison: Comparison, result: MethodResult) -> list[str]:
     mean, deviation, low, high = _numbers(result)
     return [
         result.method,
+        *_cost(comparison, result.method),
         mean,
         deviation,
         f"[{low}, {high}]" if low else "",
@@ -222,8 +349,8 @@ def _samples(metric: MetricComparison) -> str:
     return f"{metric.num_samples} of {metric.num_common} samples, those defined for all methods"
 
 
-def _markdown_cells(result: MethodResult) -> list[str]:
-    cells = map(_escape, _cells(result))
+def _markdown_cells(comparison: Comparison, result: MethodResult) -> list[str]:
+    cells = map(_escape, _cells(comparison, result))
     return [f"**{cell}**" if result.is_best and cell else cell for cell in cells]
 
 

@@ -1,0 +1,89 @@
+"""Which scores are compared: runs are found and named, and one evaluation of each is chosen."""
+
+import pytest
+
+from lightning_xai.experiments import read_runs
+from lightning_xai.reporting.scores import ScoreRow, append_scores, write_directions
+
+
+def rows(scores, stage="test", epoch=0, step=0):
+    return [
+        ScoreRow(stage, epoch, step, method, "gini", sample, float(value))
+        for method, values in scores.items()
+        for sample, value in enumerate(values)
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two validations, and in `b` a test as well."""
+    for name in "ab":
+        path = tmp_path / name / "version_0" / "xai" / "scores.csv"
+        for epoch, steps in ((0, [5]), (1, [8, 10])):
+            for step in steps:
+                scores = {"m": [epoch + step / 100]}
+                append_scores(path, rows(scores, stage="validate", epoch=epoch, step=step))
+        write_directions(path, {"gini": True})
+    append_scores(path, rows({"m": [7.0]}, stage="test"))
+    return tmp_path
+
+
+def test_a_run_is_its_folder_its_xai_folder_or_the_file(folder):
+    found = [read_runs([folder / "b" / "version_0" / part])[0] for part in ("", "xai", "xai/scores.csv")]
+    assert found[0] == found[1] == found[2]
+    assert found[0].name == "version_0"
+    assert found[0].higher_is_better == {"gini": True}
+
+
+def test_the_last_evaluation_is_chosen_or_the_epoch_asked_for(folder):
+    def chosen(*runs, **options):
+        return [r.rows[0].value for r in read_runs([folder / name / "version_0" for name in runs], **options)]
+
+    assert chosen("b") == [7.0]
+    assert chosen("a") == [1.10]
+    assert chosen("a", "b") == [1.10, 1.10]
+    assert chosen("b", stage="validate", epoch=0) == [0.05]
+
+
+def test_runs_of_one_name_are_told_apart_by_the_folders_above(folder):
+    assert [r.name for r in read_runs([folder / "a" / "version_0", folder / "b" / "version_0"])] == [
+        "a/version_0",
+        "b/version_0",
+    ]
+
+
+def test_files_of_any_name_can_be_compared(folder):
+    other = folder / "other.csv"
+    append_scores(other, rows({"m": [1.0]}, stage="validate"))
+    assert [r.name for r in read_runs([other, folder / "a" / "version_0"])] == ["other.csv", "version_0"]
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "message"),
+    [
+        (["absent"], {}, r"`runs`: no scores in .*absent\. Name a run's folder"),
+        (["a"], {}, r"`runs`: no scores in .*/a\. Name a run's folder"),
+        (["a/version_0", "a/version_0/xai"], {}, r"scores\.csv is given twice"),
+        (["a/version_0"], {"stage": "test"}, r"`stage`: version_0 has no scores of 'test'; it has 'validate'\."),
+        (["a/version_0"], {"stage": "validation"}, r"no scores of 'validation'; it has 'validate'\."),
+        (
+            ["b/version_0"],
+            {"stage": "validate", "epoch": 9},
+            r"no scores of epoch 9 in 'validate'; it has 0, 1\.",
+        ),
+        (["a/version_0", "only_test"], {}, r"version_0 has 'validate'; only_test has 'test'\. Choose runs that share"),
+        (["empty"], {}, r"neither 'test' nor 'validate' .*: empty has none"),
+    ],
+)
+def test_what_cannot_be_chosen_is_refused(folder, names, options, message):
+    append_scores(folder / "only_test" / "scores.csv", rows({"m": [7.0]}, stage="test"))
+    append_scores(folder / "empty" / "scores.csv", [])
+    with pytest.raises(ValueError, match=message):
+        read_runs([folder / name for name in names], **options)
+
+
+def test_a_file_cut_short_is_refused(folder):
+    path = folder / "a" / "version_0" / "xai" / "scores.csv"
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(ValueError, match=r"scores\.csv, line 4: the file is cut short"):
+        read_runs([folder / "a" / "version_0"])
