@@ -31,7 +31,8 @@ def check_batch(
     check_one_each(len(inputs), attributions=attributions, target=target, context=context.keys)
     if per_element and attributions.shape != inputs.shape:
         raise ValueError(
-            f"`attributions` must have the shape of `inputs`, {tuple(inputs.shape)}; got {tuple(attributions.shape)}."
+            f"`attributions` must have the shape of `inputs`, {tuple(inputs.shape)}, one value for each input "
+            f"element; got {tuple(attributions.shape)}. Do not sum over channels."
         )
     if attributions.shape[2:] != inputs.shape[2:]:
         size = ", ".join(map(str, inputs.shape[2:]))

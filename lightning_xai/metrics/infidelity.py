@@ -12,6 +12,7 @@ from lightning_xai.explainers.gradient import Baseline, Output, baseline_like, c
 from lightning_xai.functional.infidelity import infidelity, random_squares
 from lightning_xai.functional.random import fold_in, standard_normal
 from lightning_xai.metrics.base import SampleMetric, Shared
+from lightning_xai.metrics.checks import check_batch
 from lightning_xai.metrics.faithfulness import model_output
 
 Perturbation = Literal["square", "noise"]
@@ -82,7 +83,8 @@ class Infidelity(SampleMetric):
         index: Tensor | None = None,
     ) -> None:
         """Score attributions of `inputs`, shaped like them, for the classes `target`."""
-        self._check(attributions, inputs)
+        check_batch(attributions, inputs, target, context, per_element=True)
+        self._check(inputs)
         settings = (
             "infidelity",
             self.num_draws,
@@ -124,12 +126,7 @@ class Infidelity(SampleMetric):
                 sums.append((self.perturbations(inputs, context, numbers) * values).flatten(2).sum(2))
         return torch.cat(sums).T
 
-    def _check(self, attributions: Tensor, inputs: Tensor) -> None:
-        if attributions.shape != inputs.shape:
-            raise ValueError(
-                f"`attributions` must have the shape of `inputs`, {tuple(inputs.shape)}, one value for each input "
-                f"element; got {tuple(attributions.shape)}. Do not sum over channels."
-            )
+    def _check(self, inputs: Tensor) -> None:
         if self.perturbation == "noise":
             return
         if inputs.ndim != 4:
