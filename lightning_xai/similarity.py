@@ -258,9 +258,9 @@ def _ranks(values: Tensor) -> Float[Tensor, "batch n"]:
 
 
 def _histograms(maps: Maps, cell_size: int) -> Float[Tensor, "batch n"]:
+    """HOG features; an undefined map counts as zero, whose features are constant and so without a correlation."""
     options = {"pixels_per_cell": (cell_size, cell_size), "cells_per_block": (_BLOCK, _BLOCK)}
-    features = torch.tensor(np.stack([hog_features(image, **options) for image in maps.nan_to_num().numpy()]))
-    return torch.where(maps.isnan().any(2).any(1)[:, None], torch.nan, features)
+    return torch.tensor(np.stack([hog_features(image, **options) for image in maps.nan_to_num().numpy()]))
 
 
 def _check_size(maps: Maps, least: int, what: str, advice: str) -> None:

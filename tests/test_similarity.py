@@ -276,6 +276,7 @@ def test_a_foreground_of_no_pixel_or_one_is_undefined():
 def test_mostly_zero_maps_have_no_99th_percentile():
     sparse = torch.zeros(2, 1, 30, 30)
     sparse[:, 0, 5, 5] = 1
+    assert normalise(sparse[:, 0], "percentile").isnan().all()
     assert ssim(sparse, sparse, "percentile").isnan().all()
     assert ssim(torch.zeros(2, 1, 9, 9), torch.zeros(2, 1, 9, 9), "none").isnan().all()
 
