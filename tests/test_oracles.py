@@ -7,6 +7,7 @@ import captum.attr as captum
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from skimage.filters import sobel
 from torch.testing import assert_close
 
@@ -26,7 +27,8 @@ from lightning_xai.explainers import (
     guided_backprop,
     guided_grad_cam,
 )
-from lightning_xai.networks import LeNet, ResNet9
+from lightning_xai.explainers.captum import last_feature_maps
+from lightning_xai.networks import CNN, LeNet, ResNet9
 
 MOMENTS = [("smoothgrad", "mean"), ("smoothgrad_sq", "mean_square"), ("vargrad", "variance")]
 TARGET = torch.tensor([7, 0, 3, 3])
@@ -135,7 +137,8 @@ def test_same_as_captum(ours, theirs):
 @pytest.mark.parametrize(
     ("layer", "module"),
     [
-        (None, "residual2.block2.conv"),
+        (None, "residual2"),
+        ("residual2.block2.conv", "residual2.block2.conv"),
         ("block1.conv", "block1.conv"),
         ("residual1.block2.relu", "residual1.block2.relu"),
     ],
@@ -185,3 +188,31 @@ def test_sobel_edges_are_scikit_images():
     with torch.autocast("cpu", torch.bfloat16):
         assert_close(SobelEdges()(net(), inputs, 0), actual)
     assert SobelEdges()(net(), torch.full((1, 1, 5, 5), 3.0), 0).eq(0).all()
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "expected"),
+    [
+        (lambda: CNN(), (1, 28, 28), "features.relu2"),  # in front of the pooling
+        (lambda: ResNet9(in_channels=1), (1, 32, 32), "residual2"),  # the sum, not the branch behind the convolution
+        (lambda: torchvision.models.resnet18(weights=None), (3, 32, 64), "layer4"),  # its ReLUs run twice
+    ],
+)
+def test_grad_cam_looks_at_the_last_maps_of_the_last_convolutions_size(network, shape, expected):
+    model, inputs = network().eval(), torch.rand(2, *shape)
+    assert last_feature_maps(model, inputs) is model.get_submodule(expected)
+    assert not any(module._forward_hooks for module in model.modules())
+    assert torch.equal(grad_cam()(model, inputs, 0), grad_cam(expected)(model, inputs, 0))
+
+
+def test_grad_cam_is_the_rectified_sum_of_the_maps_weighted_with_their_mean_gradients():
+    """Selvaraju et al. 2017, equations 1 and 2, on rectified maps; enlarged, and spread over the channels."""
+    torch.manual_seed(0)
+    model, inputs = CNN(in_channels=3).eval(), torch.rand(4, 3, 28, 28)
+    maps = model.features[:5](inputs).detach().requires_grad_()
+    logits = model.classifier(model.features[5](maps))
+    (gradients,) = torch.autograd.grad(logits[:, 7].sum(), maps)
+    coarse = torch.relu((gradients.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True))
+    expected = F.interpolate(coarse, (28, 28), mode="bilinear", align_corners=False)
+    assert expected.flatten(1).amax(1).gt(0).all()
+    assert_close(grad_cam()(model, inputs, 7), (expected / 3).expand_as(inputs))

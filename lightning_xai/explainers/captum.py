@@ -2,6 +2,7 @@
 
 import random
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.gradient import Baseline, baseline_like, check_baseline
 from lightning_xai.shapes import Images, Inputs, Keys, Labels
 
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NEED_RELU_MODULES = (GuidedBackprop, Deconvolution, GuidedGradCam, DeepLift, DeepLiftShap)
 
 
@@ -43,7 +45,7 @@ class CaptumExplainer(Explainer):
     Attributes:
         method: A class of captum.attr, e.g. `captum.attr.GuidedBackprop`.
         options: Keyword arguments of its `attribute`.
-        layer: Name of the layer that a layer method looks at; None for the last convolution.
+        layer: Name of the layer that a layer method looks at; None for `last_feature_maps`.
         baseline: As in `IntegratedGradients`; None leaves Captum's default (zeros in the space of the inputs).
         stochastic: Whether the method draws random numbers. It is then called for one sample at a time, so that the
             result does not depend on the batch.
@@ -70,15 +72,16 @@ class CaptumExplainer(Explainer):
         options: dict[str, Any] = dict(self.options)
         if self.baseline is not None:
             options["baselines"] = baseline_like(inputs, self.baseline, context).expand_as(inputs[:1])
-        call, keys = partial(self._call, self._build(model), options), context.private_keys("Captum")
+        call, keys = partial(self._call, self._build(model, inputs), options), context.private_keys("Captum")
         with _no_leftovers(model):
             return in_chunks(call, model, 1 if self.stochastic else context.max_rows, inputs, target, keys)
 
-    def _build(self, model: nn.Module) -> Attribution:
+    def _build(self, model: nn.Module, inputs: Inputs) -> Attribution:
         """The method bound to the model, and to the layer if it asks for one."""
         if "layer" not in signature(self.method.__init__).parameters:
             return self.method(model)
-        return self.method(model, find_layer(model, self.layer))  # type: ignore[call-arg]
+        layer = last_feature_maps(model, inputs) if self.layer is None else find_layer(model, self.layer)
+        return self.method(model, layer)  # type: ignore[call-arg]
 
     def _call(self, method: Attribution, options: dict[str, Any], inputs: Inputs, target: Labels, keys: Keys) -> Inputs:
         with seeded(int(keys[0]), inputs.device), warnings.catch_warnings():
@@ -88,17 +91,39 @@ class CaptumExplainer(Explainer):
         return attributions if attributions.shape == inputs.shape else _enlarge(attributions, inputs)
 
 
-def find_layer(model: nn.Module, name: str | None) -> nn.Module:
-    """The submodule of this name, or the last convolution."""
+def find_layer(model: nn.Module, name: str) -> nn.Module:
+    """The submodule of this name."""
     modules = dict(model.named_modules())
-    if name is None:
-        found = [module for module in modules.values() if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)]
-        if not found:
-            raise ValueError("`layer` must be given: `model` has no convolution whose maps GradCAM could show.")
-        return found[-1]
     if name not in modules:
         raise ValueError(f'`layer` "{name}" is no submodule of `model`; it has: {", ".join(filter(None, modules))}.')
     return modules[name]
+
+
+def last_feature_maps(model: nn.Module, inputs: Inputs) -> nn.Module:
+    """The module that makes the last maps of the last convolution's size, in the order in which the model runs.
+
+    That is the activation behind the convolution, or the residual block that it ends, in front of any pooling. GradCAM
+    of what a convolution puts out before its activation is often zero everywhere, since the final ReLU removes it.
+    """
+    ran: list[tuple[nn.Module, torch.Size]] = []
+
+    def note(module: nn.Module, arguments: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            ran.append((module, output.shape[2:]))
+
+    handles = [module.register_forward_hook(note) for module in model.modules() if module is not model]
+    try:
+        with torch.no_grad():
+            model(inputs[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    convolutions = [place for place, (module, _) in enumerate(ran) if isinstance(module, _CONVOLUTIONS)]
+    if not convolutions:
+        raise ValueError("`layer` must be given: `model` has no convolution whose maps GradCAM could show.")
+    (convolution, wanted), *after = ran[convolutions[-1] :]
+    runs = Counter(module for module, _ in ran)  # a hook on a module that runs several times would see the wrong run
+    return [convolution, *(module for module, size in after if size == wanted and runs[module] == 1)][-1]
 
 
 def require_relu_modules(model: nn.Module, method: str) -> None:
@@ -163,7 +188,7 @@ def grad_cam(layer: str | None = None) -> CaptumExplainer:
     """GradCAM (Selvaraju et al. 2017), with its final ReLU: not negative.
 
     Args:
-        layer: Name of the layer; None for the last convolution.
+        layer: Name of the layer; None for `last_feature_maps`.
     """
     return CaptumExplainer(LayerGradCam, {"relu_attributions": True}, layer)
 
@@ -172,7 +197,7 @@ def guided_grad_cam(layer: str | None = None) -> CaptumExplainer:
     """Guided GradCAM (Selvaraju et al. 2017): guided backpropagation times the enlarged GradCAM map.
 
     Args:
-        layer: Name of the layer; None for the last convolution.
+        layer: Name of the layer; None for `last_feature_maps`.
     """
     return CaptumExplainer(GuidedGradCam, {"interpolate_mode": "bilinear"}, layer)
 
