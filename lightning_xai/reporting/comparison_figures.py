@@ -248,7 +248,7 @@ def _set_limits(axes: Axes, width: float, values: Sequence[float]) -> None:
 
 def _ticks(low: float, high: float, width: float) -> tuple[list[float], list[str]]:
     for bins in (5, 4, 3, 2, 1):
-        found = MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10], min_n_ticks=1).tick_values(low, high)
+        found = MaxNLocator(bins, steps=[1, 2, 2.5, 4, 5, 10], min_n_ticks=1).tick_values(low, high)
         ticks = [float(tick) for tick in found if low <= tick <= high]
         labels = _tick_labels(ticks)
         if len(ticks) < 2 or width * (ticks[1] - ticks[0]) / (high - low) > max(map(_label_width, labels)) + PAD:
