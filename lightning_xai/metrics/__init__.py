@@ -5,6 +5,7 @@ from lightning_xai.metrics.complexity import Complexity, EffectiveComplexity, Sp
 from lightning_xai.metrics.faithfulness import FaithfulnessCorrelation
 from lightning_xai.metrics.flipping import DeletionAUC, InsertionAUC, PixelFlipping
 from lightning_xai.metrics.infidelity import Infidelity
+from lightning_xai.metrics.information import InformationLevel
 from lightning_xai.metrics.localisation import (
     LocalisationAUROC,
     PointingGame,
@@ -22,6 +23,7 @@ __all__ = [
     "EffectiveComplexity",
     "FaithfulnessCorrelation",
     "Infidelity",
+    "InformationLevel",
     "InherentNoise",
     "InsertionAUC",
     "LocalLipschitz",

@@ -132,10 +132,15 @@ class SampleMetric(Metric, ABC):
 
     def _distinct(self) -> tuple[Tensor, Tensor]:
         """Indices, ascending, and the score that came first for each; called between `sync` and `unsync`."""
+        index, rows = self._first()
+        return index, dim_zero_cat(self.scores)[rows]
+
+    def _first(self) -> tuple[Tensor, Tensor]:
+        """Indices, ascending, and the row at which each came first, in every state of one row a sample."""
         index, order = _number(dim_zero_cat(self.index)).sort(stable=True)
         first = torch.ones_like(index, dtype=torch.bool)
         first[1:] = index[1:] != index[:-1]
-        return index[first], dim_zero_cat(self.scores)[order][first]
+        return index[first], order[first]
 
 
 def _number(index: Tensor) -> Tensor:

@@ -1,0 +1,274 @@
+"""Information Level: how much of the prediction comes back with how little of the image, best pixels first."""
+
+import io
+import math
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image, features
+from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
+from scipy.spatial import QhullError
+from torch import Tensor, nn
+from torchmetrics.utilities import dim_zero_cat
+
+from lightning_xai.explainers.base import Context, check_choice, check_logits, explaining
+from lightning_xai.explainers.chunks import groups, in_chunks
+from lightning_xai.explainers.gradient import explained_output, require_bounds
+from lightning_xai.functional.faithfulness import pixel_ranks, random_subsets
+from lightning_xai.functional.information import (
+    area_under_knots,
+    fill_holes,
+    information_curve,
+    interpolate_knots,
+    median,
+    normalise,
+    revealed_pixels,
+)
+from lightning_xai.functional.maps import pixel_map
+from lightning_xai.metrics.base import SampleMetric, Shared
+from lightning_xai.shapes import Images, Masks, Scores
+
+Curve = Literal["softmax", "accuracy"]
+Fill = Literal["smooth", "linear"]
+Coder = Literal["fast", "published"]
+
+FRACTIONS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.10, 0.13, 0.21, 0.34, 0.5, 0.75)
+"""Shares of the pixels, the highest attributions first, that the published procedure reveals."""
+
+NUM_POINTS = len(FRACTIONS) + 2
+LEAST_PIXELS = 4
+"""Always revealed, however small the image: a plane through three pixels, and one more."""
+
+CODERS = {"fast": {"method": 1, "quality": 0}, "published": {"method": 4, "quality": 100}}
+
+
+class Measured(NamedTuple):
+    """Of each image: bytes of its code, and the score of the explained class."""
+
+    sizes: Tensor
+    scores: Tensor
+
+
+class Ends(NamedTuple):
+    """What the curves of all methods have in common: the pixels that are always revealed, and both ends."""
+
+    known: Masks
+    blurred: Measured
+    original: Measured
+
+
+class InformationLevel(SampleMetric):
+    """Area under the Performance Information Curve of XRAI (Kapishnikov et al. 2019, section 4.2).
+
+    Random pixels, 1 % rounded up and at least four, are revealed always; the same for all methods of an evaluation. To
+    them are added the highest 0.5 % ... 75 % (`FRACTIONS`, rounded up) of the signed channel sums; the rest of the
+    image is interpolated. Each such image is a point: x is the size of its lossless WebP code, y its score. Both are
+    taken relative to the image of random pixels alone, 0, and to the original, 1, and clipped; y never falls from one
+    fraction to the next. With (0, 0) and (1, 1) added and sorted by x, the area under the straight lines is the
+    sample's score, and their mean the area under the mean curve. The published aggregate is the area under the median
+    curve over the samples: `median_area`, of `median_curve`.
+
+    Undefined where the original's score is below `min_score`, or it or its code is not above that of the random pixels.
+    That depends on the sample alone: all methods are compared on the same samples. AdaptGrad calls the area
+    Information Level.
+
+    Args:
+        curve: "softmax": the score is the probability of the explained class (SIC); "accuracy": 1 if that class is
+            predicted, else 0 (AIC).
+        absolute: Rank by the absolute value of the channel sums.
+        fill: "smooth": a pyramid, batched on the inputs' device. "linear": linear in the triangles between revealed
+            pixels, the nearest one's value outside, as published; slow, on the CPU.
+        min_score: Least score of the original. Below, y would be divided by little more than chance; 0.8 is published.
+        random_fraction: Share of the pixels that is always revealed.
+        coder: WebP's effort. "fast": method 1, quality 0. "published": method 4, quality 100, the released code's; five
+            times slower, codes a few percent shorter, areas mostly within 0.03 of the fast ones.
+    """
+
+    higher_is_better = True
+
+    knots: list[Tensor]
+
+    def __init__(
+        self,
+        curve: Curve = "softmax",
+        absolute: bool = False,
+        fill: Fill = "smooth",
+        min_score: float = 0.8,
+        random_fraction: float = 0.01,
+        coder: Coder = "fast",
+        **kwargs: Any,
+    ) -> None:
+        check_choice("curve", curve, Curve)
+        check_choice("fill", fill, Fill)
+        check_choice("coder", coder, Coder)
+        _check_share("min_score", min_score)
+        _check_share("random_fraction", random_fraction)
+        if not features.check("webp"):
+            raise RuntimeError("InformationLevel needs Pillow with WebP, which this one lacks: pip install -U pillow.")
+        super().__init__(**kwargs)
+        self.add_state("knots", default=[], dist_reduce_fx="cat")
+        self.curve, self.absolute, self.fill, self.coder = curve, absolute, fill, coder
+        self.min_score, self.random_fraction = min_score, random_fraction
+
+    def update(
+        self,
+        attributions: Tensor,
+        *,
+        inputs: Tensor,
+        target: Tensor,
+        model: nn.Module,
+        context: Context,
+        bounds: tuple[Tensor, Tensor] | None,
+        shared: Shared | None = None,
+        index: Tensor | None = None,
+    ) -> None:
+        """Score attributions (batch, channel, height, width) of `inputs` for the classes `target`."""
+        maps = pixel_map(attributions, self.absolute)
+        _check_images(inputs, maps)
+        context = replace(context, bounds=bounds)
+        settings = "information", self.curve, self.fill, self.random_fraction, self.coder
+        measure = partial(self._ends, model, inputs, target, context)
+        ends = measure() if shared is None else shared.once(settings, measure)
+        knots = self._knots(self._reveal(maps, ends.known, model, inputs, target, context), ends)
+        undefined = maps.isnan().flatten(1).any(1)
+        knots = torch.where(undefined[:, None, None], torch.nan, knots)
+        self.record(area_under_knots(knots), index)
+        self.knots.append(knots.to(self.device))
+
+    def median_curve(self, num_points: int = 1001) -> tuple[Float[Tensor, " point"], Float[Tensor, " point"]]:
+        """(x, y) of the median over the distinct samples with a defined score; NaN if there is none.
+
+        Like `compute`, of the samples of all processes: every process must call it.
+        """
+        with self._all_processes():
+            knots = dim_zero_cat(self.knots)[self._first()[1]]
+        at = torch.linspace(0, 1, num_points, device=knots.device)
+        return at, median(interpolate_knots(knots[~knots.isnan().any(2).any(1)], at))
+
+    def median_area(self, num_points: int = 1001) -> Float[Tensor, ""]:
+        """Area under `median_curve`, the published aggregate."""
+        x, y = self.median_curve(num_points)
+        return torch.trapezoid(y, x)
+
+    def sync(self, *args: Any, **kwargs: Any) -> None:
+        """As `SampleMetric.sync`: a process without samples gets an empty state of the right shape."""
+        if isinstance(self.knots, list) and not self.knots:
+            self.knots.append(torch.empty(0, NUM_POINTS, 2, device=self.device))
+        super().sync(*args, **kwargs)
+
+    def _ends(self, model: nn.Module, inputs: Tensor, target: Tensor, context: Context) -> Ends:
+        num_pixels = inputs[0, 0].numel()
+        count = min(num_pixels, max(LEAST_PIXELS, _round_up(self.random_fraction * num_pixels)))
+        chosen = random_subsets(context.private_keys("information"), 1, count, num_pixels)[:, 0]
+        known = torch.zeros(len(inputs), num_pixels, dtype=torch.bool).scatter_(1, chosen, True)
+        known = known.view(-1, *inputs.shape[2:]).to(inputs.device)
+        with explaining(model), torch.no_grad():
+            blurred = self._measure(model, self._filled(inputs, known), target, context)
+            return Ends(known, blurred, self._measure(model, inputs, target, context))
+
+    def _reveal(
+        self, maps: Tensor, known: Tensor, model: nn.Module, inputs: Tensor, target: Tensor, context: Context
+    ) -> Measured:
+        """Of the image with each share of the pixels revealed: sizes and scores (batch, fraction)."""
+        counts, ranks, parts = [_round_up(share * maps[0].numel()) for share in FRACTIONS], pixel_ranks(maps), []
+        with explaining(model), torch.no_grad():
+            for steps in groups(len(counts), model, inputs, context.max_rows):
+                shown = revealed_pixels(ranks, known, [counts[step] for step in steps]).flatten(0, 1)
+                images = self._filled(inputs.repeat(len(steps), 1, 1, 1), shown)
+                parts.append(self._measure(model, images, target.repeat(len(steps)), context))
+        sizes, scores = (torch.cat(column).unflatten(0, (len(counts), -1)).T for column in zip(*parts, strict=True))
+        return Measured(sizes, scores)
+
+    def _knots(self, revealed: Measured, ends: Ends) -> Tensor:
+        """(batch, point, 2): the curves; NaN where the sample has none."""
+        x = normalise(revealed.sizes, ends.blurred.sizes, ends.original.sizes)
+        y = normalise(revealed.scores, ends.blurred.scores, ends.original.scores)
+        undefined = (x + y).isnan().any(1) | (ends.original.scores < self.min_score)
+        return torch.where(undefined[:, None, None], torch.nan, information_curve(x, y))
+
+    def _measure(self, model: nn.Module, images: Tensor, target: Tensor, context: Context) -> Measured:
+        def score(images: Tensor, target: Tensor) -> Tensor:
+            logits = check_logits(model(images), len(images)).float()
+            right = logits.argmax(1) == target
+            return right.float() if self.curve == "accuracy" else explained_output(logits, target, "probability")
+
+        pictures = eight_bits(images, *require_bounds(images, context, "InformationLevel"))
+        sizes = coded_sizes(pictures, self.coder).to(images.device)
+        return Measured(sizes, in_chunks(score, model, context.max_rows, images, target))
+
+    def _filled(self, images: Images, known: Masks) -> Images:
+        fill = fill_holes if self.fill == "smooth" else fill_holes_linearly
+        return fill(images.float(), known).to(images.dtype)
+
+
+def eight_bits(images: Images, low: Tensor, high: Tensor) -> Tensor:
+    """The pictures that images of this range are: uint8, shaped alike."""
+    low, high = low.float(), high.float()
+    return ((images.float() - low) / (high - low) * 255).round().clamp(0, 255).byte()
+
+
+def coded_sizes(pictures: Tensor, coder: Coder = "fast") -> Scores:
+    """Bytes of the lossless WebP code of each 8-bit picture (batch, 1 or 3, height, width); on the CPU."""
+    arrays = pictures.permute(0, 2, 3, 1).cpu().numpy()
+    return torch.tensor([_coded_size(array, coder) for array in arrays], dtype=torch.float32)
+
+
+def fill_holes_linearly(images: Images, known: Masks) -> Images:
+    """As `functional.information.fill_holes`, but linear in the Delaunay triangles of the known pixels.
+
+    Outside their hull, and where they lie on one line, a hole gets the value of the nearest known pixel.
+    """
+    filled = [
+        _fill_linearly(image, mask) for image, mask in zip(images.cpu().numpy(), known.cpu().numpy(), strict=True)
+    ]
+    return torch.from_numpy(np.stack(filled)).to(images)
+
+
+def _fill_linearly(image: np.ndarray, known: np.ndarray) -> np.ndarray:
+    places, values, holes = np.argwhere(known), image[:, known].T, np.argwhere(~known)
+    filled = image.copy()
+    if not len(holes):
+        return filled
+    try:
+        found = LinearNDInterpolator(places, values)(holes)
+    except QhullError:
+        found = np.full((len(holes), len(image)), np.nan)
+    outside = np.isnan(found).any(1)
+    if outside.any():
+        found[outside] = NearestNDInterpolator(places, values)(holes[outside])
+    filled[:, ~known] = found.T
+    return filled
+
+
+def _coded_size(array: np.ndarray, coder: Coder) -> int:
+    buffer = io.BytesIO()
+    picture = Image.fromarray(np.ascontiguousarray(array if array.shape[2] == 3 else array[..., 0]))
+    picture.save(buffer, "WEBP", lossless=True, **CODERS[coder])
+    return buffer.tell()
+
+
+def _round_up(value: float) -> int:
+    """The next integer, forgiving the rounding of a product such as 0.07 x 100."""
+    return math.ceil(value - 1e-9)
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"`{name}` must be in [0, 1], got {value}.")
+
+
+def _check_images(inputs: Tensor, maps: Tensor) -> None:
+    if inputs.ndim != 4 or inputs.shape[1] not in (1, 3):
+        raise ValueError(
+            "`inputs` must be images with 1 or 3 channels, (batch, channel, height, width), because they are coded as "
+            f"pictures; got shape {tuple(inputs.shape)}."
+        )
+    if inputs.shape[:1] + inputs.shape[2:] != maps.shape:
+        raise ValueError(
+            f"`attributions` must have the pixels of `inputs`, of shape {tuple(inputs.shape)}; got channel sums of "
+            f"shape {tuple(maps.shape)}."
+        )
