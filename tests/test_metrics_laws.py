@@ -15,13 +15,13 @@ from torchmetrics import MetricCollection
 import lightning_xai.metrics
 from lightning_xai import evaluate, fusion_grad, noise_grad, smooth_grad
 from lightning_xai.explainers import Context, Explainer, Gradient
+from lightning_xai.explainers.base import explaining
 from lightning_xai.functional.random import root_keys
 from lightning_xai.metrics import SampleMetric, Shared
 
 GENERATOR = torch.Generator().manual_seed(0)
 IMAGES = torch.rand(10, 3, 8, 8, generator=GENERATOR)
 MASKS = torch.rand(10, 8, 8, generator=GENERATOR) < 0.3
-TARGET = torch.arange(10) % 4
 INDEX = torch.tensor([30, 2, 17, 4, 11, 6, 70, 8, 9, 1])
 BOUNDS = (0.0, 1.0)
 SEED = 3
@@ -62,6 +62,7 @@ FACTS = {
     "EffectiveComplexity": Facts(False, constant=64.0),
     "FaithfulnessCorrelation": Facts(True, settings={"num_subsets": 6, "subset_size": 9}),
     "Infidelity": Facts(False, constant=ANY, settings={"num_draws": 6, "square_size": 3}),
+    "InformationLevel": Facts(True, settings={"min_score": 0.0}),
     "InherentNoise": Facts(False, ANY, ANY, ignores_the_map=True),
     "InsertionAUC": curve(True),
     "LocalLipschitz": Facts(False, 0.0, 0.0, {"num_draws": 2}, depends_on_scale=True),
@@ -85,17 +86,28 @@ ALL = {name: build(name) for name in FACTS}
 MAPS_ONLY = [name for name, facts in FACTS.items() if not facts.ignores_the_map]
 
 
+def network() -> nn.Module:
+    """Sees texture, not brightness; smooth, with the layers whose training mode is another one."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        convolution = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Softplus(beta=5), nn.Dropout())
+        convolution[0].weight.data -= convolution[0].weight.data.mean((2, 3), keepdim=True)
+        return nn.Sequential(convolution, nn.AvgPool2d(2), nn.Flatten(), nn.Linear(54, 4)).train()
+
+
+def spoken_for(model: nn.Module) -> torch.Tensor:
+    """The class that each image speaks for, compared with a flat one: the gain of the prediction is defined for it."""
+    flat = IMAGES.mean((2, 3), keepdim=True).expand_as(IMAGES)
+    with explaining(model), torch.no_grad():
+        return (model(IMAGES).softmax(1) - model(flat).softmax(1)).argmax(1)
+
+
+TARGET = spoken_for(network())
+
+
 @pytest.fixture(scope="module")
 def model() -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return network()
-
-
-def network() -> nn.Module:
-    """Smooth, with the layers whose training mode is another one."""
-    convolution = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Softplus(beta=5), nn.Dropout())
-    return nn.Sequential(convolution, nn.AvgPool2d(2), nn.Flatten(), nn.Linear(54, 4)).train()
+    return network()
 
 
 # Explainers for the laws
@@ -259,7 +271,7 @@ def test_pickled_between_two_batches(model, name):
 def test_scores_do_not_depend_on_the_batch(model, method, batch_size):
     whole = scores(model, ALL, method)
     parts = scores(model, ALL, method, batch_size=batch_size, max_rows=5)
-    assert_close(parts, whole, rtol=0, atol=1e-5)
+    assert_close(parts, whole, rtol=1e-5, atol=1e-5)
 
 
 def test_scores_belong_to_their_samples_whatever_the_order(model):
@@ -371,7 +383,10 @@ def test_inputs_of_any_precision_have_about_the_score_of_the_same_values_in_floa
     actual = scores(Wide(model), ALL, Gradient(), images=images)
     expected = scores(Wide(model), ALL, Gradient(), images=images.float())
     assert {values.dtype for values in actual.values()} == {torch.float32}
-    assert_close(actual, expected, rtol=tolerance, atol=tolerance)
+    for name, values in actual.items():
+        # A grey level that is rounded the other way changes the length of a code.
+        bound = 0.1 if name == "InformationLevel" else tolerance
+        assert_close(values, expected[name], rtol=bound, atol=bound)
     assert all(values.isfinite().all() for values in actual.values())
 
 
@@ -418,7 +433,6 @@ def test_a_sample_without_a_mask_is_undefined_for_metrics_of_the_mask_alone(mode
 @each
 @pytest.mark.parametrize("raises", [False, True])
 def test_everything_is_left_as_it_was(name, raises):
-    torch.manual_seed(0)
     model = network()
     model[0][0].eval()  # a mixture of modes
     model[3].bias.requires_grad_(False)

@@ -104,6 +104,7 @@ CASES = {
     "EffectiveComplexity": Case(CONTRIBUTIONS),
     "FaithfulnessCorrelation": Case(CONTRIBUTIONS, {"num_subsets": 50, "subset_size": 25, "baseline": GREY}),
     "Infidelity": Case(GRADIENTS, {"num_draws": 50, "square_size": 6, "baseline": GREY}),
+    "InformationLevel": Case(CONTRIBUTIONS, {"min_score": 0.5}),
     # It looks at the noise that a method adds, not at its maps: none, noise kept in range, noise that is not.
     "InherentNoise": Case([Gradient(), adapt_grad(num_draws=2), smooth_grad(fraction=0.5, num_draws=2)]),
     "InsertionAUC": CURVE,
