@@ -334,17 +334,17 @@ def test_planted_evidence_is_all_that_is_needed():
 
 @pytest.mark.parametrize("curve", ["softmax", "accuracy"])
 def test_undefined_scores(curve):
-    """Too little confidence; random pixels that say as much; a picture without a code to speak of; a NaN."""
+    """The other class; a picture in which there is nothing to reveal; a NaN; an attribution that ranks nothing."""
     images, attributions = planted(6), torch.rand(6, 1, SIDE, SIDE, generator=GENERATOR)
     images[1] = 0.5  # the evidence is gone: the other class
     images[2] = TEMPLATE[0, 0]  # constant: nothing to reveal
-    attributions[3, 0, 2, 2] = torch.nan
+    attributions[3, 0, 2, 2], attributions[4] = torch.nan, 0.3
     metric = InformationLevel(curve)
     scores = detect(metric, attributions, images)
-    assert scores.isnan().tolist() == [False, True, True, True, False, False]
-    assert metric.num_undefined() == 3
+    assert scores.isnan().tolist() == [False, True, True, True, True, False]
+    assert metric.num_undefined() == 4
     at, curve = metric.median_curve(101)
-    defined = metric.knots[0][[0, 4, 5]]
+    defined = metric.knots[0][[0, 5]]
     assert_close(curve, median(interpolate_knots(defined, at)))
     assert curve.isfinite().all()
 
