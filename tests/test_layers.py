@@ -21,6 +21,7 @@ LAYERS = {
     "similarity": 1,
     "blocks": 1,
     "randomisation": 1,
+    "invariance": 1,
     "__init__": 1,
     "reporting": 2,
     "data": 3,
