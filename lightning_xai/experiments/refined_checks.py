@@ -1,0 +1,220 @@
+"""Later sanity checks, beside those of Adebayo et al. 2018: functions of a model and images, one score a sample.
+
+Smooth MPRT (Hedström et al. 2024) needs no function: it is the cascade of `randomisation` on maps averaged over 50
+noisy inputs, of std 0.1 of the range, which is what `smooth_grad(method, fraction=0.1)` makes.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lightning_xai.blocks import parameter_blocks
+from lightning_xai.explainers import Context, Explainer
+from lightning_xai.explainers.base import (
+    check_choice,
+    check_count,
+    check_inputs,
+    check_logits,
+    explaining,
+    resolve_target,
+)
+from lightning_xai.explainers.captum import require_relu_modules
+from lightning_xai.explainers.chunks import in_chunks
+from lightning_xai.functional.maps import pixel_map
+from lightning_xai.functional.random import standard_normal, uniform
+from lightning_xai.metrics.checks import check_one_each
+from lightning_xai.randomisation import Initialisation, randomise
+from lightning_xai.shapes import Images, Inputs, Keys, Labels, Scores
+from lightning_xai.similarity import PRESETS, Similarity, compare
+
+BackwardRule = Literal["gradient", "guided_backprop"]
+
+INPUT = "input"
+"""Name of the input among the places of `cosine_convergence`."""
+
+
+def efficient_mprt(
+    model: nn.Module,
+    images: Images,
+    target: Labels | int | None,
+    method: Explainer,
+    context: Context | None = None,
+    *,
+    initialisation: Initialisation = "own",
+    seed: int = 0,
+    num_bins: int = 100,
+) -> Scores:
+    """How much more complex a map becomes when all weights are random: (H(e') - H(e)) / H(e); higher is better.
+
+    H is the `histogram_entropy` of the map e of the model, and e' of the randomised one, both of the class that the
+    model explains (efficient MPRT, Hedström et al. 2024). One draw of the weights; average over seeds. NaN where a map
+    is constant.
+
+    Args:
+        target: Classes to explain; None for those that `model` predicts.
+        initialisation, seed: As in `randomisation.randomise`, of all blocks.
+        num_bins: Of the histograms.
+    """
+    check_count("num_bins", num_bins)
+    context = _default(context, images)
+    target = _resolve(model, images, target, context)
+    other = randomise(model, parameter_blocks(model, images), initialisation, seed)
+    before, after = (histogram_entropy(method(m, images, target, context), num_bins) for m in (model, other))
+    return (after - before) / before
+
+
+def histogram_entropy(attributions: Tensor, num_bins: int = 100) -> Scores:
+    """Entropy of the histogram of a map's values, in nats: 0 for a single bin, ln(num_bins) if all are equally full.
+
+    The values are those of the signed pixel map. The bins are equally wide from its least to its greatest value, so
+    that the map's scale and offset do not count; the number is fixed, 100 in Quantus, because entropies of different
+    numbers of bins do not compare (its Freedman-Diaconis and Scott's rules count a map's axes for its values). NaN
+    where the map is constant or not finite.
+    """
+    maps = pixel_map(attributions.detach(), absolute=False).flatten(1).cpu().double()
+    defined = maps.isfinite().all(1) & (maps.amin(1) < maps.amax(1))
+    counts = [np.histogram(values, num_bins)[0] for values in maps[defined].numpy()]
+    shares = torch.tensor(np.array(counts).reshape(-1, num_bins), dtype=torch.float64) / maps.shape[1]
+    return maps.new_full((len(maps),), torch.nan).masked_scatter(defined, torch.special.entr(shares).sum(1)).float()
+
+
+def random_logit(
+    model: nn.Module,
+    images: Images,
+    target: Labels | int | None,
+    method: Explainer,
+    context: Context | None = None,
+    similarities: Mapping[str, Similarity] = PRESETS["paper"],
+    foreground: Tensor | None = None,
+) -> dict[str, Scores]:
+    """How alike the maps of the explained and of another class are (Sixt et al. 2020); lower is better.
+
+    The other class is drawn evenly from the rest, by the sample's key, and explained with the same noise.
+
+    Args:
+        target: Classes to explain; None for those that `model` predicts.
+        similarities, foreground: As in `similarity.compare`.
+    """
+    context = _default(context, images)
+    target = _resolve(model, images, target, context)
+    other = other_classes(target, _num_classes(model, images), context)
+    first, second = (method(model, images, classes, context) for classes in (target, other))
+    return compare(first, second, similarities, foreground)
+
+
+def other_classes(target: Labels, num_classes: int, context: Context) -> Labels:
+    """For each sample a class that is not its target, all others being as likely; by its key."""
+    if num_classes < 2:
+        raise ValueError(f"`model` must have at least two outputs for a random logit, got {num_classes}.")
+    draws = uniform(context.private_keys("random_logit"), ()).to(target.device)
+    return (target + 1 + (draws * (num_classes - 1)).long()) % num_classes
+
+
+def cosine_convergence(
+    model: nn.Module, images: Inputs, context: Context | None = None, rule: BackwardRule = "gradient"
+) -> tuple[tuple[str, ...], Float[Tensor, "batch place"]]:
+    """How alike two random directions of the output become on their way back to the input (Sixt et al. 2020).
+
+    For each sample two directions are drawn from N(0, 1), by its key, and propagated backward by the rule. The scores
+    are the absolute cosines of the two vectors that arrive at a place; absolute, because a backward pass of rank one,
+    which forgets what it explains, gives vectors that are equal but for a factor: 1 is bad. At the logits of k classes
+    their mean square is 1/k, by chance. NaN where nothing arrives.
+
+    Args:
+        context: Whose keys and `max_rows` count.
+        rule: "gradient", or "guided_backprop", which drops what is negative behind each nn.ReLU.
+
+    Returns:
+        The places and the scores: "input", then the blocks (`blocks.parameter_blocks`) whose module returns a tensor
+        with a row a sample, at their outputs, in the order of execution.
+    """
+    check_choice("rule", rule, BackwardRule)
+    check_inputs(images)
+    if rule == "guided_backprop":
+        require_relu_modules(model, "guided backpropagation")
+    context = _default(context, images)
+    blocks = [block.name for block in parameter_blocks(model, images)]
+    with explaining(model), _watching(model, blocks, rule) as outputs:
+        images = images.detach().clone()
+        usable = set.intersection(*(_a_row_each(model, outputs, images[:1], rows) for rows in (1, 2)))
+        places = tuple(name for name in blocks if name in usable)
+        cosines = partial(_cosines, model, outputs, places)
+        scores = in_chunks(cosines, model, context.max_rows, images, context.private_keys("cosine_convergence"))
+    return (INPUT, *places), scores.cpu()
+
+
+def _a_row_each(model: nn.Module, outputs: dict[str, Tensor], row: Inputs, rows: int) -> set[str]:
+    """The watched modules that return as many rows as the model gets."""
+    outputs.clear()
+    model(torch.cat([row] * rows).requires_grad_())
+    return {name for name, output in outputs.items() if len(output) == rows}
+
+
+def _cosines(
+    model: nn.Module, outputs: dict[str, Tensor], places: tuple[str, ...], inputs: Inputs, keys: Keys
+) -> Float[Tensor, "batch place"]:
+    outputs.clear()
+    inputs = inputs.detach().requires_grad_()
+    logits = check_logits(model(inputs), len(inputs))
+    directions = standard_normal(keys, (2, logits.shape[1]), logits.device).to(logits.dtype)
+    ends = [inputs, *(outputs[place] for place in places)]
+    backward = partial(torch.autograd.grad, logits, ends, retain_graph=True, materialize_grads=True)
+    arrived = [backward(direction) for direction in directions.unbind(1)]
+    return torch.stack([_cosine(first, second) for first, second in zip(*arrived, strict=True)], 1)
+
+
+def _cosine(first: Tensor, second: Tensor) -> Scores:
+    x, y = (nn.functional.normalize(v.flatten(1).double(), dim=1, eps=0) for v in (first, second))
+    return (x * y).sum(1).abs().float()
+
+
+@contextmanager
+def _watching(model: nn.Module, names: list[str], rule: BackwardRule) -> Iterator[dict[str, Tensor]]:
+    """While active: the outputs of modules, by name, of their first run of a pass; the ReLUs obey the rule."""
+    outputs: dict[str, Tensor] = {}
+
+    def keep(name: str, module: nn.Module, arguments: Any, output: Any) -> Tensor | None:
+        if name in outputs or not isinstance(output, Tensor) or not (output.ndim and output.requires_grad):
+            return None
+        outputs[name] = output
+        return output.clone()  # what comes next may work in place
+
+    modules = dict(model.named_modules())
+    hooks: list[tuple[nn.Module, Callable]] = [(modules[n], partial(keep, n)) for n in names if n in modules]
+    if rule == "guided_backprop":
+        hooks += [(module, _guide) for module in modules.values() if isinstance(module, nn.ReLU)]
+    handles = [module.register_forward_hook(hook) for module, hook in hooks]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _guide(module: nn.Module, arguments: Any, output: Tensor) -> None:
+    """Let only what is positive pass back to a ReLU, which itself stops it where its input is negative."""
+    if output.requires_grad:
+        output.register_hook(lambda gradient: gradient.clamp(min=0))
+
+
+def _default(context: Context | None, inputs: Inputs) -> Context:
+    context = Context.create(torch.arange(len(inputs))) if context is None else context
+    check_one_each(len(inputs), context=context.keys)
+    return context
+
+
+def _resolve(model: nn.Module, inputs: Inputs, target: Labels | int | None, context: Context) -> Labels:
+    check_inputs(inputs)
+    with explaining(model):
+        return resolve_target(model, inputs, target, context.max_rows)
+
+
+def _num_classes(model: nn.Module, inputs: Inputs) -> int:
+    with explaining(model), torch.no_grad():
+        return check_logits(model(inputs[:1]), 1).shape[1]
