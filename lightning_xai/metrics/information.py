@@ -66,7 +66,7 @@ class InformationLevel(SampleMetric):
     """Area under the Performance Information Curve of XRAI (Kapishnikov et al. 2019, section 4.2).
 
     Random pixels, 1 % rounded up and at least four, are revealed always; the same for all methods of an evaluation. To
-    them are added the highest 0.5 % ... 75 % (`FRACTIONS`, rounded up) of the signed channel sums; the rest of the
+    them are added the highest 0.5 % ... 75 % (`FRACTIONS`, rounded up) of the absolute channel sums; the rest of the
     image is interpolated. Each such image is a point: x is the size of its lossless WebP code, y its score. Both are
     taken relative to the image of random pixels alone, 0, and to the original, 1, and clipped; y never falls from one
     fraction to the next. With (0, 0) and (1, 1) added and sorted by x, the area under the straight lines is the
@@ -80,7 +80,8 @@ class InformationLevel(SampleMetric):
     Args:
         curve: "softmax": the score is the probability of the explained class (SIC); "accuracy": 1 if that class is
             predicted, else 0 (AIC).
-        absolute: Rank by the absolute value of the channel sums.
+        absolute: Rank by the absolute value of the channel sums, since what is asked is where the evidence is; the
+            signed gradient brings back no more than random pixels do. False ranks the signed sums.
         fill: "smooth": a pyramid, batched on the inputs' device. "linear": linear in the triangles between revealed
             pixels, the nearest one's value outside, as published; slow, on the CPU.
         min_score: Least score of the original. Below, y would be divided by little more than chance; 0.8 is published.
@@ -96,7 +97,7 @@ class InformationLevel(SampleMetric):
     def __init__(
         self,
         curve: Curve = "softmax",
-        absolute: bool = False,
+        absolute: bool = True,
         fill: Fill = "smooth",
         min_score: float = 0.8,
         random_fraction: float = 0.01,
