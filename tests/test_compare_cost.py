@@ -88,9 +88,11 @@ def test_the_best_is_chosen_among_those_that_are_compared():
 
 
 def test_methods_of_unknown_cost_are_left_out():
-    comparison = compare_methods([run({"m": 50}, "a"), run({"m": None}, "b")], gradients=50)
-    assert names(comparison) == ["a:m"]
-    assert comparison.left_out == pytest.approx({"b:m": math.nan}, nan_ok=True)
+    runs = [run({"m": 50, "random": 0}, "a"), run({"m": None, "random": None}, "b")]
+    comparison = compare_methods(runs, gradients=50)
+    assert names(comparison) == ["a:m", "a:random"]
+    assert comparison.controls == ("a:random",)
+    assert comparison.left_out == pytest.approx({"b:m": math.nan, "b:random": math.nan}, nan_ok=True)
 
 
 def test_methods_left_out_do_not_narrow_the_samples_down():

@@ -284,6 +284,15 @@ def test_tick_labels_tell_their_values_apart(values):
     assert all(low < value < high for value in values)
 
 
+def test_long_tick_labels_have_room():
+    one = metric("m", True, result("sg", [0.999991, 0.999993], 1, True))
+    figure = score_boxes(replace(COMPARISON, metrics=(one,) * 4))
+    figure.draw_without_rendering()
+    labels = boxes(figure, figure.axes[0].get_xticklabels())
+    assert len(labels) >= 2
+    assert not any(overlaps(first, second) for first, second in combinations(labels, 2))
+
+
 @pytest.mark.parametrize("text", ["short", "a_rather_long_name:of_a/method-with.parts", "x" * 80, "Two words, $a$ few"])
 def test_wrapped_text_is_the_text_in_lines_that_fit(text):
     lines = wrapped(text, 1.0)

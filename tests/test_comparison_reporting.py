@@ -148,6 +148,8 @@ def test_the_agreement_is_a_triangle():
 def test_the_note_on_agreement_says_how_sure_and_without_whom():
     note = comparison_notes(AGREEING)[-1]
     assert note.endswith("one says the reverse; mean over 1 to 64 samples, standard error up to 0.03.")
+    surer = replace(AGREEMENTS[0], standard_error=0.01)
+    assert "error up to 0.03." in comparison_notes(replace(AGREEING, agreements=(surer, AGREEMENTS[0])))[-1]
     note = comparison_notes(replace(AGREEING, agreements=AGREEMENTS[1:], controls=("edges", "random")))[-1]
     assert note.endswith("mean over 1 samples, without the controls edges, random.")
     assert not any("Agreement" in note for note in comparison_notes(COMPARISON))
