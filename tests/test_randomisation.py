@@ -467,7 +467,7 @@ def test_recalibration_by_hand():
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5), nn.Flatten()
     )
-    model = trained(nn.Sequential(model, nn.Linear(80, 2))).eval()
+    model = trained(nn.Sequential(model, nn.Linear(80, 2))).train()  # and yet without dropout
     blocks = parameter_blocks(model, SMALL)
     after = randomise(model, blocks[-1:], batch_norm="recalibrate", images=SMALL)
     assert differences(model, after) == {"1.weight", "1.bias"} | statistics(model)
@@ -482,7 +482,7 @@ def test_recalibration_by_hand():
         biased = channels.var(1, correction=0)[:, None, None]
         features = centred / (biased + norm.eps).sqrt() * norm.weight[:, None, None] + norm.bias[:, None, None]
         assert norm.momentum == 0.1
-        assert not norm.training
+        assert norm.training
 
 
 def test_recalibration_does_not_draw_from_the_global_state_and_keeps_modes():
