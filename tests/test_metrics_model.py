@@ -138,6 +138,13 @@ def test_the_model_runs_on_the_subsets_once_for_all_methods():
     assert run("abc") == run("a") == 5 * 11
 
 
+def test_metrics_of_other_settings_do_not_share():
+    attributions, shared = torch.randn(IMAGES.shape, generator=torch.Generator().manual_seed(2)), Shared()
+    for options in ({"subset_size": 5}, {"subset_size": 9}, {"subset_size": 9, "baseline": 0.5}):
+        expected = score(FaithfulnessCorrelation(10, **options), attributions, curved())
+        assert_close(score(FaithfulnessCorrelation(10, **options), attributions, curved(), shared=shared), expected)
+
+
 def test_shared_computes_once_for_each_key():
     shared, calls = Shared(), []
     for key in ("a", "b", "a"):
