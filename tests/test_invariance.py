@@ -84,6 +84,18 @@ class Tokens(nn.Module):
         return self.last(torch.relu(features).reshape(len(inputs), -1))
 
 
+class ExtraRow(nn.Module):
+    """A row of its own runs along with the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.row, self.first, self.last = nn.Parameter(torch.ones(1, 144)), nn.Linear(144, 7), nn.Linear(7, 4)
+
+    def forward(self, inputs):
+        features = torch.relu(self.first(torch.cat([self.row, inputs.flatten(1)])))
+        return self.last(features[1:] - features[:1])
+
+
 def convolution(**options):
     layer = nn.Conv2d(2, 6, 3, **options)
     with torch.no_grad():
@@ -111,6 +123,7 @@ MODELS = {
     "no bias": lambda: convolution(bias=False),
     "clipped": lambda: nn.Sequential(nn.Hardtanh(), *convolution()),
     "two paths": TwoPaths,
+    "extra row": ExtraRow,
     "shared bias": shared_bias,
     "no layer": lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(2), nn.Flatten()),
 }
@@ -166,6 +179,7 @@ def test_bias_compensation_is_refused_with_the_reason(name):
     reason = {
         "no bias": "has no bias",
         "two paths": "must give at",
+        "extra row": "does not see the samples one by one",
         "shared bias": "must give at",
         "no layer": "no nn.Linear and no convolution",
     }.get(name, "does not reach alike")

@@ -1,5 +1,6 @@
 """Later sanity checks: hand cases, slow transcriptions, a reference library, and what they say about known methods."""
 
+import copy
 import math
 
 import jaxtyping
@@ -33,7 +34,7 @@ from lightning_xai.randomisation import randomise
 from lightning_xai.similarity import SIMILARITIES, cosine, pearson
 
 SIZE = (1, 28, 28)
-NONE = {"cosine": cosine}
+COSINE = {"cosine": cosine}
 
 
 def images(count=4):
@@ -142,17 +143,17 @@ def test_random_logit_is_1_if_all_classes_are_explained_alike():
         assert list(scores) == list(SIMILARITIES)
         for score in scores.values():
             assert_close(score, torch.ones(4))
-    assert_close(random_logit(network(), images(), 2, InputAttribution(), similarities=NONE)["cosine"], torch.ones(4))
+    assert_close(random_logit(network(), images(), 2, InputAttribution(), similarities=COSINE)["cosine"], torch.ones(4))
 
 
 def test_random_logit_by_hand():
     """Of two classes the other one is known."""
-    model = network(classes=2)
+    model, method, context = network(classes=2), smooth_grad(num_draws=2), Context.create(torch.arange(4) + 6, 3)
     target = torch.tensor([0, 1, 1, 0])
-    scores = untouched(model, lambda: random_logit(model, images(), target, Gradient(), similarities=NONE))
-    first, second = (Gradient()(model, images(), classes) for classes in (target, 1 - target))
+    scores = untouched(model, lambda: random_logit(model, images(), target, method, context, COSINE))
+    first, second = (method(model, images(), classes, context) for classes in (target, 1 - target))
     assert_close(scores["cosine"], cosine(first, second))
-    predicted = random_logit(model, images(), None, Gradient(), similarities=NONE)
+    predicted = random_logit(model, images(), None, Gradient(), similarities=COSINE)
     target = model(images()).argmax(1)
     first, second = (Gradient()(model, images(), classes) for classes in (target, 1 - target))
     assert_close(predicted["cosine"], cosine(first, second))
@@ -299,6 +300,16 @@ def test_places_are_modules_that_return_a_row_a_sample():
     assert scores[:, 3].isnan().all()
 
 
+def test_a_module_that_runs_twice_is_seen_where_it_runs_first():
+    torch.manual_seed(0)
+    first, twice, last = nn.Linear(784, 9), nn.Linear(9, 9), nn.Linear(9, 5)
+    shared = nn.Sequential(nn.Flatten(), first, twice, nn.ReLU(), twice, last)
+    copied = nn.Sequential(nn.Flatten(), first, twice, nn.ReLU(), copy.deepcopy(twice), last)
+    places, scores = cosine_convergence(shared, images())
+    assert places == ("input", "1", "2", "5")
+    assert_close(scores, cosine_convergence(copied, images())[1][:, [0, 1, 2, 4]])
+
+
 def test_operations_in_place_do_not_change_what_is_seen():
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Flatten(), nn.Linear(784, 9), nn.ReLU(), nn.Linear(9, 9), nn.ReLU(), nn.Linear(9, 5))
@@ -325,7 +336,7 @@ def test_bad_input(monkeypatch):
     model, short = network(), Context.create(torch.arange(3))
     calls = (
         lambda x, context: efficient_mprt(model, x, 0, Gradient(), context),
-        lambda x, context: random_logit(model, x, 0, Gradient(), context, NONE),
+        lambda x, context: random_logit(model, x, 0, Gradient(), context, COSINE),
         lambda x, context: cosine_convergence(model, x, context),
     )
     for call in calls:
@@ -336,7 +347,7 @@ def test_bad_input(monkeypatch):
     with pytest.raises(ValueError, match="`num_bins` must be at least 1, got 0"):
         efficient_mprt(model, images(), 0, Gradient(), num_bins=0)
     with pytest.raises(ValueError, match="at least two outputs for a random logit, got 1"):
-        random_logit(network(classes=1), images(), 0, Gradient(), similarities=NONE)
+        random_logit(network(classes=1), images(), 0, Gradient(), similarities=COSINE)
     with pytest.raises(ValueError, match="`rule` must be one of 'gradient', 'guided_backprop'"):
         cosine_convergence(model, images(), rule="zplus")
     with pytest.raises(ValueError, match="must apply its ReLUs as"):
