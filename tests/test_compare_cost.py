@@ -79,12 +79,28 @@ def test_one_gradient_is_a_budget_too():
 
 
 def test_the_best_is_chosen_among_those_that_are_compared():
-    assert compare_methods([run(COSTS)]).metrics[0].methods[-1].rank == 1
+    assert compare_methods([run(COSTS)]).metrics[0].methods[-2].rank == 1  # fusion
     found = {
         r.method: r for r in compare_methods([run({"smooth": 50, "fusion": 100})], gradients=50).metrics[0].methods
     }
     assert found["smooth"].rank == 1
     assert math.isnan(found["smooth"].p_value)
+
+
+def test_controls_are_tested_but_have_no_rank_and_are_never_the_best():
+    *methods, random = compare_methods([run(COSTS, num_samples=12)]).metrics[0].methods
+    assert (random.method, random.mean) == ("random", max(result.mean for result in [*methods, random]))
+    assert (random.rank, random.is_best) == (None, False)
+    assert random.effect_size == 1, "better than the best method, sample by sample"
+    assert random.p_holm < 0.05
+    assert sorted(result.rank for result in methods) == [1, 2, 3, 4, 5, 6]
+    assert next(result for result in methods if result.rank == 1).is_best
+
+
+def test_controls_alone_are_described():
+    (only,) = compare_methods([run({"random": 0})]).metrics[0].methods
+    assert (only.rank, only.is_best) == (None, False)
+    assert math.isnan(only.p_value)
 
 
 def test_methods_of_unknown_cost_are_left_out():

@@ -122,6 +122,8 @@ def test_with_gradients_spends_that_many(explainer, num_gradients):
     [
         (lx.fusion_grad(), 100, 100),
         (lx.fusion_grad(), 20, 20),  # 4 models, 5 inputs each
+        (lx.fusion_grad(), 10, 10),  # 2 models, 5 inputs each, and not 3 and 3
+        (lx.fusion_grad(), 13, 12),  # 4 models, 3 inputs each: 13 is prime
         (lx.fusion_grad(), 1, 1),
         (lx.fusion_grad(num_weight_draws=2, num_input_draws=8), 36, 36),  # 3 and 12: the ratio is kept
         (IntegratedGradients(FEW, num_steps=4), 22, 20),  # 5 draws at each step

@@ -303,3 +303,13 @@ def test_more_pixels_than_there_are():
         score(FaithfulnessCorrelation(5, 37), IMAGES, curved())
     with pytest.raises(ValueError, match="`subset_size` must be at most 72, the values of an input; got 73"):
         score(FaithfulnessCorrelation(5, 73, per_value=True), IMAGES, curved())
+
+
+def test_equal_values_are_flipped_in_the_order_of_the_pixels():
+    """A map of two values on 4 pixels: the higher pair first, each pair from the top left on."""
+    images, model = torch.tensor([[[[1.0, 2.0], [4.0, 8.0]]]]), nn.Sequential(nn.Flatten(), nn.Linear(4, 1, bias=False))
+    nn.init.ones_(model[1].weight)
+    context = Context.create(torch.arange(1), bounds=(0.0, 8.0))
+    maps = torch.tensor([[[[1.0, 3.0], [1.0, 3.0]]]])
+    curve = PixelFlipping(num_steps=4).curve(maps[:, 0], images, torch.tensor([0]), model, context)
+    assert_close(curve, torch.tensor([[15.0, 13.0, 5.0, 4.0, 0.0]]))

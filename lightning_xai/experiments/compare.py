@@ -32,6 +32,8 @@ def compare_methods(
     evaluated on the same data set. All numbers of a metric are made from the same samples: those of which all of its
     methods have a defined (finite) score. A method without any is left aside. The best method is chosen on the same
     samples as the others are tested on. The scores named `gradients` are what the methods cost, and are not compared.
+    The controls `random` and `edges` are tested against the best method too, but have no rank and are never the best:
+    random maps, which do not look at the input, are perfectly robust.
 
     Args:
         runs: With the rows of one evaluation each (see `read_runs`).
@@ -54,11 +56,11 @@ def compare_methods(
     directions, tables = _directions(runs), _tables(runs)
     costs = _costs(tables)
     left_out = {} if gradients is None else _left_out(costs, gradients)
+    controls = {_full_name(run, name, runs) for run in runs for name in CONTROLS}
     metrics = tuple(
-        _compare_metric(metric, directions.get(metric), _on_common_samples(metric, table), alpha, seed)
+        _compare_metric(metric, directions.get(metric), _on_common_samples(metric, table), controls, alpha, seed)
         for metric, table in _without(left_out, tables).items()
     )
-    controls = {_full_name(run, name, runs) for run in runs for name in CONTROLS}
     return Comparison(
         tuple(map(_compared, runs)),
         metrics,
@@ -210,7 +212,7 @@ def _on_common_samples(metric: str, table: Table) -> Table:
 
 
 def _compare_metric(
-    metric: str, higher_is_better: bool | None, table: Table, alpha: float, seed: int
+    metric: str, higher_is_better: bool | None, table: Table, controls: Container[str], alpha: float, seed: int
 ) -> MetricComparison:
     scores = {method: np.array(list(samples.values())) for method, samples in table.items()}
     undefined = {method: int((~np.isfinite(values)).sum()) for method, values in scores.items()}
@@ -218,7 +220,7 @@ def _compare_metric(
     known = {name: values for name, values in scores.items() if undefined[name] < len(values)}
     defined = np.isfinite(np.stack(list(known.values()))).all(0) if known else np.zeros(len(samples), dtype=bool)
     compared = {name: values[defined] for name, values in known.items()}
-    ranks = _ranks(compared, higher_is_better)
+    ranks = _ranks({name: values for name, values in compared.items() if name not in controls}, higher_is_better)
     # Of equal ones the first by name, so that the order of the rows does not matter.
     best = min(ranks, key=lambda method: (ranks[method], method), default=None)
     tests = {} if best is None else _tests(compared, best, higher_is_better)
@@ -229,7 +231,7 @@ def _compare_metric(
             *_describe(compared.get(method, np.empty(0)), 1 - alpha, seed),
             ranks.get(method),
             *tests.get(method, _NO_TEST),
-            is_best=method == best or (method in tests and _not_worse(*tests[method], alpha)),
+            is_best=method == best or (method in ranks and _not_worse(*tests[method], alpha)),
             values=tuple(compared.get(method, np.empty(0)).tolist()),
         )
         for method in scores

@@ -63,10 +63,13 @@ def with_gradients(explainer: Explainer, num_gradients: int) -> Explainer:
 
 
 def _spread(total: int, levels: list[int]) -> list[int]:
-    """Numbers in the ratio of `levels`, with a product of at most `total`."""
-    factor = (total / math.prod(levels)) ** (1 / len(levels))
-    *outer, _ = (max(1, round(level * factor)) for level in levels)
-    return [*outer, max(1, total // math.prod(outer))]
+    """Numbers in about the ratio of `levels`, with a product of `total` or a little less."""
+    if len(levels) == 1:
+        return [max(1, total)]
+    ideal = levels[0] * (total / math.prod(levels)) ** (1 / len(levels))
+    exact = [number for number in range(1, total + 1) if total % number == 0 and 0.5 <= number / ideal <= 2]
+    outer = min(exact or [max(1, round(ideal))], key=lambda number: abs(math.log(number / ideal)) if ideal else 0.0)
+    return [outer, *_spread(total // outer, levels[1:])]
 
 
 def _chain(explainer: Explainer) -> Iterator[Explainer]:

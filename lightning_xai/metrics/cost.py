@@ -1,5 +1,6 @@
 """What an attribution costs."""
 
+import torch
 from torch import Tensor
 
 from lightning_xai.metrics.base import SampleMetric
@@ -15,4 +16,4 @@ class NumGradients(SampleMetric):
 
     def update(self, attributions: Tensor, *, num_gradients: float, index: Tensor | None = None) -> None:
         """Record the same number for every sample of the batch."""
-        self.record(attributions.new_full((len(attributions),), num_gradients), index)
+        self.record(torch.full((len(attributions),), num_gradients, dtype=torch.float32), index)

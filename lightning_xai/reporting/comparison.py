@@ -30,7 +30,8 @@ class MethodResult:
     """Lower end of the confidence interval of the mean."""
     high: float
     rank: int | None
-    """Of the mean, 1 for the best; equal means share the least rank. None without a direction or a mean."""
+    """Of the mean, 1 for the best; equal means share the least rank. None without a direction or a mean, and for the
+    controls."""
     effect_size: float
     """Matched-pairs rank-biserial correlation with the best method, in [-1, 1]; negative: worse than it."""
     p_value: float
@@ -220,6 +221,8 @@ def comparison_notes(comparison: Comparison) -> list[str]:
             "negative if worse than the best. Bold, in a terminal also *: the best, and all that are not significantly "
             f"worse at {comparison.alpha:g}."
         )
+        if comparison.controls:
+            notes[-1] += f" The controls {', '.join(comparison.controls)} are tested too, but never the best."
     if unknown := [metric.metric for metric in comparison.metrics if metric.higher_is_better is None]:
         notes.append(
             "Without a direction in the metrics.json beside the scores, and therefore without best and tests: "
