@@ -1,30 +1,40 @@
-"""The command line: `lightning-xai {fit,validate,test,predict} --config FILE [--option VALUE ...]` and `compare`."""
+"""The program: `lightning-xai {fit,validate,test,predict,sanity} --config FILE [--option VALUE ...]`, and `compare`."""
 
 import logging
+import os
 import shlex
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+import torch
+import torch.distributed as dist
 import yaml
 from jsonargparse import ArgumentParser, get_loader, set_loader
-from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer, seed_everything
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.seed import isolate_rng
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from lightning_xai.callbacks.attribution import PANELS, AttributionCallback
 from lightning_xai.callbacks.pareto import VALIDATIONS, ParetoFront
 from lightning_xai.evaluation import Evaluation
 from lightning_xai.experiments import compare_methods, read_runs
+from lightning_xai.experiments.trainer import ExaminingTrainer
+from lightning_xai.experiments.twins import StopWhenMemorised, cached_twin
 from lightning_xai.modules.checkpoints import check_resumable, check_weights_fit, read_checkpoint
 from lightning_xai.reporting.comparison import comparison_notes, comparison_tables, write_comparison
 from lightning_xai.reporting.comparison_figures import write_comparison_figures
 from lightning_xai.reporting.pareto import front_table
+from lightning_xai.reporting.sanity import SanityReport, verdict_table, write_sanity
+from lightning_xai.reporting.sanity_figures import write_figures
 from lightning_xai.reporting.scores import SCORES, evaluation_rows
 from lightning_xai.reporting.tables import score_table, summarise
 
@@ -32,7 +42,9 @@ T = TypeVar("T")
 YAML_MODE = "yaml_with_unique_keys"
 
 # Short, because the parser prints it before each error; `--help` explains the options.
-USAGE = {name: {"usage": "%(prog)s --config FILE [--OPTION VALUE ...]"} for name in LightningCLI.subcommands()}
+USAGE = {
+    name: {"usage": "%(prog)s --config FILE [--OPTION VALUE ...]"} for name in (*LightningCLI.subcommands(), "sanity")
+}
 
 DESCRIPTION = (
     "Train classifiers and score their explanations. One more command beside those below: `compare RUN [RUN ...]` "
@@ -62,6 +74,7 @@ def main(args: ArgsType = None) -> None:
         XAICommandLine(
             LightningModule,
             LightningDataModule,
+            trainer_class=ExaminingTrainer,
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,  # optimizer and scheduler are arguments of the module
@@ -127,6 +140,59 @@ class XAICommandLine(LightningCLI):
         if not self._get(self.config, "trainer").fast_dev_run:  # which writes nothing
             check_writable(self.trainer)
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        return LightningCLI.subcommands() | {"sanity": {"model", "datamodule", "make_twin"}}
+
+    def sanity(self, model: LightningModule, datamodule: LightningDataModule, **options: Any) -> None:
+        """The checks, then files, figures and the exit code."""
+        if not options["ckpt_path"]:
+            raise ValueError("`ckpt_path` must name a checkpoint: the checks are of a trained model.")
+        world = int(os.environ.get("WORLD_SIZE", 1))
+        if world > 1:
+            dist.init_process_group("gloo")
+        weights = torch.load(options["ckpt_path"], map_location="cpu", weights_only=True)["state_dict"]
+        model.load_state_dict(weights)
+        options["output"] = options["output"] or str(Path(options["ckpt_path"]).absolute().parents[1] / "sanity")
+        train = partial(self._random_label_twin, options["twin_epochs"], Path(options["twins"]))
+        result = cast(ExaminingTrainer, self.trainer).sanity(model, datamodule, make_twin=train, **options)
+        if world == 1 or dist.get_rank() == 0:
+            report_sanity(result, Path(options["output"]))
+        if world > 1:
+            dist.destroy_process_group()
+        failed = [v for v in result.verdicts if v.method in (options["require"] or []) and v.outcome != "PASS"]
+        if failed:
+            sys.exit(1)
+
+    def _random_label_twin(self, epochs: int, folder: Path) -> tuple[nn.Module, float]:
+        """A network trained as the configuration says, but on random labels; or the one trained earlier."""
+        config = self.config.sanity.clone()
+        if "randomize_labels" not in config.data.init_args:
+            raise ValueError(
+                f"`data`: {config.data.class_path} cannot randomise its labels, which the data check needs; give the "
+                "data module an argument `randomize_labels`, or choose another `check`."
+            )
+        config.data.init_args.randomize_labels = True
+        config.trainer.logger, config.trainer.callbacks, config.trainer.max_epochs = False, None, epochs
+        settings = {part: config[part].as_dict() for part in ("model", "data", "trainer")}
+        settings["seed_everything"] = config.seed_everything
+
+        def made() -> Any:
+            with isolate_rng():
+                seed_everything(config.seed_everything if isinstance(config.seed_everything, int) else 0)
+                return self._subcommand_parsers["sanity"].instantiate_classes(config)
+
+        def train() -> tuple[nn.Module, float]:
+            stop, parts = StopWhenMemorised(), made()
+            options = {"enable_checkpointing": False, "enable_model_summary": False, "limit_val_batches": 0}
+            Trainer(**{**parts.trainer, **options, "callbacks": [stop]}).fit(parts.model, parts.data)
+            return parts.model, stop.accuracy
+
+        weights, accuracy = cached_twin(folder, settings, train)
+        twin = made().model
+        twin.load_state_dict(weights)
+        return twin.to(self.trainer.strategy.root_device).eval(), accuracy
+
     def after_fit(self) -> None:
         report(self.trainer)
 
@@ -135,6 +201,14 @@ class XAICommandLine(LightningCLI):
 
     def after_test(self) -> None:
         report(self.trainer)
+
+
+def report_sanity(result: SanityReport, folder: Path) -> None:
+    """Print the verdicts, and write records, figures and TensorBoard's events to the folder."""
+    console = _console()
+    console.print(verdict_table(result))
+    for path in [*write_sanity(result, folder), *write_figures(result, folder)]:
+        console.print(f"{'written':<16} {path}")
 
 
 def load_yaml(text: str) -> Any:

@@ -2,5 +2,6 @@
 
 from lightning_xai.callbacks.attribution import AttributionCallback
 from lightning_xai.callbacks.pareto import ParetoFront
+from lightning_xai.callbacks.randomization import RandomizationCallback
 
-__all__ = ["AttributionCallback", "ParetoFront"]
+__all__ = ["AttributionCallback", "ParetoFront", "RandomizationCallback"]

@@ -37,19 +37,24 @@ class Samples:
 
 
 def choose_samples(
-    trainer: Trainer, loader: Any, num_samples: int, batch_size: int, unpack: Callable[[Any], Samples]
+    trainer: Trainer,
+    loader: Any,
+    num_samples: int,
+    batch_size: int,
+    unpack: Callable[[Any], Samples],
+    whole: bool = False,
 ) -> Samples:
     """This process's part of `num_samples` samples, evenly spaced over the loader's data set, on the device.
 
     The same samples whatever the number of processes. A data set that can only be iterated over gives its first ones:
     every process reads them all and keeps its share. Batches go through the module's own transfer hooks, as in the
-    validation loop.
+    validation loop. With `whole`, every process gets all of them.
     """
 
     def read(batches: Iterable[Any], positions: Tensor) -> Samples:
         return _join((unpack(_to_device(trainer, batch)) for batch in batches), positions)
 
-    rank, world = trainer.global_rank, trainer.world_size
+    rank, world = (0, 1) if whole else (trainer.global_rank, trainer.world_size)
     if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
         positions = share(spread(_length(loader.dataset), num_samples), rank, world)
         subset = Subset(loader.dataset, positions.tolist())

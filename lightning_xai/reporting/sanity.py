@@ -1,9 +1,18 @@
 """What the sanity checks found: records, and the files that hold them."""
 
-from dataclasses import dataclass, field
+import csv
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from lightning_xai.reporting.files import replacing
 
 Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 Check = Literal["original", "floor", "parameters", "data", "invariance"]
@@ -17,8 +26,8 @@ class CellKey:
 
     check: Check
     variant: str
-    """An ordering of the parameters' blocks (`randomisation.Ordering`); `different_images` or `random_maps` of the floor;
-    `labels` of the data; `shift` of the input."""
+    """Of the parameters an ordering of the blocks (`randomisation.Ordering`); of the floor `different_images` or
+    `random_maps`; of the data `labels`; of the input `shift`."""
     step: int
     """Position in the variant's order, from 0."""
     block: str
@@ -97,3 +106,44 @@ class SanityReport:
     cells: tuple[Cell, ...] = field(repr=False)
     models: tuple[ModelState, ...]
     verdicts: tuple[Verdict, ...]
+
+
+def verdict_table(report: SanityReport) -> Table:
+    """For `rich.print`: a line for each check and method, with the reason."""
+    table = Table(title="sanity checks", title_justify="left", title_style="", box=SIMPLE_HEAD)
+    for name in ("check", "method", "verdict", "why"):
+        table.add_column(name, overflow="fold")
+    styles = {"PASS": "green", "FAIL": "bold red", "INCONCLUSIVE": "yellow"}
+    for verdict in report.verdicts:
+        cells = (verdict.check, verdict.method, verdict.outcome, verdict.reason)
+        table.add_row(*(Text(cell, styles[verdict.outcome] if n == 2 else "") for n, cell in enumerate(cells)))
+    return table
+
+
+def write_sanity(report: SanityReport, folder: str | os.PathLike[str]) -> list[Path]:
+    """Write verdicts.csv, similarities.csv (a line for each sample) and models.csv, each as a whole.
+
+    Raises:
+        OSError: if the folder cannot be written to.
+    """
+    key = [field.name for field in fields(CellKey)]
+    similarities = (
+        [*astuple(cell.key), similarity, sample, f"{value:.6g}"]
+        for cell in report.cells
+        for similarity, values in cell.scores.items()
+        for sample, value in zip(report.samples, values.tolist(), strict=True)
+    )
+    folder = Path(folder)
+    return [
+        _write_csv(folder / "verdicts.csv", [f.name for f in fields(Verdict)], map(astuple, report.verdicts)),
+        _write_csv(folder / "similarities.csv", [*key, "similarity", "sample", "value"], similarities),
+        _write_csv(folder / "models.csv", [f.name for f in fields(ModelState)], map(astuple, report.models)),
+    ]
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+    return path

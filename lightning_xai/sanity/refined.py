@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightning_xai.blocks import parameter_blocks
 from lightning_xai.explainers import Context, Explainer
 from lightning_xai.explainers.base import (
     check_choice,
@@ -29,9 +28,10 @@ from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.functional.maps import pixel_map
 from lightning_xai.functional.random import standard_normal, uniform
 from lightning_xai.metrics.checks import check_one_each
-from lightning_xai.randomisation import Initialisation, randomise
+from lightning_xai.sanity.blocks import parameter_blocks
+from lightning_xai.sanity.randomisation import Initialisation, randomise
+from lightning_xai.sanity.similarity import PRESETS, Similarity, compare
 from lightning_xai.shapes import Images, Inputs, Keys, Labels, Scores
-from lightning_xai.similarity import PRESETS, Similarity, compare
 
 BackwardRule = Literal["gradient", "guided_backprop"]
 

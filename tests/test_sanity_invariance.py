@@ -33,7 +33,8 @@ from lightning_xai.explainers import (
     noise_grad,
     smooth_grad,
 )
-from lightning_xai.invariance import (
+from lightning_xai.networks import CNN, MLP, LeNet
+from lightning_xai.sanity.invariance import (
     InexactTwinError,
     check_twin,
     invariance_maps,
@@ -42,8 +43,7 @@ from lightning_xai.invariance import (
     shifted_context,
     shifted_twin,
 )
-from lightning_xai.networks import CNN, MLP, LeNet
-from lightning_xai.similarity import SIMILARITIES, spearman
+from lightning_xai.sanity.similarity import SIMILARITIES, spearman
 
 SIZE = (2, 8, 9)
 PATTERN = torch.randn(SIZE, generator=torch.Generator().manual_seed(3), dtype=torch.float64)

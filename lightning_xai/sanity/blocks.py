@@ -93,9 +93,10 @@ def copy_model(model: nn.Module) -> nn.Module:
         ValueError: if the model cannot be copied, or has parameters that cannot be initialised.
     """
     _check_model(model)
+    trainer = getattr(model, "_trainer", None)  # a LightningModule's, with its data and callbacks: not copied
     try:
         with torch.inference_mode(False):
-            return deepcopy(model)
+            return deepcopy(model, {id(trainer): trainer})
     except Exception as error:
         raise ValueError(
             f"`model` ({type(model).__name__}) must be one that copy.deepcopy can copy, so that it can be randomised "

@@ -11,14 +11,6 @@ from quantus.functions.complexity_func import discrete_entropy
 from torch import nn
 from torch.testing import assert_close
 
-from lightning_xai.blocks import parameter_blocks
-from lightning_xai.experiments.refined_checks import (
-    cosine_convergence,
-    efficient_mprt,
-    histogram_entropy,
-    other_classes,
-    random_logit,
-)
 from lightning_xai.explainers import (
     Context,
     Gradient,
@@ -30,8 +22,16 @@ from lightning_xai.explainers import (
     smooth_grad,
 )
 from lightning_xai.networks import CNN, MLP, LeNet
-from lightning_xai.randomisation import randomise
-from lightning_xai.similarity import SIMILARITIES, cosine, pearson
+from lightning_xai.sanity.blocks import parameter_blocks
+from lightning_xai.sanity.randomisation import randomise
+from lightning_xai.sanity.refined import (
+    cosine_convergence,
+    efficient_mprt,
+    histogram_entropy,
+    other_classes,
+    random_logit,
+)
+from lightning_xai.sanity.similarity import SIMILARITIES, cosine, pearson
 
 SIZE = (1, 28, 28)
 COSINE = {"cosine": cosine}

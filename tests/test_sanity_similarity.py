@@ -10,7 +10,7 @@ from skimage.metrics import structural_similarity
 from torch.testing import assert_close
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from lightning_xai.similarity import (
+from lightning_xai.sanity.similarity import (
     PRESETS,
     SIMILARITIES,
     compare,

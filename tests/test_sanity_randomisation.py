@@ -14,7 +14,7 @@ from torchvision.models import resnet18
 from lightning_xai.explainers import Gradient
 from lightning_xai.modules import ClassifierModule
 from lightning_xai.networks import CNN, MLP, LeNet, ResNet9
-from lightning_xai.randomisation import Block, evidence, parameter_blocks, randomise, steps
+from lightning_xai.sanity.randomisation import Block, evidence, parameter_blocks, randomise, steps
 
 INITIALISATIONS = ["own", "normal", "permute"]
 SMALL = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -24,7 +24,6 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from lightning_xai.blocks import copy_model
 from lightning_xai.explainers.base import (
     Bound,
     Context,
@@ -36,8 +35,9 @@ from lightning_xai.explainers.base import (
     resolve_target,
 )
 from lightning_xai.explainers.chunks import in_chunks
+from lightning_xai.sanity.blocks import copy_model
+from lightning_xai.sanity.similarity import Similarity, compare, cosine, spearman
 from lightning_xai.shapes import Images, Inputs, Labels, Scores
-from lightning_xai.similarity import Similarity, compare, cosine, spearman
 
 Compensation = Literal["auto", "bias", "input"]
 

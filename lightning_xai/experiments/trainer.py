@@ -1,0 +1,160 @@
+"""A Trainer that can also examine: the `sanity` command of the command line."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from torch import nn
+from torch.utils.data import DataLoader, Subset
+
+from lightning_xai.callbacks.attribution import first_loader
+from lightning_xai.callbacks.samples import Samples, spread, unpack
+from lightning_xai.explainers import Explainer, with_controls
+from lightning_xai.explainers.base import Context, check_choice, check_count, explaining, resolve_target
+from lightning_xai.reporting.sanity import SanityReport
+from lightning_xai.sanity.checks import Subject, usable_similarities
+from lightning_xai.sanity.examine import EXAMINED, examine, paper_methods
+from lightning_xai.sanity.randomisation import BatchNormPolicy, Initialisation, Ordering
+from lightning_xai.sanity.similarity import foreground_mask
+
+ExplainedClass = Literal["label", "prediction", "repredicted"]
+
+
+class ExaminingTrainer(Trainer):
+    """A Trainer with one more command."""
+
+    def sanity(
+        self,
+        model: LightningModule,
+        datamodule: LightningDataModule,
+        ckpt_path: str | None = None,
+        check: Literal["parameters", "data", "invariance", "all"] = "all",
+        methods: dict[str, Explainer] | None = None,
+        num_samples: int = 64,
+        similarity: str = "ssim",
+        orderings: list[Ordering] | None = None,
+        repeats: int = 3,
+        initialisation: Initialisation = "own",
+        batch_norm: BatchNormPolicy = "keep",
+        groups: dict[str, list[str]] | None = None,
+        shift: float = 1.0,
+        target: ExplainedClass = "label",
+        alpha: float = 0.05,
+        seed: int = 0,
+        batch_size: int = 64,
+        require: list[str] | None = None,
+        output: str | None = None,
+        twin_epochs: int = 100,
+        twins: str = "runs/twins",
+        weights_only: bool | None = None,
+        make_twin: Callable[[], tuple[nn.Module, float]] | None = None,
+    ) -> SanityReport:
+        """Sanity checks: do explanations depend on the model's weights and labels (Adebayo et al. 2018)?
+
+        Finished parts are kept in the output folder; a check that was interrupted goes on where it stopped.
+
+        Args:
+            model: The module, whose `forward` maps images to logits.
+            datamodule: The data; test samples are explained.
+            ckpt_path: The trained weights.
+            check: `parameters` randomises weights, `data` trains a network on random labels, `invariance` shifts the
+                input and compensates it; or `all`.
+            methods: Explainers by name; null for the paper's that the network admits, and AG, NG, FG. Controls are
+                added.
+            num_samples: Test samples, evenly spaced.
+            similarity: The one that decides; all are written.
+            orderings: Which blocks are randomised together; null for `cascading_from_top`.
+            repeats: Independent random models of each step.
+            initialisation: Of random weights: `own`, `normal` (the published one) or `permute`.
+            batch_norm: Running statistics of randomised models: `keep`, `reset` or `recalibrate`.
+            groups: Blocks by name, each with patterns of parameter or module names; null for a block a layer.
+            shift: Added to the input, in the space of the normalised images.
+            target: The class explained: the `label`, the trained model's `prediction`, or what each changed model
+                predicts itself.
+            alpha: One less the confidence of the intervals.
+            seed: Of noise and random weights.
+            batch_size: Samples explained at a time.
+            require: Methods that must pass all checks made; or else the exit code is 1.
+            output: Folder for all results; null for `sanity` in the run of the checkpoint.
+            twin_epochs: Most epochs of the training on random labels; it ends at 95 % training accuracy.
+            twins: Folder for networks trained on random labels, which are used again.
+            weights_only: As in configurations of `fit`; weights are read safely in any case.
+            make_twin: For use from Python: gives a network trained on random labels, and its accuracy on them.
+        """
+        check_count("num_samples", num_samples)
+        check_choice("target", target, ExplainedClass)
+        methods = paper_methods(model, getattr(datamodule, "bounds", None) is not None) if methods is None else methods
+        _check_required(require or [], methods := with_controls(methods))
+        subject = self._subject(model, datamodule, methods, num_samples, target, seed, batch_size)
+        return examine(
+            subject,
+            EXAMINED if check == "all" else (check,),
+            similarity,
+            orderings or ["cascading_from_top"],
+            repeats,
+            initialisation,
+            batch_norm,
+            groups,
+            make_twin,
+            shift,
+            alpha,
+            None if output is None else Path(output) / "cells",
+            progress=self.progress_bar_callback is not None,
+        )
+
+    def _subject(
+        self,
+        model: LightningModule,
+        datamodule: LightningDataModule,
+        methods: dict[str, Explainer],
+        num_samples: int,
+        target: ExplainedClass,
+        seed: int,
+        batch_size: int,
+    ) -> Subject:
+        device = self.strategy.root_device
+        model = model.to(device).eval()
+        samples = test_samples(datamodule, num_samples)
+        images, labels = samples.images.to(device), samples.labels
+        bounds = getattr(datamodule, "bounds", None)
+        with explaining(model):
+            explained = resolve_target(model, images, labels if target == "label" else None)
+        background = False
+        if bounds is not None:
+            low = Context.create(samples.index, bounds=bounds, device=device).bounds[0]  # type: ignore[index]
+            background = not bool(foreground_mask(images, low).all())
+        return Subject(
+            model,
+            images,
+            explained,
+            samples.index,
+            methods,
+            usable_similarities(images, background),
+            bounds,
+            None if labels is None else labels.to(device),
+            target == "repredicted",
+            seed,
+            batch_size,
+        )
+
+
+def test_samples(datamodule: LightningDataModule, num_samples: int) -> Samples:
+    """Samples of the test set, evenly spaced; the index of each is its position where the batches do not say."""
+    datamodule.prepare_data()
+    datamodule.setup("test")
+    loader = first_loader(datamodule.test_dataloader())
+    if not isinstance(loader, DataLoader) or not len(loader.dataset):  # type: ignore[arg-type]
+        raise ValueError(f"`data`: {type(datamodule).__name__} gives no test samples: there is nothing to explain.")
+    positions = spread(len(loader.dataset), num_samples)  # type: ignore[arg-type]
+    chosen = Subset(loader.dataset, positions.tolist())
+    samples = unpack(next(iter(DataLoader(chosen, len(positions), collate_fn=loader.collate_fn))))
+    return replace(samples, index=torch.where(samples.index < 0, positions, samples.index))
+
+
+def _check_required(require: list[str], methods: dict[str, Explainer]) -> None:
+    unknown = [name for name in require if name not in methods]
+    if unknown:
+        raise ValueError(f"`require` must name methods that are examined, {', '.join(methods)}; got {unknown}.")

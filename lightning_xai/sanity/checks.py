@@ -1,0 +1,259 @@
+"""Do maps depend on the model's weights and on its labels? The randomisation checks of Adebayo et al. 2018."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from lightning_xai.evaluation import explain
+from lightning_xai.explainers import Explainer, RandomAttribution
+from lightning_xai.explainers.base import Bound, Context, check_count, explaining, resolve_target
+from lightning_xai.functional.maps import pixel_map
+from lightning_xai.functional.random import fold_in_int
+from lightning_xai.reporting.sanity import Cell, CellKey, ModelState
+from lightning_xai.sanity.cells import Cells
+from lightning_xai.sanity.randomisation import (
+    BatchNormPolicy,
+    Block,
+    Initialisation,
+    Ordering,
+    evidence,
+    parameter_blocks,
+    randomise,
+    steps,
+)
+from lightning_xai.sanity.similarity import SIMILARITIES, Similarity, compare, foreground_mask, hog_cell_size
+from lightning_xai.shapes import Labels
+
+NUM_SHIFTS = 5
+"""Of the floor: with how many other images each image is paired."""
+
+KEPT = 4
+"""Of how many samples maps are kept for figures."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the checks examine, and how.
+
+    Attributes:
+        model: The trained model.
+        images: (samples, channel, height, width).
+        target: (samples,) the explained classes.
+        index: (samples,) indices in the data set; the noise depends on them.
+        methods: Explainers by name.
+        similarities: Functions of `similarity` by name.
+        bounds: Least and greatest value of an input element, as in `explain`.
+        labels: (samples,) true classes, for the accuracy of the changed models; None leaves it undefined.
+        repredict: Explain under a changed model the class that it predicts itself, instead of `target`.
+        seed: Of all noise and all random weights.
+        batch_size: Samples explained at a time.
+    """
+
+    model: nn.Module
+    images: Tensor
+    target: Labels
+    index: Labels
+    methods: Mapping[str, Explainer]
+    similarities: Mapping[str, Similarity]
+    bounds: tuple[Bound, Bound] | None = None
+    labels: Labels | None = None
+    repredict: bool = False
+    seed: int = 0
+    batch_size: int = 64
+
+    def attributions(self, model: nn.Module, method: Explainer) -> Tensor:
+        """Maps of all samples under a model, on the CPU."""
+        with explaining(model):
+            target = resolve_target(model, self.images, None) if self.repredict else self.target
+        options: dict[str, Any] = {"bounds": self.bounds, "seed": self.seed}
+        return torch.cat(
+            [
+                explain(model, self.images[rows], target[rows], method, index=self.index[rows], **options).cpu()
+                for rows in _batches(len(self.images), self.batch_size)
+            ]
+        )
+
+    def foreground(self) -> Tensor | None:
+        """Where an image is not black, if any is anywhere."""
+        if self.bounds is None:
+            return None
+        low = Context.create(self.index, bounds=self.bounds, device=self.images.device).bounds[0]  # type: ignore[index]
+        return foreground_mask(self.images, low).cpu()
+
+
+def usable_similarities(images: Tensor, has_background: bool) -> dict[str, Similarity]:
+    """All similarities that the images admit: HOG needs 6 pixels a side, the foreground a background."""
+    unusable = set() if has_background else {"spearman_foreground"}
+    if hog_cell_size(*images.shape[2:]) < 2:
+        unusable.add("hog")
+    return {name: function for name, function in SIMILARITIES.items() if name not in unusable}
+
+
+def original_maps(subject: Subject, cells: Cells, progress: bool = False) -> dict[str, Tensor]:
+    """The attributions under the trained model, by method; the processes share the methods out."""
+
+    def explained(name: str) -> tuple[str, Tensor]:
+        method = subject.methods[name]
+        found = cells.once(f"original-{name}", lambda: {"maps": subject.attributions(subject.model, method)})
+        return name, found["maps"]
+
+    found = dict(shared_out(list(subject.methods), explained, "explaining" if progress else None))
+    return {name: found[name] for name in subject.methods}
+
+
+def floor_cells(subject: Subject, originals: Mapping[str, Tensor]) -> list[Cell]:
+    """What similarity means nothing: of maps of different images, and of random maps, under the trained model.
+
+    Each sample's map is compared with those of the samples 1 to 5 places behind it (Arun et al. 2021), the mean being
+    its score, and with a random map.
+    """
+    context = Context.create(subject.index, fold_in_int(subject.seed, 1))
+    noise = RandomAttribution()(subject.model, subject.images.cpu(), 0, context)
+    found = []
+    for method, maps in originals.items():
+        shifts = range(1, min(NUM_SHIFTS, len(maps) - 1) + 1)
+        rolled = [_compare(subject, maps, maps.roll(shift, 0)) for shift in shifts]
+        if rolled:
+            scores = {name: _defined_mean(np.stack([s[name] for s in rolled])) for name in subject.similarities}
+            found.append(Cell(CellKey("floor", "different_images", 0, "", 0, method), scores))
+        found.append(Cell(CellKey("floor", "random_maps", 0, "", 0, method), _compare(subject, maps, noise)))
+    return found
+
+
+def original_cells(subject: Subject, originals: Mapping[str, Tensor]) -> list[Cell]:
+    """The trained model's own maps, for the figures; their similarity to themselves is 1."""
+    return [
+        Cell(CellKey("original", "", 0, "", 0, method), _compare(subject, maps, maps), _kept(maps))
+        for method, maps in originals.items()
+    ]
+
+
+def parameter_cells(
+    subject: Subject,
+    originals: Mapping[str, Tensor],
+    cells: Cells,
+    orderings: Sequence[Ordering] = ("cascading_from_top",),
+    repeats: int = 3,
+    initialisation: Initialisation = "own",
+    batch_norm: BatchNormPolicy = "keep",
+    groups: Mapping[str, Sequence[str]] | None = None,
+    progress: bool = False,
+) -> tuple[list[Cell], list[ModelState]]:
+    """Maps under models with random weights, compared with the trained model's; the processes share the models out.
+
+    Args:
+        orderings: Which blocks are randomised together (`randomisation.steps`).
+        repeats: Models of each step, with independent weights.
+        initialisation, batch_norm: As in `randomisation.randomise`.
+        groups: As in `randomisation.parameter_blocks`.
+        progress: Whether to show a progress bar.
+    """
+    check_count("repeats", repeats)
+    blocks = parameter_blocks(subject.model, subject.images, groups)
+
+    def examine(task: tuple[Ordering, int, str, tuple[Block, ...], int]) -> tuple[list[Cell], ModelState]:
+        ordering, step, name, chosen, repeat = task
+        seed = fold_in_int(subject.seed, repeat)
+        return examine_model(
+            subject,
+            originals,
+            cells,
+            CellKey("parameters", ordering, step, name, repeat, ""),
+            lambda: randomise(subject.model, chosen, initialisation, seed, batch_norm, subject.images),
+        )
+
+    tasks = [
+        (ordering, step, name, chosen, repeat)
+        for ordering in orderings
+        for step, (name, chosen) in enumerate(steps(blocks, ordering))
+        for repeat in range(repeats)
+    ]
+    results = shared_out(tasks, examine, "randomising" if progress else None)
+    return [cell for found, _ in results for cell in found], [state for _, state in results]
+
+
+def examine_model(
+    subject: Subject,
+    originals: Mapping[str, Tensor],
+    cells: Cells,
+    key: CellKey,
+    make_model: Callable[[], nn.Module],
+) -> tuple[list[Cell], ModelState]:
+    """All methods under one changed model, which is made only if something is still to be found out.
+
+    Args:
+        key: What is examined, without a method.
+    """
+    place = f"{key.check}-{key.variant}-{key.step:02d}-{key.repeat:02d}"
+    model: list[nn.Module] = []
+
+    def changed() -> nn.Module:
+        if not model:
+            model.append(make_model())
+        return model[0]
+
+    def state() -> dict[str, float]:
+        labels = subject.target if subject.labels is None else subject.labels
+        accuracy, entropy, scale = astuple(evidence(changed(), subject.images, labels))
+        return {"accuracy": accuracy, "entropy": entropy, "activation_scale": scale}
+
+    def scored(method: str) -> dict[str, Any]:
+        maps = subject.attributions(changed(), subject.methods[method])
+        scores = {name: torch.from_numpy(s) for name, s in _compare(subject, originals[method], maps).items()}
+        return {"scores": scores, "maps": torch.from_numpy(_kept(maps)) if key.repeat == 0 else torch.empty(0, 0, 0)}
+
+    found = []
+    for method in originals:
+        result = cells.once(f"{place}-{method}", partial(scored, method))
+        scores = {name: s.numpy() for name, s in result["scores"].items()}
+        whole = CellKey(key.check, key.variant, key.step, key.block, key.repeat, method)
+        found.append(Cell(whole, scores, result["maps"].numpy()))
+    known = cells.once(f"{place}-model", state)
+    return found, ModelState(key.check, key.variant, key.step, key.block, key.repeat, **known)
+
+
+def shared_out(tasks: Sequence[Any], work: Callable[[Any], Any], title: str | None = None) -> list[Any]:
+    """`work` of every task, in order; where torch.distributed is initialised, each process does its share.
+
+    Args:
+        title: Of a progress bar, if there shall be one.
+    """
+    rank, world = (dist.get_rank(), dist.get_world_size()) if _distributed() else (0, 1)
+    numbered = list(enumerate(tasks))[rank::world]
+    bar = tqdm(numbered, desc=title, unit="model", leave=False, disable=title is None or rank > 0)
+    mine = [(number, work(task)) for number, task in bar]
+    everybodys: list[Any] = [mine]
+    if world > 1:
+        everybodys = [None] * world
+        dist.all_gather_object(everybodys, mine)
+    return [result for _, result in sorted((pair for part in everybodys for pair in part), key=lambda pair: pair[0])]
+
+
+def _distributed() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _compare(subject: Subject, first: Tensor, second: Tensor) -> dict[str, np.ndarray]:
+    scores = compare(first, second, subject.similarities, subject.foreground())
+    return {name: values.numpy() for name, values in scores.items()}
+
+
+def _defined_mean(scores: np.ndarray) -> np.ndarray:
+    """Over the first axis, without NaN; NaN where nothing else is."""
+    number = np.isfinite(scores).sum(0)
+    return np.where(number > 0, np.nansum(scores, axis=0) / np.maximum(number, 1), np.nan).astype(scores.dtype)
+
+
+def _kept(maps: Tensor) -> np.ndarray:
+    return pixel_map(maps[:KEPT], absolute=False).numpy()
+
+
+def _batches(length: int, size: int) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, length, size))

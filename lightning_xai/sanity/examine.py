@@ -1,0 +1,237 @@
+"""All sanity checks of one model: maps, similarities, verdicts."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lightning_xai._version import __version__
+from lightning_xai.explainers import (
+    Explainer,
+    Gradient,
+    InputXGradient,
+    IntegratedGradients,
+    RangeScale,
+    Smooth,
+    adapt_grad,
+    fusion_grad,
+    grad_cam,
+    guided_backprop,
+    guided_grad_cam,
+    noise_grad,
+    smooth_grad,
+)
+from lightning_xai.explainers.base import Context
+from lightning_xai.explainers.captum import require_relu_modules
+from lightning_xai.explainers.gradient import Baseline
+from lightning_xai.functional.maps import pixel_map
+from lightning_xai.reporting.sanity import Cell, CellKey, ModelState, SanityReport, Verdict
+from lightning_xai.sanity.cells import Cells
+from lightning_xai.sanity.checks import (
+    KEPT,
+    Subject,
+    examine_model,
+    floor_cells,
+    original_cells,
+    original_maps,
+    parameter_cells,
+    shared_out,
+)
+from lightning_xai.sanity.invariance import invariance_maps, shifted_twin
+from lightning_xai.sanity.randomisation import BatchNormPolicy, Initialisation, Ordering
+from lightning_xai.sanity.similarity import compare
+from lightning_xai.sanity.verdicts import invariance_verdict, randomisation_verdict
+
+Examined = Literal["parameters", "data", "invariance"]
+EXAMINED: tuple[Examined, ...] = ("parameters", "data", "invariance")
+MEMORISED = 0.95
+"""Training accuracy from which a network knows its random labels (Adebayo et al. 2018)."""
+
+
+def examine(
+    subject: Subject,
+    checks: Sequence[Examined] = EXAMINED,
+    similarity: str = "ssim",
+    orderings: Sequence[Ordering] = ("cascading_from_top",),
+    repeats: int = 3,
+    initialisation: Initialisation = "own",
+    batch_norm: BatchNormPolicy = "keep",
+    groups: Mapping[str, Sequence[str]] | None = None,
+    make_twin: Callable[[], tuple[nn.Module, float]] | None = None,
+    shift: float = 1.0,
+    alpha: float = 0.05,
+    folder: Path | None = None,
+    progress: bool = False,
+) -> SanityReport:
+    """Run the checks and judge every method by each.
+
+    Args:
+        subject: The trained model, the samples and the methods.
+        checks: Which ones.
+        similarity: The one that decides; all of the subject's are in the report.
+        orderings, repeats, initialisation, batch_norm, groups: Of `parameters` (see `parameter_cells`).
+        make_twin: Of `data`: the network trained on random labels, and its accuracy on these.
+        shift: Of `invariance`: what is added to the input, in its own space.
+        alpha: One less the confidence of the intervals.
+        folder: Where finished cells are kept, to go on after an interruption; None for nowhere.
+        progress: Whether to show progress bars.
+
+    Raises:
+        ValueError: if an argument is out of range, or the folder has results of other settings.
+    """
+    if similarity not in subject.similarities:
+        raise ValueError(
+            f"`similarity` must be one of {', '.join(map(repr, subject.similarities))}, which these images admit; got "
+            f"{similarity!r}."
+        )
+    settings = {
+        "version": __version__,
+        "weights": fingerprint(subject.model),
+        "samples": subject.index.tolist(),
+        "target": "repredicted" if subject.repredict else subject.target.tolist(),
+        "methods": {name: repr(method) for name, method in subject.methods.items()},
+        "similarities": list(subject.similarities),
+        "initialisation": initialisation,
+        "batch_norm": batch_norm,
+        "groups": None if groups is None else {name: list(patterns) for name, patterns in groups.items()},
+        "shift": shift,
+        "seed": subject.seed,
+    }
+    (cells,) = shared_out([settings], partial(Cells, folder))  # one process writes
+    originals = original_maps(subject, cells, progress)
+    found, states = [*original_cells(subject, originals), *floor_cells(subject, originals)], list[ModelState]()
+    verdicts: list[Verdict] = []
+    if "parameters" in checks:
+        more, changed = parameter_cells(
+            subject, originals, cells, orderings, repeats, initialisation, batch_norm, groups, progress
+        )
+        found, states = found + more, states + changed
+        verdicts += [randomisation_verdict("parameters", m, found, similarity, alpha, subject.seed) for m in originals]
+    if "data" in checks:
+        more, state, accuracy = data_cells(subject, originals, cells, make_twin)
+        found, states = found + more, [*states, state]
+        judged = [randomisation_verdict("data", m, found, similarity, alpha, subject.seed) for m in originals]
+        verdicts += judged if accuracy >= MEMORISED else [_refused(verdict, accuracy) for verdict in judged]
+    if "invariance" in checks:
+        found += invariance_cells(subject, cells, shift, progress)
+        verdicts += [invariance_verdict(m, found, similarity, alpha, subject.seed) for m in originals]
+    return SanityReport(
+        settings, tuple(subject.index.tolist()), pictures(subject), tuple(found), tuple(states), tuple(verdicts)
+    )
+
+
+def data_cells(
+    subject: Subject,
+    originals: Mapping[str, Tensor],
+    cells: Cells,
+    make_twin: Callable[[], tuple[nn.Module, float]] | None,
+) -> tuple[list[Cell], ModelState, float]:
+    """Maps under the network that learned random labels by heart, and its accuracy on these."""
+    if make_twin is None:
+        raise ValueError("`make_twin` is needed by the data check: it gives a network trained on random labels.")
+
+    def examined(key: CellKey) -> tuple[list[Cell], ModelState, float]:
+        twin, accuracy = make_twin()
+        return *examine_model(subject, originals, cells, key, lambda: twin), accuracy
+
+    (result,) = shared_out([CellKey("data", "labels", 0, "random labels", 0, "")], examined)
+    return result
+
+
+def invariance_cells(subject: Subject, cells: Cells, shift: float, progress: bool = False) -> list[Cell]:
+    """Maps under the twin of the shifted input, whose output is the same; the processes share the methods out."""
+    twin = shifted_twin(subject.model, shift, subject.images)
+
+    def examined(name: str) -> Cell:
+        def compute() -> dict[str, Any]:
+            maps = invariance_maps(
+                subject.model,
+                twin,
+                shift,
+                subject.images,
+                subject.target,
+                subject.methods[name],
+                subject.bounds,
+                index=subject.index,
+                seed=subject.seed,
+            )
+            scores = compare(*maps, subject.similarities, subject.foreground())
+            return {"scores": scores, "maps": pixel_map(maps[1][:KEPT], absolute=False).cpu()}
+
+        found = cells.once(f"invariance-{name}", compute)
+        scores = {similarity: values.numpy() for similarity, values in found["scores"].items()}
+        return Cell(CellKey("invariance", "shift", 0, "shift", 0, name), scores, found["maps"].numpy())
+
+    return shared_out(list(subject.methods), examined, "shifting" if progress else None)
+
+
+def paper_methods(model: nn.Module, has_bounds: bool) -> dict[str, Explainer]:
+    """The explainers of Adebayo et al. that the network admits, and AdaptGrad, NoiseGrad and FusionGrad.
+
+    SmoothGrad's noise is 0.15 of the range, as theirs. GradCAM needs a convolution, guided backpropagation ReLU modules
+    that do not work in place; Integrated Gradients start from black where the range of the inputs is known, else from
+    zero. The controls are added by whoever asks.
+    """
+    baseline: Baseline = "black" if has_bounds else 0.0
+    integrated = IntegratedGradients(baseline=baseline)
+    methods: dict[str, Explainer | None] = {
+        "gradient": Gradient(),
+        "smooth_grad": smooth_grad(fraction=0.15),
+        "input_x_gradient": InputXGradient(),
+        "guided_backprop": guided_backprop() if _has_relu_modules(model) else None,
+        "grad_cam": grad_cam() if _has_convolution(model) else None,
+        "guided_grad_cam": guided_grad_cam() if _has_convolution(model) and _has_relu_modules(model) else None,
+        "integrated_gradients": integrated,
+        "smooth_integrated_gradients": Smooth(
+            IntegratedGradients(baseline=baseline, num_steps=20), RangeScale(0.15), num_draws=10
+        ),
+        "var_grad": Smooth(scale=RangeScale(0.15), statistic="variance"),
+        "adapt_grad": adapt_grad() if has_bounds else None,
+        "noise_grad": noise_grad(),
+        "fusion_grad": fusion_grad(),
+    }
+    return {name: method for name, method in methods.items() if method is not None}
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A short name of the weights: equal weights have the same."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        if isinstance(value, Tensor):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def pictures(subject: Subject) -> np.ndarray:
+    """The kept images on a scale of 0 to 1."""
+    images = subject.images[:KEPT].detach().cpu().float()
+    bounds = Context.create(subject.index, bounds=subject.bounds).bounds
+    low, high = (images.amin(), images.amax()) if bounds is None else bounds
+    return ((images - low) / (high - low)).clamp(0, 1).numpy()
+
+
+def _refused(verdict: Verdict, accuracy: float) -> Verdict:
+    reason = (
+        f"The network trained on random labels knows only {100 * accuracy:.1f} % of them by heart, less than "
+        f"{100 * MEMORISED:.0f} %: train it longer. {verdict.reason}"
+    )
+    return replace(verdict, outcome="INCONCLUSIVE", reason=reason)
+
+
+def _has_convolution(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.Conv2d) for module in model.modules())
+
+
+def _has_relu_modules(model: nn.Module) -> bool:
+    try:
+        require_relu_modules(model, "guided backpropagation")
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,110 @@
+"""From similarities to a verdict: does a map fall to the floor when the model's knowledge is gone?"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+from lightning_xai.reporting.sanity import Cell, Check, Outcome, Verdict
+
+NUM_RESAMPLES = 2000
+LEAST_DEFINED = 0.5
+"""Share of the samples whose similarity must be defined for a verdict."""
+UNCHANGED = 0.999
+"""The similarity from which maps count as the same, where they should be."""
+
+Grid = Float64[np.ndarray, " repeats samples"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its bootstrap confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def randomisation_verdict(
+    check: Check, method: str, cells: Iterable[Cell], similarity: str, alpha: float = 0.05, seed: int = 0
+) -> Verdict:
+    """PASS if the maps under the changed model are no more like the trained model's than unrelated maps are.
+
+    The cells that decide are those of the check's last step: for the parameters, that at which all are random. The
+    similarity, averaged over repeats and samples, is compared with the greater of the two floors: of maps of different
+    images, and of random maps. PASS: the whole confidence interval of the difference is at or below 0. FAIL: it is
+    above 0. INCONCLUSIVE: it straddles 0, or the similarity is undefined for more than half of the samples.
+
+    Args:
+        cells: Of the floor and of the check; cells of other methods and checks are not looked at.
+        alpha: One less the interval's confidence.
+    """
+    mine = [cell for cell in cells if cell.key.method == method]
+    changed = _grid(_deciding([cell for cell in mine if cell.key.check == check]), similarity)
+    floors = {c.key.variant: _grid([c], similarity) for c in mine if c.key.check == "floor"}
+    means = {variant: _mean(floor) for variant, floor in floors.items()}
+    name = max(means, key=lambda variant: np.nan_to_num(means[variant], nan=-np.inf))
+    shown = bootstrap(changed, alpha, seed)
+    defined = np.isfinite(changed).any(0) & np.isfinite(floors[name]).any(0)
+    if defined.mean() < LEAST_DEFINED:
+        outcome: Outcome = "INCONCLUSIVE"
+        reason = f"The similarity is undefined for {(~defined).sum()} of {len(defined)} samples."
+    else:
+        difference = bootstrap(changed[:, defined] - floors[name][:, defined], alpha, seed)
+        outcome = "PASS" if difference.high <= 0 else "FAIL" if difference.low > 0 else "INCONCLUSIVE"
+        word = {"PASS": "not above", "FAIL": "above", "INCONCLUSIVE": "not clearly apart from"}[outcome]
+        reason = (
+            f"Similarity {shown.mean:.3f} [{shown.low:.3f}, {shown.high:.3f}] is {word} that of "
+            f"{name.replace('_', ' ')}, {means[name]:.3f}."
+        )
+    return Verdict(check, method, outcome, similarity, shown.mean, shown.low, shown.high, means[name], reason)
+
+
+def invariance_verdict(
+    method: str, cells: Iterable[Cell], similarity: str, alpha: float = 0.05, seed: int = 0
+) -> Verdict:
+    """PASS if the maps stay the same where the model's output does: a mean similarity of at least 0.999."""
+    mine = [cell for cell in cells if cell.key.method == method and cell.key.check == "invariance"]
+    shown = bootstrap(_grid(mine, similarity), alpha, seed)
+    if np.isnan(shown.mean):
+        outcome: Outcome = "INCONCLUSIVE"
+    elif shown.low >= UNCHANGED:
+        outcome = "PASS"
+    else:
+        outcome = "FAIL" if shown.high < UNCHANGED else "INCONCLUSIVE"
+    reason = f"Similarity {shown.mean:.4f} [{shown.low:.4f}, {shown.high:.4f}] to the map of the same image, shifted."
+    return Verdict("invariance", method, outcome, similarity, shown.mean, shown.low, shown.high, UNCHANGED, reason)
+
+
+def bootstrap(values: Grid, alpha: float = 0.05, seed: int = 0) -> Interval:
+    """Percentile interval of the mean under resampling of samples and, independently, of repeats.
+
+    Both vary: other images, and other random weights. NaN is left out of the means.
+    """
+    values = values[:, np.isfinite(values).any(0)]
+    if not values.size:
+        return Interval(np.nan, np.nan, np.nan)
+    generator = np.random.default_rng(seed)
+    repeats, samples = values.shape
+    rows = generator.integers(repeats, size=(NUM_RESAMPLES, repeats, 1))
+    columns = generator.integers(samples, size=(NUM_RESAMPLES, 1, samples))
+    means = [_mean(resample) for resample in values[rows, columns]]
+    low, high = np.nanquantile(means, [alpha / 2, 1 - alpha / 2])
+    return Interval(_mean(values), float(low), float(high))
+
+
+def _deciding(cells: Sequence[Cell]) -> list[Cell]:
+    """All repeats of the check's last step; of several orderings, of one that ends with all blocks random."""
+    variants = {cell.key.variant: cell.key.step for cell in sorted(cells, key=lambda cell: cell.key.step)}
+    order = ["full", "cascading_from_top", "cascading_from_bottom", *variants]
+    variant = next((name for name in order if name in variants), None)
+    return [cell for cell in cells if (cell.key.variant, cell.key.step) == (variant, variants.get(variant or ""))]
+
+
+def _grid(cells: Sequence[Cell], similarity: str) -> Grid:
+    return np.stack([cell.scores[similarity] for cell in cells]).astype(np.float64)
+
+
+def _mean(values: Grid) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")

@@ -1,0 +1,386 @@
+"""The randomisation checks: cells, floors, verdicts, interruptions, several processes."""
+
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+import lightning_xai as lx
+from lightning_xai.explainers import Explainer, Gradient, InputXGradient, RandomAttribution, SobelEdges, with_controls
+from lightning_xai.functional.random import fold_in_int
+from lightning_xai.networks import MLP
+from lightning_xai.reporting.sanity import Cell, CellKey, write_sanity
+from lightning_xai.sanity import checks
+from lightning_xai.sanity.cells import Cells
+from lightning_xai.sanity.checks import Subject, floor_cells, original_maps, parameter_cells, usable_similarities
+from lightning_xai.sanity.examine import examine, fingerprint, paper_methods
+from lightning_xai.sanity.randomisation import parameter_blocks, randomise
+from lightning_xai.sanity.similarity import SIMILARITIES, spearman, ssim
+from lightning_xai.sanity.verdicts import bootstrap, invariance_verdict, randomisation_verdict
+
+IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+LABELS = torch.tensor([0, 1, 2, 3, 0, 1])
+METHODS = with_controls({"gradient": Gradient(), "noise": lx.noise_grad(num_draws=2)})
+
+
+def net():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = [nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 8), nn.ReLU()]
+        return nn.Sequential(*layers, nn.Dropout(0.5), nn.Linear(8, 4))
+
+
+def subject(model=None, methods=METHODS, **options):
+    similarities = {"spearman": spearman, "ssim": ssim}
+    settings = {"bounds": (0.0, 1.0), "labels": LABELS, "batch_size": 4} | options
+    return Subject(model or net(), IMAGES, LABELS, torch.arange(6), methods, similarities, **settings)
+
+
+def run(examined=None, cells=None, **options):
+    examined = examined or subject()
+    cells = cells or Cells(None, {})
+    return parameter_cells(examined, original_maps(examined, cells), cells, **options)
+
+
+def by_key(cells):
+    return {cell.key: cell for cell in cells}
+
+
+def same_cells(actual, expected):
+    assert by_key(actual).keys() == by_key(expected).keys()
+    for key, cell in by_key(expected).items():
+        for name, values in cell.scores.items():
+            np.testing.assert_array_equal(by_key(actual)[key].scores[name], values)
+        np.testing.assert_array_equal(by_key(actual)[key].maps, cell.maps)
+
+
+# What is measured
+
+
+def test_each_cell_is_the_similarity_of_maps_explained_by_hand():
+    model = net()
+    cells, states = run(subject(model), repeats=2)
+    blocks = parameter_blocks(model, IMAGES)
+    assert [s.block for s in states] == [name for name in ("7", "4", "0") for _ in range(2)]
+    for cell in cells:
+        key = cell.key
+        changed = randomise(model, blocks[2 - key.step :], seed=fold_in_int(0, key.repeat))
+        options = {"bounds": (0.0, 1.0), "index": torch.arange(6)}
+        original = lx.explain(model, IMAGES, LABELS, METHODS[key.method], **options)
+        maps = lx.explain(changed, IMAGES, LABELS, METHODS[key.method], **options)
+        assert_close(torch.from_numpy(cell.scores["spearman"]), spearman(original, maps), rtol=0, atol=1e-5)
+        assert_close(torch.from_numpy(cell.scores["ssim"]), ssim(original, maps), rtol=0, atol=1e-5)
+        assert cell.maps.shape == ((4, 8, 8) if key.repeat == 0 else (0, 0, 0))
+
+
+def test_controls_do_not_notice_and_gradients_do():
+    cells, _ = run()
+    scores = {name: [c.scores["spearman"] for c in cells if c.key.method == name] for name in METHODS}
+    assert np.min(scores["edges"]) == pytest.approx(1, abs=1e-6)
+    assert np.min(scores["random"]) == pytest.approx(1, abs=1e-6)
+    assert np.mean(scores["gradient"]) < 0.5
+
+
+def test_models_lose_their_knowledge_in_the_evidence():
+    model = net()
+    labels = model.eval()(IMAGES).argmax(1)
+    _, states = run(subject(model, labels=labels), orderings=("full",), repeats=5)
+    assert np.mean([state.accuracy for state in states]) < 1
+    assert len({state.entropy for state in states}) == 5
+    assert all(0 < state.entropy <= math.log(4) for state in states)
+
+
+def test_repredicted_classes_are_those_of_the_changed_model():
+    model = net()
+    cells, _ = run(subject(model, methods={"g": Gradient()}, repredict=True), orderings=("full",), repeats=1)
+    changed = randomise(model, parameter_blocks(model, IMAGES), seed=fold_in_int(0, 0))
+    predicted = [m.eval()(IMAGES).argmax(1) for m in (model, changed)]
+    maps = [Gradient()(m, IMAGES, t) for m, t in zip((model, changed), predicted, strict=True)]
+    assert not torch.equal(*predicted)
+    assert_close(torch.from_numpy(cells[0].scores["spearman"]), spearman(*maps), rtol=0, atol=1e-5)
+
+
+def test_the_floor_is_the_mean_over_other_images_and_random_maps():
+    examined = subject(methods={"gradient": Gradient()})
+    maps = original_maps(examined, Cells(None, {}))["gradient"]
+    floors = {cell.key.variant: cell.scores for cell in floor_cells(examined, {"gradient": maps})}
+    for i in range(6):
+        others = [spearman(maps[i : i + 1], maps[j : j + 1]).item() for j in range(6) if j != i]
+        assert floors["different_images"]["spearman"][i] == pytest.approx(np.mean(others), abs=1e-6)
+    assert abs(floors["random_maps"]["spearman"].mean()) < 0.2
+    assert not np.allclose(floors["random_maps"]["spearman"], 0)
+
+
+def test_a_map_without_any_value_leaves_the_floor_to_the_others():
+    maps = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    maps[2] = 0
+    (different, _) = floor_cells(subject(methods={"m": Gradient()}), {"m": maps})
+    assert np.isnan(different.scores["spearman"][2])
+    assert np.isfinite(np.delete(different.scores["spearman"], 2)).all()
+
+
+def test_similarities_are_those_that_the_images_admit():
+    assert set(usable_similarities(torch.zeros(1, 1, 28, 28), True)) == set(SIMILARITIES)
+    assert set(SIMILARITIES) - set(usable_similarities(torch.zeros(1, 1, 5, 5), False)) == {
+        "spearman_foreground",
+        "hog",
+    }
+
+
+# What is left alone
+
+
+class Failing(Explainer):
+    """Raises when it sees a model that is not the first one."""
+
+    def __init__(self, after):
+        self.calls, self.after = 0, after
+
+    def attribute(self, model, inputs, target, context):
+        self.calls += 1
+        if self.calls > self.after:
+            raise RuntimeError("no more")
+        return inputs
+
+
+def state_of(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}, [m.training for m in model.modules()]
+
+
+@pytest.mark.parametrize("after", [None, 3])
+def test_the_model_its_modes_and_the_random_state_are_unchanged_also_after_an_error(after):
+    model = net().train()
+    weights, modes = state_of(model)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    methods = METHODS if after is None else {**METHODS, "failing": Failing(after)}
+    if after is None:
+        run(subject(model, methods), initialisation="own", batch_norm="recalibrate")
+    else:
+        with pytest.raises(RuntimeError, match="no more"):
+            run(subject(model, methods))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert_close(model.state_dict(), weights, rtol=0, atol=0)
+    assert [m.training for m in model.modules()] == modes
+    assert not any(m._forward_hooks or m._backward_hooks for m in model.modules())
+
+
+# Interruptions
+
+
+class Counting(Explainer):
+    """The gradient, counting how often it is asked; stops at a given call."""
+
+    def __init__(self, stop=None):
+        self.calls, self.stop = 0, stop
+
+    def attribute(self, model, inputs, target, context):
+        self.calls += 1
+        if self.stop is not None and self.calls > self.stop:
+            raise KeyboardInterrupt
+        return Gradient().attribute(model, inputs, target, context)
+
+
+def test_interrupted_work_goes_on_without_repeating_what_is_finished(tmp_path):
+    whole, states = run(subject(methods={"g": Counting(), "e": SobelEdges()}), repeats=2)
+    stopping = Counting(stop=7)  # 2 batches a cell: the originals and two models are finished
+    with pytest.raises(KeyboardInterrupt):
+        run(subject(methods={"g": stopping, "e": SobelEdges()}), Cells(tmp_path, {}), repeats=2)
+    again = Counting()
+    cells, found = run(subject(methods={"g": again, "e": SobelEdges()}), Cells(tmp_path, {}), repeats=2)
+    assert again.calls == 2 * (1 + 6) - 6
+    same_cells(cells, whole)
+    assert found == states
+    finished = Counting()
+    same_cells(run(subject(methods={"g": finished, "e": SobelEdges()}), Cells(tmp_path, {}), repeats=2)[0], whole)
+    assert finished.calls == 0
+
+
+def test_no_model_is_made_for_finished_cells(tmp_path, monkeypatch):
+    run(cells=Cells(tmp_path, {}))
+    monkeypatch.setattr(checks, "randomise", lambda *_: pytest.fail("made again"))
+    run(cells=Cells(tmp_path, {}))
+
+
+def test_a_damaged_cell_is_computed_again(tmp_path):
+    whole, _ = run(cells=Cells(tmp_path, {}))
+    for path in sorted(tmp_path.glob("*.pt"))[:3]:
+        path.write_bytes(path.read_bytes()[:100])
+    same_cells(run(cells=Cells(tmp_path, {}))[0], whole)
+
+
+def test_a_folder_with_results_of_other_settings_is_refused_and_kept(tmp_path):
+    Cells(tmp_path, {"seed": 0, "weights": "a", "same": 1})
+    with pytest.raises(
+        ValueError, match=r"results of other settings: seed was 0, is 1; weights was 'a', is 'b'. Choose"
+    ):
+        Cells(tmp_path, {"seed": 1, "weights": "b", "same": 1})
+    assert json.loads((tmp_path / "settings.json").read_text()) == {"seed": 0, "weights": "a", "same": 1}
+    Cells(tmp_path, {"seed": 0, "weights": "a", "same": 1})
+
+
+def test_method_names_become_file_names(tmp_path):
+    cells = Cells(tmp_path, {})
+    assert cells.once("a/b: c", lambda: {"x": torch.ones(1)})["x"].item() == 1
+    assert cells.once("a/b: c", lambda: pytest.fail("computed again"))["x"].item() == 1
+    assert (tmp_path / "a_b__c.pt").exists()
+
+
+# Verdicts
+
+
+def cell(check, values, variant="cascading_from_top", step=0, repeat=0, method="m"):
+    return Cell(CellKey(check, variant, step, "", repeat, method), {"ssim": np.array(values, dtype=np.float32)})
+
+
+def judged(values, different=0.3, random=0.0, **options):
+    floors = [
+        cell("floor", np.full(8, different), "different_images"),
+        cell("floor", np.full(8, random), "random_maps"),
+    ]
+    changed = [cell("parameters", v, repeat=r) for r, v in enumerate(values)]
+    return randomisation_verdict("parameters", "m", [*floors, *changed], "ssim", **options)
+
+
+SPREAD = np.linspace(-0.05, 0.05, 8)
+
+
+@pytest.mark.parametrize(
+    ("mean", "outcome", "phrase"),
+    [
+        (0.1, "PASS", r"Similarity 0.100 \[.*\] is not above that of different images, 0.300"),
+        (0.5, "FAIL", r"is above that of different images"),
+        (0.31, "INCONCLUSIVE", r"is not clearly apart from that of different images"),
+    ],
+)
+def test_the_verdict_compares_with_the_floor(mean, outcome, phrase):
+    verdict = judged([mean + SPREAD, mean - SPREAD])
+    assert verdict.outcome == outcome
+    assert verdict.threshold == pytest.approx(0.3)
+    assert verdict.mean == pytest.approx(mean, abs=1e-6)
+    assert verdict.low < verdict.mean < verdict.high
+    assert re.search(phrase, verdict.reason)
+
+
+def test_the_greater_floor_counts():
+    assert judged([0.2 + SPREAD], different=0.1, random=0.3).outcome == "PASS"
+    assert "random maps, 0.300" in judged([0.2 + SPREAD], different=0.1, random=0.3).reason
+
+
+def test_as_alike_as_the_floor_is_a_pass():
+    assert judged([np.full(8, 0.3)]).outcome == "PASS"
+
+
+def test_repeats_that_disagree_widen_the_interval():
+    close, apart = judged([SPREAD, SPREAD]), judged([0.2 + SPREAD, -0.2 + SPREAD])
+    assert apart.high - apart.low > 3 * (close.high - close.low)
+    assert judged([0.5 + SPREAD, 0.1 + SPREAD]).outcome == "INCONCLUSIVE"
+
+
+def test_undefined_similarities():
+    few = np.where(np.arange(8) < 3, np.nan, 0.1 + SPREAD)
+    assert judged([few]).outcome == "PASS"
+    most = np.where(np.arange(8) < 5, np.nan, 0.1)
+    verdict = judged([most])
+    assert verdict.outcome == "INCONCLUSIVE"
+    assert verdict.reason == "The similarity is undefined for 5 of 8 samples."
+    assert judged([np.full(8, np.nan)]).outcome == "INCONCLUSIVE"
+
+
+def test_the_last_step_decides_of_the_ordering_that_ends_all_random():
+    floors = [cell("floor", np.full(8, 0.3), "different_images"), cell("floor", np.zeros(8), "random_maps")]
+    steps = [cell("parameters", np.full(8, value), step=step) for step, value in enumerate((0.9, 0.1))]
+    alone = [cell("parameters", np.full(8, 0.95), "independent", step=step) for step in range(4)]
+    other = [cell("parameters", np.full(8, 0.99), method="other", step=5), cell("data", np.full(8, 0.99), "labels")]
+    assert randomisation_verdict("parameters", "m", [*floors, *other, *alone, *steps], "ssim").outcome == "PASS"
+    assert randomisation_verdict("data", "m", [*floors, *other, *alone, *steps], "ssim").outcome == "FAIL"
+
+
+@pytest.mark.parametrize(
+    ("value", "outcome"), [(1.0, "PASS"), (0.9995, "PASS"), (0.9, "FAIL"), (np.nan, "INCONCLUSIVE")]
+)
+def test_invariance_asks_for_the_same_map(value, outcome):
+    assert invariance_verdict("m", [cell("invariance", np.full(8, value), "shift")], "ssim").outcome == outcome
+
+
+def test_the_bootstrap_interval_covers_the_mean_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    hits = []
+    for _ in range(200):
+        values = generator.normal(size=(1, 40))
+        interval = bootstrap(values, alpha=0.1)
+        hits.append(interval.low <= 0 <= interval.high)
+    assert 0.83 <= np.mean(hits) <= 0.96
+    constant = bootstrap(np.full((3, 5), 0.25))
+    assert constant.low == constant.mean == constant.high == 0.25
+
+
+# All together
+
+
+def test_examine_judges_every_method_by_every_check(tmp_path):
+    methods = {
+        "gradient": Gradient(),
+        "times_input": InputXGradient(),
+        "random": RandomAttribution(),
+        "edges": SobelEdges(),
+    }
+    model = net()
+    twin = randomise(model, parameter_blocks(model, IMAGES), seed=9)
+    report = examine(subject(model, methods), similarity="ssim", make_twin=lambda: (twin, 0.96), repeats=2)
+    outcome = {(v.check, v.method): v.outcome for v in report.verdicts}
+    assert len(outcome) == 3 * 4
+    for check in ("parameters", "data"):
+        assert outcome[check, "edges"] == outcome[check, "random"] == "FAIL"
+    paths = write_sanity(report, tmp_path)
+    assert [path.name for path in paths] == ["verdicts.csv", "similarities.csv", "models.csv"]
+    lines = (tmp_path / "similarities.csv").read_text().splitlines()
+    assert lines[0] == "check,variant,step,block,repeat,method,similarity,sample,value"
+    assert len(lines) == 1 + 6 * sum(len(c.scores) for c in report.cells)
+    assert report.images.min() >= 0
+    assert report.images.max() <= 1
+
+
+def test_a_twin_that_does_not_know_its_labels_gets_no_verdict():
+    examined = subject(methods={"edges": SobelEdges()})
+    report = examine(examined, ("data",), make_twin=lambda: (net(), 0.61))
+    assert [v.outcome for v in report.verdicts] == ["INCONCLUSIVE"]
+    assert report.verdicts[0].reason.startswith(
+        "The network trained on random labels knows only 61.0 % of them by heart"
+    )
+
+
+def test_bad_arguments_of_examine(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"`similarity` must be one of 'spearman', 'ssim', which these images admit; got 'hog'"
+    ):
+        examine(subject(), similarity="hog")
+    with pytest.raises(ValueError, match="`make_twin` is needed by the data check"):
+        examine(subject(), ("data",))
+    with pytest.raises(ValueError, match="`repeats` must be at least 1, got 0"):
+        examine(subject(), ("parameters",), repeats=0)
+    with pytest.raises(ValueError, match=r"`groups`.*nothing\*"):
+        examine(subject(), ("parameters",), groups={"all": ["*"], "none": ["nothing*"]})
+
+
+def test_weights_have_a_fingerprint():
+    model, other = net(), net()
+    assert fingerprint(model) == fingerprint(other)
+    with torch.no_grad():
+        other[0].bias[0] += 1
+    assert fingerprint(model) != fingerprint(other)
+
+
+def test_methods_are_those_that_the_network_admits():
+    assert "grad_cam" in paper_methods(net(), True)
+    mlp = paper_methods(MLP((1, 8, 8), hidden=(4,)), False)
+    assert "grad_cam" not in mlp
+    assert "guided_backprop" in mlp
+    assert "adapt_grad" not in mlp
+    inplace = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(72, 4))
+    assert {"guided_backprop", "guided_grad_cam"} & set(paper_methods(inplace, True)) == set()

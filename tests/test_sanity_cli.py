@@ -1,0 +1,210 @@
+"""`lightning-xai sanity`: from a checkpoint to verdicts, also after SIGKILL and by two processes."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lightning_xai.cli import main
+from lightning_xai.data import DigitsDataModule
+
+ROOT = Path(__file__).parent.parent
+METHODS = {
+    "gradient": {"class_path": "lightning_xai.Gradient"},
+    "noise_grad": {"class_path": "lightning_xai.noise_grad", "init_args": {"num_draws": 2}},
+}
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # between Lightning and jsonargparse
+
+
+class UnrandomisedDigits(DigitsDataModule):
+    """Somebody's data, whose labels stay as they are."""
+
+    def __init__(self, batch_size: int = 32) -> None:
+        super().__init__(batch_size)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A configuration of a small network, and a checkpoint of it after an epoch."""
+    folder = tmp_path_factory.mktemp("trained")
+    config = yaml.safe_load((ROOT / "configs" / "quickstart.yaml").read_text())
+    config["model"]["init_args"]["network"] = {
+        "class_path": "lightning_xai.networks.MLP",
+        "init_args": {"hidden": [32]},
+    }
+    config["trainer"] = {
+        "max_epochs": 2,
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "callbacks": [
+            {
+                "class_path": "pytorch_lightning.callbacks.ModelCheckpoint",
+                "init_args": {"dirpath": str(folder / "checkpoints"), "filename": "best"},
+            }
+        ],
+    }
+    path = folder / "settings.yaml"
+    path.write_text(yaml.safe_dump(config))
+    result = subprocess.run(
+        [sys.executable, "-m", "lightning_xai", "fit", "--config", str(path), f"--trainer.default_root_dir={folder}"],
+        env=environment(),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return path, folder / "checkpoints" / "best.ckpt"
+
+
+@pytest.fixture(autouse=True)
+def _called_without_arguments(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["lightning-xai"])
+    monkeypatch.chdir(tmp_path)
+
+
+def environment():
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def arguments(trained, output, *options):
+    config, checkpoint = trained
+    methods = yaml.safe_dump(METHODS, default_flow_style=True, width=10_000).strip()
+    return [
+        "sanity",
+        f"--config={config}",
+        f"--ckpt_path={checkpoint}",
+        f"--output={output}",
+        "--num_samples=5",
+        "--repeats=2",
+        f"--methods={methods}",
+        *options,
+    ]
+
+
+def verdicts(folder):
+    rows = csv.DictReader((folder / "verdicts.csv").read_text().splitlines())
+    return {(row["check"], row["method"]): row["outcome"] for row in rows}
+
+
+def test_all_checks_write_records_and_figures_and_the_exit_code_says_whether_the_required_pass(
+    trained, tmp_path, capsys
+):
+    options = ("--twin_epochs=1", f"--twins={tmp_path / 'twins'}")
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments(trained, tmp_path / "out", *options, "--require=[edges]"))
+    assert stopped.value.code == 1
+    found = verdicts(tmp_path / "out")
+    assert {check for check, _ in found} == {"parameters", "data", "invariance"}
+    assert {method for _, method in found} == {"gradient", "noise_grad", "edges", "random"}
+    assert found["parameters", "edges"] == found["parameters", "random"] == "FAIL"
+    assert {found["data", method] for _, method in found} == {"INCONCLUSIVE"}, "an epoch does not suffice to memorise"
+    assert found["invariance", "gradient"] == "PASS"
+    printed = capsys.readouterr().out
+    assert "parameters   edges" in printed
+    assert "of them by heart" in printed.replace("\n", " ")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"similarities.csv", "models.csv", "cells", "sanity-cascading_from_top-ssim.png"} <= names
+    (twin,) = (tmp_path / "twins").iterdir()
+    stamp = twin.stat().st_mtime_ns
+    main(arguments(trained, tmp_path / "out", *options, "--check=invariance", "--require=[gradient]"))
+    assert twin.stat().st_mtime_ns == stamp
+
+
+def test_the_results_lie_beside_the_checkpoint_unless_told_otherwise(trained):
+    config, checkpoint = trained
+    options = ["--check=parameters", "--num_samples=3", "--repeats=1", "--methods={}"]
+    main(["sanity", f"--config={config}", f"--ckpt_path={checkpoint}", *options])
+    assert verdicts(checkpoint.parents[1] / "sanity") == {("parameters", m): "FAIL" for m in ("edges", "random")}
+
+
+def similarities(folder):
+    return (folder / "similarities.csv").read_text()
+
+
+def start(trained, output, *options, launcher=("-m", "lightning_xai")):
+    command = [sys.executable, *launcher, *arguments(trained, output, "--check=parameters", *options)]
+    return subprocess.Popen(
+        command, env=environment(), cwd=output.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def test_killed_and_started_again_it_ends_as_if_nothing_had_happened(trained, tmp_path):
+    whole = start(trained, tmp_path / "whole")
+    killed = start(trained, tmp_path / "killed")
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "killed" / "cells").glob("parameters-*.pt"))) < 4:
+        assert time.monotonic() < deadline
+        assert killed.poll() is None, killed.communicate()[0]
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    finished = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "killed" / "cells").glob("*.pt")}
+    assert not (tmp_path / "killed" / "verdicts.csv").exists()
+    again = start(trained, tmp_path / "killed")
+    for process in (whole, again):
+        output = process.communicate(timeout=200)[0]
+        assert process.returncode == 0, output
+    assert similarities(tmp_path / "killed") == similarities(tmp_path / "whole")
+    assert verdicts(tmp_path / "killed") == verdicts(tmp_path / "whole")
+    cells = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "killed" / "cells").glob("*.pt")}
+    assert finished.items() <= cells.items(), "finished cells were written again"
+    assert len(cells) > len(finished)
+
+
+def test_two_processes_find_what_one_finds(trained, tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29617", "-m", "lightning_xai")
+    processes = start(trained, tmp_path / "one"), start(trained, tmp_path / "two", launcher=launcher)
+    for process in processes:
+        output = process.communicate(timeout=200)[0]
+        assert process.returncode == 0, output
+    assert similarities(tmp_path / "one") == similarities(tmp_path / "two")
+    assert (tmp_path / "one" / "models.csv").read_text() == (tmp_path / "two" / "models.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--require=[grad]"],
+            r"`require` must name methods that are examined, gradient, noise_grad, edges, random; got",
+        ),
+        (["--similarity=mse"], r"`similarity` must be one of 'spearman'.*got 'mse'"),
+        (["--groups={a: ['classifier*']}"], r"`groups`"),
+        (["--num_samples=0"], r"`num_samples` must be at least 1, got 0"),
+        (["--repeats=0"], r"`repeats` must be at least 1, got 0"),
+        (["--ckpt_path=nowhere.ckpt"], r"`ckpt_path`: nowhere.ckpt does not exist"),
+        (["--ckpt_path=null"], r"`ckpt_path` must name a checkpoint: the checks are of a trained model"),
+        (["--model.network.init_args.hidden=[31]"], r"`ckpt_path`: .* does not fit the `model`"),
+    ],
+)
+def test_bad_input_is_named_and_nothing_is_written(trained, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        main(arguments(trained, tmp_path / "out", "--check=parameters", *options))
+    assert not (tmp_path / "out" / "verdicts.csv").exists()
+
+
+def test_the_data_check_needs_labels_that_can_be_randomised(trained, tmp_path):
+    data = f"--data={UnrandomisedDigits.__module__}.UnrandomisedDigits"
+    sys.modules.setdefault(UnrandomisedDigits.__module__, sys.modules[__name__])
+    with pytest.raises(ValueError, match="UnrandomisedDigits cannot randomise its labels, which the data check needs"):
+        main(arguments(trained, tmp_path / "out", "--check=data", data))
+
+
+def test_results_of_other_weights_are_not_mixed(trained, tmp_path):
+    config, checkpoint = trained
+    main(arguments(trained, tmp_path / "out", "--check=invariance"))
+    weights = torch.load(checkpoint, weights_only=True)
+    next(iter(weights["state_dict"].values())).add_(1)
+    torch.save(weights, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=r"has results of other settings: weights was '\w+', is '\w+'"):
+        main(arguments((config, tmp_path / "other.ckpt"), tmp_path / "out", "--check=invariance"))
