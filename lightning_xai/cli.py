@@ -11,10 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import yaml
-from jsonargparse import ArgumentParser, get_loader, set_loader
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
+from PIL import Image
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer, seed_everything
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -22,6 +24,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from rich.console import Console
 from rich.table import Table
 from torch import nn
+from torch.utils.tensorboard import SummaryWriter
 
 from lightning_xai.callbacks.attribution import PANELS, AttributionCallback
 from lightning_xai.callbacks.pareto import VALIDATIONS, ParetoFront
@@ -45,6 +48,9 @@ YAML_MODE = "yaml_with_unique_keys"
 USAGE = {
     name: {"usage": "%(prog)s --config FILE [--OPTION VALUE ...]"} for name in (*LightningCLI.subcommands(), "sanity")
 }
+
+TRAINING = ("max_epochs", "precision", "gradient_clip_val", "accumulate_grad_batches", "limit_train_batches")
+"""Options of the trainer that a network trained on random labels depends on."""
 
 DESCRIPTION = (
     "Train classifiers and score their explanations. One more command beside those below: `compare RUN [RUN ...]` "
@@ -145,9 +151,11 @@ class XAICommandLine(LightningCLI):
         return LightningCLI.subcommands() | {"sanity": {"model", "datamodule", "make_twin"}}
 
     def sanity(self, model: LightningModule, datamodule: LightningDataModule, **options: Any) -> None:
-        """The checks, then files, figures and the exit code."""
+        """The checks, then files, figures and the exit code; what Lightning calls for the subcommand of this name."""
         if not options["ckpt_path"]:
             raise ValueError("`ckpt_path` must name a checkpoint: the checks are of a trained model.")
+        if options["check"] in ("data", "all"):
+            check_randomisable(self.config.sanity.data)
         world = int(os.environ.get("WORLD_SIZE", 1))
         if world > 1:
             dist.init_process_group("gloo")
@@ -167,15 +175,10 @@ class XAICommandLine(LightningCLI):
     def _random_label_twin(self, epochs: int, folder: Path) -> tuple[nn.Module, float]:
         """A network trained as the configuration says, but on random labels; or the one trained earlier."""
         config = self.config.sanity.clone()
-        if "randomize_labels" not in config.data.init_args:
-            raise ValueError(
-                f"`data`: {config.data.class_path} cannot randomise its labels, which the data check needs; give the "
-                "data module an argument `randomize_labels`, or choose another `check`."
-            )
         config.data.init_args.randomize_labels = True
         config.trainer.logger, config.trainer.callbacks, config.trainer.max_epochs = False, None, epochs
-        settings = {part: config[part].as_dict() for part in ("model", "data", "trainer")}
-        settings["seed_everything"] = config.seed_everything
+        settings = {part: config[part].as_dict() for part in ("model", "data")}
+        settings |= {option: config.trainer[option] for option in TRAINING} | {"seed": config.seed_everything}
 
         def made() -> Any:
             with isolate_rng():
@@ -203,12 +206,26 @@ class XAICommandLine(LightningCLI):
         report(self.trainer)
 
 
+def check_randomisable(data: Namespace) -> None:
+    """Raises a ValueError unless the data module can randomise its labels."""
+    if "randomize_labels" not in data.init_args:
+        raise ValueError(
+            f"`data`: {data.class_path} cannot randomise its labels, which the data check needs; give the data module "
+            "an argument `randomize_labels`, or choose another `check`."
+        )
+
+
 def report_sanity(result: SanityReport, folder: Path) -> None:
     """Print the verdicts, and write records, figures and TensorBoard's events to the folder."""
     console = _console()
     console.print(verdict_table(result))
-    for path in [*write_sanity(result, folder), *write_figures(result, folder)]:
+    tables, figures = write_sanity(result, folder), write_figures(result, folder)
+    with SummaryWriter(str(folder)) as events:
+        for path in figures:
+            events.add_image(f"sanity/{path.stem}", np.asarray(Image.open(path).convert("RGB")), dataformats="HWC")
+    for path in [*tables, *figures]:
         console.print(f"{'written':<16} {path}")
+    console.print(f"{'to see it':<16} {shlex.join(['tensorboard', '--logdir', str(folder)])}")
 
 
 def load_yaml(text: str) -> Any:

@@ -2,7 +2,8 @@
 
 Localisation (relevance rank accuracy; AUROC too), faithfulness (correlation), robustness (maximum sensitivity) and
 sparseness of SmoothGrad, AdaptGrad, NoiseGrad and FusionGrad over |gradient|, of what they smooth, and of the controls.
-Batch by batch, first one library and then the other. Both explain with lightning_xai, under the same noise.
+Batch by batch, first one library and then the other. Both explain with lightning_xai, under the same noise. Robustness
+and faithfulness draw at random, each library for itself; a subset is of 224 pixels here, of 224 channel values there.
 
     python scripts/quantus_comparison.py --config runs/cmnist_resnet9/version_0/config.yaml \\
         --ckpt_path runs/cmnist_resnet9/version_0/checkpoints/best.ckpt --output runs/quantus

@@ -343,7 +343,7 @@ def _samples(metric: MetricComparison) -> str:
 
 def _colour_notes(comparison: Comparison) -> list[str]:
     directions = {metric.higher_is_better for metric in comparison.metrics}
-    notes = [f"Dark, ★: {_best_note(comparison)}. Light: worse."] if directions - {None} else []
+    notes = [f"Dark, ★: {_best_note(comparison)}. Light: worse, or a control."] if directions - {None} else []
     return [" ".join([*notes, "Grey: no direction is better."])] if None in directions else notes
 
 
