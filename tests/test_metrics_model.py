@@ -313,3 +313,25 @@ def test_equal_values_are_flipped_in_the_order_of_the_pixels():
     maps = torch.tensor([[[[1.0, 3.0], [1.0, 3.0]]]])
     curve = PixelFlipping(num_steps=4).curve(maps[:, 0], images, torch.tensor([0]), model, context)
     assert_close(curve, torch.tensor([[15.0, 13.0, 5.0, 4.0, 0.0]]))
+
+
+def test_sensitivity_metrics_that_draw_alike_explain_once_for_all(monkeypatch):
+    """Each method by itself, and other draws by themselves; the scores are those that each metric has alone."""
+    calls = []
+    attribute = Saliency.attribute
+    monkeypatch.setattr(Saliency, "attribute", lambda self, *args: calls.append(1) or attribute(self, *args))
+    metrics = {
+        "max": MaxSensitivity(3),
+        "input": MaxSensitivity(3, relative_to="input"),
+        "mean": AverageSensitivity(3),
+        "lipschitz": LocalLipschitz(3),
+        "wider": AverageSensitivity(3, radius=0.4),
+    }
+    methods = {"one": Saliency(), "other": Saliency(lx.Gradient("probability"))}
+    together = lx.evaluate(curved(), IMAGES, TARGET, methods, metrics)
+    assert len(calls) == 2 * (1 + 3 + 3)
+    for name, metric in metrics.items():
+        alone = lx.evaluate(curved(), IMAGES, TARGET, methods, {name: metric})
+        for method in methods:
+            assert_close(together.scores[method][name], alone.scores[method][name], rtol=0, atol=0)
+    assert not torch.equal(together.scores["one"]["max"], together.scores["other"]["max"])

@@ -8,8 +8,3 @@ from lightning_xai.shapes import Inputs, Scores
 def norms(values: Inputs) -> Scores:
     """Euclidean norm of each sample over all its elements, in float64: squares neither vanish nor overflow."""
     return torch.linalg.vector_norm(values.flatten(1), dim=1, dtype=torch.float64)
-
-
-def relative_changes(original: Inputs, changed: Inputs, reference: Scores) -> Scores:
-    """‖changed - original‖ / reference for each sample, in float64; NaN where the reference is 0."""
-    return norms(changed.double() - original.double()) / torch.where(reference > 0, reference, torch.nan)

@@ -1,28 +1,36 @@
 """Metrics of how far an attribution moves when its input moves a little."""
 
 from abc import abstractmethod
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lightning_xai.explainers.base import Context, Explainer, check_choice, check_count
 from lightning_xai.functional.random import fold_in, uniform
-from lightning_xai.functional.robustness import norms, relative_changes
-from lightning_xai.metrics.base import SampleMetric
+from lightning_xai.functional.robustness import norms
+from lightning_xai.metrics.base import SampleMetric, Shared
 from lightning_xai.metrics.checks import check_batch
 from lightning_xai.shapes import Scores
 
 Reference = Literal["attribution", "input", "change"]
 
 
+class Changes(NamedTuple):
+    """Norms (draws, batch) of the changes under each draw."""
+
+    of_attribution: Tensor
+    of_input: Tensor
+
+
 class Sensitivity(SampleMetric):
     """Base: changes ‖a(x') - a(x)‖ of the attribution under uniform noise on the input, in an L∞ ball around it.
 
-    The explainer runs again on each noisy input. By default it uses the noise draws that it used for the input itself,
-    so that what is measured is the explanation's sensitivity and not the noise of its sampling; `independent` gives it
-    fresh draws each time. Norms are Euclidean, over all elements. The noisy inputs are the same
-    for all methods. Undefined where the reference is zero.
+    The explainer runs again on each noisy input, once for all sensitivity metrics of an evaluation that draw alike. By
+    default it uses the noise draws that it used for the input itself, so that what is measured is the explanation's
+    sensitivity and not the noise of its sampling; `independent` gives it fresh draws each time. Norms are Euclidean,
+    over all elements. The noisy inputs are the same for all methods. Undefined where the reference is zero.
 
     Args:
         num_draws: Noisy inputs a sample.
@@ -59,19 +67,37 @@ class Sensitivity(SampleMetric):
         model: nn.Module,
         explainer: Explainer,
         context: Context,
+        shared: Shared | None = None,
         index: Tensor | None = None,
     ) -> None:
         """Score attributions that `explainer` made of `inputs` for the classes `target` in this context."""
         check_batch(attributions, inputs, target, context, per_element=True)
-        keys, ratios = context.private_keys("sensitivity"), []
+        measure = partial(self._measure, attributions, inputs, target, model, explainer, context)
+        # The explainer itself, not its settings: some cannot be hashed. It lives as long as the batch.
+        settings = ("sensitivity", id(explainer), self.num_draws, self.radius, self.independent)
+        changes = measure() if shared is None else shared.once(settings, measure)
+        references = {"attribution": norms(attributions), "input": norms(inputs), "change": changes.of_input}
+        reference = references[self.relative_to]
+        ratios = changes.of_attribution / torch.where(reference > 0, reference, torch.nan)
+        self.record(self.summary(ratios), index)
+
+    def _measure(
+        self,
+        attributions: Tensor,
+        inputs: Tensor,
+        target: Tensor,
+        model: nn.Module,
+        explainer: Explainer,
+        context: Context,
+    ) -> Changes:
+        keys, changes = context.private_keys("sensitivity"), []
         for draw in range(self.num_draws):
             noise = uniform(fold_in(keys, draw), inputs.shape[1:], inputs.device).to(inputs.dtype)
             noise = noise.mul_(2).sub_(1).mul_(self.radius)
             drawn = context.model_draw(draw) if self.independent else context
             changed = explainer(model, inputs + noise, target, drawn)
-            reference = {"attribution": attributions, "input": inputs, "change": noise}[self.relative_to]
-            ratios.append(relative_changes(attributions, changed, norms(reference)))
-        self.record(self.summary(torch.stack(ratios)), index)
+            changes.append((norms(changed.double() - attributions.double()), norms(noise)))
+        return Changes(*(torch.stack(parts) for parts in zip(*changes, strict=True)))
 
     @abstractmethod
     def summary(self, ratios: Tensor) -> Scores:
