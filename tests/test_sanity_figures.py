@@ -399,7 +399,8 @@ def test_bars_are_means_with_the_deviation_over_samples_and_floors():
                 floor = grid(PLANTED, similarity, check="floor", variant=variant, method=method).mean()
                 line = [line for line in axes.lines if line.get_label() == variant][row]
                 assert (line.get_xdata()[0], line.get_ydata()[0]) == (pytest.approx(floor), row)
-    assert {"gradient", "edges", "PASS", "FAIL"} <= set(texts(figure))
+    assert {"gradient", "edges", "PASS", "FAIL", "Verdict: by spearman."} <= set(texts(figure))
+    assert not any("Verdict" in text for text in texts(randomisation_bars(replace(PLANTED, verdicts=()), "data")))
 
 
 def test_bars_of_the_parameters_are_those_of_the_last_step():

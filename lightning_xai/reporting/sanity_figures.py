@@ -126,7 +126,8 @@ def randomisation_bars(report: SanityReport, check: Check) -> Figure:
     lines = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     width = rows.width + len(lines[0]) * (_AXIS_WIDTH + _GAP)
     pitch = LINE + PAD + rows.height + _BELOW
-    page = Page(max(_LEAST_WIDTH, width), len(lines) * pitch, f"Similarity of maps {_what(found)}", _notes(panels))
+    notes = [*_notes(panels), *_verdict_note(report, check)]
+    page = Page(max(_LEAST_WIDTH, width), len(lines) * pitch, f"Similarity of maps {_what(found)}", notes)
     for number, line in enumerate(lines):
         top = page.top + number * pitch + LINE + PAD
         rows.draw_names(page, top)
@@ -196,6 +197,11 @@ def _notes(panels: Sequence[_Panel]) -> list[str]:
     if any(panel.floors for panel in panels):
         notes.append("Diamond: similarity of maps of different images. Circle: with random maps.")
     return notes
+
+
+def _verdict_note(report: SanityReport, check: Check) -> list[str]:
+    deciding = dict.fromkeys(verdict.similarity for verdict in report.verdicts if verdict.check == check)
+    return [f"Verdict: by {', '.join(deciding)}."] if deciding else []
 
 
 def _draw_panel(axes: Axes, panel: _Panel, methods: Sequence[str], panels: Sequence[_Panel]) -> None:
