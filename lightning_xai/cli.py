@@ -31,7 +31,7 @@ from lightning_xai.callbacks.pareto import VALIDATIONS, ParetoFront
 from lightning_xai.evaluation import Evaluation
 from lightning_xai.experiments import compare_methods, read_runs
 from lightning_xai.experiments.trainer import ExaminingTrainer
-from lightning_xai.experiments.twins import StopWhenMemorised, cached_twin
+from lightning_xai.experiments.twins import cached_twin, memorise
 from lightning_xai.modules.checkpoints import check_resumable, check_weights_fit, read_checkpoint
 from lightning_xai.reporting.comparison import comparison_notes, comparison_tables, write_comparison
 from lightning_xai.reporting.comparison_figures import write_comparison_figures
@@ -185,11 +185,9 @@ class XAICommandLine(LightningCLI):
                 seed_everything(config.seed_everything if isinstance(config.seed_everything, int) else 0)
                 return self._subcommand_parsers["sanity"].instantiate_classes(config)
 
-        def train() -> tuple[nn.Module, float]:
-            stop, parts = StopWhenMemorised(), made()
-            options = {"enable_checkpointing": False, "enable_model_summary": False, "limit_val_batches": 0}
-            Trainer(**{**parts.trainer, **options, "callbacks": [stop]}).fit(parts.model, parts.data)
-            return parts.model, stop.accuracy
+        def train(scratch: Path) -> tuple[nn.Module, float]:
+            parts = made()
+            return memorise(parts.model, parts.data, scratch, parts.trainer)
 
         weights, accuracy = cached_twin(folder, settings, train)
         twin = made().model

@@ -19,7 +19,7 @@ from lightning_xai.sanity import checks
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.checks import Subject, floor_cells, original_maps, parameter_cells, usable_similarities
 from lightning_xai.sanity.examine import examine, fingerprint, paper_methods
-from lightning_xai.sanity.randomisation import parameter_blocks, randomise
+from lightning_xai.sanity.randomisation import evidence, parameter_blocks, randomise
 from lightning_xai.sanity.similarity import SIMILARITIES, spearman, ssim
 from lightning_xai.sanity.verdicts import bootstrap, invariance_verdict, randomisation_verdict
 
@@ -337,6 +337,10 @@ def test_examine_judges_every_method_by_every_check(tmp_path):
     assert len(outcome) == 3 * 4
     for check in ("parameters", "data"):
         assert outcome[check, "edges"] == outcome[check, "random"] == "FAIL"
+    knowledge = evidence(model, IMAGES, LABELS)
+    assert (report.models[0].check, report.models[0].accuracy) == ("original", knowledge.accuracy)
+    assert report.models[0].entropy == knowledge.entropy
+    assert len(report.models) == 1 + 2 * 3 + 1
     paths = write_sanity(report, tmp_path)
     assert [path.name for path in paths] == ["verdicts.csv", "similarities.csv", "models.csv"]
     lines = (tmp_path / "similarities.csv").read_text().splitlines()

@@ -1,7 +1,7 @@
 """Do maps depend on the model's weights and on its labels? The randomisation checks of Adebayo et al. 2018."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -135,6 +135,11 @@ def original_cells(subject: Subject, originals: Mapping[str, Tensor]) -> list[Ce
     ]
 
 
+def original_state(subject: Subject, cells: Cells) -> ModelState:
+    """What the trained model does."""
+    return ModelState("original", "", 0, "", 0, **cells.once("original-model", lambda: _state(subject, subject.model)))
+
+
 def parameter_cells(
     subject: Subject,
     originals: Mapping[str, Tensor],
@@ -199,11 +204,6 @@ def examine_model(
             model.append(make_model())
         return model[0]
 
-    def state() -> dict[str, float]:
-        labels = subject.target if subject.labels is None else subject.labels
-        accuracy, entropy, scale = astuple(evidence(changed(), subject.images, labels))
-        return {"accuracy": accuracy, "entropy": entropy, "activation_scale": scale}
-
     def scored(method: str) -> dict[str, Any]:
         maps = subject.attributions(changed(), subject.methods[method])
         scores = {name: torch.from_numpy(s) for name, s in _compare(subject, originals[method], maps).items()}
@@ -215,7 +215,7 @@ def examine_model(
         scores = {name: s.numpy() for name, s in result["scores"].items()}
         whole = CellKey(key.check, key.variant, key.step, key.block, key.repeat, method)
         found.append(Cell(whole, scores, result["maps"].numpy()))
-    known = cells.once(f"{place}-model", state)
+    known = cells.once(f"{place}-model", lambda: _state(subject, changed()))
     return found, ModelState(key.check, key.variant, key.step, key.block, key.repeat, **known)
 
 
@@ -234,6 +234,11 @@ def shared_out(tasks: Sequence[Any], work: Callable[[Any], Any], title: str | No
         everybodys = [None] * world
         dist.all_gather_object(everybodys, mine)
     return [result for _, result in sorted((pair for part in everybodys for pair in part), key=lambda pair: pair[0])]
+
+
+def _state(subject: Subject, model: nn.Module) -> dict[str, float]:
+    labels = subject.target if subject.labels is None else subject.labels
+    return asdict(evidence(model, subject.images, labels))
 
 
 def _distributed() -> bool:

@@ -40,6 +40,7 @@ from lightning_xai.sanity.checks import (
     floor_cells,
     original_cells,
     original_maps,
+    original_state,
     parameter_cells,
     shared_out,
 )
@@ -105,7 +106,8 @@ def examine(
     }
     (cells,) = shared_out([settings], partial(Cells, folder))  # one process writes
     originals = original_maps(subject, cells, progress)
-    found, states = [*original_cells(subject, originals), *floor_cells(subject, originals)], list[ModelState]()
+    found = [*original_cells(subject, originals), *floor_cells(subject, originals)]
+    states = shared_out([cells], partial(original_state, subject))
     verdicts: list[Verdict] = []
     if "parameters" in checks:
         more, changed = parameter_cells(
@@ -166,7 +168,8 @@ def invariance_cells(subject: Subject, cells: Cells, shift: float, progress: boo
 
         found = cells.once(f"invariance-{name}", compute)
         scores = {similarity: values.numpy() for similarity, values in found["scores"].items()}
-        return Cell(CellKey("invariance", "shift", 0, "shift", 0, name), scores, found["maps"].numpy())
+        key = CellKey("invariance", "shift", 0, str(twin.shift_compensation), 0, name)
+        return Cell(key, scores, found["maps"].numpy())
 
     return shared_out(list(subject.methods), examined, "shifting" if progress else None)
 

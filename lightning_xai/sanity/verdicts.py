@@ -73,7 +73,8 @@ def invariance_verdict(
         outcome = "PASS"
     else:
         outcome = "FAIL" if shown.high < UNCHANGED else "INCONCLUSIVE"
-    reason = f"Similarity {shown.mean:.4f} [{shown.low:.4f}, {shown.high:.4f}] to the map of the same image, shifted."
+    how = ", ".join({f"compensated in the {cell.key.block}" for cell in mine})
+    reason = f"Similarity {shown.mean:.4f} [{shown.low:.4f}, {shown.high:.4f}] to the map of the shifted image, {how}."
     return Verdict("invariance", method, outcome, similarity, shown.mean, shown.low, shown.high, UNCHANGED, reason)
 
 
@@ -89,7 +90,9 @@ def bootstrap(values: Grid, alpha: float = 0.05, seed: int = 0) -> Interval:
     repeats, samples = values.shape
     rows = generator.integers(repeats, size=(NUM_RESAMPLES, repeats, 1))
     columns = generator.integers(samples, size=(NUM_RESAMPLES, 1, samples))
-    means = [_mean(resample) for resample in values[rows, columns]]
+    drawn = values[rows, columns]
+    number = np.isfinite(drawn).sum((1, 2))
+    means = np.nansum(drawn, axis=(1, 2)) / np.where(number > 0, number, np.nan)
     low, high = np.nanquantile(means, [alpha / 2, 1 - alpha / 2])
     return Interval(_mean(values), float(low), float(high))
 

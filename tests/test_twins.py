@@ -1,0 +1,85 @@
+"""The network trained on random labels: until it knows them by heart, once, and on after an interruption."""
+
+import pytest
+import torch
+from pytorch_lightning import Callback
+
+from lightning_xai.data import DigitsDataModule
+from lightning_xai.experiments.twins import StopWhenMemorised, accuracy, cached_twin, memorise
+from lightning_xai.modules import ClassifierModule
+from lightning_xai.networks import MLP
+
+OPTIONS = {"accelerator": "cpu", "enable_progress_bar": False}
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers",
+    "ignore:Checkpoint directory",
+    "ignore:.*smaller than the logging interval",
+    "ignore:.*isinstance.treespec",
+)
+
+
+def parts():
+    torch.manual_seed(0)
+    data = DigitsDataModule(batch_size=16, randomize_labels=True, val_size=1300)
+    network = ClassifierModule(MLP((1, 28, 28), hidden=(256,)), lambda p: torch.optim.Adam(p, 1e-3))
+    return network, data
+
+
+def test_it_is_trained_until_it_knows_its_labels(tmp_path):
+    model, reached = memorise(*parts(), tmp_path, OPTIONS | {"max_epochs": 300})
+    _, data = parts()
+    data.setup("fit")
+    loader = data.train_dataloader()
+    right = sum(int((model(batch["image"]).argmax(1) == batch["label"]).sum()) for batch in loader)
+    assert reached == pytest.approx(right / len(loader.dataset))
+    assert 0.95 <= reached <= 1
+    epochs = torch.load(tmp_path / "last.ckpt", weights_only=False)["epoch"]
+    assert epochs < 290, "it stopped when it knew enough"
+
+
+def test_interrupted_it_ends_with_the_same_weights(tmp_path, monkeypatch):
+    whole, reached = memorise(*parts(), tmp_path / "whole", OPTIONS | {"max_epochs": 4})
+
+    class Killed(Exception):
+        pass
+
+    epochs = []
+
+    def die(self, trainer, pl_module):
+        epochs.append(trainer.current_epoch)
+        if len(epochs) == 3:
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StopWhenMemorised, "on_train_epoch_start", die, raising=False)
+        with pytest.raises(Killed):
+            memorise(*parts(), tmp_path / "again", OPTIONS | {"max_epochs": 4})
+    monkeypatch.setattr(StopWhenMemorised, "on_train_epoch_start", lambda self, t, _: epochs.append(t.current_epoch))
+    model, found = memorise(*parts(), tmp_path / "again", OPTIONS | {"max_epochs": 4})
+    assert epochs == [0, 1, 2, 2, 3], "finished epochs are not repeated"
+    assert issubclass(StopWhenMemorised, Callback)
+    assert abs(found - reached) < 0.1
+    assert model.state_dict().keys() == whole.state_dict().keys()
+
+
+def test_a_twin_is_trained_once_for_its_settings(tmp_path):
+    trained = []
+
+    def train(scratch):
+        (scratch / "unfinished").mkdir(parents=True)
+        trained.append(scratch)
+        return torch.nn.Linear(2, 2), 0.97
+
+    first, reached = cached_twin(tmp_path, {"a": 1, "b": [2]}, train)
+    again, reached_again = cached_twin(tmp_path, {"b": [2], "a": 1}, train)
+    assert len(trained) == 1
+    assert not trained[0].exists(), "unfinished work is removed"
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    assert reached == reached_again == 0.97
+    cached_twin(tmp_path, {"a": 2, "b": [2]}, train)
+    assert len(trained) == 2
+
+
+def test_accuracy_needs_labels():
+    with pytest.raises(ValueError, match="The training batches must have labels, one class index a sample"):
+        accuracy(torch.nn.Flatten(), [torch.rand(2, 1, 2, 2)], torch.device("cpu"))
