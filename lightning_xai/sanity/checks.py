@@ -137,7 +137,7 @@ def original_cells(subject: Subject, originals: Mapping[str, Tensor]) -> list[Ce
 
 def original_state(subject: Subject, cells: Cells) -> ModelState:
     """What the trained model does."""
-    return ModelState("original", "", 0, "", 0, **cells.once("original-model", lambda: _state(subject, subject.model)))
+    return ModelState("original", "", 0, "", 0, **cells.once("state-original", lambda: _state(subject, subject.model)))
 
 
 def parameter_cells(
@@ -215,7 +215,7 @@ def examine_model(
         scores = {name: s.numpy() for name, s in result["scores"].items()}
         whole = CellKey(key.check, key.variant, key.step, key.block, key.repeat, method)
         found.append(Cell(whole, scores, result["maps"].numpy()))
-    known = cells.once(f"{place}-model", lambda: _state(subject, changed()))
+    known = cells.once(f"state-{place}", lambda: _state(subject, changed()))
     return found, ModelState(key.check, key.variant, key.step, key.block, key.repeat, **known)
 
 
