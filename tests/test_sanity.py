@@ -253,7 +253,7 @@ SPREAD = np.linspace(-0.05, 0.05, 8)
 @pytest.mark.parametrize(
     ("mean", "outcome", "phrase"),
     [
-        (0.1, "PASS", r"Similarity 0.100 \[.*\] is not above that of different images, 0.300"),
+        (0.1, "PASS", r"similarity 0.100 \[.*\] is not above that of different images, 0.300"),
         (0.5, "FAIL", r"is above that of different images"),
         (0.31, "INCONCLUSIVE", r"is not clearly apart from that of different images"),
     ],
@@ -288,17 +288,45 @@ def test_undefined_similarities():
     most = np.where(np.arange(8) < 5, np.nan, 0.1)
     verdict = judged([most])
     assert verdict.outcome == "INCONCLUSIVE"
-    assert verdict.reason == "The similarity is undefined for 5 of 8 samples."
+    assert verdict.reason.endswith("the similarity is undefined for 5 of 8 samples.")
     assert judged([np.full(8, np.nan)]).outcome == "INCONCLUSIVE"
 
 
-def test_the_last_step_decides_of_the_ordering_that_ends_all_random():
-    floors = [cell("floor", np.full(8, 0.3), "different_images"), cell("floor", np.zeros(8), "random_maps")]
-    steps = [cell("parameters", np.full(8, value), step=step) for step, value in enumerate((0.9, 0.1))]
-    alone = [cell("parameters", np.full(8, 0.95), "independent", step=step) for step in range(4)]
+FLOORS = [cell("floor", np.full(8, 0.3), "different_images"), cell("floor", np.zeros(8), "random_maps")]
+
+
+def cascade(*values, variant="cascading_from_top"):
+    return [cell("parameters", np.full(8, value), variant, step) for step, value in enumerate(values)]
+
+
+@pytest.mark.parametrize(
+    ("values", "outcome", "mean"),
+    [
+        ((0.9, 0.9, 0.1, 0.0), "PASS", 0.1),  # what went before does not count
+        ((0.9, 0.9, 0.5, 0.0), "FAIL", 0.5),  # shows the features of the first block
+        ((0.0, 0.0, 0.1, 0.5), "FAIL", 0.5),
+        ((0.1,), "PASS", 0.1),  # a model of one block
+    ],
+)
+def test_the_last_two_steps_of_a_cascade_from_the_output_decide(values, outcome, mean):
+    verdict = randomisation_verdict("parameters", "m", [*FLOORS, *cascade(*values)], "ssim")
+    assert (verdict.outcome, pytest.approx(mean)) == (outcome, verdict.mean)
+
+
+def test_of_several_orderings_the_cascade_from_the_output_decides_and_of_others_the_last_step():
+    bottom, alone = cascade(0.9, 0.9, variant="cascading_from_bottom"), cascade(0.9, 0.1, variant="independent")
+    full, top = cascade(0.1, variant="full"), cascade(0.9, 0.9)
+    for steps, outcome in (([*bottom, *alone, *full], "PASS"), ([*full, *top], "FAIL"), (alone, "PASS")):
+        assert randomisation_verdict("parameters", "m", [*FLOORS, *steps], "ssim").outcome == outcome
+
+
+def test_cells_of_other_methods_and_checks_do_not_count():
     other = [cell("parameters", np.full(8, 0.99), method="other", step=5), cell("data", np.full(8, 0.99), "labels")]
-    assert randomisation_verdict("parameters", "m", [*floors, *other, *alone, *steps], "ssim").outcome == "PASS"
-    assert randomisation_verdict("data", "m", [*floors, *other, *alone, *steps], "ssim").outcome == "FAIL"
+    cells = [*FLOORS, *other, *cascade(0.1, 0.1)]
+    assert randomisation_verdict("parameters", "m", cells, "ssim").outcome == "PASS"
+    verdict = randomisation_verdict("data", "m", cells, "ssim")
+    assert verdict.outcome == "FAIL"
+    assert verdict.reason.startswith("Trained on random labels: similarity 0.990")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A Trainer that can also examine: the `sanity` command of the command line."""
+"""A Trainer that can also examine: the `sanity` and `calibrate` commands of the command line."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,8 +12,10 @@ from torch.utils.data import DataLoader, Subset
 
 from lightning_xai.callbacks.attribution import first_loader
 from lightning_xai.callbacks.samples import Samples, spread, unpack
+from lightning_xai.experiments.noise_level import find_noise_level
 from lightning_xai.explainers import Explainer, with_controls
 from lightning_xai.explainers.base import Context, check_choice, check_count, explaining, resolve_target
+from lightning_xai.reporting.noise_level import NoiseLevel
 from lightning_xai.reporting.sanity import SanityReport
 from lightning_xai.sanity.checks import Subject, usable_similarities
 from lightning_xai.sanity.examine import EXAMINED, examine, paper_methods
@@ -24,7 +26,7 @@ ExplainedClass = Literal["label", "prediction", "repredicted"]
 
 
 class ExaminingTrainer(Trainer):
-    """A Trainer with one more command."""
+    """A Trainer with two more commands."""
 
     def sanity(
         self,
@@ -36,7 +38,7 @@ class ExaminingTrainer(Trainer):
         num_samples: int = 64,
         similarity: str = "ssim",
         orderings: list[Ordering] | None = None,
-        repeats: int = 3,
+        repeats: int = 8,
         initialisation: Initialisation = "own",
         batch_norm: BatchNormPolicy = "keep",
         groups: dict[str, list[str]] | None = None,
@@ -105,6 +107,65 @@ class ExaminingTrainer(Trainer):
             progress=self.progress_bar_callback is not None,
         )
 
+    def calibrate(
+        self,
+        model: LightningModule,
+        datamodule: LightningDataModule,
+        ckpt_path: str | None = None,
+        drop: float = 0.05,
+        num_draws: int = 10,
+        num_samples: int = 1000,
+        tolerance: float = 0.01,
+        maximum: float = 2.0,
+        chance: float | None = None,
+        seed: int = 0,
+        max_rows: int | None = None,
+        output: str | None = None,
+        weights_only: bool | None = None,
+    ) -> NoiseLevel:
+        """The weight noise of NoiseGrad and FusionGrad, by the accuracy that it costs (Bykov et al. 2022).
+
+        Writes a YAML file with the settings of `noise_grad` (at the level), `fusion_grad` (half the level, and input
+        noise of half of 20 % of each image's range) and `saliency`, which both smooth; and the accuracy-drop curve
+        beside it, as .csv and .png. The file is the value of an explainer option, where it replaces all other methods:
+        `--trainer.callbacks.methods FILE` (of the last callback) or `sanity --methods FILE`; or in a configuration
+        `methods: FILE`, relative to the configuration. To change a method's level alone, behind a configuration that
+        has it: `--trainer.callbacks.methods.noise_grad.init_args.std LEVEL`. Where the drop is not reached, there are
+        no settings to write. The network runs in the trainer's precision, in one process.
+
+        Args:
+            model: The module, whose `forward` maps images to logits.
+            datamodule: The data; accuracy is measured on validation samples.
+            ckpt_path: The trained weights.
+            drop: Relative accuracy drop, 1 - (accuracy - chance) / (clean accuracy - chance).
+            num_draws: Noisy networks at each level.
+            num_samples: Validation samples, evenly spaced.
+            tolerance: Of the level.
+            maximum: The most noise tried.
+            chance: Accuracy that counts as nothing left; null for one over the number of outputs.
+            seed: Of the noise; the same as the callback's makes the same noise.
+            max_rows: Rows that pass through the network at once; null for as many as fit in memory.
+            output: The YAML file; null for `noise_level.yaml` in the run of the checkpoint.
+            weights_only: As in configurations of `fit`; weights are read safely in any case.
+        """
+        check_count("num_samples", num_samples)
+        samples = stored_samples(datamodule, num_samples, "validate")
+        device = self.strategy.root_device
+        with self.precision_plugin.forward_context():
+            return find_noise_level(
+                model.to(device),
+                samples.images.to(device),
+                samples.labels,
+                chance,
+                drop,
+                num_draws,
+                tolerance,
+                maximum,
+                seed,
+                max_rows,
+                progress=self.progress_bar_callback is not None,
+            )
+
     def _subject(
         self,
         model: LightningModule,
@@ -117,7 +178,7 @@ class ExaminingTrainer(Trainer):
     ) -> Subject:
         device = self.strategy.root_device
         model = model.to(device).eval()
-        samples = test_samples(datamodule, num_samples)
+        samples = stored_samples(datamodule, num_samples, "test")
         images, labels = samples.images.to(device), samples.labels
         bounds = getattr(datamodule, "bounds", None)
         with explaining(model):
@@ -141,13 +202,13 @@ class ExaminingTrainer(Trainer):
         )
 
 
-def test_samples(datamodule: LightningDataModule, num_samples: int) -> Samples:
-    """Samples of the test set, evenly spaced; the index of each is its position where the batches do not say."""
+def stored_samples(datamodule: LightningDataModule, num_samples: int, stage: Literal["validate", "test"]) -> Samples:
+    """Samples of a data set, evenly spaced; the index of each is its position where the batches do not say."""
     datamodule.prepare_data()
-    datamodule.setup("test")
-    loader = first_loader(datamodule.test_dataloader())
+    datamodule.setup(stage)
+    loader = first_loader(datamodule.test_dataloader() if stage == "test" else datamodule.val_dataloader())
     if not isinstance(loader, DataLoader) or not len(loader.dataset):  # type: ignore[arg-type]
-        raise ValueError(f"`data`: {type(datamodule).__name__} gives no test samples: there is nothing to explain.")
+        raise ValueError(f"`data`: {type(datamodule).__name__} gives no samples to {stage} with.")
     positions = spread(len(loader.dataset), num_samples)  # type: ignore[arg-type]
     chosen = Subset(loader.dataset, positions.tolist())
     samples = unpack(next(iter(DataLoader(chosen, len(positions), collate_fn=loader.collate_fn))))

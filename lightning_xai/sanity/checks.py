@@ -145,7 +145,7 @@ def parameter_cells(
     originals: Mapping[str, Tensor],
     cells: Cells,
     orderings: Sequence[Ordering] = ("cascading_from_top",),
-    repeats: int = 3,
+    repeats: int = 8,
     initialisation: Initialisation = "own",
     batch_norm: BatchNormPolicy = "keep",
     groups: Mapping[str, Sequence[str]] | None = None,

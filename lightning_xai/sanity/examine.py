@@ -60,7 +60,7 @@ def examine(
     checks: Sequence[Examined] = EXAMINED,
     similarity: str = "ssim",
     orderings: Sequence[Ordering] = ("cascading_from_top",),
-    repeats: int = 3,
+    repeats: int = 8,
     initialisation: Initialisation = "own",
     batch_norm: BatchNormPolicy = "keep",
     groups: Mapping[str, Sequence[str]] | None = None,

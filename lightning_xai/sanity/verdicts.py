@@ -1,18 +1,21 @@
 """From similarities to a verdict: does a map fall to the floor when the model's knowledge is gone?"""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64
 
-from lightning_xai.reporting.sanity import Cell, Check, Outcome, Verdict
+from lightning_xai.reporting.sanity import Cell, CellKey, Check, Outcome, Verdict
 
 NUM_RESAMPLES = 2000
 LEAST_DEFINED = 0.5
 """Share of the samples whose similarity must be defined for a verdict."""
 UNCHANGED = 0.999
 """The similarity from which maps count as the same, where they should be."""
+
+_BADNESS: tuple[Outcome, ...] = ("PASS", "INCONCLUSIVE", "FAIL")
+_ORDER = ("cascading_from_top", "full", "cascading_from_bottom")
 
 Grid = Float64[np.ndarray, " repeats samples"]
 
@@ -31,34 +34,47 @@ def randomisation_verdict(
 ) -> Verdict:
     """PASS if the maps under the changed model are no more like the trained model's than unrelated maps are.
 
-    The cells that decide are those of the check's last step: for the parameters, that at which all are random. The
-    similarity, averaged over repeats and samples, is compared with the greater of the two floors: of maps of different
-    images, and of random maps. PASS: the whole confidence interval of the difference is at or below 0. FAIL: it is
-    above 0. INCONCLUSIVE: it straddles 0, or the similarity is undefined for more than half of the samples.
+    Two steps of a cascade from the output decide: all blocks random but the first, and all random. At the first of the
+    two the model knows nothing any more but still has the features that it learned first: maps that show these, and the
+    image, and not what the model makes of them, give themselves away there. The worse outcome counts. Of the other
+    orderings, and of the data check, the last step decides.
+
+    At a step, the similarity, averaged over repeats and samples, is compared with the greater of the two floors: of
+    maps of different images, and of random maps. PASS: the whole confidence interval of the difference is at or below
+    0. FAIL: it is above 0. INCONCLUSIVE: it straddles 0, or the similarity is undefined for more than half of the
+    samples.
 
     Args:
         cells: Of the floor and of the check; cells of other methods and checks are not looked at.
         alpha: One less the interval's confidence.
     """
     mine = [cell for cell in cells if cell.key.method == method]
-    changed = _grid(_deciding([cell for cell in mine if cell.key.check == check]), similarity)
     floors = {c.key.variant: _grid([c], similarity) for c in mine if c.key.check == "floor"}
+    steps = _deciding([cell for cell in mine if cell.key.check == check])
+    verdicts = [_step_verdict(step, floors, similarity, alpha, seed) for step in steps]
+    return max(verdicts, key=lambda verdict: (_BADNESS.index(verdict.outcome), verdict.mean))
+
+
+def _step_verdict(
+    cells: Sequence[Cell], floors: Mapping[str, Grid], similarity: str, alpha: float, seed: int
+) -> Verdict:
+    key, changed = cells[0].key, _grid(cells, similarity)
     means = {variant: _mean(floor) for variant, floor in floors.items()}
     name = max(means, key=lambda variant: np.nan_to_num(means[variant], nan=-np.inf))
     shown = bootstrap(changed, alpha, seed)
     defined = np.isfinite(changed).any(0) & np.isfinite(floors[name]).any(0)
     if defined.mean() < LEAST_DEFINED:
         outcome: Outcome = "INCONCLUSIVE"
-        reason = f"The similarity is undefined for {(~defined).sum()} of {len(defined)} samples."
+        reason = f"{_place(key)}the similarity is undefined for {(~defined).sum()} of {len(defined)} samples."
     else:
         difference = bootstrap(changed[:, defined] - floors[name][:, defined], alpha, seed)
         outcome = "PASS" if difference.high <= 0 else "FAIL" if difference.low > 0 else "INCONCLUSIVE"
         word = {"PASS": "not above", "FAIL": "above", "INCONCLUSIVE": "not clearly apart from"}[outcome]
         reason = (
-            f"Similarity {shown.mean:.3f} [{shown.low:.3f}, {shown.high:.3f}] is {word} that of "
+            f"{_place(key)}similarity {shown.mean:.3f} [{shown.low:.3f}, {shown.high:.3f}] is {word} that of "
             f"{name.replace('_', ' ')}, {means[name]:.3f}."
         )
-    return Verdict(check, method, outcome, similarity, shown.mean, shown.low, shown.high, means[name], reason)
+    return Verdict(key.check, key.method, outcome, similarity, shown.mean, shown.low, shown.high, means[name], reason)
 
 
 def invariance_verdict(
@@ -97,12 +113,24 @@ def bootstrap(values: Grid, alpha: float = 0.05, seed: int = 0) -> Interval:
     return Interval(_mean(values), float(low), float(high))
 
 
-def _deciding(cells: Sequence[Cell]) -> list[Cell]:
-    """All repeats of the check's last step; of several orderings, of one that ends with all blocks random."""
-    variants = {cell.key.variant: cell.key.step for cell in sorted(cells, key=lambda cell: cell.key.step)}
-    order = ["full", "cascading_from_top", "cascading_from_bottom", *variants]
-    variant = next((name for name in order if name in variants), None)
-    return [cell for cell in cells if (cell.key.variant, cell.key.step) == (variant, variants.get(variant or ""))]
+def _deciding(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """All repeats of each step that decides; of several orderings, of the first of `_ORDER`."""
+    variants = {cell.key.variant for cell in cells}
+    variant = min(variants, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
+    steps = sorted({cell.key.step for cell in cells if cell.key.variant == variant})
+    number = 2 if variant == "cascading_from_top" else 1
+    return [[c for c in cells if (c.key.variant, c.key.step) == (variant, step)] for step in steps[-number:]]
+
+
+def _place(key: CellKey) -> str:
+    places = {
+        "cascading_from_top": f"Random from the output down to {key.block}: ",
+        "cascading_from_bottom": f"Random from the input up to {key.block}: ",
+        "independent": f"Random in {key.block} alone: ",
+        "full": "All random: ",
+        "labels": "Trained on random labels: ",
+    }
+    return places.get(key.variant, "")
 
 
 def _grid(cells: Sequence[Cell], similarity: str) -> Grid:
