@@ -1,4 +1,7 @@
-"""The program: `lightning-xai {fit,validate,test,predict,sanity} --config FILE [--option VALUE ...]`, and `compare`."""
+"""The program: `lightning-xai COMMAND --config FILE [--option VALUE ...]`, and `compare`.
+
+The commands: fit, validate, test, predict, sanity and calibrate.
+"""
 
 import logging
 import os
@@ -35,6 +38,9 @@ from lightning_xai.experiments.twins import cached_twin, memorise
 from lightning_xai.modules.checkpoints import check_resumable, check_weights_fit, read_checkpoint
 from lightning_xai.reporting.comparison import comparison_notes, comparison_tables, write_comparison
 from lightning_xai.reporting.comparison_figures import write_comparison_figures
+from lightning_xai.reporting.noise_level import NoiseLevel, level_lines, write_noise_level
+from lightning_xai.reporting.noise_level_figure import noise_level_figure
+from lightning_xai.reporting.panels import save_figure
 from lightning_xai.reporting.pareto import front_table
 from lightning_xai.reporting.sanity import SanityReport, verdict_table, write_sanity
 from lightning_xai.reporting.sanity_figures import write_figures
@@ -46,7 +52,8 @@ YAML_MODE = "yaml_with_unique_keys"
 
 # Short, because the parser prints it before each error; `--help` explains the options.
 USAGE = {
-    name: {"usage": "%(prog)s --config FILE [--OPTION VALUE ...]"} for name in (*LightningCLI.subcommands(), "sanity")
+    name: {"usage": "%(prog)s --config FILE [--OPTION VALUE ...]"}
+    for name in (*LightningCLI.subcommands(), "sanity", "calibrate")
 }
 
 TRAINING = ("max_epochs", "precision", "gradient_clip_val", "accumulate_grad_batches", "limit_train_batches")
@@ -148,20 +155,19 @@ class XAICommandLine(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        return LightningCLI.subcommands() | {"sanity": {"model", "datamodule", "make_twin"}}
+        examining = {"sanity": {"model", "datamodule", "make_twin"}, "calibrate": {"model", "datamodule"}}
+        return LightningCLI.subcommands() | examining
 
     def sanity(self, model: LightningModule, datamodule: LightningDataModule, **options: Any) -> None:
         """The checks, then files, figures and the exit code; what Lightning calls for the subcommand of this name."""
-        if not options["ckpt_path"]:
-            raise ValueError("`ckpt_path` must name a checkpoint: the checks are of a trained model.")
+        run = checkpoint_run(options["ckpt_path"])
         if options["check"] in ("data", "all"):
             check_randomisable(self.config.sanity.data)
         world = int(os.environ.get("WORLD_SIZE", 1))
         if world > 1:
             dist.init_process_group("gloo")
-        weights = torch.load(options["ckpt_path"], map_location="cpu", weights_only=True)["state_dict"]
-        model.load_state_dict(weights)
-        options["output"] = options["output"] or str(Path(options["ckpt_path"]).absolute().parents[1] / "sanity")
+        load_weights(model, options["ckpt_path"])
+        options["output"] = options["output"] or str(run / "sanity")
         train = partial(self._random_label_twin, options["twin_epochs"], Path(options["twins"]))
         result = cast(ExaminingTrainer, self.trainer).sanity(model, datamodule, make_twin=train, **options)
         if world == 1 or dist.get_rank() == 0:
@@ -171,6 +177,15 @@ class XAICommandLine(LightningCLI):
         failed = [v for v in result.verdicts if v.method in (options["require"] or []) and v.outcome != "PASS"]
         if failed:
             sys.exit(1)
+
+    def calibrate(self, model: LightningModule, datamodule: LightningDataModule, **options: Any) -> None:
+        """The level, then its files; what Lightning calls for the subcommand of this name. One process works."""
+        run = checkpoint_run(options["ckpt_path"])
+        path = Path(options["output"] or run / "noise_level.yaml")
+        if not self.trainer.is_global_zero:
+            return
+        load_weights(model, options["ckpt_path"])
+        report_noise_level(cast(ExaminingTrainer, self.trainer).calibrate(model, datamodule, **options), path)
 
     def _random_label_twin(self, epochs: int, folder: Path) -> tuple[nn.Module, float]:
         """A network trained as the configuration says, but on random labels; or the one trained earlier."""
@@ -211,6 +226,35 @@ def check_randomisable(data: Namespace) -> None:
             f"`data`: {data.class_path} cannot randomise its labels, which the data check needs; give the data module "
             "an argument `randomize_labels`, or choose another `check`."
         )
+
+
+def checkpoint_run(path: str | None) -> Path:
+    """The folder of the run that wrote a checkpoint.
+
+    Raises:
+        ValueError: if there is no path.
+    """
+    if not path:
+        raise ValueError("`ckpt_path` must name a checkpoint: what is examined is a trained model.")
+    return Path(path).absolute().parents[1]
+
+
+def load_weights(model: LightningModule, path: str) -> None:
+    """The checkpoint's weights, safely read."""
+    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+
+
+def report_noise_level(level: NoiseLevel, path: Path) -> None:
+    """Print the level, and write settings, curve and figure."""
+    console, figure = _console(), path.with_suffix(".png")
+    written = write_noise_level(level, path)
+    save_figure(noise_level_figure(level), figure)
+    for line in level_lines(level):
+        console.print(line)
+    for file in [*written, figure]:
+        console.print(f"{'written':<16} {file}")
+    if level.reached:
+        console.print(f"{'to use it':<16} {shlex.join(['--trainer.callbacks.methods', str(path)])}")
 
 
 def report_sanity(result: SanityReport, folder: Path) -> None:

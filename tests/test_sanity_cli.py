@@ -183,7 +183,7 @@ def test_two_processes_find_what_one_finds(trained, tmp_path):
         (["--num_samples=0"], r"`num_samples` must be at least 1, got 0"),
         (["--repeats=0"], r"`repeats` must be at least 1, got 0"),
         (["--ckpt_path=nowhere.ckpt"], r"`ckpt_path`: nowhere.ckpt does not exist"),
-        (["--ckpt_path=null"], r"`ckpt_path` must name a checkpoint: the checks are of a trained model"),
+        (["--ckpt_path=null"], r"`ckpt_path` must name a checkpoint: what is examined is a trained model"),
         (["--model.network.init_args.hidden=[31]"], r"`ckpt_path`: .* does not fit the `model`"),
     ],
 )

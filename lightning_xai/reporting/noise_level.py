@@ -1,0 +1,145 @@
+"""The level of weight noise that costs a given share of a network's accuracy: records, sentences and files."""
+
+import csv
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_xai.reporting.files import replacing
+
+INPUT_FRACTION = 0.2
+"""Input noise of SmoothGrad by the same paper's rule of thumb, 10 to 20 % of the range; FusionGrad takes half."""
+
+
+@dataclass(frozen=True)
+class NoisePoint:
+    """The network under one level of weight noise."""
+
+    std: float
+    """Of the noise, relative to each weight."""
+    drop: float
+    """Mean relative accuracy drop, 1 - (accuracy - chance) / (clean accuracy - chance)."""
+    standard_error: float
+    """Of the drop, from both draws and samples."""
+    accuracies: tuple[float, ...]
+    """One a draw."""
+
+
+@dataclass(frozen=True)
+class NoiseLevel:
+    """The least weight noise with a given relative accuracy drop, as `experiments.noise_level` finds it.
+
+    Attributes:
+        std: The level, relative to each weight; infinite where the drop is not reached up to `maximum`.
+        low: Lower end of the level's confidence interval.
+        high: Upper end; infinite where it lies beyond `maximum`.
+        drop: Relative accuracy drop that was asked for.
+        clean_accuracy: Without noise.
+        chance: Accuracy that counts as nothing left.
+        points: What was evaluated, by rising noise; the level is one of them if it was reached.
+        num_samples: Samples that the accuracy was measured on.
+        num_draws: Noisy networks at each level of noise, of the same standard-normal draws.
+        tolerance: Width of the brackets in which level and interval were found by interpolation.
+        maximum: The most noise tried.
+        confidence: Of the interval.
+        seed: Of weight noise and bootstrap.
+    """
+
+    std: float
+    low: float
+    high: float
+    drop: float
+    clean_accuracy: float
+    chance: float
+    points: tuple[NoisePoint, ...]
+    num_samples: int
+    num_draws: int
+    tolerance: float
+    maximum: float
+    confidence: float
+    seed: int
+
+    @property
+    def reached(self) -> bool:
+        return math.isfinite(self.std)
+
+    @property
+    def measured(self) -> NoisePoint | None:
+        """The network at the level itself; None where it was not reached."""
+        return next((point for point in self.points if point.std == self.std), None)
+
+
+def level_lines(level: NoiseLevel) -> list[str]:
+    """The result in sentences: the level, the accuracy that it leaves, and how both were found."""
+    interval = f"{level.confidence:.0%} interval {_interval(level)}"
+    found, point = f"above {level.maximum:g}, the most tried", level.points[-1]
+    if level.measured is not None:
+        found, point = f"{level.std:.4g}", level.measured
+    accuracy = sum(point.accuracies) / level.num_draws
+    return [
+        f"weight noise (std) for a relative accuracy drop of {level.drop:.1%}: {found}; {interval}",
+        f"accuracy {level.clean_accuracy:.4f} without noise, {accuracy:.4f} at {point.std:.4g}: a drop of "
+        f"{point.drop:.1%} ± {point.standard_error:.1%} (standard error), chance being {level.chance:.4g}",
+        f"{level.num_samples} samples, {level.num_draws} draws common to all levels, tolerance {level.tolerance:g}, "
+        f"seed {level.seed}",
+    ]
+
+
+def method_settings(level: NoiseLevel) -> dict[str, Any]:
+    """NoiseGrad at the level, FusionGrad at half of it with half the input noise, and what both smooth.
+
+    As `methods` of a configuration takes them.
+
+    Raises:
+        ValueError: if the level was not reached.
+    """
+    if not level.reached:
+        raise ValueError(f"`level` was not reached up to a noise of {level.maximum:g}: there is none to set.")
+    scale = _part("lightning_xai.explainers.RangeScale", fraction=INPUT_FRACTION / 2)
+    smooth = _part("lightning_xai.Smooth", explainer=_part("lightning_xai.Saliency"), scale=scale, num_draws=10)
+    half = round(level.std / 2, 5)
+    return {
+        "saliency": _part("lightning_xai.Saliency"),
+        "noise_grad": _part("lightning_xai.noise_grad", std=level.std, num_draws=10),
+        "fusion_grad": _part("lightning_xai.PerturbWeights", explainer=smooth, std=half, num_draws=10),
+    }
+
+
+def write_noise_level(level: NoiseLevel, path: str | os.PathLike[str]) -> list[Path]:
+    """Write the methods' settings to `path` and the accuracy-drop curve to a .csv beside it; the paths written.
+
+    A level that was not reached has no settings: a file of an earlier one is removed.
+
+    Raises:
+        OSError: if the folder cannot be written to.
+    """
+    path = Path(path)
+    table = path.with_suffix(".csv")
+    with replacing(table) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["std", "drop", "standard_error", *(f"accuracy_{n}" for n in range(level.num_draws))])
+        for point in level.points:
+            writer.writerow(f"{x:.6g}" for x in (point.std, point.drop, point.standard_error, *point.accuracies))
+    if not level.reached:
+        path.unlink(missing_ok=True)
+        return [table]
+    comments = "".join(f"# {line}\n" for line in level_lines(level))
+    with replacing(path) as temporary:
+        temporary.write_text(comments + yaml.safe_dump(method_settings(level), sort_keys=False), encoding="utf-8")
+    return [path, table]
+
+
+def _interval(level: NoiseLevel) -> str:
+    beyond = f"above {level.maximum:g}"
+    if math.isinf(level.low):
+        return beyond
+    return f"{level.low:.3g} to " + (beyond if math.isinf(level.high) else f"{level.high:.3g}")
+
+
+def _part(class_path: str, **arguments: Any) -> Mapping[str, Any]:
+    return {"class_path": class_path, "init_args": arguments} if arguments else {"class_path": class_path}
