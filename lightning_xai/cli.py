@@ -182,7 +182,7 @@ class XAICommandLine(LightningCLI):
         """The level, then its files; what Lightning calls for the subcommand of this name. One process works."""
         run = checkpoint_run(options["ckpt_path"])
         path = Path(options["output"] or run / "noise_level.yaml")
-        if not self.trainer.is_global_zero:
+        if int(os.environ.get("RANK", 0)) > 0:
             return
         load_weights(model, options["ckpt_path"])
         report_noise_level(cast(ExaminingTrainer, self.trainer).calibrate(model, datamodule, **options), path)

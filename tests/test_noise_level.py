@@ -325,6 +325,13 @@ def test_calibrate_measures_the_trained_network_on_validation_samples_and_writes
     assert {path.name for path in run.glob("noise_level.*")} == {"noise_level.csv", "noise_level.png"}
 
 
+def test_one_of_several_processes_works(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    main(arguments(trained, "calibrate", "--num_samples=5", f"--output={tmp_path}/level.yaml"))
+    assert "weight noise" not in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
