@@ -202,7 +202,7 @@ class XAICommandLine(LightningCLI):
 
         def train(scratch: Path) -> tuple[nn.Module, float]:
             parts = made()
-            return memorise(parts.model, parts.data, scratch, parts.trainer)
+            return memorise(parts.model, parts.data, scratch, vars(parts.trainer))
 
         weights, accuracy = cached_twin(folder, settings, train)
         twin = made().model
