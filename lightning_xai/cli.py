@@ -171,7 +171,7 @@ class XAICommandLine(LightningCLI):
         train = partial(self._random_label_twin, options["twin_epochs"], Path(options["twins"]))
         result = cast(ExaminingTrainer, self.trainer).sanity(model, datamodule, make_twin=train, **options)
         if world == 1 or dist.get_rank() == 0:
-            report_sanity(result, Path(options["output"]))
+            report_sanity(result, Path(options["output"]) / options["check"])
         if world > 1:
             dist.destroy_process_group()
         failed = [v for v in result.verdicts if v.method in (options["require"] or []) and v.outcome != "PASS"]

@@ -91,8 +91,8 @@ def arguments(trained, output, *options):
     ]
 
 
-def verdicts(folder):
-    rows = csv.DictReader((folder / "verdicts.csv").read_text().splitlines())
+def verdicts(folder, check="parameters"):
+    rows = csv.DictReader((folder / check / "verdicts.csv").read_text().splitlines())
     return {(row["check"], row["method"]): row["outcome"] for row in rows}
 
 
@@ -103,7 +103,7 @@ def test_all_checks_write_records_and_figures_and_the_exit_code_says_whether_the
     with pytest.raises(SystemExit) as stopped:
         main(arguments(trained, tmp_path / "out", *options, "--require=[edges]"))
     assert stopped.value.code == 1
-    found = verdicts(tmp_path / "out")
+    found = verdicts(tmp_path / "out", "all")
     assert {check for check, _ in found} == {"parameters", "data", "invariance"}
     assert {method for _, method in found} == {"gradient", "noise_grad", "edges", "random"}
     assert found["parameters", "edges"] == found["parameters", "random"] == "FAIL"
@@ -112,11 +112,13 @@ def test_all_checks_write_records_and_figures_and_the_exit_code_says_whether_the
     printed = capsys.readouterr().out
     assert "parameters   edges" in printed
     assert "of them by heart" in printed.replace("\n", " ")
-    names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"similarities.csv", "models.csv", "cells", "sanity-cascading_from_top-ssim.png"} <= names
+    names = {path.name for path in (tmp_path / "out" / "all").iterdir()}
+    assert {"similarities.csv", "models.csv", "sanity-cascading_from_top-ssim.png"} <= names
     (twin,) = (tmp_path / "twins").iterdir()
     stamp = twin.stat().st_mtime_ns
     main(arguments(trained, tmp_path / "out", *options, "--check=invariance", "--require=[gradient]"))
+    assert {check for check, _ in verdicts(tmp_path / "out", "invariance")} == {"invariance"}
+    assert verdicts(tmp_path / "out", "all") == found, "each check has a folder of its own"
     assert twin.stat().st_mtime_ns == stamp
 
 
@@ -128,7 +130,7 @@ def test_the_results_lie_beside_the_checkpoint_unless_told_otherwise(trained):
 
 
 def similarities(folder):
-    return (folder / "similarities.csv").read_text()
+    return (folder / "parameters" / "similarities.csv").read_text()
 
 
 def start(trained, output, *options, launcher=("-m", "lightning_xai")):
@@ -149,7 +151,7 @@ def test_killed_and_started_again_it_ends_as_if_nothing_had_happened(trained, tm
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     finished = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "killed" / "cells").glob("*.pt")}
-    assert not (tmp_path / "killed" / "verdicts.csv").exists()
+    assert not (tmp_path / "killed" / "parameters").exists()
     again = start(trained, tmp_path / "killed")
     for process in (whole, again):
         output = process.communicate(timeout=200)[0]
@@ -168,7 +170,8 @@ def test_two_processes_find_what_one_finds(trained, tmp_path):
         output = process.communicate(timeout=200)[0]
         assert process.returncode == 0, output
     assert similarities(tmp_path / "one") == similarities(tmp_path / "two")
-    assert (tmp_path / "one" / "models.csv").read_text() == (tmp_path / "two" / "models.csv").read_text()
+    models = [(tmp_path / name / "parameters" / "models.csv").read_text() for name in ("one", "two")]
+    assert models[0] == models[1]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +193,7 @@ def test_two_processes_find_what_one_finds(trained, tmp_path):
 def test_bad_input_is_named_and_nothing_is_written(trained, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         main(arguments(trained, tmp_path / "out", "--check=parameters", *options))
-    assert not (tmp_path / "out" / "verdicts.csv").exists()
+    assert not (tmp_path / "out" / "parameters").exists()
 
 
 def test_the_data_check_needs_labels_that_can_be_randomised(trained, tmp_path):

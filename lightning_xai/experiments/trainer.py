@@ -80,7 +80,7 @@ class ExaminingTrainer(Trainer):
             seed: Of noise and random weights.
             batch_size: Samples explained at a time.
             require: Methods that must pass all checks made; or else the exit code is 1.
-            output: Folder for all results; null for `sanity` in the run of the checkpoint.
+            output: Folder, in which each `check` has one for its results; null for `sanity` in the checkpoint's run.
             twin_epochs: Most epochs of the training on random labels; it ends at 95 % training accuracy.
             twins: Folder for networks trained on random labels, which are used again.
             weights_only: As in configurations of `fit`; weights are read safely in any case.
