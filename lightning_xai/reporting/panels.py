@@ -7,28 +7,24 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import Colormap, ListedColormap
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_xai.functional.maps import mask_like, pixel_map
+from lightning_xai.reporting.colours import DIVERGING, PERCENTILE, SCALE_NOTE, SEQUENTIAL, scale_end
 from lightning_xai.reporting.files import replacing
 from lightning_xai.reporting.layout import FONT_SIZE, LINE, PAD, Layout, fit_layout, text_width
 from lightning_xai.shapes import Images
 
-_PERCENTILE = 99
 _RESOLUTION = 200
 _TEXT, _FAINT, _WRONG = "0.1", "0.45", "#b2182b"
 _SMALL, _LARGE = FONT_SIZE - 1, FONT_SIZE + 1
 _BAR_WIDTH, _BAR_HEIGHT = 1.2, 0.08
 _BAR_PITCH = _BAR_WIDTH + 6 * PAD
-_DIVERGING = matplotlib.colormaps["RdBu_r"].with_extremes(bad="0.6")
-# The same colour means the same in both: white is 0 and red is positive.
-_SEQUENTIAL = ListedColormap(_DIVERGING(np.linspace(0.5, 1, 256))).with_extremes(bad="0.6")
-_NOTE = f"P{_PERCENTILE}: {_PERCENTILE}th percentile of the absolute values of each map"
 
 
 def attribution_panel(
@@ -153,17 +149,9 @@ def _method_column(name: str, attributions: Tensor, images: Tensor) -> _Column:
     maps = pixel_map(attributions.detach(), absolute=False).cpu().numpy()
     maps = np.where(np.isfinite(maps), maps, np.nan)
     diverging = bool((maps < 0).any())
-    colours = _DIVERGING if diverging else _SEQUENTIAL
-    high = [_scale_end(picture) for picture in maps]
+    colours = DIVERGING if diverging else SEQUENTIAL
+    high = [scale_end(picture) for picture in maps]
     return _Column(name, maps, colours, [-end if diverging else 0.0 for end in high], high)
-
-
-def _scale_end(picture: Float[np.ndarray, "height width"]) -> float:
-    """The percentile of the absolute values; the greatest where that is 0; 1 where all are."""
-    values = np.abs(picture[np.isfinite(picture)])
-    if not values.any():
-        return 1.0
-    return float(np.percentile(values, _PERCENTILE)) or float(values.max())
 
 
 # What stands beside a row
@@ -239,10 +227,10 @@ def _draw_legend(figure: Figure, layout: Layout, methods: list[_Column]) -> None
         axes.imshow(np.linspace(0, 1, 256)[None], cmap=column.colours, aspect="auto")
         if column.diverging:
             _text(figure, layout, left + _BAR_WIDTH / 2, below, "0", size=_SMALL, ha="center", va="top")
-        low, high = f"−P{_PERCENTILE}" if column.diverging else "0", f"P{_PERCENTILE}"
+        low, high = f"−P{PERCENTILE}" if column.diverging else "0", f"P{PERCENTILE}"
         _text(figure, layout, left, below, low, size=_SMALL, ha="left", va="top")
         _text(figure, layout, left + _BAR_WIDTH, below, high, size=_SMALL, ha="right", va="top")
-    _text(figure, layout, layout.left, below + LINE, _NOTE, size=_SMALL, color=_FAINT, va="top")
+    _text(figure, layout, layout.left, below + LINE, SCALE_NOTE, size=_SMALL, color=_FAINT, va="top")
 
 
 def _kinds(methods: list[_Column]) -> list[_Column]:
@@ -251,7 +239,7 @@ def _kinds(methods: list[_Column]) -> list[_Column]:
 
 
 def _legend_width(methods: list[_Column]) -> float:
-    return max(text_width(_NOTE, _SMALL), len(_kinds(methods)) * _BAR_PITCH) if methods else 0.0
+    return max(text_width(SCALE_NOTE, _SMALL), len(_kinds(methods)) * _BAR_PITCH) if methods else 0.0
 
 
 def _empty_axes(figure: Figure, box: tuple[float, float, float, float]) -> Axes:

@@ -4,24 +4,20 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from jaxtyping import Shaped
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, ListedColormap
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
+from lightning_xai.reporting.colours import DIVERGING, PERCENTILE, SCALE_NOTE, SEQUENTIAL, scale_end
 from lightning_xai.reporting.layout import LINE, PAD
 from lightning_xai.reporting.pages import FAINT, RESOLUTION, SMALL, Page, drawn_width, num_lines, wrapped
 from lightning_xai.reporting.sanity import Check, SanityReport
 from lightning_xai.reporting.sanity_values import cells, scored_methods, steps, variant_phrase
 
-_PERCENTILE = 99
-_DIVERGING = matplotlib.colormaps["RdBu_r"].with_extremes(bad="0.6")
-# The same colour means the same in both: white is 0 and red is positive.
-_SEQUENTIAL = ListedColormap(_DIVERGING(np.linspace(0.5, 1, 256))).with_extremes(bad="0.6")
 _SMALL_CELL, _LARGE_CELL = 0.62, 0.9
 """Longest side in inches, of maps of up to 64 pixels and of larger ones."""
 _GAP, _WIDE_GAP = 0.04, 0.12
@@ -149,7 +145,7 @@ class _Table:
         """A line a method, each with (kept, height, width) for each column."""
         self.images, self.titles, self.absolute = report.images, titles, absolute
         self.rotation = rotation
-        self.colours = _SEQUENTIAL if absolute else _DIVERGING
+        self.colours = SEQUENTIAL if absolute else DIVERGING
         self.names = [wrapped(name, _NAME_WIDTH) for name in methods]
         height, width = report.images.shape[2:]
         longest = _SMALL_CELL if max(height, width) <= 64 else _LARGE_CELL
@@ -188,7 +184,7 @@ class _Table:
     def page(self, width: float, room: float, what: str) -> Page:
         """Empty, with room for the colour bar below."""
         kind = "Absolute maps" if self.absolute else "Maps"
-        note = f"P{_PERCENTILE}: {_PERCENTILE}th percentile of the absolute values of each map."
+        note = f"{SCALE_NOTE}."
         return Page(max(_LEAST_WIDTH, width + PAD), room + _BAR_HEIGHT + LINE + PAD, f"{kind} {what}", [note])
 
     def draw_names(self, page: Page, left: float, top: float) -> None:
@@ -221,7 +217,7 @@ class _Table:
             axes.text(x + self.cell_width / 2, y + self.cell_height / 2, "–", color=FAINT, ha="center", va="center")
             return
         finite = np.where(np.isfinite(picture), picture, np.nan)
-        end = _scale_end(finite)
+        end = scale_end(finite)
         shown = np.abs(finite) if self.absolute else finite
         self._show(axes, x, y, shown, self.colours, (0.0 if self.absolute else -end, end))
 
@@ -246,7 +242,7 @@ class _Table:
         axes.spines[:].set(linewidth=0.4, color="0.7")
         below = top + _BAR_HEIGHT + PAD / 2
         places = {"left": 0.0, "center": _BAR_WIDTH / 2, "right": _BAR_WIDTH}
-        texts = ("0", "", f"P{_PERCENTILE}") if self.absolute else (f"−P{_PERCENTILE}", "0", f"P{_PERCENTILE}")
+        texts = ("0", "", f"P{PERCENTILE}") if self.absolute else (f"−P{PERCENTILE}", "0", f"P{PERCENTILE}")
         for text, (side, x) in zip(texts, places.items(), strict=True):
             page.text(left + x, below, text, size=SMALL, ha=side, va="top")
 
@@ -257,11 +253,3 @@ def _inches(page: Page, left: float, top: float, width: float, height: float) ->
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
     return axes
-
-
-def _scale_end(picture: _Map) -> float:
-    """The percentile of the absolute values; the greatest where that is 0; 1 where all are."""
-    values = np.abs(picture[np.isfinite(picture)])
-    if not values.any():
-        return 1.0
-    return float(np.percentile(values, _PERCENTILE)) or float(values.max())
