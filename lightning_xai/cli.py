@@ -264,7 +264,8 @@ def report_sanity(result: SanityReport, folder: Path) -> None:
     tables, figures = write_sanity(result, folder), write_figures(result, folder)
     with SummaryWriter(str(folder)) as events:
         for path in figures:
-            events.add_image(path.stem.replace("-", "/", 1), np.asarray(Image.open(path).convert("RGB")), dataformats="HWC")
+            picture = np.asarray(Image.open(path).convert("RGB"))
+            events.add_image(path.stem.replace("-", "/", 1), picture, dataformats="HWC")
     for path in [*tables, *figures]:
         console.print(f"{'written':<16} {path}")
     console.print(f"{'to see it':<16} {shlex.join(['tensorboard', '--logdir', str(folder)])}")
