@@ -33,6 +33,7 @@ def test_it_is_trained_until_it_knows_its_labels(tmp_path):
     right = sum(int((model(batch["image"]).argmax(1) == batch["label"]).sum()) for batch in loader)
     assert reached == pytest.approx(right / len(loader.dataset))
     assert 0.95 <= reached <= 1
+    assert float(model.trainer.progress_bar_metrics["memorised"]) == pytest.approx(reached)
     epochs = torch.load(tmp_path / "last.ckpt", weights_only=False)["epoch"]
     assert epochs < 290, "it stopped when it knew enough"
 

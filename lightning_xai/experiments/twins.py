@@ -21,6 +21,8 @@ from lightning_xai.sanity.examine import MEMORISED
 class StopWhenMemorised(Callback):
     """Ends a training once the training accuracy, measured after an epoch in evaluation mode, is high enough.
 
+    The progress bar shows it as `memorised`.
+
     Args:
         threshold: What is enough.
     """
@@ -30,6 +32,7 @@ class StopWhenMemorised(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         reached = accuracy(pl_module, trainer.train_dataloader, pl_module.device)
+        pl_module.log("memorised", reached, prog_bar=True, sync_dist=True)
         trainer.should_stop = trainer.should_stop or reached >= self.threshold
 
 
