@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,10 +18,16 @@ from lightning_xai.networks import MLP
 from lightning_xai.reporting.sanity import Cell, CellKey, write_sanity
 from lightning_xai.sanity import checks
 from lightning_xai.sanity.cells import Cells
-from lightning_xai.sanity.checks import Subject, floor_cells, original_maps, parameter_cells, usable_similarities
+from lightning_xai.sanity.checks import (
+    Subject,
+    floor_cells,
+    original_maps,
+    parameter_cells,
+    with_usable_similarities,
+)
 from lightning_xai.sanity.examine import examine, fingerprint, paper_methods
 from lightning_xai.sanity.randomisation import evidence, parameter_blocks, randomise
-from lightning_xai.sanity.similarity import SIMILARITIES, spearman, ssim
+from lightning_xai.sanity.similarity import SIMILARITIES, foreground_mask, named_similarities, spearman, ssim
 from lightning_xai.sanity.verdicts import bootstrap, invariance_verdict, randomisation_verdict
 
 IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -124,12 +131,50 @@ def test_a_map_without_any_value_leaves_the_floor_to_the_others():
     assert np.isfinite(np.delete(different.scores["spearman"], 2)).all()
 
 
-def test_similarities_are_those_that_the_images_admit():
-    assert set(usable_similarities(torch.zeros(1, 1, 28, 28), True)) == set(SIMILARITIES)
-    assert set(SIMILARITIES) - set(usable_similarities(torch.zeros(1, 1, 5, 5), False)) == {
-        "spearman_foreground",
-        "hog",
-    }
+def sized(side, bounds=(0.0, 1.0), preset="paper"):
+    """A subject of black images with a dot, and all similarities."""
+    images = torch.zeros(2, 1, side, side)
+    images[..., 0, 0] = 0.5
+    target = torch.zeros(2, dtype=torch.int64)
+    return Subject(net(), images, target, torch.arange(2), METHODS, named_similarities(preset), bounds)
+
+
+@pytest.mark.parametrize(
+    ("examined", "left_out"),
+    [
+        (sized(28), set()),
+        (sized(28, None), {"spearman_foreground"}),
+        (sized(28, (-1.0, 1.0)), {"spearman_foreground"}),  # no pixel is black
+        (sized(8, preset="notebook"), {"ssim", "ssim_absolute"}),
+        (sized(5), {"hog"}),
+        (sized(4), {"hog", "ssim", "ssim_absolute"}),
+    ],
+)
+def test_similarities_are_those_that_the_images_admit(examined, left_out):
+    usable = with_usable_similarities(examined, "spearman").similarities
+    assert usable == {name: examined.similarities[name] for name in SIMILARITIES if name not in left_out}
+
+
+@pytest.mark.parametrize(
+    ("examined", "similarity", "message"),
+    [
+        (sized(5), "hog", r"'ssim_absolute'; got 'hog', which .* do not admit: .*maps of less than 6 pixels have no"),
+        (sized(8, preset="notebook"), "ssim", r"got 'ssim', .* at least 11 x 11 pixels for the window of SSIM"),
+        (sized(8, None), "spearman_foreground", r"not black, but the data have no `bounds`, which"),
+        (sized(8), "mse", r"`similarity` must be one of 'spearman', 'spearman_absolute', .*'hog'; got 'mse'$"),
+    ],
+)
+def test_a_similarity_that_the_images_do_not_admit_is_refused_with_the_reason(tmp_path, examined, similarity, message):
+    with pytest.raises(ValueError, match=message):
+        examine(examined, ("parameters",), similarity, folder=tmp_path / "cells")
+    assert not (tmp_path / "cells").exists()
+
+
+def test_the_foreground_is_found_once():
+    examined = subject()
+    assert examined.foreground is examined.foreground
+    assert torch.equal(examined.foreground, foreground_mask(IMAGES, 0.0))
+    assert subject(bounds=None).foreground is None
 
 
 # What is left alone
@@ -387,10 +432,38 @@ def test_a_twin_that_does_not_know_its_labels_gets_no_verdict():
     )
 
 
+def test_a_twin_that_was_trained_longer_is_compared_anew(tmp_path):
+    def judged_by(twin, accuracy):
+        examined = subject(methods={"gradient": Gradient()})
+        report = examine(examined, ("data",), make_twin=lambda: (twin, accuracy), folder=tmp_path)
+        return [cell.scores["ssim"] for cell in report.cells if cell.key.check == "data"], report.models[-1]
+
+    model = net()
+    other = randomise(model, parameter_blocks(model, IMAGES))
+    (early, weak), (late, strong) = judged_by(model, 0.6), judged_by(other, 1.0)
+    assert_close(torch.from_numpy(early[0]), torch.ones(6))
+    assert (late[0] < 0.9).all()
+    assert weak != strong
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"similarities": named_similarities("notebook") | {"spearman": ssim}}, "similarities"),
+        ({"similarities": named_similarities("paper", "percentile")}, "similarities"),
+        ({"images": IMAGES.flip(0)}, "images"),
+        ({"methods": {"gradient": lx.smooth_grad(num_draws=2)}}, "methods"),
+    ],
+)
+def test_cells_of_other_settings_are_not_used(tmp_path, changes, named):
+    examined = replace(subject(methods={"gradient": Gradient()}), similarities=named_similarities())
+    examine(examined, ("parameters",), "spearman", repeats=1, folder=tmp_path)
+    with pytest.raises(ValueError, match=f"has results of other settings: {named} was"):
+        examine(replace(examined, **changes), ("parameters",), "spearman", repeats=1, folder=tmp_path)
+
+
 def test_bad_arguments_of_examine(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"`similarity` must be one of 'spearman', 'ssim', which these images admit; got 'hog'"
-    ):
+    with pytest.raises(ValueError, match=r"`similarity` must be one of 'spearman', 'ssim'; got 'hog'$"):
         examine(subject(), similarity="hog")
     with pytest.raises(ValueError, match="`make_twin` is needed by the data check"):
         examine(subject(), ("data",))

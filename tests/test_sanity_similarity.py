@@ -1,5 +1,7 @@
 """Similarity of maps: SciPy and scikit-image a sample at a time, hand cases, invariances, what is undefined."""
 
+from functools import partial
+
 import jaxtyping
 import numpy as np
 import pytest
@@ -15,9 +17,11 @@ from lightning_xai.sanity.similarity import (
     SIMILARITIES,
     compare,
     cosine,
+    describe,
     foreground_mask,
     hog,
     hog_cell_size,
+    named_similarities,
     normalise,
     pearson,
     spearman,
@@ -307,6 +311,30 @@ def test_presets():
         PRESETS["paper"]["ssim"] = spearman
 
 
+def test_presets_and_normalisers_are_of_ssim_and_hog_alone():
+    for preset in ("paper", "notebook"):
+        for normaliser in (None, "none", "maximum", "percentile", "second_moment"):
+            found = named_similarities(preset, normaliser)
+            scale = normaliser or ("maximum" if preset == "paper" else "range")
+            notebook = preset == "notebook"
+            assert list(found) == list(SIMILARITIES)
+            expected = {
+                "ssim": ssim(FIRST, SECOND, scale, gaussian=notebook),
+                "ssim_absolute": ssim(FIRST, SECOND, scale, absolute=True, gaussian=notebook),
+                "hog": hog(FIRST, SECOND, scale, ranks=notebook),
+            }
+            scores = compare(FIRST, SECOND, found, FOREGROUND)
+            assert_close({name: scores[name] for name in expected}, expected, rtol=0, atol=0)
+            same = {name for name, similarity in found.items() if similarity is SIMILARITIES[name]}
+            assert same == SIMILARITIES.keys() - expected.keys()
+
+
+def test_similarities_are_described_with_their_options():
+    assert describe(spearman) == "spearman"
+    assert describe(named_similarities("notebook")["hog"]) == "hog(normaliser='range', ranks=True)"
+    assert describe(partial(partial(ssim, absolute=True), gaussian=True)) == "ssim(absolute=True, gaussian=True)"
+
+
 @pytest.fixture
 def _no_type_checker(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
@@ -323,6 +351,8 @@ def _no_type_checker(monkeypatch):
         (lambda: ssim(FIRST[..., :9], SECOND[..., :9], gaussian=True), ValueError, "at least 11 x 11 pixels"),
         (lambda: hog(FIRST, SECOND, cell_size=16), ValueError, "at least 48 x 48 pixels .*got 28 x 30: give a smaller"),
         (lambda: hog(FIRST[..., :5], SECOND[..., :5]), ValueError, "`cell_size` must be at least 2, got 1; maps of"),
+        (lambda: named_similarities("tf1"), ValueError, "`preset` must be one of 'paper', 'notebook', got 'tf1'"),
+        (lambda: named_similarities("paper", "max"), ValueError, "`normaliser` must be one of 'none', .*got 'max'"),
         (lambda: compare(FIRST, SECOND, SIMILARITIES), ValueError, "'spearman_foreground' needs `foreground`, a mask"),
         (lambda: spearman_foreground(FIRST, SECOND, FOREGROUND.int()), TypeError, "must be a boolean tensor"),
         (lambda: spearman_foreground(FIRST, SECOND, FOREGROUND[:2]), ValueError, r"the shape \(5, 28, 30\)"),

@@ -14,13 +14,13 @@ from lightning_xai.callbacks.attribution import first_loader
 from lightning_xai.callbacks.samples import Samples, spread, unpack
 from lightning_xai.experiments.noise_level import find_noise_level
 from lightning_xai.explainers import Explainer, with_controls
-from lightning_xai.explainers.base import Context, check_choice, check_count, explaining, resolve_target
+from lightning_xai.explainers.base import check_choice, check_count, explaining, resolve_target
 from lightning_xai.reporting.noise_level import NoiseLevel
 from lightning_xai.reporting.sanity import SanityReport
-from lightning_xai.sanity.checks import Subject, usable_similarities
+from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.examine import EXAMINED, examine, paper_methods
 from lightning_xai.sanity.randomisation import BatchNormPolicy, Initialisation, Ordering
-from lightning_xai.sanity.similarity import foreground_mask
+from lightning_xai.sanity.similarity import Normaliser, Preset, Similarity, named_similarities
 
 ExplainedClass = Literal["label", "prediction", "repredicted"]
 
@@ -37,6 +37,8 @@ class ExaminingTrainer(Trainer):
         methods: dict[str, Explainer] | None = None,
         num_samples: int = 64,
         similarity: str = "ssim",
+        preset: Preset = "paper",
+        normaliser: Normaliser | None = None,
         orderings: list[Ordering] | None = None,
         repeats: int = 8,
         initialisation: Initialisation = "own",
@@ -67,7 +69,10 @@ class ExaminingTrainer(Trainer):
             methods: Explainers by name; null for the paper's that the network admits, and AG, NG, FG. Controls are
                 added.
             num_samples: Test samples, evenly spaced.
-            similarity: The one that decides; all are written.
+            similarity: The one that decides, of `spearman`, `spearman_absolute`, `spearman_foreground`, `pearson`,
+                `cosine`, `ssim`, `ssim_absolute` and `hog`; all that the images admit are written.
+            preset: How SSIM and HOG are computed: as the `paper` says, or as the published `notebook` does.
+            normaliser: Of the maps that SSIM and HOG compare; null for the preset's, `maximum` or `range`.
             orderings: Which blocks are randomised together; null for `cascading_from_top`.
             repeats: Independent random models of each step.
             initialisation: Of random weights: `own`, `normal` (the published one) or `permute`.
@@ -90,7 +95,8 @@ class ExaminingTrainer(Trainer):
         check_choice("target", target, ExplainedClass)
         methods = paper_methods(model, getattr(datamodule, "bounds", None) is not None) if methods is None else methods
         _check_required(require or [], methods := with_controls(methods))
-        subject = self._subject(model, datamodule, methods, num_samples, target, seed, batch_size)
+        similarities = named_similarities(preset, normaliser)
+        subject = self._subject(model, datamodule, methods, similarities, num_samples, target, seed, batch_size)
         return examine(
             subject,
             EXAMINED if check == "all" else (check,),
@@ -171,6 +177,7 @@ class ExaminingTrainer(Trainer):
         model: LightningModule,
         datamodule: LightningDataModule,
         methods: dict[str, Explainer],
+        similarities: dict[str, Similarity],
         num_samples: int,
         target: ExplainedClass,
         seed: int,
@@ -180,21 +187,16 @@ class ExaminingTrainer(Trainer):
         model = model.to(device).eval()
         samples = stored_samples(datamodule, num_samples, "test")
         images, labels = samples.images.to(device), samples.labels
-        bounds = getattr(datamodule, "bounds", None)
         with explaining(model):
             explained = resolve_target(model, images, labels if target == "label" else None)
-        background = False
-        if bounds is not None:
-            low = Context.create(samples.index, bounds=bounds, device=device).bounds[0]  # type: ignore[index]
-            background = not bool(foreground_mask(images, low).all())
         return Subject(
             model,
             images,
             explained,
             samples.index,
             methods,
-            usable_similarities(images, background),
-            bounds,
+            similarities,
+            getattr(datamodule, "bounds", None),
             None if labels is None else labels.to(device),
             target == "repredicted",
             seed,

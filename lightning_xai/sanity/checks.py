@@ -1,8 +1,8 @@
 """Do maps depend on the model's weights and on its labels? The randomisation checks of Adebayo et al. 2018."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from lightning_xai.sanity.randomisation import (
     randomise,
     steps,
 )
-from lightning_xai.sanity.similarity import SIMILARITIES, Similarity, compare, foreground_mask, hog_cell_size
+from lightning_xai.sanity.similarity import Similarity, TooSmallError, compare, foreground_mask, takes_foreground
 from lightning_xai.shapes import Labels
 
 NUM_SHIFTS = 5
@@ -70,8 +70,7 @@ class Subject:
 
     def attributions(self, model: nn.Module, method: Explainer) -> Tensor:
         """Maps of all samples under a model, on the CPU."""
-        with explaining(model):
-            target = resolve_target(model, self.images, None) if self.repredict else self.target
+        target = self.explained(model)
         options: dict[str, Any] = {"bounds": self.bounds, "seed": self.seed}
         return torch.cat(
             [
@@ -80,20 +79,50 @@ class Subject:
             ]
         )
 
+    def explained(self, model: nn.Module) -> Labels:
+        """The classes explained under a model."""
+        with explaining(model):
+            return resolve_target(model, self.images, None) if self.repredict else self.target
+
+    @cached_property
     def foreground(self) -> Tensor | None:
-        """Where an image is not black, if any is anywhere."""
+        """Where an image is not black; None where black is not known."""
         if self.bounds is None:
             return None
         low = Context.create(self.index, bounds=self.bounds, device=self.images.device).bounds[0]  # type: ignore[index]
         return foreground_mask(self.images, low).cpu()
 
 
-def usable_similarities(images: Tensor, has_background: bool) -> dict[str, Similarity]:
-    """All similarities that the images admit: HOG needs 6 pixels a side, the foreground a background."""
-    unusable = set() if has_background else {"spearman_foreground"}
-    if hog_cell_size(*images.shape[2:]) < 2:
-        unusable.add("hog")
-    return {name: function for name, function in SIMILARITIES.items() if name not in unusable}
+def with_usable_similarities(subject: Subject, deciding: str) -> Subject:
+    """The subject with those of its similarities alone that its images admit.
+
+    HOG needs 6 pixels a side, SSIM room for its window, Spearman's of the foreground a background.
+
+    Raises:
+        ValueError: if the similarity that decides is not among them.
+    """
+    reasons = {name: _why_unusable(subject, name) for name in subject.similarities}
+    usable = {name: function for name, function in subject.similarities.items() if reasons[name] is None}
+    if deciding not in usable:
+        why = f", which these images do not admit: {reasons[deciding]}" if deciding in reasons else ""
+        raise ValueError(f"`similarity` must be one of {', '.join(map(repr, usable))}; got {deciding!r}{why}")
+    return replace(subject, similarities=usable)
+
+
+def _why_unusable(subject: Subject, name: str) -> str | None:
+    """What a similarity says when it compares maps of the subject's size; None if it works."""
+    similarity = subject.similarities[name]
+    if takes_foreground(similarity) and (subject.foreground is None or bool(subject.foreground.all())):
+        return (
+            "it compares the pixels that are not black, but the data have no `bounds`, which say what black is, or no "
+            "pixel there."
+        )
+    maps = torch.zeros(1, 1, *subject.images.shape[2:])
+    try:
+        compare(maps, maps, {name: similarity}, torch.ones_like(maps, dtype=torch.bool))
+    except TooSmallError as error:
+        return str(error)
+    return None
 
 
 def original_maps(subject: Subject, cells: Cells, progress: bool = False) -> dict[str, Tensor]:
@@ -190,22 +219,39 @@ def examine_model(
     cells: Cells,
     key: CellKey,
     make_model: Callable[[], nn.Module],
+    place: str | None = None,
 ) -> tuple[list[Cell], ModelState]:
     """All methods under one changed model, which is made only if something is still to be found out.
 
     Args:
         key: What is examined, without a method.
+        place: What the kept parts are called; None for a name made of the key, which must say which model it is.
     """
-    place = f"{key.check}-{key.variant}-{key.step:02d}-{key.repeat:02d}"
-    model: list[nn.Module] = []
+    changed = cache(make_model)
+    place = _place(key) if place is None else place
+    found = compared_cells(subject, originals, cells, key, changed, place)
+    known = cells.once(f"state-{place}", lambda: _state(subject, changed()))
+    return found, ModelState(key.check, key.variant, key.step, key.block, key.repeat, **known)
 
-    def changed() -> nn.Module:
-        if not model:
-            model.append(make_model())
-        return model[0]
+
+def compared_cells(
+    subject: Subject,
+    originals: Mapping[str, Tensor],
+    cells: Cells,
+    key: CellKey,
+    make_model: Callable[[], nn.Module],
+    place: str | None = None,
+) -> list[Cell]:
+    """The subject's maps under a model compared with the original ones, by the methods that there are originals of.
+
+    Args:
+        make_model: Called for each method that is not known yet.
+        key, place: As in `examine_model`.
+    """
+    place = _place(key) if place is None else place
 
     def scored(method: str) -> dict[str, Any]:
-        maps = subject.attributions(changed(), subject.methods[method])
+        maps = subject.attributions(make_model(), subject.methods[method])
         scores = {name: torch.from_numpy(s) for name, s in _compare(subject, originals[method], maps).items()}
         return {"scores": scores, "maps": torch.from_numpy(_kept(maps)) if key.repeat == 0 else torch.empty(0, 0, 0)}
 
@@ -213,10 +259,8 @@ def examine_model(
     for method in originals:
         result = cells.once(f"{place}-{method}", partial(scored, method))
         scores = {name: s.numpy() for name, s in result["scores"].items()}
-        whole = CellKey(key.check, key.variant, key.step, key.block, key.repeat, method)
-        found.append(Cell(whole, scores, result["maps"].numpy()))
-    known = cells.once(f"state-{place}", lambda: _state(subject, changed()))
-    return found, ModelState(key.check, key.variant, key.step, key.block, key.repeat, **known)
+        found.append(Cell(replace(key, method=method), scores, result["maps"].numpy()))
+    return found
 
 
 def shared_out(tasks: Sequence[Any], work: Callable[[Any], Any], title: str | None = None) -> list[Any]:
@@ -236,6 +280,10 @@ def shared_out(tasks: Sequence[Any], work: Callable[[Any], Any], title: str | No
     return [result for _, result in sorted((pair for part in everybodys for pair in part), key=lambda pair: pair[0])]
 
 
+def _place(key: CellKey) -> str:
+    return f"{key.check}-{key.variant}-{key.step:02d}-{key.repeat:02d}"
+
+
 def _state(subject: Subject, model: nn.Module) -> dict[str, float]:
     labels = subject.target if subject.labels is None else subject.labels
     return asdict(evidence(model, subject.images, labels))
@@ -246,7 +294,7 @@ def _distributed() -> bool:
 
 
 def _compare(subject: Subject, first: Tensor, second: Tensor) -> dict[str, np.ndarray]:
-    scores = compare(first, second, subject.similarities, subject.foreground())
+    scores = compare(first, second, subject.similarities, subject.foreground)
     return {name: values.numpy() for name, values in scores.items()}
 
 

@@ -43,10 +43,11 @@ from lightning_xai.sanity.checks import (
     original_state,
     parameter_cells,
     shared_out,
+    with_usable_similarities,
 )
 from lightning_xai.sanity.invariance import invariance_maps, shifted_twin
 from lightning_xai.sanity.randomisation import BatchNormPolicy, Initialisation, Ordering
-from lightning_xai.sanity.similarity import compare
+from lightning_xai.sanity.similarity import compare, describe
 from lightning_xai.sanity.verdicts import invariance_verdict, randomisation_verdict
 
 Examined = Literal["parameters", "data", "invariance"]
@@ -75,7 +76,7 @@ def examine(
     Args:
         subject: The trained model, the samples and the methods.
         checks: Which ones.
-        similarity: The one that decides; all of the subject's are in the report.
+        similarity: The one that decides; all of the subject's that its images admit are in the report.
         orderings, repeats, initialisation, batch_norm, groups: Of `parameters` (see `parameter_cells`).
         make_twin: Of `data`: the network trained on random labels, and its accuracy on these.
         shift: Of `invariance`: what is added to the input, in its own space.
@@ -86,18 +87,15 @@ def examine(
     Raises:
         ValueError: if an argument is out of range, or the folder has results of other settings.
     """
-    if similarity not in subject.similarities:
-        raise ValueError(
-            f"`similarity` must be one of {', '.join(map(repr, subject.similarities))}, which these images admit; got "
-            f"{similarity!r}."
-        )
+    subject = with_usable_similarities(subject, similarity)
     settings = {
         "version": __version__,
         "weights": fingerprint(subject.model),
         "samples": subject.index.tolist(),
+        "images": _digest({"images": subject.images}),
         "target": "repredicted" if subject.repredict else subject.target.tolist(),
         "methods": {name: repr(method) for name, method in subject.methods.items()},
-        "similarities": list(subject.similarities),
+        "similarities": {name: describe(function) for name, function in subject.similarities.items()},
         "initialisation": initialisation,
         "batch_norm": batch_norm,
         "groups": None if groups is None else {name: list(patterns) for name, patterns in groups.items()},
@@ -140,7 +138,8 @@ def data_cells(
 
     def examined(key: CellKey) -> tuple[list[Cell], ModelState, float]:
         twin, accuracy = make_twin()
-        return *examine_model(subject, originals, cells, key, lambda: twin), accuracy
+        place = f"data-{fingerprint(twin)}"  # one that was trained longer is another one
+        return *examine_model(subject, originals, cells, key, lambda: twin, place), accuracy
 
     (result,) = shared_out([CellKey("data", "labels", 0, "random labels", 0, "")], examined)
     return result
@@ -163,7 +162,7 @@ def invariance_cells(subject: Subject, cells: Cells, shift: float, progress: boo
                 index=subject.index,
                 seed=subject.seed,
             )
-            scores = compare(*maps, subject.similarities, subject.foreground())
+            scores = compare(*maps, subject.similarities, subject.foreground)
             return {"scores": scores, "maps": pixel_map(maps[1][:KEPT], absolute=False).cpu()}
 
         found = cells.once(f"invariance-{name}", compute)
@@ -204,8 +203,12 @@ def paper_methods(model: nn.Module, has_bounds: bool) -> dict[str, Explainer]:
 
 def fingerprint(model: nn.Module) -> str:
     """A short name of the weights: equal weights have the same."""
+    return _digest(model.state_dict())
+
+
+def _digest(values: Mapping[str, Any]) -> str:
     digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
+    for name, value in values.items():
         if isinstance(value, Tensor):
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

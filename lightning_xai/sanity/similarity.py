@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from inspect import signature
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -26,12 +26,17 @@ from lightning_xai.functional.maps import mask_like, pixel_map
 from lightning_xai.shapes import Images, Maps, Masks, Scores
 
 Normaliser = Literal["none", "maximum", "percentile", "second_moment", "range"]
+Preset = Literal["paper", "notebook"]
 Similarity = Callable[..., Scores]
 
 HOG_CELL = 16
 """Pixels a side of a cell of oriented gradients, where the image has room for a block of 3 x 3 cells."""
 
 _BLOCK = 3
+
+
+class TooSmallError(ValueError):
+    """Maps have fewer pixels than a similarity needs."""
 
 
 def spearman(first: Tensor, second: Tensor) -> Scores:
@@ -91,7 +96,7 @@ def ssim(
         gaussian: Windows weighted by a Gaussian of std 1.5, 11 pixels wide, instead of uniform ones of 5 x 5.
 
     Raises:
-        ValueError: if the window does not fit into the maps.
+        TooSmallError: (a ValueError) if the window does not fit into the maps.
     """
     x, y = (normalise(maps, normaliser) for maps in _map_pair(first, second, absolute))
     _check_size(x, 11 if gaussian else 5, "the window of SSIM", "leave SSIM out")
@@ -122,12 +127,12 @@ def hog(
         ranks: Spearman's correlation instead of Pearson's.
 
     Raises:
-        ValueError: if the maps have no room for a block.
+        TooSmallError: (a ValueError) if the maps have no room for a block.
     """
     x, y = (normalise(maps, normaliser) for maps in _map_pair(first, second))
     cell_size = hog_cell_size(*x.shape[1:]) if cell_size is None else cell_size
     if cell_size < 2:
-        raise ValueError(f"`cell_size` must be at least 2, got {cell_size}; maps of less than 6 pixels have no HOG.")
+        raise TooSmallError(f"`cell_size` must be at least 2, got {cell_size}; maps of less than 6 pixels have no HOG.")
     _check_size(x, _BLOCK * cell_size, f"{_BLOCK} cells of `cell_size` {cell_size}", "give a smaller one")
     return (_rank_correlation if ranks else correlation)(_histograms(x, cell_size), _histograms(y, cell_size))
 
@@ -172,35 +177,52 @@ def foreground_mask(images: Images, background: Tensor | float) -> Masks:
     return (images != torch.as_tensor(background, dtype=images.dtype, device=images.device)).any(1)
 
 
-SIMILARITIES: Mapping[str, Similarity] = MappingProxyType(
-    {
+def named_similarities(preset: Preset = "paper", normaliser: Normaliser | None = None) -> dict[str, Similarity]:
+    """All similarities by name.
+
+    Args:
+        preset: Settings of SSIM and HOG: of the paper of Adebayo et al. 2018, or of the notebook released with it,
+            where SSIM has Gaussian windows and HOG features are compared by Spearman's correlation.
+        normaliser: Of the maps that SSIM and HOG compare (see `normalise`); the others do not depend on the scale. None
+            for the preset's: "maximum" of the paper, "range" of the notebook.
+    """
+    check_choice("preset", preset, Preset)
+    notebook = preset == "notebook"
+    scale: Normaliser = ("range" if notebook else "maximum") if normaliser is None else normaliser
+    check_choice("normaliser", scale, Normaliser)
+    return {
         "spearman": spearman,
         "spearman_absolute": spearman_absolute,
         "spearman_foreground": spearman_foreground,
         "pearson": pearson,
         "cosine": cosine,
-        "ssim": ssim,
-        "ssim_absolute": partial(ssim, absolute=True),
-        "hog": hog,
+        "ssim": partial(ssim, normaliser=scale, gaussian=notebook),
+        "ssim_absolute": partial(ssim, normaliser=scale, gaussian=notebook, absolute=True),
+        "hog": partial(hog, normaliser=scale, ranks=notebook),
     }
-)
+
+
+def describe(similarity: Similarity) -> str:
+    """The function's name, and the options that it was given by `functools.partial`."""
+    if isinstance(similarity, partial):
+        options = ", ".join(f"{name}={value!r}" for name, value in similarity.keywords.items())
+        return f"{describe(similarity.func)}({options})"
+    return getattr(similarity, "__qualname__", repr(similarity))
+
+
+SIMILARITIES: Mapping[str, Similarity] = MappingProxyType(named_similarities())
 """All similarities by name, with the settings of the paper where it has some."""
+
+PUBLISHED = ("spearman", "spearman_absolute", "ssim", "hog")
+"""Names of the similarities of Adebayo et al. 2018."""
 
 PRESETS: Mapping[str, Mapping[str, Similarity]] = MappingProxyType(
     {
-        "paper": MappingProxyType({n: SIMILARITIES[n] for n in ("spearman", "spearman_absolute", "ssim", "hog")}),
-        "notebook": MappingProxyType(
-            {
-                "spearman": spearman,
-                "spearman_absolute": spearman_absolute,
-                "ssim": partial(ssim, normaliser="range", gaussian=True),
-                "hog": partial(hog, normaliser="range", ranks=True),
-            }
-        ),
+        preset: MappingProxyType({name: named_similarities(preset)[name] for name in PUBLISHED})
+        for preset in get_args(Preset)
     }
 )
-"""The similarities of Adebayo et al. 2018, as the paper describes them and as the notebook released with it computes
-them: there SSIM has Gaussian windows, on maps scaled to [0, 1], and HOG features are compared by Spearman's."""
+"""The published similarities, as the paper describes them and as the notebook released with it computes them."""
 
 
 def compare(
@@ -217,7 +239,7 @@ def compare(
     """
     scores = {}
     for name, similarity in similarities.items():
-        masked = "foreground" in signature(similarity).parameters
+        masked = takes_foreground(similarity)
         if masked and foreground is None:
             raise ValueError(
                 f"`similarities`: {name!r} needs `foreground`, a mask of the pixels to compare; give one "
@@ -225,6 +247,11 @@ def compare(
             )
         scores[name] = similarity(first, second, **({"foreground": foreground} if masked else {}))
     return scores
+
+
+def takes_foreground(similarity: Similarity) -> bool:
+    """Whether it compares the pixels of a mask alone."""
+    return "foreground" in signature(similarity).parameters
 
 
 def _map_pair(first: Tensor, second: Tensor, absolute: bool = False) -> tuple[Maps, Maps]:
@@ -266,7 +293,7 @@ def _histograms(maps: Maps, cell_size: int) -> Float[Tensor, "batch n"]:
 def _check_size(maps: Maps, least: int, what: str, advice: str) -> None:
     height, width = maps.shape[1:]
     if min(height, width) < least:
-        raise ValueError(
+        raise TooSmallError(
             f"Attributions must have at least {least} x {least} pixels for {what}, got {height} x {width}: {advice}, "
             "or compare larger images."
         )
