@@ -19,6 +19,7 @@ from lightning_xai.reporting.sanity_figures import (
     cascade_grid,
     data_pairs,
     invariance_pairs,
+    logit_pairs,
     randomisation_bars,
     sanity_figures,
     similarity_curves,
@@ -237,13 +238,16 @@ def test_maps_that_are_zero_have_a_scale():
 # Pairs
 
 
-@pytest.mark.parametrize(("pairs", "check"), [(data_pairs, "data"), (invariance_pairs, "invariance")])
+@pytest.mark.parametrize(
+    ("pairs", "check"), [(data_pairs, "data"), (invariance_pairs, "invariance"), (logit_pairs, "random_logit")]
+)
 def test_pairs_are_maps_of_the_trained_and_of_the_other_model(pairs, check):
-    figure = pairs(PLANTED, absolute=False)
+    report = planted(checks=(check,))
+    figure = pairs(report, absolute=False)
     blocks = pictures(figure)
     for sample, images in enumerate(blocks):
         expected = [
-            next(c for c in PLANTED.cells if (c.key.check, c.key.method, c.key.repeat) == (which, name, 0)).maps[sample]
+            next(c for c in report.cells if (c.key.check, c.key.method, c.key.repeat) == (which, name, 0)).maps[sample]
             for name in ("gradient", "edges")
             for which in ("original", check)
         ]
@@ -426,6 +430,34 @@ def test_maps_that_should_stay_alike_have_no_floor():
     assert not [line for line in figure.axes[0].lines if line.get_label() == "random_maps"]
 
 
+def with_rises(report):
+    """Efficient MPRT has one score of its own."""
+    return changed(
+        report, lambda cell: replace(cell, scores={"entropy_rise": 5 * cell.scores["spearman"]}), check="efficient"
+    )
+
+
+def test_bars_of_efficient_mprt_are_rises_without_floors():
+    report = with_rises(planted(num_repeats=3, checks=("efficient",)))
+    figure = randomisation_bars(report, "efficient")
+    (axes,) = figure.axes
+    assert bars(axes) == [
+        pytest.approx(grid(report, "entropy_rise", check="efficient", method=method).mean())
+        for method in ("gradient", "edges")
+    ]
+    assert not {line.get_label() for line in axes.lines} & {"different_images", "random_maps"}
+    shown = {" ".join(text.split()) for text in texts(figure)}
+    assert {"entropy_rise", "Relative rise of the maps' entropy under randomisation of all blocks"} <= shown
+
+
+def test_figures_of_the_later_checks_are_bars_and_pairs():
+    report = with_rises(planted(variants=(), checks=("efficient", "random_logit")))
+    expected = ["efficient-bars", "random_logit-bars", "random_logit-absolute", "random_logit-diverging"]
+    assert list(sanity_figures(report)) == expected
+    similarity = "Similarity of maps of the explained class and of another"
+    assert similarity in texts(randomisation_bars(report, "random_logit"))
+
+
 # Errors
 
 
@@ -456,6 +488,8 @@ DRAWN = {
     "curves": lambda report: similarity_curves(report, TOP, "spearman"),
     "bars": lambda report: randomisation_bars(report, "data"),
     "pairs": data_pairs,
+    "classes": logit_pairs,
+    "rises": lambda report: randomisation_bars(with_rises(report), "efficient"),
     "shifted": lambda report: invariance_pairs(report, absolute=False),
 }
 
@@ -473,7 +507,7 @@ def outline(text, renderer):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("drawn", DRAWN)
 def test_texts_neither_overlap_nor_leave_the_figure(drawn, size):
-    figure = DRAWN[drawn](planted(**SIZES[size]))
+    figure = DRAWN[drawn](planted(**SIZES[size], checks=("data", "invariance", "efficient", "random_logit")))
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw_without_rendering()
     labels = [

@@ -2,6 +2,8 @@
 
 import copy
 import math
+import re
+from dataclasses import replace
 
 import jaxtyping
 import numpy as np
@@ -20,9 +22,14 @@ from lightning_xai.explainers import (
     SobelEdges,
     guided_backprop,
     smooth_grad,
+    with_controls,
 )
+from lightning_xai.functional.random import fold_in_int
 from lightning_xai.networks import CNN, MLP, LeNet
+from lightning_xai.reporting.sanity import Cell, CellKey
 from lightning_xai.sanity.blocks import parameter_blocks
+from lightning_xai.sanity.checks import Subject
+from lightning_xai.sanity.examine import examine
 from lightning_xai.sanity.randomisation import randomise
 from lightning_xai.sanity.refined import (
     cosine_convergence,
@@ -30,8 +37,10 @@ from lightning_xai.sanity.refined import (
     histogram_entropy,
     other_classes,
     random_logit,
+    smoothed,
 )
 from lightning_xai.sanity.similarity import SIMILARITIES, cosine, pearson
+from lightning_xai.sanity.verdicts import complexity_verdict
 
 SIZE = (1, 28, 28)
 COSINE = {"cosine": cosine}
@@ -124,7 +133,10 @@ def test_efficient_mprt_rises_when_a_simple_map_becomes_a_complex_one():
 
 
 def test_smooth_mprt_is_a_composition():
-    assert smooth_grad(Gradient(), fraction=0.1) == Smooth(Gradient(), RangeScale(0.1), 50)
+    assert smoothed({"gradient": Gradient()}, 50) == {"gradient": Smooth(Gradient(), RangeScale(0.1), 50)}
+    assert smoothed({"gradient": Gradient()}, 0) == {"gradient": Gradient()}
+    with pytest.raises(ValueError, match="`smooth` must be a number of noisy inputs, 0 for none, got -1"):
+        smoothed({}, -1)
 
 
 # Random logit
@@ -180,6 +192,109 @@ def test_other_classes_are_drawn_evenly_by_sample():
     assert other.max() == 4
     assert torch.equal(other_classes(target[40:50], 5, Context.create(index[40:50], 3)), other[40:50])
     assert not torch.equal(other_classes(target, 5, Context.create(index, 4)), other)
+
+
+# Both as checks with a verdict
+
+
+METHODS = with_controls({"gradient": Gradient(), "smooth_grad": smooth_grad(num_draws=2)})
+
+
+def subject(model, **options):
+    settings = {"target": torch.tensor([0, 1, 1, 0]), "index": torch.arange(4) + 6, "seed": 3, "batch_size": 3}
+    return Subject(model, images(), methods=METHODS, similarities=COSINE, **settings | options)
+
+
+def scores_of(report, check, method):
+    """(repeats, samples)."""
+    found = [cell for cell in report.cells if (cell.key.check, cell.key.method) == (check, method)]
+    return torch.stack([torch.from_numpy(score) for cell in found for score in cell.scores.values()])
+
+
+@pytest.mark.parametrize("initialisation", ["own", "permute"])
+def test_the_efficient_check_makes_the_scores_of_efficient_mprt(initialisation):
+    examined = subject(network())
+    options = {"initialisation": initialisation}
+    report = examine(examined, ("efficient",), "cosine", ["independent"], repeats=2, **options)
+    context = Context.create(examined.index, 3)
+    for name, method in METHODS.items():
+        seeds = [fold_in_int(3, repeat) for repeat in range(2)]
+        expected = [
+            efficient_mprt(examined.model, images(), examined.target, method, context, seed=seed, **options)
+            for seed in seeds
+        ]
+        assert_close(scores_of(report, "efficient", name), torch.stack(expected), rtol=0, atol=1e-5)
+    verdicts = {verdict.method: verdict for verdict in report.verdicts}
+    assert verdicts.keys() == METHODS.keys()
+    assert verdicts["edges"].outcome == verdicts["random"].outcome == "FAIL"
+    assert (
+        verdicts["edges"].reason
+        == "All random: the relative rise of the entropy, 0.000 [0.000, 0.000], is not above 0."
+    )
+    assert [state.check for state in report.models] == ["original", "efficient", "efficient"]
+
+
+def test_the_efficient_check_passes_what_grows_more_complex():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 3))
+    with torch.no_grad():
+        model[1].weight.view(3, 28, 28).zero_()[:, 7] = 1.0
+    report = examine(subject(model), ("efficient",), "cosine", repeats=2)
+    assert {v.method for v in report.verdicts if v.outcome == "PASS"} == {"gradient", "smooth_grad"}
+
+
+@pytest.mark.parametrize(
+    ("values", "outcome", "phrase"),
+    [
+        ([0.1, 0.2, 0.3, 0.2], "PASS", r"0\.200 \[.*\], is above 0\.$"),
+        ([-0.1, -0.2, -0.3, -0.2], "FAIL", r"-0\.200 \[.*\], is not above 0\.$"),
+        ([0.0, 0.0, 0.0, 0.0], "FAIL", r"0\.000 \[0\.000, 0\.000\], is not above 0\.$"),
+        ([0.3, -0.3, 0.2, -0.1], "INCONCLUSIVE", r"is not clearly apart from 0\.$"),
+        ([0.1, 0.2, math.nan, math.nan], "PASS", r"0\.150"),
+        ([0.1, math.nan, math.nan, math.nan], "INCONCLUSIVE", "the entropy is undefined for 3 of 4 samples"),
+    ],
+)
+def test_the_verdict_on_complexity(values, outcome, phrase):
+    key = CellKey("efficient", "full", 0, "all", 0, "m")
+    other = [replace(key, method="other"), replace(key, check="parameters")]
+    cells = [Cell(k, {"rise": np.array(v)}) for k, v in ((key, values), *((k, [9.0] * 4) for k in other))]
+    verdict = complexity_verdict("m", cells, "rise")
+    assert verdict.outcome == outcome
+    assert re.search(phrase, verdict.reason)
+    assert (verdict.check, verdict.similarity, verdict.threshold) == ("efficient", "rise", 0.0)
+
+
+@pytest.mark.parametrize("repredict", [False, True])
+def test_the_random_logit_check_makes_the_scores_of_random_logit(repredict):
+    model = network()
+    examined = subject(model, repredict=repredict)
+    report = examine(examined, ("random_logit",), "cosine")
+    context, target = Context.create(examined.index, 3), None if repredict else examined.target
+    for name, method in METHODS.items():
+        expected = random_logit(model, images(), target, method, context, COSINE)["cosine"]
+        assert_close(scores_of(report, "random_logit", name), expected[None], rtol=0, atol=1e-5)
+    verdicts = {verdict.method: verdict for verdict in report.verdicts}
+    assert verdicts["edges"].outcome == verdicts["random"].outcome == "FAIL"
+    assert verdicts["edges"].reason.startswith("Another class: similarity 1.000 [1.000, 1.000] is above that of")
+
+
+@pytest.mark.parametrize(("factor", "outcome"), [(1.0, "FAIL"), (-1.0, "PASS")])
+def test_the_random_logit_check_compares_with_the_floor(factor, outcome):
+    """Two classes that are explained alike, and two whose maps are opposite."""
+    model = network(classes=2)
+    with torch.no_grad():
+        model.layers.linear3.weight[1] = factor * model.layers.linear3.weight[0]
+    report = examine(subject(model), ("random_logit",), "cosine")
+    found = {verdict.method: verdict for verdict in report.verdicts}
+    assert found["gradient"].outcome == outcome
+    assert found["gradient"].mean == pytest.approx(factor, abs=1e-5)
+    floors = [cell.scores["cosine"].mean() for cell in report.cells if cell.key.check == "floor"][:2]
+    assert found["gradient"].threshold == pytest.approx(max(floors), abs=1e-6)
+
+
+def test_a_random_logit_needs_two_classes_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match="at least two outputs for a random logit, got 1"):
+        examine(subject(network(classes=1), target=torch.zeros(4).long()), ("random_logit",), "cosine", folder=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 # Cosine convergence

@@ -20,6 +20,7 @@ from lightning_xai.reporting.sanity import SanityReport
 from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.examine import EXAMINED, examine, paper_methods
 from lightning_xai.sanity.randomisation import BatchNormPolicy, Initialisation, Ordering
+from lightning_xai.sanity.refined import smoothed
 from lightning_xai.sanity.similarity import Normaliser, Preset, Similarity, named_similarities
 
 ExplainedClass = Literal["label", "prediction", "repredicted"]
@@ -33,7 +34,7 @@ class ExaminingTrainer(Trainer):
         model: LightningModule,
         datamodule: LightningDataModule,
         ckpt_path: str | None = None,
-        check: Literal["parameters", "data", "invariance", "all"] = "all",
+        check: Literal["parameters", "data", "invariance", "efficient", "random_logit", "all"] = "all",
         methods: dict[str, Explainer] | None = None,
         num_samples: int = 64,
         similarity: str = "ssim",
@@ -49,6 +50,7 @@ class ExaminingTrainer(Trainer):
         alpha: float = 0.05,
         seed: int = 0,
         batch_size: int = 64,
+        smooth: int = 0,
         require: list[str] | None = None,
         output: str | None = None,
         twin_epochs: int = 100,
@@ -65,7 +67,8 @@ class ExaminingTrainer(Trainer):
             datamodule: The data; test samples are explained.
             ckpt_path: The trained weights.
             check: `parameters` randomises weights, `data` trains a network on random labels, `invariance` shifts the
-                input and compensates it; or `all`.
+                input and compensates it; `all` makes these three. `efficient` asks whether maps get more complex when
+                all weights are random (efficient MPRT), `random_logit` whether those of another class differ.
             methods: Explainers by name; null for the paper's that the network admits, and AG, NG, FG. Controls are
                 added.
             num_samples: Test samples, evenly spaced.
@@ -84,6 +87,8 @@ class ExaminingTrainer(Trainer):
             alpha: One less the confidence of the intervals.
             seed: Of noise and random weights.
             batch_size: Samples explained at a time.
+            smooth: Average the methods' maps over this many noisy inputs, std 0.1 of the range (smooth MPRT takes 50);
+                the controls stay as they are.
             require: Methods that must pass all checks made; or else the exit code is 1.
             output: Folder, in which each `check` has one for its results; null for `sanity` in the checkpoint's run.
             twin_epochs: Most epochs of the training on random labels; it ends at 95 % training accuracy.
@@ -94,7 +99,7 @@ class ExaminingTrainer(Trainer):
         check_count("num_samples", num_samples)
         check_choice("target", target, ExplainedClass)
         methods = paper_methods(model, getattr(datamodule, "bounds", None) is not None) if methods is None else methods
-        _check_required(require or [], methods := with_controls(methods))
+        _check_required(require or [], methods := with_controls(smoothed(methods, smooth)))
         similarities = named_similarities(preset, normaliser)
         subject = self._subject(model, datamodule, methods, similarities, num_samples, target, seed, batch_size)
         return examine(

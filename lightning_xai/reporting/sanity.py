@@ -15,7 +15,7 @@ from rich.text import Text
 from lightning_xai.reporting.files import replacing
 
 Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
-Check = Literal["original", "floor", "parameters", "data", "invariance"]
+Check = Literal["original", "floor", "parameters", "data", "invariance", "efficient", "random_logit"]
 """`original`: the maps of the trained model, which all others are compared with; `floor`: maps that have nothing to do
 with them; the others are the checks."""
 
@@ -26,8 +26,8 @@ class CellKey:
 
     check: Check
     variant: str
-    """Of the parameters an ordering of the blocks (`randomisation.Ordering`); of the floor `different_images` or
-    `random_maps`; of the data `labels`; of the input `shift`."""
+    """Of the parameters, and of efficient MPRT, an ordering of the blocks (`randomisation.Ordering`); of the floor
+    `different_images` or `random_maps`; of the data `labels`; of the input `shift`; of the random logit `classes`."""
     step: int
     """Position in the variant's order, from 0."""
     block: str
@@ -42,8 +42,9 @@ class Cell:
 
     Attributes:
         key: Which comparison.
-        scores: By similarity, (samples,), NaN where undefined.
-        maps: Pixel maps under the changed model (kept, height, width), of the first samples of repeat 0, for figures.
+        scores: By similarity, (samples,), NaN where undefined; of efficient MPRT the rise of the entropy.
+        maps: Pixel maps under the changed model, or of the other class (kept, height, width), of the first samples of
+            repeat 0, for figures.
     """
 
     key: CellKey

@@ -16,7 +16,7 @@ from lightning_xai.reporting.pages import FAINT, SMALL, Page, drawn_width, num_l
 from lightning_xai.reporting.panels import save_figure
 from lightning_xai.reporting.sanity import Cell, Check, Outcome, SanityReport
 from lightning_xai.reporting.sanity_curves import OUTCOME_COLOURS, similarity_curves
-from lightning_xai.reporting.sanity_maps import cascade_grid, data_pairs, invariance_pairs
+from lightning_xai.reporting.sanity_maps import cascade_grid, data_pairs, invariance_pairs, logit_pairs
 from lightning_xai.reporting.sanity_values import (
     Mean,
     cells,
@@ -33,6 +33,7 @@ __all__ = [
     "cascade_grid",
     "data_pairs",
     "invariance_pairs",
+    "logit_pairs",
     "randomisation_bars",
     "sanity_figures",
     "similarity_curves",
@@ -44,10 +45,16 @@ _FLOOR_MARKERS = {"different_images": "D", "random_maps": "o"}
 _COLUMNS, _AXIS_WIDTH, _GAP, _BELOW = 4, 1.9, 0.3, 2 * LINE
 _NAME_WIDTH, _ROW_HEIGHT = 2.4, 0.24
 _LEAST_WIDTH = 4.5
-_PAIRS: dict[Check, Callable[..., Figure]] = {"data": data_pairs, "invariance": invariance_pairs}
-_WHAT: dict[Check, str] = {
-    "data": "of models trained with true and with random labels",
-    "invariance": "of the model and of its twin for shifted inputs",
+_PAIRS: dict[Check, Callable[..., Figure]] = {
+    "data": data_pairs,
+    "invariance": invariance_pairs,
+    "random_logit": logit_pairs,
+}
+_HEADINGS: dict[Check, str] = {
+    "data": "Similarity of maps of models trained with true and with random labels",
+    "invariance": "Similarity of maps of the model and of its twin for shifted inputs",
+    "efficient": "Relative rise of the maps' entropy under randomisation of all blocks",
+    "random_logit": "Similarity of maps of the explained class and of another",
 }
 
 
@@ -71,8 +78,8 @@ def sanity_figures(report: SanityReport) -> dict[str, Figure]:
     """All figures that the report has something for, by name.
 
     VARIANT-absolute and VARIANT-diverging (`cascade_grid`), VARIANT-SIMILARITY (`similarity_curves`), CHECK-bars
-    (`randomisation_bars`), and of the checks data and invariance CHECK-absolute and CHECK-diverging (`data_pairs`,
-    `invariance_pairs`).
+    (`randomisation_bars`), and of the checks data, invariance and random_logit CHECK-absolute and CHECK-diverging
+    (`data_pairs`, `invariance_pairs`, `logit_pairs`).
     """
     figures: dict[str, Figure] = {}
     for variant in variants(report, "parameters"):
@@ -81,7 +88,7 @@ def sanity_figures(report: SanityReport) -> dict[str, Figure]:
             figures[f"{variant}-absolute"] = cascade_grid(report, variant)
             figures[f"{variant}-diverging"] = cascade_grid(report, variant, absolute=False)
         figures |= {f"{variant}-{name}": similarity_curves(report, variant, name) for name in similarities(found)}
-    for check in ("parameters", *_PAIRS):
+    for check in ("parameters", *_HEADINGS):
         ending = _ending(report, check)
         if similarities(ending):
             figures[f"{check}-bars"] = randomisation_bars(report, check)
@@ -108,6 +115,7 @@ def _ending(report: SanityReport, check: Check) -> list[Cell]:
 def randomisation_bars(report: SanityReport, check: Check) -> Figure:
     """Mean similarity with the maps of the trained model: an axis for each similarity, a bar for each method.
 
+    Of efficient MPRT the rise of the maps' entropy is shown instead, which has no floors.
     Of the parameters, the last step is shown, with all blocks randomised: of "full", or of a cascade if there is none.
     Bars are means over samples and repeats, whiskers the standard deviation over samples, each averaged over the
     repeats; diamonds and circles are the method's floors, which the check "invariance" has none of, because maps should
@@ -127,7 +135,7 @@ def randomisation_bars(report: SanityReport, check: Check) -> Figure:
     width = rows.width + len(lines[0]) * (_AXIS_WIDTH + _GAP)
     pitch = LINE + PAD + rows.height + _BELOW
     notes = [*_notes(panels), *_verdict_note(report, check)]
-    page = Page(max(_LEAST_WIDTH, width), len(lines) * pitch, f"Similarity of maps {_what(found)}", notes)
+    page = Page(max(_LEAST_WIDTH, width), len(lines) * pitch, _heading(found), notes)
     for number, line in enumerate(lines):
         top = page.top + number * pitch + LINE + PAD
         rows.draw_names(page, top)
@@ -184,12 +192,12 @@ class _Rows:
                 page.text(self.names_width, middle, outcome, va="center", **style)
 
 
-def _what(found: Sequence[Cell]) -> str:
+def _heading(found: Sequence[Cell]) -> str:
     key = found[0].key
     if key.check != "parameters":
-        return _WHAT[key.check]
+        return _HEADINGS[key.check]
     step = "" if key.variant == "full" else f", last step ({key.block})"
-    return f"under {variant_phrase(key.variant)}{step}"
+    return f"Similarity of maps under {variant_phrase(key.variant)}{step}"
 
 
 def _notes(panels: Sequence[_Panel]) -> list[str]:

@@ -87,6 +87,16 @@ def invariance_pairs(report: SanityReport, absolute: bool = True, samples: Seque
     return _pairs(report, "invariance", titles, "of the model and of its twin for shifted inputs", absolute, samples)
 
 
+def logit_pairs(report: SanityReport, absolute: bool = True, samples: Sequence[int] | None = None) -> Figure:
+    """Maps of the explained class beside those of another one, laid out as in `data_pairs`.
+
+    Raises:
+        ValueError: if the report has no cells of the random-logit check, or no maps of these samples.
+    """
+    titles = ["original", "another\nclass"]
+    return _pairs(report, "random_logit", titles, "of the explained class and of another", absolute, samples)
+
+
 def _pairs(
     report: SanityReport, check: Check, titles: list[str], what: str, absolute: bool, samples: Sequence[int] | None
 ) -> Figure:

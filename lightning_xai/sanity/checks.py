@@ -16,7 +16,7 @@ from lightning_xai.explainers import Explainer, RandomAttribution
 from lightning_xai.explainers.base import Bound, Context, check_count, explaining, resolve_target
 from lightning_xai.functional.maps import pixel_map
 from lightning_xai.functional.random import fold_in_int
-from lightning_xai.reporting.sanity import Cell, CellKey, ModelState
+from lightning_xai.reporting.sanity import Cell, CellKey, Check, ModelState
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.randomisation import (
     BatchNormPolicy,
@@ -179,6 +179,7 @@ def parameter_cells(
     batch_norm: BatchNormPolicy = "keep",
     groups: Mapping[str, Sequence[str]] | None = None,
     progress: bool = False,
+    check: Check = "parameters",
 ) -> tuple[list[Cell], list[ModelState]]:
     """Maps under models with random weights, compared with the trained model's; the processes share the models out.
 
@@ -188,6 +189,7 @@ def parameter_cells(
         initialisation, batch_norm: As in `randomisation.randomise`.
         groups: As in `randomisation.parameter_blocks`.
         progress: Whether to show a progress bar.
+        check: What the cells are of.
     """
     check_count("repeats", repeats)
     blocks = parameter_blocks(subject.model, subject.images, groups)
@@ -199,7 +201,7 @@ def parameter_cells(
             subject,
             originals,
             cells,
-            CellKey("parameters", ordering, step, name, repeat, ""),
+            CellKey(check, ordering, step, name, repeat, ""),
             lambda: randomise(subject.model, chosen, initialisation, seed, batch_norm, subject.images),
         )
 

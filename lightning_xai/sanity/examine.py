@@ -27,7 +27,7 @@ from lightning_xai.explainers import (
     noise_grad,
     smooth_grad,
 )
-from lightning_xai.explainers.base import Context
+from lightning_xai.explainers.base import Context, check_choice, check_count
 from lightning_xai.explainers.captum import require_relu_modules
 from lightning_xai.explainers.gradient import Baseline
 from lightning_xai.functional.maps import pixel_map
@@ -36,6 +36,7 @@ from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.checks import (
     KEPT,
     Subject,
+    compared_cells,
     examine_model,
     floor_cells,
     original_cells,
@@ -46,12 +47,17 @@ from lightning_xai.sanity.checks import (
     with_usable_similarities,
 )
 from lightning_xai.sanity.invariance import invariance_maps, shifted_twin
-from lightning_xai.sanity.randomisation import BatchNormPolicy, Initialisation, Ordering
+from lightning_xai.sanity.randomisation import BatchNormPolicy, Initialisation, Ordering, parameter_blocks, randomise
+from lightning_xai.sanity.refined import entropy_rise, num_outputs, other_classes
 from lightning_xai.sanity.similarity import compare, describe
-from lightning_xai.sanity.verdicts import invariance_verdict, randomisation_verdict
+from lightning_xai.sanity.verdicts import complexity_verdict, invariance_verdict, randomisation_verdict
+from lightning_xai.shapes import Labels
 
-Examined = Literal["parameters", "data", "invariance"]
+Examined = Literal["parameters", "data", "invariance", "efficient", "random_logit"]
 EXAMINED: tuple[Examined, ...] = ("parameters", "data", "invariance")
+"""What is examined unless something else is asked for."""
+ENTROPY_RISE = "entropy_rise"
+"""Name of the score of efficient MPRT, which takes the place of the similarities."""
 MEMORISED = 0.95
 """Training accuracy from which a network knows its random labels (Adebayo et al. 2018)."""
 
@@ -77,7 +83,8 @@ def examine(
         subject: The trained model, the samples and the methods.
         checks: Which ones.
         similarity: The one that decides; all of the subject's that its images admit are in the report.
-        orderings, repeats, initialisation, batch_norm, groups: Of `parameters` (see `parameter_cells`).
+        orderings, repeats, initialisation, batch_norm, groups: Of `parameters` (see `parameter_cells`), and of
+            `efficient`, which randomises all blocks whatever the orderings.
         make_twin: Of `data`: the network trained on random labels, and its accuracy on these.
         shift: Of `invariance`: what is added to the input, in its own space.
         alpha: One less the confidence of the intervals.
@@ -88,6 +95,7 @@ def examine(
         ValueError: if an argument is out of range, or the folder has results of other settings.
     """
     subject = with_usable_similarities(subject, similarity)
+    _rehearse(subject, checks, repeats, initialisation, batch_norm, groups, make_twin, shift)
     settings = {
         "version": __version__,
         "weights": fingerprint(subject.model),
@@ -104,23 +112,41 @@ def examine(
     }
     (cells,) = shared_out([settings], partial(Cells, folder))  # one process writes
     originals = original_maps(subject, cells, progress)
+    randomising: dict[str, Any] = {
+        "originals": originals,
+        "cells": cells,
+        "repeats": repeats,
+        "initialisation": initialisation,
+        "batch_norm": batch_norm,
+        "groups": groups,
+        "progress": progress,
+    }
     found = [*original_cells(subject, originals), *floor_cells(subject, originals)]
     states = shared_out([cells], partial(original_state, subject))
     verdicts: list[Verdict] = []
+
+    def judged(check: Examined) -> list[Verdict]:
+        return [randomisation_verdict(check, m, found, similarity, alpha, subject.seed) for m in originals]
+
     if "parameters" in checks:
-        more, changed = parameter_cells(
-            subject, originals, cells, orderings, repeats, initialisation, batch_norm, groups, progress
-        )
+        more, changed = parameter_cells(subject, orderings=orderings, **randomising)
         found, states = found + more, states + changed
-        verdicts += [randomisation_verdict("parameters", m, found, similarity, alpha, subject.seed) for m in originals]
-    if "data" in checks:
+        verdicts += judged("parameters")
+    if "data" in checks and make_twin is not None:
         more, state, accuracy = data_cells(subject, originals, cells, make_twin)
         found, states = found + more, [*states, state]
-        judged = [randomisation_verdict("data", m, found, similarity, alpha, subject.seed) for m in originals]
-        verdicts += judged if accuracy >= MEMORISED else [_refused(verdict, accuracy) for verdict in judged]
+        verdicts += [v if accuracy >= MEMORISED else _refused(v, accuracy) for v in judged("data")]
     if "invariance" in checks:
         found += invariance_cells(subject, cells, shift, progress)
         verdicts += [invariance_verdict(m, found, similarity, alpha, subject.seed) for m in originals]
+    if "efficient" in checks:
+        entropies = replace(subject, similarities={ENTROPY_RISE: entropy_rise})
+        more, changed = parameter_cells(entropies, orderings=["full"], check="efficient", **randomising)
+        found, states = found + more, states + changed
+        verdicts += [complexity_verdict(m, found, ENTROPY_RISE, alpha, subject.seed) for m in originals]
+    if "random_logit" in checks:
+        found += random_logit_cells(subject, originals, cells, progress)
+        verdicts += judged("random_logit")
     return SanityReport(
         settings, tuple(subject.index.tolist()), pictures(subject), tuple(found), tuple(states), tuple(verdicts)
     )
@@ -130,11 +156,9 @@ def data_cells(
     subject: Subject,
     originals: Mapping[str, Tensor],
     cells: Cells,
-    make_twin: Callable[[], tuple[nn.Module, float]] | None,
+    make_twin: Callable[[], tuple[nn.Module, float]],
 ) -> tuple[list[Cell], ModelState, float]:
     """Maps under the network that learned random labels by heart, and its accuracy on these."""
-    if make_twin is None:
-        raise ValueError("`make_twin` is needed by the data check: it gives a network trained on random labels.")
 
     def examined(key: CellKey) -> tuple[list[Cell], ModelState, float]:
         twin, accuracy = make_twin()
@@ -171,6 +195,26 @@ def invariance_cells(subject: Subject, cells: Cells, shift: float, progress: boo
         return Cell(key, scores, found["maps"].numpy())
 
     return shared_out(list(subject.methods), examined, "shifting" if progress else None)
+
+
+def random_logit_cells(
+    subject: Subject, originals: Mapping[str, Tensor], cells: Cells, progress: bool = False
+) -> list[Cell]:
+    """Maps of another class, drawn for each sample; the processes share the methods out."""
+    key = CellKey("random_logit", "classes", 0, "another class", 0, "")
+    other = replace(subject, target=another_class(subject), repredict=False)
+
+    def examined(method: str) -> list[Cell]:
+        return compared_cells(other, {method: originals[method]}, cells, key, lambda: subject.model)
+
+    found = shared_out(list(originals), examined, "explaining" if progress else None)
+    return [cell for part in found for cell in part]
+
+
+def another_class(subject: Subject) -> Labels:
+    """For each sample a class that is not the explained one, by the sample's key."""
+    number = num_outputs(subject.model, subject.images)
+    return other_classes(subject.explained(subject.model), number, Context.create(subject.index, subject.seed))
 
 
 def paper_methods(model: nn.Module, has_bounds: bool) -> dict[str, Explainer]:
@@ -221,6 +265,31 @@ def pictures(subject: Subject) -> np.ndarray:
     bounds = Context.create(subject.index, bounds=subject.bounds).bounds
     low, high = (images.amin(), images.amax()) if bounds is None else bounds
     return ((images - low) / (high - low)).clamp(0, 1).numpy()
+
+
+def _rehearse(
+    subject: Subject,
+    checks: Sequence[Examined],
+    repeats: int,
+    initialisation: Initialisation,
+    batch_norm: BatchNormPolicy,
+    groups: Mapping[str, Sequence[str]] | None,
+    make_twin: Callable[[], tuple[nn.Module, float]] | None,
+    shift: float,
+) -> None:
+    """Raise what the checks will raise, before anything is explained or written."""
+    for check in checks:
+        check_choice("checks", check, Examined)
+    check_count("repeats", repeats)
+    if {"parameters", "efficient"} & set(checks):
+        blocks = parameter_blocks(subject.model, subject.images, groups)
+        randomise(subject.model, blocks, initialisation, subject.seed, batch_norm, subject.images)
+    if "data" in checks and make_twin is None:
+        raise ValueError("`make_twin` is needed by the data check: it gives a network trained on random labels.")
+    if "invariance" in checks:
+        shifted_twin(subject.model, shift, subject.images)
+    if "random_logit" in checks:
+        another_class(subject)
 
 
 def _refused(verdict: Verdict, accuracy: float) -> Verdict:

@@ -1,7 +1,6 @@
 """Later sanity checks, beside those of Adebayo et al. 2018: functions of a model and images, one score a sample.
 
-Smooth MPRT (Hedström et al. 2024) needs no function: it is the cascade of `randomisation` on maps averaged over 50
-noisy inputs, of std 0.1 of the range, which is what `smooth_grad(method, fraction=0.1)` makes.
+Smooth MPRT (Hedström et al. 2024) is the cascade of `randomisation` on the maps of `smoothed` methods.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightning_xai.explainers import Context, Explainer
+from lightning_xai.explainers import Context, Explainer, RangeScale, Smooth
 from lightning_xai.explainers.base import (
     check_choice,
     check_count,
@@ -37,6 +36,17 @@ BackwardRule = Literal["gradient", "guided_backprop"]
 
 INPUT = "input"
 """Name of the input among the places of `cosine_convergence`."""
+
+SMOOTH_FRACTION = 0.1
+"""Std of the noise of smooth MPRT, as a fraction of an image's range."""
+
+
+def smoothed(methods: Mapping[str, Explainer], num_draws: int) -> dict[str, Explainer]:
+    """The methods, each averaged over noisy inputs as in smooth MPRT (50 draws there); 0 for the methods themselves."""
+    if num_draws < 0:
+        raise ValueError(f"`smooth` must be a number of noisy inputs, 0 for none, got {num_draws}.")
+    scale = RangeScale(SMOOTH_FRACTION)
+    return {name: Smooth(method, scale, num_draws) if num_draws else method for name, method in methods.items()}
 
 
 def efficient_mprt(
@@ -65,7 +75,13 @@ def efficient_mprt(
     context = _default(context, images)
     target = _resolve(model, images, target, context)
     other = randomise(model, parameter_blocks(model, images), initialisation, seed)
-    before, after = (histogram_entropy(method(m, images, target, context), num_bins) for m in (model, other))
+    first, second = (method(m, images, target, context) for m in (model, other))
+    return entropy_rise(first, second, num_bins)
+
+
+def entropy_rise(first: Tensor, second: Tensor, num_bins: int = 100) -> Scores:
+    """(H(second) - H(first)) / H(first), H being the `histogram_entropy` of attributions."""
+    before, after = (histogram_entropy(attributions, num_bins) for attributions in (first, second))
     return (after - before) / before
 
 
@@ -103,7 +119,7 @@ def random_logit(
     """
     context = _default(context, images)
     target = _resolve(model, images, target, context)
-    other = other_classes(target, _num_classes(model, images), context)
+    other = other_classes(target, num_outputs(model, images), context)
     first, second = (method(model, images, classes, context) for classes in (target, other))
     return compare(first, second, similarities, foreground)
 
@@ -114,6 +130,12 @@ def other_classes(target: Labels, num_classes: int, context: Context) -> Labels:
         raise ValueError(f"`model` must have at least two outputs for a random logit, got {num_classes}.")
     draws = uniform(context.private_keys("random_logit"), ()).to(target.device)
     return (target + 1 + (draws * (num_classes - 1)).long()) % num_classes
+
+
+def num_outputs(model: nn.Module, inputs: Inputs) -> int:
+    """How many classes the model tells apart."""
+    with explaining(model), torch.no_grad():
+        return check_logits(model(inputs[:1]), 1).shape[1]
 
 
 def cosine_convergence(
@@ -213,8 +235,3 @@ def _resolve(model: nn.Module, inputs: Inputs, target: Labels | int | None, cont
     check_inputs(inputs)
     with explaining(model):
         return resolve_target(model, inputs, target, context.max_rows)
-
-
-def _num_classes(model: nn.Module, inputs: Inputs) -> int:
-    with explaining(model), torch.no_grad():
-        return check_logits(model(inputs[:1]), 1).shape[1]

@@ -94,6 +94,29 @@ def invariance_verdict(
     return Verdict("invariance", method, outcome, similarity, shown.mean, shown.low, shown.high, UNCHANGED, reason)
 
 
+def complexity_verdict(method: str, cells: Iterable[Cell], score: str, alpha: float = 0.05, seed: int = 0) -> Verdict:
+    """PASS if the maps become more complex when all weights are random (efficient MPRT, Hedström et al. 2024).
+
+    PASS: the whole confidence interval of the mean relative rise of their entropy is above 0. FAIL: it is at or below
+    0. INCONCLUSIVE: it straddles 0, or the rise is undefined for more than half of the samples.
+
+    Args:
+        score: Name of the rise among the scores of the cells.
+    """
+    mine = [cell for cell in cells if cell.key.method == method and cell.key.check == "efficient"]
+    shown = bootstrap(_grid(mine, score), alpha, seed)
+    defined = np.isfinite(_grid(mine, score)).any(0)
+    if defined.mean() < LEAST_DEFINED:
+        outcome: Outcome = "INCONCLUSIVE"
+        reason = f"All random: the entropy is undefined for {(~defined).sum()} of {len(defined)} samples."
+    else:
+        outcome = "PASS" if shown.low > 0 else "FAIL" if shown.high <= 0 else "INCONCLUSIVE"
+        word = {"PASS": "above", "FAIL": "not above", "INCONCLUSIVE": "not clearly apart from"}[outcome]
+        interval = f"{shown.mean:.3f} [{shown.low:.3f}, {shown.high:.3f}]"
+        reason = f"All random: the relative rise of the entropy, {interval}, is {word} 0."
+    return Verdict("efficient", method, outcome, score, shown.mean, shown.low, shown.high, 0.0, reason)
+
+
 def bootstrap(values: Grid, alpha: float = 0.05, seed: int = 0) -> Interval:
     """Percentile interval of the mean under resampling of samples and, independently, of repeats.
 
@@ -129,6 +152,7 @@ def _place(key: CellKey) -> str:
         "independent": f"Random in {key.block} alone: ",
         "full": "All random: ",
         "labels": "Trained on random labels: ",
+        "classes": "Another class: ",
     }
     return places.get(key.variant, "")
 
