@@ -1,0 +1,77 @@
+"""The program: `lightning-xai COMMAND ...`.
+
+`compare` and `reproduce` have arguments of their own; all other commands take `--config FILE [--OPTION VALUE ...]`.
+"""
+
+import logging
+import sys
+import warnings
+
+import yaml
+from jsonargparse import set_loader
+from pytorch_lightning import LightningDataModule, LightningModule
+from pytorch_lightning.cli import ArgsType, LightningCLI
+
+from lightning_xai.cli.command_line import XAICommandLine
+from lightning_xai.cli.compare import compare_parser, compare_runs
+from lightning_xai.cli.reproduce import reproduce_experiment
+from lightning_xai.cli.unique_keys import load_yaml
+from lightning_xai.experiments.trainer import ExaminingTrainer
+
+__all__ = ["load_yaml", "main"]
+
+YAML_MODE = "yaml_with_unique_keys"
+
+# Short, because the parser prints it before each error; `--help` explains the options.
+USAGE = {
+    name: {"usage": "%(prog)s --config FILE [--OPTION VALUE ...]"}
+    for name in (*LightningCLI.subcommands(), "sanity", "calibrate")
+}
+
+DESCRIPTION = (
+    "Train classifiers and score their explanations. Two more commands beside those below: `compare RUN [RUN ...]` "
+    "compares the methods of finished runs, `reproduce NAME` repeats an experiment of a paper."
+)
+
+HARMLESS_WARNINGS = (
+    ".*does not have many workers.*",  # our images are in memory, workers only cost time
+    ".*smaller than the logging interval.*",  # a small data set
+    ".*Checkpoint directory .* exists and is not empty.*",  # that of the run being resumed
+    ".*The dirpath has changed.*",  # `test` has a folder of its own
+    ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6's own, on recent torch
+)
+
+
+def main(args: ArgsType = None) -> None:
+    """Run one command; `args` are the words after the program's name, by default those it was called with."""
+    words = sys.argv[1:] if args is None else args
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_tip)
+    with warnings.catch_warnings():
+        for message in HARMLESS_WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        if isinstance(words, list) and words[:1] == ["compare"]:
+            compare_runs(**compare_parser().parse_args(words[1:]).as_dict())
+        elif isinstance(words, list) and words[:1] == ["reproduce"]:
+            reproduce_experiment(words[1:])
+        else:
+            run_lightning(args)
+
+
+def run_lightning(args: ArgsType) -> None:
+    """The commands that take a configuration."""
+    set_loader(YAML_MODE, load_yaml, exceptions=(yaml.YAMLError,))
+    XAICommandLine(
+        LightningModule,
+        LightningDataModule,
+        trainer_class=ExaminingTrainer,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,  # optimizer and scheduler are arguments of the module
+        seed_everything_default=0,
+        parser_kwargs={"prog": "lightning-xai", "description": DESCRIPTION, "parser_mode": YAML_MODE} | USAGE,
+        args=args,
+    )
+
+
+def _is_no_tip(record: logging.LogRecord) -> bool:
+    return "Tip:" not in record.getMessage()

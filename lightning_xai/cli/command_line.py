@@ -1,0 +1,93 @@
+"""The commands that LightningCLI provides, fit, validate, test and predict, and two more: sanity and calibrate."""
+
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from pytorch_lightning import LightningDataModule, LightningModule
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
+from torch import nn
+
+from lightning_xai.cli.checks import check_randomisable, check_writable, checkpoint_run, is_local_file
+from lightning_xai.cli.reports import report, report_noise_level, report_sanity
+from lightning_xai.experiments.networks import trained
+from lightning_xai.experiments.trainer import ExaminingTrainer
+from lightning_xai.modules.checkpoints import check_resumable, check_weights_fit, read_checkpoint
+
+
+class XAICommandLine(LightningCLI):
+    """LightningCLI that checks its input before it trains or writes anything, and reports afterwards."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        super().parse_arguments(parser, args)
+        self.ckpt_path = self.config[self.config.subcommand].ckpt_path or ""
+        self.checkpoint = read_checkpoint(self.ckpt_path) if is_local_file(self.ckpt_path) else None
+
+    def after_instantiate_classes(self) -> None:
+        if self.checkpoint and self.model.strict_loading:
+            check_weights_fit(self.checkpoint, self.model, self.ckpt_path)
+        if self.checkpoint and self.subcommand == "fit":
+            check_resumable(self.checkpoint, self.ckpt_path)
+        if not self._get(self.config, "trainer").fast_dev_run:  # which writes nothing
+            check_writable(self.trainer)
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        examining = {"sanity": {"model", "datamodule", "make_twin"}, "calibrate": {"model", "datamodule"}}
+        return LightningCLI.subcommands() | examining
+
+    def sanity(self, model: LightningModule, datamodule: LightningDataModule, **options: Any) -> None:
+        """The checks, then files, figures and the exit code; what Lightning calls for the subcommand of this name."""
+        run = checkpoint_run(options["ckpt_path"])
+        if options["check"] in ("data", "all"):
+            check_randomisable(self.config.sanity.data)
+        world = int(os.environ.get("WORLD_SIZE", 1))
+        if world > 1:
+            dist.init_process_group("gloo")
+        load_weights(model, options["ckpt_path"])
+        options["output"] = options["output"] or str(run / "sanity")
+        train = partial(self._random_label_twin, options["twin_epochs"], Path(options["twins"]))
+        result = cast(ExaminingTrainer, self.trainer).sanity(model, datamodule, make_twin=train, **options)
+        if world == 1 or dist.get_rank() == 0:
+            report_sanity(result, Path(options["output"]) / options["check"])
+        if world > 1:
+            dist.destroy_process_group()
+        failed = [v for v in result.verdicts if v.method in (options["require"] or []) and v.outcome != "PASS"]
+        if failed:
+            sys.exit(1)
+
+    def calibrate(self, model: LightningModule, datamodule: LightningDataModule, **options: Any) -> None:
+        """The level, then its files; what Lightning calls for the subcommand of this name. One process works."""
+        run = checkpoint_run(options["ckpt_path"])
+        path = Path(options["output"] or run / "noise_level.yaml")
+        if int(os.environ.get("RANK", 0)) > 0:
+            return
+        load_weights(model, options["ckpt_path"])
+        report_noise_level(cast(ExaminingTrainer, self.trainer).calibrate(model, datamodule, **options), path)
+
+    def _random_label_twin(self, epochs: int, folder: Path) -> tuple[nn.Module, float]:
+        """A network trained as the configuration says, but on random labels; or the one trained earlier."""
+        config = self.config.sanity.as_dict()
+        seed = config["seed_everything"]
+        config["seed_everything"] = seed if isinstance(seed, int) else 0
+        config["trainer"]["max_epochs"] = epochs
+        twin = trained(config, folder, by_heart=True)
+        return twin.model.to(self.trainer.strategy.root_device), twin.accuracy
+
+    def after_fit(self) -> None:
+        report(self.trainer)
+
+    def after_validate(self) -> None:
+        report(self.trainer)
+
+    def after_test(self) -> None:
+        report(self.trainer)
+
+
+def load_weights(model: LightningModule, path: str) -> None:
+    """The checkpoint's weights, safely read."""
+    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])

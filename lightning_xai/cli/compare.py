@@ -1,0 +1,50 @@
+"""`lightning-xai compare RUN [RUN ...]`."""
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+
+from lightning_xai.cli.console import console
+from lightning_xai.experiments import compare_methods, read_runs
+from lightning_xai.reporting.comparison import comparison_notes, comparison_tables, write_comparison
+from lightning_xai.reporting.comparison_figures import write_comparison_figures
+
+
+def compare_parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="lightning-xai compare", description=str(compare_runs.__doc__).partition("\n")[0])
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="A run's folder, its xai folder, or a file of scores.")
+    parser.add_function_arguments(compare_runs, skip={"runs"}, as_group=False)
+    return parser
+
+
+def compare_runs(
+    runs: list[str],
+    stage: str | None = None,
+    epoch: int | None = None,
+    alpha: float = 0.05,
+    seed: int = 0,
+    gradients: int | None = None,
+    output: Path | None = None,
+) -> None:
+    """Compare the attribution methods of one or more runs: means, confidence intervals, ranks, paired tests.
+
+    Args:
+        runs: A run's folder, its xai folder, or a file of scores, each.
+        stage: `validate` or `test`; null for `test` if all runs have that, else `validate`.
+        epoch: Number of the epoch; null for each run's last one.
+        alpha: Level of the tests; the intervals have the confidence 1 - alpha.
+        seed: Of the bootstrap.
+        gradients: Compare at equal compute: only methods that spend this many gradients a sample, within 5 %, or at
+            most one; null for all methods.
+        output: A folder for comparison.csv, comparison.md, comparison.tex and the figures, comparison-bars.png and
+            others; null to write nothing.
+    """
+    comparison = compare_methods(read_runs(runs, stage, epoch), alpha, seed, gradients)
+    terminal = console()
+    for table in comparison_tables(comparison):
+        terminal.print(table)
+    for note in comparison_notes(comparison):
+        terminal.print(note)
+    if output is not None:
+        for path in [*write_comparison(comparison, output), *write_comparison_figures(comparison, output)]:
+            terminal.print(f"{'written':<16} {path}")

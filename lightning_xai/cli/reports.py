@@ -1,0 +1,111 @@
+"""What a command prints, and writes, when its work is done."""
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+from pytorch_lightning import Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+from rich.table import Table
+from torch.utils.tensorboard import SummaryWriter
+
+from lightning_xai.callbacks.attribution import PANELS, AttributionCallback
+from lightning_xai.callbacks.pareto import VALIDATIONS, ParetoFront
+from lightning_xai.cli.console import console
+from lightning_xai.evaluation import Evaluation
+from lightning_xai.reporting.noise_level import NoiseLevel, level_lines, write_noise_level
+from lightning_xai.reporting.noise_level_figure import noise_level_figure
+from lightning_xai.reporting.panels import save_figure
+from lightning_xai.reporting.pareto import front_table
+from lightning_xai.reporting.sanity import SanityReport, verdict_table, write_sanity
+from lightning_xai.reporting.sanity_figures import write_figures
+from lightning_xai.reporting.scores import SCORES, evaluation_rows
+from lightning_xai.reporting.tables import score_table, summarise
+
+T = TypeVar("T")
+
+
+def report(trainer: Trainer) -> None:
+    """Print the figures of a run, the paths of what it wrote, and the commands that go on from there."""
+    folder = trainer.log_dir  # a collective call: every process makes it
+    if not trainer.is_global_zero:
+        return
+    terminal = console()
+    terminal.print()
+    for name, figure in sorted(trainer.callback_metrics.items()):
+        if not name.startswith("xai/"):  # those are in the table
+            terminal.print(f"{name:<16} {figure:.4f}")
+    for callback in _callbacks(trainer, AttributionCallback):
+        if callback.evaluation is not None:
+            terminal.print(_table(callback.evaluation))
+    for front in _fronts(trainer):
+        terminal.print(front_table(front.validations, front.monitor))
+    if folder is not None:  # a fast_dev_run writes nothing
+        for title, text in _written(trainer, Path(folder)):
+            terminal.print(f"{title:<16} {text}")
+
+
+def report_noise_level(level: NoiseLevel, path: Path) -> None:
+    """Print the level, and write settings, curve and figure."""
+    terminal, figure = console(), path.with_suffix(".png")
+    written = write_noise_level(level, path)
+    save_figure(noise_level_figure(level), figure)
+    for line in level_lines(level):
+        terminal.print(line)
+    for file in [*written, figure]:
+        terminal.print(f"{'written':<16} {file}")
+    if level.reached:
+        terminal.print(f"{'to use it':<16} {shlex.join(['--trainer.callbacks.methods', str(path)])}")
+
+
+def report_sanity(result: SanityReport, folder: Path) -> None:
+    """Print the verdicts, and write records, figures and TensorBoard's events to the folder."""
+    terminal = console()
+    terminal.print(verdict_table(result))
+    tables, figures = write_sanity(result, folder), write_figures(result, folder)
+    with SummaryWriter(str(folder)) as events:
+        for path in figures:
+            picture = np.asarray(Image.open(path).convert("RGB"))
+            events.add_image(path.stem.replace("-", "/", 1), picture, dataformats="HWC")
+    for path in [*tables, *figures]:
+        terminal.print(f"{'written':<16} {path}")
+    terminal.print(f"{'to see it':<16} {shlex.join(['tensorboard', '--logdir', str(folder)])}")
+
+
+def _table(evaluation: Evaluation) -> Table:
+    summaries = summarise(evaluation_rows(evaluation, "", 0, 0), evaluation.higher_is_better)
+    return score_table(summaries, f"explanations of {len(evaluation.index)} samples, mean ± standard error")
+
+
+def _written(trainer: Trainer, folder: Path) -> Iterator[tuple[str, str | Path]]:
+    config = folder / "config.yaml"
+    yield "configuration", config
+    best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+    last = getattr(trainer.checkpoint_callback, "last_model_path", "")
+    if best and trainer.state.fn == "fit":
+        yield "best checkpoint", best
+        if last:
+            yield "last checkpoint", last
+        yield "to test it", shlex.join(["lightning-xai", "test", "--config", str(config), "--ckpt_path", best])
+    for callback in _callbacks(trainer, AttributionCallback):
+        if callback.folder is None:
+            continue
+        yield "sample scores", callback.folder / SCORES
+        if panels := sorted((callback.folder / PANELS).glob("*.png")):
+            yield "latest panel", max(panels, key=lambda panel: panel.stat().st_mtime)
+    for _ in _fronts(trainer):
+        yield "all validations", folder / "xai" / VALIDATIONS
+    if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
+        yield "to see it", shlex.join(["tensorboard", "--logdir", str(folder)])
+
+
+def _callbacks(trainer: Trainer, kind: type[T]) -> list[T]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, kind)]  # type: ignore[attr-defined]
+
+
+def _fronts(trainer: Trainer) -> list[ParetoFront]:
+    """After a training that noted something."""
+    return [front for front in _callbacks(trainer, ParetoFront) if front.validations and trainer.state.fn == "fit"]

@@ -1,0 +1,172 @@
+"""Networks trained as a configuration says: once, kept for the next time, and on after an interruption.
+
+A training on random labels goes on until the network knows them by heart (the data randomisation check of Adebayo et
+al. 2018).
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import nn
+
+from lightning_xai.callbacks.samples import unpack
+from lightning_xai.explainers.base import explaining
+from lightning_xai.reporting.files import replacing
+from lightning_xai.sanity.examine import MEMORISED
+
+TRAINING = ("max_epochs", "precision", "gradient_clip_val", "accumulate_grad_batches", "limit_train_batches")
+"""Options of the trainer that the weights depend on."""
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A network, its data, and how well it learned them.
+
+    Attributes:
+        model: In evaluation mode, on the CPU.
+        data: What it was trained on; prepared.
+        accuracy: On the test samples; on the training samples if it was to know these by heart.
+        settings: All that the weights depend on.
+    """
+
+    model: nn.Module
+    data: LightningDataModule
+    accuracy: float
+    settings: Mapping[str, Any]
+
+
+def trained(config: Mapping[str, Any], folder: Path, by_heart: bool = False) -> TrainedNetwork:
+    """The network of a configuration: the one in the folder, or one trained now and kept there.
+
+    Args:
+        config: `model`, `data`, `trainer` and `seed_everything`, as in a configuration file. Callbacks and loggers are
+            left out: the weights are those after the last epoch.
+        by_heart: Permute the training labels (`randomize_labels` of the data), and end the training as soon as the
+            network knows 95 % of them.
+    """
+    config = {part: deepcopy(config.get(part)) for part in ("seed_everything", "trainer", "model", "data")}
+    config["trainer"] = {**(config["trainer"] or {}), "logger": False, "callbacks": None}
+    if by_heart:
+        config["data"].setdefault("init_args", {})["randomize_labels"] = True
+    parsed = _parser().parse_object(config)
+    settings = {part: parsed[part].as_dict() for part in ("model", "data")}
+    settings |= {option: parsed.trainer[option] for option in TRAINING} | {"seed": parsed.seed_everything}
+
+    def train(scratch: Path) -> tuple[nn.Module, float]:
+        parts = instantiated(parsed)
+        return fit(parts.model, parts.data, scratch, vars(parts.trainer), by_heart)
+
+    weights, accuracy = kept(folder, settings, train)
+    parts = instantiated(parsed)
+    parts.model.load_state_dict(weights)
+    parts.data.prepare_data()
+    return TrainedNetwork(parts.model.eval(), parts.data, accuracy, settings)
+
+
+def instantiated(parsed: Namespace) -> Namespace:
+    """Model and data module, newly made from the configuration's seed, and the options of the trainer."""
+    with isolate_rng():
+        seed_everything(parsed.seed_everything, verbose=False)
+        return _parser().instantiate_classes(parsed)
+
+
+def fit(
+    model: LightningModule,
+    data: LightningDataModule,
+    scratch: Path,
+    options: Mapping[str, Any],
+    by_heart: bool = False,
+) -> tuple[LightningModule, float]:
+    """Train until the epochs are over, or the labels are known by heart; the module and its accuracy.
+
+    Args:
+        scratch: Folder where the training is saved after each epoch, to go on with after an interruption.
+        options: Of the Trainer.
+    """
+    last = scratch / "last.ckpt"
+    saving = ModelCheckpoint(scratch, "last", save_on_train_epoch_end=True, enable_version_counter=False)
+    callbacks = [StopWhenMemorised(), saving] if by_heart else [saving]
+    quiet = {"enable_model_summary": False, "limit_val_batches": 0, "logger": False}
+    trainer = Trainer(**{**options, **quiet, "callbacks": callbacks})
+    trainer.fit(model, data, ckpt_path=str(last) if last.exists() else None)
+    if by_heart:
+        loader = data.train_dataloader()
+    else:
+        data.setup("test")
+        loader = data.test_dataloader()
+    return model, accuracy(model, loader, next(model.parameters()).device)
+
+
+class StopWhenMemorised(Callback):
+    """Ends a training once the training accuracy, measured after an epoch in evaluation mode, is high enough.
+
+    The progress bar shows it as `memorised`.
+
+    Args:
+        threshold: What is enough.
+    """
+
+    def __init__(self, threshold: float = MEMORISED) -> None:
+        self.threshold = threshold
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        reached = accuracy(pl_module, trainer.train_dataloader, pl_module.device)
+        pl_module.log("memorised", reached, prog_bar=True, sync_dist=True)
+        trainer.should_stop = trainer.should_stop or reached >= self.threshold
+
+
+def accuracy(model: nn.Module, loader: Any, device: torch.device) -> float:
+    """Share of the loader's samples whose label the model predicts."""
+    right, total = 0, 0
+    with explaining(model), torch.no_grad():
+        for batch in loader:
+            samples = unpack(batch)
+            if samples.labels is None:
+                raise ValueError("The batches must have labels, one class index a sample.")
+            predicted = model(samples.images.to(device)).argmax(1).cpu()
+            right, total = right + int((predicted == samples.labels.cpu()).sum()), total + len(predicted)
+    return right / max(1, total)
+
+
+def kept(
+    folder: Path, settings: Mapping[str, Any], train: Callable[[Path], tuple[nn.Module, float]]
+) -> tuple[dict[str, Any], float]:
+    """Weights and accuracy of the network of these settings, trained once and kept in the folder.
+
+    Args:
+        settings: All that the training depends on, as JSON can hold it.
+        train: Makes the network, and says what accuracy it has; its argument is a folder for unfinished work.
+    """
+    text = json.dumps(settings, sort_keys=True, default=str)
+    scratch = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
+    path = scratch.with_suffix(".pt")
+    if not path.exists():
+        model, reached = train(scratch)
+        weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+        with replacing(path) as temporary:
+            torch.save({"state_dict": weights, "accuracy": reached, "settings": text}, temporary)
+        rmtree(scratch, ignore_errors=True)
+    known = torch.load(path, map_location="cpu", weights_only=True)
+    return known["state_dict"], known["accuracy"]
+
+
+def _parser() -> LightningArgumentParser:
+    """Of the parts of a configuration that a training needs, as LightningCLI defines them."""
+    parser = LightningArgumentParser()
+    parser.add_argument("--seed_everything", type=int, default=0)
+    parser.add_lightning_class_args(Trainer, "trainer")
+    parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
+    parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
+    return parser

@@ -1,0 +1,132 @@
+"""Where the experiments get their networks, data and arithmetic from."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from lightning_xai.callbacks.samples import Samples, spread, unpack
+from lightning_xai.experiments.networks import TrainedNetwork, trained
+
+Stage = Literal["validate", "test"]
+
+
+class FloatLogits(nn.Module):
+    """The network, its logits float32: under autocast too, losses and metrics compute in full precision."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images).float()
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Networks are trained where they are missing, as the configurations say, and kept.
+
+    Args:
+        root: Folder with the data sets, in torchvision's layout.
+        backgrounds: Of CMNIST: `cifar10`, `embedded`, or a folder of images.
+        configs: Folder with the configurations of the networks.
+        cache: Folder where trained networks are kept.
+        embedded: Use the data that the package carries instead of MNIST and CIFAR-10.
+        device: That networks and images are on while they are examined.
+        precision: Of the network while it is examined: `32-true`, or `bf16-mixed`, which is several times as fast where
+            the hardware has it.
+        seed: Of all noise.
+        progress: Whether to show progress bars.
+    """
+
+    root: str = "data"
+    backgrounds: str = "cifar10"
+    configs: str = "configs"
+    cache: str = "runs/networks"
+    embedded: bool = False
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    seed: int = 0
+    progress: bool = True
+
+    def network(self, name: str, changes: Mapping[str, Any] | None = None, by_heart: bool = False) -> TrainedNetwork:
+        """The network of `configs/NAME.yaml`, ready on the device.
+
+        Args:
+            changes: Values that replace the configuration's, by dotted name: `{"trainer.max_epochs": 3}`.
+            by_heart: Trained on random labels until it knows 95 % of them; the accuracy is that on these.
+        """
+        config = self.config(name, changes or {})
+        found = trained(config, Path(self.cache), by_heart)
+        model = FloatLogits(found.model).to(self.device).eval()
+        if config["model"]["init_args"].get("channels_last"):
+            model = model.to(memory_format=torch.channels_last)
+        return replace(found, model=model)
+
+    def config(self, name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """The configuration, with the data where they are here."""
+        path = Path(self.configs) / f"{name}.yaml"
+        if not path.is_file():
+            raise ValueError(
+                f"`configs`: there is no {path}. Start in a copy of the repository, or give the folder that has its"
+                " configurations."
+            )
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config["trainer"]["accelerator"] = "gpu" if self.device.startswith("cuda") else "cpu"
+        config["trainer"]["enable_progress_bar"] = self.progress
+        config["data"] = self._data(config["data"])
+        for place, value in changes.items():
+            *folders, last = place.split(".")
+            part = config
+            for folder in folders:
+                part = part.setdefault(folder, {})
+            part[last] = deepcopy(value)
+        return config
+
+    def _data(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """The data module's part of a configuration, with the data where they are here."""
+        cmnist = data["class_path"].endswith("CMNISTDataModule")
+        options = dict(data.get("init_args", {}))
+        if self.embedded and not cmnist:
+            return {
+                "class_path": "lightning_xai.data.DigitsDataModule",
+                "init_args": {"batch_size": min(32, options.get("batch_size", 32))},
+            }
+        if self.embedded:
+            options |= {"digits": "embedded", "backgrounds": "embedded", "batch_size": 32}
+        elif cmnist:
+            options["backgrounds"] = self.backgrounds
+        return {"class_path": data["class_path"], "init_args": options | {"root": self.root}}
+
+    def samples(self, network: TrainedNetwork, number: int, stage: Stage = "test", mask: str | None = None) -> Samples:
+        """Samples of the network's data, evenly spaced, on the device.
+
+        Args:
+            mask: The name of a mask, where the data have several.
+        """
+        network.data.setup("test" if stage == "test" else "fit")
+        loader = network.data.test_dataloader() if stage == "test" else network.data.val_dataloader()
+        chosen = Subset(loader.dataset, spread(len(loader.dataset), number).tolist())
+        batch = next(iter(DataLoader(chosen, number, collate_fn=loader.collate_fn)))
+        samples = unpack(batch, mask=mask) if mask else unpack({k: v for k, v in batch.items() if k != "mask"})
+        labels, masks = (None if part is None else part.to(self.device) for part in (samples.labels, samples.masks))
+        return replace(samples, images=samples.images.to(self.device), labels=labels, masks=masks)
+
+    def arithmetic(self) -> AbstractContextManager:
+        """Within it the networks run in the lab's precision."""
+        if self.precision == "bf16-mixed":
+            return torch.autocast(torch.device(self.device).type, torch.bfloat16)
+        return nullcontext()
+
+
+def described(networks: Mapping[str, TrainedNetwork] | Sequence[TrainedNetwork]) -> dict[str, Any]:
+    """For the settings of a result: what networks were examined, and how well they had learned."""
+    named = networks if isinstance(networks, Mapping) else {str(n): network for n, network in enumerate(networks)}
+    return {name: {"accuracy": network.accuracy, **network.settings} for name, network in named.items()}

@@ -1,0 +1,92 @@
+"""NoiseGrad's rule for the weight noise: the level that costs 5 % of the accuracy above chance."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from lightning_xai.experiments.noise_level import find_noise_level
+from lightning_xai.experiments.papers.experiment import Experiment
+from lightning_xai.experiments.papers.lab import Lab, described
+from lightning_xai.reporting.noise_level import NoiseLevel, NoisePoint, level_lines
+from lightning_xai.reporting.noise_level_figure import noise_level_figure
+from lightning_xai.reporting.reproduction import Reproduction, ResultTable
+
+SOURCE = "NoiseGrad (Bykov et al. 2022, arXiv 2106.10185), the choice of the weight noise"
+PUBLISHED = {"cmnist_resnet9": "0.2 to 0.4 (read off figure 4)"}
+
+
+def run(
+    lab: Lab,
+    networks: tuple[str, ...] = ("mnist_lenet", "cmnist_lenet", "cmnist_resnet9"),
+    drop: float = 0.05,
+    num_draws: int = 10,
+    num_samples: int = 1000,
+    changes: dict[str, Any] | None = None,
+) -> Reproduction:
+    """The level of several networks.
+
+    Args:
+        lab: See `Lab`.
+        networks: Names of configurations.
+        drop: Relative accuracy drop, 1 - (accuracy - chance) / (clean accuracy - chance).
+        num_draws: Noisy networks at each level of noise.
+        num_samples: Validation samples that the accuracy is measured on.
+        changes: Values that replace the configurations', by dotted name.
+    """
+    found = {name: lab.network(name, changes) for name in networks}
+    levels: dict[str, NoiseLevel] = {}
+    for name, network in found.items():
+        samples = lab.samples(network, num_samples, "validate")
+        with lab.arithmetic():
+            levels[name] = find_noise_level(
+                network.model,
+                samples.images,
+                samples.labels,
+                drop=drop,
+                num_draws=num_draws,
+                seed=lab.seed,
+                progress=lab.progress,
+            )
+    columns = ("network", "test accuracy", f"level at a drop of {drop:.0%}", "95 % interval", "published")
+    rows = tuple(
+        (name, *_row(found[name].accuracy, level), PUBLISHED.get(name, "none")) for name, level in levels.items()
+    )
+    records = {
+        "points": [{"network": name, **asdict(point)} for name, level in levels.items() for point in level.points],
+        "levels": [{"network": name, **asdict(level), "points": None} for name, level in levels.items()],
+    }
+    findings = tuple(f"{name}: {line}" for name, level in levels.items() for line in level_lines(level)[:2])
+    table = ResultTable("Weight noise by the accuracy that it costs", columns, rows)
+    return Reproduction(SOURCE, (table,), records, {}, {"networks": described(found), "seed": lab.seed}, findings)
+
+
+def _row(accuracy: float, level: NoiseLevel) -> tuple[str, ...]:
+    return f"{accuracy:.4f}", f"{level.std:.3f}", f"{level.low:.3f} to {level.high:.3f}"
+
+
+def figures(result: Reproduction) -> Mapping[str, Figure]:
+    """The accuracy-drop curve of each network."""
+    drawn = {}
+    for level in result.records["levels"]:
+        points = [dict(point) for point in result.records["points"] if point["network"] == level["network"]]
+        values = {
+            **level,
+            "points": tuple(NoisePoint(**{k: v for k, v in p.items() if k != "network"}) for p in points),
+        }
+        name = values.pop("network")
+        drawn[f"noise-level-{name}"] = noise_level_figure(NoiseLevel(**values))
+    return drawn
+
+
+EXPERIMENT = Experiment(
+    "weight noise that costs 5 % of the accuracy, for several networks",
+    run,
+    {
+        "networks": ("mnist_lenet",),
+        "num_samples": 200,
+        "changes": {"trainer.max_epochs": 8, "model.init_args.optimizer.init_args.lr": 0.003},
+    },
+    figures,
+)

@@ -1,0 +1,72 @@
+"""`lightning-xai reproduce`: every experiment in its fast version, and what the command makes of bad input."""
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lightning_xai.cli import main
+from lightning_xai.experiments.papers import EXPERIMENTS
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning",  # between Lightning and jsonargparse
+    "ignore:.*does not have many workers",
+    "ignore:.*smaller than the logging interval",
+    "ignore:.*isinstance.treespec",
+)
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    """A folder for trained networks, which the experiments share."""
+    return tmp_path_factory.mktemp("networks")
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["lightning-xai"])
+    monkeypatch.chdir(tmp_path)
+
+
+def reproduce(name, networks, *options):
+    main(["reproduce", name, f"--configs={ROOT / 'configs'}", f"--cache={networks}", "--progress=false", *options])
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_fast_version_writes_report_records_settings_and_figures(name, networks, tmp_path, capsys):
+    reproduce(name, networks, "--fast")
+    folder = tmp_path / "runs" / "reproduce" / f"{name}-fast"
+    written = {path.name for path in folder.iterdir()}
+    printed = capsys.readouterr().out
+    assert all(f"{folder.relative_to(tmp_path) / name}" in printed for name in written)
+    assert {"report.md", "settings.yaml"} <= written
+    assert any(name.endswith(".png") for name in written)
+    records = list(folder.glob("*.csv"))
+    assert records
+    for path in records:
+        assert len(list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))) >= 1
+    report = (folder / "report.md").read_text(encoding="utf-8")
+    assert "| --- | ---: |" in report
+    assert "arXiv" in report
+    settings = yaml.safe_load((folder / "settings.yaml").read_text(encoding="utf-8"))
+    assert {"seed", "versions"} <= settings.keys()
+
+
+def test_the_list_names_every_experiment(capsys):
+    main(["reproduce", "--list"])
+    printed = capsys.readouterr().out
+    assert all(name in printed and experiment.summary in printed for name, experiment in EXPERIMENTS.items())
+
+
+def test_an_unknown_experiment_is_one_line_that_names_the_known_ones():
+    with pytest.raises(SystemExit, match=r"NAME must be one of noise-level.*; got 'table1'"):
+        main(["reproduce", "table1"])
+
+
+def test_without_the_configurations_the_error_says_where_they_are(tmp_path):
+    with pytest.raises(ValueError, match=r"`configs`: there is no .*mnist_lenet.yaml. Start in a copy of the"):
+        main(["reproduce", "noise-level"])
+    assert not list(tmp_path.iterdir())
