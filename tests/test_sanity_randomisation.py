@@ -621,6 +621,7 @@ def test_bad_arguments(call, error, message):
     [
         ({"stem": ["features"]}, ValueError, r"leave out: classifier.linear1.weight, .*classifier.linear3.bias\."),
         ({"all": ["*"], "head": ["fc*"]}, ValueError, r"of `model` for itself, but 'head' \(fc\*\) has nothing"),
+        ({"head": ["fc*"]}, ValueError, r"'head' \(fc\*\) has nothing. The blocks of `model` are features.conv1, feat"),
         ({"all": "*"}, TypeError, "`groups` must map names to lists of patterns"),
     ],
 )

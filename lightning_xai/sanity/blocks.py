@@ -252,13 +252,14 @@ def _group(drafts: Mapping[str, list[str]], groups: Mapping[str, Sequence[str]])
             left_out.append(member)
         else:
             grouped.setdefault(group, []).append(member)
-    if left_out:
-        raise ValueError(f"`groups` must have a place for everything in `model`, but leave out: {', '.join(left_out)}.")
     empty = [f"{group!r} ({', '.join(patterns)})" for group, patterns in groups.items() if group not in grouped]
     if empty:
         raise ValueError(
-            f"`groups` must each have something of `model` for itself, but {', '.join(empty)} has nothing."
+            f"`groups` must each have something of `model` for itself, but {', '.join(empty)} has nothing. The blocks "
+            f"of `model` are {', '.join(drafts)}."
         )
+    if left_out:
+        raise ValueError(f"`groups` must have a place for everything in `model`, but leave out: {', '.join(left_out)}.")
     return grouped
 
 
