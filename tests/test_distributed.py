@@ -1,11 +1,13 @@
 """Two processes give what one gives, sample for sample, for every metric of the package."""
 
+import csv
 import math
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -64,18 +66,9 @@ WITHOUT_THE_NETWORK = {
 }
 
 
-def write_config(folder: Path, devices: int, batch_size: int) -> Path:
+def write_config(folder: Path, devices: int, **trainer: Any) -> Path:
     """The quickstart's network, untrained, validated on a set that two processes cannot halve."""
     config = yaml.safe_load((ROOT / "configs" / "quickstart.yaml").read_text())
-    metrics = {n: {"class_path": f"lightning_xai.metrics.{n}", "init_args": args} for n, args in METRICS.items()}
-    attribution = {
-        "methods": METHODS,
-        "metrics": metrics,
-        "num_samples": NUM_SAMPLES,
-        "panel_size": 2,
-        "batch_size": batch_size,
-        "target": "prediction",  # of its label an untrained network may know less than of a few random pixels
-    }
     config["trainer"] |= {
         "accelerator": "cpu",
         "devices": devices,
@@ -83,8 +76,8 @@ def write_config(folder: Path, devices: int, batch_size: int) -> Path:
         "logger": False,
         "default_root_dir": str(folder),
         "enable_progress_bar": False,
-        "callbacks": [{"class_path": "lightning_xai.callbacks.AttributionCallback", "init_args": attribution}],
     }
+    config["trainer"] |= trainer
     config["data"]["init_args"]["val_size"] = NUM_SAMPLES
     folder.mkdir()
     path = folder / "settings.yaml"  # config.yaml is what the run itself writes
@@ -92,14 +85,29 @@ def write_config(folder: Path, devices: int, batch_size: int) -> Path:
     return path
 
 
-def validate(folder: Path, devices: int, batch_size: int) -> list[ScoreRow]:
-    config = write_config(folder, devices, batch_size)
-    command = [sys.executable, "-m", "lightning_xai", "validate", "--config", str(config)]
+def attribution(batch_size: int) -> dict[str, Any]:
+    """The callback with all metrics."""
+    metrics = {n: {"class_path": f"lightning_xai.metrics.{n}", "init_args": args} for n, args in METRICS.items()}
+    settings = {
+        "methods": METHODS,
+        "metrics": metrics,
+        "num_samples": NUM_SAMPLES,
+        "panel_size": 2,
+        "batch_size": batch_size,
+        "target": "prediction",  # of its label an untrained network may know less than of a few random pixels
+    }
+    return {"class_path": "lightning_xai.callbacks.AttributionCallback", "init_args": settings}
+
+
+def run(command: str, config: Path) -> None:
+    words = [sys.executable, "-m", "lightning_xai", command, "--config", str(config)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    result = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def validate(folder: Path, devices: int, batch_size: int) -> list[ScoreRow]:
+    run("validate", write_config(folder, devices, callbacks=[attribution(batch_size)]))
     return read_scores(folder / "xai" / "scores.csv")
 
 
@@ -146,3 +154,29 @@ def test_every_metric_of_the_package_is_among_them() -> None:
     exported = (getattr(lightning_xai.metrics, name) for name in lightning_xai.metrics.__all__)
     classes = {c.__name__ for c in exported if isinstance(c, type) and issubclass(c, SampleMetric)}
     assert classes - {"SampleMetric"} == set(METRICS)
+
+
+def randomised(folder: Path, devices: int, batch_size: int) -> dict[str, float]:
+    """What the callback with random weights logs at test end."""
+    methods = {name: METHODS[name] for name in ("gradient", "noise_grad")}
+    settings = {"methods": methods, "num_samples": 7, "repeats": 3, "batch_size": batch_size}
+    callback = {"class_path": "lightning_xai.callbacks.RandomizationCallback", "init_args": settings}
+    logger = {
+        "class_path": "pytorch_lightning.loggers.CSVLogger",
+        "init_args": {"save_dir": str(folder), "name": None, "version": ""},
+    }
+    run("test", write_config(folder, devices, callbacks=[callback], logger=logger))
+    with (folder / "metrics.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    return {name: float(value) for name, value in row.items() if name.startswith("sanity/")}
+
+
+def test_two_processes_log_what_one_logs_of_random_weights(tmp_path: Path) -> None:
+    with ThreadPoolExecutor() as pool:
+        one = pool.submit(randomised, tmp_path / "one", 1, 64)
+        two = pool.submit(randomised, tmp_path / "two", 2, 3)
+    names = ("gradient", "noise_grad", "edges", "random")
+    similarities = ("spearman_absolute", "spearman_absolute_floor", "ssim", "ssim_floor")
+    assert one.result().keys() == {f"sanity/{name}/{similarity}" for name in names for similarity in similarities}
+    assert two.result() == pytest.approx(one.result(), rel=1e-5, abs=1e-5)
+    assert one.result()["sanity/gradient/ssim"] < 0.9

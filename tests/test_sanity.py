@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -193,26 +194,49 @@ class Failing(Explainer):
         return inputs
 
 
-def state_of(model):
-    return {name: value.clone() for name, value in model.state_dict().items()}, [m.training for m in model.modules()]
-
-
-@pytest.mark.parametrize("after", [None, 3])
-def test_the_model_its_modes_and_the_random_state_are_unchanged_also_after_an_error(after):
-    model = net().train()
-    weights, modes = state_of(model)
+@contextmanager
+def left_as_it_was(model):
+    """The model, whose modes and flags are mixed, and the random states (Python's own is drawn from by beartype)."""
     torch.manual_seed(5)
-    before = torch.get_rng_state()
-    methods = METHODS if after is None else {**METHODS, "failing": Failing(after)}
-    if after is None:
-        run(subject(model, methods), initialisation="own", batch_norm="recalibrate")
-    else:
-        with pytest.raises(RuntimeError, match="no more"):
-            run(subject(model, methods))
-    assert torch.equal(torch.get_rng_state(), before)
-    assert_close(model.state_dict(), weights, rtol=0, atol=0)
-    assert [m.training for m in model.modules()] == modes
-    assert not any(m._forward_hooks or m._backward_hooks for m in model.modules())
+    model.train()
+    model[0].eval()
+    model[0].bias.requires_grad_(False)
+    model[4].bias.grad = torch.ones(8)
+    values, before = {name: value.clone() for name, value in model.state_dict().items()}, state_of(model)
+    yield
+    assert state_of(model) == before
+    assert_close(model.state_dict(), values, rtol=0, atol=0)
+
+
+def state_of(model):
+    return {
+        "modes": [module.training for module in model.modules()],
+        "requires_grad": [parameter.requires_grad for parameter in model.parameters()],
+        "gradients": [None if p.grad is None else p.grad.tolist() for p in model.parameters()],
+        "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules()],
+        "torch": torch.get_rng_state().tolist(),
+        "numpy": np.random.get_state()[1].tolist(),  # noqa: NPY002
+        "grad_enabled": torch.is_grad_enabled(),
+    }
+
+
+CHECKS = ("parameters", "data", "invariance", "efficient", "random_logit")
+
+
+@pytest.mark.parametrize("batch_norm", ["keep", "recalibrate"])
+def test_examining_leaves_the_model_and_the_random_states_as_they_were(batch_norm):
+    model = net()
+    with left_as_it_was(model):
+        examine(subject(model), CHECKS, make_twin=lambda: (net(), 1.0), repeats=2, batch_norm=batch_norm)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("after", [1, 3])  # batches: amid the trained model's maps, and amid the check
+def test_also_after_an_error(check, after):
+    model = net()
+    methods = {**METHODS, "failing": Failing(after)}
+    with left_as_it_was(model), pytest.raises(RuntimeError, match="no more"):
+        examine(subject(model, methods), (check,), make_twin=lambda: (net(), 1.0), repeats=2)
 
 
 # Interruptions
