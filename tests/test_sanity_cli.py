@@ -308,6 +308,20 @@ def test_later_checks_presets_and_smoothing_are_an_option_each(trained, tmp_path
             main(call("--check=efficient", *options))
 
 
+def test_all_that_is_asked_of_random_weights_is_done(trained, tmp_path):
+    orderings = ["cascading_from_top", "cascading_from_bottom", "independent", "full"]
+    options = [f"--orderings={orderings}", "--initialisation=permute", "--batch_norm=recalibrate"]
+    options += ["--groups={stem: ['*linear1'], head: ['*linear2']}", "--target=repredicted", "--repeats=1"]
+    main(arguments(trained, tmp_path / "out", "--check=parameters", *options, "--methods={}"))
+    settings = json.loads((tmp_path / "out" / "cells" / "settings.json").read_text())
+    assert (settings["initialisation"], settings["batch_norm"]) == ("permute", "recalibrate")
+    assert settings["target"] == "repredicted"
+    rows = csv.DictReader((tmp_path / "out" / "parameters" / "models.csv").read_text().splitlines())
+    steps = [(row["variant"], row["block"]) for row in rows if row["check"] == "parameters"]
+    blocks = {"cascading_from_top": ["head", "stem"], "full": ["all"]}
+    assert steps == [(name, block) for name in orderings for block in blocks.get(name, ["stem", "head"])]
+
+
 def test_smoothing_is_of_the_methods_and_not_of_the_controls(trained, tmp_path):
     main(arguments(trained, tmp_path / "out", "--check=invariance", "--smooth=3"))
     methods = json.loads((tmp_path / "out" / "cells" / "settings.json").read_text())["methods"]

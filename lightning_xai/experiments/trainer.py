@@ -74,6 +74,7 @@ class ExaminingTrainer(Trainer):
             num_samples: Test samples, evenly spaced.
             similarity: The one that decides, of `spearman`, `spearman_absolute`, `spearman_foreground`, `pearson`,
                 `cosine`, `ssim`, `ssim_absolute` and `hog`; all that the images admit are written.
+                SSIM hardly sees signs: for `random_logit`, where maps of two classes may be opposite, take `pearson`.
             preset: How SSIM and HOG are computed: as the `paper` says, or as the published `notebook` does.
             normaliser: Of the maps that SSIM and HOG compare; null for the preset's, `maximum` or `range`.
             orderings: Which blocks are randomised together; null for `cascading_from_top`.
