@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -19,10 +19,11 @@ from pytorch_lightning import Callback, LightningDataModule, LightningModule, Tr
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities.seed import isolate_rng
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_xai.callbacks.samples import unpack
 from lightning_xai.explainers.base import explaining
+from lightning_xai.modules.manifest import ShippedCheckpoint
 from lightning_xai.reporting.files import replacing
 from lightning_xai.sanity.examine import MEMORISED
 
@@ -46,6 +47,11 @@ class TrainedNetwork:
     accuracy: float
     settings: Mapping[str, Any]
 
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor] | None:
+        """Least and greatest value of an input element, where the data know it."""
+        return getattr(self.data, "bounds", None)
+
 
 def trained(config: Mapping[str, Any], folder: Path, by_heart: bool = False) -> TrainedNetwork:
     """The network of a configuration: the one in the folder, or one trained now and kept there.
@@ -56,11 +62,7 @@ def trained(config: Mapping[str, Any], folder: Path, by_heart: bool = False) -> 
         by_heart: Permute the training labels (`randomize_labels` of the data), and end the training as soon as the
             network knows 95 % of them.
     """
-    config = {part: deepcopy(config.get(part)) for part in ("seed_everything", "trainer", "model", "data")}
-    config["trainer"] = {**(config["trainer"] or {}), "logger": False, "callbacks": None}
-    if by_heart:
-        config["data"].setdefault("init_args", {})["randomize_labels"] = True
-    parsed = _parser().parse_object(config)
+    parsed = _parser().parse_object(_training_part(config, by_heart))
     settings = {part: parsed[part].as_dict() for part in ("model", "data")}
     settings |= {option: parsed.trainer[option] for option in TRAINING} | {"seed": parsed.seed_everything}
 
@@ -73,6 +75,20 @@ def trained(config: Mapping[str, Any], folder: Path, by_heart: bool = False) -> 
     parts.model.load_state_dict(weights)
     parts.data.prepare_data()
     return TrainedNetwork(parts.model.eval(), parts.data, accuracy, settings)
+
+
+def restored(config: Mapping[str, Any], weights: Mapping[str, Any], entry: ShippedCheckpoint) -> TrainedNetwork:
+    """A network that comes with the project."""
+    model, data = untrained(config, entry.by_heart)
+    model.load_state_dict(weights)
+    return TrainedNetwork(model.eval(), data, entry.accuracy, asdict(entry))
+
+
+def untrained(config: Mapping[str, Any], by_heart: bool = False) -> tuple[LightningModule, LightningDataModule]:
+    """The network of a configuration before training, and its data, prepared."""
+    parts = instantiated(_parser().parse_object(_training_part(config, by_heart)))
+    parts.data.prepare_data()
+    return parts.model, parts.data
 
 
 def instantiated(parsed: Namespace) -> Namespace:
@@ -160,6 +176,16 @@ def kept(
         rmtree(scratch, ignore_errors=True)
     known = torch.load(path, map_location="cpu", weights_only=True)
     return known["state_dict"], known["accuracy"]
+
+
+def _training_part(config: Mapping[str, Any], by_heart: bool) -> dict[str, Any]:
+    part: dict[str, Any] = {
+        name: deepcopy(config.get(name)) for name in ("seed_everything", "trainer", "model", "data")
+    }
+    part["trainer"] = {**(part["trainer"] or {}), "logger": False, "callbacks": None}
+    if by_heart:
+        part["data"].setdefault("init_args", {})["randomize_labels"] = True
+    return part
 
 
 def _parser() -> LightningArgumentParser:

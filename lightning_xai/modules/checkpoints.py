@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_xai.modules.manifest import check_digest
+
 ADVICE = "Give a checkpoint that `lightning-xai fit` wrote with the same network."
 
 
@@ -14,10 +16,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The content of a Lightning checkpoint; its tensors have shapes but no values, and so take no memory.
 
     Raises:
-        ValueError: The file is missing, truncated, or not a Lightning checkpoint.
+        ValueError: The file is missing, truncated, not a Lightning checkpoint, or not the one that a manifest beside it
+            describes.
     """
     if not Path(path).is_file():
         raise ValueError(f"`ckpt_path`: {path} does not exist. {ADVICE}")
+    check_digest(path)
     try:
         checkpoint = torch.load(path, map_location="meta", weights_only=True)
     except Exception as error:  # bytes that are no checkpoint can make the reader raise anything

@@ -51,6 +51,7 @@ class Reproduction:
         arrays: What is no table: maps and fields that the figures show.
         settings: Everything it depends on: options, networks and their accuracy, data.
         findings: Sentences: what was found.
+        details: Richer records, by name, that figures are made from; they are not written.
     """
 
     source: str
@@ -59,6 +60,7 @@ class Reproduction:
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     findings: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 def terminal_tables(result: Reproduction) -> Iterator[Table]:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from lightning_xai.callbacks.samples import Samples, spread, unpack
-from lightning_xai.experiments.networks import TrainedNetwork, trained
+from lightning_xai.experiments.networks import TrainedNetwork, restored, trained
+from lightning_xai.modules.manifest import shipped_weights
 
 Stage = Literal["validate", "test"]
 
@@ -37,6 +38,7 @@ class Lab:
         root: Folder with the data sets, in torchvision's layout.
         backgrounds: Of CMNIST: `cifar10`, `embedded`, or a folder of images.
         configs: Folder with the configurations of the networks.
+        checkpoints: Folder with trained networks that come with the project; they are taken before one is trained.
         cache: Folder where trained networks are kept.
         embedded: Use the data that the package carries instead of MNIST and CIFAR-10.
         device: That networks and images are on while they are examined.
@@ -49,6 +51,7 @@ class Lab:
     root: str = "data"
     backgrounds: str = "cifar10"
     configs: str = "configs"
+    checkpoints: str = "checkpoints"
     cache: str = "runs/networks"
     embedded: bool = False
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
@@ -64,7 +67,8 @@ class Lab:
             by_heart: Trained on random labels until it knows 95 % of them; the accuracy is that on these.
         """
         config = self.config(name, changes or {})
-        found = trained(config, Path(self.cache), by_heart)
+        shipped = None if self.embedded else shipped_weights(self.checkpoints, name, changes or {}, by_heart)
+        found = restored(config, *shipped) if shipped else trained(config, Path(self.cache), by_heart)
         model = FloatLogits(found.model).to(self.device).eval()
         if config["model"]["init_args"].get("channels_last"):
             model = model.to(memory_format=torch.channels_last)

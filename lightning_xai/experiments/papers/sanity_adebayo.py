@@ -1,0 +1,205 @@
+"""The sanity checks of Adebayo et al. with their networks: weights randomised from the output down, random labels."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import nn
+
+from lightning_xai.experiments.networks import TrainedNetwork
+from lightning_xai.experiments.papers.experiment import Experiment
+from lightning_xai.experiments.papers.lab import Lab, described
+from lightning_xai.explainers import with_controls
+from lightning_xai.reporting.reproduction import Reproduction, ResultTable
+from lightning_xai.reporting.sanity import Cell, Check, SanityReport
+from lightning_xai.reporting.sanity_figures import sanity_figures
+from lightning_xai.sanity.checks import Subject
+from lightning_xai.sanity.examine import Examined, examine, paper_methods
+from lightning_xai.sanity.randomisation import Initialisation
+from lightning_xai.sanity.similarity import SIMILARITIES
+
+SOURCE = "Sanity Checks for Saliency Maps (Adebayo et al. 2018, arXiv 1810.03292), MNIST"
+PUBLISHED_CASCADE = {
+    "gradient": (0.60, 0.40, 0.11, 0.08),
+    "grad_cam": (0.56, 0.34, 0.29, 0.30),
+    "guided_backprop": (0.89, 0.77, 0.63, 0.44),
+    "guided_grad_cam": (0.56, 0.36, 0.33, 0.28),
+}
+"""Of the CNN: |Spearman| after each step of the cascade from the output, read off the figure."""
+PUBLISHED_DATA = {
+    "gradient": 0.17,
+    "smooth_grad": 0.25,
+    "guided_backprop": 0.57,
+    "grad_cam": 0.03,
+    "integrated_gradients": 0.99,
+    "input_x_gradient": 0.99,
+}
+"""Of the CNN: |Spearman| between the maps of networks trained with true and with random labels, read off the figure."""
+CNN = "mnist_cnn"
+CHECKS: tuple[Examined, ...] = ("parameters", "data", "invariance")
+
+
+def run(
+    lab: Lab,
+    networks: tuple[str, ...] = (CNN, "mnist_sanity_mlp"),
+    num_samples: int = 64,
+    repeats: int = 8,
+    similarity: str = "ssim",
+    initialisation: Initialisation = "own",
+    twin_epochs: int = 150,
+    kept: str | None = None,
+    changes: dict[str, Any] | None = None,
+) -> Reproduction:
+    """Verdicts of all explainers of the paper, of AdaptGrad, NoiseGrad and FusionGrad, and of controls.
+
+    Args:
+        lab: See `Lab`.
+        networks: Names of configurations; published numbers are of `mnist_cnn`.
+        num_samples: Test samples, evenly spaced.
+        repeats: Independent random networks of each step.
+        similarity: The one that decides.
+        initialisation: Of random weights; `normal` is the published one.
+        twin_epochs: Most epochs of the training on random labels.
+        kept: Folder for finished parts, to go on with after an interruption; null keeps none.
+        changes: Values that replace the configurations', by dotted name.
+    """
+    trained = {name: lab.network(name, changes) for name in networks}
+    twins = {
+        name: lab.network(name, {**(changes or {}), "trainer.max_epochs": twin_epochs}, by_heart=True)
+        for name in networks
+    }
+    reports = {}
+    for name in networks:
+        subject = examined(lab, trained[name], num_samples)
+        with lab.arithmetic():
+            reports[name] = examine(
+                subject,
+                CHECKS,
+                similarity,
+                repeats=repeats,
+                initialisation=initialisation,
+                make_twin=partial(_with_accuracy, twins[name]),
+                folder=None if kept is None else Path(kept) / name,
+                progress=lab.progress,
+            )
+    tables = [table for name, report in reports.items() for table in tables_of(name, report)]
+    findings = [
+        f"{name}: test accuracy {trained[name].accuracy:.4f}; its twin knows {twins[name].accuracy:.1%} of its random "
+        "labels by heart."
+        for name in networks
+    ]
+    return Reproduction(
+        SOURCE,
+        tuple(tables),
+        {"similarities": [row for name, report in reports.items() for row in _records(name, report)]},
+        settings={
+            "seed": lab.seed,
+            "initialisation": initialisation,
+            "networks": described(trained)
+            | described({f"{name}, random labels": twin for name, twin in twins.items()}),
+        },
+        findings=tuple(findings),
+        details=reports,
+    )
+
+
+def _with_accuracy(twin: TrainedNetwork) -> tuple[nn.Module, float]:
+    return twin.model, twin.accuracy
+
+
+def examined(lab: Lab, network: TrainedNetwork, num_samples: int) -> Subject:
+    """The network with the paper's methods, explained for the labels of test samples."""
+    samples = lab.samples(network, num_samples)
+    methods = with_controls(paper_methods(network.model, network.bounds is not None))
+    return Subject(
+        network.model,
+        samples.images,
+        samples.labels,  # type: ignore[arg-type]  # our data have labels
+        samples.index,
+        methods,
+        SIMILARITIES,
+        network.bounds,
+        samples.labels,
+        seed=lab.seed,
+    )
+
+
+def tables_of(name: str, report: SanityReport) -> list[ResultTable]:
+    """Verdicts; |Spearman| along the cascade and under random labels, beside the published values."""
+    methods = list(dict.fromkeys(verdict.method for verdict in report.verdicts))
+    verdicts = {(v.check, v.method): f"{v.outcome} ({v.mean:.3f} against {v.threshold:.3f})" for v in report.verdicts}
+    judged = ResultTable(
+        f"{name}: verdicts",
+        ("method", *CHECKS),
+        tuple((method, *(verdicts[check, method] for check in CHECKS)) for method in methods),
+        (f"In parentheses {report.verdicts[0].similarity} at the step that decided, and what it is compared with.",),
+    )
+    blocks = list(dict.fromkeys(c.key.block for c in report.cells if c.key.check == "parameters"))
+    published = name == CNN
+    cascade = ResultTable(
+        f"{name}: |Spearman| with weights randomised from the output down to",
+        ("method", *blocks, *((f"published, {block}" for block in blocks) if published else ())),
+        tuple(_cascade_row(report, method, blocks, published) for method in methods),
+    )
+    data = ResultTable(
+        f"{name}: maps of networks trained with true and with random labels",
+        ("method", "|Spearman|", "SSIM", "foreground |Spearman|", *(("published |Spearman|",) if published else ())),
+        tuple(_data_row(report, method, published) for method in methods),
+    )
+    return [judged, cascade, data]
+
+
+def _cascade_row(report: SanityReport, method: str, blocks: Sequence[str], published: bool) -> tuple[str, ...]:
+    values = [_mean(report, "parameters", method, "spearman_absolute", block) for block in blocks]
+    known = [f"{value:.2f}" for value in PUBLISHED_CASCADE.get(method, ())] or [""] * len(blocks)
+    return (method, *values, *(known if published else ()))
+
+
+def _data_row(report: SanityReport, method: str, published: bool) -> tuple[str, ...]:
+    names = ("spearman_absolute", "ssim", "spearman_foreground")
+    known = f"{PUBLISHED_DATA[method]:.2f}" if method in PUBLISHED_DATA else ""
+    return (method, *(_mean(report, "data", method, name) for name in names), *((known,) if published else ()))
+
+
+def _mean(report: SanityReport, check: Check, method: str, similarity: str, block: str | None = None) -> str:
+    """Over samples and repeats, where it is defined."""
+    found = [cell for cell in _cells(report, check, method) if block in (None, cell.key.block)]
+    values = np.concatenate([cell.scores[similarity] for cell in found if similarity in cell.scores] or [np.empty(0)])
+    values = values[np.isfinite(values)]
+    return f"{values.mean():.3f}" if len(values) else "undefined"
+
+
+def _cells(report: SanityReport, check: Check, method: str) -> list[Cell]:
+    return [cell for cell in report.cells if (cell.key.check, cell.key.method) == (check, method)]
+
+
+def _records(name: str, report: SanityReport) -> list[dict[str, Any]]:
+    """A line for each comparison, similarity and sample."""
+    return [
+        {"network": name, **vars(cell.key), "similarity": similarity, "sample": sample, "value": value}
+        for cell in report.cells
+        for similarity, values in cell.scores.items()
+        for sample, value in zip(report.samples, values.tolist(), strict=True)
+    ]
+
+
+def figures(result: Reproduction) -> Mapping[str, Figure]:
+    """Those of `lightning-xai sanity`, for each network."""
+    return {f"{n}-{k}": figure for n, report in result.details.items() for k, figure in sanity_figures(report).items()}
+
+
+EXPERIMENT = Experiment(
+    "cascading and data randomisation, input invariance, for the networks of Adebayo et al.",
+    run,
+    {
+        "networks": ("quickstart",),
+        "num_samples": 6,
+        "repeats": 1,
+        "twin_epochs": 200,
+        "changes": {"data.init_args.val_size": 1200},
+    },
+    figures,
+)
