@@ -3,11 +3,16 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from lightning_xai.experiments.papers import noise_level
+from lightning_xai.experiments.papers import adaptgrad_table1, noise_level
 from lightning_xai.experiments.papers.experiment import Experiment
 from lightning_xai.experiments.papers.lab import Lab
 
-EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType({"noise-level": noise_level.EXPERIMENT})
+EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
+    {
+        "noise-level": noise_level.EXPERIMENT,
+        "adaptgrad-table1": adaptgrad_table1.EXPERIMENT,
+    }
+)
 """By the name that the command line knows."""
 
 __all__ = ["EXPERIMENTS", "Experiment", "Lab"]
