@@ -3,10 +3,20 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import stats
 from torch import nn
 
+from lightning_xai.data.backgrounds import embedded_photographs, folder_photographs
 from lightning_xai.experiments.papers import Lab
+from lightning_xai.experiments.papers.adaptgrad_noise import (
+    RealImages,
+    any_probability,
+    curve_rows,
+    image_rows,
+    mean_inherent_noise,
+    scales,
+)
 from lightning_xai.experiments.papers.adaptgrad_table1 import (
     METHODS,
     RANDOM,
@@ -113,3 +123,77 @@ def test_differences_from_the_gradient_are_tested_by_wilcoxon_with_holms_correct
     kept = np.isfinite(scores["SG"])
     expected = stats.wilcoxon(scores["SG"][kept], gradient[kept]).pvalue
     assert against_gradient(scores)["SG"] == pytest.approx(min(1.0, 2 * expected))
+
+
+# Inherent noise
+
+
+@pytest.mark.parametrize(("name", "expected"), [("SG", 0.15958), ("AG", 0.02707), ("AG literal", 0.01335)])
+def test_the_mean_inherent_noise_has_its_known_value(name, expected):
+    assert mean_inherent_noise(scales(0.2, 0.95)[name]) == pytest.approx(expected, abs=5e-6)
+
+
+def test_the_exact_solution_leaves_the_range_as_often_as_it_may():
+    assert mean_inherent_noise(scales(0.2, 0.95)["AG exact"], 2000) == pytest.approx(0.05, abs=1e-9)
+
+
+def test_smoothgrads_mean_is_a_normal_integral():
+    """2 ∫ Φ(-x/s) dx over [0, 1] = 2 s (φ(0) - φ(1/s)) + 2 Φ(-1/s)."""
+    for fraction in (0.1, 0.5):
+        expected = 2 * fraction * (stats.norm.pdf(0) - stats.norm.pdf(1 / fraction)) + 2 * stats.norm.cdf(-1 / fraction)
+        assert mean_inherent_noise(scales(fraction, 0.95)["SG"]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_what_is_drawn_agrees_with_the_closed_form():
+    rows = curve_rows(scales(0.2, 0.95), 5, 40_000, seed=3)
+    assert len(rows) == 20
+    for row in rows:
+        error = np.sqrt(row["closed_form"] * (1 - row["closed_form"]) / 40_000)
+        assert abs(row["simulated"] - row["closed_form"]) <= 4.5 * error
+
+
+def colours(num_images=40):
+    generator = torch.Generator().manual_seed(0)
+    low, high = torch.tensor([-2.0, -1.0, 0.0]).view(3, 1, 1), torch.tensor([2.0, 3.0, 1.0]).view(3, 1, 1)
+    images = low + (high - low) * torch.rand(num_images, 3, 6, 6, generator=generator)
+    return RealImages("colours", images, torch.arange(num_images), (low, high))
+
+
+def test_scalar_bounds_let_more_leave_the_colour_range():
+    rows = image_rows(colours(), {"AG": scales(0.2, 0.95)["AG"]}, num_draws=50, seed=0)
+    shares = {
+        kind: np.mean([row["values"] for row in rows if row["bounds"] == kind]) for kind in ("per channel", "scalar")
+    }
+    assert shares["per channel"] < 0.05 < shares["scalar"]
+    for row in rows:
+        assert row["values"] <= row["pixels"] <= min(1, 3 * row["values"])
+        assert row["touched"] >= row["pixels"]
+        if row["bounds"] == "scalar":
+            assert row["scalar_range"] <= 0.05
+    drawn = np.mean([row["simulated"] for row in rows])
+    assert drawn == pytest.approx(np.mean([row["values"] for row in rows]), abs=0.003)
+
+
+def test_one_channel_needs_no_scalar_bounds():
+    images = colours()
+    grey = RealImages("grey", images.images[:, 2:], images.index, (images.bounds[0][2:], images.bounds[1][2:]))
+    rows = image_rows(grey, scales(0.2, 0.95), 1, 0)
+    assert {row["bounds"] for row in rows} == {"per channel"}
+    assert all(row["values"] == pytest.approx(row["pixels"]) == pytest.approx(row["scalar_range"]) for row in rows)
+
+
+def test_at_least_one_of_independent_events():
+    outside = torch.tensor([[0.5, 0.5], [0.0, 0.0], [0.1, 0.2], [1.0, 0.3]])
+    expected = torch.tensor([0.75, 0.0, 0.28, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(any_probability(outside), expected, atol=1e-7, rtol=0)
+
+
+def test_photographs_are_read_from_a_folder(tmp_path):
+    with pytest.raises(ValueError, match=r"`folder` must hold images .*found none in"):
+        folder_photographs(tmp_path, 8)
+    for number in range(3):
+        Image.new("RGB", (30 + number, 20), (number, 10, 200)).save(tmp_path / f"{number}.png")
+    pictures = folder_photographs(tmp_path, 8)
+    assert pictures.shape == (3, 3, 8, 8)
+    assert pictures[2, :, 0, 0].tolist() == [2, 10, 200]
+    assert embedded_photographs(16).shape == (10, 3, 16, 16)

@@ -56,30 +56,36 @@ def trained(config: Mapping[str, Any], folder: Path, by_heart: bool = False) -> 
         by_heart: Permute the training labels (`randomize_labels` of the data), and end the training as soon as the
             network knows 95 % of them.
     """
-    config = {part: deepcopy(config.get(part)) for part in ("seed_everything", "trainer", "model", "data")}
-    config["trainer"] = {**(config["trainer"] or {}), "logger": False, "callbacks": None}
+    config = deepcopy(dict(config))
     if by_heart:
         config["data"].setdefault("init_args", {})["randomize_labels"] = True
-    parsed = _parser().parse_object(config)
-    settings = {part: parsed[part].as_dict() for part in ("model", "data")}
-    settings |= {option: parsed.trainer[option] for option in TRAINING} | {"seed": parsed.seed_everything}
+    options = parsed(config)
+    settings = {part: options[part].as_dict() for part in ("model", "data")}
+    settings |= {option: options.trainer[option] for option in TRAINING} | {"seed": options.seed_everything}
 
     def train(scratch: Path) -> tuple[nn.Module, float]:
-        parts = instantiated(parsed)
+        parts = instantiated(options)
         return fit(parts.model, parts.data, scratch, vars(parts.trainer), by_heart)
 
     weights, accuracy = kept(folder, settings, train)
-    parts = instantiated(parsed)
+    parts = instantiated(options)
     parts.model.load_state_dict(weights)
     parts.data.prepare_data()
     return TrainedNetwork(parts.model.eval(), parts.data, accuracy, settings)
 
 
-def instantiated(parsed: Namespace) -> Namespace:
+def parsed(config: Mapping[str, Any]) -> Namespace:
+    """The options of a configuration that weights and data depend on, checked, without callbacks and loggers."""
+    parts = {part: deepcopy(config.get(part)) for part in ("seed_everything", "trainer", "model", "data")}
+    parts["trainer"] = {**(parts["trainer"] or {}), "logger": False, "callbacks": None}
+    return _parser().parse_object(parts)
+
+
+def instantiated(options: Namespace) -> Namespace:
     """Model and data module, newly made from the configuration's seed, and the options of the trainer."""
     with isolate_rng():
-        seed_everything(parsed.seed_everything, verbose=False)
-        return _parser().instantiate_classes(parsed)
+        seed_everything(options.seed_everything, verbose=False)
+        return _parser().instantiate_classes(options)
 
 
 def fit(

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightning_xai.reporting.layout import FONT_SIZE, LINE, PAD
-from lightning_xai.reporting.pages import FAINT, SMALL, Page
+from lightning_xai.reporting.pages import FAINT, SMALL, Page, drawn_width
 
 COLOURS = ("#0072b2", "#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#999999")
 """Okabe and Ito's, which the colour-blind can tell apart."""
@@ -36,7 +37,8 @@ class Bars:
 
     @property
     def width(self) -> float:
-        return max(_LEAST_WIDTH, _BAR * len(self.names) * (len(self.series) + 1))
+        pitch = max(_BAR * (len(self.series) + 1), *(drawn_width(name) + PAD for name in self.names))
+        return max(_LEAST_WIDTH, pitch * len(self.names))
 
     @property
     def num_entries(self) -> int:
@@ -74,7 +76,7 @@ def _draw(axes: Axes, panel: Bars) -> None:
         colour = COLOURS[number % len(COLOURS)]
         axes.bar(places + offset, np.nan_to_num(heights), size, color=colour, label=name)
         shown = np.isfinite(heights) & np.isfinite(errors)
-        style = {"fmt": "none", "ecolor": "0.2", "elinewidth": 0.8, "capsize": 1.5}
+        style: dict[str, Any] = {"fmt": "none", "ecolor": "0.2", "elinewidth": 0.8, "capsize": 1.5}
         axes.errorbar((places + offset)[shown], heights[shown], errors[shown], **style)
     for number, (name, value) in enumerate(panel.lines.items()):
         axes.axhline(value, color=FAINT, lw=0.8, ls=("--", ":", "-.")[number % 3], label=name)

@@ -293,7 +293,8 @@ def _invariance_table(scores: Table) -> ResultTable:
         " move with the images.",
         "The weight noise of NG is on the bias too, which then no longer takes the shift back: the noisy models are no"
         " twins of each other.",
-        "Other network: trained on shifted images, from another seed, as in the published comparison, but on intact images.",
+        "Other network: trained on shifted images from another seed, as in the published comparison, but on intact"
+        " images.",
         DIFFERENCE_NOTE,
     )
     title = "Invariance: Spearman with the maps of a twin that takes the shift back ↑"
