@@ -6,9 +6,19 @@ import torch
 from PIL import Image
 from scipy import stats
 from torch import nn
+from torchvision.models import get_model
 
 from lightning_xai.data.backgrounds import embedded_photographs, folder_photographs
-from lightning_xai.experiments.papers import Lab
+from lightning_xai.experiments.papers import Lab, adaptgrad_convergence
+from lightning_xai.experiments.papers.adaptgrad_convergence import (
+    Examined,
+    draws_for,
+    error_rows,
+    level_methods,
+    level_rows,
+    photographs,
+    slopes,
+)
 from lightning_xai.experiments.papers.adaptgrad_noise import (
     RealImages,
     any_probability,
@@ -28,7 +38,7 @@ from lightning_xai.experiments.papers.adaptgrad_table1 import (
     random_floor,
     shifted_maps,
 )
-from lightning_xai.explainers import Gradient
+from lightning_xai.explainers import Gradient, adapt_grad, smooth_grad
 from lightning_xai.networks import MLP
 from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.invariance import shifted_twin
@@ -197,3 +207,96 @@ def test_photographs_are_read_from_a_folder(tmp_path):
     assert pictures.shape == (3, 3, 8, 8)
     assert pictures[2, :, 0, 0].tolist() == [2, 10, 200]
     assert embedded_photographs(16).shape == (10, 3, 16, 16)
+
+
+# Convergence
+
+
+class Quadratic(nn.Module):
+    """Two outputs x'Ax/2 with the gradient Ax, which is linear in the noise."""
+
+    def __init__(self):
+        super().__init__()
+        matrix = torch.randn(36, 36, generator=torch.Generator().manual_seed(0))
+        self.matrix = nn.Parameter(matrix @ matrix.T)
+
+    def forward(self, images):
+        flat = images.flatten(1)
+        value = (flat @ self.matrix * flat).sum(1) / 2
+        return torch.stack([value, -value], 1)
+
+
+def examined(model, num_samples=20):
+    torch.manual_seed(3)
+    images = torch.rand(num_samples, 1, 6, 6)
+    target = torch.zeros(num_samples, dtype=torch.int64)
+    return Examined(model, images, target, torch.arange(num_samples) * 7, (torch.zeros(1, 1, 1), torch.ones(1, 1, 1)))
+
+
+def test_the_error_of_a_linear_gradient_is_as_its_variance_predicts():
+    """The gradient's noise is A e, of variance s² Σ_j A_ij² with SmoothGrad."""
+    subject = examined(model := Quadratic())
+    rows, maps = error_rows(subject, {"SG": smooth_grad(of="data")}, (4, 16), 4000, seed=5)
+    clean = torch.einsum("ij,bj->bi", model.matrix.detach(), subject.images.flatten(1)).norm(dim=1)
+    spread = 0.2 * float(model.matrix.detach().square().sum().sqrt())
+    for row, length in zip(rows[:20], clean.tolist(), strict=True):
+        assert row["predicted"] == pytest.approx(spread / length * (1 / 4 + 1 / 4000) ** 0.5, rel=0.05)
+    for number in (4, 16):
+        mine = [row for row in rows if row["draws"] == number]
+        ratio = [(row["error"] / row["predicted"]) ** 2 for row in mine]
+        assert np.mean(ratio) == pytest.approx(1, abs=4 * np.std(ratio, ddof=1) / len(ratio) ** 0.5)
+    assert list(maps) == ["SG 4", "SG 16", "SG 4000"]
+    assert slopes(rows).mean() == pytest.approx(-0.5, abs=0.1)
+
+
+def test_a_linear_network_has_no_monte_carlo_error():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 2))
+    rows, _ = error_rows(examined(model, 3), {"AG": adapt_grad()}, (1, 2), 10, seed=0)
+    assert all(row["error"] < 1e-6 and row["predicted"] < 1e-6 for row in rows)
+    assert draws_for(rows) == 1
+
+
+def test_the_slope_is_fitted_with_the_references_own_error():
+    rows = [
+        {"sample": s, "draws": n, "reference_draws": 50, "error": s * (1 / n + 1 / 50) ** 0.5} for s in (1, 3)
+        for n in (1, 5, 20, 100)
+    ]  # fmt: skip
+    np.testing.assert_allclose(slopes(rows), [-0.5, -0.5], rtol=1e-12)
+
+
+def test_the_draws_for_an_error_follow_from_the_variance():
+    """Relative standard deviation 2 of one draw: 400 draws for an error of 0.1."""
+    rows = [
+        {"draws": n, "reference_draws": 1000, "predicted": 2 * (1 / n + 1 / 1000) ** 0.5 - 1e-9} for n in (3, 3, 3, 10)
+    ]
+    assert draws_for(rows, 0.1) == 400
+
+
+def test_the_noise_decides_how_far_maps_are_from_the_gradient():
+    methods = level_methods((0.4, 0.1), (0.5, 0.99), num_draws=400)
+    assert list(methods) == ["Grad", "SG 0.1", "SG 0.4", "AG 0.99", "AG 0.5"]
+    rows, _ = level_rows(examined(network(), 6), methods, seed=0)
+    means = {name: np.mean([row["distance"] for row in rows if row["method"] == name]) for name in methods}
+    assert means["Grad"] == 0 < means["SG 0.1"] < means["SG 0.4"]
+    assert means["AG 0.99"] < means["AG 0.5"]
+    assert all(row["inherent_noise"] <= 0.011 for row in rows if row["method"] == "AG 0.99")
+
+
+def test_photographs_need_a_file_of_weights(tmp_path):
+    torch.manual_seed(0)
+    path = tmp_path / "weights.pt"
+    torch.save(get_model("squeezenet1_1", weights=None).state_dict(), path)
+    found = photographs(LAB, str(path), "squeezenet1_1", 2)
+    assert found.images.shape == (2, 3, 224, 224)
+    assert all(((found.bounds[0] <= found.images) & (found.images <= found.bounds[1])).flatten())
+    assert found.model(found.images).shape == (2, 1000)
+    with pytest.raises(RuntimeError, match="state_dict"):
+        photographs(LAB, str(path), "alexnet", 2)
+
+
+def test_one_number_of_draws_has_no_slope():
+    with pytest.raises(
+        ValueError, match=r"`draws` must be two different numbers or more, all at least 1; got \(3, 3\)"
+    ):
+        adaptgrad_convergence.run(LAB, draws=(3, 3))

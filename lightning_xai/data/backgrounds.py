@@ -106,7 +106,7 @@ def folder_backgrounds(folder: Path, split: Split) -> Backgrounds:
             f"`backgrounds` must hold images ({', '.join(IMG_EXTENSIONS)}), at least two where there are no `train` "
             f"and `test` subfolders: found none for the {split} split in {folder.resolve()}"
         )
-    return _join([torch.stack([centre_square(path) for path in group]) for group in groups])
+    return _join([torch.stack([_centre_square(path) for path in group]) for group in groups])
 
 
 def _class_paths(folder: Path, split: Split) -> list[list[Path]]:
@@ -138,13 +138,13 @@ def _share(paths: list[Path], split: Split) -> list[Path]:
     return [path for place, path in enumerate(paths) if (place % _TEST_EVERY == 1) == (split == "test")]
 
 
-def centre_square(path: Path, side: int = SIZE) -> UInt8[Tensor, "3 side side"]:
+def _centre_square(path: Path, side: int = SIZE, argument: str = "backgrounds") -> UInt8[Tensor, "3 side side"]:
     """The centre square of an image file, resized."""
     try:
         with Image.open(path) as image:
             return _tensor(ImageOps.fit(image.convert("RGB"), (side, side)))
     except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"the image {path} cannot be read ({error}): replace or delete it") from error
+        raise ValueError(f"the image {path} in `{argument}` cannot be read ({error}): replace or delete it") from error
 
 
 def embedded_photographs(side: int) -> UInt8[Tensor, " photograph 3 side side"]:
@@ -152,7 +152,7 @@ def embedded_photographs(side: int) -> UInt8[Tensor, " photograph 3 side side"]:
     squares = []
     for package, name in _PHOTOGRAPHS:
         with as_file(files(package) / name) as path:
-            squares.append(centre_square(path, side))
+            squares.append(_centre_square(path, side))
     return torch.stack(squares)
 
 
@@ -165,7 +165,7 @@ def folder_photographs(folder: Path, side: int) -> UInt8[Tensor, " photograph 3 
     paths = [path for group in _grouped(folder) for path in group]
     if not paths:
         raise ValueError(f"`folder` must hold images ({', '.join(IMG_EXTENSIONS)}): found none in {folder.resolve()}")
-    return torch.stack([centre_square(path, side) for path in paths])
+    return torch.stack([_centre_square(path, side, "folder") for path in paths])
 
 
 @cache

@@ -48,6 +48,11 @@ BY_HEART = {
     "model.init_args.optimizer.init_args.lr": 0.001,
 }
 """How the network is trained on random labels."""
+FAST_NETWORK = {
+    "trainer.max_epochs": 3,
+    "model.init_args.optimizer.class_path": "torch.optim.Adam",
+    "model.init_args.optimizer.init_args.lr": 0.003,
+}
 RANDOM = "random maps"
 
 Table = dict[str, dict[str, np.ndarray]]
@@ -410,11 +415,7 @@ EXPERIMENT = Experiment(
     {
         "num_samples": 48,
         "num_draws": 6,
-        "changes": {
-            "trainer.max_epochs": 3,
-            "model.init_args.optimizer.class_path": "torch.optim.Adam",
-            "model.init_args.optimizer.init_args.lr": 0.003,
-        },
+        "changes": FAST_NETWORK,
         "twin_changes": {"data.init_args.val_size": 1242, "trainer.max_epochs": 200},
     },
     figures,
