@@ -106,7 +106,7 @@ def folder_backgrounds(folder: Path, split: Split) -> Backgrounds:
             f"`backgrounds` must hold images ({', '.join(IMG_EXTENSIONS)}), at least two where there are no `train` "
             f"and `test` subfolders: found none for the {split} split in {folder.resolve()}"
         )
-    return _join([torch.stack([_read(path) for path in group]) for group in groups])
+    return _join([torch.stack([_centre_square(path) for path in group]) for group in groups])
 
 
 def _class_paths(folder: Path, split: Split) -> list[list[Path]]:
@@ -138,13 +138,34 @@ def _share(paths: list[Path], split: Split) -> list[Path]:
     return [path for place, path in enumerate(paths) if (place % _TEST_EVERY == 1) == (split == "test")]
 
 
-def _read(path: Path) -> UInt8[Tensor, "3 height width"]:
-    """The centre square of an image file, 32x32."""
+def _centre_square(path: Path, side: int = SIZE, argument: str = "backgrounds") -> UInt8[Tensor, "3 side side"]:
+    """The centre square of an image file, resized."""
     try:
         with Image.open(path) as image:
-            return _tensor(ImageOps.fit(image.convert("RGB"), (SIZE, SIZE)))
+            return _tensor(ImageOps.fit(image.convert("RGB"), (side, side)))
     except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"the image {path} in `backgrounds` cannot be read ({error}): replace or delete it") from error
+        raise ValueError(f"the image {path} in `{argument}` cannot be read ({error}): replace or delete it") from error
+
+
+def embedded_photographs(side: int) -> UInt8[Tensor, " photograph 3 side side"]:
+    """The centre squares of ten photographs that scikit-image and scikit-learn carry, resized."""
+    squares = []
+    for package, name in _PHOTOGRAPHS:
+        with as_file(files(package) / name) as path:
+            squares.append(_centre_square(path, side))
+    return torch.stack(squares)
+
+
+def folder_photographs(folder: Path, side: int) -> UInt8[Tensor, " photograph 3 side side"]:
+    """The centre squares of all images below a folder, resized, in the order of their paths.
+
+    Raises:
+        ValueError: No images, or one that cannot be read.
+    """
+    paths = [path for group in _grouped(folder) for path in group]
+    if not paths:
+        raise ValueError(f"`folder` must hold images ({', '.join(IMG_EXTENSIONS)}): found none in {folder.resolve()}")
+    return torch.stack([_centre_square(path, side, "folder") for path in paths])
 
 
 @cache

@@ -62,16 +62,16 @@ def trained(config: Mapping[str, Any], folder: Path, by_heart: bool = False) -> 
         by_heart: Permute the training labels (`randomize_labels` of the data), and end the training as soon as the
             network knows 95 % of them.
     """
-    parsed = _parser().parse_object(_training_part(config, by_heart))
-    settings = {part: parsed[part].as_dict() for part in ("model", "data")}
-    settings |= {option: parsed.trainer[option] for option in TRAINING} | {"seed": parsed.seed_everything}
+    options = parsed(config, by_heart)
+    settings = {part: options[part].as_dict() for part in ("model", "data")}
+    settings |= {option: options.trainer[option] for option in TRAINING} | {"seed": options.seed_everything}
 
     def train(scratch: Path) -> tuple[nn.Module, float]:
-        parts = instantiated(parsed)
+        parts = instantiated(options)
         return fit(parts.model, parts.data, scratch, vars(parts.trainer), by_heart)
 
     weights, accuracy = kept(folder, settings, train)
-    parts = instantiated(parsed)
+    parts = instantiated(options)
     parts.model.load_state_dict(weights)
     parts.data.prepare_data()
     return TrainedNetwork(parts.model.eval(), parts.data, accuracy, settings)
@@ -86,16 +86,26 @@ def restored(config: Mapping[str, Any], weights: Mapping[str, Any], entry: Shipp
 
 def untrained(config: Mapping[str, Any], by_heart: bool = False) -> tuple[LightningModule, LightningDataModule]:
     """The network of a configuration before training, and its data, prepared."""
-    parts = instantiated(_parser().parse_object(_training_part(config, by_heart)))
+    parts = instantiated(parsed(config, by_heart))
     parts.data.prepare_data()
     return parts.model, parts.data
 
 
-def instantiated(parsed: Namespace) -> Namespace:
+def parsed(config: Mapping[str, Any], by_heart: bool = False) -> Namespace:
+    """The options of a configuration that weights and data depend on, checked, without callbacks and loggers."""
+    names = ("seed_everything", "trainer", "model", "data")
+    parts: dict[str, Any] = {name: deepcopy(config.get(name)) for name in names}
+    parts["trainer"] = {**(parts["trainer"] or {}), "logger": False, "callbacks": None}
+    if by_heart:
+        parts["data"].setdefault("init_args", {})["randomize_labels"] = True
+    return _parser().parse_object(parts)
+
+
+def instantiated(options: Namespace) -> Namespace:
     """Model and data module, newly made from the configuration's seed, and the options of the trainer."""
     with isolate_rng():
-        seed_everything(parsed.seed_everything, verbose=False)
-        return _parser().instantiate_classes(parsed)
+        seed_everything(options.seed_everything, verbose=False)
+        return _parser().instantiate_classes(options)
 
 
 def fit(
@@ -176,16 +186,6 @@ def kept(
         rmtree(scratch, ignore_errors=True)
     known = torch.load(path, map_location="cpu", weights_only=True)
     return known["state_dict"], known["accuracy"]
-
-
-def _training_part(config: Mapping[str, Any], by_heart: bool) -> dict[str, Any]:
-    part: dict[str, Any] = {
-        name: deepcopy(config.get(name)) for name in ("seed_everything", "trainer", "model", "data")
-    }
-    part["trainer"] = {**(part["trainer"] or {}), "logger": False, "callbacks": None}
-    if by_heart:
-        part["data"].setdefault("init_args", {})["randomize_labels"] = True
-    return part
 
 
 def _parser() -> LightningArgumentParser:

@@ -1,6 +1,7 @@
 """An experiment of a paper, repeated: its records, tables beside the published ones, and files."""
 
 import csv
+import math
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -122,11 +123,17 @@ def provenance() -> dict[str, Any]:
     return {"versions": versions, "python": platform.python_version(), "machine": platform.machine()}
 
 
-def mean_and_error(values: Sequence[float] | np.ndarray, digits: int = 4) -> str:
-    """Mean and standard error over the defined values, `0.1234 ± 0.0012`; "undefined" where there is none."""
+def mean_and_standard_error(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """Over the defined values; NaN where there are too few."""
     defined = np.asarray(values, dtype=float)
     defined = defined[np.isfinite(defined)]
-    if not len(defined):
+    mean = float(defined.mean()) if len(defined) else math.nan
+    return mean, float(defined.std(ddof=1)) / len(defined) ** 0.5 if len(defined) > 1 else math.nan
+
+
+def mean_and_error(values: Sequence[float] | np.ndarray, digits: int = 4) -> str:
+    """Mean and standard error over the defined values, `0.1234 ± 0.0012`; "undefined" where there is none."""
+    mean, error = mean_and_standard_error(values)
+    if math.isnan(mean):
         return "undefined"
-    error = f" ± {defined.std(ddof=1) / len(defined) ** 0.5:.{digits}f}" if len(defined) > 1 else ""
-    return f"{defined.mean():.{digits}f}{error}"
+    return f"{mean:.{digits}f}" + ("" if math.isnan(error) else f" ± {error:.{digits}f}")

@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 import torch
 import yaml
+from pytorch_lightning import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from lightning_xai.callbacks.samples import Samples, spread, unpack
-from lightning_xai.experiments.networks import TrainedNetwork, restored, trained
+from lightning_xai.experiments.networks import TrainedNetwork, instantiated, parsed, restored, trained
 from lightning_xai.modules.manifest import shipped_weights
 
 Stage = Literal["validate", "test"]
@@ -109,14 +110,27 @@ class Lab:
             options["backgrounds"] = self.backgrounds
         return {"class_path": data["class_path"], "init_args": options | {"root": self.root}}
 
-    def samples(self, network: TrainedNetwork, number: int, stage: Stage = "test", mask: str | None = None) -> Samples:
-        """Samples of the network's data, evenly spaced, on the device.
+    def data(self, name: str, changes: Mapping[str, Any] | None = None) -> LightningDataModule:
+        """The data of `configs/NAME.yaml`, prepared, without a network."""
+        data = instantiated(parsed(self.config(name, changes or {}))).data
+        data.prepare_data()
+        return data
+
+    def samples(
+        self,
+        source: TrainedNetwork | LightningDataModule,
+        number: int,
+        stage: Stage = "test",
+        mask: str | None = None,
+    ) -> Samples:
+        """Samples of a network's data, or of these data, evenly spaced, on the device.
 
         Args:
             mask: The name of a mask, where the data have several.
         """
-        network.data.setup("test" if stage == "test" else "fit")
-        loader = network.data.test_dataloader() if stage == "test" else network.data.val_dataloader()
+        data = source.data if isinstance(source, TrainedNetwork) else source
+        data.setup("test" if stage == "test" else "fit")
+        loader = data.test_dataloader() if stage == "test" else data.val_dataloader()
         chosen = Subset(loader.dataset, spread(len(loader.dataset), number).tolist())
         batch = next(iter(DataLoader(chosen, number, collate_fn=loader.collate_fn)))
         samples = unpack(batch, mask=mask) if mask else unpack({k: v for k, v in batch.items() if k != "mask"})

@@ -1,0 +1,422 @@
+"""AdaptGrad's table 1: maps should depend on what a network has learned, and on nothing but what it computes."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from lightning_xai.experiments.compare import EQUAL, holm, signed_rank_test
+from lightning_xai.experiments.networks import TrainedNetwork
+from lightning_xai.experiments.papers.experiment import Experiment
+from lightning_xai.experiments.papers.lab import Lab, described
+from lightning_xai.explainers import Explainer, Gradient, PerturbWeights, RandomAttribution, adapt_grad, smooth_grad
+from lightning_xai.explainers.base import Context, resolve_target
+from lightning_xai.functional.random import fold_in_int
+from lightning_xai.reporting.bars import Bars, bars_figure
+from lightning_xai.reporting.reproduction import Reproduction, ResultTable, mean_and_error, mean_and_standard_error
+from lightning_xai.reporting.sanity import Cell, CellKey
+from lightning_xai.sanity.cells import Cells
+from lightning_xai.sanity.checks import Subject, compared_cells, floor_cells
+from lightning_xai.sanity.examine import MEMORISED
+from lightning_xai.sanity.invariance import Compensation, invariance_maps, relative_difference, shifted_twin
+from lightning_xai.sanity.randomisation import parameter_blocks, randomise
+from lightning_xai.sanity.similarity import spearman
+from lightning_xai.sanity.verdicts import invariance_verdict, randomisation_verdict
+from lightning_xai.shapes import Images, Scores
+
+SOURCE = "AdaptGrad (Zhou et al. 2024, arXiv 2410.07711), table 1: consistency and invariance on MNIST"
+METHODS = ("Grad", "SG", "AG", "NG", "S-NG", "A-NG")
+PUBLISHED = {
+    "consistency": dict(zip(METHODS, (0.0209, 0.0189, 0.0203, 0.0209, 0.0190, 0.0202), strict=True)),
+    "invariance": dict(zip(METHODS, (0.3483, 0.3625, 0.3480, 0.3483, 0.3615, 0.3485), strict=True)),
+}
+DIFFERENCE_NOTE = (
+    "The published numbers are no reference: the released code hands images of floating-point numbers to a constructor"
+    " of 8-bit images, which garbles them, its network with random labels is not trained, and the bias of its shifted"
+    " network does not take the shift back."
+)
+NETWORK = "mnist_mlp"
+BY_HEART = {
+    "data.init_args.val_size": 40_000,  # 200 units learn the random labels of the other 20,000 in about 160 epochs
+    "data.init_args.batch_size": 128,
+    "trainer.max_epochs": 500,
+    "model.init_args.optimizer.class_path": "torch.optim.Adam",
+    "model.init_args.optimizer.init_args.lr": 0.001,
+}
+"""How the network is trained on random labels."""
+FAST_NETWORK = {
+    "trainer.max_epochs": 3,
+    "model.init_args.optimizer.class_path": "torch.optim.Adam",
+    "model.init_args.optimizer.init_args.lr": 0.003,
+}
+RANDOM = "random maps"
+
+Table = dict[str, dict[str, np.ndarray]]
+"""Scores of the samples: by comparison, by method."""
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The trained network and those that its maps are compared with.
+
+    Attributes:
+        trained: On true labels.
+        twin: Trained on random labels until it knows them by heart.
+        other: Trained on shifted images, from another seed.
+    """
+
+    trained: TrainedNetwork
+    twin: TrainedNetwork
+    other: TrainedNetwork
+
+
+def run(
+    lab: Lab,
+    num_samples: int = 256,
+    num_draws: int = 50,
+    fraction: float = 0.2,
+    confidence: float = 0.95,
+    weight_std: float = 0.2,
+    shift: float = -1.0,
+    changes: dict[str, Any] | None = None,
+    twin_changes: dict[str, Any] = BY_HEART,
+) -> Reproduction:
+    """Consistency and invariance of the gradient, SmoothGrad, AdaptGrad, NoiseGrad and their combinations.
+
+    Args:
+        lab: See `Lab`.
+        num_samples: Test images.
+        num_draws: Of input noise, of weight noise, and where both are combined of each: then it is squared.
+        fraction: SmoothGrad's noise over the range of the data.
+        confidence: AdaptGrad's.
+        weight_std: NoiseGrad's noise relative to each weight.
+        shift: What is added to the images, in the space of the network; Kindermans et al. take -1.
+        changes: Values that replace the configuration's, by dotted name.
+        twin_changes: More of them, for the network that is trained on random labels.
+    """
+    networks = _networks(lab, shift, changes or {}, twin_changes)
+    methods = paper_methods(num_draws, fraction, confidence, weight_std)
+    subject = _subject(lab, networks.trained, num_samples, methods)
+    consistency, cells = consistency_scores(lab, subject, networks.twin.model)
+    invariance = invariance_table(lab, subject, networks.other.model, shift)
+    judged = networks.twin.accuracy >= MEMORISED
+    verdicts = {m: randomisation_verdict("data", m, cells, "consistency", seed=lab.seed).outcome for m in methods}
+    tables = (
+        _consistency_table(consistency, dict(verdicts) if judged else {}, networks.twin),
+        _invariance_table(invariance),
+    )
+    return Reproduction(
+        SOURCE,
+        tables,
+        {"scores": _rows({**consistency, **invariance}, subject.index.tolist())},
+        {},
+        {
+            "networks": described({"trained": networks.trained, "twin": networks.twin, "other": networks.other}),
+            "methods": {name: repr(method) for name, method in methods.items()},
+            "num_samples": len(subject.images),
+            "shift": shift,
+            "precision": lab.precision,
+            "seed": lab.seed,
+        },
+        tuple(_findings(consistency, invariance, dict(verdicts) if judged else {}, networks.twin, lab.seed)),
+    )
+
+
+def paper_methods(num_draws: int, fraction: float, confidence: float, weight_std: float) -> dict[str, Explainer]:
+    """The rows of the table, signed as in the paper; SmoothGrad's noise is a fraction of the data's range."""
+    smooth = smooth_grad(fraction=fraction, num_draws=num_draws, of="data")
+    adapt = adapt_grad(confidence=confidence, num_draws=num_draws)
+    plain: dict[str, Explainer] = {"Grad": Gradient(), "SG": smooth, "AG": adapt}
+    noisy = (PerturbWeights(method, weight_std, num_draws) for method in plain.values())
+    return {**plain, **dict(zip(METHODS[3:], noisy, strict=True))}
+
+
+def absolute_spearman(first: Tensor, second: Tensor) -> Scores:
+    """Of the signed maps: whether one says anything of the other, be it the opposite."""
+    return spearman(first, second).abs()
+
+
+def _networks(lab: Lab, shift: float, changes: dict[str, Any], twin_changes: dict[str, Any]) -> Networks:
+    trained = lab.network(NETWORK, changes)
+    normalize = trained.data.normalize  # type: ignore[attr-defined]
+    means = (normalize.mean - shift * normalize.std).flatten().tolist()
+    moved = {"data.init_args.mean": means, "data.init_args.std": normalize.std.flatten().tolist(), "seed_everything": 1}
+    twin = lab.network(NETWORK, {**changes, **twin_changes}, by_heart=True)
+    return Networks(trained, twin, lab.network(NETWORK, {**changes, **moved}))
+
+
+def _subject(lab: Lab, trained: TrainedNetwork, num_samples: int, methods: Mapping[str, Explainer]) -> Subject:
+    samples = lab.samples(trained, num_samples)
+    target = resolve_target(trained.model, samples.images, None)
+    similarities = {"consistency": absolute_spearman}
+    bounds = trained.data.bounds  # type: ignore[attr-defined]
+    return Subject(
+        trained.model, samples.images, target, samples.index, methods, similarities, bounds, samples.labels,
+        seed=lab.seed,
+    )  # fmt: skip
+
+
+# Consistency
+
+
+def consistency_scores(lab: Lab, subject: Subject, twin: nn.Module) -> tuple[Table, list[Cell]]:
+    """|Spearman| of the maps with those of the twin, of an untrained network, and of other images; with their cells."""
+    blocks = parameter_blocks(subject.model, subject.images)
+    untrained = randomise(subject.model, blocks, "own", fold_in_int(lab.seed, 2), "keep", subject.images)
+    nowhere = Cells(None, {})
+    with lab.arithmetic():
+        originals = {name: subject.attributions(subject.model, method) for name, method in subject.methods.items()}
+        data, full = CellKey("data", "labels", 0, "", 0, ""), CellKey("parameters", "full", 0, "", 0, "")
+        cells = compared_cells(subject, originals, nowhere, data, lambda: twin)
+        others = compared_cells(subject, originals, nowhere, full, lambda: untrained)
+    floors = floor_cells(subject, originals)
+    images = [cell for cell in floors if cell.key.variant == "different_images"]
+    table = {"consistency": _by_method(cells), "different images": _by_method(images), "untrained": _by_method(others)}
+    table["consistency"][RANDOM] = random_floor(subject.images, lab.seed).numpy()
+    return table, [*cells, *floors]
+
+
+def random_floor(images: Images, seed: int = 0) -> Scores:
+    """|Spearman| of two maps that are random and independent: about √(2 / (π (pixels - 1)))."""
+    seeds = (fold_in_int(seed, 10 + number) for number in range(2))
+    contexts = (Context.create(torch.arange(len(images)), one) for one in seeds)
+    return absolute_spearman(*(RandomAttribution()(nn.Identity(), images.cpu(), 0, context) for context in contexts))
+
+
+def _by_method(cells: Sequence[Cell]) -> dict[str, np.ndarray]:
+    return {cell.key.method: cell.scores["consistency"] for cell in cells}
+
+
+# Invariance
+
+
+def invariance_table(lab: Lab, subject: Subject, other: nn.Module, shift: float) -> Table:
+    """Spearman of the maps with those of the shifted twin, which takes the shift back in its input or in its bias, and
+    of another network, trained on shifted images; with the relative difference of the maps."""
+    twins = {f"invariance, {how}": shifted_twin(subject.model, shift, subject.images, how) for how in _COMPENSATIONS}
+    table: Table = {}
+    for comparison, twin in {**twins, "other network": other}.items():
+        for name, method in subject.methods.items():
+            with lab.arithmetic():
+                first, second = shifted_maps(subject, twin, shift, method)
+            table.setdefault(comparison, {})[name] = spearman(first, second).numpy()
+            table.setdefault(f"{comparison}: relative difference", {})[name] = relative_difference(
+                first, second
+            ).numpy()
+    return table
+
+
+_COMPENSATIONS: tuple[Compensation, ...] = ("input", "bias")
+
+
+def shifted_maps(subject: Subject, twin: nn.Module, shift: float, method: Explainer) -> tuple[Tensor, Tensor]:
+    """Maps of the network at the images and of the twin at the shifted ones; the bounds move with the images."""
+    pairs = []
+    for start in range(0, len(subject.images), subject.batch_size):
+        rows = slice(start, start + subject.batch_size)
+        images, target, index = subject.images[rows], subject.target[rows], subject.index[rows]
+        options: dict[str, Any] = {"bounds": subject.bounds, "index": index, "seed": subject.seed}
+        maps = invariance_maps(subject.model, twin, shift, images, target, method, **options)
+        pairs.append(tuple(part.cpu() for part in maps))
+    first, second = zip(*pairs, strict=True)
+    return torch.cat(first), torch.cat(second)
+
+
+# Tables
+
+
+def against_gradient(scores: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Wilcoxon's p-value of each method's difference from the gradient, after Holm's correction over the methods."""
+    reference, others = scores["Grad"], [name for name in scores if name not in ("Grad", RANDOM)]
+    corrected = holm(np.array([_signed_rank(scores[name], reference) for name in others]))
+    return dict(zip(others, corrected.tolist(), strict=True))
+
+
+def _signed_rank(values: np.ndarray, reference: np.ndarray) -> float:
+    defined = np.isfinite(values) & np.isfinite(reference)
+    first, second = values[defined].astype(float), reference[defined].astype(float)
+    equal = np.isclose(first, second, rtol=EQUAL, atol=0.0)
+    return signed_rank_test(np.where(equal, 0.0, first - second))[0]
+
+
+def _consistency_table(scores: Table, verdicts: Mapping[str, str], twin: TrainedNetwork) -> ResultTable:
+    p_values, measured = against_gradient(scores["consistency"]), scores["consistency"]
+    columns = ("method", "measured", "p against Grad", "different images", "verdict", "untrained network", "published")
+    rows = [
+        (
+            name,
+            mean_and_error(measured[name]),
+            _p_text(p_values.get(name)),
+            mean_and_error(scores["different images"][name]),
+            verdicts.get(name, "none"),
+            mean_and_error(scores["untrained"][name]),
+            f"{PUBLISHED['consistency'][name]:.4f}",
+        )
+        for name in METHODS
+    ]
+    rows.append((RANDOM, mean_and_error(measured[RANDOM]), "", "", "", "", "none"))
+    known = (
+        f"The twin knows {twin.accuracy:.1%} of {_num_training_images(twin)} random labels"
+        + (". " if verdicts else f", less than the {MEMORISED:.0%} that a verdict needs. ")
+        + "All networks explain the class that the trained one predicts, with the same noise."
+    )
+    notes = (
+        known,
+        "PASS: the whole 95 % interval of the mean is at or below the floor, the greater one of maps of different"
+        " images and of a random map; FAIL: above it.",
+        "p: Wilcoxon's signed-rank test, paired by image, Holm's correction over five methods. ± standard error.",
+        DIFFERENCE_NOTE,
+    )
+    title = "Consistency: mean |Spearman| with the maps of the network that knows random labels by heart ↓"
+    return ResultTable(title, columns, tuple(rows), notes)
+
+
+def _invariance_table(scores: Table) -> ResultTable:
+    columns = (
+        "method",
+        "in the input",
+        "p against Grad",
+        "in the bias",
+        "p against Grad",
+        "other network",
+        "published",
+    )
+    p_values = {how: against_gradient(scores[f"invariance, {how}"]) for how in _COMPENSATIONS}
+    rows = []
+    for name in METHODS:
+        cells = [name]
+        for how in _COMPENSATIONS:
+            cells += [mean_and_error(scores[f"invariance, {how}"][name]), _p_text(p_values[how].get(name))]
+        rows.append((*cells, mean_and_error(scores["other network"][name]), f"{PUBLISHED['invariance'][name]:.4f}"))
+    notes = (
+        "The twin computes at the shifted image what the network does at the image: it takes the shift back in the"
+        " input or in the bias of its first layer. Both explain the same class with the same noise; AdaptGrad's bounds"
+        " move with the images.",
+        "The weight noise of NG is on the bias too, which then no longer takes the shift back: the noisy models are no"
+        " twins of each other.",
+        "Other network: trained on shifted images from another seed, as in the published comparison, but on intact"
+        " images.",
+        DIFFERENCE_NOTE,
+    )
+    title = "Invariance: Spearman with the maps of a twin that takes the shift back ↑"
+    return ResultTable(title, columns, tuple(rows), notes)
+
+
+def invariance_outcome(scores: np.ndarray, seed: int) -> str:
+    cell = Cell(CellKey("invariance", "shift", 0, "", 0, ""), {"spearman": scores})
+    return invariance_verdict("", [cell], "spearman", seed=seed).outcome
+
+
+def _p_text(value: float | None) -> str:
+    return "" if value is None else f"{value:.2g}"
+
+
+def _num_training_images(network: TrainedNetwork) -> int:
+    network.data.setup("fit")
+    return len(network.data.train_dataloader().dataset)
+
+
+def _rows(table: Table, samples: Sequence[int]) -> list[dict[str, Any]]:
+    return [
+        {"comparison": comparison, "method": method, "sample": sample, "value": float(value)}
+        for comparison, scores in table.items()
+        for method, values in scores.items()
+        for sample, value in zip(samples, values, strict=True)
+    ]
+
+
+def _findings(
+    consistency: Table, invariance: Table, verdicts: Mapping[str, str], twin: TrainedNetwork, seed: int
+) -> Iterator[str]:
+    floor = float(np.nanmean(consistency["consistency"][RANDOM]))
+    below = [f"{n} {value:.4f}" for n, value in PUBLISHED["consistency"].items() if value < floor]
+    yield f"Random maps score {floor:.4f} in consistency" + (
+        f", more than the published {', '.join(below)}." if below else ", less than all published numbers."
+    )
+    if verdicts:
+        yield f"Consistency: {_grouped(verdicts)}."
+    else:
+        yield f"No verdict on consistency: the twin knows only {twin.accuracy:.1%} of its labels."
+    yield _differing("consistency", consistency["consistency"])
+    for how in _COMPENSATIONS:
+        scores = invariance[f"invariance, {how}"]
+        outcomes = {name: invariance_outcome(scores[name], seed) for name in METHODS}
+        yield f"Invariance, compensated in the {how}: {_grouped(outcomes)}."
+        yield _differing(f"invariance, {how}", scores)
+
+
+def _grouped(outcomes: Mapping[str, str]) -> str:
+    """Which methods pass, and which do not."""
+    kinds = dict.fromkeys(outcomes[name] for name in METHODS)
+    return "; ".join(f"{kind} {', '.join(name for name in METHODS if outcomes[name] == kind)}" for kind in kinds)
+
+
+def _differing(comparison: str, scores: Mapping[str, np.ndarray]) -> str:
+    gradient = np.nanmean(scores["Grad"])
+    words = {
+        name: "higher" if np.nanmean(scores[name]) > gradient else "lower"
+        for name, p in against_gradient(scores).items()
+        if p <= 0.05
+    }
+    found = ", ".join(f"{name} is {word}" for name, word in words.items())
+    return f"{comparison.capitalize()}, against Grad: {found or 'no method differs'} (p ≤ 0.05)."
+
+
+# Figure
+
+
+def figures(result: Reproduction) -> Mapping[str, Figure]:
+    """Measured beside published, with the floors."""
+    panels = [
+        _panel(
+            result,
+            "Consistency: |Spearman| ↓",
+            {"random labels": "consistency", "different images": "different images", "untrained": "untrained"},
+            "consistency",
+            RANDOM,
+        ),
+        _panel(
+            result,
+            "Invariance: Spearman ↑",
+            {
+                "shift compensated in the input": "invariance, input",
+                "in the bias": "invariance, bias",
+                "other network": "other network",
+            },
+            "invariance",
+        ),
+    ]
+    notes = ["Bars: mean and standard error over test images.", DIFFERENCE_NOTE]
+    return {"adaptgrad-table1": bars_figure("AdaptGrad's table 1", panels, notes)}
+
+
+def _panel(result: Reproduction, title: str, shown: Mapping[str, str], published: str, floor: str = "") -> Bars:
+    series = {
+        name: [mean_and_standard_error(_values(result, comparison, method)) for method in METHODS]
+        for name, comparison in shown.items()
+    }
+    series["published"] = [(PUBLISHED[published][method], np.nan) for method in METHODS]
+    lines = {f"two {floor}": float(np.nanmean(_values(result, published, floor)))} if floor else {}
+    return Bars(title, METHODS, series, lines)
+
+
+def _values(result: Reproduction, comparison: str, method: str) -> np.ndarray:
+    rows = result.records["scores"]
+    return np.array([row["value"] for row in rows if (row["comparison"], row["method"]) == (comparison, method)])
+
+
+EXPERIMENT = Experiment(
+    "consistency and invariance of six methods on MNIST, with a properly trained and an exactly compensated twin",
+    run,
+    {
+        "num_samples": 48,
+        "num_draws": 6,
+        "changes": FAST_NETWORK,
+        "twin_changes": {"data.init_args.val_size": 1242, "trainer.max_epochs": 200},
+    },
+    figures,
+)
