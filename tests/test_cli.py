@@ -29,7 +29,11 @@ SMALL = [
     "--trainer.limit_test_batches=2",
     "--trainer.callbacks.init_args.num_samples=2",  # of the last callback, the attribution callback
 ]
-
+LARGE = [  # for networks whose noise draws and gradients take long
+    "--data.batch_size=2",
+    "--trainer.precision=32-true",
+    "--trainer.callbacks.init_args.methods={saliency: {class_path: lightning_xai.Saliency}}",
+]
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # between Lightning and jsonargparse
 
@@ -56,8 +60,9 @@ def run(tmp_path):
 def test_every_config_trains_and_tests(config, capsys):
     content = yaml.safe_load(config.read_text())
     data = content["data"]["class_path"].rsplit(".")[-1]
+    large = LARGE if "torchvision" in content["model"]["init_args"]["network"]["class_path"] else []
     for command in ("fit", "test"):
-        main([command, f"--config={config}", *SMALL, "--trainer.fast_dev_run=true", *OFFLINE[data]])
+        main([command, f"--config={config}", *SMALL, "--trainer.fast_dev_run=true", *OFFLINE[data], *large])
     assert "test/accuracy" in capsys.readouterr().out
     assert content["trainer"]["logger"]["init_args"]["name"] == config.stem
 

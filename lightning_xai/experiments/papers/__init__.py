@@ -8,7 +8,10 @@ from lightning_xai.experiments.papers import (
     adaptgrad_noise,
     adaptgrad_table1,
     noise_level,
+    noisegrad_figure4,
     noisegrad_table1,
+    noisegrad_table2,
+    noisegrad_toy,
     sanity_adebayo,
 )
 from lightning_xai.experiments.papers.experiment import Experiment
@@ -18,10 +21,13 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
     {
         "noise-level": noise_level.EXPERIMENT,
         "noisegrad-table1": noisegrad_table1.EXPERIMENT,
-        "sanity-adebayo": sanity_adebayo.EXPERIMENT,
-        "adaptgrad-table1": adaptgrad_table1.EXPERIMENT,
+        "noisegrad-table2": noisegrad_table2.EXPERIMENT,
+        "noisegrad-figure4": noisegrad_figure4.EXPERIMENT,
+        "noisegrad-toy": noisegrad_toy.EXPERIMENT,
         "adaptgrad-noise": adaptgrad_noise.EXPERIMENT,
+        "adaptgrad-table1": adaptgrad_table1.EXPERIMENT,
         "adaptgrad-convergence": adaptgrad_convergence.EXPERIMENT,
+        "sanity-adebayo": sanity_adebayo.EXPERIMENT,
     }
 )
 """By the name that the command line knows."""

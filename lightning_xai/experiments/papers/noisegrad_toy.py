@@ -1,0 +1,345 @@
+"""NoiseGrad's figures 1 and 2: what noise on points and weights does to the gradients of a network in the plane."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from lightning_xai.evaluation import explain
+from lightning_xai.experiments.compare import compare_methods, signed_rank_test
+from lightning_xai.experiments.noise_level import find_noise_level
+from lightning_xai.experiments.papers.experiment import Experiment
+from lightning_xai.experiments.papers.lab import Lab
+from lightning_xai.experiments.papers.moons import WINDOW, LogOdds, Moons, as_images, degrees_between, train
+from lightning_xai.experiments.runs import Run
+from lightning_xai.explainers import AbsoluteScale, Context, Explainer, Gradient, PerturbWeights, Smooth
+from lightning_xai.explainers.cost import counting_gradients
+from lightning_xai.metrics.cost import GRADIENTS
+from lightning_xai.reporting.comparison import Comparison, MetricComparison
+from lightning_xai.reporting.reproduction import Reproduction, ResultTable, mean_and_error
+from lightning_xai.reporting.scores import ScoreRow
+from lightning_xai.reporting.toy_figures import ToyField, ToyPanel, arrows_figure, fields_figure
+from lightning_xai.shapes import Inputs, Labels
+
+SOURCE = "NoiseGrad (Bykov et al. 2022, arXiv 2106.10185), figures 1 and 2"
+SHOWN = ("Gradient", "SG", "NG", "FG")
+NEAR, ALL, ROUGHNESS = "angle near the boundary", "angle of all", "roughness"
+NOTES = (
+    "Mean ± standard error over the networks, in degrees. Angle: between the gradient of the log odds and the normal "
+    "of the nearest point of the best boundary, which the distribution of the points gives; near: the half of the test "
+    "points that is nearer to it. Roughness: mean angle between neighbouring arrows of the field.",
+    "*: best, or not significantly worse than the best (Wilcoxon signed-rank over the networks, Holm's correction, "
+    "5 %). The paper shows pictures of one network, and no numbers.",
+)
+
+
+def run(
+    lab: Lab,
+    num_networks: int = 10,
+    num_train: int = 200,
+    num_test: int = 400,
+    num_steps: int = 500,
+    hidden: tuple[int, ...] = (64, 64),
+    lr: float = 0.01,
+    noise: float = 0.2,
+    fraction: float = 0.1,
+    num_draws: int = 10,
+    columns: int = 30,
+) -> Reproduction:
+    """The gradients of several networks, without and with noise.
+
+    Args:
+        lab: See `Lab`.
+        num_networks: Each with points and first weights of its own.
+        num_train: Points that a network is trained on.
+        num_test: Points whose gradients are compared with the best boundary.
+        num_steps: Of a training.
+        hidden: Widths of the hidden layers; two make a network of three layers.
+        lr: Learning rate.
+        noise: Standard deviation of the points around their half circles.
+        fraction: Input noise of SG, relative to the range of the points.
+        num_draws: Of SG and NG; FG makes so many of the inputs for each of so many of the weights.
+        columns: Arrows of the field in a row.
+    """
+    moons = Moons(noise)
+    setting = _Setting(lab, moons, moons.sample(num_test, 2**16)[0], fraction, num_draws, columns)
+    trained = []
+    for seed in range(lab.seed, lab.seed + num_networks):
+        points, labels = moons.sample(num_train, seed)
+        trained.append(_Trained(train(points, labels, hidden, num_steps, lr, seed), points, labels, seed))
+    measured = [_measure(setting, network) for network in trained]
+    rows = [row for part in measured for row in part.rows]
+    better: dict[str, bool | None] = {NEAR: False, ALL: False, ROUGHNESS: False}
+    comparison = compare_methods([Run("networks", rows, better)], seed=lab.seed)
+    truth = float(np.nanmean(roughness(_grid_shaped(moons.gradient(setting.grid()).numpy(), columns))))
+    settings = {"noise": noise, "fraction": fraction, "num_draws": num_draws, "hidden": list(hidden), "lr": lr}
+    settings |= {"num_train": num_train, "num_steps": num_steps, "num_test": num_test, "columns": columns}
+    accuracies = {part.network: {"accuracy": part.accuracy, "level": part.level} for part in measured}
+    return Reproduction(
+        SOURCE,
+        (_table(comparison, measured, truth),),
+        {
+            "scores": [
+                {"network": row.sample, "method": row.method, "metric": row.metric, "value": row.value} for row in rows
+            ],
+            "networks": [{"network": network, **values} for network, values in accuracies.items()],
+        },
+        {**_field_arrays(measured[0]), **_point_arrays(setting, trained[0], measured[0])},
+        {"networks": accuracies, "seed": lab.seed, **settings},
+        tuple(_findings(comparison, truth)),
+    )
+
+
+@dataclass(frozen=True)
+class _Setting:
+    lab: Lab
+    moons: Moons
+    test: Tensor
+    fraction: float
+    num_draws: int
+    columns: int
+
+    def methods(self, level: float) -> dict[str, Explainer]:
+        """By the paper's heuristics; and SG and NG with as many gradients as FG."""
+        std, draws = self.fraction * float(np.mean([high - low for low, high in WINDOW])), self.num_draws
+        whole, half = AbsoluteScale(std), AbsoluteScale(std / 2)
+        gradient = Gradient()
+        return {
+            "Gradient": gradient,
+            "SG": Smooth(gradient, whole, draws),
+            "NG": PerturbWeights(gradient, level, draws),
+            "FG": PerturbWeights(Smooth(gradient, half, draws), level / 2, draws),
+            f"SG, {draws**2} draws": Smooth(gradient, whole, draws**2),
+            f"NG, {draws**2} draws": PerturbWeights(gradient, level, draws**2),
+        }
+
+    def grid(self) -> Tensor:
+        """Points a row of the window after the other, equally far apart in both directions."""
+        return _grid(self.columns)
+
+
+@dataclass(frozen=True)
+class _Trained:
+    model: LogOdds
+    points: Tensor
+    labels: Tensor
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Measured:
+    network: int
+    accuracy: float
+    level: float
+    rows: list[ScoreRow]
+    fields: dict[str, np.ndarray]
+    """Of the methods shown: (rows, columns, 2)."""
+
+
+def _measure(setting: _Setting, network: _Trained) -> _Measured:
+    """All methods' explanations of one network."""
+    lab = setting.lab
+    model = network.model.to(lab.device)
+    checking, labels = setting.moons.sample(1000, 2**17 + network.seed)
+    with lab.arithmetic():
+        found = find_noise_level(model, as_images(checking).to(lab.device), labels, chance=0.5, seed=lab.seed)
+    if not found.reached:
+        raise ValueError(f"`num_steps`: the network bears any weight noise up to {found.maximum:g}; train it longer.")
+    normals, distances = setting.moons.normals(setting.test)
+    near = distances <= np.median(distances)
+    rows, fields = [], {}
+    for name, method in setting.methods(found.std).items():
+        with counting_gradients(model) as count:
+            arrows = _arrows(setting, model, method, setting.test)
+        field_of = _grid_shaped(_arrows(setting, model, method, setting.grid()), setting.columns)
+        angles = degrees_between(arrows, normals)
+        values = {NEAR: angles[near], ALL: angles, ROUGHNESS: roughness(field_of)}
+        scores = {metric: float(np.nanmean(value)) for metric, value in values.items()}
+        scores[GRADIENTS] = count.total / len(arrows)
+        rows += [ScoreRow("test", 0, 0, name, metric, network.seed, score) for metric, score in scores.items()]
+        if name in SHOWN:
+            fields[name] = field_of
+    return _Measured(network.seed, found.clean_accuracy, found.std, rows, fields)
+
+
+def _arrows(setting: _Setting, model: nn.Module, method: Explainer, points: Tensor) -> Float[np.ndarray, "points 2"]:
+    """Gradients of class 1's logit, half of the log odds."""
+    with setting.lab.arithmetic():
+        images = as_images(points).to(setting.lab.device)
+        return explain(model, images, 1, method, seed=setting.lab.seed)[:, :, 0, 0].cpu().numpy()
+
+
+def roughness(field_of: Float[np.ndarray, "rows columns 2"]) -> Float[np.ndarray, " pairs"]:
+    """Angles between all arrows that are neighbours, beside or above each other, in degrees."""
+    beside = degrees_between(field_of[:, 1:], field_of[:, :-1])
+    above = degrees_between(field_of[1:], field_of[:-1])
+    return np.concatenate([beside.ravel(), above.ravel()])
+
+
+def _grid(columns: int) -> Tensor:
+    (left, right), (bottom, top) = WINDOW
+    rows = _num_rows(columns)
+    across, up = torch.linspace(left, right, columns), torch.linspace(bottom, top, rows)
+    return torch.stack(torch.meshgrid(across, up, indexing="xy"), -1).flatten(0, 1)
+
+
+def _num_rows(columns: int) -> int:
+    (left, right), (bottom, top) = WINDOW
+    return round((columns - 1) * (top - bottom) / (right - left)) + 1
+
+
+def _grid_shaped(values: np.ndarray, columns: int) -> np.ndarray:
+    return values.reshape(_num_rows(columns), columns, *values.shape[1:])
+
+
+# What the figures show, of the first network
+
+
+@dataclass(frozen=True)
+class _Seen(Explainer):
+    """An explainer that keeps the inputs and attributions that pass through it."""
+
+    explainer: Explainer
+    inputs: list[Tensor] = field(default_factory=list)
+    attributions: list[Tensor] = field(default_factory=list)
+
+    def attribute(self, model: nn.Module, inputs: Inputs, target: Labels, context: Context) -> Inputs:
+        found = self.explainer.attribute(model, inputs, target, context)
+        self.inputs.append(inputs.cpu())
+        self.attributions.append(found.cpu())
+        return found
+
+
+def _point_arrays(setting: _Setting, network: _Trained, measured: _Measured) -> dict[str, np.ndarray]:
+    """Of the test point that is closest to the best boundary: single gradients and means, and the boundaries."""
+    _, distances = setting.moons.normals(setting.test)
+    point = setting.test[int(distances.argmin())][None]
+    fine = _grid(_BOUNDARY_COLUMNS)
+    arrays = {
+        "points": network.points.numpy(),
+        "labels": network.labels.numpy(),
+        "boundary": _odds(network.model, {}, fine),
+        "best_boundary": _grid_shaped(setting.moons.log_odds(fine).numpy(), _BOUNDARY_COLUMNS),
+        "test_point": point[0].numpy(),
+    }
+    for name in SHOWN:
+        seen = _Seen(Gradient())
+        method = _around(setting.methods(measured.level)[name], seen)
+        arrays[f"mean {name}"] = _arrows(setting, network.model, method, point)[0]
+        arrays[f"inputs {name}"] = torch.cat(seen.inputs)[:, :, 0, 0].numpy()
+        arrays[f"gradients {name}"] = torch.cat(seen.attributions)[:, :, 0, 0].numpy()
+        if isinstance(method, PerturbWeights):
+            arrays[f"boundaries {name}"] = _noisy_boundaries(setting, network.model, method, fine)
+    return arrays
+
+
+_BOUNDARY_COLUMNS = 120
+
+
+def _around(method: Explainer, seen: _Seen) -> Explainer:
+    """The method, with the recorder in the place of its gradient."""
+    if isinstance(method, Smooth):
+        return Smooth(seen, method.scale, method.num_draws)
+    if isinstance(method, PerturbWeights):
+        return PerturbWeights(_around(method.explainer, seen), method.std, method.num_draws)
+    return seen
+
+
+def _noisy_boundaries(setting: _Setting, model: nn.Module, method: PerturbWeights, fine: Tensor) -> np.ndarray:
+    context = Context.create(torch.zeros(0, dtype=torch.int64), setting.lab.seed)
+    weights = (method.noisy_weights(model, context.model_draw(n).seed) for n in range(method.num_draws))
+    return np.stack([_odds(model, noisy, fine) for noisy in weights])
+
+
+def _odds(model: nn.Module, weights: Mapping[str, Tensor], fine: Tensor) -> Float[np.ndarray, "rows columns"]:
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        logits = functional_call(model, dict(weights), (as_images(fine).to(device),)).cpu()
+    return _grid_shaped((logits[:, 1] - logits[:, 0]).numpy(), _BOUNDARY_COLUMNS)
+
+
+def _field_arrays(measured: _Measured) -> dict[str, np.ndarray]:
+    return {f"field {name}": values for name, values in measured.fields.items()}
+
+
+# Tables, findings, figures
+
+
+def _table(comparison: Comparison, measured: list[_Measured], truth: float) -> ResultTable:
+    rows = [(name, f"{comparison.gradients[name]:g}", *_cells(comparison, name)) for name in comparison.methods]
+    rows.append(("best log odds", "", "", "", f"{truth:.2f}"))
+    accuracy, level = (mean_and_error([getattr(m, name) for m in measured], 3) for name in ("accuracy", "level"))
+    networks = f"{len(measured)} networks: accuracy {accuracy}, weight noise of NG {level}."
+    return ResultTable(
+        "Gradients of networks in the plane",
+        ("method", GRADIENTS, *(metric.metric for metric in comparison.metrics)),
+        tuple(rows),
+        (networks, *NOTES),
+    )
+
+
+def _cells(comparison: Comparison, method: str) -> tuple[str, ...]:
+    results = [next(r for r in metric.methods if r.method == method) for metric in comparison.metrics]
+    return tuple(mean_and_error(r.values, 2) + (" *" if r.is_best else "") for r in results)
+
+
+def _findings(comparison: Comparison, truth: float) -> list[str]:
+    metrics = {metric.metric: metric for metric in comparison.metrics}
+    lines = [f"{name}: {_against_gradient(metrics[ROUGHNESS], name)}" for name in comparison.methods[1:]]
+    near = {result.method: result.mean for result in metrics[NEAR].methods}
+    order = " < ".join(f"{name} {near[name]:.1f}" for name in sorted(near, key=near.__getitem__))
+    return [
+        *lines,
+        f"The log odds of the points themselves have a roughness of {truth:.1f}°.",
+        f"Angle to the best boundary's normal, near it: {order}°.",
+    ]
+
+
+def _against_gradient(metric: MetricComparison, name: str) -> str:
+    """Whether the method's field is smoother than the gradient's, network by network."""
+    values = {result.method: np.array(result.values) for result in metric.methods}
+    differences = values["Gradient"] - values[name]
+    p_value, _ = signed_rank_test(differences)
+    word = "smoother" if differences.mean() > 0 else "rougher"
+    return (
+        f"neighbouring arrows differ by {values[name].mean():.1f}°, those of the gradient by "
+        f"{values['Gradient'].mean():.1f}°: {word} on average, smoother in {int((differences > 0).sum())} of "
+        f"{len(differences)} networks (Wilcoxon p = {p_value:.2g})"
+    )
+
+
+def figures(result: Reproduction) -> Mapping[str, Figure]:
+    """The arrows of one point, and the fields."""
+    arrays = result.arrays
+    panels = [
+        ToyPanel(
+            name,
+            arrays[f"inputs {name}"],
+            arrays[f"gradients {name}"],
+            arrays[f"mean {name}"],
+            arrays.get(f"boundaries {name}"),
+        )
+        for name in SHOWN
+    ]
+    shown = {key: arrays[key] for key in ("points", "labels", "boundary", "best_boundary", "test_point")}
+    mean = {name: float(np.nanmean(roughness(arrays[f"field {name}"]))) for name in SHOWN}
+    fields = [ToyField(f"{name}: roughness {mean[name]:.1f}°", arrays[f"field {name}"]) for name in SHOWN]
+    return {
+        "noisegrad-figure1": arrows_figure(panels, WINDOW, **shown),
+        "noisegrad-figure2": fields_figure(fields, WINDOW, arrays["boundary"], arrays["best_boundary"]),
+    }
+
+
+_FAST: Mapping[str, Any] = {"num_networks": 2, "num_test": 100, "num_steps": 200, "columns": 16}
+EXPERIMENT = Experiment(
+    "gradients of networks in the plane, without and with noise: do they point across the boundary?",
+    run,
+    _FAST,
+    figures,
+)
