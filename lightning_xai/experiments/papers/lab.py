@@ -15,7 +15,9 @@ from torch.utils.data import DataLoader, Subset
 
 from lightning_xai.callbacks.samples import Samples, spread, unpack
 from lightning_xai.experiments.networks import TrainedNetwork, instantiated, parsed, restored, trained
+from lightning_xai.experiments.noise_level import find_noise_level
 from lightning_xai.modules.manifest import shipped_weights
+from lightning_xai.reporting.noise_level import NoiseLevel
 
 Stage = Literal["validate", "test"]
 
@@ -136,6 +138,14 @@ class Lab:
         samples = unpack(batch, mask=mask) if mask else unpack({k: v for k, v in batch.items() if k != "mask"})
         labels, masks = (None if part is None else part.to(self.device) for part in (samples.labels, samples.masks))
         return replace(samples, images=samples.images.to(self.device), labels=labels, masks=masks)
+
+    def noise_level(self, network: TrainedNetwork, num_samples: int, **options: Any) -> NoiseLevel:
+        """The weight noise that costs a share of the accuracy on validation samples; options of `find_noise_level`."""
+        samples = self.samples(network, num_samples, "validate")
+        with self.arithmetic():
+            return find_noise_level(
+                network.model, samples.images, samples.labels, seed=self.seed, progress=self.progress, **options
+            )
 
     def arithmetic(self) -> AbstractContextManager:
         """Within it the networks run in the lab's precision."""

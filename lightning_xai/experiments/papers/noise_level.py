@@ -6,7 +6,6 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lightning_xai.experiments.noise_level import find_noise_level
 from lightning_xai.experiments.papers.experiment import Experiment
 from lightning_xai.experiments.papers.lab import Lab, described
 from lightning_xai.reporting.noise_level import NoiseLevel, NoisePoint, level_lines
@@ -36,19 +35,7 @@ def run(
         changes: Values that replace the configurations', by dotted name.
     """
     found = {name: lab.network(name, changes) for name in networks}
-    levels: dict[str, NoiseLevel] = {}
-    for name, network in found.items():
-        samples = lab.samples(network, num_samples, "validate")
-        with lab.arithmetic():
-            levels[name] = find_noise_level(
-                network.model,
-                samples.images,
-                samples.labels,
-                drop=drop,
-                num_draws=num_draws,
-                seed=lab.seed,
-                progress=lab.progress,
-            )
+    levels = {n: lab.noise_level(network, num_samples, drop=drop, num_draws=num_draws) for n, network in found.items()}
     columns = ("network", "test accuracy", f"level at a drop of {drop:.0%}", "95 % interval", "published")
     rows = tuple(
         (name, *_row(found[name].accuracy, level), PUBLISHED.get(name, "none")) for name, level in levels.items()

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from lightning_xai.evaluation import Evaluation, evaluate
 from lightning_xai.experiments.compare import CONTROLS, compare_methods
-from lightning_xai.experiments.noise_level import find_noise_level
 from lightning_xai.experiments.papers.experiment import Experiment
 from lightning_xai.experiments.papers.lab import Lab, described
 from lightning_xai.experiments.runs import Run
@@ -64,11 +63,10 @@ def run(
         changes: Values that replace the configuration's, by dotted name.
     """
     found = lab.network(network, changes)
-    checking, samples = lab.samples(found, level_samples, "validate"), lab.samples(found, num_samples, mask=mask)
-    data: Any = found.data
+    samples = lab.samples(found, num_samples, mask=mask)
+    chosen = lab.noise_level(found, level_samples)
     levels, grid_levels, fractions = (tuple(sorted({0.0, *part})) for part in (levels, grid_levels, fractions))
     with lab.arithmetic():
-        chosen = find_noise_level(found.model, checking.images, checking.labels, seed=lab.seed, progress=lab.progress)
         pairs = noise_pairs(levels, grid_levels, fractions, chosen)
         evaluation = evaluate(
             found.model,
@@ -77,7 +75,7 @@ def run(
             with_controls({name: method_at(*pair, num_draws) for name, pair in pairs.items()}),
             {name: metric() for name, metric in METRICS.items()},
             samples.masks,
-            bounds=data.bounds,
+            bounds=found.bounds,
             index=samples.index,
             seed=lab.seed,
             keep_attributions=num_shown,
@@ -101,7 +99,7 @@ def run(
             *(_grid_table(evaluation, name, grid_levels, fractions) for name in METRICS),
         ),
         records,
-        _shown(evaluation, curve, data),
+        _shown(evaluation, curve, found.data),
         {"networks": described({network: found}), "seed": lab.seed, **settings},
         (*level_lines(chosen)[:2], *_findings(best_level, best_pair, heuristic)),
     )

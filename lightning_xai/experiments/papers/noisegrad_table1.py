@@ -13,7 +13,6 @@ from lightning_xai.callbacks.samples import Samples
 from lightning_xai.evaluation import evaluate
 from lightning_xai.experiments.compare import compare_methods, holm, signed_rank_test
 from lightning_xai.experiments.networks import TrainedNetwork
-from lightning_xai.experiments.noise_level import find_noise_level
 from lightning_xai.experiments.papers.experiment import Experiment
 from lightning_xai.experiments.papers.lab import Lab, described
 from lightning_xai.experiments.runs import Run
@@ -31,7 +30,7 @@ from lightning_xai.metrics import (
 from lightning_xai.metrics.cost import GRADIENTS
 from lightning_xai.reporting.comparison import Comparison, MethodResult, MetricComparison
 from lightning_xai.reporting.comparison_figures import score_bars
-from lightning_xai.reporting.noise_level import INPUT_FRACTION
+from lightning_xai.reporting.noise_level import INPUT_FRACTION, level_lines
 from lightning_xai.reporting.reproduction import Reproduction, ResultTable
 from lightning_xai.reporting.scores import ScoreRow, score_rows
 from lightning_xai.reporting.tables import ARROWS
@@ -86,8 +85,8 @@ def run(
         changes: Values that replace the configuration's, by dotted name.
     """
     trained = lab.network(network, changes)
-    found = rule_level(lab, trained, rule_samples) if rule else None
-    levels = {f" std={std:g}": std for std in stds} | ({"": found["std"]} if found else {})
+    level = lab.noise_level(trained, rule_samples) if rule else None
+    levels = {f" std={std:g}": std for std in stds} | ({"": round(level.std, 4)} if level and level.reached else {})
     methods = with_controls(table_methods(levels, costs))
     measured = metrics(num_perturbations, num_subsets)
     samples = {mask: lab.samples(trained, num_samples, mask=mask) for mask in ("box", "digit")}
@@ -114,26 +113,11 @@ def run(
         SOURCE,
         tuple(tables),
         {"scores": [asdict(row) for row in rows]},
-        settings={"seed": lab.seed, "networks": described({network: trained}), "rule": found, **settings},
+        settings={"seed": lab.seed, "networks": described({network: trained}), "rule": level and level.std, **settings},
         findings=(
             f"Accuracy of {network}: {trained.accuracy:.4f}; {len(positions)} test samples, {lab.precision}.",
-            *([rule_sentence(found)] if found else []),
+            *(level_lines(level)[:2] if level else ()),
         ),
-    )
-
-
-def rule_level(lab: Lab, trained: TrainedNetwork, num_samples: int) -> dict[str, float]:
-    """Weight noise that costs 5 % of the accuracy above chance."""
-    samples = lab.samples(trained, num_samples, "validate")
-    with lab.arithmetic():
-        level = find_noise_level(trained.model, samples.images, samples.labels, seed=lab.seed, progress=lab.progress)
-    return {"std": round(level.std, 4), "low": level.low, "high": level.high}
-
-
-def rule_sentence(level: Mapping[str, float]) -> str:
-    return (
-        f"Weight noise at a relative accuracy drop of 5 %: {level['std']:.3f} "
-        f"(95 % interval {level['low']:.3f} to {level['high']:.3f})."
     )
 
 
@@ -320,8 +304,7 @@ EXPERIMENT = Experiment(
         "costs": (10, 20),
         "num_perturbations": 2,
         "num_subsets": 20,
-        "rule_samples": 100,
-        "changes": {"trainer.max_epochs": 2},
+        "rule_samples": 200,
     },
     figures,
 )

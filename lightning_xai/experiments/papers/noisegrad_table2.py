@@ -7,7 +7,6 @@ from matplotlib.figure import Figure
 
 from lightning_xai.evaluation import evaluate
 from lightning_xai.experiments.compare import compare_methods
-from lightning_xai.experiments.noise_level import find_noise_level
 from lightning_xai.experiments.papers.experiment import Experiment
 from lightning_xai.experiments.papers.lab import Lab, described
 from lightning_xai.experiments.runs import Run
@@ -71,12 +70,9 @@ def run(
     settings: dict[str, Any] = {}
     for name in networks:
         found = lab.network(name, changes)  # one at a time in memory
-        checking, samples = lab.samples(found, level_samples, "validate"), lab.samples(found, num_samples, mask=mask)
-        data: Any = found.data
+        samples = lab.samples(found, num_samples, mask=mask)
+        levels[name] = lab.noise_level(found, level_samples)
         with lab.arithmetic():
-            levels[name] = find_noise_level(
-                found.model, checking.images, checking.labels, seed=lab.seed, progress=lab.progress
-            )
             evaluation = evaluate(
                 found.model,
                 samples.images,
@@ -84,7 +80,7 @@ def run(
                 with_controls(by_heuristics(levels[name], num_draws)),
                 {name: LocalisationAUROC()},
                 samples.masks,
-                bounds=data.bounds,
+                bounds=found.bounds,
                 index=samples.index,
                 seed=lab.seed,
                 progress=lab.progress,
