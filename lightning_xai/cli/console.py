@@ -3,8 +3,9 @@
 from rich.console import Console
 
 
-def console() -> Console:
+def console(width: int = 120) -> Console:
+    """Where the output is no terminal, its lines are `width` characters long."""
     console = Console(soft_wrap=True, highlight=False, markup=False)  # paths stay in one piece, to be pasted
     if not console.is_terminal:
-        console.width = 120
+        console.width = width
     return console

@@ -30,7 +30,7 @@ def reproduce_experiment(words: Sequence[str]) -> None:
     folder = Path(settings.pop("output"))
     lab = Lab(**{field.name: settings.pop(field.name) for field in fields(Lab)})
     result = experiment.run(lab, **settings)
-    terminal = console()
+    terminal = console(width=200)
     terminal.print(result.source)
     for table in terminal_tables(result):
         terminal.print(table)

@@ -33,7 +33,7 @@ from lightning_xai.reporting.comparison_figures import score_bars
 from lightning_xai.reporting.noise_level import INPUT_FRACTION, level_lines
 from lightning_xai.reporting.reproduction import Reproduction, ResultTable
 from lightning_xai.reporting.scores import ScoreRow, score_rows
-from lightning_xai.reporting.tables import ARROWS
+from lightning_xai.reporting.tables import ARROWS, number_format
 from lightning_xai.sanity.cells import Cells
 
 SOURCE = "NoiseGrad (Bykov et al. 2022, arXiv 2106.10185), Table 1"
@@ -272,11 +272,12 @@ def _pairs(costs: Sequence[int], levels: Sequence[str]) -> Iterator[tuple[str, s
 
 def _answer(gains: np.ndarray, p: float) -> str:
     verdict = "undecided" if p >= 0.05 else "yes" if gains.mean() > 0 else "no, the reverse"
-    return f"{gains.mean():+.4f} {verdict}"
+    return f"{gains.mean():+{number_format(gains.mean())}} {verdict}"
 
 
 def _cell(result: MethodResult) -> str:
-    text = f"{result.mean:.4f} ± {result.standard_deviation / max(1, len(result.values)) ** 0.5:.4f}"
+    error, style = result.standard_deviation / max(1, len(result.values)) ** 0.5, number_format(result.mean)
+    text = f"{result.mean:{style}} ± {error:{style}}"
     return f"**{text}**" if result.is_best else text
 
 
