@@ -190,18 +190,23 @@ def _findings(best_level: Comparison, best_pair: Comparison, heuristic: Mapping[
     for what, comparison in (("weight noise alone", best_level), ("weight and input noise", best_pair)):
         for metric in comparison.metrics:
             best = next(result for result in metric.methods if result.rank == 1)
-            lines.append(f"{metric.metric}, {what}: best at {best.method}, {best.mean:.4f}.")
-            lines += [_against(metric, kind, name) for kind, name in heuristic.items() if name in comparison.methods]
+            spent = f"{comparison.gradients[best.method]:g} gradients"
+            lines.append(f"{metric.metric}, {what}: best at {best.method}, {best.mean:.4f} ({spent}).")
+            lines += [
+                _against(metric, kind, name, comparison.gradients[name])
+                for kind, name in heuristic.items()
+                if name in comparison.methods
+            ]
     return lines
 
 
-def _against(metric: MetricComparison, kind: str, name: str) -> str:
+def _against(metric: MetricComparison, kind: str, name: str, num_gradients: float) -> str:
     """A choice of the heuristics against the best."""
     result = next(result for result in metric.methods if result.method == name)
     if result.rank == 1:
         return f"{kind} ({name}) is the best itself."
     worse = "not significantly worse" if result.is_best else "significantly worse"
-    return f"{kind} ({name}) has {result.mean:.4f}: {worse} (p = {result.p_holm:.2g})."
+    return f"{kind} ({name}; {num_gradients:g} gradients) has {result.mean:.4f}: {worse} (p = {result.p_holm:.2g})."
 
 
 # Figures
