@@ -68,7 +68,9 @@ def trained(config: Mapping[str, Any], folder: Path, by_heart: bool = False) -> 
 
     def train(scratch: Path) -> tuple[nn.Module, float]:
         parts = instantiated(options)
-        return fit(parts.model, parts.data, scratch, vars(parts.trainer), by_heart)
+        with isolate_rng():  # the order of the batches is the same each time
+            seed_everything(options.seed_everything, verbose=False)
+            return fit(parts.model, parts.data, scratch, vars(parts.trainer), by_heart)
 
     weights, accuracy = kept(folder, settings, train)
     parts = instantiated(options)
