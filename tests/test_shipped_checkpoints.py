@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from lightning_xai.cli import main
+from lightning_xai.cli.checks import checkpoint_run
 from lightning_xai.experiments.networks import untrained
 from lightning_xai.experiments.papers import Lab
 from lightning_xai.modules.checkpoints import check_weights_fit, read_checkpoint
@@ -65,6 +66,11 @@ def test_the_laboratory_takes_it_before_it_trains_one(tmp_path, monkeypatch):
     weights, found = shipped_weights(tmp_path / "shipped", "quickstart", {}, False)
     assert found == entry
     torch.testing.assert_close(weights, model.state_dict(), rtol=0, atol=0)
+
+
+def test_what_is_found_out_about_it_goes_to_runs_and_not_into_the_repository(tmp_path):
+    assert checkpoint_run(str(FOLDER / "mnist_mlp.ckpt")) == Path("runs", "mnist_mlp")
+    assert checkpoint_run(str(tmp_path / "version_0" / "checkpoints" / "best.ckpt")) == tmp_path / "version_0"
 
 
 def test_a_damaged_file_is_refused_with_both_digests(tmp_path, monkeypatch):

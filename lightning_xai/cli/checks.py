@@ -7,6 +7,8 @@ from pathlib import Path
 from jsonargparse import Namespace
 from pytorch_lightning import Trainer
 
+from lightning_xai.modules.manifest import MANIFEST
+
 
 def check_randomisable(data: Namespace) -> None:
     """Raises a ValueError unless the data module can randomise its labels."""
@@ -33,14 +35,15 @@ def check_writable(trainer: Trainer) -> None:
 
 
 def checkpoint_run(path: str | None) -> Path:
-    """The folder of the run that wrote a checkpoint.
+    """The folder of the run that wrote a checkpoint; runs/NAME for one that comes with the project, which has no run.
 
     Raises:
         ValueError: if there is no path.
     """
     if not path:
         raise ValueError("`ckpt_path` must name a checkpoint: what is examined is a trained model.")
-    return Path(path).absolute().parents[1]
+    file = Path(path).absolute()
+    return Path("runs", file.stem) if (file.parent / MANIFEST).is_file() else file.parents[1]
 
 
 def is_local_file(path: str) -> bool:
