@@ -36,12 +36,12 @@ from lightning_xai.experiments.papers.adaptgrad_table1 import (
     invariance_table,
     paper_methods,
     random_floor,
-    shifted_maps,
+    shifted,
 )
 from lightning_xai.explainers import Gradient, adapt_grad, smooth_grad
 from lightning_xai.networks import MLP
 from lightning_xai.sanity.checks import Subject
-from lightning_xai.sanity.invariance import shifted_twin
+from lightning_xai.sanity.invariance import invariance_maps, shifted_twin
 
 LAB = Lab(device="cpu", progress=False)
 
@@ -60,6 +60,14 @@ def subject(model, num_samples=5, num_draws=3):
     return Subject(model, images, target, index, methods, {"consistency": absolute_spearman}, (0.0, 1.0), batch_size=2)
 
 
+def maps_of(chosen):
+    return {name: chosen.attributions(chosen.model, method) for name, method in chosen.methods.items()}
+
+
+def consistency(chosen, twin):
+    return consistency_scores(LAB, chosen, maps_of(chosen), twin)
+
+
 # Table 1
 
 
@@ -73,7 +81,7 @@ def test_the_floor_of_random_maps_is_the_mean_absolute_correlation_of_independen
 def test_consistency_is_the_absolute_rank_correlation_of_the_maps_of_both_networks():
     model, twin = network(), network(1)
     chosen = subject(model)
-    table, _ = consistency_scores(LAB, chosen, twin)
+    table, _ = consistency(chosen, twin)
     maps = [Gradient()(m, chosen.images, chosen.target).flatten(1) for m in (model, twin)]
     expected = [abs(stats.spearmanr(x, y).statistic) for x, y in zip(*maps, strict=True)]
     np.testing.assert_allclose(table["consistency"]["Grad"], expected, rtol=1e-6)
@@ -86,22 +94,22 @@ def test_a_network_is_fully_consistent_with_itself_and_with_its_negative():
     with torch.no_grad():
         negative.layers.linear2.weight.neg_()
     for twin in (model, negative):
-        table, _ = consistency_scores(LAB, subject(model), twin)
+        table, _ = consistency(subject(model), twin)
         np.testing.assert_allclose(table["consistency"]["SG"], 1, rtol=1e-6)
 
 
-def test_scores_do_not_depend_on_batches():
+def test_shifted_maps_are_those_of_the_sanity_checks_whatever_the_batches():
     model = network()
     chosen = subject(model)
-    twin = shifted_twin(model, -1.0, chosen.images)
-    first, second = shifted_maps(chosen, twin, -1.0, chosen.methods["A-NG"])
-    whole = shifted_maps(Subject(**{**vars(chosen), "batch_size": 100}), twin, -1.0, chosen.methods["A-NG"])
-    torch.testing.assert_close((first, second), whole)
+    twin, method = shifted_twin(model, -1.0, chosen.images), chosen.methods["A-NG"]
+    options = {"bounds": chosen.bounds, "index": chosen.index}
+    _, expected = invariance_maps(model, twin, -1.0, chosen.images, chosen.target, method, **options)
+    torch.testing.assert_close(shifted(chosen, -1.0).attributions(twin, method), expected)
 
 
 def test_only_weight_noise_on_the_bias_breaks_the_invariance():
     model = network()
-    table = invariance_table(LAB, subject(model), network(2), shift=-1.0)
+    table = invariance_table(LAB, subject(model), maps_of(subject(model)), network(2), shift=-1.0)
     for name in METHODS:
         np.testing.assert_allclose(table["invariance, input"][name], 1, atol=1e-5)
     for name in ("Grad", "SG", "AG"):
@@ -115,7 +123,7 @@ def test_a_linear_network_gives_every_input_smoother_the_gradient():
     """The gradient is constant, so that noise on the input changes nothing."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
-    table, _ = consistency_scores(LAB, subject(model), network(1))
+    table, _ = consistency(subject(model), network(1))
     np.testing.assert_allclose(table["different images"]["SG"], table["different images"]["Grad"], atol=1e-6)
     assert set(against_gradient({name: table["different images"][name] for name in ("Grad", "SG", "AG")})) == {
         "SG",

@@ -354,7 +354,7 @@ def _error_figure(errors: Sequence[Row]) -> Figure:
         curves = []
         for (method,), rows in _groups(mine, "method").items():
             groups = _groups(rows, "draws")
-            x = [number for (number,) in groups]
+            x = [float(number) for (number,) in groups]
             measured = [mean_and_standard_error([row["error"] for row in found]) for found in groups.values()]
             means, deviations = map(list, zip(*measured, strict=True))
             slope = mean_and_error(slopes(rows), 3)
@@ -379,7 +379,7 @@ def _panel(arrays: Mapping[str, np.ndarray], network: str, what: str, names: Seq
 
 
 EXPERIMENT = Experiment(
-    "maps and Monte-Carlo error of SmoothGrad and AdaptGrad against draws, and maps against the noise",
+    "error and maps against draws, maps against noise",
     run,
     {
         "networks": ("mnist_mlp",),

@@ -357,7 +357,7 @@ def _bar(rows: Sequence[Row]) -> tuple[float, float]:
 
 
 EXPERIMENT = Experiment(
-    "share of the input noise that leaves the data's range, closed form, drawn and on real images",
+    "share of the input noise that leaves the data's range",
     run,
     {"num_images": 32, "side": 64, "num_points": 21},
     figures,
