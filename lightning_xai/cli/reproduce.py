@@ -1,13 +1,11 @@
 """`lightning-xai reproduce NAME [--fast] [--OPTION VALUE ...]`."""
 
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
-from rich.table import Table
 
 from lightning_xai.cli.console import console
 from lightning_xai.experiments.papers import EXPERIMENTS, Experiment, Lab
@@ -57,9 +55,8 @@ def experiment_parser(name: str, experiment: Experiment, fast: bool) -> Argument
 
 
 def list_experiments() -> None:
-    table = Table(title=USAGE, box=None, title_justify="left")
-    for name, experiment in EXPERIMENTS.items():
-        table.add_row(name, experiment.summary)
     terminal = console()
-    terminal.print(table)
-    terminal.print(f"{'options':<16} {shlex.join(['lightning-xai', 'reproduce', next(iter(EXPERIMENTS)), '--help'])}")
+    terminal.print(USAGE)
+    for name, experiment in EXPERIMENTS.items():
+        terminal.print(f"{name:<22} {experiment.summary}")
+    terminal.print(f"{'options of one':<22} lightning-xai reproduce {next(iter(EXPERIMENTS))} --help")
