@@ -42,8 +42,7 @@ def lab(tmp_path_factory):
 @pytest.fixture(params=[LEVEL, NOT_REACHED], ids=["reached", "not reached"])
 def level(request, monkeypatch):
     """In place of the search, which has tests of its own."""
-    for experiment in (noisegrad_figure4, noisegrad_table2):
-        monkeypatch.setattr(experiment, "find_noise_level", lambda *_, **__: request.param)
+    monkeypatch.setattr("lightning_xai.experiments.papers.lab.find_noise_level", lambda *_, **__: request.param)
     return request.param
 
 
