@@ -118,3 +118,9 @@ def test_data_without_masks_are_refused(lab):
     samples = replace(lab.samples(network, 2), masks=None)
     with pytest.raises(ValueError, match="`network` must be one for data with masks, such as cmnist_resnet9"):
         noisegrad_table1.batch_rows(lab, network, {"box": samples, "digit": samples}, {}, {}, Cells(None, {}))
+
+
+@pytest.mark.parametrize("costs", [(), (5,), (10, 25)])
+def test_costs_that_cannot_be_divided_are_refused_before_anything_is_trained(lab, costs):
+    with pytest.raises(ValueError, match=r"`costs` must be multiples of 10, got \["):
+        run(lab, **OPTIONS | {"costs": costs, "network": "no such network"})

@@ -84,6 +84,10 @@ def run(
         kept: Folder for finished batches, to go on with after an interruption; null keeps none.
         changes: Values that replace the configuration's, by dotted name.
     """
+    if not costs or any(cost < 10 or cost % 10 for cost in costs):
+        raise ValueError(
+            f"`costs` must be multiples of 10, got {list(costs)}: FusionGrad divides them into models and inputs."
+        )
     trained = lab.network(network, changes)
     level = lab.noise_level(trained, rule_samples) if rule else None
     levels = {f" std={std:g}": std for std in stds} | ({"": round(level.std, 4)} if level and level.reached else {})
