@@ -52,7 +52,7 @@ def with_relus(model, make):
 
 @pytest.fixture(scope="module")
 def networks():
-    """ResNet-18 re-uses the ReLU of each block and works in place; VGG-11 only works in place (here with a small head)."""
+    """ResNet-18 re-uses the ReLU of each block and works in place; VGG-11, here with a small head, works in place."""
     torch.manual_seed(0)
     features = vgg.make_layers(vgg.cfgs["A"])
     made = {

@@ -297,7 +297,7 @@ def annotation(boxes):
 
 @pytest.fixture
 def voc(tmp_path):
-    """Two pictures of 12 x 8 pixels: a dog beside a smaller cat; two cats whose boxes together are larger than a car's."""
+    """Two pictures of 12 x 8 pixels: a dog and a smaller cat; two cats whose boxes sum up to more than a car's."""
     base = tmp_path / "VOCdevkit" / "VOC2012"
     boxes = {
         "one": [("dog", 1, 1, 6, 8), ("cat", 9, 2, 11, 4)],
