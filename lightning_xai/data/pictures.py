@@ -19,7 +19,7 @@ SUFFIXES = (
 )
 """Files of a folder that count as pictures; .heic is refused by name, and not passed over."""
 MAX_PIXELS = 89_478_485
-"""Pillow's threshold of suspicion, a quarter of a gibibyte in RGB; above it, JPEG files are decoded at a reduced size."""
+"""Pillow's threshold of suspicion, 268 MB in RGB; above it, JPEG files are decoded at a reduced size."""
 MAX_RATIO = 50
 """Of the sides: a strip would become too long when its short side is enlarged to the network's."""
 BACKGROUND = "white"
