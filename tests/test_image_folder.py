@@ -112,7 +112,9 @@ def test_a_picture_is_read_when_it_is_needed(tmp_path):
     data.setup("test")
     loader = iter(data.predict_dataloader())
     assert next(loader)["index"].tolist() == [0]
-    with pytest.raises(ValueError, match=r"the picture .*b\.png cannot be read .*: replace or remove it"):
+    with pytest.raises(
+        ValueError, match=r"the picture .*b\.png cannot be used: it is no picture in a format that is read"
+    ):
         next(loader)
 
 
@@ -179,7 +181,7 @@ def no_type_checker(monkeypatch):
 def test_missing_and_empty_folders(tmp_path):
     with pytest.raises(ValueError, match=r"`root` must be a folder of pictures; .*nowhere is none"):
         batches(ImageFolderDataModule(str(tmp_path / "nowhere")))
-    with pytest.raises(ValueError, match=r"`root` must be a folder of pictures \(.jpg, .*there is none below"):
+    with pytest.raises(ValueError, match=r"`root` must be a folder of pictures \(.apng, .*there is none below"):
         batches(ImageFolderDataModule(str(tmp_path)))
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"`root` must be a folder of pictures; .*file is none"):
@@ -228,8 +230,6 @@ def test_bad_arguments(options, message):
 def test_pictures_that_cannot_be_prepared(no_type_checker):
     with pytest.raises(ValueError, match=r'`image` must be in mode RGB, got L: convert it, image.convert\("RGB"\)'):
         Preprocessing()(Image.new("L", (300, 300)))
-    with pytest.raises(ValueError, match=r"`image` must not be 100 times longer than wide, got \(1001, 10\)"):
-        Preprocessing()(Image.new("RGB", (1001, 10)))
 
 
 def test_loaders_need_setup():
