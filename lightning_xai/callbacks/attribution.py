@@ -54,8 +54,8 @@ class AttributionCallback(Callback):
         panel_size: Samples shown in the panel; 0 for no panel.
         target: The class explained: the sample's "label", or the model's "prediction" (also where there are no labels).
         mask: Which mask of the data, if they have several by name; null for the first.
-        bounds: (low, high), least and greatest value of an input, numbers or one a channel; null for the data module's, or else
-            the module's.
+        bounds: (low, high), least and greatest value of an input, numbers or one a channel; null for the data module's,
+            or else the module's.
         seed: Of the noise. The same seed gives the same noise at every validation end.
         batch_size: Samples explained at a time.
         max_rows: Rows that pass through the network at once; null for as many as fit in memory.
