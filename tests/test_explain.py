@@ -10,6 +10,7 @@ import sys
 import time
 import tracemalloc
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -250,6 +251,14 @@ def test_a_module_that_does_not_say_how_to_prepare_pictures_is_refused(photograp
     assert Preparation.of(Prepared(), DigitsDataModule()).settings["by"] == "Prepared"
 
 
+@pytest.mark.parametrize("made", [torch.zeros(1, 3, 8, 8), torch.zeros(3, 8, 8, dtype=torch.uint8), "a tensor"])
+def test_what_is_no_input_is_refused_before_anything_is_written(photographs, made):
+    preparation = Preparation(lambda picture: made, None, None, {"by": "Mine"})
+    with pytest.raises(TypeError, match=r"`preprocess` of Mine must make a floating-point tensor \(channel, .*, got "):
+        explain_pictures(Prepared(), [photographs], preparation, SMALL, "out")
+    assert not Path("out").exists()
+
+
 def test_the_exit_code_is_1_where_nothing_could_be_explained_or_where_asked(photographs, capsys):
     quickly(photographs)  # returns, although two are refused
     with pytest.raises(SystemExit) as stopped:
@@ -452,6 +461,23 @@ def test_the_methods_are_those_of_the_configuration_and_the_network_is_the_shipp
         assert found["g"].shape == (1, 28, 28)
         assert "num_draws=4" in metadata["methods"]
         assert json.loads(metadata["preprocessing"])["mean"].startswith("[0.130")
+
+
+def test_a_pretrained_network_recognises_photographs_and_other_classes_can_be_asked_for():
+    photographs = [files("skimage") / "data" / name for name in ("chelsea.png", "coffee.png")]
+    config = ROOT / "configs" / "photographs.yaml"
+    method = "--methods={gradient: {class_path: lightning_xai.Gradient}}"
+    words = ["explain", *map(str, photographs), f"--config={config}", method, "--device=cpu", "--progress=false"]
+    main([*words, "--panels=false", "--target=Egyptian cat"])
+    cat, coffee = rows().values()
+    assert "cat" in cat["predicted_name"]
+    assert coffee["predicted_name"] == "espresso"
+    assert float(coffee["predicted_probability"]) > 0.9 > 0.01 > float(coffee["target_probability"])
+    assert cat["target_name"] == coffee["target_name"] == "Egyptian cat"
+    found, metadata = stored(Path("explanations") / coffee["maps"])
+    assert found["gradient"].shape == (3, 224, 224)
+    preprocessing = json.loads(metadata["preprocessing"])
+    assert (preprocessing["by"], preprocessing["interpolation"]) == ("PretrainedClassifier", "bilinear")
 
 
 def test_the_default_methods(photographs):

@@ -75,6 +75,21 @@ class Preparation:
         names = getattr(owner, "class_names", None) or getattr(data, "class_names", None)
         return cls(owner.preprocess, getattr(owner, "bounds", None), names, _described(owner))
 
+    def inputs(self, picture: Image.Image) -> Tensor:
+        """The input that a picture makes.
+
+        Raises:
+            TypeError: if what `preprocess` makes is none.
+        """
+        inputs = self.preprocess(picture)
+        if not isinstance(inputs, Tensor) or inputs.ndim != 3 or not inputs.is_floating_point():
+            made = f"a tensor {tuple(inputs.shape)} of {inputs.dtype}" if isinstance(inputs, Tensor) else repr(inputs)
+            raise TypeError(
+                f"`preprocess` of {self.settings['by']} must make a floating-point tensor (channel, height, width) of "
+                f"a PIL picture in mode RGB, got {made:.100}."
+            )
+        return inputs
+
     def target(self, target: int | str | None) -> int | None:
         """The index of a class given by its name or its index; upper and lower case do not matter.
 
@@ -217,7 +232,7 @@ class _Queue:
                     self.before += 1
                     continue
                 image = read_picture(path)
-                yield _Waiting(picture, sha256, image.size, self.preparation.preprocess(image))
+                yield _Waiting(picture, sha256, image.size, self.preparation.inputs(image))
             except RefusedPicture as error:
                 self.refused[picture] = str(error)
 
