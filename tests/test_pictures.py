@@ -186,14 +186,29 @@ def test_pillow_is_told_nothing_for_good(tmp_path, monkeypatch):
         read_picture(stored(tmp_path, "b.png", Image.new("L", (16, 16))))
 
 
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
 def chunk(kind, content):
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+@pytest.mark.parametrize("kind", [2, 6])
+def test_colours_of_16_bits(tmp_path, kind):
+    """With and without an alpha channel; Pillow does not write such files."""
+    opaque = np.full((*COLOUR.shape[:2], 1), 255, dtype=np.uint8)
+    values = (COLOUR if kind == 2 else np.concatenate([COLOUR, opaque], 2)).astype(">u2") * np.uint16(257)
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", COLOUR.shape[1], COLOUR.shape[0], 16, kind, 0, 0, 0))
+    path = tmp_path / "a.png"
+    path.write_bytes(SIGNATURE + head + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b""))
+    np.testing.assert_array_equal(pixels(path), COLOUR)
 
 
 def bomb(side):
     """The head of a PNG file of this size."""
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return SIGNATURE + head + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 PNG = bytes_of(Image.fromarray(COLOUR), "PNG")
