@@ -156,6 +156,25 @@ def test_the_last_feature_maps_of_a_residual_network_are_its_last_stage(networks
     assert_close(grad_cam()(resnet, IMAGES, TARGET), grad_cam("layer4")(resnet, IMAGES, TARGET))
 
 
+def test_grad_cam_finds_the_last_call_of_a_re_used_activation():
+    class Shared(nn.Module):
+        def __init__(self, relus):
+            super().__init__()
+            self.one, self.two, self.head = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3), nn.Linear(6, 5)
+            self.relus = nn.ModuleList(relus)
+
+        def forward(self, x):
+            first, second = self.relus
+            return self.head(second(self.two(first(self.one(x)))).mean((2, 3)))
+
+    torch.manual_seed(0)
+    shared, written_out = Shared([nn.ReLU()] * 2), Shared([nn.ReLU(), nn.ReLU()])
+    written_out.load_state_dict(shared.state_dict())
+    assert_close(grad_cam()(shared, IMAGES, TARGET), grad_cam("relus.1")(written_out, IMAGES, TARGET))
+    before_the_activation = grad_cam("two")(shared, IMAGES, TARGET)
+    assert not torch.allclose(grad_cam()(shared, IMAGES, TARGET), before_the_activation)
+
+
 @pytest.mark.parametrize("method", [GuidedBackprop, DeepLift])
 @pytest.mark.parametrize(
     ("name", "message"),

@@ -161,7 +161,10 @@ class ExaminingTrainer(Trainer):
             weights_only: As in configurations of `fit`; weights are read safely in any case.
         """
         check_count("num_samples", num_samples)
+        self._introduce(model, datamodule)
         samples = stored_samples(datamodule, num_samples, "validate")
+        if samples.labels is None:
+            raise ValueError(f"`data`: {type(datamodule).__name__} gives no labels, which accuracy needs.")
         device = self.strategy.root_device
         with self.precision_plugin.forward_context():
             return find_noise_level(
@@ -191,6 +194,7 @@ class ExaminingTrainer(Trainer):
     ) -> Subject:
         device = self.strategy.root_device
         model = model.to(device).eval()
+        self._introduce(model, datamodule)
         samples = stored_samples(datamodule, num_samples, "test")
         images, labels = samples.images.to(device), samples.labels
         with explaining(model):
@@ -208,6 +212,11 @@ class ExaminingTrainer(Trainer):
             seed,
             batch_size,
         )
+
+    def _introduce(self, model: LightningModule, datamodule: LightningDataModule) -> None:
+        """As Lightning does before it runs: data modules of pictures ask which network they are for."""
+        self.strategy.connect(model)
+        datamodule.trainer = self
 
 
 def stored_samples(datamodule: LightningDataModule, num_samples: int, stage: Literal["validate", "test"]) -> Samples:

@@ -70,25 +70,34 @@ class CaptumExplainer(Explainer):
     def attribute(self, model: nn.Module, inputs: Inputs, target: Labels, context: Context) -> Inputs:
         with torch.no_grad():
             check_target(target, check_logits(model(inputs[:1]), 1).shape[1])
-        reused = self._check_modules(model, inputs) if issubclass(self.method, _NEED_RELU_MODULES) else {}
         options: dict[str, Any] = dict(self.options)
         if self.baseline is not None:
             options["baselines"] = baseline_like(inputs, self.baseline, context).expand_as(inputs[:1])
-        call, keys = partial(self._call, self._build(model, inputs), options), context.private_keys("Captum")
-        with _no_leftovers(model), one_module_a_call(model, reused):
+        keys = context.private_keys("Captum")
+        with _no_leftovers(model), one_module_a_call(model, self._reused(model, inputs)):
+            call = partial(self._call, self._build(model, inputs), options)
             return in_chunks(call, model, 1 if self.stochastic else context.max_rows, inputs, target, keys)
 
-    def _check_modules(self, model: nn.Module, inputs: Inputs) -> dict[nn.Module, int]:
+    def _reused(self, model: nn.Module, inputs: Inputs) -> dict[nn.Module, int]:
         """The modules that the method must not see called again; refuses ReLUs that it would not see at all."""
-        require_relu_modules(model, self.method.__name__)
+        hooks_relus = issubclass(self.method, _NEED_RELU_MODULES)
+        looks_for_layer = self._has_layer() and self.layer is None
+        if hooks_relus:
+            require_relu_modules(model, self.method.__name__)
+        if not hooks_relus and not looks_for_layer:
+            return {}
         with torch.no_grad(), _Calls(model) as calls:
             model(inputs[:1])
-        calls.require_no_functional_relu(self.method.__name__)
-        return calls.reused() if issubclass(self.method, _NEED_A_MODULE_A_CALL) else {}
+        if hooks_relus:
+            calls.require_no_functional_relu(self.method.__name__)
+        return calls.reused() if looks_for_layer or issubclass(self.method, _NEED_A_MODULE_A_CALL) else {}
+
+    def _has_layer(self) -> bool:
+        return "layer" in signature(self.method.__init__).parameters
 
     def _build(self, model: nn.Module, inputs: Inputs) -> Attribution:
         """The method bound to the model, and to the layer if it asks for one."""
-        if "layer" not in signature(self.method.__init__).parameters:
+        if not self._has_layer():
             return self.method(model)
         layer = last_feature_maps(model, inputs) if self.layer is None else find_layer(model, self.layer)
         return self.method(model, layer)  # type: ignore[call-arg]
@@ -197,9 +206,9 @@ class _InTurn(nn.Module):
         self.copies = nn.ModuleList(copy.deepcopy(module) for _ in range(runs))
         self.turn = 0
 
-    def forward(self, *arguments: Any) -> Any:
+    def forward(self, *arguments: Any, **options: Any) -> Any:
         self.turn += 1
-        return self.copies[self.turn - 1](*arguments)
+        return self.copies[self.turn - 1](*arguments, **options)
 
     def restart(self, model: nn.Module, arguments: Any) -> None:
         """A pass through the model begins."""
@@ -210,7 +219,8 @@ class _InTurn(nn.Module):
 def one_module_a_call(model: nn.Module, reused: dict[nn.Module, int]) -> Iterator[None]:
     """Put copies of re-used modules into the model while the block runs, as many as the module has calls in a pass.
 
-    DeepLIFT keeps what a module took and returned on the module, where a second call would overwrite it.
+    DeepLIFT keeps what a module took and returned on the module, where a second call would overwrite it; and GradCAM's
+    last feature maps may come from one of several calls.
     """
     places = [
         (parent, name, part) for parent in model.modules() for name, part in parent._modules.items() if part in reused
