@@ -28,7 +28,7 @@ def explain_command(words: Sequence[str]) -> None:
     parser = explain_parser()
     options = parser.parse_args(list(words))
     options.trainer.logger = False  # only the callbacks matter, and a logger may want an account
-    seed_everything(options.pop("seed_everything"), workers=True, verbose=False)
+    seed_everything(int(options.pop("seed_everything")), verbose=False)
     parts = parser.instantiate_classes(options)
     callbacks, strict = parts.pop("trainer").callbacks or [], parts.pop("strict")
     callback = next((c for c in callbacks if isinstance(c, AttributionCallback)), None)
@@ -57,7 +57,7 @@ def explain_parser() -> LightningArgumentParser:
         default=False,
         help="Exit code 1 if any picture is refused, and not only if none could be explained.",
     )
-    parser.add_argument("--seed_everything", type=int, default=0, help="Of weights that no checkpoint replaces.")
+    parser.add_argument("--seed_everything", type=bool | int, default=0, help="Of weights that no checkpoint replaces.")
     parser.add_argument("--weights_only", type=bool | None, default=None, help="Weights are read safely in any case.")
     parser.add_lightning_class_args(Trainer, "trainer")
     parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)

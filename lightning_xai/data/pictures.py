@@ -47,6 +47,8 @@ def read_picture(path: str | os.PathLike[str]) -> Image.Image:
     """
     with _open(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, on metadata and sizes; what matters is checked
+        if not os.fstat(file.fileno()).st_size:
+            raise RefusedPicture("it is empty; replace it")
         try:
             with Image.open(file, formats=_formats()) as image:
                 _check_still(image)
@@ -55,7 +57,10 @@ def read_picture(path: str | os.PathLike[str]) -> Image.Image:
         except RefusedPicture:
             raise
         except Image.UnidentifiedImageError as error:
-            raise RefusedPicture(_unidentified(path)) from error
+            known = ", ".join(_formats())
+            raise RefusedPicture(
+                f"it is no picture in a format that is read, {known}, or is damaged; convert it"
+            ) from error
         except Image.DecompressionBombError as error:
             raise RefusedPicture(f"it has more than {2 * MAX_PIXELS:,} pixels; reduce it") from error
         except Exception as error:  # bytes that are no picture can make a decoder raise anything
@@ -137,12 +142,6 @@ def _open(path: str | os.PathLike[str]) -> BinaryIO:
 def _formats() -> list[str]:
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]  # AVIF came later than the oldest Pillow that we take
-
-
-def _unidentified(path: str | os.PathLike[str]) -> str:
-    if not Path(path).stat().st_size:
-        return "it is empty; replace it"
-    return f"it is no picture in a format that is read, {', '.join(_formats())}, or is damaged; convert it"
 
 
 def _check_still(image: Image.Image) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -74,29 +75,40 @@ class Preparation:
         names = getattr(owner, "class_names", None) or getattr(data, "class_names", None)
         return cls(owner.preprocess, getattr(owner, "bounds", None), names, _described(owner))
 
+    def inputs(self, picture: Image.Image) -> Tensor:
+        """The input that a picture makes.
+
+        Raises:
+            TypeError: if what `preprocess` makes is none.
+        """
+        inputs = self.preprocess(picture)
+        if not isinstance(inputs, Tensor) or inputs.ndim != 3 or not inputs.is_floating_point():
+            made = f"a tensor {tuple(inputs.shape)} of {inputs.dtype}" if isinstance(inputs, Tensor) else repr(inputs)
+            raise TypeError(
+                f"`preprocess` of {self.settings['by']} must make a floating-point tensor (channel, height, width) of "
+                f"a PIL picture in mode RGB, got {made:.100}."
+            )
+        return inputs
+
     def target(self, target: int | str | None) -> int | None:
-        """The index of a class given by its name or its index.
+        """The index of a class given by its name or its index; upper and lower case do not matter.
 
         Raises:
             ValueError: if there is no such class, or several have the name.
         """
-        names = list(self.class_names or [])
-        places = [place for place, name in enumerate(names) if name == str(target)]
+        if target is None:
+            return None
+        names = [name.casefold() for name in self.class_names or []]
+        wanted = str(target).casefold()
+        places = [place for place, name in enumerate(names) if name == wanted]
         if len(places) > 1:
-            raise ValueError(
-                f"`target`: the classes {', '.join(map(str, places))} are called {target!r}; give the index."
-            )
-        if target is None or places:
-            return places[0] if places else None
-        try:
-            index = int(target)
-        except ValueError as error:
-            some = ", ".join(map(repr, names[:10])) + (", ..." if len(names) > 10 else "")
-            known = f"one of {some}, or an index" if names else "an index, since the classes have no names"
-            raise ValueError(f"`target` must be a class: {known}; got {target!r}.") from error
-        if index < 0 or (names and index >= len(names)):
-            raise ValueError(f"`target` must be a class, 0 .. {len(names) - 1 if names else '...'}, got {index}.")
-        return index
+            several = ", ".join(map(str, places))
+            raise ValueError(f"`target`: the classes {several} are called {target!r}; give the index.")
+        if not places and not wanted.isdecimal():
+            similar = get_close_matches(wanted, names) or names[:5]
+            known = f"a name such as {', '.join(map(repr, similar))}, or an index" if names else "an index"
+            raise ValueError(f"`target` must be a class of the network, {known}; got {target!r}.")
+        return places[0] if places else int(wanted)
 
     def explained(self, index: Tensor, probabilities: Tensor) -> ExplainedClass:
         """A class of one picture."""
@@ -160,6 +172,8 @@ def explain_pictures(
         ValueError: if an argument is wrong, or the folder has results of other settings.
     """
     check_count("batch_size", batch_size)
+    if max_rows is not None:
+        check_count("max_rows", max_rows)
     if not methods:
         raise ValueError("`methods` must name at least one explainer.")
     pictures, device = list(pictures), torch.device(device)
@@ -218,7 +232,7 @@ class _Queue:
                     self.before += 1
                     continue
                 image = read_picture(path)
-                yield _Waiting(picture, sha256, image.size, self.preparation.preprocess(image))
+                yield _Waiting(picture, sha256, image.size, self.preparation.inputs(image))
             except RefusedPicture as error:
                 self.refused[picture] = str(error)
 

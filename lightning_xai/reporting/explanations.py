@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
-from matplotlib.figure import Figure
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -130,7 +129,7 @@ class ExplanationFolder:
             maps, *panel = self.files(explanation.picture, explanation.sha256)
             _write_maps(maps, explanation, self.settings)
             for path in panel:
-                save_figure(_panel(explanation, self.bounds), path)
+                _write_panel(path, explanation, self.bounds)
         _append(self.table, columns, [row for key, row in rows.items() if key not in self._rows])
         self._rows |= rows.keys()
 
@@ -175,7 +174,7 @@ def _write_maps(path: Path, explanation: Explanation, settings: Mapping[str, Any
         save_file({name: maps.contiguous() for name, maps in explanation.attributions.items()}, temporary, metadata)
 
 
-def _panel(explanation: Explanation, bounds: tuple[Tensor, Tensor] | None) -> Figure:
+def _write_panel(path: Path, explanation: Explanation, bounds: tuple[Tensor, Tensor] | None) -> None:
     name = Path(explanation.picture).name
     title = f"{name if len(name) <= _LONGEST else name[: _LONGEST - 1] + '…'}: {_named(explanation.predicted)}"
     if explanation.target.index != explanation.predicted.index:
@@ -184,7 +183,7 @@ def _panel(explanation: Explanation, bounds: tuple[Tensor, Tensor] | None) -> Fi
     maps = {method: maps[None] for method, maps in explanation.attributions.items()}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of names in other scripts
-        return attribution_panel(images, maps, bounds or (images.min(), images.max()), title=title)
+        save_figure(attribution_panel(images, maps, bounds or (images.min(), images.max()), title=title), path)
 
 
 def _named(output: ExplainedClass) -> str:
@@ -204,9 +203,13 @@ def _finished_rows(path: Path) -> set[tuple[str, str]]:
     """Picture and digest of each row; what stands behind the last whole line is removed."""
     if not path.exists():
         return set()
-    with path.open("rb+") as file:
-        length = sum(len(line) for line in file if line.endswith(b"\n"))
-        file.truncate(length)
+    with path.open("rb") as file:
+        whole = sum(len(line) for line in file if line.endswith(b"\n"))
+    if not whole:
+        path.unlink()
+        return set()
+    if whole < path.stat().st_size:
+        os.truncate(path, whole)
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.reader(file)
         header = next(rows, [])
