@@ -25,7 +25,7 @@ YAML_MODE = "yaml_with_unique_keys"
 # Short, because the parser prints it before each error; `--help` explains the options.
 USAGE = {
     name: {"usage": "%(prog)s --config FILE [--OPTION VALUE ...]"}
-    for name in (*LightningCLI.subcommands(), "sanity", "calibrate")
+    for name in (*LightningCLI.subcommands(), "sanity", "calibrate", "visualize")
 }
 
 DESCRIPTION = (
