@@ -512,4 +512,6 @@ def test_methods_are_those_that_the_network_admits():
     assert "guided_backprop" in mlp
     assert "adapt_grad" not in mlp
     inplace = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(72, 4))
-    assert {"guided_backprop", "guided_grad_cam"} & set(paper_methods(inplace, True)) == set()
+    assert {"guided_backprop", "guided_grad_cam"} <= set(paper_methods(inplace, True))
+    functional = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 4))
+    assert {"guided_backprop", "guided_grad_cam"} & set(paper_methods(functional, True)) == set()

@@ -425,11 +425,12 @@ def test_a_module_that_runs_twice_is_seen_where_it_runs_first():
     assert_close(scores, cosine_convergence(copied, images())[1][:, [0, 1, 2, 4]])
 
 
-def test_operations_in_place_do_not_change_what_is_seen():
+@pytest.mark.parametrize("rule", ["gradient", "guided_backprop"])
+def test_operations_in_place_do_not_change_what_is_seen(rule):
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Flatten(), nn.Linear(784, 9), nn.ReLU(), nn.Linear(9, 9), nn.ReLU(), nn.Linear(9, 5))
     in_place = nn.Sequential(*(nn.ReLU(inplace=True) if isinstance(part, nn.ReLU) else part for part in plain))
-    (places, found), (expected_places, expected) = (cosine_convergence(m, images()) for m in (in_place, plain))
+    (places, found), (expected_places, expected) = (cosine_convergence(m, images(), rule=rule) for m in (in_place, plain))
     assert places == expected_places
     assert_close(found, expected)
 

@@ -54,7 +54,8 @@ class AttributionCallback(Callback):
         panel_size: Samples shown in the panel; 0 for no panel.
         target: The class explained: the sample's "label", or the model's "prediction" (also where there are no labels).
         mask: Which mask of the data, if they have several by name; null for the first.
-        bounds: (low, high), least and greatest value of an input, numbers or one a channel; null for the data module's.
+        bounds: (low, high), least and greatest value of an input, numbers or one a channel; null for the data module's,
+            or else the module's.
         seed: Of the noise. The same seed gives the same noise at every validation end.
         batch_size: Samples explained at a time.
         max_rows: Rows that pass through the network at once; null for as many as fit in memory.
@@ -175,14 +176,14 @@ class AttributionCallback(Callback):
         return with_controls(methods, samples.images.ndim == 4) if self.controls else methods
 
     def _bounds(self, trainer: Trainer) -> Any:
-        return getattr(_datamodule(trainer), "bounds", None) if self.bounds is None else self.bounds
+        return _known(trainer, "bounds") if self.bounds is None else self.bounds
 
     def _write(self, trainer: Trainer, evaluation: Evaluation, stage: Stage, folder: Path) -> None:
         epoch, step = trainer.current_epoch, trainer.global_step
         write_directions(folder / SCORES, evaluation.higher_is_better)
         append_scores(folder / SCORES, evaluation_rows(evaluation, stage, epoch, step))
         if evaluation.images.ndim == 4 and len(evaluation.images):
-            figure = draw_panel(evaluation, self._bounds(trainer), _class_names(trainer))
+            figure = draw_panel(evaluation, self._bounds(trainer), _known(trainer, "class_names"))
             save_figure(figure, folder / PANELS / f"{stage}-epoch={epoch:03d}-step={step}.png")
             for logger in trainer.loggers:
                 log_figure(logger, f"xai/panel/{stage}", figure, step)
@@ -239,9 +240,7 @@ def first_loader(loaders: Any) -> Any:
     return (several[0] if several else None) if isinstance(several, list | tuple) else several
 
 
-def _datamodule(trainer: Trainer) -> Any:
-    return getattr(trainer, "datamodule", None)
-
-
-def _class_names(trainer: Trainer) -> Sequence[str] | None:
-    return getattr(_datamodule(trainer), "class_names", None)
+def _known(trainer: Trainer, name: str) -> Any:
+    """What the data module says of this name, or else the module (a `PretrainedClassifier` brings its own)."""
+    found = getattr(getattr(trainer, "datamodule", None), name, None)
+    return getattr(trainer.lightning_module, name, None) if found is None else found

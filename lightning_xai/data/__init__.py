@@ -1,8 +1,23 @@
-"""Data modules: images in memory, with their labels, sample indices, masks and value bounds."""
+"""Data modules: images with their labels, sample indices, masks and value bounds, in memory or as pictures on disk."""
 
 from lightning_xai.data.base import ImageDataModule
 from lightning_xai.data.cmnist import CMNISTDataModule
 from lightning_xai.data.digits import DigitsDataModule
+from lightning_xai.data.image_folder import ImageFolderDataModule, PictureDataModule
+from lightning_xai.data.imagenet import ImageNetDataModule
 from lightning_xai.data.mnist import FashionMNISTDataModule, MNISTDataModule
+from lightning_xai.data.photographs import PhotographsDataModule
+from lightning_xai.data.voc import VOCDataModule
 
-__all__ = ["CMNISTDataModule", "DigitsDataModule", "FashionMNISTDataModule", "ImageDataModule", "MNISTDataModule"]
+__all__ = [
+    "CMNISTDataModule",
+    "DigitsDataModule",
+    "FashionMNISTDataModule",
+    "ImageDataModule",
+    "ImageFolderDataModule",
+    "ImageNetDataModule",
+    "MNISTDataModule",
+    "PhotographsDataModule",
+    "PictureDataModule",
+    "VOCDataModule",
+]

@@ -129,13 +129,13 @@ class ImageDataModule(LightningDataModule, ABC):
         randomize_labels: bool = False,
     ) -> None:
         super().__init__()
-        self.batch_size = _at_least("batch_size", batch_size, 1)
-        self.num_workers = _at_least("num_workers", num_workers, 0)
+        self.batch_size = at_least("batch_size", batch_size, 1)
+        self.num_workers = at_least("num_workers", num_workers, 0)
         self.seed = seed
         self.val_size = _checked_val_size(val_size)
         self.normalize = Normalization(
-            _channel_tensor("mean", self.default_mean if mean is None else mean, self.image_shape[0]),
-            _channel_tensor("std", self.default_std if std is None else std, self.image_shape[0], positive=True),
+            channel_tensor("mean", self.default_mean if mean is None else mean, self.image_shape[0]),
+            channel_tensor("std", self.default_std if std is None else std, self.image_shape[0], positive=True),
         )
         self.randomize_labels = randomize_labels
         self._sets: dict[str, ImageDataset] = {}
@@ -236,7 +236,8 @@ def _first(batch: dict[str, Any]) -> dict[str, Any]:
     return {key: _first(value) if isinstance(value, dict) else value[0] for key, value in batch.items()}
 
 
-def _at_least(name: str, value: int, minimum: int) -> int:
+def at_least(name: str, value: int, minimum: int) -> int:
+    """The value, if it is large enough for the argument of this name."""
     if value < minimum:
         raise ValueError(f"`{name}` must be at least {minimum}, got {value}")
     return value
@@ -261,9 +262,10 @@ def _val_size_of(num_samples: int, val_size: int | None) -> int:
     return chosen
 
 
-def _channel_tensor(
+def channel_tensor(
     name: str, values: Sequence[float], num_channels: int, positive: bool = False
 ) -> Float[Tensor, " channel 1 1"]:
+    """The argument of this name, one number a channel, as a tensor."""
     if len(values) != num_channels:
         raise ValueError(f"`{name}` must have one value for each channel, {num_channels} in all, got {list(values)}")
     if not all(math.isfinite(value) and (value > 0 or not positive) for value in values):

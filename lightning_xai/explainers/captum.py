@@ -1,5 +1,6 @@
 """Any of Captum's attribution methods as one of our explainers."""
 
+import copy
 import random
 import warnings
 from collections import Counter
@@ -24,6 +25,7 @@ from captum.attr import (
     LayerGradCam,
 )
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_xai.explainers.base import Context, Explainer, check_logits, check_target
 from lightning_xai.explainers.chunks import in_chunks
@@ -32,6 +34,7 @@ from lightning_xai.shapes import Images, Inputs, Keys, Labels
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NEED_RELU_MODULES = (GuidedBackprop, Deconvolution, GuidedGradCam, DeepLift, DeepLiftShap)
+_NEED_A_MODULE_A_CALL = (DeepLift, DeepLiftShap)
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,23 @@ class CaptumExplainer(Explainer):
             raise ValueError(f"`options` has {sorted(unknown)}, which {self.method.__name__}.attribute does not take.")
 
     def attribute(self, model: nn.Module, inputs: Inputs, target: Labels, context: Context) -> Inputs:
-        if issubclass(self.method, _NEED_RELU_MODULES):
-            require_relu_modules(model, self.method.__name__)
         with torch.no_grad():
             check_target(target, check_logits(model(inputs[:1]), 1).shape[1])
+        reused = self._check_modules(model, inputs) if issubclass(self.method, _NEED_RELU_MODULES) else {}
         options: dict[str, Any] = dict(self.options)
         if self.baseline is not None:
             options["baselines"] = baseline_like(inputs, self.baseline, context).expand_as(inputs[:1])
         call, keys = partial(self._call, self._build(model, inputs), options), context.private_keys("Captum")
-        with _no_leftovers(model):
+        with _no_leftovers(model), one_module_a_call(model, reused):
             return in_chunks(call, model, 1 if self.stochastic else context.max_rows, inputs, target, keys)
+
+    def _check_modules(self, model: nn.Module, inputs: Inputs) -> dict[nn.Module, int]:
+        """The modules that the method must not see called again; refuses ReLUs that it would not see at all."""
+        require_relu_modules(model, self.method.__name__)
+        with torch.no_grad(), _Calls(model) as calls:
+            model(inputs[:1])
+        calls.require_no_functional_relu(self.method.__name__)
+        return calls.reused() if issubclass(self.method, _NEED_A_MODULE_A_CALL) else {}
 
     def _build(self, model: nn.Module, inputs: Inputs) -> Attribution:
         """The method bound to the model, and to the layer if it asks for one."""
@@ -127,13 +137,95 @@ def last_feature_maps(model: nn.Module, inputs: Inputs) -> nn.Module:
 
 
 def require_relu_modules(model: nn.Module, method: str) -> None:
-    """Refuse models on which a method that changes the ReLUs' backward pass would silently be the plain gradient."""
-    relus = [module for module in model.modules() if isinstance(module, nn.ReLU)]
-    if not relus or any(relu.inplace for relu in relus):
-        found = "modules with inplace=True" if relus else "none (functional calls cannot be hooked)"
+    """Refuse models on which a method that changes the ReLUs' backward pass would silently be the plain gradient.
+
+    ReLUs that work in place are no obstacle: Captum gives them a copy of their input.
+    """
+    if not any(isinstance(module, nn.ReLU) for module in model.modules()):
         raise ValueError(
-            f"`model` must apply its ReLUs as nn.ReLU modules, not in place, for {method}; it has {found}."
+            f"`model` must apply its ReLUs as nn.ReLU modules for {method}; it has none (functional calls and other "
+            "activations, such as ReLU6 or GELU, cannot be hooked)."
         )
+
+
+class _Calls(TorchDispatchMode):
+    """Notes the calls of the model's modules, and the ReLUs that run, while the block runs."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.runs, self.relus = model, Counter[nn.Module](), 0
+
+    def __enter__(self) -> "_Calls":
+        self._handles = [module.register_forward_hook(self._note) for module in self.model.modules()]
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        for handle in self._handles:
+            handle.remove()
+        super().__exit__(*error)
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.relus += function.overloadpacket in (torch.ops.aten.relu, torch.ops.aten.relu_)
+        return function(*args, **(kwargs or {}))
+
+    def _note(self, module: nn.Module, arguments: Any, output: Any) -> None:
+        self.runs[module] += 1
+
+    def require_no_functional_relu(self, method: str) -> None:
+        """Refuse models some of whose ReLUs are no modules: there the method would silently be the plain gradient."""
+        modules = sum(runs for module, runs in self.runs.items() if isinstance(module, nn.ReLU))
+        if self.relus > modules:
+            raise ValueError(
+                f"`model` must apply its ReLUs as nn.ReLU modules for {method}; of {self.relus} ReLUs "
+                f"{self.relus - modules} are functional calls, which cannot be hooked."
+            )
+
+    def reused(self) -> dict[nn.Module, int]:
+        """How often each module without parameters or parts ran that ran several times."""
+        return {
+            module: runs
+            for module, runs in self.runs.items()
+            if runs > 1 and not any(module.parameters()) and not any(module.children())
+        }
+
+
+class _InTurn(nn.Module):
+    """Copies of a module, each for one of its calls."""
+
+    def __init__(self, module: nn.Module, runs: int) -> None:
+        super().__init__()
+        self.copies = nn.ModuleList(copy.deepcopy(module) for _ in range(runs))
+        self.turn = 0
+
+    def forward(self, *arguments: Any) -> Any:
+        self.turn += 1
+        return self.copies[self.turn - 1](*arguments)
+
+    def restart(self, model: nn.Module, arguments: Any) -> None:
+        """A pass through the model begins."""
+        self.turn = 0
+
+
+@contextmanager
+def one_module_a_call(model: nn.Module, reused: dict[nn.Module, int]) -> Iterator[None]:
+    """Put copies of re-used modules into the model while the block runs, as many as the module has calls in a pass.
+
+    DeepLIFT keeps what a module took and returned on the module, where a second call would overwrite it.
+    """
+    places = [
+        (parent, name, part) for parent in model.modules() for name, part in parent._modules.items() if part in reused
+    ]
+    copies = {module: _InTurn(module, runs) for module, runs in reused.items()}
+    handles = [model.register_forward_pre_hook(each.restart) for each in copies.values()]
+    try:
+        for parent, name, part in places:
+            parent._modules[name] = copies[part]  # type: ignore[index]
+        yield
+    finally:
+        for parent, name, part in places:
+            parent._modules[name] = part
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

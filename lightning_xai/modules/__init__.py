@@ -1,5 +1,6 @@
 """LightningModules, and what reads their checkpoints."""
 
 from lightning_xai.modules.classifier import ClassifierModule
+from lightning_xai.modules.pretrained import PretrainedClassifier
 
-__all__ = ["ClassifierModule"]
+__all__ = ["ClassifierModule", "PretrainedClassifier"]

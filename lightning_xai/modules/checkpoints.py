@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_xai.modules.manifest import check_digest
 
@@ -40,7 +40,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def check_weights_fit(checkpoint: Mapping[str, Any], module: nn.Module, path: str | Path) -> None:
     """Raises a ValueError unless the checkpoint has exactly the parameters and buffers of `module`."""
-    found = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+    if report := misfits(checkpoint["state_dict"], module):
+        raise ValueError(f"`ckpt_path`: {path} does not fit the `model`. Parameters {report}. {ADVICE}")
+
+
+def misfits(state_dict: Mapping[str, Tensor], module: nn.Module) -> str:
+    """What keeps a state dict from being loaded: names missing, unexpected, or of another shape; empty if it fits."""
+    found = {name: tuple(value.shape) for name, value in state_dict.items()}
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     reshaped = [
         f"{name} {found[name]} instead of {wanted[name]}"
@@ -52,9 +58,7 @@ def check_weights_fit(checkpoint: Mapping[str, Any], module: nn.Module, path: st
         "unexpected": found.keys() - wanted.keys(),
         "of another shape": reshaped,
     }
-    report = "; ".join(f"{len(names)} {fault}: {_some(sorted(names))}" for fault, names in faults.items() if names)
-    if report:
-        raise ValueError(f"`ckpt_path`: {path} does not fit the `model`. Parameters {report}. {ADVICE}")
+    return "; ".join(f"{len(names)} {fault}: {_some(sorted(names))}" for fault, names in faults.items() if names)
 
 
 def check_resumable(checkpoint: Mapping[str, Any], path: str | Path) -> None:

@@ -52,7 +52,7 @@ class ClassifierModule(LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         image_shape = getattr(data, "image_shape", None)
         if image_shape is not None:
-            self._check_network_fits(tuple(image_shape), getattr(data, "num_classes", 1))
+            check_network_fits(self, tuple(image_shape), getattr(data, "num_classes", None))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images.contiguous(memory_format=self.memory_format))
@@ -67,7 +67,7 @@ class ClassifierModule(LightningModule):
         return self._step(batch, "test", self.test_accuracy)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self(_images_and_labels(batch)[0])
+        return self(images_and_labels(batch)[0])
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.parameters())
@@ -75,7 +75,9 @@ class ClassifierModule(LightningModule):
         return LightningCLI.configure_optimizers(self, optimizer, scheduler)
 
     def _step(self, batch: Batch, stage: str, accuracy: Metric) -> Tensor:
-        images, labels = _images_and_labels(batch)
+        images, labels = images_and_labels(batch)
+        if labels is None:
+            raise ValueError("`batch` must have labels; pictures without them are for a `PretrainedClassifier`.")
         logits = self(images)
         loss = cross_entropy(logits, labels)
         accuracy.update(logits, labels)
@@ -84,32 +86,48 @@ class ClassifierModule(LightningModule):
         self.log(f"{stage}/accuracy", accuracy, prog_bar=True, **options)
         return loss
 
-    def _check_network_fits(self, image_shape: tuple[int, ...], num_classes: int) -> None:
-        name = type(self.network).__name__
-        training = [module for module in self.network.modules() if module.training]
-        self.network.eval()  # batch statistics and the random numbers of dropout stay as they are
-        try:
-            with torch.no_grad():
-                logits = self(torch.zeros(2, *image_shape).to(next(self.parameters(), torch.zeros(()))))
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(
-                f"`network` ({name}) does not accept the data's images of shape {image_shape} (channels, height,"
-                " width): choose a network made for this shape, or set its `in_channels`, `image_size` or"
-                f" `image_shape` accordingly. It said: {error}"
-            ) from error
-        finally:
-            for module in training:
-                module.training = True
-        if logits.ndim != 2 or logits.shape[1] < num_classes:
-            raise ValueError(
-                f"`network` ({name}) must return logits of shape (batch, at least {num_classes}), since the data"
-                f" have {num_classes} classes, but returned {tuple(logits.shape)} for 2 images: set its"
-                f" `num_classes` to {num_classes}."
-            )
+
+def check_network_fits(module: LightningModule, image_shape: tuple[int, ...], num_classes: int | None) -> int:
+    """The number of logits that the module's `network` makes of images of this shape.
+
+    Args:
+        num_classes: The least that it must make; None if the data do not say.
+
+    Raises:
+        ValueError: if it does not accept the images, or returns no logits, or too few.
+    """
+    name = type(module.network).__name__
+    training = [part for part in module.modules() if part.training]
+    module.eval()  # batch statistics and the random numbers of dropout stay as they are
+    try:
+        with torch.no_grad():
+            logits = module(torch.zeros(2, *image_shape).to(next(module.parameters(), torch.zeros(()))))
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"`network` ({name}) does not accept images of shape {image_shape} (channels, height,"
+            " width): choose a network made for this shape, or set its `in_channels`, `image_size` or"
+            f" `image_shape` accordingly. It said: {error}"
+        ) from error
+    finally:
+        for part in training:
+            part.training = True
+    if logits.ndim != 2:
+        raise ValueError(
+            f"`network` ({name}) must return logits of shape (batch, classes), but returned {tuple(logits.shape)} for 2"
+            " images."
+        )
+    if num_classes is not None and logits.shape[1] < num_classes:
+        raise ValueError(
+            f"`network` ({name}) must return logits of shape (batch, at least {num_classes}), since the data"
+            f" have {num_classes} classes, but returned {tuple(logits.shape)} for 2 images: set its"
+            f" `num_classes` to {num_classes}."
+        )
+    return logits.shape[1]
 
 
-def _images_and_labels(batch: Batch) -> tuple[Tensor, Tensor]:
+def images_and_labels(batch: Batch) -> tuple[Tensor, Tensor | None]:
+    """The images of a batch, and the labels if it has any."""
     if isinstance(batch, Mapping):
-        return batch["image"], batch["label"]
-    images, labels, *_ = batch
-    return images, labels
+        return batch["image"], batch.get("label")
+    images, *labels = batch
+    return images, labels[0] if labels else None

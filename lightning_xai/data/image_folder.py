@@ -1,0 +1,263 @@
+"""Pictures on disk, read one at a time: what their data modules share, and the one for any folder."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from lightning_xai.data.base import at_least
+from lightning_xai.data.preprocessing import Interpolation, Preprocessing
+
+Masks = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture on disk.
+
+    Attributes:
+        path: The file.
+        label: Index of its class among the network's outputs; None if it is not known.
+        read_masks: Gives masks of evidence by name, bool (height, width) in the picture's own pixels.
+    """
+
+    path: Path
+    label: int | None = None
+    read_masks: Callable[[], Masks] | None = None
+
+
+class PictureDataset(Dataset):
+    """Pictures as dicts of `image`, `index` and, where they are known, `label` and `mask`."""
+
+    def __init__(self, pictures: Sequence[Picture], preprocessing: Preprocessing) -> None:
+        self.pictures, self.preprocessing = pictures, preprocessing
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        picture = self.pictures[index]
+        sample: dict[str, Any] = {"image": self._prepared(picture.path), "index": index}
+        if picture.label is not None:
+            sample["label"] = picture.label
+        if picture.read_masks is not None:
+            sample["mask"] = {name: self.preprocessing.mask(mask) for name, mask in picture.read_masks().items()}
+        return sample
+
+    def _prepared(self, path: Path) -> Tensor:
+        try:
+            return self.preprocessing(read_picture(path))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise ValueError(f"the picture {path} cannot be read ({error}): replace or remove it") from error
+
+
+class PictureDataModule(LightningDataModule, ABC):
+    """Base of the data modules of pictures, which a finished network is to classify; nothing is trained on them.
+
+    `validate`, `test` and `predict` see the same pictures, read from disk when they are needed. A batch is a dict, as
+    the other data modules make them, `index` being the position in the order of the paths; without `label` where the
+    pictures have none that the network knows, so that the class is explained that it predicts.
+
+    What is null is taken from the network that runs, if it is a `PretrainedClassifier`, or else as ImageNet's.
+
+    Args:
+        batch_size: Pictures a batch and process.
+        num_workers: Processes that read pictures.
+        image_size: Height and width of the images.
+        resize_size: Shorter side of a picture before its centre is cut out.
+        mean: Mean of each channel on the scale 0..1.
+        std: Standard deviation of each channel on the scale 0..1.
+        interpolation: How a picture is resized.
+    """
+
+    def __init__(
+        self,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        image_size: int | None = None,
+        resize_size: int | None = None,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        interpolation: Interpolation | None = None,
+    ) -> None:
+        super().__init__()
+        self.batch_size = at_least("batch_size", batch_size, 1)
+        self.num_workers = at_least("num_workers", num_workers, 0)
+        self._changes: dict[str, Any] = {
+            "image_size": image_size,
+            "resize_size": resize_size,
+            "mean": mean,
+            "std": std,
+            "interpolation": interpolation,
+        }
+        self.preprocessing = Preprocessing().changed(**self._changes)
+        self.class_names: tuple[str, ...] | None = None
+        self._pictures: list[Picture] | None = None
+
+    @abstractmethod
+    def find_pictures(self, class_names: tuple[str, ...] | None) -> list[Picture]:
+        """All pictures, in a fixed order; sets `self.class_names` if they have labels.
+
+        Args:
+            class_names: Of the network's outputs; None if they are not known.
+        """
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return (3, self.preprocessing.image_size, self.preprocessing.image_size)
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of outputs that the labels are of; None without labels."""
+        return None if self.class_names is None else len(self.class_names)
+
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """As those of `ImageDataModule`."""
+        return self.preprocessing.bounds
+
+    def setup(self, stage: str | None = None) -> None:
+        network = getattr(self.trainer, "lightning_module", None)
+        self.adopt(getattr(network, "preprocessing", None))
+        self._pictures = self.find_pictures(getattr(network, "class_names", None))
+
+    def adopt(self, preprocessing: Preprocessing | None) -> None:
+        """Prepare the pictures as the network asks for; what the arguments say comes first.
+
+        Raises:
+            ValueError: if they ask for another normalisation than the network does.
+        """
+        self.preprocessing = (preprocessing or Preprocessing()).changed(**self._changes)
+        for name in ("mean", "std"):
+            given, needed = getattr(self.preprocessing, name), getattr(preprocessing, name, None)
+            if needed not in (None, given):
+                raise ValueError(f"`{name}` must be what the network was trained with, {needed}, got {given}.")
+
+    def val_dataloader(self) -> DataLoader:
+        return self._loader()
+
+    def test_dataloader(self) -> DataLoader:
+        return self._loader()
+
+    def predict_dataloader(self) -> DataLoader:
+        return self._loader()
+
+    def _loader(self) -> DataLoader:
+        if self._pictures is None:
+            raise RuntimeError(f"the pictures of {type(self).__name__} are not found yet: call `setup()` first")
+        return DataLoader(
+            PictureDataset(self._pictures, self.preprocessing),
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+        )
+
+
+class ImageFolderDataModule(PictureDataModule):
+    """All pictures below a folder, in the order of their paths.
+
+    With labels, each first-level subfolder is a class. Its name is looked up among the names of the network's classes
+    (case, `_` and `-` do not matter). Only where these are not known, its place among the sorted subfolders is the
+    label, as in torchvision's `ImageFolder`.
+
+    Args:
+        root: The folder.
+        labelled: Whether the subfolders are classes; null: if all pictures are in subfolders.
+        class_names: Of the network's outputs, in their order; null: those of the network that runs.
+        batch_size: See `PictureDataModule`, as for the arguments not listed here.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        labelled: bool | None = None,
+        class_names: list[str] | None = None,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        image_size: int | None = None,
+        resize_size: int | None = None,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        interpolation: Interpolation | None = None,
+    ) -> None:
+        super().__init__(batch_size, num_workers, image_size, resize_size, mean, std, interpolation)
+        self.root, self.labelled = Path(root).expanduser(), labelled
+        self.known_names = None if class_names is None else tuple(class_names)
+
+    def find_pictures(self, class_names: tuple[str, ...] | None) -> list[Picture]:
+        self.class_names = None
+        paths = picture_paths(self.root)
+        folders = [path.relative_to(self.root).parts[:-1] for path in paths]
+        if not (all(folders) if self.labelled is None else self.labelled):
+            return [Picture(path) for path in paths]
+        if not all(folders):
+            loose = paths[folders.index(())]
+            raise ValueError(f"`labelled` asks for pictures in subfolders, one a class, but {loose} is in none.")
+        subfolders = sorted({folder[0] for folder in folders})
+        self.class_names = self.known_names or class_names or tuple(subfolders)
+        indices = class_indices(subfolders, self.class_names)
+        return [Picture(path, indices[folder[0]]) for path, folder in zip(paths, folders, strict=True)]
+
+
+def picture_paths(root: Path) -> list[Path]:
+    """The picture files below a folder, in order; hidden ones are passed over.
+
+    Raises:
+        ValueError: if there is no such folder, or nothing in it.
+    """
+    if not root.is_dir():
+        raise ValueError(f"`root` must be a folder of pictures; {root.absolute()} is none.")
+    found = (path for path in root.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
+    paths = sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts))
+    if not paths:
+        raise ValueError(
+            f"`root` must be a folder of pictures ({', '.join(IMG_EXTENSIONS)}); there is none below {root.absolute()}."
+        )
+    return paths
+
+
+def class_indices(wanted: Sequence[str], class_names: Sequence[str]) -> dict[str, int]:
+    """The index of each wanted class among the names; case, `_` and `-` do not matter.
+
+    Raises:
+        ValueError: if a class is not among the names, or if several have its name.
+    """
+    places: dict[str, list[int]] = {}
+    for index, name in enumerate(class_names):
+        places.setdefault(_plain(name), []).append(index)
+    for name in wanted:
+        if len(found := places.get(_plain(name), [])) != 1:
+            raise ValueError(_no_such_class(name, class_names, found))
+    return {name: places[_plain(name)][0] for name in wanted}
+
+
+def read_picture(path: Path) -> Image.Image:
+    """The picture upright, in mode RGB."""
+    with Image.open(path) as image:
+        return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def _no_such_class(name: str, class_names: Sequence[str], found: list[int]) -> str:
+    if found:
+        return f"`labelled`: several classes are called {name!r}: {', '.join(map(str, found))}. {_ADVICE}"
+    similar = get_close_matches(_plain(name), [_plain(other) for other in class_names])
+    hint = f"; similar ones are {', '.join(map(repr, similar))}" if similar else ""
+    return f"`labelled`: {name!r} is not one of the network's {len(class_names)} classes{hint}. {_ADVICE}"
+
+
+_ADVICE = "Rename the subfolder, or give other `class_names`, or pass `labelled: false` to explain the predicted class."
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("_", " ").replace("-", " ")

@@ -1,0 +1,99 @@
+"""How a picture becomes what a network takes: its shorter side resized, its centre cut out, its pixels normalised."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as F
+
+from lightning_xai.data.base import Normalization, channel_tensor
+
+Interpolation = Literal["nearest", "bilinear", "bicubic"]
+
+MAX_RATIO = 100
+"""Longer side over shorter side; what is longer is no picture, and would take memory without end when resized."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The preprocessing of torchvision's classifiers, bit for bit; the defaults are those of its ImageNet networks.
+
+    Attributes:
+        image_size: Height and width of the network's input, the centre of the resized picture, in pixels.
+        resize_size: The shorter side of the resized picture, in pixels.
+        mean: Of each channel, on the scale 0..1.
+        std: Standard deviation of each channel, on the scale 0..1.
+        interpolation: How the picture is resized; smoothed before it is reduced, unless by the nearest pixel.
+    """
+
+    image_size: int = 224
+    resize_size: int = 256
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    interpolation: Interpolation = "bilinear"
+
+    def __post_init__(self) -> None:
+        if self.image_size < 1:
+            raise ValueError(f"`image_size` must be at least 1, got {self.image_size}.")
+        if self.resize_size < self.image_size:
+            raise ValueError(
+                f"`resize_size` must be at least `image_size`, {self.image_size}, got {self.resize_size}: the image is "
+                "cut out of the resized picture."
+            )
+        self._normalization()
+
+    def __call__(self, image: Image.Image) -> Float[Tensor, " 3 size size"]:
+        """The input of the network.
+
+        Raises:
+            ValueError: if the picture is not in mode RGB, or more than `MAX_RATIO` times longer than wide.
+        """
+        if image.mode != "RGB":
+            raise ValueError(f'`image` must be in mode RGB, got {image.mode}: convert it, image.convert("RGB").')
+        return self._normalization()(F.pil_to_tensor(self._centre(image, self.interpolation)))
+
+    def mask(self, mask: Bool[np.ndarray, " height width"]) -> Bool[Tensor, " size size"]:
+        """A mask of the picture's pixels as one of the input's, by the nearest pixel."""
+        resized = self._centre(Image.fromarray(mask.astype(np.uint8)), "nearest")
+        return torch.from_numpy(np.array(resized)).bool()
+
+    @property
+    def bounds(self) -> tuple[Float[Tensor, " 3 1 1"], Float[Tensor, " 3 1 1"]]:
+        """What the darkest and the brightest possible pixel become, computed as the pixels are."""
+        return self._normalization().bounds
+
+    def changed(
+        self,
+        image_size: int | None = None,
+        resize_size: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        interpolation: Interpolation | None = None,
+    ) -> "Preprocessing":
+        """With other values where they are given; a new `image_size` alone changes `resize_size` in proportion."""
+        if resize_size is None:
+            factor = 1.0 if image_size is None else image_size / self.image_size
+            resize_size = math.ceil(self.resize_size * factor)
+        return Preprocessing(
+            self.image_size if image_size is None else image_size,
+            resize_size,
+            self.mean if mean is None else tuple(mean),
+            self.std if std is None else tuple(std),
+            interpolation or self.interpolation,
+        )
+
+    def _centre(self, image: Image.Image, interpolation: Interpolation) -> Image.Image:
+        if max(image.size) > MAX_RATIO * min(image.size):
+            raise ValueError(f"`image` must not be {MAX_RATIO} times longer than wide, got {image.size}: crop it.")
+        resized = F.resize(image, [self.resize_size], InterpolationMode(interpolation), antialias=True)
+        return F.center_crop(resized, [self.image_size])
+
+    def _normalization(self) -> Normalization:
+        return Normalization(channel_tensor("mean", self.mean, 3), channel_tensor("std", self.std, 3, positive=True))

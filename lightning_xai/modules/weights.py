@@ -1,0 +1,129 @@
+"""Trained weights: torchvision's, with what torchvision says about them, and state dicts in files."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.models import ResNet18_Weights, WeightsEnum
+
+from lightning_xai.data.preprocessing import Interpolation, Preprocessing
+from lightning_xai.modules.checkpoints import misfits
+
+NETWORK_PREFIX = "network."
+"""In front of each name in a checkpoint of a module that holds its network as `network`."""
+
+
+def torchvision_weights(name: str) -> type[WeightsEnum]:
+    """The weights that torchvision has for its classifier of this name.
+
+    Raises:
+        ValueError: if it has no such classifier.
+    """
+    names = models.list_models(module=models)
+    if name not in names:
+        similar = get_close_matches(name, names) or names
+        raise ValueError(
+            f"`network`: torchvision has no classifier {name!r}; it has {', '.join(similar[:5])}, ... (see "
+            "torchvision.models.list_models). For another network give its class, `network: {class_path: ...}`."
+        )
+    return models.get_model_weights(name)
+
+
+def published_weights(known: type[WeightsEnum], weights: str | None) -> WeightsEnum | None:
+    """The weights of this name; None for null and for a path.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if weights is None or Path(weights).expanduser().is_file():
+        return None
+    if weights not in known.__members__:
+        raise ValueError(
+            f"`weights` must be {', '.join(known.__members__)}, the path of a state dict, or null for random ones; "
+            f"got {weights!r}, and there is no such file."
+        )
+    return known[weights]
+
+
+def torchvision_network(name: str, weights: WeightsEnum | None, num_classes: int) -> nn.Module:
+    """A classifier of torchvision; weights that are not in torchvision's cache are downloaded.
+
+    Raises:
+        ValueError: if they cannot be.
+    """
+    if weights is None:
+        with warnings.catch_warnings():  # Inception asks whether its random weights shall be made slowly
+            warnings.filterwarnings("ignore", "The default weight initialization of", FutureWarning)
+            return models.get_model(name, weights=None, num_classes=num_classes)
+    try:
+        return models.get_model(name, weights=weights)
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"`weights`: {weights} could not be had ({error}). Copy {weights.url} to "
+            f"{Path(torch.hub.get_dir()) / 'checkpoints'}, or give the path of a state dict."
+        ) from error
+
+
+def described_preprocessing(weights: WeightsEnum) -> Preprocessing:
+    """What torchvision says that the weights were evaluated with."""
+    transform = weights.transforms()
+    return Preprocessing(
+        transform.crop_size[0],
+        transform.resize_size[0],
+        tuple(transform.mean),
+        tuple(transform.std),
+        cast(Interpolation, transform.interpolation.value),
+    )
+
+
+def names_of_classes(names: Sequence[str] | str | None, weights: WeightsEnum | None) -> tuple[str, ...] | None:
+    """The names as configured: a list, `imagenet`, or null for those of torchvision's weights."""
+    if isinstance(names, str):
+        if names != "imagenet":
+            raise ValueError(f"`class_names` must be a list of names, 'imagenet' or null, got {names!r}.")
+        return tuple(ResNet18_Weights.DEFAULT.meta["categories"])
+    if names is not None:
+        return tuple(names)
+    return None if weights is None else tuple(weights.meta["categories"])
+
+
+def load_weights_file(network: nn.Module, path: str | Path) -> None:
+    """Load a state dict, or the one in a checkpoint, read without running code.
+
+    Raises:
+        ValueError: if the file is missing, is something else, or does not fit.
+    """
+    state_dict = _read_state_dict(Path(path).expanduser())
+    if report := misfits(state_dict, network):
+        raise ValueError(
+            f"`weights`: {path} does not fit the `network` ({type(network).__name__}). Parameters {report}. Give the "
+            "weights of the same network, with as many classes."
+        )
+    network.load_state_dict(state_dict)
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ValueError(f"`weights` must be the path of a state dict; {path.absolute()} does not exist.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that are no checkpoint can make the reader raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"`weights`: {path} cannot be read safely; it is truncated, damaged, or more than a state dict ({reason}). "
+            "Save one with torch.save(network.state_dict(), path)."
+        ) from error
+    found = content.get("state_dict", content) if isinstance(content, Mapping) else content
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise ValueError(
+            f"`weights`: {path} holds no state dict, a mapping of names to tensors, but a {type(content).__name__}. "
+            "Save one with torch.save(network.state_dict(), path)."
+        )
+    if found is not content and all(name.startswith(NETWORK_PREFIX) for name in found):
+        return {name.removeprefix(NETWORK_PREFIX): value for name, value in found.items()}
+    return dict(found)
