@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Subset
 from lightning_xai.callbacks.attribution import first_loader
 from lightning_xai.callbacks.samples import Samples, spread, unpack
 from lightning_xai.experiments.noise_level import find_noise_level
-from lightning_xai.experiments.visualize import Setting, portraits, visualization_result
+from lightning_xai.experiments.visualize import Setting, named_channels, portraits, visualization_result
 from lightning_xai.explainers import Explainer, PerturbWeights, with_controls
 from lightning_xai.explainers.base import check_choice, check_count, explaining, resolve_target
 from lightning_xai.reporting.noise_level import NoiseLevel
@@ -234,7 +234,7 @@ class ExaminingTrainer(Trainer):
         shape, bounds, names = _image_space(model, datamodule)
         setting = Setting(
             activation,
-            tuple(_named(number, names if layer is None else None) for number in activation.channels),
+            named_channels(activation.channels, names if layer is None else None),
             shape,
             bounds,
             PerturbWeights(std=weight_noise, num_draws=num_models),
@@ -325,12 +325,6 @@ def _image_space(
             "what black and white are in the space of its normalised images."
         )
     return tuple(shape), bounds, names
-
-
-def _named(number: int, names: Any) -> str:
-    """A class by name and number, or the number where they are the same or there is no name."""
-    name = str(names[number]) if names is not None and number < len(names) else str(number)
-    return name if name == str(number) else f"{name} ({number})"
 
 
 def _check_required(require: list[str], methods: dict[str, Explainer]) -> None:

@@ -102,6 +102,12 @@ class Portraits:
     seconds: float
 
 
+def named_channels(channels: Sequence[int], names: Sequence[str] | None) -> tuple[str, ...]:
+    """Classes by name and number; the number alone where there is no name, or where it is the name."""
+    known = [str(names[n]) if names is not None and n < len(names) else str(n) for n in channels]
+    return tuple(name if name == str(n) else f"{name} ({n})" for n, name in zip(channels, known, strict=True))
+
+
 def portraits(model: nn.Module, setting: Setting) -> dict[str, Portraits]:
     """The images of all methods; they start alike."""
     check_count("num_starts", setting.num_starts)
