@@ -430,7 +430,9 @@ def test_operations_in_place_do_not_change_what_is_seen(rule):
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Flatten(), nn.Linear(784, 9), nn.ReLU(), nn.Linear(9, 9), nn.ReLU(), nn.Linear(9, 5))
     in_place = nn.Sequential(*(nn.ReLU(inplace=True) if isinstance(part, nn.ReLU) else part for part in plain))
-    (places, found), (expected_places, expected) = (cosine_convergence(m, images(), rule=rule) for m in (in_place, plain))
+    (places, found), (expected_places, expected) = (
+        cosine_convergence(m, images(), rule=rule) for m in (in_place, plain)
+    )
     assert places == expected_places
     assert_close(found, expected)
 
