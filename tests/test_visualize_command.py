@@ -266,5 +266,5 @@ def test_the_figures_show_the_images_and_the_mean_trace():
 
 
 def test_figure_5_needs_noise():
-    with pytest.raises(ValueError, match="`noise` must be greater than 0, got 0.0"):
+    with pytest.raises(ValueError, match=r"`noise` must be greater than 0, got 0.0"):
         noisegrad_figure5.run(Lab(), noise=0.0)
