@@ -35,6 +35,7 @@ the principal components of Krizhevsky et al. 2012, in the figures published wit
 _START, _JITTER = 1, 2  # streams of random numbers
 _START_STD = 0.01
 _PASS_BYTES, _KEPT_BYTES = 2**24, 2**28
+_MOST_NAMES = 40
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Activation:
                 f"`channels` must be in 0 .. {values.shape[1] - 1}, those of {self.layer or 'the logits'}; "
                 f"got {max(self.channels)}."
             )
-        return values[torch.arange(len(inputs)), torch.tensor(self.channels)]
+        return values[torch.arange(len(inputs)), torch.tensor(self.channels)].to(inputs.dtype)  # under autocast, too
 
     def _placeless(self, output: object) -> Float[Tensor, " batch channel"]:
         ndims = (4,) if self.centre else (2, 4)
@@ -178,7 +179,10 @@ def visualize(
             spectrum.grad = torch.autograd.grad(views, spectrum, -gradient)[0]
             adam.step()
             trace.append(values)
-        return Visualization(pixels(spectrum.detach(), image_shape), torch.stack(trace))
+        found = Visualization(pixels(spectrum.detach(), image_shape), torch.stack(trace))
+    if not found.trace.isfinite().all():
+        raise ValueError("`model`: the activation became NaN or infinite; take a smaller `std` of `noise` or `lr`.")
+    return found
 
 
 def answers(
@@ -312,8 +316,11 @@ class _Networks:
             return
         first = step * self.number if self.redraw else 0
         for numbers in torch.arange(first, first + self.number).split(self.models_per_pass or 1):
-            drawn = [self.noise.noisy_weights(self.model, fold_in_int(self.seed, n)) for n in numbers.tolist()]
-            yield {name: torch.stack([weights[name] for weights in drawn]) for name in drawn[0]}
+            yield self._drawn(self.noise, numbers.tolist())
+
+    def _drawn(self, noise: PerturbWeights, numbers: list[int]) -> Weights:
+        drawn = [noise.noisy_weights(self.model, fold_in_int(self.seed, number)) for number in numbers]
+        return {name: torch.stack([weights[name] for weights in drawn]) for name in drawn[0]}
 
 
 @contextmanager
@@ -323,7 +330,11 @@ def _outputs_of(model: nn.Module, layer: str | None) -> Iterator[list[object]]:
     if layer is None:
         yield outputs
         return
-    hook = find_layer(model, layer).register_forward_hook(lambda module, inputs, output: outputs.append(output))
+
+    def keep(module: nn.Module, inputs: object, output: object) -> None:
+        outputs.append(output.clone() if isinstance(output, Tensor) else output)  # the next layer may work in place
+
+    hook = find_layer(model, layer).register_forward_hook(keep)
     try:
         yield outputs
     finally:
@@ -342,5 +353,6 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
         return modules[found[0]]
     if found:
         raise ValueError(f"`layer`: {name!r} may be any of {', '.join(found)}; give more of the name.")
-    leaves = ", ".join(known for known, module in modules.items() if known and not list(module.children()))
-    raise ValueError(f"`layer`: {name!r} is no layer of `model`; it has {leaves or 'none'}.")
+    leaves = [known for known, module in modules.items() if known and not list(module.children())]
+    some = ", ".join(leaves[:_MOST_NAMES]) + (f", ... ({len(leaves)} in all)" if len(leaves) > _MOST_NAMES else "")
+    raise ValueError(f"`layer`: {name!r} is no layer of `model`; it has {some or 'none'}.")

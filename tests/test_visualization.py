@@ -1,5 +1,6 @@
 """Global explanations: the image's parametrisation, the views, the objective under weight noise, and what may fail."""
 
+import weakref
 from copy import deepcopy
 
 import numpy as np
@@ -169,6 +170,8 @@ def test_activations_are_the_logit_the_mean_of_a_channel_and_its_middle():
     assert_close(Activation((1, 3), "body.3")(model, images), channel.mean((2, 3))[[0, 1], [1, 3]])
     assert_close(Activation((1, 3), "3", centre=True)(model, images), channel[[0, 1], [1, 3], 5, 4])
     assert_close(Activation((1, 3), "head")(model, images), model(images)[[0, 1], [1, 3]])
+    before = model.body[1](model.body[0](images))  # the ReLU behind it works in place
+    assert_close(Activation((1, 3), "body.1")(model, images), before.mean((2, 3))[[0, 1], [1, 3]])
 
 
 @pytest.mark.parametrize("redraw", [False, True])
@@ -214,6 +217,29 @@ def test_many_noisy_networks_are_drawn_again_in_each_step_instead_of_being_kept(
     monkeypatch.setattr("lightning_xai.visualization._KEPT_BYTES", 100)
     monkeypatch.setattr("lightning_xai.visualization._PASS_BYTES", 100)
     assert_close(visualize(Net(), Activation((1,)), SHAPE, BOUNDS, **run).trace, kept.trace)
+
+
+def test_noisy_networks_that_are_not_kept_are_gone_when_the_next_ones_come(monkeypatch):
+    alive, most = weakref.WeakSet(), []
+    draw = PerturbWeights.noisy_weights
+
+    def counted(self, model, seed):
+        weights = draw(self, model, seed)
+        alive.add(weights["head.weight"])
+        most.append(len(alive))
+        return weights
+
+    monkeypatch.setattr(PerturbWeights, "noisy_weights", counted)
+    visualize(Net(), Activation((1,)), SHAPE, BOUNDS, NOISE, redraw=True, steps=2, models_per_pass=2)
+    assert len(most) == 10
+    assert max(most) == 2
+
+
+def test_what_is_not_finite_is_an_error():
+    model = Net()
+    model.head.weight.data.fill_(torch.inf)
+    with pytest.raises(ValueError, match=r"the activation became NaN or infinite; take a smaller `std` of `noise`"):
+        visualize(model, Activation((1,)), SHAPE, BOUNDS, steps=2)
 
 
 # Laws
@@ -276,6 +302,9 @@ def test_a_layer_is_found_by_the_end_of_its_name():
         find_layer(model, "conv9")
     with pytest.raises(ValueError, match="`layer`: '' is no layer"):
         find_layer(model, "")
+    many = nn.Sequential(*(nn.Identity() for _ in range(50)))
+    with pytest.raises(ValueError, match=r"it has 0, 1, .*, 39, \.\.\. \(50 in all\)"):
+        find_layer(many, "x")
 
 
 @pytest.mark.parametrize(

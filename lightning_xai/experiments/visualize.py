@@ -291,6 +291,8 @@ def visualization_figures(result: Reproduction, name: str) -> dict[str, Figure]:
     pictures = {m: result.arrays[f"images {m}"][0, :MAX_SHOWN] for m in methods}
     traces = {m: _traces(result.records["trace"], m) for m in methods}
     noted = [f"Below each image: {judged} ({what})."]
+    if len(names) > MAX_SHOWN:
+        noted.append(f"The first {MAX_SHOWN} of {len(names)}.")
     rises = ["Of the networks and in the view of each step; with NoiseGrad the mean over the noisy networks."]
     return {
         name: gallery_figure(pictures, captions, names[:MAX_SHOWN], f"What maximises the {what}", noted),
