@@ -260,7 +260,7 @@ def test_the_figures_show_the_images_and_the_mean_trace():
     assert len(gallery.axes) == 6
     assert_close(torch.tensor(np.asarray(gallery.axes[3].images[0].get_array())), found[FIXED].images[0, 1, 0])
     texts = " ".join(text.get_text() for text in gallery.texts)
-    assert f"{found[REDRAWN].scores[FRESH][0, 1]:.1f}" in texts
+    assert f"{found[REDRAWN].scores[FRESH][0, 1]:.3g}" in texts
     curves = {line.get_label(): line.get_ydata() for line in trace.axes[0].lines}
     assert_close(torch.tensor(curves[FIXED]).float(), found[FIXED].trace[0].mean(1))
 

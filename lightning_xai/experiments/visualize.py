@@ -287,7 +287,7 @@ def visualization_figures(result: Reproduction, name: str) -> dict[str, Figure]:
     methods = [key.removeprefix("images ") for key in result.arrays]
     judged = FRESH if any(r["metric"] == FRESH for r in result.records["scores"]) else CLEAN
     first = [r for r in result.records["scores"] if r["start"] == 0 and r["metric"] == judged]
-    captions = {m: [f"{r['value']:.1f}" for r in first if r["method"] == m] for m in methods}
+    captions = {m: [f"{r['value']:.3g}" for r in first if r["method"] == m] for m in methods}
     pictures = {m: result.arrays[f"images {m}"][0, :MAX_SHOWN] for m in methods}
     traces = {m: _traces(result.records["trace"], m) for m in methods}
     noted = [f"Below each image: {judged} ({what})."]

@@ -60,7 +60,7 @@ def gallery_figure(
 
 def trace_figure(traces: Mapping[str, Float[np.ndarray, "step image"]], what: str, notes: Sequence[str]) -> Figure:
     """Mean activation over the images in each step, a curve a method."""
-    page = Page(5.0, 2.9, f"{what} while the images are made", notes)
+    page = Page(5.0, 2.9, f"How the {what} rises while the images are made", notes)
     axes = page.axes(0.6, page.top + PAD, 4.2, 2.3)
     for (name, trace), colour in zip(traces.items(), _COLOURS, strict=False):
         axes.plot(np.arange(1, len(trace) + 1), trace.mean(1), color=colour, lw=0.9, label=name)
