@@ -12,7 +12,8 @@ import yaml
 from lightning_xai.cli import load_yaml, main
 
 ROOT = Path(__file__).parent.parent
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+PRETRAINED = ("photographs",)  # run by test_pretrained.py: there is nothing to train
+CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.stem not in PRETRAINED)
 OFFLINE = {
     "MNISTDataModule": ["--data=lightning_xai.data.DigitsDataModule"],
     "FashionMNISTDataModule": ["--data=lightning_xai.data.DigitsDataModule"],

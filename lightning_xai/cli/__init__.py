@@ -1,26 +1,24 @@
 """The program: `lightning-xai COMMAND ...`.
 
-`compare` and `reproduce` have arguments of their own; all other commands take `--config FILE [--OPTION VALUE ...]`.
+`compare` and `reproduce` have arguments of their own; all other commands take `--config FILE [--OPTION VALUE ...]`,
+`explain` behind the pictures that it is about.
 """
 
 import logging
 import sys
 import warnings
 
-import yaml
-from jsonargparse import set_loader
 from pytorch_lightning import LightningDataModule, LightningModule
 from pytorch_lightning.cli import ArgsType, LightningCLI
 
 from lightning_xai.cli.command_line import XAICommandLine
 from lightning_xai.cli.compare import compare_parser, compare_runs
+from lightning_xai.cli.explain import explain_command
 from lightning_xai.cli.reproduce import reproduce_experiment
-from lightning_xai.cli.unique_keys import load_yaml
+from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode, load_yaml
 from lightning_xai.experiments.trainer import ExaminingTrainer
 
 __all__ = ["load_yaml", "main"]
-
-YAML_MODE = "yaml_with_unique_keys"
 
 # Short, because the parser prints it before each error; `--help` explains the options.
 USAGE = {
@@ -29,8 +27,9 @@ USAGE = {
 }
 
 DESCRIPTION = (
-    "Train classifiers and score their explanations. Two more commands beside those below: `compare RUN [RUN ...]` "
-    "compares the methods of finished runs, `reproduce NAME` repeats an experiment of a paper."
+    "Train classifiers and score their explanations. Three more commands beside those below: `explain IMAGE ...` "
+    "explains pictures from files, `compare RUN [RUN ...]` compares the methods of finished runs, `reproduce NAME` "
+    "repeats an experiment of a paper."
 )
 
 HARMLESS_WARNINGS = (
@@ -53,13 +52,15 @@ def main(args: ArgsType = None) -> None:
             compare_runs(**compare_parser().parse_args(words[1:]).as_dict())
         elif isinstance(words, list) and words[:1] == ["reproduce"]:
             reproduce_experiment(words[1:])
+        elif isinstance(words, list) and words[:1] == ["explain"]:
+            explain_command(words[1:])
         else:
             run_lightning(args)
 
 
 def run_lightning(args: ArgsType) -> None:
     """The commands that take a configuration."""
-    set_loader(YAML_MODE, load_yaml, exceptions=(yaml.YAMLError,))
+    know_yaml_mode()
     XAICommandLine(
         LightningModule,
         LightningDataModule,

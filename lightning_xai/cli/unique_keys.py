@@ -4,7 +4,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
-from jsonargparse import get_loader
+from jsonargparse import get_loader, set_loader
+
+YAML_MODE = "yaml_with_unique_keys"
+
+
+def know_yaml_mode() -> None:
+    """Let parsers have the mode `YAML_MODE`."""
+    set_loader(YAML_MODE, load_yaml, exceptions=(yaml.YAMLError,))
 
 
 def load_yaml(text: str) -> Any:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped, UInt8
+from PIL import Image, ImageOps
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -155,6 +156,15 @@ class ImageDataModule(LightningDataModule, ABC):
         Computed as the images are, so that a black or white element equals its bound bit for bit.
         """
         return self.normalize.bounds
+
+    def preprocess(self, picture: Image.Image) -> Float[Tensor, " channel height width"]:
+        """Any picture as the network takes it: cut to the centre, resized, grey where there is one channel, normalised.
+
+        Nothing else: a digit in ink on paper is dark on bright, and MNIST's are bright on dark.
+        """
+        channels, height, width = self.image_shape
+        pixels = ImageOps.fit(picture.convert("L" if channels == 1 else "RGB"), (width, height))
+        return self.normalize(torch.from_numpy(np.array(pixels).reshape(height, width, -1)).permute(2, 0, 1))
 
     def setup(self, stage: str | None = None) -> None:
         if stage in (None, "fit", "validate") and "train" not in self._sets:

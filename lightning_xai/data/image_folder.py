@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from lightning_xai.data.base import at_least
+from lightning_xai.data.pictures import SUFFIXES, RefusedPicture, find_pictures, read_picture
 from lightning_xai.data.preprocessing import Interpolation, Preprocessing
 
 Masks = dict[str, np.ndarray]
@@ -57,8 +56,8 @@ class PictureDataset(Dataset):
     def _prepared(self, path: Path) -> Tensor:
         try:
             return self.preprocessing(read_picture(path))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise ValueError(f"the picture {path} cannot be read ({error}): replace or remove it") from error
+        except RefusedPicture as error:
+            raise ValueError(f"the picture {path} cannot be used: {error}") from error
 
 
 class PictureDataModule(LightningDataModule, ABC):
@@ -211,18 +210,17 @@ class ImageFolderDataModule(PictureDataModule):
 
 
 def picture_paths(root: Path) -> list[Path]:
-    """The picture files below a folder, in order; hidden ones are passed over.
+    """The picture files below a folder, in the order of their paths; hidden ones are passed over.
 
     Raises:
         ValueError: if there is no such folder, or nothing in it.
     """
     if not root.is_dir():
         raise ValueError(f"`root` must be a folder of pictures; {root.absolute()} is none.")
-    found = (path for path in root.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
-    paths = sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts))
-    if not paths:
+    paths = sorted(find_pictures([root]))
+    if paths == [root]:
         raise ValueError(
-            f"`root` must be a folder of pictures ({', '.join(IMG_EXTENSIONS)}); there is none below {root.absolute()}."
+            f"`root` must be a folder of pictures ({', '.join(SUFFIXES)}); there is none below {root.absolute()}."
         )
     return paths
 
@@ -240,12 +238,6 @@ def class_indices(wanted: Sequence[str], class_names: Sequence[str]) -> dict[str
         if len(found := places.get(_plain(name), [])) != 1:
             raise ValueError(_no_such_class(name, class_names, found))
     return {name: places[_plain(name)][0] for name in wanted}
-
-
-def read_picture(path: Path) -> Image.Image:
-    """The picture upright, in mode RGB."""
-    with Image.open(path) as image:
-        return ImageOps.exif_transpose(image).convert("RGB")
 
 
 def _no_such_class(name: str, class_names: Sequence[str], found: list[int]) -> str:

@@ -17,9 +17,6 @@ from lightning_xai.data.base import Normalization, channel_tensor
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
-MAX_RATIO = 100
-"""Longer side over shorter side; what is longer is no picture, and would take memory without end when resized."""
-
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -53,7 +50,7 @@ class Preprocessing:
         """The input of the network.
 
         Raises:
-            ValueError: if the picture is not in mode RGB, or more than `MAX_RATIO` times longer than wide.
+            ValueError: if the picture is not in mode RGB.
         """
         if image.mode != "RGB":
             raise ValueError(f'`image` must be in mode RGB, got {image.mode}: convert it, image.convert("RGB").')
@@ -90,8 +87,6 @@ class Preprocessing:
         )
 
     def _centre(self, image: Image.Image, interpolation: Interpolation) -> Image.Image:
-        if max(image.size) > MAX_RATIO * min(image.size):
-            raise ValueError(f"`image` must not be {MAX_RATIO} times longer than wide, got {image.size}: crop it.")
         resized = F.resize(image, [self.resize_size], InterpolationMode(interpolation), antialias=True)
         return F.center_crop(resized, [self.image_size])
 

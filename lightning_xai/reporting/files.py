@@ -1,9 +1,11 @@
 """Files that are either the old version or the new one, never a part of it."""
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -28,3 +30,24 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         reason = f"{error.strerror or error}: cannot write `path`; choose a folder that can be written to"
         raise OSError(error.errno, reason, str(path)) from error
+
+
+def agree_on_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings that the results in a folder depend on, as JSON, or compare them with those that are there.
+
+    Raises:
+        ValueError: if they differ.
+    """
+    settings = json.loads(json.dumps(settings))
+    if not path.exists():
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        return
+    known = json.loads(path.read_text(encoding="utf-8"))
+    differing = sorted(key for key in settings.keys() | known.keys() if settings.get(key) != known.get(key))
+    if differing:
+        raise ValueError(
+            f"`output`: {path.parent} has results of other settings: "
+            + "; ".join(f"{key} was {known.get(key)!r}, is {settings.get(key)!r}" for key in differing)
+            + ". Choose another folder, or remove this one."
+        )

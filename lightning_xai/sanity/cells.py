@@ -1,6 +1,5 @@
 """Finished parts of long work, kept in a folder: interrupted and started again, it goes on where it stopped."""
 
-import json
 import os
 import pickle
 from collections.abc import Callable, Mapping
@@ -9,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lightning_xai.reporting.files import replacing
+from lightning_xai.reporting.files import agree_on_settings, replacing
 
 SETTINGS = "settings.json"
 
@@ -28,7 +27,7 @@ class Cells:
     def __init__(self, folder: str | os.PathLike[str] | None, settings: Mapping[str, Any]) -> None:
         self.folder = None if folder is None else Path(folder)
         if self.folder is not None:
-            _agree(self.folder / SETTINGS, json.loads(json.dumps(settings)))
+            agree_on_settings(self.folder / SETTINGS, settings)
 
     def once(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The result of this name, computed if it is not there: a dict of tensors and plain values."""
@@ -52,19 +51,3 @@ class Cells:
 
 def _path(folder: Path, name: str) -> Path:
     return folder / f"{''.join(c if c.isalnum() or c in '-_.' else '_' for c in name)}.pt"
-
-
-def _agree(path: Path, settings: dict[str, Any]) -> None:
-    """Write the settings, or compare them with those that are there."""
-    if not path.exists():
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        return
-    known = json.loads(path.read_text(encoding="utf-8"))
-    differing = sorted(key for key in settings.keys() | known.keys() if settings.get(key) != known.get(key))
-    if differing:
-        raise ValueError(
-            f"`output`: {path.parent} has results of other settings: "
-            + "; ".join(f"{key} was {known.get(key)!r}, is {settings.get(key)!r}" for key in differing)
-            + ". Choose another folder, or remove this one."
-        )

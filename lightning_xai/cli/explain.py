@@ -1,0 +1,168 @@
+"""`lightning-xai explain IMAGE [IMAGE ...] --config FILE`."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import islice
+
+import torch
+from jsonargparse import ActionConfigFile
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer, seed_everything
+from pytorch_lightning.cli import LightningArgumentParser
+from pytorch_lightning.utilities import rank_zero_warn
+
+from lightning_xai.callbacks.attribution import AttributionCallback, default_methods
+from lightning_xai.cli.command_line import load_weights
+from lightning_xai.cli.console import console
+from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
+from lightning_xai.experiments.pictures import Explained, Preparation, explain_pictures
+from lightning_xai.explainers import Explainer, with_gradients
+from lightning_xai.modules.checkpoints import check_weights_fit, read_checkpoint
+from lightning_xai.reporting.explanations import MAPS, PANELS
+
+_SHOWN = 20
+"""Refused pictures that are listed in the terminal; the file has all."""
+
+
+def explain_command(words: Sequence[str]) -> None:
+    """Parse, explain, report; exit code 1 if nothing could be explained."""
+    parser = explain_parser()
+    options = parser.parse_args(list(words))
+    options.trainer.logger = False  # only the callbacks matter, and a logger may want an account
+    seed_everything(options.pop("seed_everything"), workers=True, verbose=False)
+    parts = parser.instantiate_classes(options)
+    callbacks, strict = parts.pop("trainer").callbacks or [], parts.pop("strict")
+    callback = next((c for c in callbacks if isinstance(c, AttributionCallback)), None)
+    chosen = {name: value for name, value in vars(parts).items() if name not in ("config", "weights_only")}
+    result = explain_images(callback=callback, **chosen)
+    report(result)
+    if (strict and result.refused) or not result.now + result.before:
+        sys.exit(1)
+
+
+def explain_parser() -> LightningArgumentParser:
+    """Parts of a configuration as the other commands have them, and the options of `explain_images`."""
+    know_yaml_mode()
+    parser = LightningArgumentParser(
+        prog="lightning-xai explain",
+        usage="%(prog)s IMAGE [IMAGE ...] --config FILE [--OPTION VALUE ...]",
+        description=str(explain_images.__doc__).partition("\n")[0],
+        parser_mode=YAML_MODE,
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="A picture, or a folder of pictures.")
+    parser.add_argument("-c", "--config", action=ActionConfigFile, help="The configuration of a run.")
+    parser.add_function_arguments(explain_images, skip={"images", "model", "data", "callback"}, as_group=False)
+    parser.add_argument(
+        "--strict",
+        type=bool,
+        default=False,
+        help="Exit code 1 if any picture is refused, and not only if none could be explained.",
+    )
+    parser.add_argument("--seed_everything", type=int, default=0, help="Of weights that no checkpoint replaces.")
+    parser.add_argument("--weights_only", type=bool | None, default=None, help="Weights are read safely in any case.")
+    parser.add_lightning_class_args(Trainer, "trainer")
+    parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
+    parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True, required=False)
+    return parser
+
+
+def explain_images(
+    images: list[str],
+    model: LightningModule,
+    data: LightningDataModule | None = None,
+    callback: AttributionCallback | None = None,
+    ckpt_path: str | None = None,
+    output: str = "explanations",
+    target: int | str | None = None,
+    methods: dict[str, Explainer] | None = None,
+    seed: int = 0,
+    batch_size: int = 16,
+    max_rows: int | None = None,
+    device: str = "auto",
+    panels: bool = True,
+    progress: bool = True,
+) -> Explained:
+    """Explain pictures from files: panels, raw maps, and a table.
+
+    The network runs in 32-bit precision, in one process.
+
+    Args:
+        images: Pictures, and folders of them.
+        model: The network, in the configuration; pictures are prepared as it says or, where it does not, as `data` do.
+        data: What it was trained on; nothing is loaded.
+        callback: Whose methods are the default.
+        ckpt_path: The trained weights; null for those that the model brings itself.
+        output: Folder for explanations.csv, maps/*.safetensors, panels/*.png, and refused.csv where there is something
+            to list in it. Started again with the same settings, the command goes on where it stopped.
+        target: The class explained, its name or its index; null for the predicted one.
+        methods: Explainers by name; null for those of the configuration's AttributionCallback, or the default ones.
+        seed: Of the noise, which depends on it and on the content of the picture's file.
+        batch_size: Pictures explained at a time.
+        max_rows: Rows that pass through the network at once; null for as many as fit in memory.
+        device: `auto` for a GPU where there is one, `cpu`, `cuda`, `cuda:1`, ...
+        panels: Whether to draw panels; with a small network that takes longer than explaining.
+        progress: Whether to show a progress bar.
+    """
+    preparation = Preparation.of(model, data)
+    if ckpt_path:
+        check_weights_fit(read_checkpoint(ckpt_path), model, ckpt_path)
+        load_weights(model, ckpt_path)
+    elif not hasattr(model, "preprocess"):
+        rank_zero_warn(
+            f"No `ckpt_path` was given: the weights are those that {type(model).__name__} was made with, random ones "
+            "unless its network loads trained ones itself."
+        )
+    return explain_pictures(
+        model,
+        images,
+        preparation,
+        _chosen_methods(callback, preparation.bounds is not None) if methods is None else methods,
+        output,
+        target=target,
+        seed=seed,
+        batch_size=batch_size,
+        max_rows=max_rows,
+        device=_device(device),
+        panels=panels,
+        progress=progress,
+    )
+
+
+def report(result: Explained) -> None:
+    """Print what was explained and refused, and where it lies."""
+    terminal, folder = console(), result.folder
+    earlier = f", {result.before} of them earlier" if result.before else ""
+    terminal.print(f"{'explained':<16} {_pictures(result.now + result.before)}{earlier}")
+    listed = folder.refuse(result.refused)
+    if result.refused:
+        terminal.print(f"{'refused':<16} {_pictures(len(result.refused))}")
+    for name, reason in islice(result.refused.items(), _SHOWN):
+        terminal.print(f"  {name}: {reason}")
+    if len(result.refused) > _SHOWN:
+        terminal.print(f"  ... and {len(result.refused) - _SHOWN} more")
+    for path in (folder.table, folder.folder / MAPS, folder.folder / PANELS, listed):
+        if path is not None and path.exists():
+            terminal.print(f"{'written':<16} {path}")
+
+
+def _pictures(number: int) -> str:
+    return f"{number} picture{'' if number == 1 else 's'}"
+
+
+def _chosen_methods(callback: AttributionCallback | None, has_bounds: bool) -> Mapping[str, Explainer]:
+    if callback is None:
+        return default_methods(has_bounds)
+    methods = default_methods(has_bounds) if callback.methods is None else callback.methods
+    if callback.num_gradients is None:
+        return methods
+    return {name: with_gradients(method, callback.num_gradients) for name, method in methods.items()}
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"`device`: {name!r} cannot be used ({reason}); choose `auto`, `cpu` or `cuda`.") from error

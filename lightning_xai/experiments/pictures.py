@@ -1,0 +1,291 @@
+"""Explain pictures from files, batch by batch: what `lightning-xai explain` does."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from lightning_xai._version import __version__
+from lightning_xai.data.pictures import (
+    BACKGROUND,
+    RefusedPicture,
+    content_digest,
+    find_pictures,
+    printable,
+    read_picture,
+)
+from lightning_xai.evaluation import evaluate
+from lightning_xai.explainers import Explainer
+from lightning_xai.explainers.base import check_count, check_logits, check_target, explaining
+from lightning_xai.explainers.chunks import in_chunks
+from lightning_xai.metrics import Sparseness
+from lightning_xai.reporting.explanations import (
+    EXPLANATIONS,
+    PANELS,
+    ExplainedClass,
+    Explanation,
+    ExplanationFolder,
+    sample_index,
+)
+from lightning_xai.sanity.examine import fingerprint
+from lightning_xai.shapes import Inputs
+
+_DESCRIBED = ("image_shape", "image_size", "resize_size", "interpolation", "mean", "std")
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How pictures become inputs of a network, and what its outputs are called.
+
+    Attributes:
+        preprocess: An RGB picture -> (channel, height, width), normalised.
+        bounds: (low, high) of an input element; None if unknown.
+        class_names: Of the outputs; None if they have none.
+        settings: The preprocessing in words and numbers.
+    """
+
+    preprocess: Callable[[Image.Image], Tensor]
+    bounds: Any
+    class_names: Sequence[str] | None
+    settings: Mapping[str, str]
+
+    @classmethod
+    def of(cls, model: Any, data: Any = None) -> "Preparation":
+        """The model's own preprocessing; where it has none, the data module's.
+
+        Raises:
+            ValueError: if neither has a method `preprocess`.
+        """
+        owner = next((part for part in (model, data) if callable(getattr(part, "preprocess", None))), None)
+        if owner is None:
+            having = "the configuration has no `data`" if data is None else f"neither has {type(data).__name__}"
+            raise ValueError(
+                f"`model`: {type(model).__name__} does not say how a picture becomes an input, and {having}. Name a "
+                "module with a method `preprocess`, which makes a normalised tensor (channel, height, width) of a "
+                "picture, such as lightning_xai.modules.PretrainedClassifier, or the data module that the network was "
+                "trained with, such as lightning_xai.data.MNISTDataModule."
+            )
+        names = getattr(owner, "class_names", None) or getattr(data, "class_names", None)
+        return cls(owner.preprocess, getattr(owner, "bounds", None), names, _described(owner))
+
+    def target(self, target: int | str | None) -> int | None:
+        """The index of a class given by its name or its index.
+
+        Raises:
+            ValueError: if there is no such class, or several have the name.
+        """
+        names = list(self.class_names or [])
+        places = [place for place, name in enumerate(names) if name == str(target)]
+        if len(places) > 1:
+            raise ValueError(
+                f"`target`: the classes {', '.join(map(str, places))} are called {target!r}; give the index."
+            )
+        if target is None or places:
+            return places[0] if places else None
+        try:
+            index = int(target)
+        except ValueError as error:
+            some = ", ".join(map(repr, names[:10])) + (", ..." if len(names) > 10 else "")
+            known = f"one of {some}, or an index" if names else "an index, since the classes have no names"
+            raise ValueError(f"`target` must be a class: {known}; got {target!r}.") from error
+        if index < 0 or (names and index >= len(names)):
+            raise ValueError(f"`target` must be a class, 0 .. {len(names) - 1 if names else '...'}, got {index}.")
+        return index
+
+    def explained(self, index: Tensor, probabilities: Tensor) -> ExplainedClass:
+        """A class of one picture."""
+        place = int(index)
+        name = self.class_names[place] if self.class_names and place < len(self.class_names) else str(place)
+        return ExplainedClass(place, name, float(probabilities[place]))
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What became of the pictures.
+
+    Attributes:
+        folder: With the results.
+        now: Pictures explained in this call.
+        before: Pictures that had been explained earlier.
+        refused: Why, by name.
+    """
+
+    folder: ExplanationFolder
+    now: int
+    before: int
+    refused: Mapping[str, str]
+
+
+def explain_pictures(
+    model: nn.Module,
+    pictures: Iterable[str | Path],
+    preparation: Preparation,
+    methods: Mapping[str, Explainer],
+    folder: str | Path,
+    *,
+    target: int | str | None = None,
+    seed: int = 0,
+    batch_size: int = 16,
+    max_rows: int | None = None,
+    device: torch.device | str = "cpu",
+    panels: bool = True,
+    progress: bool = False,
+) -> Explained:
+    """Explain pictures and write what was found, batch after batch; what cannot be read is refused by name.
+
+    Noise depends on the seed and on the file's content: a picture's maps are the same in any company, order, folder and
+    batch size. Pictures that the folder has from an earlier call are not explained again.
+
+    Args:
+        model: Maps inputs to logits.
+        pictures: Files, and folders of them.
+        preparation: See `Preparation`.
+        methods: Explainers by name.
+        folder: For the results.
+        target: Class to explain, its name or index; None for the predicted one.
+        seed: Of the noise.
+        batch_size: Pictures explained at a time.
+        max_rows: Rows that pass through the network at once; None for as many as fit in memory.
+        device: That the network runs on. CPUs and GPUs draw different noise.
+        panels: Whether to draw a panel of each picture.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        ValueError: if an argument is wrong, or the folder has results of other settings.
+    """
+    check_count("batch_size", batch_size)
+    if not methods:
+        raise ValueError("`methods` must name at least one explainer.")
+    pictures, device = list(pictures), torch.device(device)
+    chosen = preparation.target(target)
+    settings = {
+        "methods": {name: repr(method) for name, method in methods.items()},
+        "explained": "the predicted class" if chosen is None else f"class {chosen}",
+        "seed": seed,
+        "preprocessing": {**preparation.settings, "background": BACKGROUND},
+        "model": type(model).__name__,
+        "weights": fingerprint(model),
+        "device": device.type,
+        "lightning_xai": __version__,
+        "torch": torch.__version__,
+    }
+    results = ExplanationFolder(folder, settings, preparation.bounds, panels)
+    queue = _Queue(pictures, preparation, results, progress)
+    model, now = model.to(device), 0
+    for batch in _batches(iter(queue), batch_size):
+        results.add(_explain_batch(model, batch, preparation, methods, chosen, seed, max_rows, device))
+        now += len(batch)
+    return Explained(results, now, queue.before, queue.refused)
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A picture that is going to be explained."""
+
+    picture: str
+    sha256: str
+    size: tuple[int, int]
+    inputs: Tensor
+
+
+@dataclass
+class _Queue:
+    """Reads one picture after the other, and notes which are refused or have been explained."""
+
+    pictures: Sequence[str | Path]
+    preparation: Preparation
+    results: ExplanationFolder
+    progress: bool
+    before: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[_Waiting]:
+        def find() -> Iterator[Path]:
+            return find_pictures(self.pictures, beside=(EXPLANATIONS, PANELS))
+
+        total = sum(1 for _ in find()) if self.progress else None
+        for path in tqdm(find(), "explaining", total, unit="picture", leave=False, disable=not self.progress):
+            picture = printable(path)
+            try:
+                sha256 = content_digest(path)
+                if self.results.has(picture, sha256):
+                    self.before += 1
+                    continue
+                image = read_picture(path)
+                yield _Waiting(picture, sha256, image.size, self.preparation.preprocess(image))
+            except RefusedPicture as error:
+                self.refused[picture] = str(error)
+
+
+def _explain_batch(
+    model: nn.Module,
+    batch: Sequence[_Waiting],
+    preparation: Preparation,
+    methods: Mapping[str, Explainer],
+    target: int | None,
+    seed: int,
+    max_rows: int | None,
+    device: torch.device,
+) -> list[Explanation]:
+    images = torch.stack([waiting.inputs for waiting in batch]).to(device)
+    index = torch.tensor([sample_index(waiting.sha256) for waiting in batch])
+    probabilities = _probabilities(model, images, max_rows)
+    predicted = probabilities.argmax(1)
+    explained = predicted if target is None else torch.full_like(predicted, target)
+    check_target(explained, probabilities.shape[1])
+    evaluation = evaluate(
+        model,
+        images,
+        explained,
+        methods,
+        {"sparseness": Sparseness()},
+        bounds=preparation.bounds,
+        index=index,
+        seed=seed,
+        batch_size=len(batch),
+        max_rows=max_rows,
+        keep_attributions=len(batch),
+    )
+    place = {sample: row for row, sample in enumerate(evaluation.index.tolist())}
+    return [
+        Explanation(
+            waiting.picture,
+            waiting.sha256,
+            waiting.size,
+            waiting.inputs,
+            preparation.explained(predicted[row], probabilities[row]),
+            preparation.explained(explained[row], probabilities[row]),
+            {method: maps[row] for method, maps in evaluation.attributions.items()},
+            {
+                f"{method}/{metric}": float(values[place[int(index[row])]])
+                for method, scores in evaluation.scores.items()
+                for metric, values in scores.items()
+            },
+        )
+        for row, waiting in enumerate(batch)
+    ]
+
+
+def _probabilities(model: nn.Module, images: Inputs, max_rows: int | None) -> Tensor:
+    with explaining(model), torch.no_grad():
+        logits = in_chunks(lambda rows: check_logits(model(rows), len(rows)), model, max_rows, images)
+    return logits.float().softmax(1)
+
+
+def _batches(waiting: Iterator[_Waiting], size: int) -> Iterator[list[_Waiting]]:
+    while batch := list(islice(waiting, size)):
+        yield batch
+
+
+def _described(owner: Any) -> dict[str, str]:
+    """What is known of a preprocessing."""
+    parts = [owner, *(getattr(owner, name) for name in ("normalize", "preprocessing") if hasattr(owner, name))]
+    known = {name: getattr(part, name) for name in _DESCRIBED for part in parts if hasattr(part, name)}
+    plain = {name: value.flatten().tolist() if isinstance(value, Tensor) else value for name, value in known.items()}
+    return {"by": type(owner).__name__, **{name: str(value) for name, value in plain.items() if value is not None}}
