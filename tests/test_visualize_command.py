@@ -268,3 +268,22 @@ def test_the_figures_show_the_images_and_the_mean_trace():
 def test_figure_5_needs_noise():
     with pytest.raises(ValueError, match=r"`noise` must be greater than 0, got 0.0"):
         noisegrad_figure5.run(Lab(), noise=0.0)
+
+
+def test_figure_5_takes_a_pretrained_network(tmp_path):
+    network = {"class_path": "lightning_xai.networks.LeNet", "init_args": {"in_channels": 3, "image_size": 32}}
+    names = [f"class{number}" for number in range(10)]
+    options = {"network": network, "class_names": names, "image_size": 32, "resize_size": 32}
+    config = {
+        "seed_everything": 0,
+        "trainer": {"max_epochs": 1},
+        "model": {"class_path": "lightning_xai.modules.PretrainedClassifier", "init_args": options},
+        "data": {"class_path": "lightning_xai.data.PhotographsDataModule"},
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
+    lab = Lab(configs=str(tmp_path), device="cpu", progress=False)
+    result = noisegrad_figure5.run(lab, "mine", (4, 1), num_models=2, num_starts=1, steps=2, num_fresh=1)
+    assert result.arrays[f"images {REDRAWN}"].shape == (1, 2, 3, 32, 32)
+    assert result.details["names"] == ("class4 (4)", "class1 (1)")
+    assert yaml.safe_load(yaml.safe_dump(dict(result.settings)))["networks"]["mine"]["init_args"]["image_size"] == 32
+    assert {"noisegrad-figure5", "noisegrad-figure5-trace"} == noisegrad_figure5.figures(result).keys()
