@@ -26,6 +26,7 @@ from lightning_xai.experiments.visualize import (
     REDRAWN,
     Setting,
     agreement,
+    colourfulness,
     high_frequencies,
     named_channels,
     portraits,
@@ -186,6 +187,15 @@ def test_high_frequencies_are_the_share_of_the_fast_waves():
     image = (0.5 + 0.3 * slow[:, None] + 0.1 * fast[None]).expand(1, 2, 16, 16)
     assert_close(high_frequencies(image), torch.tensor([0.1**2 / (0.1**2 + 0.3**2)]), rtol=1e-4, atol=0)
     assert high_frequencies(torch.full((1, 1, 4, 4), 0.5)).isnan().all()
+
+
+def test_colourfulness_is_that_of_hasler_and_suesstrunk():
+    red_and_green = torch.zeros(3, 4, 6)
+    red_and_green[0, :, :3] = red_and_green[1, :, 3:] = 1  # red less green is 1 and -1, yellow less blue 1 / 2
+    grey = torch.rand(1, 4, 6).expand(3, 4, 6)
+    blue = torch.tensor([0.0, 0.0, 1.0])[:, None, None].expand(3, 4, 6)
+    expected = torch.tensor([1 + 0.3 * 0.5, 0.0, 0.3])
+    assert_close(colourfulness(torch.stack([red_and_green, grey, blue])), expected)
 
 
 def test_agreement_is_the_mean_correlation_of_pairs():

@@ -26,11 +26,13 @@ from lightning_xai.visualization import Activation, Jitter, answers, visualize
 
 PLAIN, FIXED, REDRAWN = "plain", "NoiseGrad, fixed", "NoiseGrad, redrawn"
 CLEAN, FRESH = "activation, clean network", "activation, fresh noisy networks"
-VARIATION, HIGH, AGREEMENT = "total variation", "high frequencies", "agreement of starts"
+VARIATION, HIGH, COLOURFULNESS = "total variation", "high frequencies", "colourfulness"
+AGREEMENT = "agreement of starts"
 NOTES = (
     "Mean ± standard error over the images, looked at without jitter. Fresh: noisy networks that no image was made for;"
     " the same for all methods. Total variation: mean absolute difference of neighbouring pixels, which are from 0 to "
-    "1. High frequencies: share of the variance at more than a quarter wave a pixel.",
+    "1. High frequencies: share of the variance at more than a quarter wave a pixel. Colourfulness: of Hasler and "
+    "Süsstrunk (2003).",
     "Agreement of starts: mean correlation of the pixels of two images that differ in seed only.",
 )
 MAX_SHOWN = 10
@@ -150,6 +152,7 @@ def _scores(model: nn.Module, setting: Setting, images: Images) -> dict[str, Sco
         drawn = answers(model, setting.activation, images, setting.bounds, judges, fold_in_int(setting.seed, -1))
         scores[FRESH] = drawn.mean(0)
     scores |= {VARIATION: total_variation(images), HIGH: high_frequencies(images)}
+    scores |= {COLOURFULNESS: colourfulness(images)} if images.shape[1] == 3 else {}
     return {name: values.cpu() for name, values in scores.items()}
 
 
@@ -167,6 +170,13 @@ def high_frequencies(images: Images, frequency: float = 0.25) -> Scores:
     down, across = torch.fft.fftfreq(height)[:, None], torch.fft.fftfreq(width)
     high = (down.square() + across.square()).sqrt().to(power) > frequency
     return (power * high).flatten(1).sum(1) / power.flatten(1).sum(1)
+
+
+def colourfulness(images: Images) -> Scores:
+    """How far colours are from grey and from each other (Hasler, Süsstrunk 2003), for pixels from 0 to 1."""
+    red, green, blue = images.flatten(2).unbind(1)
+    opponent = torch.stack([red - green, (red + green) / 2 - blue])
+    return opponent.var(2, correction=0).sum(0).sqrt() + 0.3 * opponent.mean(2).square().sum(0).sqrt()
 
 
 def agreement(images: Float[Tensor, " start channel colour height width"]) -> Float[Tensor, " channel"]:
