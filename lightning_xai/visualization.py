@@ -6,7 +6,7 @@ zooms and shifts (Erhan et al. 2009; Olah, Mordvintsev, Schubert, "Feature visua
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ COLOUR_DIRECTIONS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0
 the principal components of Krizhevsky et al. 2012, in the figures published with Facebook's fb.resnet.torch."""
 
 _START, _JITTER = 1, 2  # streams of random numbers
-_START_STD = 0.01
+_START_STD, _DOUBLINGS = 0.01, 11
 _PASS_BYTES, _KEPT_BYTES = 2**24, 2**28
 _MOST_NAMES = 40
 
@@ -170,16 +170,23 @@ def visualize(
     parameter = next(model.parameters(), torch.zeros(()))
     scale = _parsed(bounds, parameter.device)
     with explaining(model):
-        spectrum = starting_spectrum(activation.channels, image_shape, seed).to(parameter.device).requires_grad_()
-        adam, trace = torch.optim.Adam([spectrum], lr), []
         networks = _Networks(model, noise, redraw, models_per_pass, seed)
-        for step in tqdm(range(steps), "visualizing", disable=not progress, leave=False):
+
+        def rise(spectrum: Spectrum, step: int) -> tuple[Scores, Spectrum]:
+            """Activations, and their gradient."""
+            spectrum = spectrum.detach().requires_grad_()
             views = jitter(to_inputs(pixels(spectrum, image_shape), scale), fold_in_int(seed, step))
             values, gradient = networks.answer(activation, views.detach(), step)
-            spectrum.grad = torch.autograd.grad(views, spectrum, -gradient)[0]
+            return values, torch.autograd.grad(views, spectrum, gradient)[0]
+
+        spectrum = starting_spectrum(activation.channels, image_shape, seed).to(parameter.device)
+        spectrum = _with_gradient(spectrum, lambda start: rise(start, 0)[1], activation)
+        adam, trace = torch.optim.Adam([spectrum], lr, maximize=True), []
+        for step in tqdm(range(steps), "visualizing", disable=not progress, leave=False):
+            values, spectrum.grad = rise(spectrum, step)
             adam.step()
             trace.append(values)
-        found = Visualization(pixels(spectrum.detach(), image_shape), torch.stack(trace))
+        found = Visualization(pixels(spectrum, image_shape), torch.stack(trace))
     if not found.trace.isfinite().all():
         raise ValueError("`model`: the activation became NaN or infinite; take a smaller `std` of `noise` or `lr`.")
     return found
@@ -225,6 +232,23 @@ def starting_spectrum(channels: Sequence[int], image_shape: tuple[int, int, int]
     colours, height, width = image_shape
     keys = fold_in(root_keys(seed, torch.tensor(channels)), _START)
     return standard_normal(keys, (colours, height, width // 2 + 1, 2)) * _START_STD
+
+
+def _with_gradient(spectrum: Spectrum, gradient: Callable[[Spectrum], Spectrum], activation: Activation) -> Spectrum:
+    """The start, with twice the contrast, again and again, where the activation does not change with the image.
+
+    At an even grey all ReLUs of a small network may be off.
+    """
+    for _ in range(_DOUBLINGS):
+        still = (gradient(spectrum) == 0).flatten(1).all(1)
+        if not still.any():
+            return spectrum
+        spectrum = torch.where(still[:, None, None, None, None], 2 * spectrum, spectrum)
+    channels = [channel for channel, is_still in zip(activation.channels, still.tolist(), strict=True) if is_still]
+    raise ValueError(
+        f"`channels`: those of {activation.layer or 'the logits'} in {channels} do not change with the image where it "
+        "starts; take another `seed`, or others."
+    )
 
 
 def pixels(spectrum: Spectrum, image_shape: tuple[int, int, int]) -> Images:

@@ -231,7 +231,7 @@ def test_noisy_networks_that_are_not_kept_are_gone_when_the_next_ones_come(monke
 
     monkeypatch.setattr(PerturbWeights, "noisy_weights", counted)
     visualize(Net(), Activation((1,)), SHAPE, BOUNDS, NOISE, redraw=True, steps=2, models_per_pass=2)
-    assert len(most) == 10
+    assert len(most) == 15  # the start has to have a gradient
     assert max(most) == 2
 
 
@@ -240,6 +240,26 @@ def test_what_is_not_finite_is_an_error():
     model.head.weight.data.fill_(torch.inf)
     with pytest.raises(ValueError, match=r"the activation became NaN or infinite; take a smaller `std` of `noise`"):
         visualize(model, Activation((1,)), SHAPE, BOUNDS, steps=2)
+
+
+class Deaf(nn.Module):
+    """Logits: one that is off near grey, one that never is, one that always is."""
+
+    def forward(self, images):
+        contrast = images.std((1, 2, 3))
+        on = images.mean((1, 2, 3))
+        return torch.stack([(contrast - 0.05).relu(), on, 0 * on], 1)
+
+
+def test_a_start_without_gradient_gets_more_contrast_and_the_others_stay():
+    found = visualize(Deaf(), Activation((0, 1)), (1, 12, 12), (0.0, 1.0), steps=20)
+    alone = visualize(Deaf(), Activation((1,)), (1, 12, 12), (0.0, 1.0), steps=20)
+    assert found.trace[0, 0] > 0
+    assert found.trace[-1, 0] > found.trace[0, 0]
+    assert_close(found.images[1], alone.images[0])
+    message = r"`channels`: those of the logits in \[2\] do not change with the image where it starts"
+    with pytest.raises(ValueError, match=message):
+        visualize(Deaf(), Activation((1, 2)), (1, 12, 12), (0.0, 1.0), steps=20)
 
 
 # Laws
