@@ -106,6 +106,12 @@ class Jitter:
     scales: tuple[float, float] = (0.8, 1.2)
     shift: float = 0.05
 
+    def __post_init__(self) -> None:
+        if self.degrees < 0 or self.shift < 0 or not 0 < self.scales[0] <= self.scales[1]:
+            raise ValueError(
+                f"`degrees` and `shift` must be at least 0 and `scales` two rising numbers greater than 0, got {self}."
+            )
+
     def __call__(self, images: Images, seed: int) -> Images:
         """All images in the same view, mirrored beyond their borders, interpolated linearly."""
         angle, zoom, right, down = uniform(root_keys(seed, torch.tensor([_JITTER])), (4,))[0].tolist()

@@ -129,9 +129,16 @@ def test_a_view_turns_zooms_and_shifts(monkeypatch):
     drawn["numbers"] = [0.5, 0.5, 1.0, 0.5]
     assert_close(Jitter(0.0, (1.0, 1.0), 0.25)(image, 0)[..., :6], image[..., 2:])
     drawn["numbers"] = [0.5, 1.0, 0.5, 0.5]
-    coarse = torch.rand(1, 1, 4, 4)
-    zoomed = Jitter(0.0, (1.0, 2.0), 0.0)(coarse, 0)
-    assert_close(zoomed[..., 1:3, 1:3].mean(), coarse[..., 1:3, 1:3].mean())  # the middle is magnified
+    ramp = torch.arange(8.0).expand(1, 1, 8, 8)
+    assert_close(Jitter(0.0, (1.0, 2.0), 0.0)(ramp, 0), 3.5 + (ramp - 3.5) / 2)  # the middle is magnified
+
+
+@pytest.mark.parametrize(
+    "options", [{"degrees": -1.0}, {"shift": -0.1}, {"scales": (1.2, 0.8)}, {"scales": (0.0, 1.0)}]
+)
+def test_views_that_cannot_be_are_refused(options):
+    with pytest.raises(ValueError, match="`scales` two rising numbers greater than 0"):
+        Jitter(**options)
 
 
 # What is maximised
