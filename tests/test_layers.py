@@ -18,6 +18,7 @@ LAYERS = {
     "metrics": 1,
     "networks": 1,
     "evaluation": 1,
+    "visualization": 1,
     "__init__": 1,
     "reporting": 2,
     "sanity": 2,

@@ -23,7 +23,7 @@ __all__ = ["load_yaml", "main"]
 # Short, because the parser prints it before each error; `--help` explains the options.
 USAGE = {
     name: {"usage": "%(prog)s --config FILE [--OPTION VALUE ...]"}
-    for name in (*LightningCLI.subcommands(), "sanity", "calibrate")
+    for name in (*LightningCLI.subcommands(), "sanity", "calibrate", "visualize")
 }
 
 DESCRIPTION = (

@@ -1,4 +1,4 @@
-"""The commands that LightningCLI provides, fit, validate, test and predict, and two more: sanity and calibrate."""
+"""LightningCLI's commands, fit, validate, test and predict, and three more: sanity, calibrate and visualize."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCL
 from torch import nn
 
 from lightning_xai.cli.checks import check_randomisable, check_writable, checkpoint_run, is_local_file
-from lightning_xai.cli.reports import report, report_noise_level, report_sanity
+from lightning_xai.cli.reports import report, report_noise_level, report_sanity, report_visualization
 from lightning_xai.experiments.networks import trained
 from lightning_xai.experiments.trainer import ExaminingTrainer
 from lightning_xai.modules.checkpoints import check_resumable, check_weights_fit, read_checkpoint
@@ -37,7 +37,8 @@ class XAICommandLine(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        examining = {"sanity": {"model", "datamodule", "make_twin"}, "calibrate": {"model", "datamodule"}}
+        examined = {"model", "datamodule"}
+        examining = {"sanity": {*examined, "make_twin"}, "calibrate": examined, "visualize": examined}
         return LightningCLI.subcommands() | examining
 
     def sanity(self, model: LightningModule, datamodule: LightningDataModule, **options: Any) -> None:
@@ -68,6 +69,17 @@ class XAICommandLine(LightningCLI):
             return
         load_weights(model, options["ckpt_path"])
         report_noise_level(cast(ExaminingTrainer, self.trainer).calibrate(model, datamodule, **options), path)
+
+    def visualize(self, model: LightningModule, datamodule: LightningDataModule, **options: Any) -> None:
+        """The images, then their files; what Lightning calls for the subcommand of this name. One process works."""
+        checkpoint = options["ckpt_path"]
+        run = checkpoint_run(checkpoint) if checkpoint else Path("runs")
+        folder = Path(options.pop("output") or run / "visualize")
+        if int(os.environ.get("RANK", 0)) > 0:
+            return
+        if checkpoint:
+            load_weights(model, checkpoint)
+        report_visualization(cast(ExaminingTrainer, self.trainer).visualize(model, datamodule, **options), folder)
 
     def _random_label_twin(self, epochs: int, folder: Path) -> tuple[nn.Module, float]:
         """A network trained as the configuration says, but on random labels; or the one trained earlier."""

@@ -16,10 +16,12 @@ from lightning_xai.callbacks.attribution import PANELS, AttributionCallback
 from lightning_xai.callbacks.pareto import VALIDATIONS, ParetoFront
 from lightning_xai.cli.console import console
 from lightning_xai.evaluation import Evaluation
+from lightning_xai.experiments.visualize import visualization_figures, write_pictures
 from lightning_xai.reporting.noise_level import NoiseLevel, level_lines, write_noise_level
 from lightning_xai.reporting.noise_level_figure import noise_level_figure
 from lightning_xai.reporting.panels import save_figure
 from lightning_xai.reporting.pareto import front_table
+from lightning_xai.reporting.reproduction import Reproduction, terminal_tables, write_reproduction
 from lightning_xai.reporting.sanity import SanityReport, verdict_table, write_sanity
 from lightning_xai.reporting.sanity_figures import write_figures
 from lightning_xai.reporting.scores import SCORES, evaluation_rows
@@ -73,6 +75,18 @@ def report_sanity(result: SanityReport, folder: Path) -> None:
     for path in [*tables, *figures]:
         terminal.print(f"{'written':<16} {path}")
     terminal.print(f"{'to see it':<16} {shlex.join(['tensorboard', '--logdir', str(folder)])}")
+
+
+def report_visualization(result: Reproduction, folder: Path) -> None:
+    """Print scores and times, and write report, records, figures and each image to the folder."""
+    terminal = console(width=200)
+    for table in terminal_tables(result):
+        terminal.print(table)
+    for finding in result.findings:
+        terminal.print(finding)
+    written = write_reproduction(result, visualization_figures(result, "images"), folder)
+    for path in [*written, *write_pictures(result, folder)]:
+        terminal.print(f"{'written':<16} {path}")
 
 
 def _table(evaluation: Evaluation) -> Table:

@@ -1,33 +1,36 @@
-"""A Trainer that can also examine: the `sanity` and `calibrate` commands of the command line."""
+"""A Trainer that can also examine: the `sanity`, `calibrate` and `visualize` commands of the command line."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from lightning_xai.callbacks.attribution import first_loader
 from lightning_xai.callbacks.samples import Samples, spread, unpack
 from lightning_xai.experiments.noise_level import find_noise_level
-from lightning_xai.explainers import Explainer, with_controls
+from lightning_xai.experiments.visualize import Setting, named_channels, portraits, visualization_result
+from lightning_xai.explainers import Explainer, PerturbWeights, with_controls
 from lightning_xai.explainers.base import check_choice, check_count, explaining, resolve_target
 from lightning_xai.reporting.noise_level import NoiseLevel
+from lightning_xai.reporting.reproduction import Reproduction
 from lightning_xai.reporting.sanity import SanityReport
 from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.examine import EXAMINED, examine, paper_methods
 from lightning_xai.sanity.randomisation import BatchNormPolicy, Initialisation, Ordering
 from lightning_xai.sanity.refined import smoothed
 from lightning_xai.sanity.similarity import Normaliser, Preset, Similarity, named_similarities
+from lightning_xai.visualization import Activation, Jitter
 
 ExplainedClass = Literal["label", "prediction", "repredicted"]
 
 
 class ExaminingTrainer(Trainer):
-    """A Trainer with two more commands."""
+    """A Trainer with three more commands."""
 
     def sanity(
         self,
@@ -181,6 +184,78 @@ class ExaminingTrainer(Trainer):
                 progress=self.progress_bar_callback is not None,
             )
 
+    def visualize(
+        self,
+        model: LightningModule,
+        datamodule: LightningDataModule,
+        ckpt_path: str | None = None,
+        target: int | list[int] | None = None,
+        layer: str | None = None,
+        channel: int | list[int] | None = None,
+        unit: bool = False,
+        weight_noise: float = 0.2,
+        num_models: int = 10,
+        redraw: bool = False,
+        steps: int = 200,
+        lr: float = 0.05,
+        jitter: Jitter = Jitter(),
+        num_starts: int = 1,
+        num_fresh: int = 20,
+        models_per_pass: int | None = None,
+        seed: int = 0,
+        output: str | None = None,
+        weights_only: bool | None = None,
+    ) -> Reproduction:
+        """Images that a class, a channel or a unit answers to most, plain and with NoiseGrad (Bykov et al. 2022).
+
+        Each image is written as a PNG of the network's resolution; beside them a figure with all of them, scores, the
+        rise of the activation, and what NoiseGrad costs in wall time. No data are read.
+
+        Args:
+            model: The module, whose `forward` maps images to logits.
+            datamodule: The data, for shape and bounds of an image and the names of the classes.
+            ckpt_path: The trained weights; null for those that the module brings.
+            target: Class or classes whose logit is maximised.
+            layer: Name of a module, or the end of one such name, instead of `target`.
+            channel: Channel or channels of the layer.
+            unit: Maximise the channel's activation at the middle place only, instead of its mean over all places.
+            weight_noise: Multiplicative noise of NoiseGrad, relative to each weight; 0 for plain images only.
+            num_models: Noisy networks whose mean activation is maximised.
+            redraw: Draw them again in each step.
+            steps: Of Adam.
+            lr: Learning rate of Adam.
+            jitter: Random views of the image, a new one in each step.
+            num_starts: Images of each class or channel, which differ in seed.
+            num_fresh: Noisy networks that the finished images are shown to.
+            models_per_pass: Noisy networks that are computed at once, by `torch.vmap`; null for as many as weigh 16
+                MiB. A network that vmap does not admit takes 1.
+            seed: Of starts, views and weight noise.
+            output: Folder; null for `visualize` in the checkpoint's run, or in runs.
+            weights_only: As in configurations of `fit`; weights are read safely in any case.
+        """
+        activation = _activation(target, layer, channel, unit)
+        shape, bounds, names = _image_space(model, datamodule)
+        setting = Setting(
+            activation,
+            named_channels(activation.channels, names if layer is None else None),
+            shape,
+            bounds,
+            PerturbWeights(std=weight_noise, num_draws=num_models),
+            (redraw,),
+            num_starts,
+            steps,
+            lr,
+            jitter,
+            models_per_pass,
+            num_fresh,
+            seed,
+            self.progress_bar_callback is not None,
+        )
+        with self.precision_plugin.forward_context():
+            found = portraits(model.to(self.strategy.root_device), setting)
+        source = f"Activation maximisation, {type(getattr(model, 'network', model)).__name__}"
+        return visualization_result(found, setting, source, {"ckpt_path": ckpt_path})
+
     def _subject(
         self,
         model: LightningModule,
@@ -230,6 +305,35 @@ def stored_samples(datamodule: LightningDataModule, num_samples: int, stage: Lit
     chosen = Subset(loader.dataset, positions.tolist())
     samples = unpack(next(iter(DataLoader(chosen, len(positions), collate_fn=loader.collate_fn))))
     return replace(samples, index=torch.where(samples.index < 0, positions, samples.index))
+
+
+def _activation(
+    target: int | list[int] | None, layer: str | None, channel: int | list[int] | None, unit: bool
+) -> Activation:
+    """What the options of `visualize` name: classes, or channels of a layer."""
+    if (target is None) == (layer is None) or (layer is None) != (channel is None):
+        raise ValueError(
+            "Give either `target`, the class or classes to visualize, or `layer` and `channel`; got "
+            f"`target` {target}, `layer` {layer}, `channel` {channel}."
+        )
+    chosen = channel if target is None else target
+    return Activation(tuple(chosen) if isinstance(chosen, list) else (chosen,), layer, unit)  # type: ignore[arg-type]
+
+
+def _image_space(
+    model: LightningModule, datamodule: LightningDataModule
+) -> tuple[tuple[int, int, int], tuple[Tensor, Tensor], Any]:
+    """Shape and bounds of an image, and the names of the classes, from a module that knows them or from the data."""
+    size = getattr(model, "image_size", None)
+    shape = (3, size, size) if size else getattr(datamodule, "image_shape", None)
+    found = [[getattr(owner, name, None) for owner in (model, datamodule)] for name in ("bounds", "class_names")]
+    bounds, names = (next((part for part in parts if part is not None), None) for parts in found)
+    if shape is None or bounds is None:
+        raise ValueError(
+            f"`data`: {type(datamodule).__name__} must have `image_shape`, (channels, height, width), and `bounds`, "
+            "what black and white are in the space of its normalised images."
+        )
+    return tuple(shape), bounds, names
 
 
 def _check_required(require: list[str], methods: dict[str, Explainer]) -> None:
