@@ -64,7 +64,7 @@ def validation(setting: Setting) -> Iterator[Measurement]:
     for name in setting.networks:
         if name == "ResNet50":
             continue  # its samples are noise, without a data set
-        number = 2 if setting.tiny else 64 if setting.everything or name == "LeNet" else 16
+        number = 2 if setting.tiny else 64 if setting.everything or name == "LeNet" else 8
         one = case(name, number, setting.device)
         for precision in PRECISIONS:
             with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():

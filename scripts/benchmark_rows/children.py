@@ -63,7 +63,7 @@ def processes(setting: Setting) -> Iterator[Measurement]:
     for name in setting.networks:
         if name == "ResNet50":
             continue
-        number = 2 if setting.tiny else 256 if name == "LeNet" else 32
+        number = 2 if setting.tiny else 256 if name == "LeNet" else 16
         draws = setting.draws(case(name, number, setting.device), 10, least=2)
         with ExitStack() as stack:
             settings = {"network": name, "samples": number, "draws": draws}

@@ -94,7 +94,7 @@ class Setting:
     device: torch.device
     networks: tuple[str, ...] = tuple(NETWORKS)
     pairs: int = 7
-    budget: float = 20.0
+    budget: float = 10.0
     full: bool = False
     tiny: bool = False
 
