@@ -1,7 +1,7 @@
 """Explain a model, and score its explanations: the part of the package that needs no Lightning."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from inspect import Parameter, signature
 from typing import Any, cast
 
@@ -21,7 +21,9 @@ from lightning_xai.explainers.base import (
     resolve_target,
 )
 from lightning_xai.explainers.cost import counting_gradients
+from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.recipes import smooth_grad
+from lightning_xai.functional.random import remembering_noise
 from lightning_xai.metrics import (
     InherentNoise,
     LocalisationAUROC,
@@ -78,6 +80,7 @@ def explain(
     index: Labels | None = None,
     seed: int = 0,
     max_rows: int | None = None,
+    precision: Precision = "32-true",
 ) -> Inputs:
     """Attributions of a batch of inputs, shaped like them; the model is left as it was.
 
@@ -90,12 +93,14 @@ def explain(
         index: Sample indices; noise depends on the seed and the index. By default 0, 1, ...
         seed: Of the noise.
         max_rows: Rows that pass through the network at once; by default as many as fit in memory.
+        precision: Of the model; "bf16-mixed" is faster where the hardware computes in bfloat16 (see `in_precision`).
     """
     _check_methods({"method": method})
     check_inputs(images)
     index = torch.arange(len(images)) if index is None else index.cpu()
     _check_lengths(len(images), index=index)
-    return method(model, images, target, Context.create(index, seed, bounds, max_rows, images.device))
+    with in_precision(model, precision):
+        return method(model, images, target, Context.create(index, seed, bounds, max_rows, images.device))
 
 
 def evaluate(
@@ -111,6 +116,7 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 64,
     max_rows: int | None = None,
+    precision: Precision = "32-true",
     keep_attributions: int = 0,
     progress: bool = False,
 ) -> Evaluation:
@@ -120,7 +126,7 @@ def evaluate(
     gets the scores of all of them.
 
     Args:
-        model: As in `explain`, like images, target, bounds, index, seed and max_rows.
+        model: As in `explain`, like images, target, bounds, index, seed, max_rows and precision.
         methods: Explainers by name.
         metrics: Metrics by name; None for `default_metrics`. They are copied, not written to.
         masks: (batch, height, width) booleans, True where the evidence is.
@@ -137,40 +143,40 @@ def evaluate(
     metrics = default_metrics(masks is not None, bounds is not None) if metrics is None else metrics
     check_metrics(metrics, mask=masks is not None, bounds=bounds is not None)
     metrics = {**metrics, GRADIENTS: NumGradients()}
-    with explaining(model):
-        target = resolve_target(model, images, target, max_rows)
-        shown = images[:keep_attributions]
-        predicted = resolve_target(model, shown, None, max_rows) if keep_attributions else target[:0]
     collections = {name: _collect(metrics, images.device) for name in methods}
     kept: dict[str, list[Tensor]] = {name: [] for name in methods}
     batches = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
     bar = tqdm(total=len(batches) * len(methods), desc="explaining", unit="batch", leave=False, disable=not progress)
-    for rows in batches:
-        context = whole.select(rows)
-        batch: dict[str, Any] = {
-            "inputs": images[rows],
-            "target": target[rows],
-            "mask": None if masks is None else masks[rows],
-            "index": index[rows].to(images.device),
-            "bounds": context.bounds,
-            "model": model,
-            "context": context,
-            "shared": Shared(),
-        }
-        for name, explainer in methods.items():
-            with counting_gradients(model) as count:
-                attributions = explainer(model, batch["inputs"], batch["target"], context)
-            with torch.inference_mode(False):
-                collections[name].update(
-                    attributions,
-                    **batch,
-                    explainer=explainer,
-                    noise_std=explainer.noise_std(batch["inputs"], context),
-                    num_gradients=count.total / len(attributions),
-                )
-            kept[name].append(attributions[: max(0, keep_attributions - rows.start)].cpu())
-            bar.update()
-    bar.close()
+    with in_precision(model, precision), bar:
+        with explaining(model):
+            target = resolve_target(model, images, target, max_rows)
+            shown = images[:keep_attributions]
+            predicted = resolve_target(model, shown, None, max_rows) if keep_attributions else target[:0]
+        for rows in batches:
+            context = whole.select(rows)
+            batch: dict[str, Any] = {
+                "inputs": images[rows],
+                "target": target[rows],
+                "mask": None if masks is None else masks[rows],
+                "index": index[rows].to(images.device),
+                "bounds": context.bounds,
+                "model": model,
+                "context": context,
+                "shared": Shared(),
+            }
+            with remembering_noise():
+                for name, explainer in methods.items():
+                    attributions, num_gradients = _explained(model, explainer, batch)
+                    with torch.inference_mode(False):
+                        collections[name].update(
+                            attributions,
+                            **batch,
+                            explainer=explainer,
+                            noise_std=explainer.noise_std(batch["inputs"], context),
+                            num_gradients=num_gradients,
+                        )
+                    kept[name].append(attributions[: max(0, keep_attributions - rows.start)].cpu())
+                    bar.update()
     return Evaluation(
         *_gather(collections, list(metrics)),
         higher_is_better={name: metric.higher_is_better for name, metric in metrics.items()},
@@ -180,6 +186,16 @@ def evaluate(
         masks=None if masks is None else masks[:keep_attributions].cpu(),
         attributions={name: torch.cat(parts) for name, parts in kept.items()},
     )
+
+
+def _explained(model: nn.Module, explainer: Explainer, batch: Mapping[str, Any]) -> tuple[Inputs, Scores]:
+    """Attributions of a batch, and the gradients that each sample took; those with more draws had more of them."""
+    draws_used = torch.zeros(len(batch["inputs"]))
+    context = replace(batch["context"], draws_used=draws_used)
+    with counting_gradients(model) as count:
+        attributions = explainer(model, batch["inputs"], batch["target"], context)
+    shares = draws_used if draws_used.any() else torch.ones_like(draws_used)
+    return attributions, count.total * shares / shares.sum()
 
 
 def default_metrics(has_masks: bool, has_bounds: bool) -> dict[str, SampleMetric]:

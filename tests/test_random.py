@@ -6,7 +6,15 @@ from scipy import stats
 from torch.testing import assert_close
 
 from lightning_xai.explainers import Context
-from lightning_xai.functional.random import fold_in, fold_in_int, root_keys, standard_normal, uniform
+from lightning_xai.functional import random
+from lightning_xai.functional.random import (
+    fold_in,
+    fold_in_int,
+    remembering_noise,
+    root_keys,
+    standard_normal,
+    uniform,
+)
 
 SEEDS = (0, 1, -1, 12345, -(2**63), 2**63 - 1, 2**64 + 7, 10**40)
 SHAPES = ((1,), (7,), (15,), (16,), (17,), (3, 5, 7), (1, 28, 28), ())
@@ -127,3 +135,79 @@ def test_context_orders_branches_copy_after_copy():
 def test_explainers_own_numbers_differ_from_the_noise_on_their_input():
     context = Context.create(torch.arange(5))
     assert not torch.isin(context.private_keys("a"), torch.cat([context.keys, context.private_keys("b")])).any()
+
+
+# The generator of devices that are not the CPU (it runs on any)
+
+
+def split_mix_64(key, number):
+    """The sequence as Steele, Lea and Flood define it."""
+    words, state = [], key % 2**64
+    for _ in range(number):
+        state = (state + 0x9E3779B97F4A7C15) % 2**64
+        word = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+        word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) % 2**64
+        words.append(word ^ (word >> 31))
+    return words
+
+
+def test_words_are_those_of_split_mix_64():
+    assert split_mix_64(1234567, 2) == [6457827717110365317, 3203168211198807973]  # of the published C code
+    for key in (1234567, 0, -1, -(2**63), 2**63 - 1):
+        words = random._bits(torch.tensor([key]), 9, "cpu")[0].tolist()
+        assert [word % 2**64 for word in words] == split_mix_64(key, 9)
+
+
+def test_counted_normal_values_are_standard_normal_and_independent():
+    keys = root_keys(3, torch.arange(400))
+    values = random._box_muller(keys, 501, "cpu")
+    assert values.shape == (400, 501)
+    assert values.dtype == torch.float32
+    same(random._box_muller(keys[7:9], 501, "cpu"), values[7:9])
+    assert stats.kstest(values.flatten().numpy(), "norm").pvalue > 0.01
+    assert values.abs().max() < 6
+    halves = values[:, :250], values[:, 251:501]  # cosine and sine of the same word
+    for x, y in (halves, (values[:, :-1], values[:, 1:]), (values[:-1], values[1:])):
+        for f in (torch.Tensor.abs, torch.Tensor.double):
+            pairs = torch.stack([f(x).flatten(), f(y).flatten()]).double()
+            assert abs(torch.corrcoef(pairs)[0, 1]) < 4 / pairs.shape[1] ** 0.5
+
+
+def test_counted_fractions_are_uniform():
+    values = random._fraction(random._bits(root_keys(0, torch.arange(100)), 1000, "cpu"))
+    assert values.min() >= 0
+    assert values.max() < 1
+    assert stats.kstest(values.flatten().numpy(), "uniform").pvalue > 0.01
+
+
+def test_few_keys_and_many_are_mixed_alike():
+    index = torch.tensor([3, -7, 0, 2**62, -(2**63), *range(100)])
+    many = root_keys(5, index)
+    for place in (0, 3, 4, 50):
+        same(root_keys(5, index[place : place + 3]), many[place : place + 3])
+        same(fold_in(many[place : place + 3], 9), fold_in(many, 9)[place : place + 3])
+
+
+# Remembered noise
+
+
+def test_noise_is_drawn_once_while_it_is_remembered():
+    keys = root_keys(0, torch.arange(4))
+    before = standard_normal(keys, (100,))
+    with remembering_noise():
+        first = standard_normal(keys, (100,))
+        assert standard_normal(keys.clone(), (100,)) is first
+        same(first, before)
+        assert standard_normal(keys[:2], (100,)) is not first
+        same(standard_normal(keys[:2], (100,)), before[:2])
+        same(standard_normal(keys, (50,)), torch.stack([standard_normal(key[None], (50,))[0] for key in keys]))
+    assert standard_normal(keys, (100,)) is not first
+
+
+def test_no_more_noise_is_remembered_than_asked_for():
+    keys = root_keys(0, torch.arange(3))
+    with remembering_noise(most=1000):  # two of the three
+        drawn = [standard_normal(key[None], (100,)) for key in keys]
+        again = [standard_normal(key[None], (100,)) for key in keys]
+    assert [one is two for one, two in zip(drawn, again, strict=True)] == [True, True, False]
+    same(torch.stack(drawn), torch.stack(again))

@@ -25,7 +25,7 @@ def panel(attributions, images=GREY, bounds=BOUNDS, **options):
 
 def cells(figure, num_columns):
     """The pictures, [column][row]; the legend's bars, which are drawn last, left out."""
-    pictures = [axes.images[0] for axes in figure.axes]
+    pictures = [image for axes in figure.axes for image in axes.images]
     return [pictures[3 * column : 3 * column + 3] for column in range(num_columns)]
 
 
@@ -128,7 +128,7 @@ def test_texts_neither_overlap_nor_leave_the_figure(names, size):
     boxes = [text.get_window_extent(renderer) for text in written]
     assert all(figure.bbox.padded(1).contains(*corner) for box in boxes for corner in box.corners())
     straight = [box for box, text in zip(boxes, written, strict=True) if not text.get_rotation()]
-    grid = [axes.get_window_extent(renderer) for axes in figure.axes]
+    grid = [image.get_window_extent(renderer) for axes in figure.axes for image in axes.images]
     assert not any(a.overlaps(b) for a, b in combinations(straight, 2))
     assert not any(a.overlaps(b) for a in boxes for b in grid)
 

@@ -529,3 +529,42 @@ def test_saliency_inside_averages_absolute_values():
     outside = Saliency(Smooth(num_draws=20))(model, IMAGES, TARGET, CONTEXT)
     assert (inside >= outside - 1e-12).all()
     assert (inside > outside + 1e-3).any()
+
+
+# How images lie in memory
+
+
+class Convolutional(nn.Module):
+    """A convolution whose maps are flattened by `flatten`, which is "view" or "reshape"."""
+
+    def __init__(self, flatten):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.convolution, self.linear = nn.Conv2d(3, 5, 3), nn.Linear(5 * 4 * 4, 3)
+        self.flatten, self.seen = flatten, []
+
+    def forward(self, x):
+        self.seen.append(x.is_contiguous(memory_format=torch.channels_last))
+        maps = self.convolution(x).relu()
+        return self.linear(getattr(maps, self.flatten)(len(x), -1))
+
+
+def test_channels_lie_together_on_a_cpu_unless_the_network_views_its_maps():
+    images = torch.rand(4, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    maps = {}
+    for flatten, together in (("reshape", True), ("view", False)):
+        model = Convolutional(flatten)
+        maps[flatten] = Smooth(num_draws=5)(model, images, 0)
+        assert model.seen[-1] is together
+        assert maps[flatten].is_contiguous()
+    assert_close(maps["view"], maps["reshape"], rtol=1e-5, atol=1e-7)
+
+
+def test_a_network_that_views_its_maps_later_is_sent_the_images_again():
+    model = Convolutional("reshape")
+    images = torch.rand(4, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    expected = Gradient()(model, images, 0)
+    model.flatten = "view"
+    assert_close(Gradient()(model, images, 0), expected, rtol=1e-5, atol=1e-7)
+    assert model.seen[-2:] == [True, False]

@@ -14,7 +14,8 @@ from torch import Tensor
 from lightning_xai.callbacks.samples import Samples, choose_samples, unpack
 from lightning_xai.evaluation import Evaluation, default_metrics, evaluate
 from lightning_xai.explainers import Explainer, Gradient, Saliency, with_controls, with_gradients
-from lightning_xai.explainers.base import check_count, parse_bounds
+from lightning_xai.explainers.base import check_choice, check_count, parse_bounds
+from lightning_xai.explainers.precision import Precision
 from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad, smooth_grad
 from lightning_xai.metrics import SampleMetric
 from lightning_xai.metrics.cost import GRADIENTS
@@ -58,6 +59,8 @@ class AttributionCallback(Callback):
         seed: Of the noise. The same seed gives the same noise at every validation end.
         batch_size: Samples explained at a time.
         max_rows: Rows that pass through the network at once; null for as many as fit in memory.
+        precision: Of the model while it is explained, whatever the trainer's: `32-true`, or `bf16-mixed`, which is
+            faster where the hardware computes in bfloat16.
         unpack: Makes `Samples` of a batch; null for the usual tuples and dicts (see `callbacks.samples.unpack`).
     """
 
@@ -76,11 +79,13 @@ class AttributionCallback(Callback):
         seed: int = 0,
         batch_size: int = 64,
         max_rows: int | None = None,
+        precision: Precision = "32-true",
         unpack: Callable[[Any], Samples] | None = None,
     ) -> None:
         check_count("num_samples", num_samples)
         check_count("every_n_epochs", every_n_epochs)
         check_count("batch_size", batch_size)
+        check_choice("precision", precision, Precision)
         if num_gradients is not None:
             check_count("num_gradients", num_gradients)
         if panel_size < 0:
@@ -93,7 +98,8 @@ class AttributionCallback(Callback):
         self.controls, self.num_gradients = controls, num_gradients
         self.num_samples, self.every_n_epochs, self.panel_size = num_samples, every_n_epochs, panel_size
         self.target, self.mask, self.bounds, self.seed = target, mask, bounds, seed
-        self.batch_size, self.max_rows, self.unpack = batch_size, max_rows, unpack
+        self.batch_size, self.max_rows = batch_size, max_rows
+        self.precision, self.unpack = precision, unpack
         self.evaluation: Evaluation | None = None
         self.folder: Path | None = None
         self._samples: dict[Stage, Samples] = {}
@@ -164,6 +170,7 @@ class AttributionCallback(Callback):
             seed=self.seed,
             batch_size=self.batch_size,
             max_rows=self.max_rows,
+            precision=self.precision,
             keep_attributions=keep_attributions,
             progress=progress,
         )

@@ -28,12 +28,14 @@ class Context:
         keys: One random key a row, on the CPU (input noise).
         bounds: Least and greatest value of an input element, broadcasting against one sample; None if unknown.
         max_rows: How many rows may pass through the network at once; None for as many as fit in memory.
+        draws_used: Where explainers with a tolerance count the draws of each sample, on the CPU; None if nobody asks.
     """
 
     seed: int
     keys: Keys
     bounds: tuple[Tensor, Tensor] | None = None
     max_rows: int | None = None
+    draws_used: Tensor | None = None
 
     @classmethod
     def create(
@@ -56,13 +58,18 @@ class Context:
             raise TypeError(f"`index` must be an int64 tensor of sample indices, got {index.dtype}.")
         return cls(seed, root_keys(seed, index), parse_bounds(bounds, device), max_rows)
 
-    def select(self, rows: slice) -> "Context":
+    def select(self, rows: slice | Tensor) -> "Context":
         """The context of some of the rows."""
         return replace(self, keys=self.keys[rows])
 
     def branch(self, numbers: Int64[Tensor, " branches"]) -> "Context":
         """The context of len(numbers) copies of the rows, copy after copy, each with its own randomness."""
         return replace(self, keys=fold_in(self.keys, numbers[:, None]).flatten())
+
+    def count_draws(self, numbers: Tensor) -> None:
+        """Note how many draws each row took; rows are copy after copy of the samples, as `branch` makes them."""
+        if self.draws_used is not None:
+            self.draws_used.add_(numbers.cpu().view(-1, len(self.draws_used)).sum(0))
 
     def private_keys(self, owner: str) -> Keys:
         """Keys for an explainer's own random numbers: `keys` have already drawn the noise on its input."""
@@ -192,7 +199,11 @@ def resolve_target(
             f"`target` must be one class index, or one for each of the {len(inputs)} samples, "
             f"got shape {tuple(target.shape)}."
         )
-    return target.to(torch.int64, copy=True)
+    target = target.to(torch.int64, copy=True)
+    if target.is_cuda:  # here once, because a wrong index would be an error of the GPU, after which nothing runs
+        with torch.no_grad():
+            check_target(target, check_logits(model(inputs[:1]), 1).shape[1])
+    return target
 
 
 def check_logits(outputs: Tensor, rows: int) -> Tensor:

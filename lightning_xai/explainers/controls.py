@@ -18,7 +18,7 @@ class RandomAttribution(Explainer):
 
     def attribute(self, model: nn.Module, inputs: Inputs, target: Labels, context: Context) -> Inputs:
         keys = context.private_keys("RandomAttribution")
-        return standard_normal(keys, inputs.shape[1:], inputs.device).to(inputs.dtype)
+        return standard_normal(keys, inputs.shape[1:], inputs.device).to(inputs.dtype, copy=True)
 
 
 @dataclass(frozen=True)

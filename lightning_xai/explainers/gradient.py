@@ -111,14 +111,20 @@ class IntegratedGradients(Explainer):
 def input_gradient(model: nn.Module, inputs: Inputs, target: Labels, output: Output = "logit") -> Inputs:
     """d f_target(x) / d x for each row; no gradient is made for the parameters and no graph is kept."""
     inputs = inputs.detach().requires_grad_()
-    scores = explained_output(check_logits(model(inputs), len(inputs)), target, output)
-    (gradient,) = torch.autograd.grad(scores.sum(), inputs)
+    logits = check_logits(model(inputs), len(inputs))
+    if not target.is_cuda:  # to look at them would wait for the GPU; `resolve_target` has looked
+        check_target(target, logits.shape[1])
+    (gradient,) = torch.autograd.grad(_chosen(logits, target, output).sum(), inputs)
     return gradient
 
 
 def explained_output(logits: Tensor, target: Labels, output: Output = "logit") -> Scores:
     """The number of each sample that is explained."""
     check_target(target, logits.shape[1])
+    return _chosen(logits, target, output)
+
+
+def _chosen(logits: Tensor, target: Labels, output: Output) -> Scores:
     if output == "probability":
         logits = logits.softmax(1)
     elif output == "log_probability":

@@ -1,6 +1,5 @@
 """What an attribution costs."""
 
-import torch
 from torch import Tensor
 
 from lightning_xai.metrics.base import SampleMetric
@@ -10,10 +9,10 @@ GRADIENTS = "gradients"
 
 
 class NumGradients(SampleMetric):
-    """Gradients that the explainer took, a sample: rows of backward passes over rows of the batch."""
+    """Gradients that the explainer took for a sample: rows of backward passes."""
 
     higher_is_better = None
 
-    def update(self, attributions: Tensor, *, num_gradients: float, index: Tensor | None = None) -> None:
-        """Record the same number for every sample of the batch."""
-        self.record(torch.full((len(attributions),), num_gradients, dtype=torch.float32), index)
+    def update(self, attributions: Tensor, *, num_gradients: Tensor, index: Tensor | None = None) -> None:
+        """Record one number a sample."""
+        self.record(num_gradients, index)

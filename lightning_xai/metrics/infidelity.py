@@ -102,7 +102,7 @@ class Infidelity(SampleMetric):
         """The perturbations I with these numbers, (len(numbers), batch, ...)."""
         keys = fold_in(context.private_keys("infidelity"), numbers[:, None])
         if self.perturbation == "noise":
-            drawn = standard_normal(keys.flatten(), inputs.shape[1:], inputs.device).mul_(self.std)
+            drawn = standard_normal(keys.flatten(), inputs.shape[1:], inputs.device) * self.std
             return drawn.to(inputs.dtype).unflatten(0, keys.shape)
         squares = random_squares(keys.flatten(), self.square_size, *inputs.shape[2:]).to(inputs.device)
         return squares.unflatten(0, keys.shape)[:, :, None] * (inputs - baseline_like(inputs, self.baseline, context))

@@ -62,14 +62,6 @@ class Layout:
     def row_top(self, row: int) -> float:
         return self.top + row * (self.cell_height + _GAP)
 
-    def cell(self, row: int, column: int) -> Box:
-        return self.box(self.column_left(column), self.row_top(row), self.cell_width, self.cell_height)
-
-    def box(self, left: float, top: float, width: float, height: float) -> Box:
-        """What `Figure.add_axes` takes: fractions of the figure, from its lower left corner."""
-        bottom = self.height - top - height
-        return left / self.width, bottom / self.height, width / self.width, height / self.height
-
     def point(self, left: float, top: float) -> tuple[float, float]:
         """What `Figure.text` takes."""
         return left / self.width, 1 - top / self.height

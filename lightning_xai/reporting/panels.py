@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import matplotlib
 import numpy as np
@@ -12,12 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from lightning_xai.functional.maps import mask_like, pixel_map
 from lightning_xai.reporting.colours import DIVERGING, PERCENTILE, SCALE_NOTE, SEQUENTIAL, scale_end
 from lightning_xai.reporting.files import replacing
-from lightning_xai.reporting.layout import FONT_SIZE, LINE, PAD, Layout, fit_layout, text_width
+from lightning_xai.reporting.layout import FONT_SIZE, LINE, PAD, Box, Layout, fit_layout, text_width
 from lightning_xai.shapes import Images
 
 _RESOLUTION = 200
@@ -70,11 +71,13 @@ def attribution_panel(
         least_width=max(text_width(title or "", _LARGE, "bold"), _legend_width(methods)),
     )
     figure = Figure(figsize=(layout.width, layout.height), dpi=_RESOLUTION, facecolor="white")
+    sheet = _sheet(figure)
     _draw_heading(figure, layout, title)
     for position, column in enumerate((*pictures, *methods)):
-        _draw_column(figure, layout, position, column)
+        _draw_column(sheet, layout, position, column)
     _draw_row_labels(figure, layout, rows)
-    _draw_legend(figure, layout, methods)
+    _draw_legend(sheet, layout, methods)
+    sheet.set(xlim=(0, layout.width), ylim=(layout.height, 0))  # which each picture has changed
     return figure
 
 
@@ -187,22 +190,17 @@ def _draw_heading(figure: Figure, layout: Layout, title: str | None) -> None:
         _text(figure, layout, layout.left, PAD, title, size=_LARGE, va="top", weight="bold")
 
 
-def _draw_column(figure: Figure, layout: Layout, position: int, column: _Column) -> None:
+def _draw_column(sheet: Axes, layout: Layout, position: int, column: _Column) -> None:
+    left = layout.column_left(position)
+    # Pixels stay squares as long as each has a dot of the output; larger images are averaged.
+    shrinks = layout.cell_width * _RESOLUTION < column.pictures.shape[2]
     for row, (picture, low, high) in enumerate(zip(column.pictures, column.low, column.high, strict=True)):
-        axes = _empty_axes(figure, layout.cell(row, position))
-        # Pixels stay squares as long as each has a dot of the output; larger images are averaged.
-        shrinks = layout.cell_width * _RESOLUTION < picture.shape[1]
-        axes.imshow(
-            picture,
-            cmap=column.colours,
-            vmin=low,
-            vmax=high,
-            aspect="auto",
-            interpolation="antialiased" if shrinks else "nearest",
-        )
-    centre, above = layout.column_left(position) + layout.cell_width / 2, layout.top - PAD / 2
+        box = (left, layout.row_top(row), layout.cell_width, layout.cell_height)
+        scale: dict[str, Any] = {"cmap": column.colours, "vmin": low, "vmax": high}
+        _draw_picture(sheet, picture, box, interpolation="antialiased" if shrinks else "nearest", **scale)
     placing: dict[str, Any] = {"rotation": layout.rotation, "rotation_mode": "anchor", "va": "baseline"}
-    _text(figure, layout, centre, above, column.title, ha="left" if layout.rotation else "center", **placing)
+    placing["ha"] = "left" if layout.rotation else "center"
+    _text(_figure(sheet), layout, left + layout.cell_width / 2, layout.top - PAD / 2, column.title, **placing)
 
 
 def _draw_row_labels(figure: Figure, layout: Layout, rows: list[_RowLabel]) -> None:
@@ -215,16 +213,15 @@ def _draw_row_labels(figure: Figure, layout: Layout, rows: list[_RowLabel]) -> N
         _text(figure, layout, layout.left - PAD, middle + shift, row.prediction, color=colour, **placing)
 
 
-def _draw_legend(figure: Figure, layout: Layout, methods: list[_Column]) -> None:
+def _draw_legend(sheet: Axes, layout: Layout, methods: list[_Column]) -> None:
     """One colour bar for each kind of scale in the panel, and what its end means."""
     if not methods:
         return
-    top = layout.grid_bottom + 2 * PAD
+    figure, top = _figure(sheet), layout.grid_bottom + 2 * PAD
     below = top + _BAR_HEIGHT + PAD / 2
     for position, column in enumerate(_kinds(methods)):
         left = layout.left + position * _BAR_PITCH
-        axes = _empty_axes(figure, layout.box(left, top, _BAR_WIDTH, _BAR_HEIGHT))
-        axes.imshow(np.linspace(0, 1, 256)[None], cmap=column.colours, aspect="auto")
+        _draw_picture(sheet, np.linspace(0, 1, 256)[None], (left, top, _BAR_WIDTH, _BAR_HEIGHT), cmap=column.colours)
         if column.diverging:
             _text(figure, layout, left + _BAR_WIDTH / 2, below, "0", size=_SMALL, ha="center", va="top")
         low, high = f"−P{PERCENTILE}" if column.diverging else "0", f"P{PERCENTILE}"
@@ -242,11 +239,22 @@ def _legend_width(methods: list[_Column]) -> float:
     return max(text_width(SCALE_NOTE, _SMALL), len(_kinds(methods)) * _BAR_PITCH) if methods else 0.0
 
 
-def _empty_axes(figure: Figure, box: tuple[float, float, float, float]) -> Axes:
-    axes = figure.add_axes(box)
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set(linewidth=0.4, color="0.7")
-    return axes
+def _sheet(figure: Figure) -> Axes:
+    """Axes in inches over the whole figure: one for each picture would take most of the time of drawing them."""
+    sheet = figure.add_axes((0, 0, 1, 1))
+    sheet.set_axis_off()
+    return sheet
+
+
+def _figure(sheet: Axes) -> Figure:
+    return cast(Figure, sheet.get_figure())
+
+
+def _draw_picture(sheet: Axes, picture: np.ndarray, box: Box, **options: Any) -> None:
+    """A picture with a thin frame, in a box (left, top, width, height) in inches."""
+    left, top, width, height = box
+    sheet.imshow(picture, extent=(left, left + width, top + height, top), aspect="auto", **options)
+    sheet.add_patch(Rectangle((left, top), width, height, fill=False, linewidth=0.4, edgecolor="0.7"))
 
 
 def _text(

@@ -1,0 +1,112 @@
+"""The explained model in bfloat16: only the model, only meanwhile, and with nearly the same maps."""
+
+import jaxtyping
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+import lightning_xai as lx
+from lightning_xai.callbacks import AttributionCallback
+from lightning_xai.explainers.precision import in_precision
+from lightning_xai.networks import LeNet
+
+IMAGES = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+
+
+class Watched(nn.Module):
+    """Notes the arithmetic of its forward passes."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.autocast, self.fails = nn.Linear(784, 3), [], False
+
+    def forward(self, x):
+        self.autocast.append(torch.is_autocast_enabled("cpu"))
+        if self.fails:
+            raise ArithmeticError("no")
+        return self.layer(x.flatten(1))
+
+
+def lenet():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return LeNet().eval()
+
+
+@pytest.mark.parametrize(("precision", "half"), [("32-true", False), ("bf16-mixed", True)])
+def test_the_model_runs_in_the_precision_and_returns_single_precision(precision, half):
+    model = Watched()
+    with in_precision(model, precision):
+        output = model(IMAGES)
+        assert not torch.is_autocast_enabled("cpu")
+    assert model.autocast == [half]
+    assert output.dtype == torch.float32
+    assert torch.equal(output, output.bfloat16().float()) == half, "computed in bfloat16"
+    model(IMAGES)
+    assert model.autocast == [half, False]
+    assert not model._forward_hooks
+    assert not model._forward_pre_hooks
+
+
+def test_nothing_is_left_when_the_model_raises():
+    model = Watched()
+    model.fails = True
+    with pytest.raises(ArithmeticError):
+        lx.explain(model, IMAGES, 0, lx.Gradient(), precision="bf16-mixed")
+    assert model.autocast[-1]
+    assert not torch.is_autocast_enabled("cpu")
+    assert not model._forward_hooks
+    assert not model._forward_pre_hooks
+
+
+@pytest.mark.parametrize(
+    "method",
+    [lx.Gradient(), lx.smooth_grad(num_draws=10), lx.noise_grad(num_draws=4), lx.IntegratedGradients(num_steps=8)],
+    ids=lambda method: type(method).__name__,
+)
+def test_maps_rank_nearly_as_in_single_precision(method):
+    model = lenet()
+    exact, fast = (
+        lx.explain(model, IMAGES, 3, method, bounds=(0.0, 1.0), precision=precision)
+        for precision in ("32-true", "bf16-mixed")
+    )
+    assert exact.dtype == fast.dtype == torch.float32
+    assert not torch.equal(exact, fast)
+    for one, other in zip(exact.flatten(1), fast.flatten(1), strict=True):
+        assert stats.spearmanr(one, other).statistic > 0.97
+
+
+def test_evaluation_and_callback_pass_it_on():
+    model = Watched()
+    lx.evaluate(model, IMAGES, 0, {"gradient": lx.Gradient()}, precision="bf16-mixed")
+    assert all(model.autocast)
+    assert AttributionCallback(precision="bf16-mixed").precision == "bf16-mixed"
+
+
+def test_gradients_are_counted_in_any_precision():
+    methods = {"smooth_grad": lx.smooth_grad(num_draws=3)}
+    scores = lx.evaluate(lenet(), IMAGES, 0, methods, precision="bf16-mixed").scores["smooth_grad"]
+    assert scores["gradients"].tolist() == [3.0] * 4
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: lx.explain(lenet(), IMAGES, 0, precision="16-true"),
+        lambda: lx.evaluate(lenet(), IMAGES, 0, precision="16-true"),
+        lambda: AttributionCallback(precision="16-true"),
+    ],
+    ids=["explain", "evaluate", "callback"],
+)
+def test_unknown_precision(make, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=r"`precision` must be one of '32-true', 'bf16-mixed', got '16-true'\."):
+        make()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning", "ignore:.*torch.jit.*:DeprecationWarning")
+def test_torchscript_models_are_refused():
+    scripted = torch.jit.trace(nn.Sequential(nn.Flatten(), nn.Linear(784, 3)), IMAGES)
+    with pytest.raises(ValueError, match='`precision` must be "32-true" for a TorchScript model'):
+        lx.explain(scripted, IMAGES, 0, lx.Gradient(), precision="bf16-mixed")
