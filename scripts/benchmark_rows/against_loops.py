@@ -3,6 +3,7 @@
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,8 +12,8 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 import lightning_xai as lx
-from benchmark_rows.engine import PRECISIONS, SINGLE, callback, explain
-from benchmark_rows.measuring import Case, Measurement, Setting, alternately, bare_loop, case, timed
+from benchmark_rows.measuring import PRECISIONS, SINGLE, Case, Measurement, Setting, alternately, bare_loop, case, timed
+from lightning_xai.callbacks import AttributionCallback
 from lightning_xai.explainers import Explainer
 from lightning_xai.metrics.cost import GRADIENTS
 from lightning_xai.modules import ClassifierModule
@@ -51,9 +52,7 @@ def over_loop(
 ) -> Measurement:
     layout, loop = bare_loop(one, draws, precision, setting)
 
-    def explained() -> None:
-        explain(*one.arguments, method, precision, bounds=one.bounds)
-
+    explained = partial(lx.explain, *one.arguments, method, bounds=one.bounds, precision=precision)
     ratios, seconds = alternately(timed(explained, setting.device), timed(loop, setting.device), setting)
     what = f"{name} / bare gradients ({layout})"
     return Measurement(row, what, one.name, len(one.images), precision, ratios, seconds, aim)
@@ -82,7 +81,7 @@ def _validation_end(one: Case, precision: str, folder: Path, setting: Setting) -
     if setting.tiny:
         methods = {"smooth_grad": lx.smooth_grad(num_draws=2), "noise_grad": lx.noise_grad(num_draws=2)}
     low, high = (bound.flatten().tolist() for bound in one.bounds)
-    attribution = callback(precision, setting.device, methods=methods, num_samples=len(one.images), bounds=(low, high))
+    attribution = AttributionCallback(methods, num_samples=len(one.images), bounds=(low, high), precision=precision)
     seconds, measure = [0.0], attribution.measure
 
     def stopwatch(*arguments: object) -> None:

@@ -13,9 +13,20 @@ from captum.attr import NoiseTunnel, Saliency
 from torch import Tensor, nn
 
 import lightning_xai as lx
-from benchmark_rows.engine import HALF, PRECISIONS, evaluate, explain, rows_of_a_pass, smooth
-from benchmark_rows.measuring import Case, Measurement, Setting, alternately, case, fastest, gradient, timed
+from benchmark_rows.measuring import (
+    HALF,
+    PRECISIONS,
+    Case,
+    Measurement,
+    Setting,
+    alternately,
+    case,
+    fastest,
+    gradient,
+    timed,
+)
 from lightning_xai.explainers import Context, Explainer
+from lightning_xai.explainers.chunks import row_limit
 from lightning_xai.metrics import FaithfulnessCorrelation, MaxSensitivity, RelevanceRankAccuracy, Sparseness
 
 NOISE = 0.2
@@ -29,7 +40,7 @@ def captum(setting: Setting) -> Iterator[Measurement]:
         runs = noise_tunnels(one, draws)
         best = fastest(runs, setting.device)
         for precision in PRECISIONS:
-            ours = partial(explain, *one.arguments, smooth(draws), precision)
+            ours = partial(lx.explain, *one.arguments, lx.smooth_grad(num_draws=draws), precision=precision)
             ratios, seconds = alternately(timed(ours, setting.device), timed(runs[best], setting.device), setting)
             what = f"SmoothGrad, {draws} draws / Captum NoiseTunnel in float32, {best} draws at a time"
             aim = 1.0 if precision != HALF else 0.4 if has_half_precision_units(setting.device) else None
@@ -39,7 +50,7 @@ def captum(setting: Setting) -> Iterator[Measurement]:
 def noise_tunnels(one: Case, draws: int) -> dict[str, Callable[[], Tensor]]:
     """Captum's SmoothGrad by how many draws go through the network together."""
     tunnel = NoiseTunnel(Saliency(one.model))
-    most = max(1, 4 * rows_of_a_pass(one.model, one.images) // len(one.images))
+    most = max(1, 4 * row_limit(one.model, one.images, None) // len(one.images))
     sizes = {size for size in (1, 2, 4, 8, 16, 32, draws) if size <= min(draws, most)}
 
     def run(size: int) -> Tensor:
@@ -71,7 +82,7 @@ def published_noise_grad(setting: Setting) -> Iterator[Measurement]:
         one_by_one = partial(noise_in_place, copy.deepcopy(one.model), one.images, one.target, models)
         aims = {"LeNet": setting.aim(0.1, 0.02), "ResNet9": setting.aim(0.2, 0.02), "ResNet50": setting.aim(None, 0.02)}
         for precision in PRECISIONS:
-            ours = partial(explain, *one.arguments, method, precision)
+            ours = partial(lx.explain, *one.arguments, method, precision=precision)
             ratios, seconds = alternately(timed(ours, setting.device), timed(one_by_one, setting.device), setting)
             what = f"NoiseGrad, {models} models / noise in place in float32, image by image"
             aim = aims[one.name]
@@ -101,8 +112,9 @@ def evaluation(setting: Setting) -> Iterator[Measurement]:
         if name == "ResNet50":
             continue
         number, draws = (64, 10) if setting.everything else (64, 3) if name == "LeNet" else (16, 2)
-        one = case(name, 2 if setting.tiny else number, setting.device)
-        methods = five_methods(2 if setting.tiny else draws)
+        number, draws = (2, 2) if setting.tiny else (number, draws)
+        one = case(name, number, setting.device)
+        methods = five_methods(draws)
         model = one.model
         theirs = partial(evaluate_with_quantus, model, one, methods)
         for precision in PRECISIONS:
@@ -135,7 +147,7 @@ def evaluate_with_ours(
     }
     options = {"bounds": one.bounds, "index": one.samples.index}
     images, target, masks = one.images, one.target, one.samples.masks
-    return evaluate(model, images, target, methods, metrics, masks, precision=precision, **options).scores
+    return lx.evaluate(model, images, target, methods, metrics, masks, precision=precision, **options).scores
 
 
 def evaluate_with_quantus(

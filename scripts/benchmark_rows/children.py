@@ -21,8 +21,7 @@ from typing import Any
 import torch
 
 import lightning_xai as lx
-from benchmark_rows.engine import SINGLE, evaluate, explain, smooth
-from benchmark_rows.measuring import Measurement, Setting, alternately, case, synchronise
+from benchmark_rows.measuring import SINGLE, Measurement, Setting, alternately, case, synchronise
 from lightning_xai.metrics import Sparseness
 
 SCRIPTS = Path(__file__).parents[1]
@@ -132,7 +131,7 @@ def measure_memory(network: str, batch: int, device: str, draws: int) -> None:
     one = case(network, batch, torch.device(device))
     forget_peak(one.images.device)
     before = peak(one.images.device)
-    explain(*one.arguments, smooth(draws))
+    lx.explain(*one.arguments, lx.smooth_grad(num_draws=draws))
     synchronise(one.images.device)
     print(json.dumps([peak(one.images.device), before]))
 
@@ -170,7 +169,7 @@ def work(network: str, samples: int, draws: int, world: int, port: int, rank: in
         torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=world)
     print("ready", flush=True)
     for _ in sys.stdin:
-        evaluate(*one.arguments, methods, {"sparseness": Sparseness()}, index=one.samples.index + rank * samples)
+        lx.evaluate(*one.arguments, methods, {"sparseness": Sparseness()}, index=one.samples.index + rank * samples)
         print("done", flush=True)
     if world > 1:
         torch.distributed.destroy_process_group()

@@ -8,13 +8,13 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from benchmark_rows.engine import PRECISIONS, SAMPLINGS, SINGLE, explain, smooth
-from benchmark_rows.measuring import Case, Measurement, Setting, alternately, case, timed
+import lightning_xai as lx
+from benchmark_rows.measuring import PRECISIONS, SINGLE, Case, Measurement, Setting, alternately, case, timed
 from lightning_xai.explainers import Context
 from lightning_xai.functional.moments import Moments
 
 ERROR = 0.1
-INDEPENDENT = SAMPLINGS[0]
+SAMPLINGS = {"independent": False, "antithetic": True}
 
 
 def error(setting: Setting) -> Iterator[Measurement]:
@@ -26,9 +26,9 @@ def error(setting: Setting) -> Iterator[Measurement]:
         one = case(name, 2 if setting.tiny else 16, setting.device)
         most = 16 if setting.tiny else 1024 if name == "LeNet" else 8192
         reference = reference_moments(one, most)
-        plain = draws_needed(one, reference, INDEPENDENT, SINGLE, goal, most)
+        plain = draws_needed(one, reference, "independent", SINGLE, goal, most)
         for sampling, precision in product(SAMPLINGS, PRECISIONS):
-            if (sampling, precision) != (INDEPENDENT, SINGLE):
+            if (sampling, precision) != ("independent", SINGLE):
                 draws = draws_needed(one, reference, sampling, precision, goal, most)
                 yield compare(one, goal, (draws, sampling, precision), plain, setting)
 
@@ -42,38 +42,40 @@ def compare(one: Case, goal: float, ours: tuple[float, str, str], plain: float, 
     draws, sampling, precision = ours
     ratios, seconds = tuple[float, ...](), math.nan
     if math.isfinite(draws + plain):
-        first = partial(explain, *one.arguments, smooth(math.ceil(draws), sampling), precision)
-        second = partial(explain, *one.arguments, smooth(math.ceil(plain)))
+        first, second = maps(one, draws, sampling, precision), maps(one, plain, "independent", SINGLE)
         ratios, seconds = alternately(timed(first, setting.device), timed(second, setting.device), setting)
     what = f"time to an error of {goal:.0%}, {sampling}, {shown(draws)} / independent in float32, {shown(plain)}"
     return Measurement("error", what, one.name, len(one.images), precision, ratios, seconds, 0.4)
 
 
+def maps(one: Case, draws: float, sampling: str, precision: str) -> partial[Tensor]:
+    """Explains with the even number of draws that is not less."""
+    method = lx.Smooth(num_draws=2 * math.ceil(draws / 2), antithetic=SAMPLINGS[sampling])
+    return partial(lx.explain, *one.arguments, method, precision=precision)
+
+
 def shown(draws: float) -> str:
-    return f"{math.ceil(draws)} draws" if math.isfinite(draws) else "never"
+    return f"{2 * math.ceil(draws / 2)} draws" if math.isfinite(draws) else "never"
 
 
 def reference_moments(one: Case, draws: int) -> Moments:
-    """Of many independent draws in float32, that no other draw shares a seed with."""
+    """Of many independent draws in float32, under a seed that no other draw has."""
     context = Context.create(one.samples.index, seed=-1, bounds=one.bounds, device=one.images.device)
-    return smooth(2 * draws).moments(*one.arguments, context)
+    return lx.Smooth(num_draws=2 * draws).moments(*one.arguments, context)
 
 
 def draws_needed(one: Case, reference: Moments, sampling: str, precision: str, goal: float, most: int) -> float:
     """Draws at which the error falls to `goal`: doubled until it has, then interpolated; infinite if it never does."""
     draws, before = 4, math.inf
     while draws <= most:
-        now = relative_error(reference, smooth_maps(one, draws, sampling, precision))
+        explained = maps(one, draws, sampling, precision)
+        now = relative_error(reference, [explained(seed=seed) for seed in range(2)])
         if now <= goal:
             if not math.isfinite(before):
                 return draws
             return draws / 2 * 2 ** (math.log(before / goal) / math.log(before / now))
         draws, before = 2 * draws, now
     return math.inf
-
-
-def smooth_maps(one: Case, draws: int, sampling: str, precision: str, num_seeds: int = 2) -> list[Tensor]:
-    return [explain(*one.arguments, smooth(draws, sampling), precision, seed=seed) for seed in range(num_seeds)]
 
 
 def relative_error(reference: Moments, maps: list[Tensor]) -> float:

@@ -14,13 +14,14 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from benchmark_rows.engine import arithmetic, rows_of_a_pass
 from lightning_xai.callbacks.samples import Samples, unpack
 from lightning_xai.data import CMNISTDataModule, DigitsDataModule
+from lightning_xai.explainers.chunks import row_limit
 from lightning_xai.networks import LeNet, ResNet9
 
 CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 LEAST_PAIRS = 3
+SINGLE, HALF = PRECISIONS = "32-true", "bf16-mixed"
 
 
 @dataclass(frozen=True)
@@ -269,12 +270,13 @@ def bare_loop(case: Case, num_draws: int, precision: str, setting: Setting) -> t
 
     In the memory format that is the faster one; its name comes with the loop. The batches are ready beforehand.
     """
-    copies = min(num_draws, max(1, rows_of_a_pass(case.model, case.images) // len(case.images)))
+    copies = min(num_draws, max(1, row_limit(case.model, case.images, None) // len(case.images)))
     images, target = case.images.repeat(copies, 1, 1, 1), case.target.repeat(copies)
+    arithmetic = torch.autocast(setting.device.type, torch.bfloat16, enabled=precision == HALF)
     formats = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 
     def loop(images: Tensor) -> None:
-        with arithmetic(precision, setting.device):
+        with arithmetic:
             for start in range(0, num_draws, copies):
                 rows = min(copies, num_draws - start) * len(case.images)
                 gradient(case.model, images[:rows], target[:rows])

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 import lightning_xai as lx
 from benchmark_rows.children import mebibytes, peak_memory
-from benchmark_rows.engine import explain, smooth
 from benchmark_rows.measuring import Setting, case, timed
 from lightning_xai.reporting.files import replacing
 from lightning_xai.reporting.layout import FONT_SIZE
@@ -32,13 +31,13 @@ def measure(setting: Setting, network: str) -> dict[str, Curves]:
     def repeated(samples: int) -> Callable[[], object]:
         copies = -(-samples // len(few.images))
         images, target = few.images.repeat(copies, 1, 1, 1)[:samples], few.target.repeat(copies)[:samples]
-        return partial(explain, few.model, images, target, smooth(FITTED_FROM))
+        return partial(lx.explain, few.model, images, target, lx.smooth_grad(num_draws=FITTED_FROM))
 
     runs: dict[str, Callable[[int], Callable[[], object]]] = {
-        "draws": lambda number: partial(explain, *few.arguments, smooth(number)),
+        "draws": lambda number: partial(lx.explain, *few.arguments, lx.smooth_grad(num_draws=number)),
         "samples": repeated,
         "path steps": lambda number: partial(
-            explain, *few.arguments, lx.IntegratedGradients(num_steps=number), bounds=few.bounds
+            lx.explain, *few.arguments, lx.IntegratedGradients(num_steps=number), bounds=few.bounds
         ),
     }
     seconds = {
