@@ -1,5 +1,6 @@
 """Rows that compare lightning_xai with the bare gradients that it needs: what its bookkeeping and its noise cost."""
 
+import copy
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -97,7 +98,7 @@ def _validation_end(one: Case, precision: str, folder: Path, setting: Setting) -
         enable_model_summary=False,
         enable_checkpointing=False,
     )
-    module = ClassifierModule(one.model)
+    module = ClassifierModule(copy.deepcopy(one.model))  # Lightning takes it off the GPU when it is done
     loader = DataLoader(_dataset(one), len(one.images))
 
     def validate() -> float:
