@@ -1,83 +1,94 @@
-"""What the smoothing engine costs beyond the gradients that it needs.
+"""What explanations cost, against the bare gradients that they need and against what else there is.
 
-Wall time of SmoothGrad over that of a bare loop of equally large gradient batches, measured in turn, A B A B ..., in
-one run: the ratio of each pair, its median and quartiles. The loop draws no noise and adds nothing up.
+Each row is a ratio of two times (or peaks of memory, or throughputs) measured in turn, A B A B ..., in one run, with
+its aim. Networks: LeNet on 28x28, ResNet-9 on 32x32, ResNet-50 on 224x224 (random weights; on a CPU one image only).
+On a CPU calls have as many draws as it can do in about a second, and all rows take about ten minutes on two cores.
 
-    python scripts/benchmark.py [--pairs 7] [--device cpu]
+    python scripts/benchmark.py [--device cuda] [--rows smoothing captum] [--networks LeNet]
+    python scripts/benchmark.py --scaling
+
+writes benchmark.md and benchmark.json; with --scaling the plot of cost and memory from 1 to 1,000 draws instead. No
+other program should run meanwhile.
 """
 
 import argparse
-import platform
-import time
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
-import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor, nn
+from benchmark_rows import report, scaling
+from benchmark_rows.against_loops import smoothing, validation, weight_noise
+from benchmark_rows.against_others import captum, evaluation, published_noise_grad
+from benchmark_rows.children import memory, processes
+from benchmark_rows.draws import error
+from benchmark_rows.measuring import NETWORKS, Measurement, Setting
 
-from lightning_xai import explain, smooth_grad
-from lightning_xai.explainers.chunks import row_limit
-from lightning_xai.explainers.gradient import input_gradient
-from lightning_xai.networks import LeNet, ResNet9
-
-NUM_DRAWS = 50
-CASES: list[tuple[str, Callable[[], nn.Module], tuple[int, int, int], tuple[int, ...]]] = [
-    ("LeNet", LeNet, (1, 28, 28), (1, 16, 64)),
-    ("ResNet9", ResNet9, (3, 32, 32), (1, 16)),
-]
-
-
-def bare_loop(model: nn.Module, images: Tensor, target: Tensor) -> None:
-    """The gradients that SmoothGrad needs, in batches of the size that it takes."""
-    per_pass = max(1, row_limit(model, images, None) // len(images))
-    for start in range(0, NUM_DRAWS, per_pass):
-        copies = min(per_pass, NUM_DRAWS - start)
-        input_gradient(model, images.repeat(copies, 1, 1, 1), target.repeat(copies))
-
-
-def seconds(function: Callable[[], object], device: torch.device) -> float:
-    start = time.perf_counter()
-    function()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+ROWS: dict[str, Callable[[Setting], Iterator[Measurement]]] = {
+    row.__name__: row
+    for row in (
+        smoothing,
+        captum,
+        published_noise_grad,
+        weight_noise,
+        memory,
+        evaluation,
+        validation,
+        processes,
+        error,
+    )
+}
 
 
-def ratios(
-    first: Callable[[], object], second: Callable[[], object], pairs: int, device: torch.device
-) -> tuple[np.ndarray, float]:
-    """first / second for each pair after one warm-up, and the median seconds of the first."""
-    times = np.array([[seconds(f, device) for f in (first, second)] for _ in range(pairs + 1)])[1:]
-    return times[:, 0] / times[:, 1], float(np.median(times[:, 0]))
+def options() -> argparse.Namespace:
+    rows = "\n".join(f"  {name:22}{row.__doc__}" for name, row in ROWS.items())
+    parser = argparse.ArgumentParser(
+        description=f"{__doc__}\nrows:\n{rows}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help="by default all")
+    parser.add_argument(
+        "--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), metavar="NETWORK", help=", ".join(NETWORKS)
+    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--pairs", type=positive, default=7, help="measurements of each ratio, after a warm-up")
+    parser.add_argument("--full", action="store_true", help="all batches and draws on a CPU too; takes an hour or more")
+    parser.add_argument("--tiny", action="store_true", help="one pair of something small: does everything run?")
+    parser.add_argument("--scaling", action="store_true", help="draw cost and memory by number of draws instead")
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="folder for the files")
+    chosen = parser.parse_args()
+    try:
+        torch.empty(0, device=chosen.device)
+    except (RuntimeError, AssertionError) as error:
+        parser.error(f"argument --device: {chosen.device!r} cannot be used here ({str(error).splitlines()[0]})")
+    return chosen
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args()
-    device = torch.device(options.device)
-    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    title = f"SmoothGrad, {NUM_DRAWS} draws, over a bare loop\n{name}, torch {torch.__version__}, {platform.machine()}"
-    table = Table("network", "batch", "seconds", "ratio", "quartiles", title=title)
-    for label, network, shape, batches in CASES:
-        model = network().to(device).eval()
-        for batch in batches:
-            images, target = (
-                torch.rand(batch, *shape, device=device),
-                torch.zeros(batch, dtype=torch.long, device=device),
-            )
-            ratio, wall = ratios(
-                lambda m=model, x=images, t=target: explain(m, x, t, smooth_grad(num_draws=NUM_DRAWS)),
-                lambda m=model, x=images, t=target: bare_loop(m, x, t),
-                options.pairs,
-                device,
-            )
-            low, middle, high = np.percentile(ratio, [25, 50, 75])
-            table.add_row(label, str(batch), f"{wall:.3f}", f"{middle:.3f}", f"{low:.3f} .. {high:.3f}")
-    Console().print(table)
+    chosen = options()
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    setting = Setting(
+        torch.device(chosen.device), tuple(chosen.networks), chosen.pairs, full=chosen.full, tiny=chosen.tiny
+    )
+    where = report.machine(setting.device)
+    if chosen.scaling:
+        curves = {network: scaling.measure(setting, network) for network in setting.networks}
+        files = scaling.write(curves, chosen.output, f"{where['device']}, {where['versions']}, {where['date']}")
+        print(*files, sep="\n")
+        return
+    print(*report.head(where), sep="\n", flush=True)
+    measurements: list[Measurement] = []
+    for row in chosen.rows:
+        for measurement in ROWS[row](setting):
+            print(report.line(report.cells(measurement)), flush=True)
+            measurements.append(measurement)
+            report.write(measurements, where, chosen.output)
 
 
 if __name__ == "__main__":

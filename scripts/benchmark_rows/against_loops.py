@@ -1,0 +1,120 @@
+"""Rows that compare lightning_xai with the bare gradients that it needs: what its bookkeeping and its noise cost."""
+
+import copy
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+from pytorch_lightning import Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch.utils.data import DataLoader
+
+import lightning_xai as lx
+from benchmark_rows.measuring import PRECISIONS, SINGLE, Case, Measurement, Setting, alternately, bare_loop, case, timed
+from lightning_xai.callbacks import AttributionCallback
+from lightning_xai.explainers import Explainer
+from lightning_xai.metrics.cost import GRADIENTS
+from lightning_xai.modules import ClassifierModule
+
+
+def smoothing(setting: Setting) -> Iterator[Measurement]:
+    """SmoothGrad and AdaptGrad."""
+    for one in setting.cases(1, 16, 64):
+        draws = setting.draws(one, 50)
+        methods = {"SmoothGrad": lx.smooth_grad(num_draws=draws), "AdaptGrad": lx.adapt_grad(num_draws=draws)}
+        for name, method in methods.items():
+            for precision in PRECISIONS:
+                yield over_loop("smoothing", f"{name}, {draws} draws", one, method, draws, precision, 1.03, setting)
+
+
+def weight_noise(setting: Setting) -> Iterator[Measurement]:
+    """NoiseGrad and FusionGrad."""
+    for one in setting.cases(64, large=False):
+        models = setting.draws(one, 10)
+        outer, inner = (models, models) if setting.everything or models == 10 else (2, max(1, models))
+        methods: dict[str, tuple[Explainer, int]] = {
+            f"NoiseGrad, {models} models": (lx.noise_grad(num_draws=models), models),
+            f"FusionGrad, {outer} x {inner} draws": (
+                lx.fusion_grad(num_weight_draws=outer, num_input_draws=inner),
+                outer * inner,
+            ),
+        }
+        for name, (method, draws) in methods.items():
+            for precision in PRECISIONS:
+                aim = 1.15 if precision == SINGLE else 1.3
+                yield over_loop("weight_noise", name, one, method, draws, precision, aim, setting)
+
+
+def over_loop(
+    row: str, name: str, one: Case, method: Explainer, draws: int, precision: str, aim: float, setting: Setting
+) -> Measurement:
+    layout, loop = bare_loop(one, draws, precision, setting)
+
+    explained = partial(lx.explain, *one.arguments, method, bounds=one.bounds, precision=precision)
+    ratios, seconds = alternately(timed(explained, setting.device), timed(loop, setting.device), setting)
+    what = f"{name} / bare gradients ({layout})"
+    return Measurement(row, what, one.name, len(one.images), precision, ratios, seconds, aim)
+
+
+def validation(setting: Setting) -> Iterator[Measurement]:
+    """A validation end with the callback, all its files and its panel, over the bare gradients that it needs."""
+    for name in setting.networks:
+        if name == "ResNet50":
+            continue  # its samples are noise, without a data set
+        number = 2 if setting.tiny else 64 if setting.everything or name == "LeNet" else 8
+        one = case(name, number, setting.device)
+        for precision in PRECISIONS:
+            with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Lightning's advice on workers
+                validate, draws = _validation_end(one, precision, Path(folder), setting)
+                layout, loop = bare_loop(one, draws, precision, setting)
+                ratios, seconds = alternately(validate, timed(loop, setting.device), setting)
+            what = f"validation end, {draws} gradients a sample / bare gradients ({layout})"
+            yield Measurement("validation", what, name, number, precision, ratios, seconds, 1.2)
+
+
+def _validation_end(one: Case, precision: str, folder: Path, setting: Setting) -> tuple[Callable[[], float], int]:
+    """Seconds that the callback takes at a validation end, and the gradients that it spends on a sample."""
+    methods = None
+    if setting.tiny:
+        methods = {"smooth_grad": lx.smooth_grad(num_draws=2), "noise_grad": lx.noise_grad(num_draws=2)}
+    low, high = (bound.flatten().tolist() for bound in one.bounds)
+    attribution = AttributionCallback(methods, num_samples=len(one.images), bounds=(low, high), precision=precision)
+    seconds, measure = [0.0], attribution.measure
+
+    def stopwatch(*arguments: object) -> None:
+        seconds[0] = timed(lambda: measure(*arguments), setting.device)()
+
+    attribution.measure = stopwatch  # type: ignore[method-assign]
+    trainer = Trainer(
+        accelerator="gpu" if setting.device.type == "cuda" else "cpu",
+        devices=1,
+        logger=TensorBoardLogger(folder),
+        callbacks=[attribution],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    module = ClassifierModule(copy.deepcopy(one.model))  # Lightning takes it off the GPU when it is done
+    loader = DataLoader(_dataset(one), len(one.images))
+
+    def validate() -> float:
+        trainer.validate(module, loader, verbose=False)
+        return seconds[0]
+
+    validate()
+    assert attribution.evaluation is not None
+    spent = attribution.evaluation.means()
+    return validate, round(sum(means[GRADIENTS] for means in spent.values()))
+
+
+def _dataset(one: Case) -> list[dict[str, torch.Tensor]]:
+    samples = one.samples
+    assert samples.masks is not None
+    return [
+        {"image": image.cpu(), "label": label.cpu(), "index": index, "mask": mask.cpu()}
+        for image, label, index, mask in zip(samples.images, one.target, samples.index, samples.masks, strict=True)
+    ]

@@ -1,0 +1,98 @@
+"""The plot of what more draws, samples and path steps cost, and of the memory that more draws take."""
+
+import json
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+import lightning_xai as lx
+from benchmark_rows.children import mebibytes, peak_memory
+from benchmark_rows.measuring import Setting, case, timed
+from lightning_xai.reporting.files import replacing
+from lightning_xai.reporting.layout import FONT_SIZE
+from lightning_xai.reporting.pages import SMALL, Page
+
+COUNTS = (1, 3, 10, 30, 100, 300, 1000)
+FITTED_FROM = 10
+"""The slope is that of the points from here on: below, a call's fixed cost counts."""
+SAMPLES = 16
+COLOURS = {"draws": "#0072b2", "samples": "#d55e00", "path steps": "#009e73"}
+Curves = dict[str, list[tuple[int, float]]]
+
+
+def measure(setting: Setting, network: str) -> dict[str, Curves]:
+    """Seconds (least of three) by draws, samples and path steps, and MiB of fresh processes by draws."""
+    counts = (1, 10, 20) if setting.tiny else COUNTS
+    few = case(network, 2 if setting.tiny else SAMPLES, setting.device)
+
+    def repeated(samples: int) -> Callable[[], object]:
+        copies = -(-samples // len(few.images))
+        images, target = few.images.repeat(copies, 1, 1, 1)[:samples], few.target.repeat(copies)[:samples]
+        return partial(lx.explain, few.model, images, target, lx.smooth_grad(num_draws=FITTED_FROM))
+
+    runs: dict[str, Callable[[int], Callable[[], object]]] = {
+        "draws": lambda number: partial(lx.explain, *few.arguments, lx.smooth_grad(num_draws=number)),
+        "samples": repeated,
+        "path steps": lambda number: partial(
+            lx.explain, *few.arguments, lx.IntegratedGradients(num_steps=number), bounds=few.bounds
+        ),
+    }
+    seconds = {
+        name: [(count, min(timed(run(count), setting.device)() for _ in range(3))) for count in counts]
+        for name, run in runs.items()
+    }
+    child = {"network": network, "batch": len(few.images), "device": str(setting.device)}
+    memory = [(count, float(mebibytes(peak_memory(**child, draws=count)[0]))) for count in counts]
+    return {"seconds": seconds, "memory": {"draws": memory}}
+
+
+def slope(points: Iterable[tuple[int, float]]) -> float:
+    """Of the straight line through the logarithms, from `FITTED_FROM` on: 1 where cost is proportional."""
+    count, value = np.log([point for point in points if point[0] >= FITTED_FROM]).T
+    return float(np.polyfit(count, value, 1)[0])
+
+
+def draw(curves: dict[str, Curves], network: str, machine: str) -> Figure:
+    """Seconds against counts, both logarithmic, and memory against draws, from zero."""
+    width, height, left, gap, below = 7.0, 2.4, 0.6, 0.9, 0.45
+    page = Page(width, height, f"Cost and memory, {network}", [notes(network), machine])
+    wide = (width - left - gap - 0.15) / 2
+    axes = page.axes(left, page.top, wide, height - below)
+    for name, points in curves["seconds"].items():
+        label = f"{name}: slope {slope(points):.2f}"
+        axes.loglog(*zip(*points, strict=True), color=COLOURS[name], marker="o", ms=3, lw=1, label=label)
+    axes.set_ylabel("seconds", size=FONT_SIZE)
+    axes.set_xlabel("draws, samples or path steps", size=FONT_SIZE)
+    axes.legend(fontsize=SMALL, frameon=False)
+    beside = page.axes(left + wide + gap, page.top, wide, height - below)
+    points = curves["memory"]["draws"]
+    beside.semilogx(*zip(*points, strict=True), color=COLOURS["draws"], marker="o", ms=3, lw=1)
+    beside.set_ylim(0, 1.2 * max(value for _, value in points))
+    beside.set_ylabel("peak memory of the process, MiB", size=FONT_SIZE)
+    beside.set_xlabel("draws", size=FONT_SIZE)
+    for one in (axes, beside):
+        one.tick_params(labelsize=SMALL)
+        one.spines[["top", "right"]].set_visible(False)
+    return page.figure
+
+
+def notes(network: str) -> str:
+    return (
+        f"SmoothGrad by draws ({SAMPLES} samples) and by samples ({FITTED_FROM} draws), Integrated Gradients by path "
+        f"steps ({SAMPLES} samples); float32. Slopes are of the points from {FITTED_FROM} on, 1 is proportional."
+    )
+
+
+def write(curves: dict[str, dict[str, Curves]], folder: Path, machine: str) -> list[Path]:
+    """A figure for each network, and the numbers of all."""
+    paths = [folder / f"scaling_{network}.png" for network in curves]
+    for path, (network, curve) in zip(paths, curves.items(), strict=True):
+        with replacing(path) as temporary:
+            draw(curve, network, machine).savefig(temporary, format="png")
+    numbers = folder / "scaling.json"
+    with replacing(numbers) as temporary:
+        temporary.write_text(json.dumps(curves, indent=1), encoding="utf-8")
+    return [*paths, numbers]
