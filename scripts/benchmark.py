@@ -1,6 +1,6 @@
 """What explanations cost, against the bare gradients that they need and against what else there is.
 
-Each row is a ratio of two times (or peaks of memory, throughputs; one row is of correlations) measured in turn, A B A B ..., in one run, with
+Each row is a ratio of two times (or peaks of memory, or throughputs) measured in turn, A B A B ..., in one run, with
 its aim. Networks: LeNet on 28x28, ResNet-9 on 32x32, ResNet-50 on 224x224 (random weights; on a CPU one image only).
 On a CPU calls have as many draws as it can do in about a second, and all rows take about ten minutes on two cores.
 
