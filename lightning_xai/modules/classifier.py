@@ -39,8 +39,8 @@ class ClassifierModule(LightningModule):
         channels_last: bool = False,
     ) -> None:
         super().__init__()
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.network = network.to(memory_format=self.memory_format)
+        self.channels_last = channels_last
+        self.network = network.to(memory_format=torch.channels_last) if channels_last else network
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         # Micro-averaging counts right answers and needs no number of classes.
@@ -55,7 +55,9 @@ class ClassifierModule(LightningModule):
             check_network_fits(self, tuple(image_shape), getattr(data, "num_classes", None))
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network(images.contiguous(memory_format=self.memory_format))
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return self.network(images)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self._step(batch, "train", self.train_accuracy)
