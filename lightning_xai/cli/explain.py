@@ -16,6 +16,7 @@ from lightning_xai.cli.console import console
 from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
 from lightning_xai.experiments.pictures import Explained, Preparation, explain_pictures
 from lightning_xai.explainers import Explainer, with_gradients
+from lightning_xai.explainers.precision import Precision
 from lightning_xai.modules.checkpoints import check_weights_fit, read_checkpoint
 from lightning_xai.reporting.explanations import MAPS, PANELS
 
@@ -78,12 +79,13 @@ def explain_images(
     batch_size: int = 16,
     max_rows: int | None = None,
     device: str = "auto",
+    precision: Precision = "32-true",
     panels: bool = True,
     progress: bool = True,
 ) -> Explained:
     """Explain pictures from files: panels, raw maps, and a table.
 
-    The network runs in 32-bit precision, in one process.
+    In one process.
 
     Args:
         images: Pictures, and folders of them.
@@ -99,6 +101,7 @@ def explain_images(
         batch_size: Pictures explained at a time.
         max_rows: Rows that pass through the network at once; null for as many as fit in memory.
         device: `auto` for a GPU where there is one, `cpu`, `cuda`, `cuda:1`, ...
+        precision: Of the network: `32-true`, or `bf16-mixed`, which is faster where the hardware computes in bfloat16.
         panels: Whether to draw panels; with a small network that takes longer than explaining.
         progress: Whether to show a progress bar.
     """
@@ -122,6 +125,7 @@ def explain_images(
         batch_size=batch_size,
         max_rows=max_rows,
         device=_device(device),
+        precision=precision,
         panels=panels,
         progress=progress,
     )

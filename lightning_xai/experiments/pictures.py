@@ -25,6 +25,7 @@ from lightning_xai.evaluation import evaluate
 from lightning_xai.explainers import Explainer
 from lightning_xai.explainers.base import check_count, check_logits, check_target, explaining
 from lightning_xai.explainers.chunks import in_chunks
+from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.metrics import Sparseness
 from lightning_xai.reporting.explanations import (
     EXPLANATIONS,
@@ -146,6 +147,7 @@ def explain_pictures(
     batch_size: int = 16,
     max_rows: int | None = None,
     device: torch.device | str = "cpu",
+    precision: Precision = "32-true",
     panels: bool = True,
     progress: bool = False,
 ) -> Explained:
@@ -165,6 +167,7 @@ def explain_pictures(
         batch_size: Pictures explained at a time.
         max_rows: Rows that pass through the network at once; None for as many as fit in memory.
         device: That the network runs on. CPUs and GPUs draw different noise.
+        precision: Of the network; see `in_precision`.
         panels: Whether to draw a panel of each picture.
         progress: Whether to show a progress bar.
 
@@ -186,6 +189,7 @@ def explain_pictures(
         "model": type(model).__name__,
         "weights": fingerprint(model),
         "device": device.type,
+        "precision": precision,
         "lightning_xai": __version__,
         "torch": torch.__version__,
     }
@@ -193,7 +197,7 @@ def explain_pictures(
     queue = _Queue(pictures, preparation, results, progress)
     model, now = model.to(device), 0
     for batch in _batches(iter(queue), batch_size):
-        results.add(_explain_batch(model, batch, preparation, methods, chosen, seed, max_rows, device))
+        results.add(_explain_batch(model, batch, preparation, methods, chosen, seed, max_rows, device, precision))
         now += len(batch)
     return Explained(results, now, queue.before, queue.refused)
 
@@ -246,10 +250,12 @@ def _explain_batch(
     seed: int,
     max_rows: int | None,
     device: torch.device,
+    precision: Precision,
 ) -> list[Explanation]:
     images = torch.stack([waiting.inputs for waiting in batch]).to(device)
     index = torch.tensor([sample_index(waiting.sha256) for waiting in batch])
-    probabilities = _probabilities(model, images, max_rows)
+    with in_precision(model, precision):
+        probabilities = _probabilities(model, images, max_rows)
     predicted = probabilities.argmax(1)
     explained = predicted if target is None else torch.full_like(predicted, target)
     check_target(explained, probabilities.shape[1])
@@ -264,6 +270,7 @@ def _explain_batch(
         seed=seed,
         batch_size=len(batch),
         max_rows=max_rows,
+        precision=precision,
         keep_attributions=len(batch),
     )
     place = {sample: row for row, sample in enumerate(evaluation.index.tolist())}
