@@ -13,6 +13,9 @@ from lightning_xai.shapes import Inputs
 CPU_BUDGET = 2**30
 """Bytes of activations that a pass on the CPU may hold: 1 GiB."""
 
+CPU_FAST_BUDGET, CPU_LEAST_ROWS = 2**28, 8
+"""On a CPU passes with more than 256 MiB of activations are slower by the row, unless they are of a few rows only."""
+
 CPU_ROWS, GPU_ROWS = 128, 2048
 """Beyond this many rows a pass gains no speed (on a CPU it loses some, to the caches)."""
 
@@ -96,9 +99,9 @@ def _measured(model: nn.Module, inputs: Inputs) -> _Pass:
         if not channels_last or _CONTIGUOUS_ONLY not in str(error):
             raise
         channels_last, activations = False, _activations(model, inputs[:1])
-    most = GPU_ROWS if inputs.is_cuda else CPU_ROWS
-    fitting = _budget(inputs.device) // max(1, 2 * activations)  # twice: the gradients
-    return _Pass(max(1, min(most, fitting)), channels_last)
+    needed = max(1, 2 * activations)  # twice: the gradients
+    most = GPU_ROWS if inputs.is_cuda else min(CPU_ROWS, max(CPU_LEAST_ROWS, CPU_FAST_BUDGET // needed))
+    return _Pass(max(1, min(most, _budget(inputs.device) // needed)), channels_last)
 
 
 def _activations(model: nn.Module, row: Inputs) -> int:
