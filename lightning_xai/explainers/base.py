@@ -75,9 +75,13 @@ class Context:
         """Keys for an explainer's own random numbers: `keys` have already drawn the noise on its input."""
         return fold_in(self.keys, zlib.crc32(owner.encode()))
 
+    def model_seed(self, number: int) -> int:
+        """The seed of the weight draw of this number."""
+        return fold_in_int(self.seed, number)
+
     def model_draw(self, number: int) -> "Context":
         """The context under the weight draw of this number: fresh noise, shared by all samples and by each."""
-        return replace(self, seed=fold_in_int(self.seed, number), keys=fold_in(self.keys, number))
+        return replace(self, seed=self.model_seed(number), keys=fold_in(self.keys, number))
 
 
 def parse_bounds(

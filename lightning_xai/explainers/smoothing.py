@@ -21,6 +21,8 @@ from lightning_xai.shapes import Inputs, Keys, Labels
 
 Statistic = Literal["mean", "variance", "mean_square"]
 WeightNoise = Literal["multiplicative", "additive"]
+_Places = dict[str, tuple[int, Tensor]]
+"""Parameters by name, each with its place among all of the model's."""
 
 
 class Averaging(Explainer):
@@ -228,15 +230,18 @@ class PerturbWeights(Averaging):
     def draws(
         self, model: nn.Module, inputs: Inputs, target: Labels, context: Context, numbers: range | None = None
     ) -> Iterator[Float[Tensor, " draws batch *shape"]]:
-        explained = _Explained(model, self.explainer)
+        explained, clean = _Explained(model, self.explainer), self._perturbed(model)
         every = torch.arange(self.num_draws) if numbers is None else torch.tensor(numbers)
         for some in every.split(2 if self.antithetic else 1):
-            yield torch.stack([self._draw(explained, number, inputs, target, context) for number in some.tolist()])
+            drawn = [self._draw(explained, clean, number, inputs, target, context) for number in some.tolist()]
+            yield torch.stack(drawn) if len(drawn) > 1 else drawn[0][None]
 
-    def _draw(self, explained: "_Explained", number: int, inputs: Inputs, target: Labels, context: Context) -> Inputs:
+    def _draw(
+        self, explained: "_Explained", clean: _Places, number: int, inputs: Inputs, target: Labels, context: Context
+    ) -> Inputs:
         """The attributions under one draw; antithetic, the noise of 2k + 1 is the negative of that of 2k."""
-        source = context.model_draw(number // 2 if self.antithetic else number)
-        weights = self.noisy_weights(explained.model, source.seed, negative=self.antithetic and bool(number % 2))
+        seed = context.model_seed(number // 2 if self.antithetic else number)
+        weights = self._noisy(clean, seed, negative=self.antithetic and bool(number % 2))
         noisy = {f"model.{name}": weight for name, weight in weights.items()}
         return functional_call(explained, noisy, (inputs, target, context.model_draw(number)))
 
@@ -249,19 +254,29 @@ class PerturbWeights(Averaging):
         Args:
             negative: Turn the sign of the noise.
         """
-        std = -self.std if negative else self.std
-        noisy = {
-            name: self._perturb(parameter.detach(), std, root_keys(seed, torch.tensor([place])))
+        return self._noisy(self._perturbed(model), seed, negative)
+
+    def _perturbed(self, model: nn.Module) -> _Places:
+        """The clean parameters that get noise."""
+        chosen = {
+            name: (place, parameter.detach())
             for place, (name, parameter) in enumerate(model.named_parameters())
             if _matches(name, self.include) and not _matches(name, self.exclude)
         }
-        if not noisy:
+        if not chosen:
             names = ", ".join(name for name, _ in model.named_parameters()) or "none"
             raise ValueError(
                 f"`include`={self.include} without `exclude`={self.exclude} names no parameter of `model`; "
                 f"it has: {names}."
             )
-        return noisy
+        return chosen
+
+    def _noisy(self, clean: _Places, seed: int, negative: bool) -> dict[str, Tensor]:
+        keys = root_keys(seed, torch.tensor([place for place, _ in clean.values()])).split(1)
+        std = -self.std if negative else self.std
+        return {
+            name: self._perturb(weight, std, key) for (name, (_, weight)), key in zip(clean.items(), keys, strict=True)
+        }
 
     def _perturb(self, weight: Tensor, std: float, key: Keys) -> Tensor:
         noise = standard_normal(key, weight.shape, weight.device)[0].to(weight.dtype)

@@ -15,7 +15,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -30,16 +32,14 @@ def root_keys(seed: int, index: Int64[Tensor, " batch"]) -> Keys:
 
 def fold_in(keys: Int64[Tensor, "..."], data: int | Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
     """New keys from old ones and a number (a draw, a path step, a layer); `keys` and `data` broadcast."""
-    keys, numbers = torch.broadcast_tensors(keys, torch.as_tensor(data, dtype=torch.int64).cpu())
-    if keys.numel() > _FEW:
-        return _mix(_mix(keys + _GOLDEN) ^ _mix(numbers * _GOLDEN))
-    pairs = zip(keys.flatten().tolist(), numbers.flatten().tolist(), strict=True)
-    return torch.tensor([_fold(key, number) for key, number in pairs], dtype=torch.int64).view(keys.shape)
+    numbers = torch.as_tensor(data, dtype=torch.int64).cpu()
+    mixed = _mix(_mix(_array(keys) + _GOLDEN) ^ _mix(_array(numbers) * _GOLDEN))
+    return torch.from_numpy(mixed.reshape(np.broadcast_shapes(keys.shape, numbers.shape)))
 
 
 def fold_in_int(seed: int, data: int) -> int:
     """`fold_in` for one key that is a Python integer."""
-    return _fold(_mix_int(seed + _GOLDEN), data)
+    return _mix_int(_mix_int(_mix_int(seed + _GOLDEN) + _GOLDEN) ^ _mix_int(data * _GOLDEN))
 
 
 def standard_normal(keys: Keys, shape: Sequence[int], device: torch.device | str = "cpu") -> Float[Tensor, "batch ..."]:
@@ -137,28 +137,30 @@ def _int64(value: int) -> int:
 
 _GOLDEN = _int64(0x9E3779B97F4A7C15)
 _FACTORS = _int64(0xBF58476D1CE4E5B9), _int64(0x94D049BB133111EB)
-_FEW = 32
-"""Up to so many keys are mixed faster by Python's integers than by tensor operations."""
 
 
-def _mix(x: Tensor) -> Tensor:
-    """SplitMix64's finaliser; int64 arithmetic wraps, and the shifts are made logical by a mask."""
+def _array(keys: Tensor) -> np.ndarray:
+    """For arithmetic on the CPU, where NumPy's calls take a fraction of the time of PyTorch's.
+
+    A single number becomes an array too: NumPy would warn of a scalar that wraps, as it shall here.
+    """
+    return np.atleast_1d(keys.numpy())
+
+
+def _mix(x: Any) -> Any:
+    """SplitMix64's finaliser of an int64 tensor or array: its arithmetic wraps, and a mask makes the shifts logical."""
     x = (x ^ _shift(x, 30)) * _FACTORS[0]
     x = (x ^ _shift(x, 27)) * _FACTORS[1]
     return x ^ _shift(x, 31)
 
 
 def _mix_int(x: int) -> int:
-    """`_mix` of one number, without the fifty microseconds that a dozen tensor operations take."""
+    """`_mix` of one number."""
     x %= 2**64
     x = ((x ^ (x >> 30)) * _FACTORS[0]) % 2**64
     x = ((x ^ (x >> 27)) * _FACTORS[1]) % 2**64
     return _int64(x ^ (x >> 31))
 
 
-def _fold(key: int, data: int) -> int:
-    return _mix_int(_mix_int(key + _GOLDEN) ^ _mix_int(data * _GOLDEN))
-
-
-def _shift(x: Tensor, bits: int) -> Tensor:
+def _shift(x: Any, bits: int) -> Any:
     return (x >> bits) & ((1 << (64 - bits)) - 1)
