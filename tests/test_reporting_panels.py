@@ -1,6 +1,7 @@
 """Panels: what each cell shows, that no text overlaps, and where the picture goes."""
 
 from itertools import combinations
+from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -8,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 
-from lightning_xai.reporting.panels import attribution_panel, figure_pixels, log_figure, save_figure
+from lightning_xai.reporting.panels import attribution_panel, figure_pixels, log_picture, save_figure
 
 GENERATOR = torch.Generator().manual_seed(0)
 GREY, COLOUR = torch.rand(3, 1, 8, 8, generator=GENERATOR), torch.rand(3, 3, 8, 8, generator=GENERATOR)
@@ -165,12 +165,12 @@ def test_a_saved_figure_is_the_figure(tmp_path):
 
 def test_a_failed_save_leaves_the_old_picture(tmp_path, monkeypatch):
     def fail(self, path, **_):
-        path.write_bytes(b"half")
+        Path(path).write_bytes(b"half")
         raise RuntimeError("interrupted")
 
     (tmp_path / "panel.png").write_bytes(b"old")
     figure = panel({})
-    monkeypatch.setattr(Figure, "savefig", fail)
+    monkeypatch.setattr(Image.Image, "save", fail)
     with pytest.raises(RuntimeError, match="interrupted"):
         save_figure(figure, tmp_path / "panel.png")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"panel.png": b"old"}
@@ -182,7 +182,7 @@ def test_tensorboard_gets_the_picture(tmp_path):
 
     logger = TensorBoardLogger(tmp_path)
     figure = panel({"m": SIGNED})
-    log_figure(logger, "xai/panel", figure, step=7)
+    log_picture(logger, "xai/panel", figure_pixels(figure), step=7)
     logger.experiment.close()
     events = EventAccumulator(logger.log_dir)
     events.Reload()
@@ -194,7 +194,7 @@ def test_loggers_that_take_images_get_the_picture():
     calls = []
     logger = SimpleNamespace(log_image=lambda **call: calls.append(call))
     figure = panel({"m": SIGNED})
-    log_figure(logger, "xai/panel", figure, step=7)
+    log_picture(logger, "xai/panel", figure_pixels(figure), step=7)
     (call,) = calls
     (image,) = call.pop("images")
     assert call == {"key": "xai/panel", "step": 7}
@@ -205,7 +205,7 @@ def test_other_loggers_are_left_alone(tmp_path):
     from pytorch_lightning.loggers import CSVLogger
 
     for logger in (None, CSVLogger(tmp_path), SimpleNamespace()):
-        log_figure(logger, "xai/panel", panel({}), step=0)
+        log_picture(logger, "xai/panel", figure_pixels(panel({})), step=0)
 
 
 def test_pyplot_knows_nothing_of_our_figures(tmp_path):

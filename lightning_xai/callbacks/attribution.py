@@ -19,7 +19,7 @@ from lightning_xai.explainers.precision import Precision
 from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad, smooth_grad
 from lightning_xai.metrics import SampleMetric
 from lightning_xai.metrics.cost import GRADIENTS
-from lightning_xai.reporting.panels import attribution_panel, log_figure, save_figure
+from lightning_xai.reporting.panels import attribution_panel, log_picture, save_figure
 from lightning_xai.reporting.scores import SCORES, append_scores, evaluation_rows, write_directions
 
 PANELS = "panels"
@@ -191,9 +191,9 @@ class AttributionCallback(Callback):
         append_scores(folder / SCORES, evaluation_rows(evaluation, stage, epoch, step))
         if evaluation.images.ndim == 4 and len(evaluation.images):
             figure = draw_panel(evaluation, self._bounds(trainer), _known(trainer, "class_names"))
-            save_figure(figure, folder / PANELS / f"{stage}-epoch={epoch:03d}-step={step}.png")
+            pixels = save_figure(figure, folder / PANELS / f"{stage}-epoch={epoch:03d}-step={step}.png")
             for logger in trainer.loggers:
-                log_figure(logger, f"xai/panel/{stage}", figure, step)
+                log_picture(logger, f"xai/panel/{stage}", pixels, step)
 
 
 def default_methods(has_bounds: bool) -> dict[str, Explainer]:

@@ -1,6 +1,6 @@
 """Figures, tables and files, made from plain records and tensors."""
 
-from lightning_xai.reporting.panels import attribution_panel, log_figure, save_figure
+from lightning_xai.reporting.panels import attribution_panel, log_picture, save_figure
 from lightning_xai.reporting.scores import (
     ScoreRow,
     append_scores,
@@ -16,7 +16,7 @@ __all__ = [
     "ScoreSummary",
     "append_scores",
     "attribution_panel",
-    "log_figure",
+    "log_picture",
     "markdown_table",
     "read_directions",
     "read_scores",

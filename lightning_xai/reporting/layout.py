@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
@@ -118,6 +119,7 @@ def _right_margin(layout: Layout, title_widths: Sequence[float], least_width: fl
     return max(ends) - layout.grid_right + PAD
 
 
+@lru_cache(maxsize=1024)  # a panel's texts are the same at each validation end
 def text_width(text: str, size: float = FONT_SIZE, weight: str = "normal") -> float:
     """In inches; 0 for a text without ink. A dollar sign is a dollar sign, not mathematics."""
     if not text.strip():

@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image
 from torch import Tensor
 
 from lightning_xai.functional.maps import mask_like, pixel_map
@@ -20,6 +21,8 @@ from lightning_xai.reporting.colours import DIVERGING, PERCENTILE, SCALE_NOTE, S
 from lightning_xai.reporting.files import replacing
 from lightning_xai.reporting.layout import FONT_SIZE, LINE, PAD, Box, Layout, fit_layout, text_width
 from lightning_xai.shapes import Images
+
+Pixels = UInt8[np.ndarray, "height width 3"]
 
 _RESOLUTION = 200
 _TEXT, _FAINT, _WRONG = "0.1", "0.45", "#b2182b"
@@ -81,29 +84,31 @@ def attribution_panel(
     return figure
 
 
-def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a PNG; an interrupted call leaves the file that was there.
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Pixels:
+    """Write a PNG and return its pixels; an interrupted call leaves the file that was there.
 
     Raises:
         OSError: if the folder cannot be written to.
     """
+    pixels = figure_pixels(figure)
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi="figure")
+        Image.fromarray(pixels).save(temporary, format="png", dpi=(figure.dpi, figure.dpi))
+    return pixels
 
 
-def log_figure(logger: Any, tag: str, figure: Figure, step: int) -> None:
-    """Hand the picture to a Lightning logger that shows pictures; others, and None, are left alone.
+def log_picture(logger: Any, tag: str, pixels: Pixels, step: int) -> None:
+    """Hand a picture to a Lightning logger that shows pictures; others, and None, are left alone.
 
     Those are loggers with a `log_image(key, images, step)` (Weights & Biases) and those whose `experiment`
     has TensorBoard's `add_image`. (Its `add_figure` would go through pyplot's global state.)
     """
     if hasattr(logger, "log_image"):
-        logger.log_image(key=tag, images=[figure_pixels(figure)], step=step)
+        logger.log_image(key=tag, images=[pixels], step=step)
     elif add_image := getattr(getattr(logger, "experiment", None), "add_image", None):
-        add_image(tag, figure_pixels(figure), step, dataformats="HWC")
+        add_image(tag, pixels, step, dataformats="HWC")
 
 
-def figure_pixels(figure: Figure) -> UInt8[np.ndarray, "height width 3"]:
+def figure_pixels(figure: Figure) -> Pixels:
     """The figure as an RGB picture."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
