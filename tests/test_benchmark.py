@@ -38,8 +38,10 @@ def test_every_row_runs_and_is_written(benchmark, tmp_path, capsys):
         assert all(ratio > 0 for ratio in measurement["ratios"])
         low, high = measurement["quartiles"]
         assert 0 < low <= measurement["ratio"] <= high
-        compared = measurement["ratio"] >= measurement["aim"] if measurement["at_least"] else None
-        assert measurement["met"] is (measurement["ratio"] <= measurement["aim"] if compared is None else compared)
+        ratio, aim = measurement["ratio"], measurement["aim"]
+        assert measurement["met"] is (
+            None if aim is None else ratio >= aim if measurement["at_least"] else ratio <= aim
+        )
     table = (tmp_path / "benchmark.md").read_text()
     assert capsys.readouterr().out.strip() == table.strip()
     lines = [line for line in table.splitlines() if line.startswith("|")]
@@ -101,7 +103,7 @@ def test_the_error_is_that_of_the_draws_alone(benchmark):
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_plot_of_the_cost(benchmark, tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmark.scaling, "peak_memory", lambda draws, **_: (2**20 * draws, 0))
+    monkeypatch.setattr(benchmark.scaling, "peak_memory", lambda draws, **_: (2**20 * draws, 0, 1.0))
     benchmark.run("--tiny", "--scaling", "--networks", "LeNet", "--output", tmp_path)
     assert (tmp_path / "scaling_LeNet.png").read_bytes().startswith(b"\x89PNG")
     curves = json.loads((tmp_path / "scaling.json").read_text())["LeNet"]

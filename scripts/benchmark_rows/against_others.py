@@ -111,7 +111,7 @@ def evaluation(setting: Setting) -> Iterator[Measurement]:
     for name in setting.networks:
         if name == "ResNet50":
             continue
-        number, draws = (64, 10) if setting.everything else (64, 3) if name == "LeNet" else (16, 2)
+        number, draws = (64, 10) if setting.everything else (64, 3) if name == "LeNet" else (8, 2)
         number, draws = (2, 2) if setting.tiny else (number, draws)
         one = case(name, number, setting.device)
         methods = five_methods(draws)

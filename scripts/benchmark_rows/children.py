@@ -21,7 +21,8 @@ from typing import Any
 import torch
 
 import lightning_xai as lx
-from benchmark_rows.measuring import SINGLE, Measurement, Setting, alternately, case, synchronise
+from benchmark_rows.measuring import HALF, SINGLE, Measurement, Setting, alternately, bare_loop, case, timed
+from lightning_xai.explainers.precision import Precision
 from lightning_xai.metrics import Sparseness
 
 SCRIPTS = Path(__file__).parents[1]
@@ -29,30 +30,39 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def memory(setting: Setting) -> Iterator[Measurement]:
-    """Peak memory with ten times the draws over that with the draws, each in a process of its own."""
+    """Peak memory with ten times the draws, and with 64 times the images, each in a process of its own."""
     for one in setting.cases(16, large=False):
         draws, batch = setting.draws(one, 10, least=10), len(one.images)
-        few, many = (
-            {"network": one.name, "batch": batch, "device": str(setting.device), "draws": number}
-            for number in (draws, 10 * draws)
-        )
-        pairs = [(peak_memory(**many), peak_memory(**few)) for _ in range(1 if setting.tiny else 2)]
-        (peak, before), (least, _) = pairs[0]
-        what = f"SmoothGrad's peak memory, {10 * draws} draws / {draws} draws ({mebibytes(peak)} / {mebibytes(least)}"
-        what += f" MiB; {mebibytes(before)} before it explains)"
-        ratios = tuple(many[0] / few[0] for many, few in pairs)
-        yield Measurement("memory", what, one.name, batch, SINGLE, ratios, float("nan"), 1.02)
+        what = f"SmoothGrad's peak memory, {10 * draws} draws / {draws} draws"
+        shared = {"network": one.name, "batch": batch, "device": str(setting.device), "precision": SINGLE}
+        yield peaks(what, shared | {"draws": 10 * draws}, shared | {"draws": draws}, setting, 1.02)
+    for name in setting.networks:
+        batch, draws = (2, 2) if setting.tiny else (64, 50)
+        what = f"SmoothGrad's peak memory with {draws} draws, {batch} images / 1 image"
+        precision = HALF if name == "ResNet50" else SINGLE
+        shared = {"network": name, "device": str(setting.device), "draws": draws, "precision": precision}
+        yield peaks(what, shared | {"batch": batch}, shared | {"batch": 1}, setting, None)
+
+
+def peaks(what: str, more: dict[str, Any], less: dict[str, Any], setting: Setting, aim: float | None) -> Measurement:
+    """Peak memory with some settings over that with others."""
+    repeats = 1 if setting.tiny or aim is None else 2
+    pairs = [(peak_memory(**more), peak_memory(**less)) for _ in range(repeats)]
+    (most, before, seconds), (least, _, _) = pairs[0]
+    what += f" ({mebibytes(most)} / {mebibytes(least)} MiB; {mebibytes(before)} before it explains)"
+    ratios = tuple(first[0] / second[0] for first, second in pairs)
+    return Measurement("memory", what, more["network"], more["batch"], more["precision"], ratios, seconds, aim)
 
 
 def mebibytes(size: float) -> int:
     return round(size / 2**20)
 
 
-def peak_memory(**settings: Any) -> tuple[int, int]:
-    """Bytes of a fresh process: the most that it had, and the most before it explained."""
+def peak_memory(**settings: Any) -> tuple[int, int, float]:
+    """Bytes of a fresh process, the most that it had and the most before it explained, and the seconds that it took."""
     with child("memory", settings) as process:
-        peak, before = json.loads(_answer(process))
-    return peak, before
+        peak, before, seconds = json.loads(_answer(process))
+    return peak, before, seconds
 
 
 def processes(setting: Setting) -> Iterator[Measurement]:
@@ -64,19 +74,20 @@ def processes(setting: Setting) -> Iterator[Measurement]:
             continue
         number = 2 if setting.tiny else 256 if name == "LeNet" else 16
         draws = setting.draws(case(name, number, setting.device), 10, least=2)
+        settings = {"network": name, "samples": number, "draws": draws}
         with ExitStack() as stack:
-            settings = {"network": name, "samples": number, "draws": draws}
             alone = stack.enter_context(workers(1, settings))
             together = stack.enter_context(workers(2, settings))
-            ratios, seconds = alternately(partial(run, alone), partial(run, together), setting)
-        throughput = tuple(2 * ratio for ratio in ratios)  # twice the samples
-        what = f"throughput of evaluate, {draws} draws, 2 processes on 2 cores / 1 on 1"
-        yield Measurement("processes", what, name, number, SINGLE, throughput, seconds, 1.8, at_least=True)
+            for job, aim in {"evaluate": 1.8, "bare gradients": None}.items():
+                ratios, seconds = alternately(partial(run, alone, job), partial(run, together, job), setting)
+                twice = tuple(2 * ratio for ratio in ratios)  # the samples
+                what = f"throughput of {job}, {draws} draws, 2 processes on 2 cores / 1 on 1"
+                yield Measurement("processes", what, name, number, SINGLE, twice, seconds, aim, at_least=True)
 
 
 @contextmanager
 def workers(number: int, settings: dict[str, Any]) -> Iterator[list[subprocess.Popen]]:
-    """Processes that wait for a line and then evaluate, each its share."""
+    """Processes that wait for a line with a job and then do it, each its share."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -90,11 +101,11 @@ def workers(number: int, settings: dict[str, Any]) -> Iterator[list[subprocess.P
             process.stdin.close()  # type: ignore[union-attr]
 
 
-def run(group: list[subprocess.Popen]) -> float:
-    """Seconds until all have evaluated."""
+def run(group: list[subprocess.Popen], job: str) -> float:
+    """Seconds until all have done it."""
     start = time.perf_counter()
     for process in group:
-        process.stdin.write("go\n")  # type: ignore[union-attr]
+        process.stdin.write(f"{job}\n")  # type: ignore[union-attr]
         process.stdin.flush()  # type: ignore[union-attr]
     for process in group:
         _answer(process)
@@ -126,14 +137,14 @@ def child(kind: str, settings: dict[str, Any]) -> Iterator[subprocess.Popen]:
         process.wait()
 
 
-def measure_memory(network: str, batch: int, device: str, draws: int) -> None:
-    """Write the memory that this process has before an explanation, and the most that it has during it, in bytes."""
+def measure_memory(network: str, batch: int, device: str, draws: int, precision: Precision) -> None:
+    """Write the most memory, in bytes, that this process has during an explanation and before, and its seconds."""
     one = case(network, batch, torch.device(device))
     forget_peak(one.images.device)
     before = peak(one.images.device)
-    lx.explain(*one.arguments, lx.smooth_grad(num_draws=draws))
-    synchronise(one.images.device)
-    print(json.dumps([peak(one.images.device), before]))
+    explained = partial(lx.explain, *one.arguments, lx.smooth_grad(num_draws=draws), precision=precision)
+    seconds = timed(explained, one.images.device)()
+    print(json.dumps([peak(one.images.device), before, seconds]))
 
 
 def forget_peak(device: torch.device) -> None:
@@ -156,7 +167,7 @@ def peak(device: torch.device) -> int:
 
 
 def work(network: str, samples: int, draws: int, world: int, port: int, rank: int) -> None:
-    """Evaluate `samples` samples of this process whenever a line comes in."""
+    """Evaluate `samples` samples of this process, or make bare gradients of them, as the lines that come in say."""
     torch.set_num_threads(1)
     one = case(network, samples, torch.device("cpu"))
     methods = {
@@ -164,12 +175,18 @@ def work(network: str, samples: int, draws: int, world: int, port: int, rank: in
         "noise_grad": lx.noise_grad(num_draws=draws),
         "fusion_grad": lx.fusion_grad(num_weight_draws=draws, num_input_draws=2),
     }
+    _, loop = bare_loop(one, 3 * draws, SINGLE, Setting(one.images.device))
     if world > 1:
         address = f"tcp://127.0.0.1:{port}"
         torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=world)
     print("ready", flush=True)
-    for _ in sys.stdin:
-        lx.evaluate(*one.arguments, methods, {"sparseness": Sparseness()}, index=one.samples.index + rank * samples)
+    evaluated = partial(lx.evaluate, *one.arguments, methods, {"sparseness": Sparseness()})
+    index = one.samples.index + rank * samples
+    for job in sys.stdin:
+        if job.strip() == "evaluate":
+            evaluated(index=index)
+        else:
+            loop()
         print("done", flush=True)
     if world > 1:
         torch.distributed.destroy_process_group()

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 import lightning_xai as lx
 from benchmark_rows.children import mebibytes, peak_memory
-from benchmark_rows.measuring import Setting, case, timed
+from benchmark_rows.measuring import SINGLE, Setting, case, timed
 from lightning_xai.reporting.files import replacing
 from lightning_xai.reporting.layout import FONT_SIZE
 from lightning_xai.reporting.pages import SMALL, Page
@@ -44,7 +44,7 @@ def measure(setting: Setting, network: str) -> dict[str, Curves]:
         name: [(count, min(timed(run(count), setting.device)() for _ in range(3))) for count in counts]
         for name, run in runs.items()
     }
-    child = {"network": network, "batch": len(few.images), "device": str(setting.device)}
+    child = {"network": network, "batch": len(few.images), "device": str(setting.device), "precision": SINGLE}
     memory = [(count, float(mebibytes(peak_memory(**child, draws=count)[0]))) for count in counts]
     return {"seconds": seconds, "memory": {"draws": memory}}
 
