@@ -1,0 +1,298 @@
+"""AdaptGrad's figures 1, 2, 4, 5 and 6: maps of photographs by a pretrained network, with the numbers behind them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from lightning_xai.experiments.papers.adaptgrad_convergence import Examined, level_methods, level_rows
+from lightning_xai.experiments.papers.experiment import Experiment
+from lightning_xai.experiments.papers.lab import Lab
+from lightning_xai.experiments.papers.noisegrad_table1 import claim_table
+from lightning_xai.experiments.papers.photographs import photographs, pretrained_network
+from lightning_xai.explainers import (
+    Explainer,
+    Gradient,
+    InputXGradient,
+    IntegratedGradients,
+    PerturbWeights,
+    Smooth,
+    adapt_grad,
+    smooth_grad,
+)
+from lightning_xai.explainers.base import Context, check_count, explaining
+from lightning_xai.functional.complexity import gini
+from lightning_xai.functional.maps import pixel_map
+from lightning_xai.functional.moments import Moments
+from lightning_xai.reporting.panels import attribution_panel
+from lightning_xai.reporting.reproduction import Reproduction, ResultTable, mean_and_error
+from lightning_xai.reporting.scores import ScoreRow
+from lightning_xai.shapes import Images, Scores
+
+SOURCE = "AdaptGrad (Zhou et al. 2024, arXiv 2410.07711), figures 1, 2, 4, 5 and 6: maps of photographs"
+FAMILIES = ("GI", "IG(B)", "IG(W)", "NG")
+"""What the smoothed gradients are combined with."""
+TITLES = {
+    "figure1": "Gradient, SmoothGrad and AdaptGrad",
+    "figure2": "SmoothGrad by the number of draws; 0: the gradient",
+    "figure4": "AdaptGrad by the confidence",
+    "figure5": "SmoothGrad and AdaptGrad by the number of draws",
+    "figure6": "Smoothed gradients in other methods",
+}
+
+Row = dict[str, Any]
+Grid = dict[str, dict[str, str]]
+"""Names of maps: by row of a picture, by column."""
+
+
+def run(
+    lab: Lab,
+    network: str = "vgg16",
+    weights: str | None = None,
+    images: str | None = None,
+    num_images: int = 8,
+    num_shown: int = 4,
+    draws: tuple[int, ...] = (10, 20, 30, 50, 70, 100),
+    num_draws: int = 50,
+    fraction: float = 0.2,
+    confidence: float = 0.95,
+    confidences: tuple[float, ...] = (0.95, 0.99, 0.995, 0.999),
+    weight_noise: float = 0.2,
+    num_steps: int = 50,
+    inner_draws: int = 50,
+    image_size: int | None = None,
+) -> Reproduction:
+    """Maps of the predicted classes: by method, number of draws and confidence, and in other methods.
+
+    Args:
+        lab: See `Lab`.
+        network: A classifier of torchvision by name, or a configuration of a pretrained network.
+        weights: File with a state dict, or the name of torchvision's weights; null for the default ones.
+        images: A folder of pictures; null for photographs that installed packages carry.
+        num_images: That the numbers are of, evenly spaced.
+        num_shown: Of which maps are shown, the first ones.
+        draws: Numbers of draws in figures 2 and 5, two or more each.
+        num_draws: In figures 1 and 4.
+        fraction: SmoothGrad's noise over the range of the data.
+        confidence: AdaptGrad's, but for figure 4.
+        confidences: AdaptGrad's in figure 4; the higher, the less noise.
+        weight_noise: NoiseGrad's, relative to each weight. Networks differ: 0.02 is much for EfficientNet-Lite0.
+        num_steps: Points on the paths of Integrated Gradients.
+        inner_draws: In figure 6: of NoiseGrad, and of the smoothed gradient at each path point or noisy model.
+        image_size: Side of the network's input; null for what the network was trained with.
+    """
+    if not draws or min(draws) < 2:
+        raise ValueError(f"`draws` must be numbers of at least 2, got {list(draws)}.")
+    check_count("num_shown", num_shown)
+    found = pretrained_network(lab, network, weights)
+    if image_size is not None:
+        found = replace(found, preprocessing=found.preprocessing.changed(image_size))
+    seen = photographs(lab, found, images, num_images)
+    subject = Examined(found.model, seen.images, seen.target, seen.index, found.bounds)
+    levels = level_methods((fraction,), sorted({confidence, *confidences}), num_draws)
+    smooth, adapt = smooth_grad(fraction=fraction, of="data"), adapt_grad(confidence=confidence)
+    combined = combined_methods(smooth, adapt, num_steps, inner_draws, weight_noise)
+    steps = sorted(set(draws))
+    with lab.arithmetic():
+        rows, maps = level_rows(subject, {**levels, **combined}, lab.seed)
+        drawn = {
+            f"{name}, {number} draws": found
+            for name, smoother in {"SG": smooth, "AG": adapt}.items()
+            for number, *found in converging(subject, smoother, steps, lab.seed)
+        }
+    sums = {name: pixel_map(part, absolute=False) for name, part in maps.items()}
+    sums |= {name: pixel_map(part, absolute=False) for name, (part, _) in drawn.items()}
+    records = [
+        *rows,
+        *(row for name, (part, error) in drawn.items() for row in _drawn_rows(subject, name, part, error)),
+    ]
+    plain = {"Grad": "Grad", "SG": f"SG {fraction:g}", "AG": f"AG {confidence:g}"}
+    settings = {
+        "networks": {network: dict(found.settings)},
+        "images": images or "embedded",
+        "pictures": list(seen.names),
+        "classes": list(seen.classes),
+        "methods": {name: repr(method) for name, method in {**levels, **combined}.items()},
+        "figures": grids(plain, steps, confidences),
+        "maps": list(sums),
+        "plain": plain,
+        "precision": lab.precision,
+        "seed": lab.seed,
+    }
+    low, high = found.bounds
+    arrays = {
+        "images": seen.images[:num_shown].cpu().numpy(),
+        "low": low.numpy(),
+        "high": high.numpy(),
+        "maps": torch.stack([part[:num_shown] for part in sums.values()]).numpy(),
+    }
+    return Reproduction(
+        SOURCE,
+        tuple(_tables(records, plain)),
+        {"maps": records},
+        arrays,
+        settings,
+        tuple(_findings(records, plain, steps)),
+    )
+
+
+# Methods and maps
+
+
+def combined_methods(
+    smooth: Smooth, adapt: Smooth, num_steps: int, num_draws: int, weight_noise: float
+) -> dict[str, Explainer]:
+    """The families on the gradient, and as S- and A- on the smoothed gradients, with so many draws."""
+    gradients = {"": Gradient(), "S-": replace(smooth, num_draws=num_draws), "A-": replace(adapt, num_draws=num_draws)}
+    return {
+        prefix + family: method
+        for prefix, gradient in gradients.items()
+        for family, method in zip(
+            FAMILIES,
+            (
+                InputXGradient(gradient),
+                IntegratedGradients(gradient, "black", num_steps),
+                IntegratedGradients(gradient, "white", num_steps),
+                PerturbWeights(gradient, weight_noise, num_draws),
+            ),
+            strict=True,
+        )
+    }
+
+
+def converging(
+    subject: Examined, smoother: Smooth, draws: Sequence[int], seed: int
+) -> Iterator[tuple[int, Images, Scores]]:
+    """After each of these rising numbers of draws: the number, the map that so many give, and its relative standard
+    error; on the CPU."""
+    context = Context.create(subject.index, seed, subject.bounds, device=subject.images.device)
+    moments, before = Moments(), 0
+    for number in draws:
+        with explaining(subject.model):
+            numbers = range(before, number)
+            for block in smoother.draws(subject.model, subject.images, subject.target, context, numbers):
+                moments.add(block)
+        yield number, moments.mean.cpu(), moments.relative_error.cpu()
+        before = number
+
+
+def grids(plain: Mapping[str, str], draws: Sequence[int], confidences: Sequence[float]) -> dict[str, Grid]:
+    """Which maps are where."""
+    by_draws = {name: {str(n): f"{name}, {n} draws" for n in draws} for name in ("SG", "AG")}
+    families = {prefix: {family: prefix + family for family in FAMILIES} for prefix in ("", "S-", "A-")}
+    return {
+        "figure1": {"": dict(plain)},
+        "figure2": {"": {"0": plain["Grad"], **by_draws["SG"]}},
+        "figure4": {"": {f"{c:g}": f"AG {c:g}" for c in confidences}},
+        "figure5": by_draws,
+        "figure6": {
+            row: {"gradient": plain[row], **families[prefix]}
+            for row, prefix in zip(("Grad", "SG", "AG"), families, strict=True)
+        },
+    }
+
+
+def _drawn_rows(subject: Examined, name: str, maps: Images, error: Scores) -> Iterator[Row]:
+    columns = subject.index.tolist(), gini(maps).tolist(), error.tolist()
+    for sample, sparseness, relative in zip(*columns, strict=True):
+        yield {"method": name, "sample": sample, "sparseness": sparseness, "relative_error": relative}
+
+
+# Tables
+
+
+_COLUMNS = {
+    "sparseness": "sparseness",
+    "inherent_noise": "inherent noise",
+    "relative_error": "relative error",
+    "spearman": "Spearman with Grad",
+}
+
+
+def _tables(records: Sequence[Row], plain: Mapping[str, str]) -> Iterator[ResultTable]:
+    rows = []
+    for name in dict.fromkeys(row["method"] for row in records):
+        mine = [row for row in records if row["method"] == name]
+        cells = (mean_and_error([row[what] for row in mine]) if what in mine[0] else "" for what in _COLUMNS)
+        rows.append((name, *cells))
+    notes = (
+        "Mean ± standard error over the pictures. SG by its fraction of the range, AG by its confidence; S- and A-: on"
+        " their gradients. Inherent noise: share of noisy values out of the data's range. Relative error: of the map"
+        " for the number of draws, from their variance.",
+        "The paper shows the maps of some pictures, and no numbers of them.",
+    )
+    yield ResultTable("Maps", ("map", *_COLUMNS.values()), tuple(rows), notes)
+    scores = [ScoreRow("test", 0, 0, row["method"], "sparseness", row["sample"], row["sparseness"]) for row in records]
+    yield claim_table(scores, {"sparseness": True}, _pairs(plain), ["sparseness"], "Is AdaptGrad's map sparser?")
+
+
+def _pairs(plain: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [(plain["AG"], plain["SG"]), *((f"A-{family}", f"S-{family}") for family in FAMILIES)]
+
+
+def _findings(records: Sequence[Row], plain: Mapping[str, str], draws: Sequence[int]) -> Iterator[str]:
+    def values(name: str, what: str) -> np.ndarray:
+        return np.array([row[what] for row in records if row["method"] == name])
+
+    for first, second in _pairs(plain):
+        gains = values(first, "sparseness") - values(second, "sparseness")
+        means = f"{values(first, 'sparseness').mean():.4f} against {values(second, 'sparseness').mean():.4f}"
+        higher = f"higher for {(gains > 0).sum()} of {len(gains)} pictures"
+        yield f"Sparseness of {first} against {second}: {means}, {higher}."
+    for name in ("SG", "AG"):
+        errors = ", ".join(f"{n}: {values(f'{name}, {n} draws', 'relative_error').mean():.3f}" for n in draws)
+        yield f"Mean relative error of {name} by the number of draws: {errors}."
+
+
+# Figures
+
+
+def figures(result: Reproduction) -> Mapping[str, Figure]:
+    """The figures under the paper's numbers."""
+    return {name: _figure(result, grid, TITLES[name]) for name, grid in result.settings["figures"].items()}
+
+
+def _figure(result: Reproduction, grid: Grid, title: str) -> Figure:
+    """The rows of the grid for each picture."""
+    arrays = result.arrays
+    place = {name: number for number, name in enumerate(result.settings["maps"])}
+    columns = next(iter(grid.values()))
+    maps = {
+        column: np.stack([arrays["maps"][place[row[column]]] for row in grid.values()], 1).reshape(
+            -1, 1, *arrays["maps"].shape[2:]
+        )
+        for column in columns
+    }
+    labels = [
+        f"{name}, {row}" if row else name
+        for name in result.settings["classes"][: len(arrays["images"])]
+        for row in grid
+    ]
+    return attribution_panel(
+        torch.from_numpy(arrays["images"].repeat(len(grid), 0)),
+        {name: torch.from_numpy(part) for name, part in maps.items()},
+        (torch.from_numpy(arrays["low"]), torch.from_numpy(arrays["high"])),
+        labels=labels,
+        title=title,
+    )
+
+
+EXPERIMENT = Experiment(
+    "maps of photographs by a pretrained network: methods, draws, confidences, combinations",
+    run,
+    {
+        "network": "photographs",
+        "num_images": 2,
+        "draws": (2, 4, 8),
+        "num_draws": 4,
+        "confidences": (0.95, 0.999),
+        "weight_noise": 0.02,
+        "num_steps": 2,
+        "inner_draws": 2,
+        "image_size": 96,
+    },
+    figures,
+)
