@@ -86,6 +86,7 @@ def run(
     """
     if not draws or min(draws) < 2:
         raise ValueError(f"`draws` must be numbers of at least 2, got {list(draws)}.")
+    check_count("num_images", num_images)
     check_count("num_shown", num_shown)
     found = pretrained_network(lab, network, weights)
     if image_size is not None:

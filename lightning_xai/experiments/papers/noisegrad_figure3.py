@@ -22,7 +22,7 @@ from lightning_xai.experiments.papers.noisegrad_table2 import by_heuristics
 from lightning_xai.experiments.papers.photographs import PretrainedNetwork, photographs, pretrained_network
 from lightning_xai.experiments.runs import Run
 from lightning_xai.explainers import Explainer, IntegratedGradients, gradient_shap, with_controls
-from lightning_xai.explainers.base import explaining, resolve_target
+from lightning_xai.explainers.base import check_count, explaining, resolve_target
 from lightning_xai.functional.maps import pixel_map
 from lightning_xai.metrics import LocalisationAUROC, RelevanceRankAccuracy, SampleMetric, Sparseness
 from lightning_xai.metrics.cost import GRADIENTS
@@ -83,6 +83,8 @@ def run(
         num_draws: Of weight noise and of input noise; FusionGrad makes so many of one for each of the other.
         image_size: Side of the network's input; null for what the network was trained with.
     """
+    check_count("num_images", num_images)
+    check_count("num_shown", num_shown)
     found = pretrained_network(lab, network, weights)
     if image_size is not None:
         found = replace(found, preprocessing=found.preprocessing.changed(image_size))
@@ -221,8 +223,9 @@ def _tables(records: Records, seed: int) -> Iterator[ResultTable]:
         rows, comparison = _compared(records, base, seed)
         table = summary_table(comparison, base)
         yield replace(table, notes=(*table.notes, *NOTES))
-        if names := [name for name in LOCALISATION if any(row.metric == name for row in rows)]:
-            pairs = [pair for pair in CLAIMS if set(pair) <= set(comparison.methods)]
+        names = [name for name in LOCALISATION if any(row.metric == name for row in rows)]
+        pairs = [pair for pair in CLAIMS if set(pair) <= set(comparison.methods)]
+        if names and pairs:
             yield claim_table(rows, dict.fromkeys(names, True), pairs, names, f"{base}: is it better localised?")
 
 
