@@ -79,7 +79,7 @@ def run(
         fraction: SmoothGrad's noise over the range of the data.
         confidence: AdaptGrad's, but for figure 4.
         confidences: AdaptGrad's in figure 4; the higher, the less noise.
-        weight_noise: NoiseGrad's, relative to each weight. Networks differ: 0.02 is much for EfficientNet-Lite0.
+        weight_noise: NoiseGrad's, relative to each weight. Networks differ: EfficientNet-Lite0 bears 0.02.
         num_steps: Points on the paths of Integrated Gradients.
         inner_draws: In figure 6: of NoiseGrad, and of the smoothed gradient at each path point or noisy model.
         image_size: Side of the network's input; null for what the network was trained with.
@@ -93,48 +93,34 @@ def run(
         found = replace(found, preprocessing=found.preprocessing.changed(image_size))
     seen = photographs(lab, found, images, num_images)
     subject = Examined(found.model, seen.images, seen.target, seen.index, found.bounds)
-    levels = level_methods((fraction,), sorted({confidence, *confidences}), num_draws)
     smooth, adapt = smooth_grad(fraction=fraction, of="data"), adapt_grad(confidence=confidence)
-    combined = combined_methods(smooth, adapt, num_steps, inner_draws, weight_noise)
+    methods = level_methods((fraction,), sorted({confidence, *confidences}), num_draws)
+    methods |= combined_methods(smooth, adapt, num_steps, inner_draws, weight_noise)
     steps = sorted(set(draws))
     with lab.arithmetic():
-        rows, maps = level_rows(subject, {**levels, **combined}, lab.seed)
-        drawn = {
-            f"{name}, {number} draws": found
-            for name, smoother in {"SG": smooth, "AG": adapt}.items()
-            for number, *found in converging(subject, smoother, steps, lab.seed)
-        }
-    sums = {name: pixel_map(part, absolute=False) for name, part in maps.items()}
-    sums |= {name: pixel_map(part, absolute=False) for name, (part, _) in drawn.items()}
-    records = [
-        *rows,
-        *(row for name, (part, error) in drawn.items() for row in _drawn_rows(subject, name, part, error)),
-    ]
+        rows, maps = level_rows(subject, methods, lab.seed)
+        more, drawn = draw_rows(subject, {"SG": smooth, "AG": adapt}, steps, lab.seed)
+    records, sums = [*rows, *more], {name: pixel_map(part, absolute=False) for name, part in {**maps, **drawn}.items()}
     plain = {"Grad": "Grad", "SG": f"SG {fraction:g}", "AG": f"AG {confidence:g}"}
+    low, high = found.bounds
+    arrays = {"images": seen.images[:num_shown].cpu(), "low": low, "high": high}
+    arrays["maps"] = torch.stack([part[:num_shown] for part in sums.values()])
     settings = {
         "networks": {network: dict(found.settings)},
         "images": images or "embedded",
         "pictures": list(seen.names),
         "classes": list(seen.classes),
-        "methods": {name: repr(method) for name, method in {**levels, **combined}.items()},
-        "figures": grids(plain, steps, confidences),
+        "methods": {name: repr(method) for name, method in methods.items()},
         "maps": list(sums),
-        "plain": plain,
+        "figures": grids(plain, steps, confidences),
         "precision": lab.precision,
         "seed": lab.seed,
-    }
-    low, high = found.bounds
-    arrays = {
-        "images": seen.images[:num_shown].cpu().numpy(),
-        "low": low.numpy(),
-        "high": high.numpy(),
-        "maps": torch.stack([part[:num_shown] for part in sums.values()]).numpy(),
     }
     return Reproduction(
         SOURCE,
         tuple(_tables(records, plain)),
         {"maps": records},
-        arrays,
+        {name: values.numpy() for name, values in arrays.items()},
         settings,
         tuple(_findings(records, plain, steps)),
     )
@@ -180,9 +166,29 @@ def converging(
         before = number
 
 
+def draw_rows(
+    subject: Examined, smoothers: Mapping[str, Smooth], draws: Sequence[int], seed: int
+) -> tuple[list[Row], dict[str, Images]]:
+    """Sparseness and relative standard error after each of these rising numbers of draws; and the maps."""
+    rows, shown = [], {}
+    for name, smoother in smoothers.items():
+        for number, maps, error in converging(subject, smoother, draws, seed):
+            shown[_drawn(name, number)] = maps
+            columns = subject.index.tolist(), gini(maps).tolist(), error.tolist()
+            rows += [
+                {"method": _drawn(name, number), "sample": i, "sparseness": sparseness, "relative_error": relative}
+                for i, sparseness, relative in zip(*columns, strict=True)
+            ]
+    return rows, shown
+
+
+def _drawn(name: str, number: int) -> str:
+    return f"{name}, {number} draws"
+
+
 def grids(plain: Mapping[str, str], draws: Sequence[int], confidences: Sequence[float]) -> dict[str, Grid]:
     """Which maps are where."""
-    by_draws = {name: {str(n): f"{name}, {n} draws" for n in draws} for name in ("SG", "AG")}
+    by_draws = {name: {str(n): _drawn(name, n) for n in draws} for name in ("SG", "AG")}
     families = {prefix: {family: prefix + family for family in FAMILIES} for prefix in ("", "S-", "A-")}
     return {
         "figure1": {"": dict(plain)},
@@ -194,12 +200,6 @@ def grids(plain: Mapping[str, str], draws: Sequence[int], confidences: Sequence[
             for row, prefix in zip(("Grad", "SG", "AG"), families, strict=True)
         },
     }
-
-
-def _drawn_rows(subject: Examined, name: str, maps: Images, error: Scores) -> Iterator[Row]:
-    columns = subject.index.tolist(), gini(maps).tolist(), error.tolist()
-    for sample, sparseness, relative in zip(*columns, strict=True):
-        yield {"method": name, "sample": sample, "sparseness": sparseness, "relative_error": relative}
 
 
 # Tables
@@ -244,7 +244,7 @@ def _findings(records: Sequence[Row], plain: Mapping[str, str], draws: Sequence[
         higher = f"higher for {(gains > 0).sum()} of {len(gains)} pictures"
         yield f"Sparseness of {first} against {second}: {means}, {higher}."
     for name in ("SG", "AG"):
-        errors = ", ".join(f"{n}: {values(f'{name}, {n} draws', 'relative_error').mean():.3f}" for n in draws)
+        errors = ", ".join(f"{n}: {values(_drawn(name, n), 'relative_error').mean():.3f}" for n in draws)
         yield f"Mean relative error of {name} by the number of draws: {errors}."
 
 
