@@ -141,7 +141,10 @@ def pictures(lab: Lab, network: PretrainedNetwork, source: str, number: int, mas
         found = photographs(lab, network, None if source == EMBEDDED else source, number)
         return Samples(found.images, found.target, found.index, None)
     data = VOCDataModule(lab.root)
-    data.prepare_data()
+    try:
+        data.prepare_data()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error} Or explain others: `images` takes a folder, or {EMBEDDED!r}.") from error
     dataset = PictureDataset(data.find_pictures(network.class_names), network.preprocessing)
     batch = default_collate([dataset[place] for place in spread(len(dataset), number).tolist()])
     samples = unpack(batch, mask=mask)
@@ -261,7 +264,8 @@ def _panel(result: Reproduction, base: str) -> Figure:
     images, low, high, maps = (torch.from_numpy(result.arrays[name]) for name in ("images", "low", "high", base))
     masks = torch.from_numpy(result.arrays["masks"]) if "masks" in result.arrays else None
     columns = dict(zip(result.settings["methods"][base], maps[:, :, None], strict=True))
-    return attribution_panel(images, columns, (low, high), masks, result.settings["classes"], title=base)
+    title = {"IG": "Integrated Gradients"}.get(base, base)
+    return attribution_panel(images, columns, (low, high), masks, result.settings["classes"], title=title)
 
 
 EXPERIMENT = Experiment(
