@@ -123,15 +123,20 @@ def test_smoothed_maps_are_those_of_the_explainers_by_themselves(voc, use):
     assert_close(torch.from_numpy(result.arrays["GradientSHAP"][-1]), maps[:2].sum(1))
 
 
-def test_without_labels_the_noise_level_is_that_of_the_networks_own_decisions(voc, use):
-    network = use(linear(OTHERS))
-    samples = pictures(voc, network, "voc", 3)
+def test_without_labels_the_noise_level_is_that_of_the_networks_own_decisions(tmp_path, use):
+    network, lab = use(linear(OTHERS)), Lab(device="cpu", progress=False)
+    for number in range(20):
+        pixels = np.random.default_rng(number).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number:02d}.png")
+    samples = pictures(lab, network, str(tmp_path), 20)
     decisions = network.model(samples.images).argmax(1)
-    level = weight_noise_level(voc, network, "voc", 3)
+    level = weight_noise_level(lab, network, str(tmp_path), 20)
     assert level.std == find_noise_level(network.model, samples.images, decisions, tolerance=0.002).std
-    result = noisegrad_figure3.run(voc, **FIGURE3 | {"weight_noise": None})
+    result = noisegrad_figure3.run(lab, images=str(tmp_path), **FIGURE3 | {"weight_noise": None})
     assert result.settings["weight_noise"] == level.std
     assert any("weight noise" in finding for finding in result.findings)
+    with pytest.raises(ValueError, match=r"`weight_noise` must be given: .* 20 pictures or more, .* there are 19"):
+        noisegrad_figure3.run(lab, images=str(tmp_path), **FIGURE3 | {"weight_noise": None, "level_images": 19})
 
 
 def test_a_level_that_is_not_reached_leaves_out_the_noisy_networks(voc, use):

@@ -75,8 +75,8 @@ def run(
         num_images: That the numbers are of, evenly spaced.
         num_shown: Of which maps are shown.
         mask: Where VOC has the evidence: the pixels of the main object, or its boxes.
-        weight_noise: Of NoiseGrad, relative to each weight; null finds the level that changes 5 % of the network's
-            decisions.
+        weight_noise: Of NoiseGrad, relative to each weight; null finds the level that costs 5 % of the accuracy, or,
+            without labels, that changes as many of the network's decisions.
         level_images: Pictures for that, evenly spaced.
         num_steps: Points on the path of Integrated Gradients, from black.
         num_points: Random points on the path of GradientSHAP, from black.
@@ -155,14 +155,24 @@ def pictures(lab: Lab, network: PretrainedNetwork, source: str, number: int, mas
 
 
 def weight_noise_level(lab: Lab, network: PretrainedNetwork, source: str, number: int) -> NoiseLevel:
-    """The paper's rule; where the pictures have no labels that the network knows, its own decisions are the truth."""
+    """The paper's rule; where the pictures have no labels that the network knows, its own decisions are the truth.
+
+    Raises:
+        ValueError: for so few pictures that a single one is more than the 5 %.
+    """
     samples = pictures(lab, network, source, number)
+    if len(samples.images) < _LEAST:
+        raise ValueError(
+            f"`weight_noise` must be given: to find the level that costs 5 % takes {_LEAST} pictures or more, of which "
+            f"one is 5 %, and there are {len(samples.images)}."
+        )
     with lab.arithmetic():
         return find_noise_level(
             network.model, samples.images, samples.labels, tolerance=_TOLERANCE, seed=lab.seed, progress=lab.progress
         )
 
 
+_LEAST = 20
 _TOLERANCE = 0.002
 """Of the level; large networks bear little noise."""
 
