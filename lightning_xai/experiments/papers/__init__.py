@@ -7,6 +7,7 @@ from lightning_xai.experiments.papers import (
     adaptgrad_convergence,
     adaptgrad_noise,
     adaptgrad_table1,
+    adaptgrad_table2,
     noise_level,
     noisegrad_figure4,
     noisegrad_figure5,
@@ -28,6 +29,7 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
         "noisegrad-toy": noisegrad_toy.EXPERIMENT,
         "adaptgrad-noise": adaptgrad_noise.EXPERIMENT,
         "adaptgrad-table1": adaptgrad_table1.EXPERIMENT,
+        "adaptgrad-table2": adaptgrad_table2.EXPERIMENT,
         "adaptgrad-convergence": adaptgrad_convergence.EXPERIMENT,
         "sanity-adebayo": sanity_adebayo.EXPERIMENT,
     }
