@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from pytorch_lightning.cli import instantiate_class
 from torch import Tensor, nn
 from torchvision import models
 
@@ -92,7 +93,13 @@ def pretrained_network(lab: Lab, name: str, weights: str | None = None) -> Pretr
         )
     # without the configuration's data: others are explained, or none
     data = {"class_path": "lightning_xai.data.PhotographsDataModule"}
-    return _ready(lab, untrained({**config, "data": data})[0], config["model"])
+    try:
+        return _ready(lab, untrained({**config, "data": data})[0], config["model"])
+    except ValueError:
+        network = config["model"]["init_args"]["network"]
+        if isinstance(network, Mapping):  # its own error says what is wrong, the parser's what it is not
+            instantiate_class((), dict(network))
+        raise
 
 
 def photographs(
