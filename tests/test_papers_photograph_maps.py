@@ -13,7 +13,7 @@ from torch.testing import assert_close
 import lightning_xai as lx
 from lightning_xai.data.preprocessing import Preprocessing
 from lightning_xai.data.voc import VOC_CLASSES
-from lightning_xai.experiments.noise_level import find_noise_level
+from lightning_xai.experiments.noise_level import find_noise_level, right_under_noise
 from lightning_xai.experiments.papers import Lab, adaptgrad_gallery, noisegrad_figure3
 from lightning_xai.experiments.papers.adaptgrad_convergence import Examined
 from lightning_xai.experiments.papers.adaptgrad_gallery import converging
@@ -104,6 +104,8 @@ def test_maps_and_scores_of_a_linear_network_are_the_closed_form(voc, use):
         for method, cost in {"Baseline": 2, "SG": 4, "AG": 4, "NG": 4, "FG": 8, "edges": 0, "random": 0}.items():
             assert scores(result, base, method, "gradients").tolist() == [cost] * 3
     assert result.settings["classes"] == ["dog", "cat"]
+    right = right_under_noise(network.model, samples.images, samples.labels, 0.05, 2).mean()
+    assert f"The noisy networks of FG, std 0.05, predict {right:.1%} of the explained classes." in result.findings
     assert [table.title for table in result.tables] == [
         "IG",
         "IG: is it better localised?",

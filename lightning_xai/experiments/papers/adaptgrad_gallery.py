@@ -9,20 +9,13 @@ import torch
 from matplotlib.figure import Figure
 
 from lightning_xai.experiments.papers.adaptgrad_convergence import Examined, level_methods, level_rows
+from lightning_xai.experiments.papers.adaptgrad_table2 import Effort, table_methods
+from lightning_xai.experiments.papers.adaptgrad_table2_published import FAMILIES, members
 from lightning_xai.experiments.papers.experiment import Experiment
 from lightning_xai.experiments.papers.lab import Lab
 from lightning_xai.experiments.papers.noisegrad_table1 import claim_table
 from lightning_xai.experiments.papers.photographs import photographs, pretrained_network
-from lightning_xai.explainers import (
-    Explainer,
-    Gradient,
-    InputXGradient,
-    IntegratedGradients,
-    PerturbWeights,
-    Smooth,
-    adapt_grad,
-    smooth_grad,
-)
+from lightning_xai.explainers import Smooth, adapt_grad, smooth_grad
 from lightning_xai.explainers.base import Context, check_count, explaining
 from lightning_xai.functional.complexity import gini
 from lightning_xai.functional.maps import pixel_map
@@ -33,8 +26,6 @@ from lightning_xai.reporting.scores import ScoreRow
 from lightning_xai.shapes import Images, Scores
 
 SOURCE = "AdaptGrad (Zhou et al. 2024, arXiv 2410.07711), figures 1, 2, 4, 5 and 6: maps of photographs"
-FAMILIES = ("GI", "IG(B)", "IG(W)", "NG")
-"""What the smoothed gradients are combined with."""
 TITLES = {
     "figure1": "Gradient, SmoothGrad and AdaptGrad",
     "figure2": "SmoothGrad by the number of draws; 0: the gradient",
@@ -60,7 +51,7 @@ def run(
     fraction: float = 0.2,
     confidence: float = 0.95,
     confidences: tuple[float, ...] = (0.95, 0.99, 0.995, 0.999),
-    weight_noise: float = 0.2,
+    noise_std: float = 0.2,
     num_steps: int = 50,
     inner_draws: int = 50,
     image_size: int | None = None,
@@ -79,7 +70,7 @@ def run(
         fraction: SmoothGrad's noise over the range of the data.
         confidence: AdaptGrad's, but for figure 4.
         confidences: AdaptGrad's in figure 4; the higher, the less noise.
-        weight_noise: NoiseGrad's, relative to each weight. Networks differ: EfficientNet-Lite0 bears 0.02.
+        noise_std: NoiseGrad's, relative to each weight. Networks differ: EfficientNet-Lite0 bears 0.02.
         num_steps: Points on the paths of Integrated Gradients.
         inner_draws: In figure 6: of NoiseGrad, and of the smoothed gradient at each path point or noisy model.
         image_size: Side of the network's input; null for what the network was trained with.
@@ -95,7 +86,9 @@ def run(
     subject = Examined(found.model, seen.images, seen.target, seen.index, found.bounds)
     smooth, adapt = smooth_grad(fraction=fraction, of="data"), adapt_grad(confidence=confidence)
     methods = level_methods((fraction,), sorted({confidence, *confidences}), num_draws)
-    methods |= combined_methods(smooth, adapt, num_steps, inner_draws, weight_noise)
+    effort = Effort(inner_draws, num_steps, inner_draws, inner_draws, noise_std, fraction, confidence)
+    combined = table_methods(effort)
+    methods |= {name: combined[name] for family in FAMILIES[1:] for name in members(family)}
     steps = sorted(set(draws))
     with lab.arithmetic():
         rows, maps = level_rows(subject, methods, lab.seed)
@@ -126,28 +119,7 @@ def run(
     )
 
 
-# Methods and maps
-
-
-def combined_methods(
-    smooth: Smooth, adapt: Smooth, num_steps: int, num_draws: int, weight_noise: float
-) -> dict[str, Explainer]:
-    """The families on the gradient, and as S- and A- on the smoothed gradients, with so many draws."""
-    gradients = {"": Gradient(), "S-": replace(smooth, num_draws=num_draws), "A-": replace(adapt, num_draws=num_draws)}
-    return {
-        prefix + family: method
-        for prefix, gradient in gradients.items()
-        for family, method in zip(
-            FAMILIES,
-            (
-                InputXGradient(gradient),
-                IntegratedGradients(gradient, "black", num_steps),
-                IntegratedGradients(gradient, "white", num_steps),
-                PerturbWeights(gradient, weight_noise, num_draws),
-            ),
-            strict=True,
-        )
-    }
+# Maps
 
 
 def converging(
@@ -189,15 +161,14 @@ def _drawn(name: str, number: int) -> str:
 def grids(plain: Mapping[str, str], draws: Sequence[int], confidences: Sequence[float]) -> dict[str, Grid]:
     """Which maps are where."""
     by_draws = {name: {str(n): _drawn(name, n) for n in draws} for name in ("SG", "AG")}
-    families = {prefix: {family: prefix + family for family in FAMILIES} for prefix in ("", "S-", "A-")}
     return {
         "figure1": {"": dict(plain)},
         "figure2": {"": {"0": plain["Grad"], **by_draws["SG"]}},
         "figure4": {"": {f"{c:g}": f"AG {c:g}" for c in confidences}},
         "figure5": by_draws,
         "figure6": {
-            row: {"gradient": plain[row], **families[prefix]}
-            for row, prefix in zip(("Grad", "SG", "AG"), families, strict=True)
+            row: {"gradient": plain[row], **{family: members(family)[place] for family in FAMILIES[1:]}}
+            for place, row in enumerate(members("Grad"))
         },
     }
 
@@ -231,7 +202,7 @@ def _tables(records: Sequence[Row], plain: Mapping[str, str]) -> Iterator[Result
 
 
 def _pairs(plain: Mapping[str, str]) -> list[tuple[str, str]]:
-    return [(plain["AG"], plain["SG"]), *((f"A-{family}", f"S-{family}") for family in FAMILIES)]
+    return [(plain["AG"], plain["SG"]), *(members(family)[:0:-1] for family in FAMILIES[1:])]
 
 
 def _findings(records: Sequence[Row], plain: Mapping[str, str], draws: Sequence[int]) -> Iterator[str]:
@@ -290,7 +261,7 @@ EXPERIMENT = Experiment(
         "draws": (2, 4, 8),
         "num_draws": 4,
         "confidences": (0.95, 0.999),
-        "weight_noise": 0.02,
+        "noise_std": 0.02,
         "num_steps": 2,
         "inner_draws": 2,
         "image_size": 96,

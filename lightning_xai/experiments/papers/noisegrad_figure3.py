@@ -1,5 +1,6 @@
 """NoiseGrad's figure 3, with numbers: Integrated Gradients and GradientSHAP under four smoothers, on photographs."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from lightning_xai.data import VOCDataModule
 from lightning_xai.data.image_folder import PictureDataset
 from lightning_xai.evaluation import Evaluation, evaluate
 from lightning_xai.experiments.compare import CONTROLS, compare_methods
-from lightning_xai.experiments.noise_level import find_noise_level
+from lightning_xai.experiments.noise_level import find_noise_level, right_under_noise
 from lightning_xai.experiments.papers.experiment import Experiment
 from lightning_xai.experiments.papers.lab import Lab
 from lightning_xai.experiments.papers.noisegrad_table1 import claim_table, summary_table
@@ -120,7 +121,11 @@ def run(
         {"scores": records},
         _arrays(found, evaluations),
         settings,
-        (*(level_lines(level)[:2] if level else ()), *_findings(records, lab.seed)),
+        (
+            *(level_lines(level)[:2] if level else ()),
+            *_kept_classes(lab, found, samples, weight_noise, num_draws),
+            *_findings(records, lab.seed),
+        ),
     )
 
 
@@ -170,6 +175,16 @@ def weight_noise_level(lab: Lab, network: PretrainedNetwork, source: str, number
         return find_noise_level(
             network.model, samples.images, samples.labels, tolerance=_TOLERANCE, seed=lab.seed, progress=lab.progress
         )
+
+
+def _kept_classes(lab: Lab, network: PretrainedNetwork, samples: Samples, std: float, num_draws: int) -> Iterator[str]:
+    """Whether the noisy networks that the maps are averaged over are about the same classes."""
+    classes = torch.as_tensor(samples.labels)
+    for name, level in {"NG": std, "FG": std / 2}.items():
+        if math.isfinite(level):
+            with lab.arithmetic():
+                right = right_under_noise(network.model, samples.images, classes, level, num_draws, lab.seed)
+            yield f"The noisy networks of {name}, std {level:g}, predict {right.mean():.1%} of the explained classes."
 
 
 _LEAST = 20
