@@ -241,7 +241,7 @@ def test_every_row_of_a_figure_shows_its_own_map(photographed, use, monkeypatch)
     place = result.settings["maps"].index("A-IG(W)")
     assert_close(maps["IG(W)"][[2, 5], 0], torch.from_numpy(result.arrays["maps"][place]))
     _, by_draws, _ = drawn[adaptgrad_gallery.TITLES["figure2"]]
-    assert list(by_draws) == ["0", "2", "3"]
+    assert list(by_draws) == ["N = 0", "N = 2", "N = 3"]
 
 
 @pytest.mark.parametrize("draws", [(), (1, 10)])

@@ -28,9 +28,9 @@ from lightning_xai.shapes import Images, Scores
 SOURCE = "AdaptGrad (Zhou et al. 2024, arXiv 2410.07711), figures 1, 2, 4, 5 and 6: maps of photographs"
 TITLES = {
     "figure1": "Gradient, SmoothGrad and AdaptGrad",
-    "figure2": "SmoothGrad by the number of draws; 0: the gradient",
-    "figure4": "AdaptGrad by the confidence",
-    "figure5": "SmoothGrad and AdaptGrad by the number of draws",
+    "figure2": "SmoothGrad by the number of draws, N; the gradient is N = 0",
+    "figure4": "AdaptGrad by the confidence, c",
+    "figure5": "SmoothGrad and AdaptGrad by the number of draws, N",
     "figure6": "Smoothed gradients in other methods",
 }
 
@@ -160,11 +160,11 @@ def _drawn(name: str, number: int) -> str:
 
 def grids(plain: Mapping[str, str], draws: Sequence[int], confidences: Sequence[float]) -> dict[str, Grid]:
     """Which maps are where."""
-    by_draws = {name: {str(n): _drawn(name, n) for n in draws} for name in ("SG", "AG")}
+    by_draws = {name: {f"N = {n}": _drawn(name, n) for n in draws} for name in ("SG", "AG")}
     return {
         "figure1": {"": dict(plain)},
-        "figure2": {"": {"0": plain["Grad"], **by_draws["SG"]}},
-        "figure4": {"": {f"{c:g}": f"AG {c:g}" for c in confidences}},
+        "figure2": {"": {"N = 0": plain["Grad"], **by_draws["SG"]}},
+        "figure4": {"": {f"c = {c:g}": f"AG {c:g}" for c in confidences}},
         "figure5": by_draws,
         "figure6": {
             row: {"gradient": plain[row], **{family: members(family)[place] for family in FAMILIES[1:]}}
