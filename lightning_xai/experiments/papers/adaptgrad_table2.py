@@ -34,6 +34,7 @@ from lightning_xai.explainers import (
 from lightning_xai.metrics import InformationLevel, SampleMetric, Sparseness
 from lightning_xai.reporting.reproduction import Reproduction, mean_and_standard_error
 from lightning_xai.sanity.cells import Cells
+from lightning_xai.sanity.examine import fingerprint
 
 SOURCE = "AdaptGrad (Zhou et al. 2024, arXiv 2410.07711), table 2: Sparseness and Information Level"
 
@@ -111,7 +112,8 @@ def run(
         "min_score": min_score,
         **asdict(effort),
     }
-    cells = Cells(kept, {**settings, "batch_size": batch_size})
+    weights_and_pictures = {name: [fingerprint(found[name].model), *seen[name].names] for name in networks}
+    cells = Cells(kept, {**settings, "batch_size": batch_size, "weights and pictures": weights_and_pictures})
     scores: list[Row] = []
     for name, network in found.items():
         rows = score_records(lab, network, seen[name], methods, measures, cells, name, batch_size)
