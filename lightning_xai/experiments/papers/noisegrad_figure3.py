@@ -247,10 +247,10 @@ def _compared(records: Records, base: str, seed: int) -> tuple[list[ScoreRow], C
 
 
 def _tables(records: Records, seed: int) -> Iterator[ResultTable]:
-    for base in _bases(records):
+    for place, base in enumerate(_bases(records)):
         rows, comparison = _compared(records, base, seed)
         table = summary_table(comparison, base)
-        yield replace(table, notes=(*table.notes, *NOTES))
+        yield table if place else replace(table, notes=(*table.notes, *NOTES))
         names = [name for name in LOCALISATION if any(row.metric == name for row in rows)]
         pairs = [pair for pair in CLAIMS if set(pair) <= set(comparison.methods)]
         if names and pairs:
