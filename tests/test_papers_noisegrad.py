@@ -62,7 +62,7 @@ def test_pairs_are_those_of_curve_grid_and_heuristics():
 
 
 def test_the_heuristics_halve_both_noises_for_fusion_grad():
-    methods = noisegrad_table2.by_heuristics(LEVEL, 10)
+    methods = noisegrad_table2.by_heuristics(LEVEL.std, 10)
     assert methods == {
         "Baseline": Saliency(),
         "SG": Smooth(Saliency(), RangeScale(0.2), 10),
@@ -70,7 +70,7 @@ def test_the_heuristics_halve_both_noises_for_fusion_grad():
         "NG": PerturbWeights(Saliency(), 0.3, 10),
         "FG": PerturbWeights(Smooth(Saliency(), RangeScale(0.1), 10), 0.15, 10),
     }
-    assert noisegrad_table2.by_heuristics(NOT_REACHED, 10).keys() == {"Baseline", "SG", "AG"}
+    assert noisegrad_table2.by_heuristics(NOT_REACHED.std, 10).keys() == {"Baseline", "SG", "AG"}
 
 
 def directly(lab, methods, metrics):
@@ -115,7 +115,7 @@ def test_figure_4_has_the_scores_of_a_direct_evaluation_and_can_be_drawn(lab, le
 
 def test_table_2_has_the_scores_of_a_direct_evaluation_and_can_be_drawn(lab, level):
     result = noisegrad_table2.run(lab, ("cmnist_lenet",), num_samples=6, num_draws=2, changes=SMALL)
-    expected = directly(lab, noisegrad_table2.by_heuristics(level, 2), {"auroc": LocalisationAUROC()})
+    expected = directly(lab, noisegrad_table2.by_heuristics(level.std, 2), {"auroc": LocalisationAUROC()})
     for method, scores in expected.items():
         rows = [row for row in result.records["scores"] if row["method"] == method]
         found = [row["value"] for row in rows if row["network"] == "cmnist_lenet"]

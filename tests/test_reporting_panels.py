@@ -64,6 +64,13 @@ def test_signed_maps_have_a_symmetric_scale_at_the_99th_percentile():
         assert cell.get_cmap()(0.5) == pytest.approx((0.97, 0.97, 0.97, 1), abs=0.01)
 
 
+def test_summed_channels_are_shown_as_channels_that_are_summed_here():
+    attributions = torch.randn(3, 3, 8, 8, generator=GENERATOR)
+    whole, summed = (cells(panel({"m": part}, COLOUR), 2)[1] for part in (attributions, attributions.sum(1, True)))
+    for one, other in zip(whole, summed, strict=True):
+        np.testing.assert_allclose(one.get_array(), other.get_array(), rtol=1e-6)
+
+
 def test_maps_without_negative_values_have_a_scale_from_zero():
     cell = cells(panel({"m": SIGNED.abs()}), 2)[1][0]
     np.testing.assert_allclose(cell.get_clim(), (0, np.percentile(SIGNED[0].abs(), 99)))
@@ -139,6 +146,8 @@ def test_texts_neither_overlap_nor_leave_the_figure(names, size):
 def test_attributions_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"`attributions` of 'm' must be shaped like the images, \(3, 1, 8, 8\)"):
         panel({"m": SIGNED[:2]})
+    with pytest.raises(ValueError, match=r"shaped like the images, \(3, 3, 8, 8\); got \(3, 2, 8, 8\)"):
+        panel({"m": SIGNED.expand(3, 2, 8, 8)}, COLOUR)
 
 
 @pytest.mark.parametrize("name", ["labels", "predictions"])

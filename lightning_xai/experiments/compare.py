@@ -113,6 +113,13 @@ def signed_rank_test(differences: Values) -> tuple[float, float]:
     return float(stats.wilcoxon(nonzero, zero_method="wilcox", method="auto").pvalue), correlation
 
 
+def paired_test(values: Values, others: Values, higher_is_better: bool | None = True) -> tuple[float, float]:
+    """`signed_rank_test` of the differences, those in favour of `values` positive; up to `EQUAL` they count as none."""
+    differences = values - others if higher_is_better else others - values
+    equal = np.isclose(values, others, rtol=EQUAL, atol=0.0)
+    return signed_rank_test(np.where(equal, 0.0, differences))
+
+
 def holm(p_values: Values) -> Values:
     """Holm's step-down correction (1979) of the p-values of one family."""
     order = np.argsort(p_values, kind="stable")
@@ -267,19 +274,12 @@ def _tests(
 ) -> dict[str, tuple[float, float, float]]:
     """Correlation, p-value and corrected p-value of each method but the best, against it."""
     others = [method for method in scores if method != best]
-    tests = [_test_against(scores[method], scores[best], higher_is_better) for method in others]
+    tests = [paired_test(scores[method], scores[best], higher_is_better) for method in others]
     corrected = holm(np.array([p_value for p_value, _ in tests]))
     return {
         method: (correlation, p_value, float(p_holm))
         for method, (p_value, correlation), p_holm in zip(others, tests, corrected, strict=True)
     }
-
-
-def _test_against(values: Values, best: Values, higher_is_better: bool | None) -> tuple[float, float]:
-    """Positive differences are in favour of `values`."""
-    differences = values - best if higher_is_better else best - values
-    equal = np.isclose(values, best, rtol=EQUAL, atol=0.0)
-    return signed_rank_test(np.where(equal, 0.0, differences))
 
 
 def _not_worse(correlation: float, _: float, p_holm: float, alpha: float) -> bool:

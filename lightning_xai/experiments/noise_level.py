@@ -103,6 +103,21 @@ def find_noise_level(
     )
 
 
+def right_under_noise(
+    model: nn.Module,
+    images: Inputs,
+    labels: Labels,
+    std: float,
+    num_draws: int = 10,
+    seed: int = 0,
+    max_rows: int | None = None,
+) -> Bool[np.ndarray, "draws samples"]:
+    """Which samples noisy models classify as the labels say; arguments as in `find_noise_level`."""
+    network = _NoisyModel(model, images, _checked_labels(labels, len(images)), num_draws, seed, max_rows)
+    with tqdm(disable=True) as bar:
+        return network.correct(std, bar)
+
+
 @dataclass(frozen=True)
 class _NoisyModel:
     """Which samples a model still gets right under weight noise."""

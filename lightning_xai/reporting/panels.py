@@ -49,7 +49,8 @@ def attribution_panel(
     Args:
         images: (batch, channel, height, width), in the network's space; one channel is shown in grey, three
             in colour, of any other number the mean.
-        attributions: method name -> attributions shaped like `images`; a column each, in this order.
+        attributions: method name -> attributions shaped like `images`, or their channel sums, with one channel; a
+            column each, in this order.
         bounds: what black and white are in the network's space, each broadcasting against an image.
         masks: boolean, (batch, height, width) or (batch, 1, height, width).
         labels: the class of each image.
@@ -149,10 +150,10 @@ def _mask_column(masks: Tensor, images: Tensor) -> _Column:
 
 
 def _method_column(name: str, attributions: Tensor, images: Tensor) -> _Column:
-    if attributions.shape != images.shape:
+    if attributions.shape not in (images.shape, images[:, :1].shape):
         raise ValueError(
             f"`attributions` of {name!r} must be shaped like the images, {tuple(images.shape)}; "
-            f"got {tuple(attributions.shape)}. Pass the same samples, with the channels not yet summed."
+            f"got {tuple(attributions.shape)}. Pass the same samples; summed channels keep an axis of length 1."
         )
     maps = pixel_map(attributions.detach(), absolute=False).cpu().numpy()
     maps = np.where(np.isfinite(maps), maps, np.nan)

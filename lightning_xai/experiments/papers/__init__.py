@@ -5,9 +5,12 @@ from types import MappingProxyType
 
 from lightning_xai.experiments.papers import (
     adaptgrad_convergence,
+    adaptgrad_gallery,
     adaptgrad_noise,
     adaptgrad_table1,
+    adaptgrad_table2,
     noise_level,
+    noisegrad_figure3,
     noisegrad_figure4,
     noisegrad_figure5,
     noisegrad_table1,
@@ -23,12 +26,15 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
         "noise-level": noise_level.EXPERIMENT,
         "noisegrad-table1": noisegrad_table1.EXPERIMENT,
         "noisegrad-table2": noisegrad_table2.EXPERIMENT,
+        "noisegrad-figure3": noisegrad_figure3.EXPERIMENT,
         "noisegrad-figure4": noisegrad_figure4.EXPERIMENT,
         "noisegrad-figure5": noisegrad_figure5.EXPERIMENT,
         "noisegrad-toy": noisegrad_toy.EXPERIMENT,
         "adaptgrad-noise": adaptgrad_noise.EXPERIMENT,
         "adaptgrad-table1": adaptgrad_table1.EXPERIMENT,
+        "adaptgrad-table2": adaptgrad_table2.EXPERIMENT,
         "adaptgrad-convergence": adaptgrad_convergence.EXPERIMENT,
+        "adaptgrad-gallery": adaptgrad_gallery.EXPERIMENT,
         "sanity-adebayo": sanity_adebayo.EXPERIMENT,
     }
 )

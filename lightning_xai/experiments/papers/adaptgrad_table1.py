@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from lightning_xai.experiments.compare import EQUAL, holm, signed_rank_test
+from lightning_xai.experiments.compare import holm, paired_test
 from lightning_xai.experiments.networks import TrainedNetwork
 from lightning_xai.experiments.papers.experiment import Experiment
 from lightning_xai.experiments.papers.lab import Lab, described
@@ -222,9 +222,7 @@ def against_gradient(scores: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 def _signed_rank(values: np.ndarray, reference: np.ndarray) -> float:
     defined = np.isfinite(values) & np.isfinite(reference)
-    first, second = values[defined].astype(float), reference[defined].astype(float)
-    equal = np.isclose(first, second, rtol=EQUAL, atol=0.0)
-    return signed_rank_test(np.where(equal, 0.0, first - second))[0]
+    return paired_test(values[defined].astype(float), reference[defined].astype(float))[0]
 
 
 def _consistency_table(scores: Table, verdicts: Mapping[str, str], twin: TrainedNetwork) -> ResultTable:

@@ -232,12 +232,21 @@ def equal_cost_tables(
 def pair_table(
     rows: Sequence[ScoreRow], directions: Mapping[str, bool | None], costs: Sequence[int], levels: Sequence[str]
 ) -> ResultTable:
-    """Is each step of FG > NG > SG > baseline, and AG > SG, true? Paired by sample, Holm over the table."""
+    """Is each step of FG > NG > SG > baseline, and AG > SG, true?"""
+    return claim_table(rows, directions, list(_pairs(costs, levels)), (*CRITERIA, "max_sensitivity", "auroc"))
+
+
+def claim_table(
+    rows: Sequence[ScoreRow],
+    directions: Mapping[str, bool | None],
+    pairs: Sequence[tuple[str, str]],
+    names: Sequence[str],
+    title: str = "Which is better?",
+) -> ResultTable:
+    """Is the first of each pair better than the second? Paired by sample, Holm over the table."""
     scores: dict[tuple[str, str], dict[int, float]] = {}
     for row in rows:
         scores.setdefault((row.method, row.metric), {})[row.sample] = row.value
-    names = (*CRITERIA, "max_sensitivity", "auroc")
-    pairs = list(_pairs(costs, levels))
     gains = {(pair, metric): _gains(scores, pair, metric, directions) for pair in pairs for metric in names}
     corrected = holm(np.array([signed_rank_test(values)[0] for values in gains.values()]))
     cells = {key: _answer(values, p) for (key, values), p in zip(gains.items(), corrected, strict=True)}
@@ -246,7 +255,7 @@ def pair_table(
         "Mean gain of the first over the second, positive where it is better, and whether the claim holds: Wilcoxon "
         "signed-rank test at 5 %, Holm's correction over this table."
     )
-    return ResultTable("Which is better?", ("claim", *(name.replace("_", " ") for name in names)), lines, (note,))
+    return ResultTable(title, ("claim", *(name.replace("_", " ") for name in names)), lines, (note,))
 
 
 def _gains(
@@ -275,6 +284,8 @@ def _pairs(costs: Sequence[int], levels: Sequence[str]) -> Iterator[tuple[str, s
 
 
 def _answer(gains: np.ndarray, p: float) -> str:
+    if not len(gains):
+        return "undefined"
     verdict = "undecided" if p >= 0.05 else "yes" if gains.mean() > 0 else "no, the reverse"
     return f"{gains.mean():+{number_format(gains.mean())}} {verdict}"
 

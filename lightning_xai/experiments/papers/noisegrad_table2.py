@@ -1,5 +1,6 @@
 """NoiseGrad's table 2: do the heuristics choose noise that helps, for networks of several kinds and sizes?"""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,7 +78,7 @@ def run(
                 found.model,
                 samples.images,
                 samples.labels,
-                with_controls(by_heuristics(levels[name], num_draws)),
+                with_controls(by_heuristics(levels[name].std, num_draws)),
                 {name: LocalisationAUROC()},
                 samples.masks,
                 bounds=found.bounds,
@@ -116,21 +117,20 @@ def run(
     )
 
 
-def by_heuristics(level: NoiseLevel, num_draws: int) -> dict[str, Explainer]:
-    """The paper's methods on saliency: NG at the level, SG with 20 % of the range, FG with half of both; and AG.
+def by_heuristics(std: float, num_draws: int, explainer: Explainer = Saliency()) -> dict[str, Explainer]:
+    """The paper's methods: NG at the level, SG with 20 % of the range, FG with half of both; and AG.
 
-    NG and FG are left out where the level was not reached.
+    NG and FG are left out where the level was not reached, and so is infinite.
     """
-    saliency = Saliency()
     methods: dict[str, Explainer] = {
-        "Baseline": saliency,
-        "SG": Smooth(saliency, RangeScale(INPUT_FRACTION), num_draws),
-        "AG": Smooth(saliency, InRangeScale(), num_draws),
+        "Baseline": explainer,
+        "SG": Smooth(explainer, RangeScale(INPUT_FRACTION), num_draws),
+        "AG": Smooth(explainer, InRangeScale(), num_draws),
     }
-    if level.reached:
-        half = Smooth(saliency, RangeScale(INPUT_FRACTION / 2), num_draws)
-        methods["NG"] = PerturbWeights(saliency, level.std, num_draws)
-        methods["FG"] = PerturbWeights(half, level.std / 2, num_draws)
+    if math.isfinite(std):
+        half = Smooth(explainer, RangeScale(INPUT_FRACTION / 2), num_draws)
+        methods["NG"] = PerturbWeights(explainer, std, num_draws)
+        methods["FG"] = PerturbWeights(half, std / 2, num_draws)
     return methods
 
 

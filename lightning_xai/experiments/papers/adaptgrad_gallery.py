@@ -1,0 +1,270 @@
+"""AdaptGrad's figures 1, 2, 4, 5 and 6: maps of photographs by a pretrained network, with the numbers behind them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from lightning_xai.experiments.papers.adaptgrad_convergence import Examined, level_methods, level_rows
+from lightning_xai.experiments.papers.adaptgrad_table2 import Effort, table_methods
+from lightning_xai.experiments.papers.adaptgrad_table2_published import FAMILIES, members
+from lightning_xai.experiments.papers.experiment import Experiment
+from lightning_xai.experiments.papers.lab import Lab
+from lightning_xai.experiments.papers.noisegrad_table1 import claim_table
+from lightning_xai.experiments.papers.photographs import photographs, pretrained_network
+from lightning_xai.explainers import Smooth, adapt_grad, smooth_grad
+from lightning_xai.explainers.base import Context, check_count, explaining
+from lightning_xai.functional.complexity import gini
+from lightning_xai.functional.maps import pixel_map
+from lightning_xai.functional.moments import Moments
+from lightning_xai.reporting.panels import attribution_panel
+from lightning_xai.reporting.reproduction import Reproduction, ResultTable, mean_and_error
+from lightning_xai.reporting.scores import ScoreRow
+from lightning_xai.shapes import Images, Scores
+
+SOURCE = "AdaptGrad (Zhou et al. 2024, arXiv 2410.07711), figures 1, 2, 4, 5 and 6: maps of photographs"
+TITLES = {
+    "figure1": "Gradient, SmoothGrad and AdaptGrad",
+    "figure2": "SmoothGrad by the number of draws, N; the gradient is N = 0",
+    "figure4": "AdaptGrad by the confidence, c",
+    "figure5": "SmoothGrad and AdaptGrad by the number of draws, N",
+    "figure6": "Smoothed gradients in other methods",
+}
+
+Row = dict[str, Any]
+Grid = dict[str, dict[str, str]]
+"""Names of maps: by row of a picture, by column."""
+
+
+def run(
+    lab: Lab,
+    network: str = "vgg16",
+    weights: str | None = None,
+    images: str | None = None,
+    num_images: int = 8,
+    num_shown: int = 4,
+    draws: tuple[int, ...] = (10, 20, 30, 50, 70, 100),
+    num_draws: int = 50,
+    fraction: float = 0.2,
+    confidence: float = 0.95,
+    confidences: tuple[float, ...] = (0.95, 0.99, 0.995, 0.999),
+    noise_std: float = 0.2,
+    num_steps: int = 50,
+    inner_draws: int = 50,
+    image_size: int | None = None,
+) -> Reproduction:
+    """Maps of the predicted classes: by method, number of draws and confidence, and in other methods.
+
+    Args:
+        lab: See `Lab`.
+        network: A classifier of torchvision by name, or a configuration of a pretrained network.
+        weights: File with a state dict, or the name of torchvision's weights; null for the default ones.
+        images: A folder of pictures; null for photographs that installed packages carry.
+        num_images: That the numbers are of, evenly spaced.
+        num_shown: Of which maps are shown, the first ones.
+        draws: Numbers of draws in figures 2 and 5, two or more each.
+        num_draws: In figures 1 and 4.
+        fraction: SmoothGrad's noise over the range of the data.
+        confidence: AdaptGrad's, but for figure 4.
+        confidences: AdaptGrad's in figure 4; the higher, the less noise.
+        noise_std: NoiseGrad's, relative to each weight. Networks differ: EfficientNet-Lite0 bears 0.02.
+        num_steps: Points on the paths of Integrated Gradients.
+        inner_draws: In figure 6: of NoiseGrad, and of the smoothed gradient at each path point or noisy model.
+        image_size: Side of the network's input; null for what the network was trained with.
+    """
+    if not draws or min(draws) < 2:
+        raise ValueError(f"`draws` must be numbers of at least 2, got {list(draws)}.")
+    check_count("num_images", num_images)
+    check_count("num_shown", num_shown)
+    found = pretrained_network(lab, network, weights)
+    if image_size is not None:
+        found = replace(found, preprocessing=found.preprocessing.changed(image_size))
+    seen = photographs(lab, found, images, num_images)
+    subject = Examined(found.model, seen.images, seen.target, seen.index, found.bounds)
+    smooth, adapt = smooth_grad(fraction=fraction, of="data"), adapt_grad(confidence=confidence)
+    methods = level_methods((fraction,), sorted({confidence, *confidences}), num_draws)
+    effort = Effort(inner_draws, num_steps, inner_draws, inner_draws, noise_std, fraction, confidence)
+    combined = table_methods(effort)
+    methods |= {name: combined[name] for family in FAMILIES[1:] for name in members(family)}
+    steps = sorted(set(draws))
+    with lab.arithmetic():
+        rows, maps = level_rows(subject, methods, lab.seed)
+        more, drawn = draw_rows(subject, {"SG": smooth, "AG": adapt}, steps, lab.seed)
+    records, sums = [*rows, *more], {name: pixel_map(part, absolute=False) for name, part in {**maps, **drawn}.items()}
+    plain = {"Grad": "Grad", "SG": f"SG {fraction:g}", "AG": f"AG {confidence:g}"}
+    low, high = found.bounds
+    arrays = {"images": seen.images[:num_shown].cpu(), "low": low, "high": high}
+    arrays["maps"] = torch.stack([part[:num_shown] for part in sums.values()])
+    settings = {
+        "networks": {network: dict(found.settings)},
+        "images": images or "embedded",
+        "pictures": list(seen.names),
+        "classes": list(seen.classes),
+        "methods": {name: repr(method) for name, method in methods.items()},
+        "maps": list(sums),
+        "figures": grids(plain, steps, confidences),
+        "precision": lab.precision,
+        "seed": lab.seed,
+    }
+    return Reproduction(
+        SOURCE,
+        tuple(_tables(records, plain)),
+        {"maps": records},
+        {name: values.numpy() for name, values in arrays.items()},
+        settings,
+        tuple(_findings(records, plain, steps)),
+    )
+
+
+# Maps
+
+
+def converging(
+    subject: Examined, smoother: Smooth, draws: Sequence[int], seed: int
+) -> Iterator[tuple[int, Images, Scores]]:
+    """After each of these rising numbers of draws: the number, the map that so many give, and its relative standard
+    error; on the CPU."""
+    context = Context.create(subject.index, seed, subject.bounds, device=subject.images.device)
+    moments, before = Moments(), 0
+    for number in draws:
+        with explaining(subject.model):
+            numbers = range(before, number)
+            for block in smoother.draws(subject.model, subject.images, subject.target, context, numbers):
+                moments.add(block)
+        yield number, moments.mean.cpu(), moments.relative_error.cpu()
+        before = number
+
+
+def draw_rows(
+    subject: Examined, smoothers: Mapping[str, Smooth], draws: Sequence[int], seed: int
+) -> tuple[list[Row], dict[str, Images]]:
+    """Sparseness and relative standard error after each of these rising numbers of draws; and the maps."""
+    rows, shown = [], {}
+    for name, smoother in smoothers.items():
+        for number, maps, error in converging(subject, smoother, draws, seed):
+            shown[_drawn(name, number)] = maps
+            columns = subject.index.tolist(), gini(maps).tolist(), error.tolist()
+            rows += [
+                {"method": _drawn(name, number), "sample": i, "sparseness": sparseness, "relative_error": relative}
+                for i, sparseness, relative in zip(*columns, strict=True)
+            ]
+    return rows, shown
+
+
+def _drawn(name: str, number: int) -> str:
+    return f"{name}, {number} draws"
+
+
+def grids(plain: Mapping[str, str], draws: Sequence[int], confidences: Sequence[float]) -> dict[str, Grid]:
+    """Which maps are where."""
+    by_draws = {name: {f"N = {n}": _drawn(name, n) for n in draws} for name in ("SG", "AG")}
+    return {
+        "figure1": {"": dict(plain)},
+        "figure2": {"": {"N = 0": plain["Grad"], **by_draws["SG"]}},
+        "figure4": {"": {f"c = {c:g}": f"AG {c:g}" for c in confidences}},
+        "figure5": by_draws,
+        "figure6": {
+            row: {"gradient": plain[row], **{family: members(family)[place] for family in FAMILIES[1:]}}
+            for place, row in enumerate(members("Grad"))
+        },
+    }
+
+
+# Tables
+
+
+_COLUMNS = {
+    "sparseness": "sparseness",
+    "inherent_noise": "inherent noise",
+    "relative_error": "relative error",
+    "spearman": "Spearman with Grad",
+}
+
+
+def _tables(records: Sequence[Row], plain: Mapping[str, str]) -> Iterator[ResultTable]:
+    rows = []
+    for name in dict.fromkeys(row["method"] for row in records):
+        mine = [row for row in records if row["method"] == name]
+        cells = (mean_and_error([row[what] for row in mine]) if what in mine[0] else "" for what in _COLUMNS)
+        rows.append((name, *cells))
+    notes = (
+        "Mean ± standard error over the pictures. SG by its fraction of the range, AG by its confidence; S- and A-: on"
+        " their gradients. Inherent noise: share of noisy values out of the data's range. Relative error: of the map"
+        " for the number of draws, from their variance.",
+        "The paper shows the maps of some pictures, and no numbers of them.",
+    )
+    yield ResultTable("Maps", ("map", *_COLUMNS.values()), tuple(rows), notes)
+    scores = [ScoreRow("test", 0, 0, row["method"], "sparseness", row["sample"], row["sparseness"]) for row in records]
+    yield claim_table(scores, {"sparseness": True}, _pairs(plain), ["sparseness"], "Is AdaptGrad's map sparser?")
+
+
+def _pairs(plain: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [(plain["AG"], plain["SG"]), *(members(family)[:0:-1] for family in FAMILIES[1:])]
+
+
+def _findings(records: Sequence[Row], plain: Mapping[str, str], draws: Sequence[int]) -> Iterator[str]:
+    def values(name: str, what: str) -> np.ndarray:
+        return np.array([row[what] for row in records if row["method"] == name])
+
+    for first, second in _pairs(plain):
+        gains = values(first, "sparseness") - values(second, "sparseness")
+        means = f"{values(first, 'sparseness').mean():.4f} against {values(second, 'sparseness').mean():.4f}"
+        higher = f"higher for {(gains > 0).sum()} of {len(gains)} pictures"
+        yield f"Sparseness of {first} against {second}: {means}, {higher}."
+    for name in ("SG", "AG"):
+        errors = ", ".join(f"{n}: {values(_drawn(name, n), 'relative_error').mean():.3f}" for n in draws)
+        yield f"Mean relative error of {name} by the number of draws: {errors}."
+
+
+# Figures
+
+
+def figures(result: Reproduction) -> Mapping[str, Figure]:
+    """The figures under the paper's numbers."""
+    return {name: _figure(result, grid, TITLES[name]) for name, grid in result.settings["figures"].items()}
+
+
+def _figure(result: Reproduction, grid: Grid, title: str) -> Figure:
+    """The rows of the grid for each picture."""
+    arrays = result.arrays
+    place = {name: number for number, name in enumerate(result.settings["maps"])}
+    columns = next(iter(grid.values()))
+    maps = {
+        column: np.stack([arrays["maps"][place[row[column]]] for row in grid.values()], 1).reshape(
+            -1, 1, *arrays["maps"].shape[2:]
+        )
+        for column in columns
+    }
+    labels = [
+        f"{name}, {row}" if row else name
+        for name in result.settings["classes"][: len(arrays["images"])]
+        for row in grid
+    ]
+    return attribution_panel(
+        torch.from_numpy(arrays["images"].repeat(len(grid), 0)),
+        {name: torch.from_numpy(part) for name, part in maps.items()},
+        (torch.from_numpy(arrays["low"]), torch.from_numpy(arrays["high"])),
+        labels=labels,
+        title=title,
+    )
+
+
+EXPERIMENT = Experiment(
+    "maps of photographs by a pretrained network: methods, draws, confidences, combinations",
+    run,
+    {
+        "network": "photographs",
+        "num_images": 2,
+        "draws": (2, 4, 8),
+        "num_draws": 4,
+        "confidences": (0.95, 0.999),
+        "noise_std": 0.02,
+        "num_steps": 2,
+        "inner_draws": 2,
+        "image_size": 96,
+    },
+    figures,
+)
