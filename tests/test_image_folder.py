@@ -4,14 +4,16 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
+from jsonargparse import ArgumentError, ArgumentParser
 from PIL import Image
+from pytorch_lightning import LightningDataModule
 from torch.testing import assert_close
 from torchvision.datasets import ImageFolder
 from torchvision.models import ResNet18_Weights
 
 from lightning_xai.data import ImageFolderDataModule, ImageNetDataModule, PhotographsDataModule, VOCDataModule
 from lightning_xai.data.image_folder import class_indices
-from lightning_xai.data.preprocessing import Preprocessing
+from lightning_xai.data.preprocessing import Preprocessing, changed
 from lightning_xai.data.voc import VOC_CLASSES
 
 NAMES = ("tabby", "Egyptian cat", "coffee mug", "crane", "crane")
@@ -138,7 +140,7 @@ def test_bounds_are_what_black_and_white_become(tmp_path):
 
 
 def test_a_new_image_size_keeps_the_proportion_of_the_crop():
-    assert (Preprocessing().changed(image_size=299).resize_size, Preprocessing().changed(299, 320).resize_size) == (
+    assert (changed(Preprocessing(), image_size=299).resize_size, changed(Preprocessing(), 299, 320).resize_size) == (
         342,
         320,
     )
@@ -375,3 +377,25 @@ def test_every_imagenet_class_finds_itself_unless_two_have_its_name():
     unique = [name for name in names if [other.lower() for other in names].count(name.lower()) == 1]
     assert len(unique) >= 990
     assert [names[index] for index in class_indices(unique, names).values()] == unique
+
+
+# The command line
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the name `instantiate` is newer than our lower bound
+@pytest.mark.parametrize("module", [ImageFolderDataModule, ImageNetDataModule, PhotographsDataModule, VOCDataModule])
+def test_configurations_know_the_options_that_all_share(module):
+    def parsed(**options):
+        return parser.parse_object(
+            {"data": {"class_path": f"lightning_xai.data.{module.__name__}", "init_args": options}}
+        )
+
+    root = {"root": "."} if module is ImageFolderDataModule else {}
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(LightningDataModule, "data")
+    data = parser.instantiate_classes(parsed(**root, batch_size=5, image_size=9, std=[1, 2, 3])).data
+    assert isinstance(data, module)
+    assert (data.batch_size, data.image_shape, data.preprocessing.std) == (5, (3, 9, 9), (1.0, 2.0, 3.0))
+    for wrong in ({"image_size": "big"}, {"interpolation": "cubic"}, {"image_height": 9}):
+        with pytest.raises(ArgumentError, match=next(iter(wrong))):
+            parsed(**root, **wrong)
