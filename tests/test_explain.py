@@ -480,6 +480,14 @@ def test_a_pretrained_network_recognises_photographs_and_other_classes_can_be_as
     assert (preprocessing["by"], preprocessing["interpolation"]) == ("PretrainedClassifier", "bilinear")
 
 
+def test_methods_may_be_in_a_file_of_their_own(photographs):
+    """As `calibrate` writes one."""
+    Path("methods.yaml").write_text(METHODS.partition("=")[2])
+    explain(photographs / "p0000.png", "--methods=methods.yaml", "--output=file")
+    explain(photographs / "p0000.png", METHODS, "--output=words")
+    assert rows("file") == rows("words")
+
+
 def test_the_default_methods(photographs):
     explain(photographs / "p0000.png", "--batch_size=1")
     (row,) = rows().values()

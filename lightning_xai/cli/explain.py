@@ -51,7 +51,9 @@ def explain_parser() -> LightningArgumentParser:
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="A picture, or a folder of pictures.")
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="The configuration of a run.")
-    parser.add_function_arguments(explain_images, skip={"images", "model", "data", "callback"}, as_group=False)
+    parser.add_function_arguments(
+        explain_images, skip={"images", "model", "data", "callback"}, as_group=False, sub_configs=True
+    )
     parser.add_argument(
         "--strict",
         type=bool,
