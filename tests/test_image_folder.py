@@ -1,5 +1,7 @@
 """Pictures on disk: which are found, what their labels are, what becomes of them, and what is refused."""
 
+import os
+
 import jaxtyping
 import numpy as np
 import pytest
@@ -79,6 +81,24 @@ def test_without_names_labels_are_torchvisions(tmp_path):
     assert batch["label"].tolist() == reference.targets
     assert batches(data := ImageFolderDataModule(str(tmp_path), **SMALL))
     assert list(data.class_names) == reference.classes
+
+
+def test_a_subfolder_without_pictures_is_a_class_too(tmp_path):
+    """Or else the labels of those behind it would be another's."""
+    (tmp_path / "bee").mkdir()
+    (tmp_path / ".git").mkdir()
+    for name in ("zebra/x.png", "ant/x.png"):
+        save(tmp_path / name)
+    (batch,) = batches(data := ImageFolderDataModule(str(tmp_path), **SMALL))
+    assert (batch["label"].tolist(), data.class_names) == ([0, 2], ("ant", "bee", "zebra"))
+
+
+def test_a_class_may_be_a_link(tmp_path):
+    save(tmp_path / "elsewhere" / "x.png")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "tabby").symlink_to(tmp_path / "elsewhere")
+    (batch,) = batches(ImageFolderDataModule(str(tmp_path / "root"), **SMALL), NAMES)
+    assert batch["label"].tolist() == [0]
 
 
 @pytest.mark.parametrize("size", [(300, 260), (250, 400), (100, 90), (224, 224)])
@@ -190,6 +210,20 @@ def test_missing_and_empty_folders(tmp_path):
         batches(ImageFolderDataModule(str(tmp_path / "file")))
 
 
+def test_a_subfolder_that_cannot_be_listed(tmp_path, monkeypatch):
+    def scandir(path):
+        if os.fspath(path).endswith("tabby"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return listed(path)
+
+    save(tmp_path / "tabby" / "a.png")
+    save(tmp_path / "crane" / "a.png")
+    listed = os.scandir
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(ValueError, match=r"`root`: the folder .*tabby cannot be listed; make it readable"):
+        batches(ImageFolderDataModule(str(tmp_path)))
+
+
 @pytest.mark.parametrize(
     ("folder", "message"),
     [
@@ -222,9 +256,10 @@ def test_labels_of_loose_pictures(tmp_path):
         ({"image_size": 300, "resize_size": 256}, "`resize_size` must be at least `image_size`, 300, got 256"),
         ({"mean": [0.5]}, r"`mean` must have one value for each channel, 3 in all, got \[0.5\]|\(0.5,\)"),
         ({"std": [1.0, 0.0, 1.0]}, "`std` must be finite and positive"),
+        ({"interpolation": "cubic"}, "`interpolation` must be .*bicubic.*got 'cubic'"),
     ],
 )
-def test_bad_arguments(options, message):
+def test_bad_arguments(no_type_checker, options, message):
     with pytest.raises(ValueError, match=message):
         PhotographsDataModule(**options)
 
@@ -282,6 +317,9 @@ def test_missing_imagenet(tmp_path, imagenet):
             FileNotFoundError, match=r"`root`: there is no ImageNet in .*Put the devkit and the archive"
         ):
             data.prepare_data()
+    (imagenet / "meta.bin").write_bytes(b"no meta file")
+    with pytest.raises(FileNotFoundError, match=r"`root`: there is no ImageNet in .*Put the devkit"):
+        ImageNetDataModule(str(imagenet)).prepare_data()
 
 
 # VOC in torchvision's layout
@@ -370,6 +408,14 @@ def test_damaged_voc_annotations(voc, text, message):
     (voc / "VOCdevkit" / "VOC2012" / "Annotations" / "one.xml").write_text(text)
     with pytest.raises(ValueError, match=message):
         batches(VOCDataModule(str(voc), download=False))
+
+
+@pytest.mark.parametrize("content", [None, b"no picture", b"\x89PNG\r\n\x1a\n"])
+def test_damaged_voc_segmentations(voc, content):
+    path = voc / "VOCdevkit" / "VOC2012" / "SegmentationClass" / "two.png"
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"the segmentation .*two.png cannot be read \(.*\): replace it"):
+        batches(VOCDataModule(str(voc), download=False, **WHOLE))
 
 
 def test_every_imagenet_class_finds_itself_unless_two_have_its_name():

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_xai.data.base import at_least
-from lightning_xai.data.pictures import SUFFIXES, RefusedPicture, find_pictures, read_picture
+from lightning_xai.data.pictures import SUFFIXES, RefusedPicture, find_pictures, printable, read_picture
 from lightning_xai.data.preprocessing import Preprocessing, changed
 
 Masks = dict[str, np.ndarray]
@@ -57,7 +57,7 @@ class PictureDataset(Dataset):
         try:
             return self.preprocessing(read_picture(path))
         except RefusedPicture as error:
-            raise ValueError(f"the picture {path} cannot be used: {error}") from error
+            raise ValueError(f"the picture {printable(path)} cannot be used: {error}") from error
 
 
 class PictureDataModule(LightningDataModule, ABC):
@@ -183,9 +183,8 @@ class ImageFolderDataModule(PictureDataModule):
         if not all(folders):
             loose = paths[folders.index(())]
             raise ValueError(f"`labelled` asks for pictures in subfolders, one a class, but {loose} is in none.")
-        subfolders = sorted({folder[0] for folder in folders})
-        self.class_names = self.known_names or class_names or tuple(subfolders)
-        indices = class_indices(subfolders, self.class_names)
+        self.class_names = self.known_names or class_names or subfolders(self.root)
+        indices = class_indices(sorted({folder[0] for folder in folders}), self.class_names)
         return [Picture(path, indices[folder[0]]) for path, folder in zip(paths, folders, strict=True)]
 
 
@@ -202,7 +201,14 @@ def picture_paths(root: Path) -> list[Path]:
         raise ValueError(
             f"`root` must be a folder of pictures ({', '.join(SUFFIXES)}); there is none below {root.absolute()}."
         )
+    if unlisted := [path for path in paths if not path.name.lower().endswith(SUFFIXES)]:
+        raise ValueError(f"`root`: the folder {printable(unlisted[0])} cannot be listed; make it readable.")
     return paths
+
+
+def subfolders(root: Path) -> tuple[str, ...]:
+    """The names of the folders in one, in their order; hidden ones are passed over."""
+    return tuple(sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")))
 
 
 def class_indices(wanted: Sequence[str], class_names: Sequence[str]) -> dict[str, int]:

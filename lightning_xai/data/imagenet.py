@@ -1,6 +1,7 @@
 """ImageNet (ILSVRC 2012), in torchvision's layout."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 from torchvision import datasets
@@ -48,8 +49,9 @@ class ImageNetDataModule(PictureDataModule):
         """What torchvision finds; it unpacks archives that are not unpacked yet."""
         try:
             return datasets.ImageNet(self.root, self.split)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, UnpicklingError) as error:
+            reason = str(error).partition("\n")[0]
             raise FileNotFoundError(
-                f"`root`: there is no ImageNet in {self.root.absolute()} ({error}). Put the devkit and the archive of "
+                f"`root`: there is no ImageNet in {self.root.absolute()} ({reason}). Put the devkit and the archive of "
                 f"the {self.split} pictures there, from image-net.org; for other pictures take ImageFolderDataModule."
             ) from error

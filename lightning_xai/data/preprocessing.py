@@ -13,6 +13,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
 from lightning_xai.data.base import Normalization, channel_tensor
+from lightning_xai.explainers.base import check_choice
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
@@ -43,6 +44,7 @@ class Preprocessing:
                 f"`resize_size` must be at least `image_size`, {self.image_size}, got {self.resize_size}: the image is "
                 "cut out of the resized picture."
             )
+        check_choice("interpolation", self.interpolation, Interpolation)
         self._normalization()
 
     def __call__(self, image: Image.Image) -> Float[Tensor, " 3 size size"]:

@@ -114,9 +114,16 @@ def read_boxes(path: Path) -> dict[str, list[Box]]:
 
 
 def read_masks(segmentation: Path, main: str, boxes: list[Box]) -> Masks:
-    """`object` and `box` of the main class; see `VOCDataModule`."""
-    with Image.open(segmentation) as image:
-        classes = np.array(image)
+    """`object` and `box` of the main class; see `VOCDataModule`.
+
+    Raises:
+        ValueError: if the segmentation cannot be read.
+    """
+    try:
+        with Image.open(segmentation) as image:
+            classes = np.array(image)
+    except OSError as error:  # Pillow's are of this kind, too
+        raise ValueError(f"the segmentation {segmentation} cannot be read ({error}): replace it") from error
     box = np.zeros(classes.shape, dtype=bool)
     for left, top, right, bottom in boxes:
         box[top - 1 : bottom, left - 1 : right] = True
