@@ -303,7 +303,8 @@ def test_later_checks_presets_and_smoothing_are_an_option_each(trained, tmp_path
     settings = json.loads((tmp_path / "out" / "cells" / "settings.json").read_text())
     assert settings["similarities"]["ssim"] == "ssim(normaliser='percentile', gaussian=True)"
     assert settings["similarities"]["hog"] == "hog(normaliser='percentile', ranks=True)"
-    for options, named in (([], "similarities"), (["--preset=notebook", "--smooth=2"], "methods")):
+    smooth, half = ["--preset=notebook", "--smooth=2"], ["--preset=notebook", "--precision=bf16-mixed"]
+    for options, named in (([], "similarities"), (smooth, "methods"), (half, "precision")):
         with pytest.raises(ValueError, match=f"has results of other settings: {named} was"):
             main(call("--check=efficient", *options))
 

@@ -16,6 +16,7 @@ from lightning_xai.experiments.noise_level import find_noise_level
 from lightning_xai.experiments.visualize import Setting, named_channels, portraits, visualization_result
 from lightning_xai.explainers import Explainer, PerturbWeights, with_controls
 from lightning_xai.explainers.base import check_choice, check_count, explaining, resolve_target
+from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.reporting.noise_level import NoiseLevel
 from lightning_xai.reporting.reproduction import Reproduction
 from lightning_xai.reporting.sanity import SanityReport
@@ -53,6 +54,7 @@ class ExaminingTrainer(Trainer):
         alpha: float = 0.05,
         seed: int = 0,
         batch_size: int = 64,
+        precision: Precision = "32-true",
         smooth: int = 0,
         require: list[str] | None = None,
         output: str | None = None,
@@ -91,6 +93,8 @@ class ExaminingTrainer(Trainer):
             alpha: One less the confidence of the intervals.
             seed: Of noise and random weights.
             batch_size: Samples explained at a time.
+            precision: Of the networks while they are examined, whatever the trainer's: `32-true`, or `bf16-mixed`,
+                which is faster where the hardware computes in bfloat16. `invariance` is always checked in `32-true`.
             smooth: Average the methods' maps over this many noisy inputs, std 0.1 of the range (smooth MPRT takes 50);
                 the controls stay as they are.
             require: Methods that must pass all checks made; or else the exit code is 1.
@@ -105,7 +109,9 @@ class ExaminingTrainer(Trainer):
         methods = paper_methods(model, getattr(datamodule, "bounds", None) is not None) if methods is None else methods
         _check_required(require or [], methods := with_controls(smoothed(methods, smooth)))
         similarities = named_similarities(preset, normaliser)
-        subject = self._subject(model, datamodule, methods, similarities, num_samples, target, seed, batch_size)
+        subject = self._subject(
+            model, datamodule, methods, similarities, num_samples, target, seed, batch_size, precision
+        )
         return examine(
             subject,
             EXAMINED if check == "all" else (check,),
@@ -266,13 +272,14 @@ class ExaminingTrainer(Trainer):
         target: ExplainedClass,
         seed: int,
         batch_size: int,
+        precision: Precision,
     ) -> Subject:
         device = self.strategy.root_device
         model = model.to(device).eval()
         self._introduce(model, datamodule)
         samples = stored_samples(datamodule, num_samples, "test")
         images, labels = samples.images.to(device), samples.labels
-        with explaining(model):
+        with in_precision(model, precision), explaining(model):
             explained = resolve_target(model, images, labels if target == "label" else None)
         return Subject(
             model,
@@ -286,6 +293,7 @@ class ExaminingTrainer(Trainer):
             target == "repredicted",
             seed,
             batch_size,
+            precision,
         )
 
     def _introduce(self, model: LightningModule, datamodule: LightningDataModule) -> None:
