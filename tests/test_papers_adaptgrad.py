@@ -6,7 +6,6 @@ import torch
 from PIL import Image
 from scipy import stats
 from torch import nn
-from torchvision.models import get_model
 
 from lightning_xai.data.backgrounds import embedded_photographs, folder_photographs
 from lightning_xai.experiments.papers import Lab, adaptgrad_convergence
@@ -16,7 +15,6 @@ from lightning_xai.experiments.papers.adaptgrad_convergence import (
     error_rows,
     level_methods,
     level_rows,
-    photographs,
     slopes,
 )
 from lightning_xai.experiments.papers.adaptgrad_noise import (
@@ -289,18 +287,6 @@ def test_the_noise_decides_how_far_maps_are_from_the_gradient():
     assert means["Grad"] == 0 < means["SG 0.1"] < means["SG 0.4"]
     assert means["AG 0.99"] < means["AG 0.5"]
     assert all(row["inherent_noise"] <= 0.011 for row in rows if row["method"] == "AG 0.99")
-
-
-def test_photographs_need_a_file_of_weights(tmp_path):
-    torch.manual_seed(0)
-    path = tmp_path / "weights.pt"
-    torch.save(get_model("squeezenet1_1", weights=None).state_dict(), path)
-    found = photographs(LAB, str(path), "squeezenet1_1", 2)
-    assert found.images.shape == (2, 3, 224, 224)
-    assert all(((found.bounds[0] <= found.images) & (found.images <= found.bounds[1])).flatten())
-    assert found.model(found.images).shape == (2, 1000)
-    with pytest.raises(RuntimeError, match="state_dict"):
-        photographs(LAB, str(path), "alexnet", 2)
 
 
 def test_one_number_of_draws_has_no_slope():

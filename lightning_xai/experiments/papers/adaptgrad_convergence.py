@@ -11,15 +11,12 @@ import torch
 from jaxtyping import Float64
 from matplotlib.figure import Figure
 from torch import Tensor, nn
-from torchvision.models import get_model
 
-from lightning_xai.data.backgrounds import embedded_photographs
-from lightning_xai.data.base import Normalization
 from lightning_xai.evaluation import evaluate, explain
-from lightning_xai.experiments.papers.adaptgrad_noise import IMAGENET
 from lightning_xai.experiments.papers.adaptgrad_table1 import FAST_NETWORK
 from lightning_xai.experiments.papers.experiment import Experiment
-from lightning_xai.experiments.papers.lab import FloatLogits, Lab, described
+from lightning_xai.experiments.papers.lab import Lab, described
+from lightning_xai.experiments.papers.photographs import photographs, pretrained_network
 from lightning_xai.explainers import Explainer, Gradient, Smooth, adapt_grad, smooth_grad
 from lightning_xai.explainers.base import Context, check_count, resolve_target
 from lightning_xai.functional.random import fold_in_int
@@ -33,7 +30,6 @@ from lightning_xai.shapes import Images, Labels
 
 SOURCE = "AdaptGrad (Zhou et al. 2024, arXiv 2410.07711), figures 2, 4 and 5: the number of draws and the confidence"
 PHOTOGRAPHS = "photographs"
-SIDE = 224
 _BATCH = 16
 _ENOUGH = 0.1
 """The relative error that the draws are counted for."""
@@ -108,16 +104,16 @@ def run(
         fractions: SmoothGrad's noise that maps are shown of.
         confidences: AdaptGrad's, that maps are shown of; the higher, the less noise.
         changes: Values that replace the configurations', by dotted name.
-        weights: File with the pretrained weights of a torchvision network: then photographs are explained too.
-        architecture: Name of this network in torchvision; it takes images of 224 x 224 pixels.
+        weights: Of a pretrained network, a file with its state dict or the name of torchvision's, such as DEFAULT:
+            then photographs are explained too.
+        architecture: Name of this network in torchvision, or of its configuration.
     """
     check_count("reference_draws", reference_draws)
     if len(set(draws)) < 2 or min(draws) < 1:
         raise ValueError(f"`draws` must be two different numbers or more, all at least 1; got {draws}.")
+    pretrained = {} if weights is None else {PHOTOGRAPHS: _photographed(lab, weights, architecture, num_samples)}
     found = {name: lab.network(name, changes) for name in networks}
-    examined = {name: _examined(lab, network, num_samples) for name, network in found.items()}
-    if weights is not None:
-        examined[PHOTOGRAPHS] = photographs(lab, weights, architecture, num_samples)
+    examined = {name: _examined(lab, network, num_samples) for name, network in found.items()} | pretrained
     smoothers = {"SG": smooth_grad(fraction=fraction, of="data"), "AG": adapt_grad(confidence=confidence)}
     levels = level_methods(fractions, confidences, num_draws)
     errors: list[Row] = []
@@ -144,16 +140,6 @@ def run(
     }
     records = {"errors": errors, "noise": scores}
     return Reproduction(SOURCE, tables, records, arrays, settings, tuple(_findings(errors)))
-
-
-def photographs(lab: Lab, weights: str, architecture: str, number: int) -> Examined:
-    """A torchvision network with weights from a file, and photographs that installed packages carry."""
-    network = get_model(architecture, weights=None)
-    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    model = FloatLogits(network).to(lab.device).eval()
-    normalize = Normalization(*(torch.tensor(values).view(-1, 1, 1) for values in IMAGENET))
-    images = normalize(embedded_photographs(SIDE)[:number]).to(lab.device)
-    return Examined(model, images, resolve_target(model, images, None), torch.arange(len(images)), normalize.bounds)
 
 
 def level_methods(fractions: Sequence[float], confidences: Sequence[float], num_draws: int) -> dict[str, Explainer]:
@@ -240,6 +226,12 @@ def _examined(lab: Lab, network: Any, number: int) -> Examined:
     return Examined(network.model, samples.images, target, samples.index, network.data.bounds)
 
 
+def _photographed(lab: Lab, weights: str, architecture: str, number: int) -> Examined:
+    network = pretrained_network(lab, architecture, weights)
+    seen = photographs(lab, network, number=number)
+    return Examined(network.model, seen.images, seen.target, seen.index, network.bounds)
+
+
 def _pictures(
     subject: Examined, shown: Mapping[str, Images], noisy: Mapping[str, Images], number: int
 ) -> dict[str, np.ndarray]:
@@ -279,7 +271,7 @@ def _slope_table(errors: Sequence[Row], weights: str | None) -> ResultTable:
     if weights is None:
         notes.append(
             "Photographs are left out: a network without pretrained weights has nothing to explain. `--weights FILE`"
-            " takes those of a torchvision network."
+            " takes those of a torchvision network, `--weights DEFAULT` downloads them."
         )
     columns = ("network", "method", "slope", "theory", "draws for 10 % error", "for 1 %")
     return ResultTable("Monte-Carlo error", columns, tuple(rows), tuple(notes))

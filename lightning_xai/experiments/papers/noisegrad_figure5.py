@@ -6,9 +6,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from lightning_xai.experiments.networks import untrained
 from lightning_xai.experiments.papers.experiment import Experiment
 from lightning_xai.experiments.papers.lab import Lab, described
+from lightning_xai.experiments.papers.photographs import is_pretrained, pretrained_network
 from lightning_xai.experiments.visualize import (
     Setting,
     named_channels,
@@ -46,7 +46,8 @@ def run(
 
     Args:
         lab: See `Lab`.
-        network: Name of a configuration, of a network that is trained on the data or of a pretrained one.
+        network: Name of a configuration, of a network that is trained on the data or of a pretrained one, or of a
+            classifier of torchvision with its default weights.
         classes: Whose logits are maximised.
         noise: Multiplicative noise, relative to each weight.
         num_models: Noisy networks whose mean logit is maximised; the released notebook has 100.
@@ -81,13 +82,9 @@ def run(
 
 def _subject(lab: Lab, network: str) -> tuple[nn.Module, tuple[int, int, int], tuple[Tensor, Tensor], Any, Any]:
     """A network, what its images are, the names of its classes, and the description of it for the settings."""
-    config = lab.config(network, {})
-    if config["model"]["class_path"].endswith("PretrainedClassifier"):
-        # it needs no data to be visualized, but configurations have some
-        model: Any = untrained({**config, "data": {"class_path": "lightning_xai.data.PhotographsDataModule"}})[0]
-        model = model.to(lab.device)
-        shape = (3, model.image_size, model.image_size)
-        return model, shape, model.bounds, model.class_names, {network: config["model"]}
+    if is_pretrained(lab, network):
+        ready = pretrained_network(lab, network)
+        return ready.model, ready.image_shape, ready.bounds, ready.class_names, {network: ready.settings}
     found = lab.network(network)
     data: Any = found.data
     return found.model, data.image_shape, data.bounds, data.class_names, described({network: found})

@@ -1,0 +1,158 @@
+"""Networks that others trained, and pictures that they see."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+
+from lightning_xai.data import ImageFolderDataModule, PhotographsDataModule
+from lightning_xai.data.preprocessing import Preprocessing
+from lightning_xai.experiments.networks import untrained
+from lightning_xai.experiments.papers.lab import FloatLogits, Lab
+from lightning_xai.explainers.base import explaining
+from lightning_xai.explainers.chunks import in_chunks
+from lightning_xai.modules import PretrainedClassifier
+from lightning_xai.shapes import Images, Labels, Logits, Scores
+
+
+@dataclass(frozen=True)
+class PretrainedNetwork:
+    """A network that others trained.
+
+    Attributes:
+        model: On the lab's device, in evaluation mode; its logits are float32.
+        preprocessing: Makes an input of a picture.
+        class_names: Of the outputs; None if they are not known.
+        settings: What it is, for the settings of a result.
+    """
+
+    model: nn.Module
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...] | None
+    settings: Mapping[str, Any]
+
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        return self.preprocessing.bounds
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return (3, self.preprocessing.image_size, self.preprocessing.image_size)
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Pictures as a network takes them, on its device, and what it sees in them.
+
+    Attributes:
+        names: Of the files, without suffix.
+        images: (pictures, 3, height, width), normalised.
+        index: Place of each among all pictures of the folder; noise depends on it.
+        target: The class that the network predicts.
+        probability: Of this class.
+        classes: Its name; its index where the network's classes have none.
+    """
+
+    names: tuple[str, ...]
+    images: Images
+    index: Labels
+    target: Labels
+    probability: Scores
+    classes: tuple[str, ...]
+
+
+def is_pretrained(lab: Lab, name: str) -> bool:
+    """Whether this is a classifier of torchvision, or a configuration of a `PretrainedClassifier`."""
+    return _is_torchvisions(name) or _is_configured(_config(lab, name, {}))
+
+
+def pretrained_network(lab: Lab, name: str, weights: str | None = None) -> PretrainedNetwork:
+    """The network of this name with its weights; torchvision downloads those that it does not have yet.
+
+    Args:
+        name: Of a classifier of torchvision, or of a configuration of a `PretrainedClassifier`, such as `photographs`.
+        weights: File with a state dict, or the name of torchvision's weights; None for torchvision's default, or what
+            the configuration says.
+
+    Raises:
+        ImportError: if a package is missing that brings the network.
+        ValueError: if there is no such network, or its weights cannot be had.
+    """
+    if _is_torchvisions(name):
+        settings: dict[str, Any] = {"network": name, "weights": weights or "DEFAULT"}
+        return _ready(lab, PretrainedClassifier(**settings), settings)
+    config = _config(lab, name, {} if weights is None else {"model.init_args.weights": weights})
+    if not _is_configured(config):
+        raise ValueError(
+            "`networks` must be classifiers of torchvision, such as resnet50, or configurations of a "
+            f"PretrainedClassifier, such as photographs; {name} is the configuration of a network that is trained."
+        )
+    # without the configuration's data: others are explained, or none
+    data = {"class_path": "lightning_xai.data.PhotographsDataModule"}
+    return _ready(lab, untrained({**config, "data": data})[0], config["model"])
+
+
+def photographs(
+    lab: Lab, network: PretrainedNetwork, folder: str | None = None, number: int | None = None
+) -> Photographs:
+    """Pictures, prepared for the network, and the classes that it predicts.
+
+    Args:
+        folder: With pictures, in subfolders too; None for the eight photographs that installed packages carry.
+        number: Of pictures, evenly spaced; None for all.
+
+    Raises:
+        ValueError: if there is no picture in the folder, or one that cannot be used.
+    """
+    options: dict[str, Any] = asdict(network.preprocessing)
+    options |= {name: list(options[name]) for name in ("mean", "std")}
+    data: Any = PhotographsDataModule(**options)
+    if folder is not None:
+        data = ImageFolderDataModule(folder, labelled=False, **options)
+    try:
+        data.setup()
+    except ValueError as error:
+        raise ValueError(f"`images`: {error}") from error
+    pictures = data.test_dataloader().dataset.pictures
+    samples = lab.samples(data, len(pictures) if number is None else number)
+    probability, target = _probabilities(lab, network.model, samples.images).max(1)
+    named = network.class_names
+    return Photographs(
+        tuple(pictures[place].path.stem for place in samples.index.tolist()),
+        samples.images,
+        samples.index,
+        target,
+        probability,
+        tuple(named[place] if named else str(place) for place in target.tolist()),
+    )
+
+
+def _probabilities(lab: Lab, model: nn.Module, images: Images) -> Logits:
+    def softmax(rows: Images) -> Logits:
+        return model(rows).softmax(1)
+
+    with explaining(model), torch.no_grad(), lab.arithmetic():
+        return in_chunks(softmax, model, None, images)
+
+
+def _is_torchvisions(name: str) -> bool:
+    return name in models.list_models(module=models)
+
+
+def _config(lab: Lab, name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return lab.config(name, changes)
+    except ValueError as error:
+        raise ValueError(f"torchvision has no classifier {name!r}, and {error}") from error
+
+
+def _is_configured(config: Mapping[str, Any]) -> bool:
+    return config["model"]["class_path"].rpartition(".")[2] == PretrainedClassifier.__name__
+
+
+def _ready(lab: Lab, module: Any, settings: Mapping[str, Any]) -> PretrainedNetwork:
+    model = FloatLogits(module).to(lab.device).eval()
+    return PretrainedNetwork(model, module.preprocessing, module.class_names, settings)
