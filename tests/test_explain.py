@@ -488,6 +488,15 @@ def test_methods_may_be_in_a_file_of_their_own(photographs):
     assert rows("file") == rows("words")
 
 
+def test_options_of_other_commands_in_a_configuration_are_passed_over(photographs):
+    Path("config.yaml").write_text("{verbose: true, return_predictions: null, weights_only: null}")
+    quickly(photographs / "p0000.png", "--config=config.yaml")
+    assert len(rows()) == 1
+    Path("config.yaml").write_text("{verbos: true}")
+    with pytest.raises(SystemExit):
+        quickly(photographs / "p0000.png", "--config=config.yaml")
+
+
 def test_the_default_methods(photographs):
     explain(photographs / "p0000.png", "--batch_size=1")
     (row,) = rows().values()

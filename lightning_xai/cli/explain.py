@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from itertools import islice
 
 import torch
@@ -11,7 +12,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_xai.callbacks.attribution import AttributionCallback, default_methods
-from lightning_xai.cli.command_line import load_weights
+from lightning_xai.cli.command_line import ignore_options_of_others, load_weights
 from lightning_xai.cli.console import console
 from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
 from lightning_xai.experiments.pictures import Explained, Preparation, explain_pictures
@@ -33,7 +34,7 @@ def explain_command(words: Sequence[str]) -> None:
     parts = parser.instantiate_classes(options)
     callbacks, strict = parts.pop("trainer").callbacks or [], parts.pop("strict")
     callback = next((c for c in callbacks if isinstance(c, AttributionCallback)), None)
-    chosen = {name: value for name, value in vars(parts).items() if name not in ("config", "weights_only")}
+    chosen = {name: value for name, value in vars(parts).items() if name in signature(explain_images).parameters}
     result = explain_images(callback=callback, **chosen)
     report(result)
     if (strict and result.refused) or not result.now + result.before:
@@ -61,10 +62,10 @@ def explain_parser() -> LightningArgumentParser:
         help="Exit code 1 if any picture is refused, and not only if none could be explained.",
     )
     parser.add_argument("--seed_everything", type=bool | int, default=0, help="Of weights that no checkpoint replaces.")
-    parser.add_argument("--weights_only", type=bool | None, default=None, help="Weights are read safely in any case.")
     parser.add_lightning_class_args(Trainer, "trainer")
     parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
     parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True, required=False)
+    ignore_options_of_others(parser)
     return parser
 
 

@@ -60,7 +60,6 @@ class ExaminingTrainer(Trainer):
         output: str | None = None,
         twin_epochs: int = 100,
         twins: str = "runs/twins",
-        weights_only: bool | None = None,
         make_twin: Callable[[], tuple[nn.Module, float]] | None = None,
     ) -> SanityReport:
         """Sanity checks: do explanations depend on the model's weights and labels (Adebayo et al. 2018)?
@@ -101,7 +100,6 @@ class ExaminingTrainer(Trainer):
             output: Folder, in which each `check` has one for its results; null for `sanity` in the checkpoint's run.
             twin_epochs: Most epochs of the training on random labels; it ends at 95 % training accuracy.
             twins: Folder for networks trained on random labels, which are used again.
-            weights_only: As in configurations of `fit`; weights are read safely in any case.
             make_twin: For use from Python: gives a network trained on random labels, and its accuracy on them.
         """
         check_count("num_samples", num_samples)
@@ -142,7 +140,6 @@ class ExaminingTrainer(Trainer):
         seed: int = 0,
         max_rows: int | None = None,
         output: str | None = None,
-        weights_only: bool | None = None,
     ) -> NoiseLevel:
         """The weight noise of NoiseGrad and FusionGrad, by the accuracy that it costs (Bykov et al. 2022).
 
@@ -167,7 +164,6 @@ class ExaminingTrainer(Trainer):
             seed: Of the noise; the same as the callback's makes the same noise.
             max_rows: Rows that pass through the network at once; null for as many as fit in memory.
             output: The YAML file; null for `noise_level.yaml` in the run of the checkpoint.
-            weights_only: As in configurations of `fit`; weights are read safely in any case.
         """
         check_count("num_samples", num_samples)
         self._introduce(model, datamodule)
@@ -210,7 +206,6 @@ class ExaminingTrainer(Trainer):
         models_per_pass: int | None = None,
         seed: int = 0,
         output: str | None = None,
-        weights_only: bool | None = None,
     ) -> Reproduction:
         """Images that a class, a channel or a unit answers to most, plain and with NoiseGrad (Bykov et al. 2022).
 
@@ -237,7 +232,6 @@ class ExaminingTrainer(Trainer):
                 MiB. A network that vmap does not admit takes 1.
             seed: Of starts, views and weight noise.
             output: Folder; null for `visualize` in the checkpoint's run, or in runs.
-            weights_only: As in configurations of `fit`; weights are read safely in any case.
         """
         activation = _activation(target, layer, channel, unit)
         shape, bounds, names = _image_space(model, datamodule)
