@@ -86,8 +86,7 @@ def run(
     networks = _networks(lab, shift, changes or {}, twin_changes)
     methods = paper_methods(num_draws, fraction, confidence, weight_std)
     subject = _subject(lab, networks["trained"], num_samples, methods)
-    with lab.arithmetic():
-        originals = original_maps(subject, Cells(None, {}), lab.progress)
+    originals = original_maps(subject, Cells(None, {}), lab.progress)
     consistency, cells = consistency_scores(lab, subject, originals, networks["twin"].model)
     invariance = invariance_table(lab, subject, originals, networks["other"].model, shift)
     judged = networks["twin"].accuracy >= MEMORISED
@@ -145,7 +144,7 @@ def _subject(lab: Lab, trained: TrainedNetwork, num_samples: int, methods: Mappi
     similarities = {"consistency": absolute_spearman}
     bounds = trained.data.bounds  # type: ignore[attr-defined]
     given = (trained.model, samples.images, target, samples.index, methods, similarities, bounds)
-    return Subject(*given, labels=samples.labels, seed=lab.seed)
+    return Subject(*given, labels=samples.labels, seed=lab.seed, precision=lab.precision)
 
 
 # Consistency
@@ -158,10 +157,9 @@ def consistency_scores(
     blocks = parameter_blocks(subject.model, subject.images)
     untrained = randomise(subject.model, blocks, "own", fold_in_int(lab.seed, 2), "keep", subject.images)
     nowhere = Cells(None, {})
-    with lab.arithmetic():
-        data, full = CellKey("data", "labels", 0, "", 0, ""), CellKey("parameters", "full", 0, "", 0, "")
-        cells = compared_cells(subject, originals, nowhere, data, lambda: twin)
-        others = compared_cells(subject, originals, nowhere, full, lambda: untrained)
+    data, full = CellKey("data", "labels", 0, "", 0, ""), CellKey("parameters", "full", 0, "", 0, "")
+    cells = compared_cells(subject, originals, nowhere, data, lambda: twin)
+    others = compared_cells(subject, originals, nowhere, full, lambda: untrained)
     floors = floor_cells(subject, originals)
     images = [cell for cell in floors if cell.key.variant == "different_images"]
     table = {"consistency": _by_method(cells), "different images": _by_method(images), "untrained": _by_method(others)}
@@ -193,8 +191,7 @@ def invariance_table(
     table: Table = {}
     for comparison, twin in {**twins, "other network": other}.items():
         for name, method in subject.methods.items():
-            with lab.arithmetic():
-                maps = moved.attributions(twin, method)
+            maps = moved.attributions(twin, method)
             difference = relative_difference(originals[name], maps)
             table.setdefault(comparison, {})[name] = spearman(originals[name], maps).numpy()
             table.setdefault(f"{comparison}: relative difference", {})[name] = difference.numpy()
