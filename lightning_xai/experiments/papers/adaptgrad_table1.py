@@ -48,6 +48,8 @@ BY_HEART = {
     "model.init_args.optimizer.init_args.lr": 0.001,
 }
 """How the network is trained on random labels."""
+FEW_BY_HEART = {"data.init_args.val_size": 1242, "data.init_args.batch_size": 32}
+"""Instead, of the embedded digits: 200 of the 1,442."""
 FAST_NETWORK = {
     "trainer.max_epochs": 3,
     "model.init_args.optimizer.class_path": "torch.optim.Adam",
@@ -68,7 +70,7 @@ def run(
     weight_std: float = 0.2,
     shift: float = -1.0,
     changes: dict[str, Any] | None = None,
-    twin_changes: dict[str, Any] = BY_HEART,
+    twin_changes: dict[str, Any] | None = None,
 ) -> Reproduction:
     """Consistency and invariance of the gradient, SmoothGrad, AdaptGrad, NoiseGrad and their combinations.
 
@@ -81,8 +83,11 @@ def run(
         weight_std: NoiseGrad's noise relative to each weight.
         shift: What is added to the images, in the space of the network; Kindermans et al. take -1.
         changes: Values that replace the configuration's, by dotted name.
-        twin_changes: More of them, for the network that is trained on random labels.
+        twin_changes: More of them, for the network that is trained on random labels; null for what it takes to learn
+            them by heart.
     """
+    if twin_changes is None:
+        twin_changes = BY_HEART | (FEW_BY_HEART if lab.embedded else {})
     networks = _networks(lab, shift, changes or {}, twin_changes)
     methods = paper_methods(num_draws, fraction, confidence, weight_std)
     subject = _subject(lab, networks["trained"], num_samples, methods)
