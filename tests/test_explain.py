@@ -407,6 +407,20 @@ def test_killed_and_started_again_it_ends_as_if_nothing_had_happened(tmp_path):
     assert not list(Path("killed").rglob("*.partial"))
 
 
+def test_interrupted_by_the_user_it_says_how_to_go_on(photographs, monkeypatch, capsys):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ExplanationFolder, "add", interrupted)
+        with pytest.raises(SystemExit) as stopped:
+            quickly(photographs)
+    assert stopped.value.code == 130
+    assert capsys.readouterr().out.startswith("interrupted; what is finished is in explanations,")
+    quickly(photographs)
+    assert len(rows()) == 7
+
+
 def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path, monkeypatch):
     """Neither that of Python's objects, which `tracemalloc` sees, nor the number of tensors, which it does not."""
     folder = make_pictures(tmp_path / "photographs", 240)

@@ -26,7 +26,7 @@ _SHOWN = 20
 
 
 def explain_command(words: Sequence[str]) -> None:
-    """Parse, explain, report; exit code 1 if nothing could be explained."""
+    """Parse, explain, report; exit code 1 if nothing could be explained, 130 after an interruption."""
     parser = explain_parser()
     options = parser.parse_args(list(words))
     options.trainer.logger = False  # only the callbacks matter, and a logger may want an account
@@ -35,7 +35,11 @@ def explain_command(words: Sequence[str]) -> None:
     callbacks, strict = parts.pop("trainer").callbacks or [], parts.pop("strict")
     callback = next((c for c in callbacks if isinstance(c, AttributionCallback)), None)
     chosen = {name: value for name, value in vars(parts).items() if name in signature(explain_images).parameters}
-    result = explain_images(callback=callback, **chosen)
+    try:
+        result = explain_images(callback=callback, **chosen)
+    except KeyboardInterrupt:
+        console().print(f"interrupted; what is finished is in {chosen['output']}, and the same command goes on there")
+        sys.exit(130)
     report(result)
     if (strict and result.refused) or not result.now + result.before:
         sys.exit(1)
