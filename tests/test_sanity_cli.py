@@ -359,6 +359,9 @@ def test_the_configuration_that_another_command_saved_is_taken(trained, tmp_path
     level = ["--num_samples=100", "--num_draws=2", "--tolerance=0.5"]
     main(["calibrate", f"--config={saved}", f"--output={tmp_path / 'level.yaml'}", *level])
     assert (tmp_path / "level.csv").exists()
+    main(arguments((saved, checkpoint), tmp_path / "at", "--check=invariance", f"--methods={tmp_path / 'level.yaml'}"))
+    examined = {"saliency", "noise_grad", "fusion_grad", "edges", "random"}
+    assert {method for _, method in verdicts(tmp_path / "at", "invariance")} == examined
     saved.write_text(yaml.safe_dump(options | {"verbos": True}))
     with pytest.raises(SystemExit):
         main(arguments((saved, checkpoint), tmp_path / "out", "--check=invariance"))

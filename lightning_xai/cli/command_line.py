@@ -38,9 +38,15 @@ class XAICommandLine(LightningCLI):
             check_writable(self.trainer)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        if subcommand not in LightningCLI.subcommands():
-            ignore_options_of_others(parser)
+        """As Lightning's; options of our commands may also be the path of a file that has their value."""
+        if subcommand in LightningCLI.subcommands():
+            return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser = self.init_parser(**kwargs)
+        self._add_arguments(parser)
+        passed: set[str | int] = set(self.subcommands()[subcommand])
+        added = parser.add_method_arguments(klass, subcommand, skip=passed, sub_configs=True)
+        self._subcommand_method_arguments[subcommand] = added
+        ignore_options_of_others(parser)
         return parser
 
     @staticmethod
