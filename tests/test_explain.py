@@ -407,6 +407,20 @@ def test_killed_and_started_again_it_ends_as_if_nothing_had_happened(tmp_path):
     assert not list(Path("killed").rglob("*.partial"))
 
 
+def test_interrupted_by_the_user_it_says_how_to_go_on(photographs, monkeypatch, capsys):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ExplanationFolder, "add", interrupted)
+        with pytest.raises(SystemExit) as stopped:
+            quickly(photographs)
+    assert stopped.value.code == 130
+    assert capsys.readouterr().out.startswith("interrupted; what is finished is in explanations,")
+    quickly(photographs)
+    assert len(rows()) == 7
+
+
 def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path, monkeypatch):
     """Neither that of Python's objects, which `tracemalloc` sees, nor the number of tensors, which it does not."""
     folder = make_pictures(tmp_path / "photographs", 240)
@@ -478,6 +492,23 @@ def test_a_pretrained_network_recognises_photographs_and_other_classes_can_be_as
     assert found["gradient"].shape == (3, 224, 224)
     preprocessing = json.loads(metadata["preprocessing"])
     assert (preprocessing["by"], preprocessing["interpolation"]) == ("PretrainedClassifier", "bilinear")
+
+
+def test_methods_may_be_in_a_file_of_their_own(photographs):
+    """As `calibrate` writes one."""
+    Path("methods.yaml").write_text(METHODS.partition("=")[2])
+    explain(photographs / "p0000.png", "--methods=methods.yaml", "--output=file")
+    explain(photographs / "p0000.png", METHODS, "--output=words")
+    assert rows("file") == rows("words")
+
+
+def test_options_of_other_commands_in_a_configuration_are_passed_over(photographs):
+    Path("config.yaml").write_text("{verbose: true, return_predictions: null, weights_only: null}")
+    quickly(photographs / "p0000.png", "--config=config.yaml")
+    assert len(rows()) == 1
+    Path("config.yaml").write_text("{verbos: true}")
+    with pytest.raises(SystemExit):
+        quickly(photographs / "p0000.png", "--config=config.yaml")
 
 
 def test_the_default_methods(photographs):

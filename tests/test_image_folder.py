@@ -1,17 +1,21 @@
 """Pictures on disk: which are found, what their labels are, what becomes of them, and what is refused."""
 
+import os
+
 import jaxtyping
 import numpy as np
 import pytest
 import torch
+from jsonargparse import ArgumentError, ArgumentParser
 from PIL import Image
+from pytorch_lightning import LightningDataModule
 from torch.testing import assert_close
 from torchvision.datasets import ImageFolder
 from torchvision.models import ResNet18_Weights
 
 from lightning_xai.data import ImageFolderDataModule, ImageNetDataModule, PhotographsDataModule, VOCDataModule
 from lightning_xai.data.image_folder import class_indices
-from lightning_xai.data.preprocessing import Preprocessing
+from lightning_xai.data.preprocessing import Preprocessing, changed
 from lightning_xai.data.voc import VOC_CLASSES
 
 NAMES = ("tabby", "Egyptian cat", "coffee mug", "crane", "crane")
@@ -79,6 +83,24 @@ def test_without_names_labels_are_torchvisions(tmp_path):
     assert list(data.class_names) == reference.classes
 
 
+def test_a_subfolder_without_pictures_is_a_class_too(tmp_path):
+    """Or else the labels of those behind it would be another's."""
+    (tmp_path / "bee").mkdir()
+    (tmp_path / ".git").mkdir()
+    for name in ("zebra/x.png", "ant/x.png"):
+        save(tmp_path / name)
+    (batch,) = batches(data := ImageFolderDataModule(str(tmp_path), **SMALL))
+    assert (batch["label"].tolist(), data.class_names) == ([0, 2], ("ant", "bee", "zebra"))
+
+
+def test_a_class_may_be_a_link(tmp_path):
+    save(tmp_path / "elsewhere" / "x.png")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "tabby").symlink_to(tmp_path / "elsewhere")
+    (batch,) = batches(ImageFolderDataModule(str(tmp_path / "root"), **SMALL), NAMES)
+    assert batch["label"].tolist() == [0]
+
+
 @pytest.mark.parametrize("size", [(300, 260), (250, 400), (100, 90), (224, 224)])
 def test_images_are_prepared_as_torchvision_does(tmp_path, size):
     save(tmp_path / "a.png", pixels(1, size))
@@ -138,7 +160,7 @@ def test_bounds_are_what_black_and_white_become(tmp_path):
 
 
 def test_a_new_image_size_keeps_the_proportion_of_the_crop():
-    assert (Preprocessing().changed(image_size=299).resize_size, Preprocessing().changed(299, 320).resize_size) == (
+    assert (changed(Preprocessing(), image_size=299).resize_size, changed(Preprocessing(), 299, 320).resize_size) == (
         342,
         320,
     )
@@ -188,6 +210,20 @@ def test_missing_and_empty_folders(tmp_path):
         batches(ImageFolderDataModule(str(tmp_path / "file")))
 
 
+def test_a_subfolder_that_cannot_be_listed(tmp_path, monkeypatch):
+    def scandir(path):
+        if os.fspath(path).endswith("tabby"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return listed(path)
+
+    save(tmp_path / "tabby" / "a.png")
+    save(tmp_path / "crane" / "a.png")
+    listed = os.scandir
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(ValueError, match=r"`root`: the folder .*tabby cannot be listed; make it readable"):
+        batches(ImageFolderDataModule(str(tmp_path)))
+
+
 @pytest.mark.parametrize(
     ("folder", "message"),
     [
@@ -220,9 +256,10 @@ def test_labels_of_loose_pictures(tmp_path):
         ({"image_size": 300, "resize_size": 256}, "`resize_size` must be at least `image_size`, 300, got 256"),
         ({"mean": [0.5]}, r"`mean` must have one value for each channel, 3 in all, got \[0.5\]|\(0.5,\)"),
         ({"std": [1.0, 0.0, 1.0]}, "`std` must be finite and positive"),
+        ({"interpolation": "cubic"}, "`interpolation` must be .*bicubic.*got 'cubic'"),
     ],
 )
-def test_bad_arguments(options, message):
+def test_bad_arguments(no_type_checker, options, message):
     with pytest.raises(ValueError, match=message):
         PhotographsDataModule(**options)
 
@@ -280,6 +317,9 @@ def test_missing_imagenet(tmp_path, imagenet):
             FileNotFoundError, match=r"`root`: there is no ImageNet in .*Put the devkit and the archive"
         ):
             data.prepare_data()
+    (imagenet / "meta.bin").write_bytes(b"no meta file")
+    with pytest.raises(FileNotFoundError, match=r"`root`: there is no ImageNet in .*Put the devkit"):
+        ImageNetDataModule(str(imagenet)).prepare_data()
 
 
 # VOC in torchvision's layout
@@ -370,8 +410,38 @@ def test_damaged_voc_annotations(voc, text, message):
         batches(VOCDataModule(str(voc), download=False))
 
 
+@pytest.mark.parametrize("content", [None, b"no picture", b"\x89PNG\r\n\x1a\n"])
+def test_damaged_voc_segmentations(voc, content):
+    path = voc / "VOCdevkit" / "VOC2012" / "SegmentationClass" / "two.png"
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"the segmentation .*two.png cannot be read \(.*\): replace it"):
+        batches(VOCDataModule(str(voc), download=False, **WHOLE))
+
+
 def test_every_imagenet_class_finds_itself_unless_two_have_its_name():
     names = ResNet18_Weights.DEFAULT.meta["categories"]
     unique = [name for name in names if [other.lower() for other in names].count(name.lower()) == 1]
     assert len(unique) >= 990
     assert [names[index] for index in class_indices(unique, names).values()] == unique
+
+
+# The command line
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the name `instantiate` is newer than our lower bound
+@pytest.mark.parametrize("module", [ImageFolderDataModule, ImageNetDataModule, PhotographsDataModule, VOCDataModule])
+def test_configurations_know_the_options_that_all_share(module):
+    def parsed(**options):
+        return parser.parse_object(
+            {"data": {"class_path": f"lightning_xai.data.{module.__name__}", "init_args": options}}
+        )
+
+    root = {"root": "."} if module is ImageFolderDataModule else {}
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(LightningDataModule, "data")
+    data = parser.instantiate_classes(parsed(**root, batch_size=5, image_size=9, std=[1, 2, 3])).data
+    assert isinstance(data, module)
+    assert (data.batch_size, data.image_shape, data.preprocessing.std) == (5, (3, 9, 9), (1.0, 2.0, 3.0))
+    for wrong in ({"image_size": "big"}, {"interpolation": "cubic"}, {"image_height": 9}):
+        with pytest.raises(ArgumentError, match=next(iter(wrong))):
+            parsed(**root, **wrong)

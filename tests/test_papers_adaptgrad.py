@@ -1,5 +1,7 @@
 """AdaptGrad's experiments: closed forms and oracles of what they compute."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,9 @@ from scipy import stats
 from torch import nn
 
 from lightning_xai.data.backgrounds import embedded_photographs, folder_photographs
-from lightning_xai.experiments.papers import Lab, adaptgrad_convergence
+from lightning_xai.data.digits import DigitsDataModule
+from lightning_xai.experiments.networks import TrainedNetwork
+from lightning_xai.experiments.papers import Lab, adaptgrad_convergence, adaptgrad_table1
 from lightning_xai.experiments.papers.adaptgrad_convergence import (
     Examined,
     draws_for,
@@ -41,6 +45,7 @@ from lightning_xai.networks import MLP
 from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.invariance import invariance_maps, shifted_twin
 
+ROOT = Path(__file__).parent.parent
 LAB = Lab(device="cpu", progress=False)
 
 
@@ -115,6 +120,25 @@ def test_only_weight_noise_on_the_bias_breaks_the_invariance():
     for name in ("NG", "S-NG", "A-NG"):
         assert table["invariance, bias: relative difference"][name].mean() > 0.01
     assert max(np.mean(table["other network"][name]) for name in METHODS) < 0.9
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # between Lightning and jsonargparse
+def test_of_the_embedded_digits_few_enough_remain_to_be_learned_by_heart(monkeypatch):
+    asked = []
+
+    def remember(lab, name, changes, by_heart=False):
+        asked.append(changes)
+        if by_heart:
+            raise KeyboardInterrupt
+        return TrainedNetwork(network(), DigitsDataModule(), 1.0, {})
+
+    lab = Lab(str(ROOT), configs=str(ROOT / "configs"), embedded=True, device="cpu", progress=False)
+    monkeypatch.setattr(Lab, "network", remember)
+    with pytest.raises(KeyboardInterrupt):
+        adaptgrad_table1.run(lab)
+    data = lab.data("mnist_mlp", asked[-1])
+    data.setup("fit")
+    assert len(data.train_dataloader().dataset) == 200
 
 
 def test_a_linear_network_gives_every_input_smoother_the_gradient():

@@ -2,21 +2,19 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from torch.testing import assert_close
 
 from lightning_xai.evaluation import evaluate
-from lightning_xai.experiments.papers import Lab, noisegrad_figure4, noisegrad_table2
+from lightning_xai.experiments.papers import noisegrad_figure4, noisegrad_table2
 from lightning_xai.explainers import InRangeScale, PerturbWeights, RangeScale, Saliency, Smooth
 from lightning_xai.metrics import LocalisationAUROC, RelevanceRankAccuracy
 from lightning_xai.reporting.noise_level import NoiseLevel, NoisePoint
 from lightning_xai.reporting.panels import figure_pixels
 from lightning_xai.reporting.weight_noise_figures import NoiseGrid, grids_figure
 
-ROOT = Path(__file__).parent.parent
 SMALL = {"trainer.max_epochs": 1, "data.init_args.num_train": 300}
 LEVEL = NoiseLevel(0.3, 0.2, 0.4, 0.05, 0.9, 0.1, (NoisePoint(0.3, 0.05, 0.01, (0.8, 0.9)),), 10, 2, 0.01, 2.0, 0.95, 0)
 NOT_REACHED = replace(LEVEL, std=math.inf, low=math.inf, high=math.inf)
@@ -26,17 +24,6 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:.*smaller than the logging interval",
     "ignore:.*isinstance.treespec",
 )
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    return Lab(
-        configs=str(ROOT / "configs"),
-        cache=str(tmp_path_factory.mktemp("networks")),
-        embedded=True,
-        device="cpu",
-        progress=False,
-    )
 
 
 @pytest.fixture(params=[LEVEL, NOT_REACHED], ids=["reached", "not reached"])

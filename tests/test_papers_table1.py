@@ -1,7 +1,6 @@
 """NoiseGrad's table 1: equal cost, scores of a direct evaluation, finished batches, and the claims that are judged."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,14 +8,13 @@ import torch
 from torch.testing import assert_close
 
 import lightning_xai as lx
-from lightning_xai.experiments.papers import Lab, noisegrad_table1
+from lightning_xai.experiments.papers import noisegrad_table1
 from lightning_xai.experiments.papers.noisegrad_table1 import pair_table, run, table_methods
 from lightning_xai.functional.localisation import relevance_rank_accuracy
 from lightning_xai.metrics import RelevanceRankAccuracy, Sparseness
 from lightning_xai.reporting.scores import ScoreRow
 from lightning_xai.sanity.cells import Cells
 
-ROOT = Path(__file__).parent.parent
 OPTIONS = {
     "network": "cmnist_lenet",
     "num_samples": 6,
@@ -33,12 +31,6 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:.*smaller than the logging interval",
     "ignore:.*isinstance.treespec",
 )
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    cache = tmp_path_factory.mktemp("networks")
-    return Lab(configs=str(ROOT / "configs"), cache=str(cache), embedded=True, device="cpu", progress=False)
 
 
 def scores(result, method, metric):

@@ -303,11 +303,14 @@ def test_a_folder_is_its_pictures_in_order(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     (tmp_path / "A" / "loop").symlink_to(tmp_path)
+    (tmp_path / "A" / "other").symlink_to(tmp_path / "B")
+    (tmp_path / "B" / "other").symlink_to(tmp_path / "A")
     (tmp_path / "link.gif").symlink_to(tmp_path / "b.png")
     found = [
         path.relative_to(tmp_path).as_posix() for path in find_pictures([tmp_path], ("explanations.csv", "panels"))
     ]
-    expected = ["a.JPG", "b.png", "link.gif", "A/c/d.heic", "B/a.webp", "B/z.tif", "out/more/q.png", "panels/r.png"]
+    expected = ["a.JPG", "b.png", "link.gif", "A/c/d.heic", "A/other/a.webp", "A/other/z.tif", "B/a.webp", "B/z.tif"]
+    expected += ["B/other/c/d.heic", "out/more/q.png", "panels/r.png"]
     assert found == expected
     assert "out/panels/p.png" in [path.relative_to(tmp_path).as_posix() for path in find_pictures([tmp_path])]
 

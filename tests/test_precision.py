@@ -8,6 +8,9 @@ from torch import nn
 
 import lightning_xai as lx
 from lightning_xai.callbacks import AttributionCallback
+from lightning_xai.data import DigitsDataModule
+from lightning_xai.experiments.networks import TrainedNetwork
+from lightning_xai.experiments.papers import Lab
 from lightning_xai.explainers.precision import in_precision
 from lightning_xai.networks import LeNet
 
@@ -82,6 +85,14 @@ def test_evaluation_and_callback_pass_it_on():
     lx.evaluate(model, IMAGES, 0, {"gradient": lx.Gradient()}, precision="bf16-mixed")
     assert all(model.autocast)
     assert AttributionCallback(precision="bf16-mixed").precision == "bf16-mixed"
+
+
+def test_networks_of_experiments_run_in_the_precision_of_the_lab():
+    network = TrainedNetwork(Watched(), DigitsDataModule(), 1.0, {})
+    lab = Lab(device="cpu", precision="bf16-mixed", progress=False)
+    with pytest.raises(ValueError, match=r"`labels` must be in 0 \.\. 2, the outputs of `model`"):
+        lab.noise_level(network, 4)
+    assert set(network.model.autocast) == {True}
 
 
 def test_gradients_are_counted_in_any_precision():

@@ -114,6 +114,15 @@ def test_titles_labels_and_predictions():
     assert colours["→ 0"] == colours["→ 2"] != colours["→ 7"]
 
 
+def test_a_long_title_makes_the_panel_higher_and_not_wider():
+    short, long = (panel({"m": SIGNED}, title=title) for title in ("$a$ cat", "$a$ cat " * 20))
+    (title,) = (text for text in texts(long) if "cat" in text)
+    assert title.count("\n") > 2
+    assert title.replace("\n", " ") == ("$a$ cat " * 20).strip()
+    assert long.get_figwidth() == short.get_figwidth()
+    assert long.get_figheight() > short.get_figheight()
+
+
 @pytest.mark.parametrize(("attributions", "ends"), [(SIGNED, {"−P99", "P99"}), (SIGNED.abs(), {"P99"})])
 def test_the_legend_explains_the_scales_that_occur(attributions, ends):
     assert {text for text in texts(panel({"m": attributions})) if text.endswith("P99")} == ends

@@ -5,6 +5,8 @@ import math
 import re
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -21,12 +23,14 @@ from lightning_xai.sanity import checks
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.checks import (
     Subject,
+    examine_model,
     floor_cells,
     original_maps,
+    original_state,
     parameter_cells,
     with_usable_similarities,
 )
-from lightning_xai.sanity.examine import examine, fingerprint, paper_methods
+from lightning_xai.sanity.examine import examine, fingerprint, invariance_cells, paper_methods
 from lightning_xai.sanity.randomisation import evidence, parameter_blocks, randomise
 from lightning_xai.sanity.similarity import SIMILARITIES, foreground_mask, named_similarities, spearman, ssim
 from lightning_xai.sanity.verdicts import bootstrap, invariance_verdict, randomisation_verdict
@@ -237,6 +241,51 @@ def test_also_after_an_error(check, after):
     methods = {**METHODS, "failing": Failing(after)}
     with left_as_it_was(model), pytest.raises(RuntimeError, match="no more"):
         examine(subject(model, methods), (check,), make_twin=lambda: (net(), 1.0), repeats=2)
+
+
+class Watched(nn.Flatten):
+    """Notes in what arithmetic it runs."""
+
+    autocast: ClassVar[list[bool]] = []
+
+    def forward(self, x):
+        self.autocast.append(torch.is_autocast_enabled("cpu"))
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(("precision", "half"), [("32-true", {False}), ("bf16-mixed", {True})])
+@pytest.mark.parametrize("repredict", [False, True])
+def test_all_models_run_in_the_precision_but_for_invariance(monkeypatch, precision, half, repredict):
+    model = nn.Sequential(Watched(), nn.Linear(64, 4))
+    examined = subject(model, {"g": Gradient()}, precision=precision, repredict=repredict)
+    cells = Cells(None, {})
+    monkeypatch.setattr(Watched, "autocast", [])
+    originals = original_maps(examined, cells)
+    original_state(examined, cells)
+    changed = nn.Sequential(Watched(), nn.Linear(64, 4))
+    examine_model(examined, originals, cells, CellKey("data", "labels", 0, "", 0, ""), lambda: changed)
+    assert set(Watched.autocast) == half
+    assert len(Watched.autocast) >= 6, "two batches of maps and one of logits for each of two models"
+    Watched.autocast.clear()
+    invariance_cells(examined, cells, 1.0)
+    assert set(Watched.autocast) == {False}
+
+
+def test_maps_are_those_of_explain_in_the_precision():
+    for name, method in METHODS.items():
+        maps = {p: subject(precision=p).attributions(net(), method) for p in ("32-true", "bf16-mixed")}
+        for precision, found in maps.items():
+            expected = lx.explain(net(), IMAGES, LABELS, method, bounds=(0.0, 1.0), precision=precision)
+            assert_close(found, expected, rtol=0, atol=0)
+        assert_close(subject().attributions(net(), method), maps["32-true"], rtol=0, atol=0)
+        assert spearman(*maps.values()).min() > 0.97, name
+
+
+def test_results_of_another_precision_are_not_mixed(tmp_path):
+    run_once = partial(examine, checks=("parameters",), repeats=1, folder=tmp_path)
+    run_once(subject(methods={"g": Gradient()}))
+    with pytest.raises(ValueError, match="results of other settings: precision was '32-true', is 'bf16-mixed'"):
+        run_once(subject(methods={"g": Gradient()}, precision="bf16-mixed"))
 
 
 # Interruptions

@@ -303,7 +303,8 @@ def test_later_checks_presets_and_smoothing_are_an_option_each(trained, tmp_path
     settings = json.loads((tmp_path / "out" / "cells" / "settings.json").read_text())
     assert settings["similarities"]["ssim"] == "ssim(normaliser='percentile', gaussian=True)"
     assert settings["similarities"]["hog"] == "hog(normaliser='percentile', ranks=True)"
-    for options, named in (([], "similarities"), (["--preset=notebook", "--smooth=2"], "methods")):
+    smooth, half = ["--preset=notebook", "--smooth=2"], ["--preset=notebook", "--precision=bf16-mixed"]
+    for options, named in (([], "similarities"), (smooth, "methods"), (half, "precision")):
         with pytest.raises(ValueError, match=f"has results of other settings: {named} was"):
             main(call("--check=efficient", *options))
 
@@ -345,3 +346,23 @@ def test_results_of_other_weights_are_not_mixed(trained, tmp_path):
     torch.save(weights, tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match=r"has results of other settings: weights was '\w+', is '\w+'"):
         main(arguments((config, tmp_path / "other.ckpt"), tmp_path / "out", "--check=invariance"))
+
+
+def test_the_configuration_that_another_command_saved_is_taken(trained, tmp_path, capsys):
+    config, checkpoint = trained
+    main(["test", f"--config={config}", f"--ckpt_path={checkpoint}", f"--trainer.default_root_dir={tmp_path}"])
+    saved = tmp_path / "config.yaml"
+    options = yaml.safe_load(saved.read_text())
+    assert "verbose" in options
+    main(arguments((saved, checkpoint), tmp_path / "out", "--check=invariance"))
+    assert verdicts(tmp_path / "out", "invariance")["invariance", "gradient"] == "PASS"
+    level = ["--num_samples=100", "--num_draws=2", "--tolerance=0.5"]
+    main(["calibrate", f"--config={saved}", f"--output={tmp_path / 'level.yaml'}", *level])
+    assert (tmp_path / "level.csv").exists()
+    main(arguments((saved, checkpoint), tmp_path / "at", "--check=invariance", f"--methods={tmp_path / 'level.yaml'}"))
+    examined = {"saliency", "noise_grad", "fusion_grad", "edges", "random"}
+    assert {method for _, method in verdicts(tmp_path / "at", "invariance")} == examined
+    saved.write_text(yaml.safe_dump(options | {"verbos": True}))
+    with pytest.raises(SystemExit):
+        main(arguments((saved, checkpoint), tmp_path / "out", "--check=invariance"))
+    assert "does not accept option 'verbos'" in capsys.readouterr().err

@@ -2,13 +2,15 @@
 
 import os
 import sys
+from argparse import SUPPRESS
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from pytorch_lightning import LightningDataModule, LightningModule
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from torch import nn
 
@@ -34,6 +36,18 @@ class XAICommandLine(LightningCLI):
             check_resumable(self.checkpoint, self.ckpt_path)
         if not self._get(self.config, "trainer").fast_dev_run:  # which writes nothing
             check_writable(self.trainer)
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """As Lightning's; options of our commands may also be the path of a file that has their value."""
+        if subcommand in LightningCLI.subcommands():
+            return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser = self.init_parser(**kwargs)
+        self._add_arguments(parser)
+        passed: set[str | int] = set(self.subcommands()[subcommand])
+        added = parser.add_method_arguments(klass, subcommand, skip=passed, sub_configs=True)
+        self._subcommand_method_arguments[subcommand] = added
+        ignore_options_of_others(parser)
+        return parser
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -98,6 +112,16 @@ class XAICommandLine(LightningCLI):
 
     def after_test(self) -> None:
         report(self.trainer)
+
+
+def ignore_options_of_others(parser: LightningArgumentParser) -> None:
+    """Let a parser of ours take the configuration that a command of Lightning saved, such as one with `verbose`."""
+    known = {action.dest for action in parser._actions}
+    for command, parts in LightningCLI.subcommands().items():
+        for name in signature(getattr(Trainer, command)).parameters:
+            if name not in {"self", *parts, *known}:
+                parser.add_argument(f"--{name}", type=Any, help=SUPPRESS)
+                known.add(name)
 
 
 def load_weights(model: LightningModule, path: str) -> None:

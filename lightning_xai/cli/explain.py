@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from itertools import islice
 
 import torch
@@ -11,7 +12,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_xai.callbacks.attribution import AttributionCallback, default_methods
-from lightning_xai.cli.command_line import load_weights
+from lightning_xai.cli.command_line import ignore_options_of_others, load_weights
 from lightning_xai.cli.console import console
 from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
 from lightning_xai.experiments.pictures import Explained, Preparation, explain_pictures
@@ -25,7 +26,7 @@ _SHOWN = 20
 
 
 def explain_command(words: Sequence[str]) -> None:
-    """Parse, explain, report; exit code 1 if nothing could be explained."""
+    """Parse, explain, report; exit code 1 if nothing could be explained, 130 after an interruption."""
     parser = explain_parser()
     options = parser.parse_args(list(words))
     options.trainer.logger = False  # only the callbacks matter, and a logger may want an account
@@ -33,8 +34,12 @@ def explain_command(words: Sequence[str]) -> None:
     parts = parser.instantiate_classes(options)
     callbacks, strict = parts.pop("trainer").callbacks or [], parts.pop("strict")
     callback = next((c for c in callbacks if isinstance(c, AttributionCallback)), None)
-    chosen = {name: value for name, value in vars(parts).items() if name not in ("config", "weights_only")}
-    result = explain_images(callback=callback, **chosen)
+    chosen = {name: value for name, value in vars(parts).items() if name in signature(explain_images).parameters}
+    try:
+        result = explain_images(callback=callback, **chosen)
+    except KeyboardInterrupt:
+        console().print(f"interrupted; what is finished is in {chosen['output']}, and the same command goes on there")
+        sys.exit(130)
     report(result)
     if (strict and result.refused) or not result.now + result.before:
         sys.exit(1)
@@ -51,7 +56,9 @@ def explain_parser() -> LightningArgumentParser:
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="A picture, or a folder of pictures.")
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="The configuration of a run.")
-    parser.add_function_arguments(explain_images, skip={"images", "model", "data", "callback"}, as_group=False)
+    parser.add_function_arguments(
+        explain_images, skip={"images", "model", "data", "callback"}, as_group=False, sub_configs=True
+    )
     parser.add_argument(
         "--strict",
         type=bool,
@@ -59,10 +66,10 @@ def explain_parser() -> LightningArgumentParser:
         help="Exit code 1 if any picture is refused, and not only if none could be explained.",
     )
     parser.add_argument("--seed_everything", type=bool | int, default=0, help="Of weights that no checkpoint replaces.")
-    parser.add_argument("--weights_only", type=bool | None, default=None, help="Weights are read safely in any case.")
     parser.add_lightning_class_args(Trainer, "trainer")
     parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
     parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True, required=False)
+    ignore_options_of_others(parser)
     return parser
 
 

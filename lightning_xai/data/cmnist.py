@@ -1,6 +1,7 @@
 """CMNIST: digits on photographs, with the evidence in a known place."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -58,8 +59,9 @@ class CMNISTDataModule(ImageDataModule):
         num_train: Number of training samples before the division into training and validation, to make a
             smaller set; null: as many as digits.
         num_test: Number of test samples; null: as many as digits.
-        batch_size: See `ImageDataModule`, as for the arguments not listed here.
+        batch_size: Samples a batch and process.
         seed: Of the images as well as of everything that `ImageDataModule` draws.
+        options: Those of `ImageDataModule`.
     """
 
     image_shape = (3, SIZE, SIZE)
@@ -76,14 +78,10 @@ class CMNISTDataModule(ImageDataModule):
         num_train: int | None = None,
         num_test: int | None = None,
         batch_size: int = 128,
-        num_workers: int = 0,
         seed: int = 0,
-        val_size: int | None = None,
-        mean: list[float] | None = None,
-        std: list[float] | None = None,
-        randomize_labels: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__(batch_size, num_workers, seed, val_size, mean, std, randomize_labels)
+        super().__init__(batch_size=batch_size, seed=seed, **options)
         self.root, self.download = root, download
         self.digits, self.backgrounds = _known_digits(digits), _known_backgrounds(backgrounds)
         self.num_samples = {"train": _positive("num_train", num_train), "test": _positive("num_test", num_test)}

@@ -1,5 +1,7 @@
 """The handwritten digits that scikit-learn carries: a data set without a download."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, UInt8
 from sklearn.datasets import load_digits
@@ -26,8 +28,9 @@ class DigitsDataModule(ImageDataModule):
     Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI 1998, test part (CC BY 4.0).
 
     Args:
-        batch_size: See `ImageDataModule`, as for the arguments not listed here.
         image_size: Height and width in pixels.
+        val_size: Number of validation samples; null: a twelfth of the training split.
+        options: Those of `ImageDataModule`.
     """
 
     class_names = DIGIT_NAMES
@@ -36,19 +39,14 @@ class DigitsDataModule(ImageDataModule):
 
     def __init__(
         self,
-        batch_size: int = 32,
-        num_workers: int = 0,
-        seed: int = 0,
-        val_size: int | None = 240,
-        mean: list[float] | None = None,
-        std: list[float] | None = None,
-        randomize_labels: bool = False,
         image_size: int = 28,
+        val_size: int | None = 240,
+        **options: Any,
     ) -> None:
         if image_size < 8:
             raise ValueError(f"`image_size` must be at least 8, the size of the scans, got {image_size}")
         self.image_shape = (1, image_size, image_size)
-        super().__init__(batch_size, num_workers, seed, val_size, mean, std, randomize_labels)
+        super().__init__(val_size=val_size, **options)
 
     def load(self, split: Split) -> ImageSource:
         return load_embedded_digits(split, self.image_shape[-1])

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_xai.data.base import at_least
-from lightning_xai.data.pictures import SUFFIXES, RefusedPicture, find_pictures, read_picture
-from lightning_xai.data.preprocessing import Interpolation, Preprocessing
+from lightning_xai.data.pictures import SUFFIXES, RefusedPicture, find_pictures, printable, read_picture
+from lightning_xai.data.preprocessing import Preprocessing, changed
 
 Masks = dict[str, np.ndarray]
 
@@ -57,7 +57,7 @@ class PictureDataset(Dataset):
         try:
             return self.preprocessing(read_picture(path))
         except RefusedPicture as error:
-            raise ValueError(f"the picture {path} cannot be used: {error}") from error
+            raise ValueError(f"the picture {printable(path)} cannot be used: {error}") from error
 
 
 class PictureDataModule(LightningDataModule, ABC):
@@ -67,39 +67,25 @@ class PictureDataModule(LightningDataModule, ABC):
     the other data modules make them, `index` being the position in the order of the paths; without `label` where the
     pictures have none that the network knows, so that the class is explained that it predicts.
 
-    What is null is taken from the network that runs, if it is a `PretrainedClassifier`, or else as ImageNet's.
+    What `preparation` leaves open is taken from the network that runs, if it is a `PretrainedClassifier`.
 
     Args:
         batch_size: Pictures a batch and process.
         num_workers: Processes that read pictures.
-        image_size: Height and width of the images.
-        resize_size: Shorter side of a picture before its centre is cut out.
-        mean: Mean of each channel on the scale 0..1.
-        std: Standard deviation of each channel on the scale 0..1.
-        interpolation: How a picture is resized.
+        preparation: Those of `lightning_xai.data.preprocessing.changed`.
     """
 
     def __init__(
         self,
         batch_size: int = 32,
         num_workers: int = 0,
-        image_size: int | None = None,
-        resize_size: int | None = None,
-        mean: list[float] | None = None,
-        std: list[float] | None = None,
-        interpolation: Interpolation | None = None,
+        **preparation: Any,
     ) -> None:
         super().__init__()
         self.batch_size = at_least("batch_size", batch_size, 1)
         self.num_workers = at_least("num_workers", num_workers, 0)
-        self._changes: dict[str, Any] = {
-            "image_size": image_size,
-            "resize_size": resize_size,
-            "mean": mean,
-            "std": std,
-            "interpolation": interpolation,
-        }
-        self.preprocessing = Preprocessing().changed(**self._changes)
+        self._changes = preparation
+        self.preprocessing = changed(Preprocessing(), **preparation)
         self.class_names: tuple[str, ...] | None = None
         self._pictures: list[Picture] | None = None
 
@@ -136,7 +122,7 @@ class PictureDataModule(LightningDataModule, ABC):
         Raises:
             ValueError: if they ask for another normalisation than the network does.
         """
-        self.preprocessing = (preprocessing or Preprocessing()).changed(**self._changes)
+        self.preprocessing = changed(preprocessing or Preprocessing(), **self._changes)
         for name in ("mean", "std"):
             given, needed = getattr(self.preprocessing, name), getattr(preprocessing, name, None)
             if needed not in (None, given):
@@ -174,7 +160,7 @@ class ImageFolderDataModule(PictureDataModule):
         root: The folder.
         labelled: Whether the subfolders are classes; null: if all pictures are in subfolders.
         class_names: Of the network's outputs, in their order; null: those of the network that runs.
-        batch_size: See `PictureDataModule`, as for the arguments not listed here.
+        options: Those of `PictureDataModule`.
     """
 
     def __init__(
@@ -182,15 +168,9 @@ class ImageFolderDataModule(PictureDataModule):
         root: str,
         labelled: bool | None = None,
         class_names: list[str] | None = None,
-        batch_size: int = 32,
-        num_workers: int = 0,
-        image_size: int | None = None,
-        resize_size: int | None = None,
-        mean: list[float] | None = None,
-        std: list[float] | None = None,
-        interpolation: Interpolation | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(batch_size, num_workers, image_size, resize_size, mean, std, interpolation)
+        super().__init__(**options)
         self.root, self.labelled = Path(root).expanduser(), labelled
         self.known_names = None if class_names is None else tuple(class_names)
 
@@ -203,9 +183,8 @@ class ImageFolderDataModule(PictureDataModule):
         if not all(folders):
             loose = paths[folders.index(())]
             raise ValueError(f"`labelled` asks for pictures in subfolders, one a class, but {loose} is in none.")
-        subfolders = sorted({folder[0] for folder in folders})
-        self.class_names = self.known_names or class_names or tuple(subfolders)
-        indices = class_indices(subfolders, self.class_names)
+        self.class_names = self.known_names or class_names or subfolders(self.root)
+        indices = class_indices(sorted({folder[0] for folder in folders}), self.class_names)
         return [Picture(path, indices[folder[0]]) for path, folder in zip(paths, folders, strict=True)]
 
 
@@ -222,7 +201,14 @@ def picture_paths(root: Path) -> list[Path]:
         raise ValueError(
             f"`root` must be a folder of pictures ({', '.join(SUFFIXES)}); there is none below {root.absolute()}."
         )
+    if unlisted := [path for path in paths if not path.name.lower().endswith(SUFFIXES)]:
+        raise ValueError(f"`root`: the folder {printable(unlisted[0])} cannot be listed; make it readable.")
     return paths
+
+
+def subfolders(root: Path) -> tuple[str, ...]:
+    """The names of the folders in one, in their order; hidden ones are passed over."""
+    return tuple(sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")))
 
 
 def class_indices(wanted: Sequence[str], class_names: Sequence[str]) -> dict[str, int]:

@@ -1,13 +1,13 @@
 """ImageNet (ILSVRC 2012), in torchvision's layout."""
 
 from pathlib import Path
-from typing import Literal
+from pickle import UnpicklingError
+from typing import Any, Literal
 
 from torchvision import datasets
 from torchvision.datasets.imagenet import load_meta_file
 
 from lightning_xai.data.image_folder import Picture, PictureDataModule
-from lightning_xai.data.preprocessing import Interpolation
 
 
 class ImageNetDataModule(PictureDataModule):
@@ -23,22 +23,16 @@ class ImageNetDataModule(PictureDataModule):
         root: Folder with `ILSVRC2012_devkit_t12.tar.gz` and `ILSVRC2012_img_val.tar` or `ILSVRC2012_img_train.tar`,
             or with what torchvision makes of them: `meta.bin`, and `val` or `train` with a folder a class.
         split: `val` or `train`.
-        batch_size: See `PictureDataModule`, as for the arguments not listed here.
+        options: Those of `PictureDataModule`.
     """
 
     def __init__(
         self,
         root: str = "data/imagenet",
         split: Literal["train", "val"] = "val",
-        batch_size: int = 32,
-        num_workers: int = 0,
-        image_size: int | None = None,
-        resize_size: int | None = None,
-        mean: list[float] | None = None,
-        std: list[float] | None = None,
-        interpolation: Interpolation | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(batch_size, num_workers, image_size, resize_size, mean, std, interpolation)
+        super().__init__(**options)
         self.root, self.split = Path(root).expanduser(), split
 
     def prepare_data(self) -> None:
@@ -55,8 +49,9 @@ class ImageNetDataModule(PictureDataModule):
         """What torchvision finds; it unpacks archives that are not unpacked yet."""
         try:
             return datasets.ImageNet(self.root, self.split)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, UnpicklingError) as error:
+            reason = str(error).partition("\n")[0]
             raise FileNotFoundError(
-                f"`root`: there is no ImageNet in {self.root.absolute()} ({error}). Put the devkit and the archive of "
+                f"`root`: there is no ImageNet in {self.root.absolute()} ({reason}). Put the devkit and the archive of "
                 f"the {self.split} pictures there, from image-net.org; for other pictures take ImageFolderDataModule."
             ) from error

@@ -1,7 +1,7 @@
 """MNIST and Fashion-MNIST, read and downloaded by torchvision."""
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torchvision import datasets
@@ -23,15 +23,10 @@ class _TorchvisionDataModule(ImageDataModule):
         self,
         root: str = "data",
         download: bool = True,
-        batch_size: int = 32,
-        num_workers: int = 0,
-        seed: int = 0,
         val_size: int | None = 5000,
-        mean: list[float] | None = None,
-        std: list[float] | None = None,
-        randomize_labels: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__(batch_size, num_workers, seed, val_size, mean, std, randomize_labels)
+        super().__init__(val_size=val_size, **options)
         self.root, self.download = root, download
 
     def prepare_data(self) -> None:
@@ -51,7 +46,8 @@ class MNISTDataModule(_TorchvisionDataModule):
     Args:
         root: Folder with (or for) `MNIST/raw`: torchvision's layout, the uncompressed IDX files suffice.
         download: Download what `root` lacks; needs the network.
-        batch_size: See `ImageDataModule`, as for the arguments not listed here.
+        val_size: Number of validation samples; null: a twelfth of the training split.
+        options: Those of `ImageDataModule`.
     """
 
     torchvision_class = datasets.MNIST
@@ -72,7 +68,8 @@ class FashionMNISTDataModule(_TorchvisionDataModule):
         root: Folder with (or for) `FashionMNIST/raw`: torchvision's layout, the uncompressed IDX files
             suffice.
         download: Download what `root` lacks; needs the network.
-        batch_size: See `ImageDataModule`, as for the arguments not listed here.
+        val_size: Number of validation samples; null: a twelfth of the training split.
+        options: Those of `ImageDataModule`.
     """
 
     torchvision_class = datasets.FashionMNIST

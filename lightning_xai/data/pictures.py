@@ -87,8 +87,9 @@ def content_digest(path: str | os.PathLike[str]) -> str:
 def find_pictures(paths: Iterable[str | os.PathLike[str]], beside: tuple[str, str] | None = None) -> Iterator[Path]:
     """Files as they are given, folders as the pictures in them and in their subfolders, in the order of their names.
 
-    Pictures are known by their suffix. Hidden files and folders are passed over, links to folders not followed. A
-    folder without pictures, and one that cannot be listed, are given themselves: reading them says so.
+    Pictures are known by their suffix. Hidden files and folders are passed over, and links that lead back to a folder
+    that they are in. A folder without pictures, and one that cannot be listed, are given themselves: reading them says
+    so.
 
     Args:
         beside: (file, folder): a folder of this name beside a file of this name is passed over too.
@@ -113,9 +114,14 @@ def printable(text: str | os.PathLike[str]) -> str:
 
 def _below(folder: Path, beside: tuple[str, str] | None) -> Iterator[Path]:
     unlisted: list[Path] = []
-    for place, folders, files in os.walk(folder, onerror=lambda error: unlisted.append(Path(error.filename))):
-        passed_over = beside[1] if beside and beside[0] in files else ""
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != passed_over)
+    around = {os.fspath(folder): {os.path.realpath(folder)}}  # each folder with those that it is in
+    walk = os.walk(folder, onerror=lambda error: unlisted.append(Path(error.filename)), followlinks=True)
+    for place, folders, files in walk:
+        here, passed_over = around.pop(place), beside[1] if beside and beside[0] in files else ""
+        shown = sorted(name for name in folders if not name.startswith(".") and name != passed_over)
+        real = {name: os.path.realpath(os.path.join(place, name)) for name in shown}
+        folders[:] = [name for name in shown if real[name] not in here]
+        around |= {os.path.join(place, name): here | {real[name]} for name in folders}
         for name in sorted(files):
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
                 yield Path(place, name)

@@ -1,7 +1,6 @@
 """How a picture becomes what a network takes: its shorter side resized, its centre cut out, its pixels normalised."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +13,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
 from lightning_xai.data.base import Normalization, channel_tensor
+from lightning_xai.explainers.base import check_choice
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
@@ -44,6 +44,7 @@ class Preprocessing:
                 f"`resize_size` must be at least `image_size`, {self.image_size}, got {self.resize_size}: the image is "
                 "cut out of the resized picture."
             )
+        check_choice("interpolation", self.interpolation, Interpolation)
         self._normalization()
 
     def __call__(self, image: Image.Image) -> Float[Tensor, " 3 size size"]:
@@ -66,29 +67,40 @@ class Preprocessing:
         """What the darkest and the brightest possible pixel become, computed as the pixels are."""
         return self._normalization().bounds
 
-    def changed(
-        self,
-        image_size: int | None = None,
-        resize_size: int | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        interpolation: Interpolation | None = None,
-    ) -> "Preprocessing":
-        """With other values where they are given; a new `image_size` alone changes `resize_size` in proportion."""
-        if resize_size is None:
-            factor = 1.0 if image_size is None else image_size / self.image_size
-            resize_size = math.ceil(self.resize_size * factor)
-        return Preprocessing(
-            self.image_size if image_size is None else image_size,
-            resize_size,
-            self.mean if mean is None else tuple(mean),
-            self.std if std is None else tuple(std),
-            interpolation or self.interpolation,
-        )
-
     def _centre(self, image: Image.Image, interpolation: Interpolation) -> Image.Image:
         resized = F.resize(image, [self.resize_size], InterpolationMode(interpolation), antialias=True)
         return F.center_crop(resized, [self.image_size])
 
     def _normalization(self) -> Normalization:
         return Normalization(channel_tensor("mean", self.mean, 3), channel_tensor("std", self.std, 3, positive=True))
+
+
+def changed(
+    original: Preprocessing,
+    image_size: int | None = None,
+    resize_size: int | None = None,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
+    interpolation: Interpolation | None = None,
+) -> Preprocessing:
+    """Another preprocessing, with other values where they are given; the arguments are those of the command line.
+
+    Args:
+        original: What the others are taken from.
+        image_size: Height and width of the images; null, as for the arguments below: what the network's weights ask
+            for or, where they do not say, 224 of 256 pixels with ImageNet's mean and deviation.
+        resize_size: Shorter side of a picture before its centre is cut out; null: changed as `image_size` is.
+        mean: Mean of each channel on the scale 0..1.
+        std: Standard deviation of each channel on the scale 0..1.
+        interpolation: How a picture is resized.
+    """
+    if resize_size is None:
+        factor = 1.0 if image_size is None else image_size / original.image_size
+        resize_size = math.ceil(original.resize_size * factor)
+    return Preprocessing(
+        original.image_size if image_size is None else image_size,
+        resize_size,
+        original.mean if mean is None else tuple(mean),
+        original.std if std is None else tuple(std),
+        interpolation or original.interpolation,
+    )

@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from xml.etree import ElementTree
 
 import numpy as np
@@ -10,7 +10,6 @@ from PIL import Image
 from torchvision import datasets
 
 from lightning_xai.data.image_folder import Masks, Picture, PictureDataModule, class_indices
-from lightning_xai.data.preprocessing import Interpolation
 
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -40,7 +39,7 @@ class VOCDataModule(PictureDataModule):
         split: `train`, `val` or `trainval`.
         download: Download what `root` lacks, 2 GB; needs the network.
         labelled: Whether batches have labels; null: if the network knows all of VOC's classes, or no names.
-        batch_size: See `PictureDataModule`, as for the arguments not listed here.
+        options: Those of `PictureDataModule`.
     """
 
     def __init__(
@@ -49,15 +48,9 @@ class VOCDataModule(PictureDataModule):
         split: Literal["train", "val", "trainval"] = "val",
         download: bool = True,
         labelled: bool | None = None,
-        batch_size: int = 32,
-        num_workers: int = 0,
-        image_size: int | None = None,
-        resize_size: int | None = None,
-        mean: list[float] | None = None,
-        std: list[float] | None = None,
-        interpolation: Interpolation | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(batch_size, num_workers, image_size, resize_size, mean, std, interpolation)
+        super().__init__(**options)
         self.root, self.split, self.download = Path(root).expanduser(), split, download
         self.labelled = labelled
 
@@ -121,9 +114,16 @@ def read_boxes(path: Path) -> dict[str, list[Box]]:
 
 
 def read_masks(segmentation: Path, main: str, boxes: list[Box]) -> Masks:
-    """`object` and `box` of the main class; see `VOCDataModule`."""
-    with Image.open(segmentation) as image:
-        classes = np.array(image)
+    """`object` and `box` of the main class; see `VOCDataModule`.
+
+    Raises:
+        ValueError: if the segmentation cannot be read.
+    """
+    try:
+        with Image.open(segmentation) as image:
+            classes = np.array(image)
+    except OSError as error:  # Pillow's are of this kind, too
+        raise ValueError(f"the segmentation {segmentation} cannot be read ({error}): replace it") from error
     box = np.zeros(classes.shape, dtype=bool)
     for left, top, right, bottom in boxes:
         box[top - 1 : bottom, left - 1 : right] = True

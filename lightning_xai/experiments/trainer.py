@@ -16,6 +16,7 @@ from lightning_xai.experiments.noise_level import find_noise_level
 from lightning_xai.experiments.visualize import Setting, named_channels, portraits, visualization_result
 from lightning_xai.explainers import Explainer, PerturbWeights, with_controls
 from lightning_xai.explainers.base import check_choice, check_count, explaining, resolve_target
+from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.reporting.noise_level import NoiseLevel
 from lightning_xai.reporting.reproduction import Reproduction
 from lightning_xai.reporting.sanity import SanityReport
@@ -53,12 +54,12 @@ class ExaminingTrainer(Trainer):
         alpha: float = 0.05,
         seed: int = 0,
         batch_size: int = 64,
+        precision: Precision = "32-true",
         smooth: int = 0,
         require: list[str] | None = None,
         output: str | None = None,
         twin_epochs: int = 100,
         twins: str = "runs/twins",
-        weights_only: bool | None = None,
         make_twin: Callable[[], tuple[nn.Module, float]] | None = None,
     ) -> SanityReport:
         """Sanity checks: do explanations depend on the model's weights and labels (Adebayo et al. 2018)?
@@ -91,13 +92,14 @@ class ExaminingTrainer(Trainer):
             alpha: One less the confidence of the intervals.
             seed: Of noise and random weights.
             batch_size: Samples explained at a time.
+            precision: Of the networks while they are examined, whatever the trainer's: `32-true`, or `bf16-mixed`,
+                which is faster where the hardware computes in bfloat16. `invariance` is always checked in `32-true`.
             smooth: Average the methods' maps over this many noisy inputs, std 0.1 of the range (smooth MPRT takes 50);
                 the controls stay as they are.
             require: Methods that must pass all checks made; or else the exit code is 1.
             output: Folder, in which each `check` has one for its results; null for `sanity` in the checkpoint's run.
             twin_epochs: Most epochs of the training on random labels; it ends at 95 % training accuracy.
             twins: Folder for networks trained on random labels, which are used again.
-            weights_only: As in configurations of `fit`; weights are read safely in any case.
             make_twin: For use from Python: gives a network trained on random labels, and its accuracy on them.
         """
         check_count("num_samples", num_samples)
@@ -105,7 +107,9 @@ class ExaminingTrainer(Trainer):
         methods = paper_methods(model, getattr(datamodule, "bounds", None) is not None) if methods is None else methods
         _check_required(require or [], methods := with_controls(smoothed(methods, smooth)))
         similarities = named_similarities(preset, normaliser)
-        subject = self._subject(model, datamodule, methods, similarities, num_samples, target, seed, batch_size)
+        subject = self._subject(
+            model, datamodule, methods, similarities, num_samples, target, seed, batch_size, precision
+        )
         return examine(
             subject,
             EXAMINED if check == "all" else (check,),
@@ -136,7 +140,6 @@ class ExaminingTrainer(Trainer):
         seed: int = 0,
         max_rows: int | None = None,
         output: str | None = None,
-        weights_only: bool | None = None,
     ) -> NoiseLevel:
         """The weight noise of NoiseGrad and FusionGrad, by the accuracy that it costs (Bykov et al. 2022).
 
@@ -161,7 +164,6 @@ class ExaminingTrainer(Trainer):
             seed: Of the noise; the same as the callback's makes the same noise.
             max_rows: Rows that pass through the network at once; null for as many as fit in memory.
             output: The YAML file; null for `noise_level.yaml` in the run of the checkpoint.
-            weights_only: As in configurations of `fit`; weights are read safely in any case.
         """
         check_count("num_samples", num_samples)
         self._introduce(model, datamodule)
@@ -204,7 +206,6 @@ class ExaminingTrainer(Trainer):
         models_per_pass: int | None = None,
         seed: int = 0,
         output: str | None = None,
-        weights_only: bool | None = None,
     ) -> Reproduction:
         """Images that a class, a channel or a unit answers to most, plain and with NoiseGrad (Bykov et al. 2022).
 
@@ -231,7 +232,6 @@ class ExaminingTrainer(Trainer):
                 MiB. A network that vmap does not admit takes 1.
             seed: Of starts, views and weight noise.
             output: Folder; null for `visualize` in the checkpoint's run, or in runs.
-            weights_only: As in configurations of `fit`; weights are read safely in any case.
         """
         activation = _activation(target, layer, channel, unit)
         shape, bounds, names = _image_space(model, datamodule)
@@ -266,13 +266,14 @@ class ExaminingTrainer(Trainer):
         target: ExplainedClass,
         seed: int,
         batch_size: int,
+        precision: Precision,
     ) -> Subject:
         device = self.strategy.root_device
         model = model.to(device).eval()
         self._introduce(model, datamodule)
         samples = stored_samples(datamodule, num_samples, "test")
         images, labels = samples.images.to(device), samples.labels
-        with explaining(model):
+        with in_precision(model, precision), explaining(model):
             explained = resolve_target(model, images, labels if target == "label" else None)
         return Subject(
             model,
@@ -286,6 +287,7 @@ class ExaminingTrainer(Trainer):
             target == "repredicted",
             seed,
             batch_size,
+            precision,
         )
 
     def _introduce(self, model: LightningModule, datamodule: LightningDataModule) -> None:

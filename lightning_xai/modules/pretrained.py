@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_xai.data.preprocessing import Interpolation, Preprocessing
+from lightning_xai.data.preprocessing import Preprocessing, changed
 from lightning_xai.modules.classifier import Batch, check_network_fits, images_and_labels
 from lightning_xai.modules.weights import (
     described_preprocessing,
@@ -40,13 +40,8 @@ class PretrainedClassifier(LightningModule):
             path of a state dict; null for random ones. Of a module: the path of a state dict; `DEFAULT` and null leave
             it as it was built. A checkpoint of `ClassifierModule` is a state dict, too.
         class_names: Null for those of torchvision's weights; `imagenet` for torchvision's of ImageNet.
-        image_size: Height and width of the images. This, and what follows: null for what torchvision says about the
-            weights, or of the network's default weights where they are others; 224 of 256 pixels with ImageNet's mean
-            and deviation for a module.
-        resize_size: Shorter side of a picture before its centre is cut out.
-        mean: Mean of each channel on the scale 0..1.
-        std: Standard deviation of each channel on the scale 0..1.
-        interpolation: How a picture is resized.
+        preparation: Those of `lightning_xai.data.preprocessing.changed`. Random weights, and those of a file, ask for
+            what torchvision's default weights do.
 
     Raises:
         ValueError: if there is no such network, or no such weights, or if they do not fit.
@@ -57,18 +52,14 @@ class PretrainedClassifier(LightningModule):
         network: str | nn.Module,
         weights: str | None = "DEFAULT",
         class_names: list[str] | str | None = None,
-        image_size: int | None = None,
-        resize_size: int | None = None,
-        mean: list[float] | None = None,
-        std: list[float] | None = None,
-        interpolation: Interpolation | None = None,
+        **preparation: Any,
     ) -> None:
         super().__init__()
         known = torchvision_weights(network) if isinstance(network, str) else None
         published = None if known is None else published_weights(known, weights)
         self.class_names = names_of_classes(class_names, published)
         preprocessing = Preprocessing() if known is None else described_preprocessing(published or known.DEFAULT)
-        self.preprocessing = preprocessing.changed(image_size, resize_size, mean, std, interpolation)
+        self.preprocessing = changed(preprocessing, **preparation)
         if isinstance(network, str):
             network = torchvision_network(network, published, len(self.class_names or range(1000)))
         if published is None and weights not in (None, "DEFAULT"):

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightning_xai.reporting.layout import FONT_SIZE, LINE, PAD
-from lightning_xai.reporting.pages import FAINT, SMALL, Page, drawn_width
+from lightning_xai.reporting.pages import FAINT, SMALL, Page, drawn_width, legend_below
 
 COLOURS = ("#0072b2", "#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#999999")
 """Okabe and Ito's, which the colour-blind can tell apart."""
@@ -55,15 +55,7 @@ def bars_figure(heading: str, panels: Sequence[Bars], notes: Sequence[str] = ())
         axes = page.axes(left + _LEFT, page.top + _TITLE, panel.width, _HEIGHT)
         page.text(left + PAD, page.top, panel.title, va="top")
         _draw(axes, panel)
-        axes.legend(
-            fontsize=SMALL,
-            frameon=False,
-            loc="upper left",
-            borderaxespad=0,
-            borderpad=0,
-            labelspacing=0.3,
-            bbox_to_anchor=(0, -_NAMES / _HEIGHT),
-        )
+        legend_below(axes, _NAMES / _HEIGHT)
         left += width
     return page.figure
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from lightning_xai.reporting.bars import COLOURS
 from lightning_xai.reporting.layout import FONT_SIZE, LINE, PAD
-from lightning_xai.reporting.pages import SMALL, Page
+from lightning_xai.reporting.pages import SMALL, Page, legend_below
 
 _LEFT, _RIGHT, _TITLE, _BELOW = 0.65, 0.15, 1.5 * LINE, 3.2 * LINE
 _WIDTH, _HEIGHT = 3.2, 2.4
@@ -77,12 +77,4 @@ def _label(axes: Axes, panel: CurveAxes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="0.92", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.legend(
-        fontsize=SMALL,
-        frameon=False,
-        loc="upper left",
-        borderaxespad=0,
-        borderpad=0,
-        labelspacing=0.3,
-        bbox_to_anchor=(0, -_BELOW / _HEIGHT),
-    )
+    legend_below(axes, _BELOW / _HEIGHT)

@@ -74,7 +74,6 @@ def fit_layout(
     num_pictures: int,
     column_titles: Sequence[str],
     row_texts: Sequence[str],
-    heading_height: float,
     bottom: float,
     least_width: float,
 ) -> Layout:
@@ -86,7 +85,6 @@ def fit_layout(
         num_pictures: how many of the columns are not attributions.
         column_titles: one a column.
         row_texts: what stands at the left of the rows.
-        heading_height: room above the column titles.
         bottom: room below the grid.
         least_width: of the whole figure, without the left margin.
     """
@@ -101,7 +99,7 @@ def fit_layout(
         cell_width=cell_width,
         cell_height=cell_height,
         left=max(map(text_width, row_texts), default=0.0) + 2 * PAD,
-        top=heading_height + PAD + LINE + max(widths) * math.sin(math.radians(rotation)),
+        top=PAD + LINE + max(widths) * math.sin(math.radians(rotation)),
         right=PAD,
         bottom=bottom,
         rotation=rotation,

@@ -54,6 +54,12 @@ class Page:
         self.figure.text(left / self.width, 1 - top / self.height, text, parse_math=False, **options)
 
 
+def legend_below(axes: Axes, distance: float) -> None:
+    """The legend below the axes, flush left; the distance is relative to their height."""
+    style: dict[str, Any] = {"frameon": False, "borderaxespad": 0, "borderpad": 0, "labelspacing": 0.3}
+    axes.legend(fontsize=SMALL, loc="upper left", bbox_to_anchor=(0, -distance), **style)
+
+
 def wrapped(text: str, width: float, size: float = FONT_SIZE, weight: str = "normal", breaks: str = r"\s_:/.\-") -> str:
     """The text in lines of at most `width` inches: broken behind `breaks`, or anywhere in what is longer."""
     lines = [""]

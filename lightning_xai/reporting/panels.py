@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import matplotlib
@@ -20,6 +20,7 @@ from lightning_xai.functional.maps import mask_like, pixel_map
 from lightning_xai.reporting.colours import DIVERGING, PERCENTILE, SCALE_NOTE, SEQUENTIAL, scale_end
 from lightning_xai.reporting.files import replacing
 from lightning_xai.reporting.layout import FONT_SIZE, LINE, PAD, Box, Layout, fit_layout, text_width
+from lightning_xai.reporting.pages import num_lines, wrapped
 from lightning_xai.shapes import Images
 
 Pixels = UInt8[np.ndarray, "height width 3"]
@@ -55,7 +56,7 @@ def attribution_panel(
         masks: boolean, (batch, height, width) or (batch, 1, height, width).
         labels: the class of each image.
         predictions: the class that the network predicts, in red where it is not the label.
-        title: a line above the panel.
+        title: text above the panel, broken into lines where it is wider.
 
     Raises:
         ValueError: if `images` is empty, or an argument does not have one entry of the right shape for each
@@ -70,13 +71,15 @@ def attribution_panel(
         num_pictures=len(pictures),
         column_titles=[column.title for column in (*pictures, *methods)],
         row_texts=[text for row in rows for text in (row.label, row.prediction)],
-        heading_height=1.5 * LINE if title else 0.0,
         bottom=2 * PAD + 3 * LINE if methods else PAD,
-        least_width=max(text_width(title or "", _LARGE, "bold"), _legend_width(methods)),
+        least_width=_legend_width(methods),
     )
+    heading = wrapped(title or "", layout.width - layout.left - PAD, _LARGE, "bold")
+    if heading:
+        layout = replace(layout, top=layout.top + (num_lines(heading) + 0.5) * LINE)
     figure = Figure(figsize=(layout.width, layout.height), dpi=_RESOLUTION, facecolor="white")
     sheet = _sheet(figure)
-    _draw_heading(figure, layout, title)
+    _text(figure, layout, layout.left, PAD, heading, size=_LARGE, va="top", weight="bold")
     for position, column in enumerate((*pictures, *methods)):
         _draw_column(sheet, layout, position, column)
     _draw_row_labels(figure, layout, rows)
@@ -189,11 +192,6 @@ def _row_labels(num_images: int, labels: Sequence[str] | None, predictions: Sequ
 
 
 # Drawing
-
-
-def _draw_heading(figure: Figure, layout: Layout, title: str | None) -> None:
-    if title:
-        _text(figure, layout, layout.left, PAD, title, size=_LARGE, va="top", weight="bold")
 
 
 def _draw_column(sheet: Axes, layout: Layout, position: int, column: _Column) -> None:

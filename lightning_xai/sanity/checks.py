@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from lightning_xai.evaluation import explain
 from lightning_xai.explainers import Explainer, RandomAttribution
 from lightning_xai.explainers.base import Bound, Context, check_count, explaining, resolve_target
+from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.functional.maps import pixel_map
 from lightning_xai.functional.random import fold_in_int
 from lightning_xai.reporting.sanity import Cell, CellKey, Check, ModelState
@@ -54,6 +55,7 @@ class Subject:
         repredict: Explain under a changed model the class that it predicts itself, instead of `target`.
         seed: Of all noise and all random weights.
         batch_size: Samples explained at a time.
+        precision: Of the models, the trained and the changed ones; see `in_precision`.
     """
 
     model: nn.Module
@@ -67,11 +69,12 @@ class Subject:
     repredict: bool = False
     seed: int = 0
     batch_size: int = 64
+    precision: Precision = "32-true"
 
     def attributions(self, model: nn.Module, method: Explainer) -> Tensor:
         """Maps of all samples under a model, on the CPU."""
         target = self.explained(model)
-        options: dict[str, Any] = {"bounds": self.bounds, "seed": self.seed}
+        options: dict[str, Any] = {"bounds": self.bounds, "seed": self.seed, "precision": self.precision}
         return torch.cat(
             [
                 explain(model, self.images[rows], target[rows], method, index=self.index[rows], **options).cpu()
@@ -81,7 +84,7 @@ class Subject:
 
     def explained(self, model: nn.Module) -> Labels:
         """The classes explained under a model."""
-        with explaining(model):
+        with in_precision(model, self.precision), explaining(model):
             return resolve_target(model, self.images, None) if self.repredict else self.target
 
     @cached_property
@@ -288,7 +291,8 @@ def _place(key: CellKey) -> str:
 
 def _state(subject: Subject, model: nn.Module) -> dict[str, float]:
     labels = subject.target if subject.labels is None else subject.labels
-    return asdict(evidence(model, subject.images, labels))
+    with in_precision(model, subject.precision):
+        return asdict(evidence(model, subject.images, labels))
 
 
 def _distributed() -> bool:

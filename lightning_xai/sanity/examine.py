@@ -109,6 +109,7 @@ def examine(
         "groups": None if groups is None else {name: list(patterns) for name, patterns in groups.items()},
         "shift": shift,
         "seed": subject.seed,
+        "precision": subject.precision,
     }
     (cells,) = shared_out([settings], partial(Cells, folder))  # one process writes
     originals = original_maps(subject, cells, progress)
@@ -170,7 +171,10 @@ def data_cells(
 
 
 def invariance_cells(subject: Subject, cells: Cells, shift: float, progress: bool = False) -> list[Cell]:
-    """Maps under the twin of the shifted input, whose output is the same; the processes share the methods out."""
+    """Maps under the twin of the shifted input, whose output is the same; the processes share the methods out.
+
+    Always in single precision: rounded to bfloat16, the two networks would not compute the same.
+    """
     twin = shifted_twin(subject.model, shift, subject.images)
 
     def examined(name: str) -> Cell:

@@ -19,6 +19,7 @@ from lightning_xai.experiments.papers.lab import Lab, described
 from lightning_xai.experiments.papers.photographs import photographs, pretrained_network
 from lightning_xai.explainers import Explainer, Gradient, Smooth, adapt_grad, smooth_grad
 from lightning_xai.explainers.base import Context, check_count, resolve_target
+from lightning_xai.explainers.precision import in_precision
 from lightning_xai.functional.random import fold_in_int
 from lightning_xai.metrics import InherentNoise, Sparseness
 from lightning_xai.reporting.curves import Curve, CurveAxes, curves_figure
@@ -120,7 +121,7 @@ def run(
     scores: list[Row] = []
     arrays: dict[str, np.ndarray] = {}
     for name, subject in examined.items():
-        with lab.arithmetic():
+        with in_precision(subject.model, lab.precision):
             rows, shown = error_rows(subject, smoothers, sorted(set(draws)), reference_draws, lab.seed)
             more, noisy = level_rows(subject, levels, lab.seed)
         errors += [{"network": name, **row} for row in rows]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from lightning_xai.data.preprocessing import changed
 from lightning_xai.experiments.papers.adaptgrad_convergence import Examined, level_methods, level_rows
 from lightning_xai.experiments.papers.adaptgrad_table2 import Effort, table_methods
 from lightning_xai.experiments.papers.adaptgrad_table2_published import FAMILIES, members
@@ -17,6 +18,7 @@ from lightning_xai.experiments.papers.noisegrad_table1 import claim_table
 from lightning_xai.experiments.papers.photographs import photographs, pretrained_network
 from lightning_xai.explainers import Smooth, adapt_grad, smooth_grad
 from lightning_xai.explainers.base import Context, check_count, explaining
+from lightning_xai.explainers.precision import in_precision
 from lightning_xai.functional.complexity import gini
 from lightning_xai.functional.maps import pixel_map
 from lightning_xai.functional.moments import Moments
@@ -81,7 +83,7 @@ def run(
     check_count("num_shown", num_shown)
     found = pretrained_network(lab, network, weights)
     if image_size is not None:
-        found = replace(found, preprocessing=found.preprocessing.changed(image_size))
+        found = replace(found, preprocessing=changed(found.preprocessing, image_size))
     seen = photographs(lab, found, images, num_images)
     subject = Examined(found.model, seen.images, seen.target, seen.index, found.bounds)
     smooth, adapt = smooth_grad(fraction=fraction, of="data"), adapt_grad(confidence=confidence)
@@ -90,7 +92,7 @@ def run(
     combined = table_methods(effort)
     methods |= {name: combined[name] for family in FAMILIES[1:] for name in members(family)}
     steps = sorted(set(draws))
-    with lab.arithmetic():
+    with in_precision(found.model, lab.precision):
         rows, maps = level_rows(subject, methods, lab.seed)
         more, drawn = draw_rows(subject, {"SG": smooth, "AG": adapt}, steps, lab.seed)
     records, sums = [*rows, *more], {name: pixel_map(part, absolute=False) for name, part in {**maps, **drawn}.items()}

@@ -48,6 +48,8 @@ BY_HEART = {
     "model.init_args.optimizer.init_args.lr": 0.001,
 }
 """How the network is trained on random labels."""
+FEW_BY_HEART = {"data.init_args.val_size": 1242, "data.init_args.batch_size": 32}
+"""Instead, of the embedded digits: 200 of the 1,442."""
 FAST_NETWORK = {
     "trainer.max_epochs": 3,
     "model.init_args.optimizer.class_path": "torch.optim.Adam",
@@ -68,7 +70,7 @@ def run(
     weight_std: float = 0.2,
     shift: float = -1.0,
     changes: dict[str, Any] | None = None,
-    twin_changes: dict[str, Any] = BY_HEART,
+    twin_changes: dict[str, Any] | None = None,
 ) -> Reproduction:
     """Consistency and invariance of the gradient, SmoothGrad, AdaptGrad, NoiseGrad and their combinations.
 
@@ -81,13 +83,15 @@ def run(
         weight_std: NoiseGrad's noise relative to each weight.
         shift: What is added to the images, in the space of the network; Kindermans et al. take -1.
         changes: Values that replace the configuration's, by dotted name.
-        twin_changes: More of them, for the network that is trained on random labels.
+        twin_changes: More of them, for the network that is trained on random labels; null for what it takes to learn
+            them by heart.
     """
+    if twin_changes is None:
+        twin_changes = BY_HEART | (FEW_BY_HEART if lab.embedded else {})
     networks = _networks(lab, shift, changes or {}, twin_changes)
     methods = paper_methods(num_draws, fraction, confidence, weight_std)
     subject = _subject(lab, networks["trained"], num_samples, methods)
-    with lab.arithmetic():
-        originals = original_maps(subject, Cells(None, {}), lab.progress)
+    originals = original_maps(subject, Cells(None, {}), lab.progress)
     consistency, cells = consistency_scores(lab, subject, originals, networks["twin"].model)
     invariance = invariance_table(lab, subject, originals, networks["other"].model, shift)
     judged = networks["twin"].accuracy >= MEMORISED
@@ -145,7 +149,7 @@ def _subject(lab: Lab, trained: TrainedNetwork, num_samples: int, methods: Mappi
     similarities = {"consistency": absolute_spearman}
     bounds = trained.data.bounds  # type: ignore[attr-defined]
     given = (trained.model, samples.images, target, samples.index, methods, similarities, bounds)
-    return Subject(*given, labels=samples.labels, seed=lab.seed)
+    return Subject(*given, labels=samples.labels, seed=lab.seed, precision=lab.precision)
 
 
 # Consistency
@@ -158,10 +162,9 @@ def consistency_scores(
     blocks = parameter_blocks(subject.model, subject.images)
     untrained = randomise(subject.model, blocks, "own", fold_in_int(lab.seed, 2), "keep", subject.images)
     nowhere = Cells(None, {})
-    with lab.arithmetic():
-        data, full = CellKey("data", "labels", 0, "", 0, ""), CellKey("parameters", "full", 0, "", 0, "")
-        cells = compared_cells(subject, originals, nowhere, data, lambda: twin)
-        others = compared_cells(subject, originals, nowhere, full, lambda: untrained)
+    data, full = CellKey("data", "labels", 0, "", 0, ""), CellKey("parameters", "full", 0, "", 0, "")
+    cells = compared_cells(subject, originals, nowhere, data, lambda: twin)
+    others = compared_cells(subject, originals, nowhere, full, lambda: untrained)
     floors = floor_cells(subject, originals)
     images = [cell for cell in floors if cell.key.variant == "different_images"]
     table = {"consistency": _by_method(cells), "different images": _by_method(images), "untrained": _by_method(others)}
@@ -193,8 +196,7 @@ def invariance_table(
     table: Table = {}
     for comparison, twin in {**twins, "other network": other}.items():
         for name, method in subject.methods.items():
-            with lab.arithmetic():
-                maps = moved.attributions(twin, method)
+            maps = moved.attributions(twin, method)
             difference = relative_difference(originals[name], maps)
             table.setdefault(comparison, {})[name] = spearman(originals[name], maps).numpy()
             table.setdefault(f"{comparison}: relative difference", {})[name] = difference.numpy()

@@ -31,6 +31,7 @@ from lightning_xai.explainers import (
     adapt_grad,
     smooth_grad,
 )
+from lightning_xai.explainers.precision import in_precision
 from lightning_xai.metrics import InformationLevel, SampleMetric, Sparseness
 from lightning_xai.reporting.reproduction import Reproduction, mean_and_standard_error
 from lightning_xai.sanity.cells import Cells
@@ -176,15 +177,14 @@ def _batch_scores(
 ) -> dict[str, Any]:
     options: dict[str, Any] = {"index": seen.index[rows], "bounds": network.bounds, "seed": lab.seed}
     images, target = seen.images[rows], seen.target[rows]
-    options |= {"batch_size": len(rows), "progress": lab.progress}
-    with lab.arithmetic():
-        return evaluate(network.model, images, target, methods, measures, **options).scores
+    options |= {"batch_size": len(rows), "precision": lab.precision, "progress": lab.progress}
+    return evaluate(network.model, images, target, methods, measures, **options).scores
 
 
 def noise_records(lab: Lab, name: str, network: PretrainedNetwork, seen: Photographs, effort: Effort) -> Iterator[Row]:
     """The share of predicted classes that each noisy network keeps, at NG's level and at the paper's."""
     for std in sorted({effort.noise_std, PUBLISHED_STD}):
-        with lab.arithmetic():
+        with in_precision(network.model, lab.precision):
             right = right_under_noise(network.model, seen.images, seen.target, std, effort.noise_draws, lab.seed)
         for draw, kept in enumerate(right.mean(1).tolist()):
             yield {"network": name, "std": std, "draw": draw, "kept": kept}

@@ -1,7 +1,6 @@
-"""Where the experiments get their networks, data and arithmetic from."""
+"""Where the experiments get their networks and data from."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,27 +9,16 @@ from typing import Any, Literal
 import torch
 import yaml
 from pytorch_lightning import LightningDataModule
-from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from lightning_xai.callbacks.samples import Samples, spread, unpack
 from lightning_xai.experiments.networks import TrainedNetwork, instantiated, parsed, restored, trained
 from lightning_xai.experiments.noise_level import find_noise_level
+from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.modules.manifest import shipped_weights
 from lightning_xai.reporting.noise_level import NoiseLevel
 
 Stage = Literal["validate", "test"]
-
-
-class FloatLogits(nn.Module):
-    """The network, its logits float32: under autocast too, losses and metrics compute in full precision."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.network(images).float()
 
 
 @dataclass(frozen=True)
@@ -58,7 +46,7 @@ class Lab:
     cache: str = "runs/networks"
     embedded: bool = False
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    precision: Precision = "32-true"
     seed: int = 0
     progress: bool = True
 
@@ -72,7 +60,7 @@ class Lab:
         config = self.config(name, changes or {})
         shipped = None if self.embedded else shipped_weights(self.checkpoints, name, changes or {}, by_heart)
         found = restored(config, *shipped) if shipped else trained(config, Path(self.cache), by_heart)
-        model = FloatLogits(found.model).to(self.device).eval()
+        model = found.model.to(self.device).eval()
         if config["model"]["init_args"].get("channels_last"):
             model = model.to(memory_format=torch.channels_last)
         return replace(found, model=model)
@@ -142,16 +130,10 @@ class Lab:
     def noise_level(self, network: TrainedNetwork, num_samples: int, **options: Any) -> NoiseLevel:
         """The weight noise that costs a share of the accuracy on validation samples; options of `find_noise_level`."""
         samples = self.samples(network, num_samples, "validate")
-        with self.arithmetic():
+        with in_precision(network.model, self.precision):
             return find_noise_level(
                 network.model, samples.images, samples.labels, seed=self.seed, progress=self.progress, **options
             )
-
-    def arithmetic(self) -> AbstractContextManager:
-        """Within it the networks run in the lab's precision."""
-        if self.precision == "bf16-mixed":
-            return torch.autocast(torch.device(self.device).type, torch.bfloat16)
-        return nullcontext()
 
 
 def described(networks: Mapping[str, TrainedNetwork] | Sequence[TrainedNetwork]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch.utils.data import default_collate
 from lightning_xai.callbacks.samples import Samples, spread, unpack
 from lightning_xai.data import VOCDataModule
 from lightning_xai.data.image_folder import PictureDataset
+from lightning_xai.data.preprocessing import changed
 from lightning_xai.evaluation import Evaluation, evaluate
 from lightning_xai.experiments.compare import CONTROLS, compare_methods
 from lightning_xai.experiments.noise_level import find_noise_level, right_under_noise
@@ -24,6 +25,7 @@ from lightning_xai.experiments.papers.photographs import PretrainedNetwork, phot
 from lightning_xai.experiments.runs import Run
 from lightning_xai.explainers import Explainer, IntegratedGradients, gradient_shap, with_controls
 from lightning_xai.explainers.base import check_count, explaining, resolve_target
+from lightning_xai.explainers.precision import in_precision
 from lightning_xai.functional.maps import pixel_map
 from lightning_xai.metrics import LocalisationAUROC, RelevanceRankAccuracy, SampleMetric, Sparseness
 from lightning_xai.metrics.cost import GRADIENTS
@@ -88,7 +90,7 @@ def run(
     check_count("num_shown", num_shown)
     found = pretrained_network(lab, network, weights)
     if image_size is not None:
-        found = replace(found, preprocessing=found.preprocessing.changed(image_size))
+        found = replace(found, preprocessing=changed(found.preprocessing, image_size))
     source = EMBEDDED if lab.embedded else images
     samples = pictures(lab, found, source, num_images, mask)
     level = None
@@ -154,7 +156,7 @@ def pictures(lab: Lab, network: PretrainedNetwork, source: str, number: int, mas
     batch = default_collate([dataset[place] for place in spread(len(dataset), number).tolist()])
     samples = unpack(batch, mask=mask)
     images = samples.images.to(lab.device)
-    with lab.arithmetic(), explaining(network.model):
+    with in_precision(network.model, lab.precision), explaining(network.model):
         target = resolve_target(network.model, images, samples.labels)
     return replace(samples, images=images, labels=target, masks=torch.as_tensor(samples.masks, device=lab.device))
 
@@ -171,7 +173,7 @@ def weight_noise_level(lab: Lab, network: PretrainedNetwork, source: str, number
             f"`weight_noise` must be given: to find the level that costs 5 % takes {_LEAST} pictures or more, of which "
             f"one is 5 %, and there are {len(samples.images)}."
         )
-    with lab.arithmetic():
+    with in_precision(network.model, lab.precision):
         return find_noise_level(
             network.model, samples.images, samples.labels, tolerance=_TOLERANCE, seed=lab.seed, progress=lab.progress
         )
@@ -182,7 +184,7 @@ def _kept_classes(lab: Lab, network: PretrainedNetwork, samples: Samples, std: f
     classes = torch.as_tensor(samples.labels)
     for name, level in {"NG": std, "FG": std / 2}.items():
         if math.isfinite(level):
-            with lab.arithmetic():
+            with in_precision(network.model, lab.precision):
                 right = right_under_noise(network.model, samples.images, classes, level, num_draws, lab.seed)
             yield f"The noisy networks of {name}, std {level:g}, predict {right.mean():.1%} of the explained classes."
 
@@ -200,21 +202,21 @@ def _metrics(has_masks: bool) -> dict[str, SampleMetric]:
 def _evaluated(
     lab: Lab, network: PretrainedNetwork, samples: Samples, methods: Mapping[str, Explainer], num_shown: int
 ) -> Evaluation:
-    with lab.arithmetic():
-        return evaluate(
-            network.model,
-            samples.images,
-            samples.labels,
-            with_controls(methods),
-            _metrics(samples.masks is not None),
-            samples.masks,
-            bounds=network.bounds,
-            index=samples.index,
-            seed=lab.seed,
-            batch_size=_BATCH,
-            keep_attributions=num_shown,
-            progress=lab.progress,
-        )
+    return evaluate(
+        network.model,
+        samples.images,
+        samples.labels,
+        with_controls(methods),
+        _metrics(samples.masks is not None),
+        samples.masks,
+        bounds=network.bounds,
+        index=samples.index,
+        seed=lab.seed,
+        precision=lab.precision,
+        batch_size=_BATCH,
+        keep_attributions=num_shown,
+        progress=lab.progress,
+    )
 
 
 def _arrays(network: PretrainedNetwork, evaluations: Mapping[str, Evaluation]) -> dict[str, np.ndarray]:

@@ -66,21 +66,21 @@ def run(
     samples = lab.samples(found, num_samples, mask=mask)
     chosen = lab.noise_level(found, level_samples)
     levels, grid_levels, fractions = (tuple(sorted({0.0, *part})) for part in (levels, grid_levels, fractions))
-    with lab.arithmetic():
-        pairs = noise_pairs(levels, grid_levels, fractions, chosen)
-        evaluation = evaluate(
-            found.model,
-            samples.images,
-            samples.labels,
-            with_controls({name: method_at(*pair, num_draws) for name, pair in pairs.items()}),
-            {name: metric() for name, metric in METRICS.items()},
-            samples.masks,
-            bounds=found.bounds,
-            index=samples.index,
-            seed=lab.seed,
-            keep_attributions=num_shown,
-            progress=lab.progress,
-        )
+    pairs = noise_pairs(levels, grid_levels, fractions, chosen)
+    evaluation = evaluate(
+        found.model,
+        samples.images,
+        samples.labels,
+        with_controls({name: method_at(*pair, num_draws) for name, pair in pairs.items()}),
+        {name: metric() for name, metric in METRICS.items()},
+        samples.masks,
+        bounds=found.bounds,
+        index=samples.index,
+        seed=lab.seed,
+        precision=lab.precision,
+        keep_attributions=num_shown,
+        progress=lab.progress,
+    )
     curve = [name for name, (std, fraction) in pairs.items() if not fraction and (std in levels or std == chosen.std)]
     best_level, best_pair = (_compared(evaluation, names, lab.seed) for names in (curve, list(pairs)))
     heuristic = _names(chosen)

@@ -17,6 +17,7 @@ from lightning_xai.experiments.visualize import (
     visualization_result,
 )
 from lightning_xai.explainers import PerturbWeights
+from lightning_xai.explainers.precision import in_precision
 from lightning_xai.reporting.reproduction import Reproduction
 from lightning_xai.visualization import Activation
 
@@ -75,7 +76,7 @@ def run(
         seed=lab.seed,
         progress=lab.progress,
     )
-    with lab.arithmetic():
+    with in_precision(model, lab.precision):
         made = portraits(model, setting)
     return visualization_result(made, setting, SOURCE, {"networks": description, "precision": lab.precision}, NOTES)
 

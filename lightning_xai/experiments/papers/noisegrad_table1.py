@@ -173,21 +173,21 @@ def batch_rows(
         raise ValueError("`network` must be one for data with masks, such as cmnist_resnet9.")
 
     def compute() -> dict[str, Any]:
-        with lab.arithmetic():
-            found = evaluate(
-                trained.model,
-                box.images,
-                box.labels,
-                methods,
-                measured,
-                box.masks,
-                bounds=trained.bounds,
-                index=box.index,
-                seed=lab.seed,
-                batch_size=len(box.images),
-                keep_attributions=len(box.images),
-                progress=lab.progress,
-            )
+        found = evaluate(
+            trained.model,
+            box.images,
+            box.labels,
+            methods,
+            measured,
+            box.masks,
+            bounds=trained.bounds,
+            index=box.index,
+            seed=lab.seed,
+            precision=lab.precision,
+            batch_size=len(box.images),
+            keep_attributions=len(box.images),
+            progress=lab.progress,
+        )
         for method, maps in found.attributions.items():
             found.scores[method]["relevance_rank_accuracy_of_digit"] = relevance_rank_accuracy(maps, digit.cpu())
             found.scores[method]["auroc_of_digit"] = auroc(maps, digit.cpu())

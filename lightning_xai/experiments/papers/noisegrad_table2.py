@@ -73,19 +73,19 @@ def run(
         found = lab.network(name, changes)  # one at a time in memory
         samples = lab.samples(found, num_samples, mask=mask)
         levels[name] = lab.noise_level(found, level_samples)
-        with lab.arithmetic():
-            evaluation = evaluate(
-                found.model,
-                samples.images,
-                samples.labels,
-                with_controls(by_heuristics(levels[name].std, num_draws)),
-                {name: LocalisationAUROC()},
-                samples.masks,
-                bounds=found.bounds,
-                index=samples.index,
-                seed=lab.seed,
-                progress=lab.progress,
-            )
+        evaluation = evaluate(
+            found.model,
+            samples.images,
+            samples.labels,
+            with_controls(by_heuristics(levels[name].std, num_draws)),
+            {name: LocalisationAUROC()},
+            samples.masks,
+            bounds=found.bounds,
+            index=samples.index,
+            seed=lab.seed,
+            precision=lab.precision,
+            progress=lab.progress,
+        )
         found_rows = evaluation_rows(evaluation, "test", 0, 0)
         known = {(row.method, row.metric) for row in rows}
         rows += [row for row in found_rows if (row.method, row.metric) not in known]  # all networks cost the same

@@ -20,6 +20,7 @@ from lightning_xai.experiments.papers.moons import WINDOW, LogOdds, Moons, as_im
 from lightning_xai.experiments.runs import Run
 from lightning_xai.explainers import AbsoluteScale, Context, Explainer, Gradient, PerturbWeights, Smooth
 from lightning_xai.explainers.cost import counting_gradients
+from lightning_xai.explainers.precision import in_precision
 from lightning_xai.metrics.cost import GRADIENTS
 from lightning_xai.reporting.comparison import Comparison, MetricComparison
 from lightning_xai.reporting.reproduction import Reproduction, ResultTable, mean_and_error
@@ -147,7 +148,7 @@ def _measure(setting: _Setting, network: _Trained) -> _Measured:
     lab = setting.lab
     model = network.model.to(lab.device)
     checking, labels = setting.moons.sample(1000, 2**17 + network.seed)
-    with lab.arithmetic():
+    with in_precision(model, lab.precision):
         found = find_noise_level(model, as_images(checking).to(lab.device), labels, chance=0.5, seed=lab.seed)
     if not found.reached:
         raise ValueError(f"`num_steps`: the network bears any weight noise up to {found.maximum:g}; train it longer.")
@@ -170,9 +171,9 @@ def _measure(setting: _Setting, network: _Trained) -> _Measured:
 
 def _arrows(setting: _Setting, model: nn.Module, method: Explainer, points: Tensor) -> Float[np.ndarray, "points 2"]:
     """Gradients of class 1's logit, half of the log odds."""
-    with setting.lab.arithmetic():
-        images = as_images(points).to(setting.lab.device)
-        return explain(model, images, 1, method, seed=setting.lab.seed)[:, :, 0, 0].cpu().numpy()
+    lab = setting.lab
+    images = as_images(points).to(lab.device)
+    return explain(model, images, 1, method, seed=lab.seed, precision=lab.precision)[:, :, 0, 0].cpu().numpy()
 
 
 def roughness(field_of: Float[np.ndarray, "rows columns 2"]) -> Float[np.ndarray, " pairs"]:

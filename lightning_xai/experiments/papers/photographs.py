@@ -12,9 +12,10 @@ from torchvision import models
 from lightning_xai.data import ImageFolderDataModule, PhotographsDataModule
 from lightning_xai.data.preprocessing import Preprocessing
 from lightning_xai.experiments.networks import untrained
-from lightning_xai.experiments.papers.lab import FloatLogits, Lab
+from lightning_xai.experiments.papers.lab import Lab
 from lightning_xai.explainers.base import explaining
 from lightning_xai.explainers.chunks import in_chunks
+from lightning_xai.explainers.precision import in_precision
 from lightning_xai.modules import PretrainedClassifier
 from lightning_xai.shapes import Images, Labels, Logits, Scores
 
@@ -24,7 +25,7 @@ class PretrainedNetwork:
     """A network that others trained.
 
     Attributes:
-        model: On the lab's device, in evaluation mode; its logits are float32.
+        model: On the lab's device, in evaluation mode.
         preprocessing: Makes an input of a picture.
         class_names: Of the outputs; None if they are not known.
         settings: What it is, for the settings of a result.
@@ -141,7 +142,7 @@ def _probabilities(lab: Lab, model: nn.Module, images: Images) -> Logits:
     def softmax(rows: Images) -> Logits:
         return model(rows).softmax(1)
 
-    with explaining(model), torch.no_grad(), lab.arithmetic():
+    with explaining(model), torch.no_grad(), in_precision(model, lab.precision):
         return in_chunks(softmax, model, None, images)
 
 
@@ -161,5 +162,5 @@ def _is_configured(config: Mapping[str, Any]) -> bool:
 
 
 def _ready(lab: Lab, module: Any, settings: Mapping[str, Any]) -> PretrainedNetwork:
-    model = FloatLogits(module).to(lab.device).eval()
+    model = module.to(lab.device).eval()
     return PretrainedNetwork(model, module.preprocessing, module.class_names, settings)

@@ -74,17 +74,16 @@ def run(
     reports = {}
     for name in networks:
         subject = examined(lab, trained[name], num_samples)
-        with lab.arithmetic():
-            reports[name] = examine(
-                subject,
-                CHECKS,
-                similarity,
-                repeats=repeats,
-                initialisation=initialisation,
-                make_twin=partial(_with_accuracy, twins[name]),
-                folder=None if kept is None else Path(kept) / name,
-                progress=lab.progress,
-            )
+        reports[name] = examine(
+            subject,
+            CHECKS,
+            similarity,
+            repeats=repeats,
+            initialisation=initialisation,
+            make_twin=partial(_with_accuracy, twins[name]),
+            folder=None if kept is None else Path(kept) / name,
+            progress=lab.progress,
+        )
     tables = [table for name, report in reports.items() for table in tables_of(name, report)]
     findings = [
         f"{name}: test accuracy {trained[name].accuracy:.4f}; its twin knows {twins[name].accuracy:.1%} of its random "
@@ -124,6 +123,7 @@ def examined(lab: Lab, network: TrainedNetwork, num_samples: int) -> Subject:
         network.bounds,
         samples.labels,
         seed=lab.seed,
+        precision=lab.precision,
     )
 
 
