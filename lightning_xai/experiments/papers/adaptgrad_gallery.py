@@ -72,7 +72,7 @@ def run(
         fraction: SmoothGrad's noise over the range of the data.
         confidence: AdaptGrad's, but for figure 4.
         confidences: AdaptGrad's in figure 4; the higher, the less noise.
-        noise_std: NoiseGrad's, relative to each weight. Networks differ: EfficientNet-Lite0 bears 0.02.
+        noise_std: NoiseGrad's, relative to each weight. With 0.02, EfficientNet-Lite0 keeps 3 of 4 classes.
         num_steps: Points on the paths of Integrated Gradients.
         inner_draws: In figure 6: of NoiseGrad, and of the smoothed gradient at each path point or noisy model.
         image_size: Side of the network's input; null for what the network was trained with.
