@@ -150,7 +150,7 @@ def test_a_picture_below_the_least_score_has_no_information_level_and_nothing_is
     texts = " ".join(result.findings)
     assert "Information Level: no picture has a score of all methods; a lower `min_score` may help" in texts
     assert {row[1] for row in result.tables[2].rows} == {"undefined"}
-    assert "Sparseness of 2, Information Level of 0, the rest undefined" in result.tables[0].notes[0]
+    assert "with a score: Sparseness 2 of 2, Information Level 0 of 2." in result.tables[0].notes[0]
 
 
 # AdaptGrad against SmoothGrad
@@ -242,6 +242,7 @@ def test_every_network_has_its_tables_and_figures(result):
     assert [len(table.rows) for table in result.tables] == [21, 7, 7, 2, 5]
     assert result.tables[0].rows[0][3] == "0.5421 / 0.5546 / 0.5626"
     assert "No number of this network is published" in result.tables[0].notes[-1]
+    assert not any("IG(1) is IG(W)" in note for note in result.tables[0].notes)
     drawn = figures(result)
     assert list(drawn) == ["adaptgrad-table2-mine", "adaptgrad-table2-pairs"]
     labels = [text.get_text() for text in drawn["adaptgrad-table2-pairs"].axes[0].get_legend().get_texts()]
@@ -257,6 +258,16 @@ def test_a_network_of_the_paper_stands_beside_its_own_numbers(result):
     expected = [PUBLISHED["sparseness"][method]["resnet50"] for method in families]
     assert [bar.get_height() for bar in bars["A-, published"]] == expected
     assert next(iter(tables(records))).rows[2][3] == "0.5659"
+
+
+def test_a_baseline_of_the_authors_that_is_white_is_said_to_be(result):
+    copied = {"IG(1)": "IG(W)", "S-IG(1)": "S-IG(W)", "A-IG(1)": "A-IG(W)"}
+    known = {(row["method"], row["metric"], row["sample"]): row["value"] for row in result.records["scores"]}
+    scores = [
+        {**row, "value": known[copied.get(row["method"], row["method"]), row["metric"], row["sample"]]}
+        for row in result.records["scores"]
+    ]
+    assert any("IG(1) is IG(W) for" in note for note in next(iter(tables({**result.records, "scores": scores}))).notes)
 
 
 # What is missing

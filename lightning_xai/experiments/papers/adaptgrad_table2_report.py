@@ -61,9 +61,11 @@ def _score_table(network: str, scores: Sequence[Mapping[str, Any]]) -> ResultTab
     columns = ["method", GRADIENTS]
     for title in METRICS.values():
         columns += [f"{title} ↑", "published"]
-    defined = [f"{title} of {_num_defined(values, metric)}" for metric, title in METRICS.items()]
     pictures = len(values["Grad", GRADIENTS])
-    notes = [f"Mean ± standard error over {pictures} pictures: {', '.join(defined)}, the rest undefined.", *NOTES]
+    defined = [f"{title} {_num_defined(values, metric)} of {pictures}" for metric, title in METRICS.items()]
+    notes = [f"Mean ± standard error over the pictures with a score: {', '.join(defined)}.", *NOTES]
+    if all(values.get(("IG(1)", metric)) == values["IG(W)", metric] for metric in METRICS):
+        notes.append("IG(1) is IG(W) for this network: 1 is white after its normalisation.")
     if network not in NETWORKS:
         notes.append(f"No number of this network is published; those shown are of {' / '.join(NETWORKS.values())}.")
     return ResultTable(network, tuple(columns), tuple(rows), tuple(notes))
