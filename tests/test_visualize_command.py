@@ -3,6 +3,7 @@
 import csv
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from lightning_xai.experiments.visualize import (
     CLEAN,
     FIXED,
     FRESH,
+    LONG,
     PLAIN,
     REDRAWN,
     Setting,
@@ -273,6 +275,23 @@ def test_the_figures_show_the_images_and_the_mean_trace():
     assert f"{found[REDRAWN].scores[FRESH][0, 1]:.3g}" in texts
     curves = {line.get_label(): line.get_ydata() for line in trace.axes[0].lines}
     assert_close(torch.tensor(curves[FIXED]).float(), found[FIXED].trace[0].mean(1))
+
+
+def test_at_equal_cost_one_more_method_is_plain_with_as_many_gradients():
+    model, setting = small_setting(equal_cost=True)
+    found = portraits(model, setting)
+    assert list(found) == [PLAIN, LONG, FIXED, REDRAWN]
+    assert found[LONG].trace.shape == (2, 9, 2)  # three networks, three steps
+    longer = portraits(model, replace(setting, steps=9, equal_cost=False, redraws=()))[PLAIN]
+    assert_close(found[LONG].images, longer.images)
+    result = visualization_result(found, setting, "source", {})
+    values = {name: float(part.scores[FRESH].mean()) for name, part in found.items()}
+    for name in (FIXED, REDRAWN):
+        wanted = f"{name}, against {LONG}: {FRESH} {values[name]:.4g} against {values[LONG]:.4g}, higher in "
+        assert any(line.startswith(wanted) for line in result.findings)
+    assert any(line.startswith(f"{LONG}: 9 steps take ") for line in result.findings)
+    lines = visualization_figures(result, "name")["name-trace"].axes[0].lines
+    assert [len(line.get_xdata()) for line in lines] == [3, 9, 3, 3]
 
 
 def test_figure_5_needs_noise():

@@ -25,6 +25,7 @@ from lightning_xai.shapes import Images, Scores
 from lightning_xai.visualization import Activation, Jitter, answers, visualize
 
 PLAIN, FIXED, REDRAWN = "plain", "NoiseGrad, fixed", "NoiseGrad, redrawn"
+LONG = "plain, as many gradients"
 CLEAN, FRESH = "activation, clean network", "activation, fresh noisy networks"
 VARIATION, HIGH, COLOURFULNESS = "total variation", "high frequencies", "colourfulness"
 AGREEMENT = "agreement of starts"
@@ -57,6 +58,8 @@ class Setting:
         num_fresh: Noisy networks that judge.
         seed: Of everything.
         progress: Whether to show progress bars.
+        equal_cost: Whether one more method is plain with so many more steps that it spends the gradients of those with
+            noise.
     """
 
     activation: Activation
@@ -73,12 +76,15 @@ class Setting:
     num_fresh: int = 20
     seed: int = 0
     progress: bool = False
+    equal_cost: bool = False
 
-    def methods(self) -> dict[str, tuple[PerturbWeights | None, bool]]:
-        """By name: the noise, and whether it is drawn again in each step."""
-        methods: dict[str, tuple[PerturbWeights | None, bool]] = {PLAIN: (None, False)}
+    def methods(self) -> dict[str, tuple[PerturbWeights | None, bool, int]]:
+        """By name: the noise, whether it is drawn again in each step, and the number of steps."""
+        methods: dict[str, tuple[PerturbWeights | None, bool, int]] = {PLAIN: (None, False, self.steps)}
         if self.noise.std:
-            methods |= {REDRAWN if redraw else FIXED: (self.noise, redraw) for redraw in self.redraws}
+            if self.equal_cost:
+                methods[LONG] = (None, False, self.noise.num_draws * self.steps)
+            methods |= {REDRAWN if redraw else FIXED: (self.noise, redraw, self.steps) for redraw in self.redraws}
         return methods
 
     @property
@@ -118,10 +124,10 @@ def portraits(model: nn.Module, setting: Setting) -> dict[str, Portraits]:
     return {name: _portraits(model, setting, *method) for name, method in setting.methods().items()}
 
 
-def _portraits(model: nn.Module, setting: Setting, noise: PerturbWeights | None, redraw: bool) -> Portraits:
+def _portraits(model: nn.Module, setting: Setting, noise: PerturbWeights | None, redraw: bool, steps: int) -> Portraits:
     began = perf_counter()
     seeds = range(setting.seed, setting.seed + setting.num_starts)
-    found = [_make(model, setting, noise, redraw, seed, setting.steps) for seed in seeds]
+    found = [_make(model, setting, noise, redraw, seed, steps) for seed in seeds]
     seconds = perf_counter() - began
     scores = [_scores(model, setting, one.images) for one in found]
     images, trace = (torch.stack([getattr(one, name).cpu() for one in found]) for name in ("images", "trace"))
@@ -274,19 +280,24 @@ def _findings(
 ) -> list[str]:
     lines = []
     for name, metrics in scores.items():
-        if name != PLAIN:
-            lines += [f"{name}: {_against_plain(metrics[m], scores[PLAIN][m], m)}" for m in metrics]
-            number = setting.noise.num_draws
-            lines.append(f"{name}: {number} networks take {_slower(found, name)} times as long as one.")
+        if name == PLAIN:
+            continue
+        lines += [f"{name}: {_against(metrics[m], scores[PLAIN][m], m)}" for m in metrics]
+        if name == LONG:
+            lines.append(f"{name}: {found[name].trace.shape[1]} steps take {_slower(found, name)} times as long.")
+            continue
+        lines.append(f"{name}: {setting.noise.num_draws} networks take {_slower(found, name)} times as long as one.")
+        if LONG in scores:
+            lines += [f"{name}, against {LONG}: {_against(metrics[m], scores[LONG][m], m)}" for m in (CLEAN, FRESH)]
     return lines
 
 
-def _against_plain(values: np.ndarray, plain: np.ndarray, metric: str) -> str:
-    differences = values - plain
+def _against(values: np.ndarray, others: np.ndarray, metric: str) -> str:
+    differences = values - others
     differences = differences[np.isfinite(differences)]
     p_value, _ = signed_rank_test(differences)
     return (
-        f"{metric} {np.nanmean(values):.4g} against {np.nanmean(plain):.4g}, higher in {int((differences > 0).sum())} "
+        f"{metric} {np.nanmean(values):.4g} against {np.nanmean(others):.4g}, higher in {int((differences > 0).sum())} "
         f"of {len(differences)} (Wilcoxon p = {p_value:.2g})."
     )
 

@@ -14,7 +14,7 @@ Pictures = Float[np.ndarray, "image channel height width"]
 """Pixels from 0 to 1."""
 
 _GAP = 0.06
-_COLOURS = ("0.1", "#0072b2", "#d55e00")
+_COLOURS = ("0.1", "#0072b2", "#d55e00", "#009e73")
 
 
 def gallery_figure(

@@ -42,6 +42,7 @@ def run(
     steps: int = 200,
     lr: float = 0.05,
     num_fresh: int = 20,
+    equal_cost: bool = True,
 ) -> Reproduction:
     """Images of classes: plain, with noisy networks that stay the same, and with new ones in each step.
 
@@ -56,6 +57,7 @@ def run(
         steps: Of Adam.
         lr: Learning rate of Adam.
         num_fresh: Noisy networks that the finished images are shown to.
+        equal_cost: Whether plain images are also made with `num_models` times the steps, and so with as many gradients.
     """
     if not noise > 0:
         raise ValueError(
@@ -75,6 +77,7 @@ def run(
         num_fresh=num_fresh,
         seed=lab.seed,
         progress=lab.progress,
+        equal_cost=equal_cost,
     )
     with in_precision(model, lab.precision):
         made = portraits(model, setting)
