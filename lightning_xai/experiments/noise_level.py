@@ -145,7 +145,7 @@ class _NoisyModel:
         noise, context = PerturbWeights(std=std), Context.create(torch.zeros(0, dtype=torch.int64), self.seed)
         right = []
         for number in range(self.num_draws):
-            weights = noise.noisy_weights(self.model, context.model_draw(number).seed)
+            weights = noise.noisy_weights(self.model, context.model_seed(number))
             right.append(self._right(self._logits(weights)))
             bar.update()
         return np.stack(right)

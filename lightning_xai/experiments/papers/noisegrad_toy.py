@@ -254,7 +254,7 @@ def _around(method: Explainer, seen: _Seen) -> Explainer:
 
 def _noisy_boundaries(setting: _Setting, model: nn.Module, method: PerturbWeights, fine: Tensor) -> np.ndarray:
     context = Context.create(torch.zeros(0, dtype=torch.int64), setting.lab.seed)
-    weights = (method.noisy_weights(model, context.model_draw(n).seed) for n in range(method.num_draws))
+    weights = (method.noisy_weights(model, context.model_seed(n)) for n in range(method.num_draws))
     return np.stack([_odds(model, noisy, fine) for noisy in weights])
 
 
