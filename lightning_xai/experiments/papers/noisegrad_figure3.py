@@ -48,6 +48,8 @@ LOCALISATION = ("auroc", "relevance_rank_accuracy")
 _BATCH = 8
 
 Records = Sequence[Mapping[str, Any]]
+Compared = tuple[list[ScoreRow], Comparison]
+"""The scores of a base method, and its smoothers compared by them."""
 
 
 def run(
@@ -105,6 +107,7 @@ def run(
         for base, part in evaluations.items()
         for row in evaluation_rows(part, "test", 0, 0)
     ]
+    compared = {base: _compared(records, base, lab.seed) for base in bases}
     classes = _names(found, evaluations["IG"].target.tolist())
     settings = {
         "networks": {network: dict(found.settings)},
@@ -119,14 +122,14 @@ def run(
     }
     return Reproduction(
         SOURCE,
-        tuple(_tables(records, lab.seed)),
+        tuple(_tables(compared)),
         {"scores": records},
         _arrays(found, evaluations),
         settings,
         (
             *(level_lines(level)[:2] if level else ()),
             *_kept_classes(lab, found, samples, weight_noise, num_draws),
-            *_findings(records, lab.seed),
+            *_findings(compared),
         ),
     )
 
@@ -238,7 +241,7 @@ def _names(network: PretrainedNetwork, classes: Sequence[int]) -> list[str]:
 # Tables
 
 
-def _compared(records: Records, base: str, seed: int) -> tuple[list[ScoreRow], Comparison]:
+def _compared(records: Records, base: str, seed: int) -> Compared:
     rows = [
         ScoreRow("test", 0, 0, record["method"], record["metric"], record["sample"], record["value"])
         for record in records
@@ -248,9 +251,8 @@ def _compared(records: Records, base: str, seed: int) -> tuple[list[ScoreRow], C
     return rows, compare_methods([Run(base, rows, directions)], seed=seed)
 
 
-def _tables(records: Records, seed: int) -> Iterator[ResultTable]:
-    for place, base in enumerate(_bases(records)):
-        rows, comparison = _compared(records, base, seed)
+def _tables(compared: Mapping[str, Compared]) -> Iterator[ResultTable]:
+    for place, (base, (rows, comparison)) in enumerate(compared.items()):
         table = summary_table(comparison, base)
         yield table if place else replace(table, notes=(*table.notes, *NOTES))
         names = [name for name in LOCALISATION if any(row.metric == name for row in rows)]
@@ -263,10 +265,10 @@ def _bases(records: Records) -> list[str]:
     return list(dict.fromkeys(record["base"] for record in records))
 
 
-def _findings(records: Records, seed: int) -> Iterator[str]:
+def _findings(compared: Mapping[str, Compared]) -> Iterator[str]:
     """The order of the methods in each metric, and what is not worse than the best."""
-    for base in _bases(records):
-        for metric in _compared(records, base, seed)[1].metrics:
+    for base, (_, comparison) in compared.items():
+        for metric in comparison.metrics:
             ranked = sorted((result for result in metric.methods if result.rank), key=lambda result: result.rank or 0)
             order = " > ".join(f"{result.method} {result.mean:.4f}" for result in ranked)
             equal = [result.method for result in ranked[1:] if result.is_best]
