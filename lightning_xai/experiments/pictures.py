@@ -36,7 +36,7 @@ from lightning_xai.reporting.explanations import (
     sample_index,
 )
 from lightning_xai.sanity.examine import fingerprint
-from lightning_xai.shapes import Inputs
+from lightning_xai.shapes import Inputs, Logits
 
 _DESCRIBED = ("image_shape", "image_size", "resize_size", "interpolation", "mean", "std")
 
@@ -254,11 +254,10 @@ def _explain_batch(
 ) -> list[Explanation]:
     images = torch.stack([waiting.inputs for waiting in batch]).to(device)
     index = torch.tensor([sample_index(waiting.sha256) for waiting in batch])
-    with in_precision(model, precision):
-        probabilities = _probabilities(model, images, max_rows)
-    predicted = probabilities.argmax(1)
+    scores = probabilities(model, images, precision, max_rows)
+    predicted = scores.argmax(1)
     explained = predicted if target is None else torch.full_like(predicted, target)
-    check_target(explained, probabilities.shape[1])
+    check_target(explained, scores.shape[1])
     evaluation = evaluate(
         model,
         images,
@@ -280,21 +279,24 @@ def _explain_batch(
             waiting.sha256,
             waiting.size,
             waiting.inputs,
-            preparation.explained(predicted[row], probabilities[row]),
-            preparation.explained(explained[row], probabilities[row]),
+            preparation.explained(predicted[row], scores[row]),
+            preparation.explained(explained[row], scores[row]),
             {method: maps[row] for method, maps in evaluation.attributions.items()},
             {
                 f"{method}/{metric}": float(values[place[int(index[row])]])
-                for method, scores in evaluation.scores.items()
-                for metric, values in scores.items()
+                for method, metrics in evaluation.scores.items()
+                for metric, values in metrics.items()
             },
         )
         for row, waiting in enumerate(batch)
     ]
 
 
-def _probabilities(model: nn.Module, images: Inputs, max_rows: int | None) -> Tensor:
-    with explaining(model), torch.no_grad():
+def probabilities(
+    model: nn.Module, images: Inputs, precision: Precision = "32-true", max_rows: int | None = None
+) -> Logits:
+    """Of the classes, (batch, classes), by the network in evaluation mode."""
+    with in_precision(model, precision), explaining(model), torch.no_grad():
         logits = in_chunks(lambda rows: check_logits(model(rows), len(rows)), model, max_rows, images)
     return logits.float().softmax(1)
 

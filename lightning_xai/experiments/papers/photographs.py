@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from pytorch_lightning.cli import instantiate_class
 from torch import Tensor, nn
 from torchvision import models
@@ -13,11 +12,9 @@ from lightning_xai.data import ImageFolderDataModule, PhotographsDataModule
 from lightning_xai.data.preprocessing import Preprocessing
 from lightning_xai.experiments.networks import untrained
 from lightning_xai.experiments.papers.lab import Lab
-from lightning_xai.explainers.base import explaining
-from lightning_xai.explainers.chunks import in_chunks
-from lightning_xai.explainers.precision import in_precision
+from lightning_xai.experiments.pictures import probabilities
 from lightning_xai.modules import PretrainedClassifier
-from lightning_xai.shapes import Images, Labels, Logits, Scores
+from lightning_xai.shapes import Images, Labels, Scores
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,7 @@ def photographs(
         raise ValueError(f"`images`: {error}") from error
     pictures = data.test_dataloader().dataset.pictures
     samples = lab.samples(data, len(pictures) if number is None else number)
-    probability, target = _probabilities(lab, network.model, samples.images).max(1)
+    probability, target = probabilities(network.model, samples.images, lab.precision).max(1)
     named = network.class_names
     return Photographs(
         tuple(pictures[place].path.stem for place in samples.index.tolist()),
@@ -136,14 +133,6 @@ def photographs(
         probability,
         tuple(named[place] if named else str(place) for place in target.tolist()),
     )
-
-
-def _probabilities(lab: Lab, model: nn.Module, images: Images) -> Logits:
-    def softmax(rows: Images) -> Logits:
-        return model(rows).softmax(1)
-
-    with explaining(model), torch.no_grad(), in_precision(model, lab.precision):
-        return in_chunks(softmax, model, None, images)
 
 
 def _is_torchvisions(name: str) -> bool:
