@@ -1,7 +1,6 @@
 """The folder of `lightning-xai explain`: for each picture its raw maps and a panel, and a row of one table."""
 
 import csv
-import io
 import json
 import os
 import warnings
@@ -15,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lightning_xai.explainers.base import parse_bounds
-from lightning_xai.reporting.files import agree_on_settings, replacing
+from lightning_xai.reporting.files import agree_on_settings, csv_line, replacing
 from lightning_xai.reporting.panels import attribution_panel, save_figure
 
 EXPLANATIONS, REFUSED, SETTINGS = "explanations.csv", "refused.csv", "settings.json"
@@ -140,7 +139,7 @@ class ExplanationFolder:
             path.unlink(missing_ok=True)
             return None
         with replacing(path) as temporary:
-            temporary.write_text("".join(map(_line, [("picture", "reason"), *refused.items()])), encoding="utf-8")
+            temporary.write_text("".join(map(csv_line, [("picture", "reason"), *refused.items()])), encoding="utf-8")
         return path
 
     def _row(self, explanation: Explanation) -> dict[str, str]:
@@ -194,9 +193,9 @@ def _append(path: Path, columns: Iterable[str], rows: Sequence[Mapping[str, str]
     """Lines at the end of the table, in one piece; a table that is not there begins with its header."""
     if not path.exists():
         with replacing(path) as temporary:
-            temporary.write_text(_line(columns), encoding="utf-8")
+            temporary.write_text(csv_line(columns), encoding="utf-8")
     with path.open("a", encoding="utf-8", newline="") as file:
-        file.write("".join(_line(row.values()) for row in rows))
+        file.write("".join(csv_line(row.values()) for row in rows))
 
 
 def _finished_rows(path: Path) -> set[tuple[str, str]]:
@@ -219,9 +218,3 @@ def _finished_rows(path: Path) -> set[tuple[str, str]]:
                 f"{','.join(header)[:100]!r}. Choose another folder."
             )
         return {(row[0], row[1]) for row in rows}
-
-
-def _line(values: Iterable[str]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(values)
-    return text.getvalue()

@@ -1,8 +1,10 @@
 """Files that are either the old version or the new one, never a part of it."""
 
+import csv
+import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,3 +53,10 @@ def agree_on_settings(path: Path, settings: Mapping[str, Any]) -> None:
             + "; ".join(f"{key} was {known.get(key)!r}, is {settings.get(key)!r}" for key in differing)
             + ". Choose another folder, or remove this one."
         )
+
+
+def csv_line(values: Iterable[object]) -> str:
+    """A line of a CSV file, with its end."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue()

@@ -1,7 +1,6 @@
 """The table of per-sample scores: tidy CSV, one row for each score of each sample; beside it, what is better."""
 
 import csv
-import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +12,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from lightning_xai.evaluation import Evaluation
-from lightning_xai.reporting.files import replacing
+from lightning_xai.reporting.files import csv_line, replacing
 from lightning_xai.shapes import Scores
 
 SCORES, METRICS = "scores.csv", "metrics.json"
@@ -77,10 +76,10 @@ def append_scores(path: str | os.PathLike[str], rows: Iterable[ScoreRow]) -> Non
         OSError: if the folder cannot be written to.
     """
     path = Path(path)
-    lines = [_line(_values(row)) for row in rows]
+    lines = [csv_line(_values(row)) for row in rows]
     renewed = {_evaluation(line) for line in lines}
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        file.write(_line(COLUMNS))
+        file.write(csv_line(COLUMNS))
         if path.exists():
             _check_ends(path)
             with path.open(encoding="utf-8", newline="") as old:
@@ -141,12 +140,6 @@ def _no_directions(path: Path) -> ValueError:
         f'{path}: expected {{"METRIC": {{"higher_is_better": true, false or null}}, ...}}. Write the file anew, or '
         "remove it: then no direction is known."
     )
-
-
-def _line(values: Iterable[object]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(values)
-    return text.getvalue()
 
 
 def _evaluation(line: str) -> str:
