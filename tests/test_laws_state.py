@@ -43,12 +43,14 @@ from lightning_xai.explainers import (
 from lightning_xai.metrics.quantus import QuantusMetric
 from lightning_xai.sanity.similarity import cosine
 from lightning_xai.visualization import Activation, answers, visualize
-from tests.zoo import CLASSES, MIXED, NO_NOISE, PIXELS, RANDOM, REFUSED, SIDE, ZOO, Animal, build
+from tests.zoo import CLASSES, MIXED, NO_NOISE, PIXELS, RANDOM, REFUSED, SIDE, WHOLE, ZOO, Animal, build
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*`isinstance.treespec, LeafSpec.` is deprecated.*"),
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
     pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*"),
+    pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad"),  # of torch.utils.checkpoint
+    pytest.mark.filterwarnings("ignore:`model` treats the rows of a batch together"),  # has a law of its own
 ]
 
 SEED, BOUNDS = 3, (-1.0, 1.0)
@@ -100,6 +102,9 @@ class Snapshot:
             return
         self.seen.add(id(module))
         found[f"{name}: class"] = type(module)
+        if isinstance(module, torch.jit.ScriptModule):  # which keeps its own accounts
+            found[f"{name}.training"] = module.training
+            return
         for attribute, value in vars(module).items():
             found[f"{name}.{attribute}"] = self._image(found, f"{name}.{attribute}", value)
 
@@ -121,9 +126,10 @@ class Snapshot:
 
     def _tensor(self, tensor: Tensor) -> Any:
         self.kept.append(tensor)
-        facts = id(tensor), type(tensor), tensor.requires_grad, tensor.is_inference()
+        facts: tuple[Any, ...] = id(tensor), type(tensor), tensor.requires_grad
         if nn.parameter.is_lazy(tensor):
             return facts
+        facts = *facts, tensor.is_inference()
         gradient = tensor.grad if tensor.is_leaf else None
         return *facts, tensor.dtype, tensor.stride(), bits(tensor), None if gradient is None else bits(gradient)
 
@@ -353,7 +359,7 @@ def harmed(task: Task, name: str, passes: int | None = None) -> tuple[list[str],
 def reference(name: str, weights: Mapping[str, Tensor]) -> Tensor:
     """Gradients by plain autograd on fresh twins with these weights: row by row, or of the whole batch in one pass."""
     rows = len(build(name)[1])
-    parts = [slice(0, rows)] if name in MIXED else [slice(row, row + 1) for row in range(rows)]
+    parts = [slice(0, rows)] if name in WHOLE else [slice(row, row + 1) for row in range(rows)]
     return torch.cat([_gradient(*twin(name, weights), part) for part in parts])
 
 
@@ -362,6 +368,8 @@ def twin(name: str, weights: Mapping[str, Tensor]) -> Animal:
     model, x = build(name)
     for module in model.modules():
         module.training = False
+        for names in (vars(module), module._buffers, module._parameters):
+            names.update({key: ordinary(value) for key, value in names.items() if inference(value)})
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for parameter, value in weights.items():
@@ -369,9 +377,20 @@ def twin(name: str, weights: Mapping[str, Tensor]) -> Animal:
     return model, x
 
 
+def inference(value: Any) -> bool:
+    return isinstance(value, Tensor) and not nn.parameter.is_lazy(value) and value.is_inference()
+
+
+def ordinary(value: Tensor) -> Tensor:
+    """A copy that takes part in backward passes."""
+    copy = value.clone()
+    return nn.Parameter(copy) if isinstance(value, nn.Parameter) else copy
+
+
 def _gradient(model: nn.Module, x: Tensor, rows: slice) -> Tensor:
     leaf = x.detach()[rows].clone().requires_grad_()
-    logits = model(leaf.clone())  # a copy, which the network may write to
+    with torch.compiler.set_stance("force_eager"):
+        logits = model(leaf.clone())  # a copy, which the network may write to
     torch.set_grad_enabled(True)
     return torch.autograd.grad(logits[torch.arange(len(leaf)), classes(x)[rows]].sum(), leaf)[0]
 
@@ -426,10 +445,17 @@ def test_a_map_does_not_depend_on_the_rows_of_a_pass(name: str) -> None:
     model, x = build(name)
     whole, parts = (outcome(by(lx.Gradient(), max_rows=rows), model, x) for rows in (None, 2))
     if isinstance(parts, Exception):
-        assert name in MIXED
+        assert name in WHOLE
         assert "`max_rows`" in str(parts)
     else:
         assert_close(parts, whole, **TOLERANCES.get(name, FLOAT32))
+
+
+@pytest.mark.parametrize("name", sorted(MIXED))
+def test_that_a_row_sees_the_others_is_said(name: str) -> None:
+    model, x = build(name)
+    with pytest.warns(UserWarning, match="`model` treats the rows of a batch together"):
+        explain(model, x, classes(x), lx.Gradient(), bounds=BOUNDS)
 
 
 @pytest.mark.parametrize("passes", [0, 2])

@@ -196,6 +196,17 @@ def cache_in_an_attribute() -> Animal:
     return Before(cached, dense(), table=None), images()
 
 
+def cache_that_grows() -> Animal:
+    """Rotary tables and the length that they are for: one must not come back without the other."""
+
+    def cached(net: Any, x: Tensor) -> Tensor:
+        if x.shape[-1] > net.longest:
+            net.longest, net.table = x.shape[-1], torch.linspace(0, 1, x.shape[-1]).cos()
+        return x * net.table[: x.shape[-1]]
+
+    return Before(cached, dense(), longest=0, table=None), images()
+
+
 def cache_by_length() -> Animal:
     """Tables in a dict, one for each length of the input."""
 
@@ -234,7 +245,7 @@ def python_counters() -> Animal:
     def count(net: Any, x: Tensor) -> Tensor:
         net.calls += 1
         net.seen["rows"] = net.seen.get("rows", 0) + len(x)
-        net.mean, net.warm, net.last = float(x.mean()), True, str(tuple(x.shape))
+        net.mean, net.warm, net.last = float(x.detach().mean()), True, str(tuple(x.shape))
         return x
 
     return Before(count, dense(), calls=0, seen={}, mean=0.0, warm=False, last=""), images()
@@ -292,6 +303,109 @@ def momentum_copy() -> Animal:
 
     slow = dense()
     return Net(forward, fast=dense(), slow=slow.requires_grad_(False)), images()
+
+
+def takes_its_cache_away() -> Animal:
+    """An attribute that a pass deletes, and another one makes."""
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        if "ready" in vars(net):
+            del net.ready
+        else:
+            net.ready = x.sum()
+        return x
+
+    return Before(forward, dense(), ready=torch.ones(3)), images()
+
+
+def initializes_itself() -> Animal:
+    """ActNorm: the first batch sets the weights, also in evaluation mode."""
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        if not net.initialized:
+            net.shift.data.copy_(x.detach().mean())
+            net.scale.data.copy_(x.detach().std())
+            net.initialized.fill_(True)
+        return (x - net.shift) / net.scale
+
+    net = Before(forward, dense(), shift=nn.Parameter(torch.zeros(())), scale=nn.Parameter(torch.ones(())))
+    net.register_buffer("initialized", torch.tensor(False))
+    return net, images()
+
+
+def builds_itself() -> Animal:
+    """A layer that the first pass makes, with random weights."""
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        if not hasattr(net, "layer"):
+            net.layer = nn.Linear(x.shape[-1], SIDE)
+        return net.layer(x)
+
+    return Before(forward, dense()), images()
+
+
+def rebinds_a_parameter() -> Animal:
+    """A new Parameter in each pass: the optimizer still holds the old one."""
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        net.scale = nn.Parameter(net.scale.detach().clamp(0, 1))
+        return x * net.scale
+
+    return Before(forward, dense(), scale=nn.Parameter(torch.tensor(1.5))), images()
+
+
+def freezes_itself() -> Animal:
+    """Forward changes which weights require a gradient."""
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        net.body.requires_grad_(False)
+        return x
+
+    return Before(forward, dense()), images()
+
+
+def hooks_itself() -> Animal:
+    """Every pass leaves one hook more."""
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        net.body[1].register_forward_hook(lambda module, arguments, output: None)
+        return x
+
+    return Before(forward, dense()), images()
+
+
+def leaves_gradients() -> Animal:
+    """A backward pass within forward, as test-time training has: it leaves `.grad` on the weights."""
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            net.body(x.detach()).square().sum().backward()
+        return x
+
+    return Before(forward, dense()), images()
+
+
+def adapts_itself() -> Animal:
+    """Test-time adaptation, as in Tent: a step of an optimizer that keeps the weights, in each pass."""
+    body = dense()
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            loss = net.body(x.detach()).softmax(1).square().sum()
+            net.optimizer.zero_grad()
+            loss.backward()
+            net.optimizer.step()
+        return net.body(x)
+
+    return Net(forward, body=body, optimizer=torch.optim.SGD(body.parameters(), 0.1)), images()
+
+
+def fake_quantized() -> Animal:
+    """Quantization-aware training: observers go on in evaluation mode, and resize their buffers."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantize = torch.ao.quantization.FakeQuantize()
+    return nn.Sequential(quantize, *dense()), images()
 
 
 # Random numbers
@@ -950,6 +1064,20 @@ def squeezes_before_the_head() -> Animal:
     ), images()
 
 
+def deviation_over_the_batch() -> Animal:
+    """The standard deviation over groups of rows as a channel more, as in StyleGAN's discriminator."""
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        return torch.cat([x, x.var(0, correction=0).add(1e-8).sqrt().mean().expand_as(x)], 1)
+
+    return Before(forward, dense(2)), images()
+
+
+def exported() -> Animal:
+    """torch.export, for the batch size of its example."""
+    return torch.export.export(dense(), (images(),)).module(), images()
+
+
 # In place, and layouts
 
 
@@ -1027,6 +1155,20 @@ def input_that_requires_a_gradient() -> Animal:
     x = images().requires_grad_()
     x.grad = torch.ones_like(x)
     return convolutional(), x
+
+
+def permuted_input() -> Animal:
+    """Images that were (batch, height, width, channel) a moment ago."""
+    return dense(2), images(channels=2).contiguous(memory_format=torch.channels_last)
+
+
+class _Picture(Tensor):
+    """A subclass of Tensor, as torchvision has."""
+
+
+def input_of_a_subclass() -> Animal:
+    """The batch is of a subclass of Tensor."""
+    return dense(), images().as_subclass(_Picture)
 
 
 # The differentiable path
@@ -1118,6 +1260,41 @@ def switches_gradients_off() -> Animal:
     return Net(forward, body=dense()), images()
 
 
+def hooks_its_activations() -> Animal:
+    """Home-made GradCAM: forward hooks its activations, which fails where gradients are off."""
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        h = net.stem(x)
+        h.register_hook(lambda gradient: setattr(net, "gradient", gradient))
+        return net.head(h)
+
+    return Net(forward, stem=nn.Conv2d(1, 2, 1).requires_grad_(False), head=dense(2), gradient=None), images()
+
+
+def straight_through() -> Animal:
+    """Rounded, with the gradient of the identity."""
+    return Before(lambda net, x: x + ((x * 7).round() / 7 - x).detach(), dense()), images()
+
+
+def frees_its_graph() -> Animal:
+    """A backward pass through its own logits, which it returns: their graph is gone."""
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            logits = net.body(x)
+            logits.softmax(1).square().sum().backward()
+        return logits
+
+    return Net(forward, body=dense()), images()
+
+
+def quantized() -> Animal:
+    """Quantized weights have no backward pass."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.ao.quantization.quantize_dynamic(dense().eval(), {nn.Linear}), images()
+
+
 # Hooks of the user
 
 
@@ -1178,15 +1355,17 @@ REFUSED: dict[str, str] = {
     "detached_input": _NO_PATH,
     "integer_codes": _NO_PATH,
     "through_numpy": _NO_PATH,
+    "quantized": f"{_NO_PATH}|no floating-point parameter",
+    "frees_its_graph": "graph",
     "checkpointed_reentrant": "use_reentrant=False",
+    "switches_gradients_off": _NO_PATH,
     "lazy_linear": "run a batch",
-    "weights_from_inference_mode": "inference",
     "returns_a_dict": "must return a tensor of logits",
     "returns_a_map": "must return logits",
 }
 """What no explainer can explain, and what the refusal says."""
 
-NO_NOISE: dict[str, str] = {"without_floating_parameters": "no parameter"}
+NO_NOISE: dict[str, str] = {"without_floating_parameters": "no floating-point parameter"}
 """What weight noise cannot be given to."""
 
 RANDOM = {
@@ -1197,6 +1376,7 @@ RANDOM = {
     "generator_inside",
     "noisy_attention",
     "trains_itself",
+    "builds_itself",
 }
 """Whose logits are drawn: two equal calls give one map, but no reference says which."""
 
@@ -1209,12 +1389,21 @@ MIXED = {
     "pairs_of_rows",
     "previous_row",
     "greatest_of_the_batch",
+    "deviation_over_the_batch",
+    "initializes_itself",
+    "adapts_itself",
+    "fake_quantized",
+}
+"""In which a row sees the others: the reference is the whole batch in one pass, and it is said aloud."""
+
+WHOLE = MIXED | {
     "asserted_batch_size",
     "fixed_batch_size",
     "squeezes_before_the_head",
     "squeezes_one_row",
+    "exported",
 }
-"""Whose rows are not treated one by one: the reference is the whole batch in one pass."""
+"""Which do not take one row, or any number of them: the reference is the whole batch in one pass, too."""
 
 ZOO: dict[str, Callable[[], Animal]] = {
     name: function
