@@ -1,5 +1,6 @@
 """Whatever is done to a model while it is explained comes back: what it holds, how it stands, and the random states."""
 
+import operator
 import random
 import sys
 import weakref
@@ -7,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -135,8 +137,9 @@ def _replaced(site: Site, tensor: Tensor) -> Callable[[], object]:
     if isinstance(module, torch.jit.ScriptModule):  # its parameters lie outside Python
         contents, parameter.data = parameter.data, tensor
         return lambda: setattr(parameter, "data", contents)
-    module._parameters[name] = tensor  # type: ignore[assignment]  # as `functional_call` does
-    return lambda: module._parameters.__setitem__(name, parameter)  # type: ignore[arg-type]
+    parameters: dict[str, Any] = module._parameters
+    parameters[name] = tensor  # as `functional_call` does
+    return partial(operator.setitem, parameters, name, parameter)
 
 
 class _Kept:
@@ -238,10 +241,8 @@ def _leave_inference_mode(modules: list[nn.Module], undo: list[Callable[[], obje
 
     def exchange(container: Any, key: Any, value: Any) -> None:
         if _is_inference(value) or (type(value) is tuple and any(map(_is_inference, value))):
-            copy = container[key] = ordinary(value)
-            undo.append(lambda: container.get(key) is copy and container.__setitem__(key, value)) if isinstance(
-                container, dict
-            ) else undo.append(lambda: container.__setitem__(key, value))
+            container[key] = ordinary(value)
+            undo.append(partial(operator.setitem, container, key, value))
 
     for module in modules:
         for name, value in list(vars(module).items()):
