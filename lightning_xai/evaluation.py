@@ -1,5 +1,6 @@
 """Explain a model, and score its explanations: the part of the package that needs no Lightning."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from inspect import Parameter, signature
@@ -100,7 +101,9 @@ def explain(
     index = torch.arange(len(images)) if index is None else index.cpu()
     _check_lengths(len(images), index=index)
     with in_precision(model, precision):
-        return method(model, images, target, Context.create(index, seed, bounds, max_rows, images.device))
+        attributions = method(model, images, target, Context.create(index, seed, bounds, max_rows, images.device))
+    _warn_of_undefined(model, {type(method).__name__: _undefined(attributions)})
+    return attributions
 
 
 def evaluate(
@@ -147,11 +150,11 @@ def evaluate(
     kept: dict[str, list[Tensor]] = {name: [] for name in methods}
     batches = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
     bar = tqdm(total=len(batches) * len(methods), desc="explaining", unit="batch", leave=False, disable=not progress)
-    with in_precision(model, precision), bar:
-        with explaining(model):
-            target = resolve_target(model, images, target, max_rows)
-            shown = images[:keep_attributions]
-            predicted = resolve_target(model, shown, None, max_rows) if keep_attributions else target[:0]
+    undefined = dict.fromkeys(methods, torch.zeros((), dtype=torch.int64, device=images.device))
+    with in_precision(model, precision), bar, explaining(model, seed):
+        target = _targets(model, images, target, batches, max_rows)
+        shown = images[:keep_attributions]
+        predicted = _targets(model, images, None, batches, max_rows, keep_attributions)
         for rows in batches:
             context = whole.select(rows)
             batch: dict[str, Any] = {
@@ -167,16 +170,17 @@ def evaluate(
             with remembering_noise():
                 for name, explainer in methods.items():
                     attributions, num_gradients = _explained(model, explainer, batch)
-                    with torch.inference_mode(False):
-                        collections[name].update(
-                            attributions,
-                            **batch,
-                            explainer=explainer,
-                            noise_std=explainer.noise_std(batch["inputs"], context),
-                            num_gradients=num_gradients,
-                        )
+                    collections[name].update(
+                        attributions,
+                        **batch,
+                        explainer=explainer,
+                        noise_std=explainer.noise_std(batch["inputs"], context),
+                        num_gradients=num_gradients,
+                    )
+                    undefined[name] = undefined[name] + _undefined(attributions)
                     kept[name].append(attributions[: max(0, keep_attributions - rows.start)].cpu())
                     bar.update()
+    _warn_of_undefined(model, undefined)
     return Evaluation(
         *_gather(collections, list(metrics)),
         higher_is_better={name: metric.higher_is_better for name, metric in metrics.items()},
@@ -185,6 +189,39 @@ def evaluate(
         predicted=predicted.cpu(),
         masks=None if masks is None else masks[:keep_attributions].cpu(),
         attributions={name: torch.cat(parts) for name, parts in kept.items()},
+    )
+
+
+def _targets(
+    model: nn.Module,
+    images: Inputs,
+    target: Labels | int | None,
+    batches: list[slice],
+    max_rows: int | None,
+    number: int | None = None,
+) -> Tensor:
+    """The classes that are explained; those that the model predicts of the first `number`, batch by batch."""
+    if target is not None:
+        return resolve_target(model, images, target, max_rows)
+    needed = [rows for rows in batches if number is None or rows.start < number]
+    found = [resolve_target(model, images[rows], None, max_rows) for rows in needed]
+    return torch.cat(found)[:number] if found else torch.empty(0, dtype=torch.int64, device=images.device)
+
+
+def _undefined(attributions: Inputs) -> Int64[Tensor, ""]:
+    """How many samples have a map with NaN or infinite values; not looked at, which would wait for an accelerator."""
+    return (~attributions.isfinite()).flatten(1).any(1).sum()
+
+
+def _warn_of_undefined(model: nn.Module, undefined: Mapping[str, Tensor]) -> None:
+    found = {name: number for name, number in zip(undefined, map(int, undefined.values()), strict=True) if number}
+    if not found:
+        return
+    bad = [name for name, parameter in model.named_parameters() if not parameter.isfinite().all()]
+    why = f" Its parameters have such values too: {', '.join(bad[:3])}{', ...' * (len(bad) > 3)}." if bad else ""
+    counts = ", ".join(f"{name} ({number})" for name, number in found.items())
+    warnings.warn(
+        f"`model` gives maps with NaN or infinite values: {counts} samples, whose scores are NaN.{why}", stacklevel=3
     )
 
 

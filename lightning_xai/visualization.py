@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 from torch.nn.functional import affine_grid, grid_sample
 from tqdm.auto import tqdm
 
 from lightning_xai.explainers.base import Bound, check_count, check_logits, explaining, parse_bounds
 from lightning_xai.explainers.smoothing import PerturbWeights
+from lightning_xai.explainers.state import parameter_sites, swapped
 from lightning_xai.functional.random import fold_in, fold_in_int, root_keys, standard_normal, uniform
 from lightning_xai.shapes import Images, Scores
 
@@ -67,8 +68,8 @@ class Activation:
             inputs: One a channel, in the network's space.
             weights: Parameters that take the place of the model's.
         """
-        with _outputs_of(model, self.layer) as outputs:
-            logits = functional_call(model, dict(weights or {}), (inputs,))
+        with _outputs_of(model, self.layer) as outputs, swapped(parameter_sites(model), weights or {}):
+            logits = model(inputs)
         if self.layer is None:
             outputs.append(check_logits(logits, len(inputs)))
         if not outputs:

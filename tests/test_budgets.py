@@ -101,7 +101,7 @@ def test_antithetic_error_is_smaller_and_is_estimated_without_bias():
 
 
 def tolerant(tolerance, **options):
-    return Smooth(Gradient(), AbsoluteScale(0.5), 10, tolerance=tolerance, **options)
+    return Smooth(Gradient(), AbsoluteScale(0.5), 16, tolerance=tolerance, **options)
 
 
 @pytest.mark.parametrize("antithetic", [False, True])
@@ -112,23 +112,23 @@ def test_each_sample_stops_where_its_error_is_small_enough(antithetic):
     moments = method.moments(network(), inputs, target, context)
     counts = moments.count.flatten().tolist()
     assert len(set(counts)) > 1, "otherwise the test says little"
-    assert all(count % 10 == 0 and count < 1000 for count in counts)
+    assert all(count % 16 == 0 and count < 1000 for count in counts)
     assert (moments.relative_error <= 0.06).all()
     for row, count in enumerate(counts):
         alone = (inputs[row : row + 1], target[row : row + 1], context.select(slice(row, row + 1)))
         fixed = Smooth(Gradient(), AbsoluteScale(0.5), count, antithetic=antithetic)
         assert_close(method(network(), *alone)[0], moments.mean[row])
         assert_close(fixed(network(), *alone)[0], moments.mean[row])
-        if count > 10:
-            sooner = Smooth(Gradient(), AbsoluteScale(0.5), count - 10, antithetic=antithetic)
+        if count > 16:
+            sooner = Smooth(Gradient(), AbsoluteScale(0.5), count - 16, antithetic=antithetic)
             assert sooner.moments(network(), *alone).relative_error > 0.06
 
 
 def test_noise_grad_has_a_tolerance_too():
-    method = PerturbWeights(Gradient(), 0.3, 4, tolerance=0.2)
+    method = PerturbWeights(Gradient(), 0.3, 8, tolerance=0.1)
     moments = method.moments(network(), IMAGES, TARGET, CONTEXT)
-    assert (moments.relative_error <= 0.2).all()
-    assert moments.count.max() > 4
+    assert (moments.relative_error <= 0.1).all()
+    assert moments.count.max() > 8
 
 
 def test_the_error_that_is_promised_is_the_error():
@@ -148,7 +148,7 @@ def test_most_draws():
 
 
 def test_maps_without_noise_stop_at_the_first_look():
-    assert tolerant(0.01).moments(linear(), IMAGES, TARGET, CONTEXT).count.flatten().tolist() == [10, 10, 10]
+    assert tolerant(0.01).moments(linear(), IMAGES, TARGET, CONTEXT).count.flatten().tolist() == [16, 16, 16]
 
 
 @pytest.mark.parametrize("wrap", [lambda method: method, lambda method: IntegratedGradients(method, 0.0, 3)])

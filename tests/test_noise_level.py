@@ -82,9 +82,11 @@ def test_accuracies_are_those_of_noisy_copies_with_the_noise_of_noise_grad():
     for point in level.points:
         for draw, accuracy in enumerate(point.accuracies):
             noisy = copy.deepcopy(model).eval()
-            for place, parameter in enumerate(noisy.parameters()):
-                key = root_keys(fold_in_int(5, draw), torch.tensor([place]))
-                parameter.data *= 1 + point.std * standard_normal(key, parameter.shape)[0]
+            parameters = list(noisy.parameters())
+            key = root_keys(fold_in_int(5, draw), torch.tensor([0]))
+            noise = standard_normal(key, (sum(map(torch.numel, parameters)),))[0]
+            for parameter, own in zip(parameters, noise.split([*map(torch.numel, parameters)]), strict=True):
+                parameter.data *= 1 + point.std * own.view_as(parameter)
             assert accuracy == (noisy(images).argmax(1) == labels).double().mean().item()
         lost = level.clean_accuracy - np.mean(point.accuracies)
         assert point.drop == pytest.approx(lost / (level.clean_accuracy - 1 / 3))

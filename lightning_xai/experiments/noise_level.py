@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor, nn
-from torch.func import functional_call
 from tqdm.auto import tqdm
 
 from lightning_xai.explainers.base import Context, check_inputs, check_logits, explaining
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.smoothing import PerturbWeights
+from lightning_xai.explainers.state import parameter_sites, swapped
 from lightning_xai.reporting.noise_level import NoiseLevel, NoisePoint
 from lightning_xai.shapes import Inputs, Labels, Logits
 
@@ -152,9 +152,9 @@ class _NoisyModel:
 
     def _logits(self, weights: dict[str, Tensor]) -> Logits:
         def forward(images: Tensor) -> Tensor:
-            return check_logits(functional_call(self.model, weights, (images,)), len(images)).float()
+            return check_logits(self.model(images), len(images)).float()
 
-        with explaining(self.model), torch.no_grad():
+        with explaining(self.model), torch.no_grad(), swapped(parameter_sites(self.model), weights):
             return in_chunks(forward, self.model, self.max_rows, self.images.detach())
 
     def _right(self, logits: Logits) -> Bool[np.ndarray, " samples"]:

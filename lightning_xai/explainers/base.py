@@ -2,8 +2,7 @@
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, get_args
 
@@ -11,7 +10,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
-from lightning_xai.explainers.chunks import in_chunks
+from lightning_xai.explainers.chunks import check_logits, in_chunks, probe_rows
+from lightning_xai.explainers.state import explaining, naming_inference_tensors
 from lightning_xai.functional.random import fold_in, fold_in_int, root_keys
 from lightning_xai.shapes import Inputs, Keys, Labels
 
@@ -103,8 +103,10 @@ class Explainer(ABC):
     """An attribution method. Concrete explainers are frozen dataclasses; variation is by wrapping.
 
     Calling one explains a batch and leaves everything as it was: parameters, buffers, training modes, gradients,
-    hooks, inputs and the global random state, also when an exception is raised. The model is explained in evaluation
-    mode. Attributions have the shape and the device of the inputs and carry no graph.
+    hooks, inputs and the random states, also when an exception is raised (`state.explaining` tells what that covers).
+    The model is explained in evaluation mode, and uncompiled where it is compiled; random numbers that its forward
+    pass draws are the same for the same call. Attributions have the shape and the device of the inputs and carry no
+    graph.
     """
 
     def __call__(
@@ -145,27 +147,12 @@ class Explainer(ABC):
         context: Context | None,
     ) -> T:
         check_inputs(inputs)
-        with explaining(model):
+        context = Context.create(torch.arange(len(inputs))) if context is None else context
+        if len(context.keys) != len(inputs):
+            raise ValueError(f"`context` is of {len(context.keys)} samples, but `inputs` has {len(inputs)}.")
+        with explaining(model, context.seed), naming_inference_tensors():
             inputs = inputs.detach().clone()
-            if context is None:
-                context = Context.create(torch.arange(len(inputs)))
-            if len(context.keys) != len(inputs):
-                raise ValueError(f"`context` is of {len(context.keys)} samples, but `inputs` has {len(inputs)}.")
             return function(model, inputs, resolve_target(model, inputs, target, context.max_rows), context)
-
-
-@contextmanager
-def explaining(model: nn.Module) -> Iterator[None]:
-    """Gradients on, also inside `torch.inference_mode`, and the model in evaluation mode; both restored on leaving."""
-    training = [module for module in model.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        with torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def check_inputs(inputs: Tensor) -> None:
@@ -204,24 +191,11 @@ def resolve_target(
             f"got shape {tuple(target.shape)}."
         )
     target = target.to(torch.int64, copy=True)
-    if target.is_cuda:  # here once, because a wrong index would be an error of the GPU, after which nothing runs
+    if target.device.type != "cpu":  # here once: a wrong index would be an error of the GPU, after which nothing runs
         with torch.no_grad():
-            check_target(target, check_logits(model(inputs[:1]), 1).shape[1])
+            rows = probe_rows(model, inputs)
+            check_target(target, check_logits(model(rows), len(rows)).shape[1])
     return target
-
-
-def check_logits(outputs: Tensor, rows: int) -> Tensor:
-    """The model's outputs, if they are logits (batch, classes)."""
-    if not isinstance(outputs, Tensor):
-        raise TypeError(
-            f"`model` must return a tensor of logits (batch, classes), got {type(outputs).__name__}; "
-            "wrap it in a module that picks the logits."
-        )
-    if outputs.ndim != 2 or len(outputs) != rows:
-        raise ValueError(
-            f"`model` must return logits (batch, classes), got shape {tuple(outputs.shape)} for {rows} samples."
-        )
-    return outputs
 
 
 def check_target(target: Labels, num_classes: int) -> None:

@@ -1,7 +1,6 @@
 """Any of Captum's attribution methods as one of our explainers."""
 
 import copy
-import random
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ from functools import partial
 from inspect import signature
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from captum.attr import (
@@ -30,6 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lightning_xai.explainers.base import Context, Explainer, check_logits, check_target
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.gradient import Baseline, baseline_like, check_baseline
+from lightning_xai.explainers.state import seeded
 from lightning_xai.shapes import Images, Inputs, Keys, Labels
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -249,24 +248,6 @@ def _no_leftovers(model: nn.Module) -> Iterator[None]:
             for name in vars(module).keys() - names:
                 delattr(module, name)
         raise
-
-
-@contextmanager
-def seeded(key: int, device: torch.device) -> Iterator[None]:
-    """Global random state seeded with the key, and put back."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (Captum uses it)
-    devices = [device] if device.type == "cuda" else []
-    try:
-        with torch.random.fork_rng(devices=devices):
-            torch.default_generator.manual_seed(key)  # torch.manual_seed would seed every GPU
-            if device.type == "cuda":
-                torch.cuda.default_generators[device.index].manual_seed(key)
-            random.seed(key)
-            np.random.seed(key % 2**32)  # noqa: NPY002
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
 
 
 def _enlarge(attributions: Tensor, inputs: Images) -> Images:

@@ -1,5 +1,6 @@
 """How many rows go through a network at once, and how they lie in memory."""
 
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -8,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from lightning_xai.explainers.state import explaining, noting_writes, random_states_kept
 from lightning_xai.shapes import Inputs
 
 CPU_BUDGET = 2**30
@@ -25,6 +27,20 @@ _CPU_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory")
 _CONTIGUOUS_ONLY = "view size is not compatible"
 """What PyTorch says where a network views, instead of reshapes, maps whose channels lie together."""
 
+_WHOLE = (
+    "`model` failed with {} rows. It treats its rows together, or takes batches of one size only (it does not take one "
+    "or two rows): give batches of the size that it takes. It said: {}"
+)
+
+_MIXED = (
+    "`model` treats the rows of a batch together: the output of a sample depends on the others (as with batch "
+    "statistics, or attention over the batch). Maps and scores are those of the batch as it is given, which always "
+    "goes through the network whole; other batches give others."
+)
+
+_SAME_LAYOUT = 0.1
+"""Logits in two memory formats are the same if they differ by less than this share of what two rows differ by."""
+
 
 @dataclass(frozen=True)
 class _Pass:
@@ -34,10 +50,15 @@ class _Pass:
         rows: How many at once.
         channels_last: Whether the channels of a pixel lie together in memory, which convolutions on a CPU run up to
             twice as fast on.
+        whole: Whether the rows that are given go through together, neither more nor fewer: networks that treat rows
+            together, or that take a batch of one size only.
+        alone: Whether this was found out with one row, since no two were allowed at once.
     """
 
     rows: int
     channels_last: bool
+    whole: bool = False
+    alone: bool = False
 
 
 _passes: "weakref.WeakKeyDictionary[nn.Module, dict[tuple, _Pass]]" = weakref.WeakKeyDictionary()
@@ -50,13 +71,15 @@ def in_chunks(
     results: list[Tensor] = []
     start = 0
     while start < len(inputs):
-        rows = row_limit(model, inputs, max_rows)
+        rows = len(inputs) if takes_whole_batches(model, inputs, max_rows) else row_limit(model, inputs, max_rows)
         chunk = slice(start, start + rows)
         try:
-            arranged = _arranged(inputs[chunk], _pass(model, inputs).channels_last)
+            arranged = _arranged(inputs[chunk], _pass(model, inputs, max_rows).channels_last)
             results.append(function(arranged, *(other[chunk] for other in others)).contiguous())
         except RuntimeError as error:
             if not _corrected(model, inputs, min(rows, len(inputs) - start), error):
+                if takes_whole_batches(model, inputs):
+                    raise ValueError(_WHOLE.format(len(inputs), error)) from error
                 raise
             continue
         start += rows
@@ -71,9 +94,12 @@ def groups(
     Args:
         together: Numbers that must not be parted: groups are multiples of it, also where they are more than one pass.
     """
-    fitting = row_limit(model, inputs, max_rows) // len(inputs)
-    every = torch.arange(numbers) if isinstance(numbers, int) else torch.tensor(numbers)
-    yield from every.split(max(1, fitting // together) * together)
+    every = range(numbers) if isinstance(numbers, int) else numbers
+    whole = takes_whole_batches(model, inputs, max_rows)
+    fitting = 1 if whole else row_limit(model, inputs, max_rows) // len(inputs)
+    size = max(1, fitting // together) * together
+    for start in range(0, len(every), size):
+        yield torch.tensor(every[start : start + size])
 
 
 def row_limit(model: nn.Module, inputs: Inputs, max_rows: int | None) -> int:
@@ -81,27 +107,109 @@ def row_limit(model: nn.Module, inputs: Inputs, max_rows: int | None) -> int:
 
     What fits is measured once for each network and shape of a sample, and corrected when memory runs out.
     """
-    known = _pass(model, inputs).rows
+    known = _pass(model, inputs, max_rows).rows
     return known if max_rows is None else min(known, max_rows)
 
 
-def _pass(model: nn.Module, inputs: Inputs) -> _Pass:
+def takes_whole_batches(model: nn.Module, inputs: Inputs, max_rows: int | None = None) -> bool:
+    """Whether the batch that is explained has to go through the network as it is: see `_Pass`."""
+    whole = _pass(model, inputs, max_rows).whole
+    if whole and max_rows is not None and max_rows < len(inputs):
+        raise ValueError(
+            f"`max_rows` is {max_rows}, but `model` treats the {len(inputs)} rows of its batch together, or takes "
+            "batches of one size only: they cannot be parted. Leave `max_rows` out, or give smaller batches."
+        )
+    return whole
+
+
+def probe_rows(model: nn.Module, inputs: Tensor) -> Tensor:
+    """As few of the rows as the network takes, to look at what a forward pass does."""
+    return inputs if takes_whole_batches(model, inputs) else inputs[:1]
+
+
+def check_logits(outputs: Tensor, rows: int) -> Tensor:
+    """The model's outputs, if they are logits (batch, classes)."""
+    if not isinstance(outputs, Tensor):
+        raise TypeError(
+            f"`model` must return a tensor of logits (batch, classes), got {type(outputs).__name__}; "
+            "wrap it in a module that picks the logits."
+        )
+    if outputs.ndim != 2 or len(outputs) != rows:
+        raise ValueError(
+            f"`model` must return logits (batch, classes), got shape {tuple(outputs.shape)} for {rows} samples."
+        )
+    return outputs
+
+
+def _pass(model: nn.Module, inputs: Inputs, max_rows: int | None = None) -> _Pass:
     known = _passes.setdefault(model, {}).get(_key(inputs))
-    return known or _remember(model, inputs, _measured(model, inputs))
+    if known is None or (known.alone and max_rows != 1):
+        known = _remember(model, inputs, _measured(model, inputs, alone=max_rows == 1))
+    return known
 
 
-def _measured(model: nn.Module, inputs: Inputs) -> _Pass:
-    """Rows that fit in the budget; on a CPU images with the channels together, if the network takes them so."""
-    channels_last = inputs.ndim == 4 and inputs.device.type == "cpu"
-    try:
-        activations = _activations(model, _arranged(inputs[:1], channels_last))
-    except RuntimeError as error:
-        if not channels_last or _CONTIGUOUS_ONLY not in str(error):
-            raise
-        channels_last, activations = False, _activations(model, inputs[:1])
+def _measured(model: nn.Module, inputs: Inputs, alone: bool) -> _Pass:
+    """How the network takes its inputs, found out with one row and with two; it is left as it was."""
+    with random_states_kept(model), explaining(model), noting_writes(model):
+        rows, logits = _fewest(model, inputs, alone)
+        whole = logits is None
+        if logits is None:
+            rows, logits = inputs, _answer(model, inputs)  # an error here is one of the user's own batch
+        if len(rows) > 1 and _mixes(model, rows, logits):
+            whole, rows = True, inputs
+            warnings.warn(_MIXED, stacklevel=2)
+        channels_last = inputs.ndim == 4 and inputs.device.type == "cpu" and _same_in_channels_last(model, rows)
+        activations = _activations(model, _arranged(rows if whole else rows[:1], channels_last))
     needed = max(1, 2 * activations)  # twice: the gradients
     most = GPU_ROWS if inputs.is_cuda else min(CPU_ROWS, max(CPU_LEAST_ROWS, CPU_FAST_BUDGET // needed))
-    return _Pass(max(1, min(most, _budget(inputs.device) // needed)), channels_last)
+    return _Pass(max(1, min(most, _budget(inputs.device) // needed)), channels_last, whole, alone)
+
+
+def _fewest(model: nn.Module, inputs: Tensor, alone: bool) -> tuple[Tensor, Tensor | None]:
+    """Two rows, or one, and their logits; None if the network does not take one row and two as it takes the batch."""
+    row = inputs[:1].detach()
+    logits = _tried(model, row)
+    if alone or logits is None:
+        return row, logits
+    pair = torch.cat([row, 0.75 * row.flip(*range(1, row.ndim)) + 0.1])
+    try:
+        return pair, _tried(model, pair)
+    except RuntimeError:  # no memory for two
+        return row, logits
+
+
+def _tried(model: nn.Module, rows: Tensor) -> Tensor | None:
+    """Logits; None if the network does not take these rows, which are not the user's batch."""
+    try:
+        return _answer(model, rows)
+    except Exception as error:  # whatever a forward pass raises
+        if isinstance(error, RuntimeError) and _out_of_memory(error):
+            raise
+        return None
+
+
+def _answer(model: nn.Module, rows: Tensor) -> Tensor:
+    """Logits, with the same random numbers each time."""
+    with explaining(model), torch.no_grad():
+        return check_logits(model(rows.clone()), len(rows))
+
+
+def _mixes(model: nn.Module, rows: Tensor, logits: Tensor) -> bool:
+    """Whether the first row's output changes with the last row: the same kernels, and so the same bits where not."""
+    if bool((_answer(model, torch.cat([rows[:-1], rows[:1]]))[0] == logits[0]).all()):
+        return False
+    return bool((_answer(model, rows)[0] == logits[0]).all())  # else it changes by itself, or is NaN
+
+
+def _same_in_channels_last(model: nn.Module, rows: Tensor) -> bool:
+    """Whether the network answers the same to images whose channels lie together."""
+    as_given = _answer(model, rows)
+    try:
+        arranged = _answer(model, _arranged(rows, channels_last=True))
+    except Exception:  # such as a view of what is not contiguous
+        return False
+    spread = (as_given - as_given[:1]).abs().max()
+    return bool((as_given - arranged).abs().max() <= _SAME_LAYOUT * spread + 1e-5 * as_given.abs().max())
 
 
 def _activations(model: nn.Module, row: Inputs) -> int:
@@ -136,11 +244,11 @@ def _budget(device: torch.device) -> int:
 
 def _corrected(model: nn.Module, inputs: Inputs, rows: int, error: RuntimeError) -> bool:
     """Whether there is another way to send the rows through after this error, which is remembered."""
-    known = _pass(model, inputs)
+    known = _passes[model][_key(inputs)]
     if known.channels_last and _CONTIGUOUS_ONLY in str(error):
         _remember(model, inputs, replace(known, channels_last=False))
         return True
-    if not _out_of_memory(error) or rows == 1:
+    if known.whole or not _out_of_memory(error) or rows == 1:
         return False
     _remember(model, inputs, replace(known, rows=max(1, rows // 2)))
     return True

@@ -15,6 +15,13 @@ from lightning_xai.shapes import Inputs, Labels, Scores
 Output = Literal["logit", "probability", "log_probability"]
 Baseline = Literal["black", "white"] | float
 
+NO_PATH = (
+    "`model` gives outputs that do not depend on its input by a differentiable path, so that there is no gradient: its "
+    "forward pass, or a part of it, runs under torch.no_grad() or torch.inference_mode(), detaches, or turns values "
+    "into integers. To freeze a part of a network set requires_grad_(False) on its parameters instead of "
+    "torch.no_grad() around it; this does not change the training."
+)
+
 
 @dataclass(frozen=True)
 class Gradient(Explainer):
@@ -94,14 +101,14 @@ class IntegratedGradients(Explainer):
 
     def attribute(self, model: nn.Module, inputs: Inputs, target: Labels, context: Context) -> Inputs:
         difference = inputs - baseline_like(inputs, self.baseline, context)
-        points, weights = _gauss_legendre(self.num_steps, inputs)
-        mean = torch.zeros_like(inputs)
+        points, weights = _gauss_legendre(self.num_steps, inputs)  # in the inputs' precision, but at least float32
+        mean = torch.zeros_like(inputs, dtype=torch.promote_types(inputs.dtype, torch.float32))
         for steps in groups(self.num_steps, model, inputs, context.max_rows):
             at = _align(points[steps], inputs)
-            path = (inputs - (1 - at) * difference).flatten(0, 1)
+            path = (inputs - (1 - at) * difference).to(inputs.dtype).flatten(0, 1)
             gradients = self.gradient.attribute(model, path, target.repeat(len(steps)), context.branch(steps))
-            mean += (_align(weights[steps], inputs) * gradients.unflatten(0, (len(steps), -1))).sum(0)
-        return difference * mean
+            mean += (_align(weights[steps], inputs) * gradients.unflatten(0, (len(steps), -1)).to(mean)).sum(0)
+        return (difference * mean).to(inputs.dtype)
 
     def noise_std(self, inputs: Inputs, context: Context) -> Tensor | None:
         """Of the noise at the path's end, which is the input."""
@@ -112,9 +119,12 @@ def input_gradient(model: nn.Module, inputs: Inputs, target: Labels, output: Out
     """d f_target(x) / d x for each row; no gradient is made for the parameters and no graph is kept."""
     inputs = inputs.detach().requires_grad_()
     logits = check_logits(model(inputs), len(inputs))
-    if not target.is_cuda:  # to look at them would wait for the GPU; `resolve_target` has looked
+    if target.device.type == "cpu":  # to look at them would wait for an accelerator; `resolve_target` has looked
         check_target(target, logits.shape[1])
-    (gradient,) = torch.autograd.grad(_chosen(logits, target, output).sum(), inputs)
+    chosen = _chosen(logits, target, output).sum()
+    (gradient,) = torch.autograd.grad(chosen, inputs, allow_unused=True) if chosen.requires_grad else (None,)
+    if gradient is None:
+        raise ValueError(NO_PATH)
     return gradient
 
 
@@ -125,6 +135,11 @@ def explained_output(logits: Tensor, target: Labels, output: Output = "logit") -
 
 
 def _chosen(logits: Tensor, target: Labels, output: Output) -> Scores:
+    if output != "logit" and logits.shape[1] == 1:
+        raise ValueError(
+            f"`output` is {output!r}, but `model` has a single output, of which a softmax is 1 whatever the input. "
+            'Take output="logit", or let the model return a logit for each of two classes.'
+        )
     if output == "probability":
         logits = logits.softmax(1)
     elif output == "log_probability":
@@ -172,6 +187,7 @@ def _broadcasts(value: Tensor, like: Tensor) -> bool:
 def _gauss_legendre(num_steps: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """Nodes and weights of the quadrature on [0, 1]."""
     nodes, weights = np.polynomial.legendre.leggauss(num_steps)
+    like = torch.empty(0, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
     return torch.from_numpy((1 + nodes) / 2).to(like), torch.from_numpy(weights / 2).to(like)
 
 

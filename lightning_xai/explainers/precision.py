@@ -18,7 +18,8 @@ def in_precision(model: nn.Module, precision: Precision) -> Iterator[None]:
 
     Only the model: noise, averages and metrics stay in the precision of the inputs. Weights are not converted: as in
     Lightning, `bf16-mixed` is autocast, which computes convolutions and matrix products in bfloat16, several times as
-    fast where the hardware has it. `32-true` leaves the model as it is.
+    fast where the hardware has it. `32-true` leaves the model as it is. Ties of max-pooling over flat backgrounds are
+    broken by rounding, so that single draws of NoiseGrad differ more than the means (see `PerturbWeights`).
     """
     check_choice("precision", precision, Precision)
     if precision == "32-true":

@@ -2,20 +2,29 @@
 
 Every sample has a 64-bit key made of the seed and the sample's index; `fold_in` derives from it one key for each
 draw (and for a draw within a draw). A row of noise is then a function of its key alone: it is the same, bit for bit,
-for any batch size, chunk size and number of processes. Keys live on the CPU, so that nothing waits for a GPU.
+on every processor and device, for any batch size, chunk size and number of threads and processes. Keys live on the
+CPU, so that nothing waits for a GPU.
 
-The mixing function is the finaliser of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators,
-2014). On a CPU the numbers themselves come from PyTorch's own generator, seeded with the key; it uses the lower 32
-bits of its seed, so two of n rows share their noise with probability about n² / 2³³. On other devices, where a launch
-for each row would take longer than a small network's gradients, all rows are made at once: each is the SplitMix64
-sequence that starts at its key.
+The bits of a row are the SplitMix64 sequence that starts at its key (Steele, Lea, Flood: Fast splittable pseudorandom
+number generators, 2014): 64-bit words, by integer operations alone. Each word makes four normal values, of 16 bits
+each, or two uniform ones, of 32 bits each, the lowest bits first. So element i of a row, in the order of memory,
+depends on the key and on i only, and a row of fewer values, of whatever shape, is the beginning of a longer one. Rows
+with different keys differ from their first word on; two of n rows of W words overlap, one shifted against the other,
+with probability about n² W / 2⁶⁴. Normal and uniform values of the same key are made of the same bits: where both are
+needed, fold in different numbers.
+
+A normal value is one of 65,536 quantiles of N(0, 1), all equally likely: those of (k + 1/2) / 65,536, times 1.00001 for
+a variance of 1. Their distribution function is nowhere further than 1.1e-5 from the normal one, their mean exactly 0
+(the negative of each is among them) and their variance 1 within 6e-12. None is beyond 4.325, where N(0, 1) has 1.5
+of 100,000 values: the 4th, 6th and 8th moments are too small by 0.03, 0.2 and 0.8 %.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,19 +52,20 @@ def fold_in_int(seed: int, data: int) -> int:
 
 
 def standard_normal(keys: Keys, shape: Sequence[int], device: torch.device | str = "cpu") -> Float[Tensor, "batch ..."]:
-    """Independent N(0, 1) float32 values, (len(keys), *shape); row i depends on keys[i], shape and device type only.
+    """Independent N(0, 1) float32 values, (len(keys), *shape); element i of a row depends on its key and on i only.
 
-    Do not write to them: they may be remembered (`remembering_noise`).
+    The bits are the same on all devices. Do not write to them: they may be remembered (`remembering_noise`).
     """
     memory = _memory.get()
     return _normal(keys, shape, device) if memory is None else memory.normal(keys, shape, device)
 
 
 def uniform(keys: Keys, shape: Sequence[int], device: torch.device | str = "cpu") -> Float[Tensor, "batch ..."]:
-    """Independent U[0, 1) float32 values, (len(keys), *shape); row i depends on keys[i], shape and device type only."""
-    if torch.device(device).type == "cpu":
-        return _fill_rows(keys, shape, Tensor.uniform_)
-    return _fraction(_bits(keys, math.prod(shape), device)).reshape(len(keys), *shape)
+    """Independent float32 values, (len(keys), *shape); element i of a row depends on its key and on i only.
+
+    Each is a multiple of 2⁻²⁴ in [0, 1), all equally likely; the bits are the same on all devices.
+    """
+    return _draw(_UNIFORM, keys, shape, device)
 
 
 @contextmanager
@@ -97,37 +107,94 @@ _memory: ContextVar[_Memory | None] = ContextVar("remembered noise", default=Non
 
 
 def _normal(keys: Keys, shape: Sequence[int], device: torch.device | str) -> Tensor:
-    if torch.device(device).type == "cpu":
-        return _fill_rows(keys, shape, Tensor.normal_)
-    return _box_muller(keys, math.prod(shape), device).reshape(len(keys), *shape)
+    return _draw(_NORMAL, keys, shape, device)
 
 
-def _fill_rows(keys: Tensor, shape: Sequence[int], fill: Callable[..., Tensor]) -> Tensor:
-    generator = torch.Generator()
-    rows = torch.empty((len(keys), *shape), dtype=torch.float32)
-    for row, key in zip(rows, keys.tolist(), strict=True):
-        generator.manual_seed(key)
-        fill(row, generator=generator)
-    return rows
+class _Values(NamedTuple):
+    """How words become values."""
+
+    per_word: int
+    fill: Callable[[np.ndarray, np.ndarray], object]  # an array, from words of the same number of rows
+    make: Callable[[Tensor, int], Tensor]  # the first of a row, on any device
 
 
-def _box_muller(keys: Tensor, number: int, device: torch.device | str) -> Tensor:
-    """(len(keys), number) normal values, two from each word of the keys' sequences."""
-    words = _bits(keys, (number + 1) // 2, device)
-    radius = (_fraction(words) + 2.0**-24).log_().mul_(-2).sqrt_()  # of a number in (0, 1]
-    angle = _fraction(words << 24).mul_(2 * math.pi)
-    return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :number]
+def _draw(values: _Values, keys: Keys, shape: Sequence[int], device: torch.device | str) -> Tensor:
+    device = torch.device(device)
+    if device.type == "cpu":
+        return _rows(values, keys, shape)
+    number = math.prod(shape)
+    if len(keys) * number <= _COPIED:  # one copy instead of 16 launches
+        return _rows(values, keys, shape).to(device)
+    return _rows_on(device, values, keys, number).reshape(len(keys), *shape)
 
 
-def _bits(keys: Tensor, number: int, device: torch.device | str) -> Tensor:
-    """The first words, (len(keys), number), of the SplitMix64 sequences that start at the keys."""
-    steps = torch.arange(1, number + 1, device=device) * _GOLDEN
-    return _mix(keys.to(device)[:, None] + steps)
+def _rows(values: _Values, keys: Tensor, shape: Sequence[int]) -> Tensor:
+    """On the CPU with NumPy, whose calls cost less than PyTorch's, in blocks of words that its cache holds."""
+    states, drawn = keys.numpy().view(np.uint64)[:, None], np.empty((len(keys), *shape), np.float32)
+    number, size = math.prod(shape), len(_STEPS)
+    rows, words = drawn.reshape(len(drawn), number), -(-number // values.per_word)
+    height, width = max(1, size // max(1, words)), size * values.per_word
+    for top in range(0, len(rows), height):
+        for left in range(0, words, size):
+            block = states[top : top + height] + _STEPS[: words - left]
+            if left:
+                block += np.uint64(left * _GOLDEN % 2**64)
+            start = left * values.per_word
+            values.fill(_mix_words(block), rows[top : top + height, start : start + width])
+    return torch.from_numpy(drawn)
 
 
-def _fraction(words: Tensor) -> Tensor:
-    """The upper 24 bits as a float32 in [0, 1)."""
-    return _shift(words, 40).to(torch.float32) * 2.0**-24
+def _rows_on(device: torch.device, values: _Values, keys: Tensor, number: int) -> Tensor:
+    """On the device. It and its CPU have the lowest byte first, as all that PyTorch knows."""
+    steps = torch.arange(1, -(-number // values.per_word) + 1, device=device)
+    return values.make(_mix(torch.add(keys.to(device)[:, None], steps, alpha=_GOLDEN)), number)
+
+
+def _parts(words: np.ndarray, kind: np.dtype, number: int) -> np.ndarray:
+    """Each row's first parts of words, lowest bits first, whatever the processor's order of bytes."""
+    return words.astype(_LITTLE_WORD, copy=False).view(kind)[:, :number]
+
+
+def _fill_normal(words: np.ndarray, out: np.ndarray) -> None:
+    _quantiles().take(_parts(words, _LITTLE_QUARTER, out.shape[1]), None, out, "clip")
+
+
+def _make_normal(words: Tensor, number: int) -> Tensor:
+    quarters = words.view(torch.int16)[:, :number]
+    return _quantiles_on(words.device)[quarters.int()]  # a negative index counts from the end, as the bits do
+
+
+def _fill_uniform(words: np.ndarray, out: np.ndarray) -> None:
+    np.copyto(out, _parts(words, _LITTLE_HALF, out.shape[1]) >> 8, casting="unsafe")
+    out *= np.float32(2.0**-24)
+
+
+def _make_uniform(words: Tensor, number: int) -> Tensor:
+    halves = words.view(torch.int32)[:, :number]
+    return ((halves >> 8) & (2**24 - 1)).to(torch.float32) * 2.0**-24
+
+
+_NORMAL = _Values(4, _fill_normal, _make_normal)
+_UNIFORM = _Values(2, _fill_uniform, _make_uniform)
+_LITTLE_WORD, _LITTLE_HALF, _LITTLE_QUARTER = np.dtype("<u8"), np.dtype("<u4"), np.dtype("<u2")
+_COPIED = 2**14  # values: what CUDA copies without waiting for the device, 64 KiB
+
+
+@cache
+def _quantiles() -> np.ndarray:
+    """Of N(0, 1), scaled to variance 1.
+
+    The values in float64 are at least 4e-12 of themselves away from where their rounding to float32 changes: what
+    processors' logarithms differ by, some 1e-16, does not show in the bits.
+    """
+    upper = torch.special.ndtri((torch.arange(2**15, 2**16, dtype=torch.float64) + 0.5) / 2**16) * 1.000010141104
+    return torch.cat([-upper.flip(0), upper]).float().numpy()
+
+
+@cache
+def _quantiles_on(device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # or it could never take part in what is differentiated
+        return torch.from_numpy(_quantiles()).to(device)
 
 
 def _int64(value: int) -> int:
@@ -139,12 +206,28 @@ _GOLDEN = _int64(0x9E3779B97F4A7C15)
 _FACTORS = _int64(0xBF58476D1CE4E5B9), _int64(0x94D049BB133111EB)
 
 
+_STEPS = np.arange(1, 2**14 + 1, dtype=np.uint64) * np.uint64(_GOLDEN % 2**64)  # of a block of words
+_WORD_SHIFTS = tuple(np.array(bits, np.uint64) for bits in (30, 27, 31))  # arrays: NumPy converts numbers in each call
+_WORD_FACTORS = tuple(np.array(factor % 2**64, np.uint64) for factor in _FACTORS)
+
+
 def _array(keys: Tensor) -> np.ndarray:
     """For arithmetic on the CPU, where NumPy's calls take a fraction of the time of PyTorch's.
 
     A single number becomes an array too: NumPy would warn of a scalar that wraps, as it shall here.
     """
     return np.atleast_1d(keys.numpy())
+
+
+def _mix_words(x: np.ndarray) -> np.ndarray:
+    """`_mix` of uint64 words, in place."""
+    (first, second, third), (factor, other) = _WORD_SHIFTS, _WORD_FACTORS
+    x ^= x >> first
+    x *= factor
+    x ^= x >> second
+    x *= other
+    x ^= x >> third
+    return x
 
 
 def _mix(x: Any) -> Any:

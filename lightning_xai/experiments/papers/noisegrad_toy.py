@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from lightning_xai.evaluation import explain
 from lightning_xai.experiments.compare import compare_methods, signed_rank_test
@@ -21,6 +20,7 @@ from lightning_xai.experiments.runs import Run
 from lightning_xai.explainers import AbsoluteScale, Context, Explainer, Gradient, PerturbWeights, Smooth
 from lightning_xai.explainers.cost import counting_gradients
 from lightning_xai.explainers.precision import in_precision
+from lightning_xai.explainers.state import parameter_sites, swapped
 from lightning_xai.metrics.cost import GRADIENTS
 from lightning_xai.reporting.comparison import Comparison, MetricComparison
 from lightning_xai.reporting.reproduction import Reproduction, ResultTable, mean_and_error
@@ -260,8 +260,8 @@ def _noisy_boundaries(setting: _Setting, model: nn.Module, method: PerturbWeight
 
 def _odds(model: nn.Module, weights: Mapping[str, Tensor], fine: Tensor) -> Float[np.ndarray, "rows columns"]:
     device = next(model.parameters()).device
-    with torch.no_grad():
-        logits = functional_call(model, dict(weights), (as_images(fine).to(device),)).cpu()
+    with torch.no_grad(), swapped(parameter_sites(model), weights):
+        logits = model(as_images(fine).to(device)).cpu()
     return _grid_shaped((logits[:, 1] - logits[:, 0]).numpy(), _BOUNDARY_COLUMNS)
 
 
