@@ -368,6 +368,8 @@ def twin(name: str, weights: Mapping[str, Tensor]) -> Animal:
     model, x = build(name)
     for module in model.modules():
         module.training = False
+        if isinstance(module, torch.jit.ScriptModule):
+            continue
         for names in (vars(module), module._buffers, module._parameters):
             names.update({key: ordinary(value) for key, value in names.items() if inference(value)})
     parameters = dict(model.named_parameters())

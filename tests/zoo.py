@@ -1042,7 +1042,7 @@ def pairs_of_rows() -> Animal:
 
 def previous_row() -> Animal:
     """A row sees the one before it: nothing changes for the first row, nor for one row alone."""
-    return Before(lambda net, x: x + 0.5 * x.roll(1, 0), dense()), images()
+    return Before(lambda net, x: x + 0.5 * torch.cat([0 * x[:1], x[:-1]]), dense()), images()
 
 
 def greatest_of_the_batch() -> Animal:
@@ -1359,7 +1359,7 @@ REFUSED: dict[str, str] = {
     "frees_its_graph": "graph",
     "checkpointed_reentrant": "use_reentrant=False",
     "switches_gradients_off": _NO_PATH,
-    "lazy_linear": "run a batch",
+    "lazy_linear": "Run a batch",
     "returns_a_dict": "must return a tensor of logits",
     "returns_a_map": "must return logits",
 }
@@ -1386,7 +1386,6 @@ MIXED = {
     "batch_norm_in_training",
     "attention_over_the_batch",
     "standardized_by_the_batch",
-    "pairs_of_rows",
     "previous_row",
     "greatest_of_the_batch",
     "deviation_over_the_batch",
@@ -1397,6 +1396,7 @@ MIXED = {
 """In which a row sees the others: the reference is the whole batch in one pass, and it is said aloud."""
 
 WHOLE = MIXED | {
+    "pairs_of_rows",
     "asserted_batch_size",
     "fixed_batch_size",
     "squeezes_before_the_head",
