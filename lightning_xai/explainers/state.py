@@ -5,34 +5,31 @@ import random
 import sys
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import partial
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torchmetrics import Metric
 
 _CONTAINERS = (dict, list, set, deque)
-_PLAIN = (Tensor, bool, int, float, str, tuple, type(None), *_CONTAINERS)
-_INTERNAL = frozenset(vars(nn.Module())) | {"_flat_weights", "_flat_weight_refs"}
-"""PyTorch's own attributes of a module, and those of recurrent networks, which hold the weights a second time."""
 
 
 @contextmanager
 def explaining(model: nn.Module, seed: int = 0) -> Iterator[None]:
     """Gradients on, also in `torch.inference_mode`; the model in evaluation mode, uncompiled; all put back on leaving.
 
-    What comes back, also after an exception: which parameters, buffers, submodules and hooks every module has;
-    buffers, tensors that are attributes (so also weights that are computed by `weight_norm`, `spectral_norm` or
-    `prune`) and torchmetrics, with their contents; training modes; and the random states of Python, NumPy and PyTorch.
-    Parameters keep their contents because nothing writes to them; where the network's own forward pass does, they are
-    put back too (`noting_writes`). What a forward pass does to other Python attributes, numbers, lists, dictionaries,
-    objects, cannot be taken back in general, and is left.
+    What comes back, also after an exception: which attributes every module has (parameters, buffers, submodules, hooks,
+    tensors, also weights that are computed by `weight_norm`, `spectral_norm` or `prune`, numbers, torchmetrics) and
+    what they are bound to; the contents of tensors, of random generators, and of lists, dictionaries and sets, also of
+    those inside others; training modes; gradients and flags of parameters; and the random states of Python, NumPy and
+    PyTorch. Parameters keep their contents because nothing writes to them; where the network's own forward pass does,
+    they are put back too (`one_pass`). What is inside other Python objects cannot be known, and is left.
 
     Meanwhile the random states are seeded, at each entry, so that a forward pass that draws random numbers gives equal
     results for equal calls. Tensors made in inference mode are replaced by copies, and the network gets a copy of its
@@ -43,7 +40,7 @@ def explaining(model: nn.Module, seed: int = 0) -> Iterator[None]:
         seed: Of the random numbers that the forward pass draws itself.
     """
     with ExitStack() as stack:
-        if id(model) not in _kept.get():
+        if id(model) not in _found.get():
             _refuse_lazy(model)
             stack.enter_context(_as_found(model))
             stack.enter_context(random_states_kept(model))
@@ -74,22 +71,43 @@ def naming_inference_tensors() -> Iterator[None]:
 
 
 @contextmanager
-def noting_writes(model: nn.Module) -> Iterator[None]:
-    """Notes whether the forward passes inside write to the model's parameters; if so those are put back, now and later.
+def noting_changes(model: nn.Module) -> Iterator[Callable[[], None]]:
+    """Puts back what the forward passes inside change, and notes for `one_pass` that they do.
 
-    A copy of all parameters for every explanation would be much for a network that does nothing of the kind.
+    Yields a function that does so now, between passes.
     """
-    before = [(parameter, parameter.detach().clone()) for parameter in model.parameters()]
+    found = Found(model, parameters=True)
+
+    def note() -> None:
+        wrote = found.wrote()
+        if wrote or found.changed():
+            _changing.add(model)
+        found.put_back()
+        if wrote:
+            _writers.add(model)
+            for kept in filter(None, [_found.get().get(id(model))]):
+                kept.keep_parameters(model)
+
+    try:
+        yield note
+    finally:
+        note()
+
+
+@contextmanager
+def one_pass(model: nn.Module) -> Iterator[None]:
+    """What a forward pass changes is put back behind it, so that every pass begins with the same network.
+
+    Nothing is done for networks whose forward pass changed nothing (`noting_changes`), which are nearly all.
+    """
+    if model not in _changing:
+        yield
+        return
+    found = Found(model, parameters=model in _writers)
     try:
         yield
     finally:
-        changed = [(now, clean) for now, clean in before if not torch.equal(now.detach(), clean)]
-        for parameter, clean in changed:
-            parameter.data.copy_(clean)
-        if changed:
-            _writers.add(model)
-            for kept in filter(None, [_kept.get().get(id(model))]):
-                kept.keep(model.parameters())
+        found.put_back()
 
 
 class Site(NamedTuple):
@@ -142,83 +160,133 @@ def _replaced(site: Site, tensor: Tensor) -> Callable[[], object]:
     return partial(operator.setitem, parameters, name, parameter)
 
 
-class _Kept:
-    """The contents of tensors, each once, however many names it has."""
+class Found:
+    """What a model holds, to put it back: every module's attributes, and what is in the containers among these.
 
-    def __init__(self) -> None:
-        self.contents: dict[int, tuple[Tensor, Tensor]] = {}
+    Modules that PyTorch does not see, in a list, count too. Each thing is kept once, however many names it has.
 
-    def keep(self, tensors: Any) -> None:
-        for tensor in tensors:
-            if id(tensor) not in self.contents:
-                self.contents[id(tensor)] = (tensor, tensor.detach().clone())
+    Args:
+        model: Looked at now.
+        parameters: Whether the contents of parameters are kept: a copy of them all.
+    """
 
-    def restore(self) -> None:
-        for tensor, before in self.contents.values():
+    def __init__(self, model: nn.Module, parameters: bool = False) -> None:
+        self.names: dict[int, tuple[nn.Module, dict[str, Any]]] = {}
+        self.containers: dict[int, tuple[Any, list[Any]]] = {}
+        self.tensors: dict[int, tuple[Tensor, Tensor]] = {}
+        self.written: dict[int, tuple[Tensor, Tensor]] = {}
+        self.generators: list[Callable[[], object]] = []
+        for module in model.modules():
+            self._keep(module)
+        if parameters:
+            self.keep_parameters(model)
+
+    def keep_parameters(self, model: nn.Module) -> None:
+        """Keep the contents of parameters as they are now, but for those that are kept."""
+        _keep_contents(self.written, (p for p in model.parameters() if isinstance(p, nn.Parameter)))
+
+    def put_back(self) -> None:
+        for tensor, before in (*self.tensors.values(), *self.written.values()):
             # Through `data`, so that a graph of the caller's that holds the tensor does not take it for changed.
             if tensor.data.shape != before.shape or tensor.data.dtype != before.dtype:
                 tensor.data = before
             else:
                 tensor.data.copy_(before)
+        for back in self.generators:
+            back()
+        for container, items in self.containers.values():
+            _refill(container, items)
+        for module, names in self.names.values():
+            _rebind(module, names)
 
+    def wrote(self) -> bool:
+        """Whether a kept parameter has other contents."""
+        return any(not _equal(*pair) for pair in self.written.values())
+
+    def changed(self) -> bool:
+        """Whether anything but parameters and generators is not what it was."""
+        return (
+            any(not _equal(*pair) for pair in self.tensors.values())
+            or any(not _equal(_copied(now), before) for now, before in self.containers.values())
+            or any(not _equal(vars(module), before) for module, before in self.names.values())
+        )
+
+    def _keep(self, value: Any) -> None:
+        if isinstance(value, nn.Parameter) or is_lazy(value):
+            return
+        if isinstance(value, Tensor):
+            _keep_contents(self.tensors, [value])
+        elif isinstance(value, torch.jit.ScriptModule):  # which has its attributes outside Python
+            _keep_contents(self.tensors, value.buffers())
+        elif isinstance(value, nn.Module):
+            if id(value) not in self.names:
+                names = dict(vars(value))
+                self.names[id(value)] = value, names
+                self._keep_all(names.values())
+        elif isinstance(value, _CONTAINERS):
+            if id(value) not in self.containers:
+                self.containers[id(value)] = value, _copied(value)
+                self._keep_all(value.values() if isinstance(value, dict) else value)
+        elif isinstance(value, tuple):
+            self._keep_all(value)
+        elif (back := _rewinding(value)) is not None:
+            self.generators.append(back)
+
+    def _keep_all(self, values: Iterable[Any]) -> None:
+        for value in values:
+            if type(value) not in _ATOMS:
+                self._keep(value)
+
+
+_ATOMS = frozenset({bool, int, float, complex, str, bytes, type(None), FunctionType, type, torch.dtype, torch.device})
 
 _writers: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
-"""Networks whose forward pass writes to their own parameters (`noting_writes`)."""
+"""Networks whose forward pass writes to their own parameters (`noting_changes`)."""
 
-_kept: ContextVar[dict[int, _Kept]] = ContextVar("models that are kept as found", default={})  # noqa: B039  (never written to)
+_changing: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
+"""Networks whose forward pass changes anything of theirs."""
+
+_found: ContextVar[dict[int, Found]] = ContextVar("models that are put back", default={})  # noqa: B039  (never written to)
 
 
 @contextmanager
 def _as_found(model: nn.Module) -> Iterator[None]:
     modules = list(model.modules())
-    bindings = [(module, dict(vars(module))) for module in modules]
-    containers = [(value, _copied(value)) for module, names in bindings for value in _own_containers(module, names)]
     modes = [(module, module.training) for module in modules]
-    kept = _Kept()
-    token = _kept.set({**_kept.get(), id(model): kept})
     undo: list[Callable[[], object]] = []
     try:
+        _set_gradients_aside(model, undo)
         _leave_inference_mode(modules, undo)
-        kept.keep(tensor for module in modules for tensor in _tensors_of(module))
-        if model in _writers:
-            kept.keep(model.parameters())
-        hook = None if isinstance(model, torch.jit.ScriptModule) else model.register_forward_pre_hook(_own_copies)
-        try:
-            yield
-        finally:
-            if hook is not None:
-                hook.remove()
+        found = Found(model, parameters=model in _writers)
+        token = _found.set({**_found.get(), id(model): found})
+        undo += [found.put_back, partial(_found.reset, token)]
+        if not isinstance(model, torch.jit.ScriptModule):
+            undo.append(model.register_forward_pre_hook(_own_copies).remove)
+        yield
     finally:
-        _kept.reset(token)
-        kept.restore()
         for back in reversed(undo):
             back()
-        for container, before in containers:
-            _refill(container, before)
-        for module, names in bindings:
-            _rebind(module, names)
         for module, mode in modes:
             module.training = mode
+
+
+def _set_gradients_aside(model: nn.Module, undo: list[Callable[[], object]]) -> None:
+    """The parameters' `.grad` and flags, for forward passes that make gradients themselves, or freeze weights."""
+
+    def back(parameter: Tensor, gradient: Tensor | None, flag: bool) -> None:
+        parameter.grad = gradient
+        if parameter.requires_grad != flag:
+            parameter.requires_grad_(flag)
+
+    for parameter in model.parameters():
+        if parameter.is_leaf:
+            undo.append(partial(back, parameter, parameter.grad, parameter.requires_grad))
+            parameter.grad = None
 
 
 def _own_copies(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """The network's input, to work on in place: neither the caller's tensor nor a leaf of the graph."""
     return tuple(argument.clone() if isinstance(argument, Tensor) else argument for argument in arguments)
-
-
-def _own_containers(module: nn.Module, names: dict[str, Any]) -> Iterator[Any]:
-    """What holds parameters, buffers, parts and hooks; of a torchmetric every container, since its states are lists."""
-    for name, value in names.items():
-        if isinstance(value, _CONTAINERS) and (name in _INTERNAL or isinstance(module, Metric)):
-            yield value
-
-
-def _tensors_of(module: nn.Module) -> Iterator[Tensor]:
-    """Buffers, and other tensors that are attributes, or in a torchmetric's lists; no parameters."""
-    yield from module.buffers(recurse=False)
-    for value in vars(module).values():
-        inside = value if isinstance(value, list) and isinstance(module, Metric) else (value,)
-        yield from (item for item in inside if isinstance(item, Tensor) and not isinstance(item, nn.Parameter))
 
 
 def _leave_inference_mode(modules: list[nn.Module], undo: list[Callable[[], object]]) -> None:
@@ -256,7 +324,24 @@ def _is_inference(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_inference()
 
 
-def _copied(container: Any) -> Any:
+def _keep_contents(kept: dict[int, tuple[Tensor, Tensor]], tensors: Iterable[Tensor]) -> None:
+    for tensor in tensors:
+        if id(tensor) not in kept:
+            kept[id(tensor)] = tensor, tensor.detach().clone()
+
+
+def _rewinding(value: Any) -> Callable[[], object] | None:
+    """How to put a random generator back; None for anything else."""
+    if isinstance(value, torch.Generator):
+        return partial(value.set_state, value.get_state())
+    if isinstance(value, np.random.Generator):
+        return partial(setattr, value.bit_generator, "state", value.bit_generator.state)
+    if isinstance(value, np.random.RandomState):
+        return partial(value.set_state, value.get_state())
+    return partial(value.setstate, value.getstate()) if isinstance(value, random.Random) else None
+
+
+def _copied(container: Any) -> list[Any]:
     return list(container.items()) if isinstance(container, dict) else list(container)
 
 
@@ -280,15 +365,26 @@ def _is_same(now: Any, before: Any) -> bool:
 
 
 def _rebind(module: nn.Module, before: dict[str, Any]) -> None:
-    """Attributes that are tensors, or have become ones, bound as they were; of a torchmetric numbers and lists too."""
-    names, kinds = vars(module), _PLAIN if isinstance(module, Metric) else Tensor
-    for name, now in list(names.items()):
-        if name not in before and isinstance(now, kinds):
-            del names[name]
+    """Attributes bound as they were, whatever the module does where they are set."""
+    names = vars(module)
+    for name in names.keys() - before.keys():
+        del names[name]
     for name, value in before.items():
-        now = names.get(name)
-        if now is not value and (isinstance(value, kinds) or isinstance(now, kinds)):
+        if name not in names or names[name] is not value:
             names[name] = value
+
+
+def _equal(now: Any, before: Any) -> bool:
+    """Whether two values are the same, or equal tensors or numbers; containers have a comparison of their own."""
+    if now is before:
+        return True
+    if isinstance(now, Tensor) and isinstance(before, Tensor):
+        return now.dtype == before.dtype and torch.equal(now.detach(), before.detach())
+    if isinstance(now, dict) and isinstance(before, dict):
+        return now.keys() == before.keys() and all(_equal(now[key], value) for key, value in before.items())
+    if isinstance(now, list | tuple) and type(now) is type(before):
+        return len(now) == len(before) and all(map(_equal, now, before))
+    return type(now) is type(before) and type(now) in _ATOMS and now == before
 
 
 def _refuse_lazy(model: nn.Module) -> None:
