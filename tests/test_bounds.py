@@ -257,6 +257,10 @@ def test_bounds_must_be_numbers():
         parse_bounds((np.array("black"), 1.0))
 
 
+def test_a_batch_without_samples_is_in_any_bounds():
+    check_in_bounds(torch.empty(0, 1, 2, 2), (0.0, 1.0))
+
+
 def test_inputs_that_are_perturbed_may_leave_the_bounds():
     mean, std = STATISTICS["MNIST"]
     _, images = _digits(mean, std)
@@ -289,6 +293,7 @@ def test_bounds_are_torchvisions_black_and_white(name, kind):
         (mean, std),
         (torch.tensor(mean), np.array(std)),
         (normalize,),
+        (kind(torch.tensor(mean), torch.tensor(std)),),  # as timm makes it
         (Compose([CenterCrop(8), ToTensor(), normalize]),),
         (nn.Sequential(CenterCrop(8), nn.Sequential(normalize)),),
         (

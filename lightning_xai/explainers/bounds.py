@@ -50,14 +50,14 @@ def parse_bounds(
         raise ValueError(
             f"`bounds` must be of shapes that broadcast, got {tuple(low.shape)} for low, {tuple(high.shape)} for high."
         )
-    said = f"got low={low.tolist()}, high={high.tolist()}."
     if not (low.isfinite().all() and high.isfinite().all() and (high - low).isfinite().all()):
         raise ValueError(
-            f"`bounds` must be finite, and so must the range between them, in {_name(dtype)}; {said} Data without a "
-            "bound have no range: leave `bounds` out, and with it the methods that need them."
+            f"`bounds` must be finite, and so must the range between them, in {_name(dtype)}; "
+            f"got {_said(low, high)}. Data without a bound have no range: leave `bounds` out, and with it the methods "
+            "that need them."
         )
     if not (low < high).all():
-        raise ValueError(f"`bounds` must have low < high everywhere, {said}")
+        raise ValueError(f"`bounds` must have low < high everywhere, got {_said(low, high)}.")
     return low.to(device), high.to(device)
 
 
@@ -199,6 +199,10 @@ def _numbers(name: str, value: Any, dtype: torch.dtype) -> Tensor:
     except (TypeError, ValueError) as error:
         raise TypeError(f"`{name}` must be numbers, one or one a channel, got {value!r:.100}.") from error
     return found.to("cpu", dtype)
+
+
+def _said(low: Tensor, high: Tensor) -> str:
+    return ", ".join(f"{name}={bound.tolist()!s:.80}" for name, bound in {"low": low, "high": high}.items())
 
 
 def _check_resolved(low: Tensor, high: Tensor, dtype: torch.dtype) -> None:

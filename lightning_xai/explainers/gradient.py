@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_xai.explainers.base import Context, Explainer, check_choice, check_count, check_logits, check_target
 from lightning_xai.explainers.bounds import check_bound_shapes
 from lightning_xai.explainers.chunks import groups, in_chunks
-from lightning_xai.functional.bounds import put_on_bounds
+from lightning_xai.functional.bounds import bound_tolerance
 from lightning_xai.shapes import Inputs, Labels, Scores
 
 Output = Literal["logit", "probability", "log_probability"]
@@ -143,11 +143,12 @@ def baseline_like(inputs: Inputs, baseline: Baseline, context: Context) -> Tenso
 
 
 def _from_baseline(inputs: Inputs, baseline: Baseline, context: Context) -> Inputs:
-    """The inputs less the baseline; 0 where an input is on the bound that the baseline is, and not a rounding."""
-    ends = baseline_like(inputs, baseline, context)
-    if isinstance(baseline, str):
-        inputs = put_on_bounds(inputs, *require_bounds(inputs, context, f'baseline="{baseline}"'))[0].to(inputs)
-    return inputs - ends
+    """The inputs less the baseline; 0, and not a rounding, where an input is on the bound that the baseline is."""
+    difference = inputs - baseline_like(inputs, baseline, context)
+    if not isinstance(baseline, str):
+        return difference
+    tolerance = bound_tolerance(*require_bounds(inputs, context, f'baseline="{baseline}"'), inputs.dtype)
+    return torch.where(difference.abs() <= tolerance, 0, difference)
 
 
 def require_bounds(inputs: Inputs, context: Context, what: str) -> tuple[Tensor, Tensor]:
