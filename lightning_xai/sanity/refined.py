@@ -24,6 +24,7 @@ from lightning_xai.explainers.base import (
 )
 from lightning_xai.explainers.captum import require_relu_modules
 from lightning_xai.explainers.chunks import in_chunks
+from lightning_xai.explainers.controls import CONTROLS
 from lightning_xai.functional.maps import pixel_map
 from lightning_xai.functional.random import standard_normal, uniform
 from lightning_xai.metrics.checks import check_one_each
@@ -42,11 +43,16 @@ SMOOTH_FRACTION = 0.1
 
 
 def smoothed(methods: Mapping[str, Explainer], num_draws: int) -> dict[str, Explainer]:
-    """The methods, each averaged over noisy inputs as in smooth MPRT (50 draws there); 0 for the methods themselves."""
+    """The methods, each averaged over noisy inputs as in smooth MPRT (50 draws there); 0 for the methods themselves.
+
+    Controls stay as they are.
+    """
     if num_draws < 0:
         raise ValueError(f"`smooth` must be a number of noisy inputs, 0 for none, got {num_draws}.")
-    scale = RangeScale(SMOOTH_FRACTION)
-    return {name: Smooth(method, scale, num_draws) if num_draws else method for name, method in methods.items()}
+    if not num_draws:
+        return dict(methods)
+    kept, scale = tuple(CONTROLS.values()), RangeScale(SMOOTH_FRACTION)
+    return {name: m if isinstance(m, kept) else Smooth(m, scale, num_draws) for name, m in methods.items()}
 
 
 def efficient_mprt(
