@@ -29,7 +29,7 @@ from lightning_xai.functional.maps import pixel_map
 from lightning_xai.functional.random import standard_normal, uniform
 from lightning_xai.metrics.checks import check_one_each
 from lightning_xai.sanity.blocks import parameter_blocks
-from lightning_xai.sanity.randomisation import Initialisation, randomise
+from lightning_xai.sanity.randomisation import BatchNormPolicy, Initialisation, randomise
 from lightning_xai.sanity.similarity import PRESETS, Similarity, compare
 from lightning_xai.shapes import Images, Inputs, Keys, Labels, Scores
 
@@ -64,6 +64,7 @@ def efficient_mprt(
     *,
     initialisation: Initialisation = "own",
     seed: int = 0,
+    batch_norm: BatchNormPolicy = "recalibrate",
     num_bins: int = 100,
 ) -> Scores:
     """How much more complex a map becomes when all weights are random: (H(e') - H(e)) / H(e); higher is better.
@@ -74,13 +75,13 @@ def efficient_mprt(
 
     Args:
         target: Classes to explain; None for those that `model` predicts.
-        initialisation, seed: As in `randomisation.randomise`, of all blocks.
+        initialisation, seed, batch_norm: As in `randomisation.randomise`, of all blocks.
         num_bins: Of the histograms.
     """
     check_count("num_bins", num_bins)
     context = _default(context, images)
     target = _resolve(model, images, target, context)
-    other = randomise(model, parameter_blocks(model, images), initialisation, seed)
+    other = randomise(model, parameter_blocks(model, images), initialisation, seed, batch_norm, images)
     first, second = (method(m, images, target, context) for m in (model, other))
     return entropy_rise(first, second, num_bins)
 
