@@ -177,7 +177,7 @@ def parameter_cells(
     orderings: Sequence[Ordering] = ("cascading_from_top",),
     repeats: int = 8,
     initialisation: Initialisation = "own",
-    batch_norm: BatchNormPolicy = "keep",
+    batch_norm: BatchNormPolicy = "recalibrate",
     groups: Mapping[str, Sequence[str]] | None = None,
     progress: bool = False,
     check: Check = "parameters",
