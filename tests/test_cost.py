@@ -171,3 +171,14 @@ def test_controls_are_added_once():
         "random": RandomAttribution(),
     }
     assert list(with_controls({"gradient": Gradient()}, images=False)) == ["gradient", "random"]
+
+
+def test_the_controls_names_are_theirs():
+    """A method of that name would be taken for the control by every table and figure, if not be replaced by it."""
+    assert with_controls({"random": RandomAttribution()}) == {"random": RandomAttribution(), "edges": SobelEdges()}
+    named = {"edges": FEW, "random": SobelEdges()}
+    for name, method in named.items():
+        for others in ({}, {"noise": RandomAttribution(), "sobel": SobelEdges()}):
+            for images in (True, False):
+                with pytest.raises(ValueError, match=rf"`methods`: '{name}' is the name of the control.*another name"):
+                    with_controls({name: method, **others}, images)

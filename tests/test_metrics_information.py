@@ -530,6 +530,7 @@ def test_two_processes_agree_with_one(tmp_path):
         ({"curve": "logit"}, "`curve` must be one of 'softmax', 'accuracy', got 'logit'"),
         ({"fill": "blur"}, "`fill` must be one of 'smooth', 'linear', got 'blur'"),
         ({"coder": "png"}, "`coder` must be one of 'fast', 'published', got 'png'"),
+        ({"preset": "xrai"}, "`preset` must be one of 'fast', 'published', got 'xrai'"),
         ({"min_score": 80.0}, r"`min_score` must be in \[0, 1\], got 80.0"),
         ({"random_fraction": -0.1}, r"`random_fraction` must be in \[0, 1\], got -0.1"),
     ],

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -16,7 +16,7 @@ from torch.testing import assert_close
 
 import lightning_xai as lx
 from lightning_xai.explainers import Explainer, Gradient, InputXGradient, RandomAttribution, SobelEdges, with_controls
-from lightning_xai.functional.random import fold_in_int
+from lightning_xai.functional.random import fold_in_int, root_keys
 from lightning_xai.networks import MLP
 from lightning_xai.reporting.sanity import Cell, CellKey, write_sanity
 from lightning_xai.sanity import checks
@@ -81,7 +81,7 @@ def test_each_cell_is_the_similarity_of_maps_explained_by_hand():
     assert [s.block for s in states] == [name for name in ("7", "4", "0") for _ in range(2)]
     for cell in cells:
         key = cell.key
-        changed = randomise(model, blocks[2 - key.step :], seed=fold_in_int(0, key.repeat))
+        changed = randomise(model, blocks[2 - key.step :], "own", fold_in_int(0, key.repeat), "recalibrate", IMAGES)
         options = {"bounds": (0.0, 1.0), "index": torch.arange(6)}
         original = lx.explain(model, IMAGES, LABELS, METHODS[key.method], **options)
         maps = lx.explain(changed, IMAGES, LABELS, METHODS[key.method], **options)
@@ -110,7 +110,7 @@ def test_models_lose_their_knowledge_in_the_evidence():
 def test_repredicted_classes_are_those_of_the_changed_model():
     model = net()
     cells, _ = run(subject(model, methods={"g": Gradient()}, repredict=True), orderings=("full",), repeats=1)
-    changed = randomise(model, parameter_blocks(model, IMAGES), seed=fold_in_int(0, 0))
+    changed = randomise(model, parameter_blocks(model, IMAGES), "own", fold_in_int(0, 0), "recalibrate", IMAGES)
     predicted = [m.eval()(IMAGES).argmax(1) for m in (model, changed)]
     maps = [Gradient()(m, IMAGES, t) for m, t in zip((model, changed), predicted, strict=True)]
     assert not torch.equal(*predicted)
@@ -222,6 +222,96 @@ def state_of(model):
         "numpy": np.random.get_state()[1].tolist(),  # noqa: NPY002
         "grad_enabled": torch.is_grad_enabled(),
     }
+
+
+# Networks that tell no images apart, and maps with NaN
+
+
+def deep():
+    """Narrow convolutions and batch normalisation, whose statistics are those of weights larger than initial ones."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = [nn.Conv2d(1, 4, 3, padding=1)]
+        for _ in range(12):
+            layers += [nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1)]
+        model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(256, 4))
+    for layer in model[:-1]:
+        if isinstance(layer, nn.Conv2d):
+            layer.weight.data *= 5
+    return randomise(model, (), batch_norm="recalibrate", images=IMAGES)
+
+
+def verdicts_of(model, checks, methods=METHODS, **options):
+    options = {"repeats": 2, "similarity": "spearman"} | options
+    return examine(subject(model, methods), checks, **options).verdicts
+
+
+SIMPLE = {"gradient": Gradient(), "edges": SobelEdges()}
+
+
+def test_a_network_without_a_signal_gets_no_verdict():
+    verdicts = verdicts_of(deep(), ("parameters", "efficient"), SIMPLE, batch_norm="keep")
+    assert [verdict.check for verdict in verdicts] == ["parameters"] * 2 + ["efficient"] * 2
+    for verdict in verdicts:
+        number = 4 if verdict.check == "parameters" else 2  # repeats at each step that decides
+        assert verdict.outcome == "INCONCLUSIVE"
+        assert f"No verdict: {number} of the {number} changed networks" in verdict.reason
+        assert 'take `batch_norm="recalibrate"`, or `initialisation="permute"`' in verdict.reason
+
+
+def test_recalibrated_as_by_default_it_has_a_signal_and_gets_one():
+    for verdict in verdicts_of(deep(), ("parameters", "efficient"), SIMPLE):
+        assert "No verdict" not in verdict.reason
+    states = run(subject(deep(), SIMPLE), repeats=1)[1]
+    assert min(state.spread / state.activation_scale for state in states) > 0.01
+
+
+@pytest.mark.parametrize("check", ["parameters", "data", "invariance", "efficient", "random_logit"])
+def test_of_a_network_that_says_the_same_of_all_images_nothing_can_be_found_out(check):
+    model = net().eval()
+    nn.init.zeros_(model[-1].weight)
+    for verdict in verdicts_of(model, (check,), repeats=1, make_twin=lambda: (net(), 1.0)):
+        assert verdict.outcome == "INCONCLUSIVE"
+        assert "No verdict: the network itself has the same logits for all samples" in verdict.reason
+
+
+@dataclass(frozen=True)
+class Undefined(Explainer):
+    """A gradient with a NaN, or an infinity, for some of the samples (by their keys)."""
+
+    bad: float = math.nan
+    rows: tuple[int, ...] = tuple(range(6))
+
+    def attribute(self, model, inputs, target, context):
+        maps = Gradient().attribute(model, inputs, target, context)
+        maps[torch.isin(context.keys, root_keys(0, torch.tensor(self.rows))), 0, 2, 3] = self.bad
+        return maps
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("check", ["parameters", "data", "invariance", "efficient", "random_logit"])
+def test_maps_that_are_not_finite_have_no_score_and_no_verdict(check, bad):
+    (verdict,) = verdicts_of(net(), (check,), {"bad": Undefined(bad)}, repeats=1, make_twin=lambda: (net(), 1.0))
+    assert (verdict.outcome, math.isnan(verdict.mean)) == ("INCONCLUSIVE", True)
+    assert "undefined for 6 of 6 samples" in verdict.reason
+
+
+def test_one_such_map_leaves_the_others_scores():
+    methods = {"bad": Undefined(rows=(4,)), "good": Gradient()}
+    cells, _ = run(subject(methods=methods), orderings=("full",), repeats=1)
+    bad, good = (cell.scores for cell in cells)
+    for name in bad:
+        assert np.isnan(bad[name]).nonzero()[0].tolist() == [4]
+        np.testing.assert_allclose(np.delete(bad[name], 4), np.delete(good[name], 4), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("check", ["parameters", "invariance", "efficient", "random_logit"])
+def test_a_network_with_logits_that_are_not_numbers_is_refused(check):
+    model = net()
+    with torch.no_grad():
+        model[-1].bias[2] = math.nan
+    with pytest.raises(ValueError, match=r"`model` must give logits that are numbers, but 6 of 6 samples have a NaN"):
+        verdicts_of(model, (check,))
 
 
 CHECKS = ("parameters", "data", "invariance", "efficient", "random_logit")

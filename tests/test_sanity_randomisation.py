@@ -1,5 +1,6 @@
 """Blocks in execution order, and models with some of them randomised: the original, the rest and the ties stay."""
 
+import copy
 import math
 from collections import Counter
 
@@ -512,6 +513,28 @@ def test_running_twice_averages_the_runs():
     assert_close(after.norm.running_mean, SMALL.flatten(1).mean(0) / 2)
 
 
+def test_recalibration_does_not_wait_for_other_processes(tmp_path):
+    """Synchronised layers, which on a CPU cannot even try to."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2))
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(plain))
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    try:
+        after = randomise(model, parameter_blocks(model, SMALL), "own", 0, "recalibrate", SMALL)
+    finally:
+        torch.distributed.destroy_process_group()
+    expected = randomise(plain, parameter_blocks(plain, SMALL), "own", 0, "recalibrate", SMALL)
+    assert type(after[1]) is nn.SyncBatchNorm
+    assert_close(after.state_dict(), expected.state_dict())
+
+
+def test_a_single_value_has_no_variance():
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(192), nn.Linear(192, 2))
+    with pytest.raises(ValueError, match=r"`images` must be more than one .*or take `batch_norm=\"keep\"`"):
+        randomise(model, parameter_blocks(model, SMALL), batch_norm="recalibrate", images=SMALL[:1])
+    assert all(module.training for module in model.modules())
+
+
 # Evidence
 
 
@@ -524,6 +547,21 @@ def test_evidence_by_hand():
     assert actual.accuracy == (logits.argmax(1) == labels).float().mean()
     assert_close(actual.entropy, float(-(probabilities * probabilities.log()).sum(1).mean()))
     assert_close(actual.activation_scale, float((logits**2).mean() ** 0.5))
+    assert_close(actual.spread, float(((logits - logits.mean(0)) ** 2).mean() ** 0.5))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_spread_within_rounding_is_none(dtype):
+    """Of 1e-7 of the logits; one of 1e-1 is. A single image has none to speak of."""
+    model, labels = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).to(dtype), torch.tensor([0, 1, 2, 1])
+    images = SMALL.to(dtype)
+    nn.init.constant_(model[1].bias, 1.0)
+    with torch.no_grad():
+        model[1].weight.mul_(0.3)
+        assert evidence(model, images, labels).spread > 0
+        model[1].weight.mul_(1e-7)
+    assert evidence(model, images, labels).spread == 0
+    assert math.isnan(evidence(model, images[:1], labels[:1]).spread)
 
 
 def test_evidence_of_a_model_that_knows_nothing():

@@ -17,6 +17,7 @@ from lightning_xai.explainers import (
     Context,
     Gradient,
     InputAttribution,
+    RandomAttribution,
     RangeScale,
     Smooth,
     SobelEdges,
@@ -135,6 +136,7 @@ def test_efficient_mprt_rises_when_a_simple_map_becomes_a_complex_one():
 def test_smooth_mprt_is_a_composition():
     assert smoothed({"gradient": Gradient()}, 50) == {"gradient": Smooth(Gradient(), RangeScale(0.1), 50)}
     assert smoothed({"gradient": Gradient()}, 0) == {"gradient": Gradient()}
+    assert smoothed({"random": RandomAttribution()}, 50) == {"random": RandomAttribution()}
     with pytest.raises(ValueError, match="`smooth` must be a number of noisy inputs, 0 for none, got -1"):
         smoothed({}, -1)
 

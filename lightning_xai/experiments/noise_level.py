@@ -83,7 +83,9 @@ def find_noise_level(
         while (std := _next_std(curve, tolerance, maximum)) is not None:
             curve.add(std, network.correct(std, bar))
         level = float(f"{curve.crossings()[0]:.4g}")
-        if math.isfinite(level):
+        known = [std for std in curve.stds() if math.isclose(std, level, rel_tol=1e-9)]
+        level = known[0] if known else level  # not a second time under a name one rounding away
+        if math.isfinite(level) and not known:
             curve.add(level, network.correct(level, bar))
     low, high = curve.interval()
     return NoiseLevel(

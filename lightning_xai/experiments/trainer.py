@@ -47,7 +47,7 @@ class ExaminingTrainer(Trainer):
         orderings: list[Ordering] | None = None,
         repeats: int = 8,
         initialisation: Initialisation = "own",
-        batch_norm: BatchNormPolicy = "keep",
+        batch_norm: BatchNormPolicy = "recalibrate",
         groups: dict[str, list[str]] | None = None,
         shift: float = 1.0,
         target: ExplainedClass = "label",
@@ -84,7 +84,8 @@ class ExaminingTrainer(Trainer):
             orderings: Which blocks are randomised together; null for `cascading_from_top`.
             repeats: Independent random models of each step.
             initialisation: Of random weights: `own`, `normal` (the published one) or `permute`.
-            batch_norm: Running statistics of randomised models: `keep`, `reset` or `recalibrate`.
+            batch_norm: Running statistics of randomised models: `recalibrate` them on the samples, `reset` or `keep`
+                them; kept, deep networks with random weights say the same of all images, and get no verdict.
             groups: Blocks by name, each with patterns of parameter or module names; null for a block a layer.
             shift: Added to the input, in the space of the normalised images.
             target: The class explained: the `label`, the trained model's `prediction`, or what each changed model

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -44,14 +45,26 @@ class SobelEdges(Explainer):
             return F.conv2d(padded, kernels).square().mean(1).sqrt().view_as(inputs)
 
 
+CONTROLS: Mapping[str, type[Explainer]] = MappingProxyType({"edges": SobelEdges, "random": RandomAttribution})
+"""The controls by the names under which every table and figure knows them."""
+
+
 def with_controls(methods: Mapping[str, Explainer], images: bool = True) -> dict[str, Explainer]:
     """The methods, and behind them as `edges` and `random` the controls of kinds that are not among them.
 
     Args:
         methods: Explainers by name.
         images: Whether the inputs are images; an edge detector needs them to be.
+
+    Raises:
+        ValueError: if a method that is not that control is called `edges` or `random`.
     """
-    controls: dict[str, Explainer] = {"edges": SobelEdges()} if images else {}
-    controls["random"] = RandomAttribution()
+    for name, kind in CONTROLS.items():
+        if name in methods and not isinstance(methods[name], kind):
+            raise ValueError(
+                f"`methods`: {name!r} is the name of the control {kind.__name__}(), with which tables and figures "
+                f"compare, but here it is {methods[name]!r}. Give this method another name."
+            )
     present = {type(method) for method in methods.values()}
-    return {**methods, **{name: control for name, control in controls.items() if type(control) not in present}}
+    added = {name: kind() for name, kind in CONTROLS.items() if kind not in present and (images or name != "edges")}
+    return {**methods, **added}

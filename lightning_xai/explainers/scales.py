@@ -76,7 +76,7 @@ _SOLUTIONS = {"default": adaptgrad_std, "literal": adaptgrad_std_literal, "exact
 class InRangeScale(InputScale):
     """AdaptGrad's: elementwise, so small that the noisy value stays in the data's range with a given confidence.
 
-    Elements on a bound get no noise. Needs `bounds`.
+    Elements on a bound, to rounding (`functional.bounds`), or outside get no noise. Needs `bounds`.
 
     Attributes:
         confidence: Probability to stay in the range, at least.

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
-from lightning_xai.shapes import Images, Masks, Scores
+from lightning_xai.shapes import Images, Maps, Masks, Scores
 
 Knots = Float[Tensor, " batch knot 2"]
 """Points (x, y) of a curve, x ascending."""
@@ -16,6 +16,12 @@ def revealed_pixels(
 ) -> Bool[Tensor, " count batch height width"]:
     """For each count, the pixels of a rank below it, and those that are always revealed."""
     return (ranks < torch.tensor(counts, device=ranks.device).view(-1, 1, 1, 1)) | always
+
+
+def shared_ranks(maps: Maps) -> Int64[Tensor, " batch height width"]:
+    """How many pixels have a higher value: 0 for the highest, the same for equal ones."""
+    falling = -maps.flatten(1)
+    return torch.searchsorted(falling.sort(1).values, falling).view_as(maps)
 
 
 def fill_holes(images: Images, known: Masks) -> Images:
@@ -42,12 +48,19 @@ def normalise(values: Float[Tensor, " batch point"], low: Scores, high: Scores) 
     return ((values - low[:, None]) / span[:, None]).clamp(0, 1)
 
 
-def information_curve(x: Float[Tensor, " batch point"], y: Float[Tensor, " batch point"]) -> Knots:
-    """The curve of points in the order in which pixels were revealed: y made monotone, the ends added, sorted by x."""
+def information_curve(
+    x: Float[Tensor, " batch point"], y: Float[Tensor, " batch point"], zero_first: bool = True
+) -> Knots:
+    """The curve of points in the order in which pixels were revealed: y made monotone, the ends added, sorted by x.
+
+    Args:
+        zero_first: Whether (0, 0) is the first of the points at x = 0, or as in the published code the last.
+    """
     zero, one = torch.zeros_like(x[:, :1]), torch.ones_like(x[:, :1])
-    x, order = torch.cat([zero, x, one], 1).sort(dim=1, stable=True)
-    y = torch.cat([zero, y.cummax(1).values, one], 1).gather(1, order)
-    return torch.stack([x, y], 2)
+    y = y.cummax(1).values
+    xs, ys = ([zero, x, one], [zero, y, one]) if zero_first else ([x, zero, one], [y, zero, one])
+    ordered, order = torch.cat(xs, 1).sort(dim=1, stable=True)
+    return torch.stack([ordered, torch.cat(ys, 1).gather(1, order)], 2)
 
 
 def area_under_knots(knots: Knots) -> Scores:

@@ -1,6 +1,7 @@
 """What the sanity checks found: records, and the files that hold them."""
 
 import csv
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field, fields
@@ -66,6 +67,8 @@ class ModelState:
     """Mean entropy of the output, in nats."""
     activation_scale: float
     """Root mean square of the logits."""
+    spread: float = math.nan
+    """Root mean square of what the logits differ by from image to image; 0 where that is rounding."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from lightning_xai.explainers import (
     smooth_grad,
 )
 from lightning_xai.explainers.base import Context, check_choice, check_count
+from lightning_xai.explainers.bounds import check_in_bounds
 from lightning_xai.explainers.captum import require_relu_modules
 from lightning_xai.explainers.gradient import Baseline
 from lightning_xai.functional.maps import pixel_map
@@ -47,10 +48,22 @@ from lightning_xai.sanity.checks import (
     with_usable_similarities,
 )
 from lightning_xai.sanity.invariance import invariance_maps, shifted_twin
-from lightning_xai.sanity.randomisation import BatchNormPolicy, Initialisation, Ordering, parameter_blocks, randomise
+from lightning_xai.sanity.randomisation import (
+    BatchNormPolicy,
+    Initialisation,
+    Ordering,
+    logits_of,
+    parameter_blocks,
+    randomise,
+)
 from lightning_xai.sanity.refined import entropy_rise, num_outputs, other_classes
 from lightning_xai.sanity.similarity import compare, describe
-from lightning_xai.sanity.verdicts import complexity_verdict, invariance_verdict, randomisation_verdict
+from lightning_xai.sanity.verdicts import (
+    complexity_verdict,
+    invariance_verdict,
+    randomisation_verdict,
+    without_the_dead,
+)
 from lightning_xai.shapes import Labels
 
 Examined = Literal["parameters", "data", "invariance", "efficient", "random_logit"]
@@ -69,7 +82,7 @@ def examine(
     orderings: Sequence[Ordering] = ("cascading_from_top",),
     repeats: int = 8,
     initialisation: Initialisation = "own",
-    batch_norm: BatchNormPolicy = "keep",
+    batch_norm: BatchNormPolicy = "recalibrate",
     groups: Mapping[str, Sequence[str]] | None = None,
     make_twin: Callable[[], tuple[nn.Module, float]] | None = None,
     shift: float = 1.0,
@@ -79,12 +92,15 @@ def examine(
 ) -> SanityReport:
     """Run the checks and judge every method by each.
 
+    There is no verdict (INCONCLUSIVE, and the reason says so) of networks whose logits are the same for all samples.
+
     Args:
         subject: The trained model, the samples and the methods.
         checks: Which ones.
         similarity: The one that decides; all of the subject's that its images admit are in the report.
         orderings, repeats, initialisation, batch_norm, groups: Of `parameters` (see `parameter_cells`), and of
-            `efficient`, which randomises all blocks whatever the orderings.
+            `efficient`, which randomises all blocks whatever the orderings. The default recalibrates batch
+            normalisation on the samples, without which deep networks with random weights pass no signal on.
         make_twin: Of `data`: the network trained on random labels, and its accuracy on these.
         shift: Of `invariance`: what is added to the input, in its own space.
         alpha: One less the confidence of the intervals.
@@ -92,7 +108,8 @@ def examine(
         progress: Whether to show progress bars.
 
     Raises:
-        ValueError: if an argument is out of range, or the folder has results of other settings.
+        ValueError: if an argument is out of range, the model's logits have a NaN, or the folder has results of other
+            settings.
     """
     subject = with_usable_similarities(subject, similarity)
     _rehearse(subject, checks, repeats, initialisation, batch_norm, groups, make_twin, shift)
@@ -148,6 +165,7 @@ def examine(
     if "random_logit" in checks:
         found += random_logit_cells(subject, originals, cells, progress)
         verdicts += judged("random_logit")
+    verdicts = [without_the_dead(verdict, found, states) for verdict in verdicts]
     return SanityReport(
         settings, tuple(subject.index.tolist()), pictures(subject), tuple(found), tuple(states), tuple(verdicts)
     )
@@ -285,6 +303,8 @@ def _rehearse(
     for check in checks:
         check_choice("checks", check, Examined)
     check_count("repeats", repeats)
+    check_in_bounds(subject.images, subject.bounds)
+    _check_logits(subject)
     if {"parameters", "efficient"} & set(checks):
         blocks = parameter_blocks(subject.model, subject.images, groups)
         randomise(subject.model, blocks, initialisation, subject.seed, batch_norm, subject.images)
@@ -294,6 +314,15 @@ def _rehearse(
         shifted_twin(subject.model, shift, subject.images)
     if "random_logit" in checks:
         another_class(subject)
+
+
+def _check_logits(subject: Subject) -> None:
+    broken = logits_of(subject.model, subject.images).isnan().any(1)
+    if broken.any():
+        raise ValueError(
+            f"`model` must give logits that are numbers, but {int(broken.sum())} of {len(broken)} samples have a NaN "
+            "among theirs: look for weights that are NaN, a division by zero, or an overflow in half precision."
+        )
 
 
 def _refused(verdict: Verdict, accuracy: float) -> Verdict:

@@ -30,12 +30,12 @@ from lightning_xai.explainers.base import (
     Explainer,
     check_choice,
     check_inputs,
-    check_logits,
     explaining,
     resolve_target,
 )
-from lightning_xai.explainers.chunks import in_chunks
+from lightning_xai.explainers.bounds import check_in_bounds
 from lightning_xai.sanity.blocks import copy_model
+from lightning_xai.sanity.randomisation import logits_of
 from lightning_xai.sanity.similarity import Similarity, compare, cosine, spearman
 from lightning_xai.shapes import Images, Inputs, Labels, Scores
 
@@ -102,9 +102,9 @@ def check_twin(
     check_inputs(inputs)
     shift = _parse_shift(shift, inputs)
     tolerance = _rounding(inputs) if tolerance is None else tolerance
-    expected, found = _logits(model, inputs), _logits(twin, inputs + shift)
-    difference = (found - expected).abs().max()
-    error = float(difference / expected.abs().max()) if difference != 0 else 0.0
+    expected, found = (logits_of(m, x).double() for m, x in ((model, inputs), (twin, inputs + shift)))
+    difference = (found - expected).abs().masked_fill(found == expected, 0).max()  # infinite ones may be equal too
+    error = float(difference / expected.abs()[expected.isfinite()].max()) if difference != 0 else 0.0
     if not error <= tolerance:
         raise InexactTwinError(
             f"`twin` must give at `inputs` + `shift` the logits of `model` at `inputs`, but they differ by {error:.3g} "
@@ -169,9 +169,10 @@ def invariance_maps(
         index, seed, max_rows: As in `explain`.
     """
     check_inputs(images)
+    check_in_bounds(images, bounds)
     shift = _parse_shift(shift, images)
     index = torch.arange(len(images)) if index is None else index.cpu()
-    context = Context.create(index, seed, bounds, max_rows, images.device)
+    context = Context.create(index, seed, bounds, max_rows, images.device, images.dtype)
     with explaining(model):
         target = resolve_target(model, images, target, max_rows)
     moved = shifted_context(context, shift) if move_bounds else context
@@ -182,7 +183,7 @@ def shifted_context(context: Context, shift: Tensor) -> Context:
     """The context of shifted inputs: the same noise, the bounds moved.
 
     Args:
-        shift: In the type of the inputs, so that what lies on a bound still does, to the last bit.
+        shift: In the type of the inputs, so that what lies on a bound still does.
     """
     if context.bounds is None:
         return context
@@ -280,11 +281,6 @@ def _offset(layer: nn.Linear | _ConvNd, name: str, seen: Tensor, rows: int) -> F
             'take `compensation="input"`.'
         )
     return offset
-
-
-def _logits(model: nn.Module, inputs: Inputs) -> Float64[Tensor, "batch classes"]:
-    with explaining(model), torch.no_grad():
-        return in_chunks(lambda rows: check_logits(model(rows), len(rows)), model, None, inputs).double()
 
 
 def _parse_shift(shift: Tensor | float, inputs: Inputs) -> Tensor:

@@ -4,7 +4,9 @@ The parameters of a model are divided into blocks in the order in which the mode
 check randomises together, `randomise` makes the models, and `evidence` measures what became of them.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal
@@ -18,7 +20,7 @@ from lightning_xai.explainers.captum import seeded
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.functional.random import fold_in_int
 from lightning_xai.sanity.blocks import NORMS, Block, Ordering, copy_model, parameter_blocks, steps
-from lightning_xai.shapes import Inputs, Labels
+from lightning_xai.shapes import Inputs, Labels, Logits
 
 __all__ = [
     "Block",
@@ -36,6 +38,9 @@ BatchNormPolicy = Literal["keep", "reset", "recalibrate"]
 NORMAL_STD = 0.01
 """Standard deviation of the published initialisation, before the normal distribution is cut off at two of them."""
 
+LEAST_SPREAD = 1e-5
+"""Share of the logits' size below which they count as the same for all images; the rounding of their type if more."""
+
 
 @dataclass(frozen=True)
 class ModelEvidence:
@@ -45,11 +50,14 @@ class ModelEvidence:
         accuracy: Share of the samples whose label has the greatest logit.
         entropy: Mean entropy of the softmax output, in nats; ln(classes) where nothing is known.
         activation_scale: Root mean square of the logits.
+        spread: Root mean square of what each logit differs by from its mean over the images; 0 where that is less than
+            `LEAST_SPREAD` of the scale (a network that says the same of all images), NaN of a single image.
     """
 
     accuracy: float
     entropy: float
     activation_scale: float
+    spread: float
 
 
 def randomise(
@@ -76,11 +84,13 @@ def randomise(
             (affine parameters of normalisation, by all but "permute") or are constant themselves need not change.
         seed: Of the random numbers.
         batch_norm: Running statistics of batch normalisation: "keep" them, "reset" those of the randomised blocks to
-            mean 0 and variance 1, or "recalibrate" those of the whole model to the statistics of `images`.
+            mean 0 and variance 1, or "recalibrate" those of the whole model to the statistics of `images`. Deep
+            networks with random weights and statistics of other weights say the same of all images (EfficientNet-Lite0,
+            all random, but for 1e-7 of the logits; recalibrated, for 0.3 of them): the checks recalibrate.
         images: What "recalibrate" passes through the model, all at once, without dropout.
 
     Raises:
-        ValueError: if a block is not of this model, or "recalibrate" has no images.
+        ValueError: if a block is not of this model, or "recalibrate" has no images, or too few.
     """
     check_choice("initialisation", initialisation, Initialisation)
     check_choice("batch_norm", batch_norm, BatchNormPolicy)
@@ -101,7 +111,7 @@ def randomise(
 
 
 def evidence(model: nn.Module, images: Inputs, labels: Labels, max_rows: int | None = None) -> ModelEvidence:
-    """Accuracy, output entropy and scale of the logits on some images, in evaluation mode.
+    """Accuracy, output entropy, scale and spread of the logits on some images, in evaluation mode.
 
     Args:
         max_rows: Rows that pass through the network at once; by default as many as fit in memory.
@@ -109,13 +119,22 @@ def evidence(model: nn.Module, images: Inputs, labels: Labels, max_rows: int | N
     check_inputs(images)
     if len(labels) != len(images):
         raise ValueError(f"`labels` must have one entry for each of the {len(images)} images, got {len(labels)}.")
-    with explaining(model), torch.no_grad():
-        logits = in_chunks(lambda rows: check_logits(model(rows), len(rows)), model, max_rows, images).cpu().double()
+    logits = logits_of(model, images, max_rows)
+    rounding, logits = torch.finfo(logits.dtype).eps, logits.cpu().double()
+    scale = logits.square().mean().sqrt().item()
+    spread = (logits - logits.mean(0)).square().mean().sqrt().item() if len(logits) > 1 else math.nan
     return ModelEvidence(
         accuracy=(logits.argmax(1) == labels.cpu()).double().mean().item(),
         entropy=torch.special.entr(logits.softmax(1)).sum(1).mean().item(),
-        activation_scale=logits.square().mean().sqrt().item(),
+        activation_scale=scale,
+        spread=0.0 if spread <= max(LEAST_SPREAD, rounding) * scale else spread,
     )
+
+
+def logits_of(model: nn.Module, images: Inputs, max_rows: int | None = None) -> Logits:
+    """The model's outputs in evaluation mode, in their own type."""
+    with explaining(model), torch.no_grad():
+        return in_chunks(lambda rows: check_logits(model(rows), len(rows)), model, max_rows, images)
 
 
 # Values
@@ -195,13 +214,44 @@ def _tracking(modules: Iterable[nn.Module]) -> Iterator[_BatchNorm]:
 
 def _recalibrate(model: nn.Module, images: Inputs, seed: int) -> None:
     """Set the running statistics to those of one batch; a layer that runs several times gets the mean of its runs."""
-    norms = list(_tracking(model.modules()))
-    states = [(norm.momentum, norm.training) for norm in norms]
-    with explaining(model), torch.no_grad(), seeded(seed, images.device):
+    norms, modes = list(_tracking(model.modules())), [(module, module.training) for module in model.modules()]
+    model.eval()  # not `explaining`, which would put the statistics back
+    with torch.inference_mode(False), torch.no_grad(), seeded(seed, images.device), _taking_statistics(norms):
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum, norm.training = None, True
-        if norms:
-            model(images)
-    for norm, (momentum, training) in zip(norms, states, strict=True):
-        norm.momentum, norm.training = momentum, training
+        try:
+            _ = model(images.clone()) if norms else None
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ValueError(
+                '`images` must be more than one for `batch_norm="recalibrate"`: a single value has no variance. Give '
+                'more samples, or take `batch_norm="keep"`.'
+            ) from error
+    for module, training in modes:
+        module.training = training
+
+
+class _LocalBatchNorm(_BatchNorm):
+    """Batch normalisation of any shape, without the other processes."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        pass
+
+
+@contextmanager
+def _taking_statistics(norms: Sequence[_BatchNorm]) -> Iterator[None]:
+    """While active the layers average the statistics of their batches; synchronised ones do it by themselves.
+
+    Each process makes other models: one that waits for the others there waits for ever.
+    """
+    states = [(norm.momentum, norm.training, norm.__class__) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.training = None, True
+        if isinstance(norm, nn.SyncBatchNorm):
+            norm.__class__ = _LocalBatchNorm  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for norm, (momentum, training, kind) in zip(norms, states, strict=True):
+            norm.momentum, norm.training, norm.__class__ = momentum, training, kind  # type: ignore[assignment]

@@ -24,11 +24,12 @@ from lightning_xai.explainers.base import (
 )
 from lightning_xai.explainers.captum import require_relu_modules
 from lightning_xai.explainers.chunks import in_chunks
+from lightning_xai.explainers.controls import CONTROLS
 from lightning_xai.functional.maps import pixel_map
 from lightning_xai.functional.random import standard_normal, uniform
 from lightning_xai.metrics.checks import check_one_each
 from lightning_xai.sanity.blocks import parameter_blocks
-from lightning_xai.sanity.randomisation import Initialisation, randomise
+from lightning_xai.sanity.randomisation import BatchNormPolicy, Initialisation, randomise
 from lightning_xai.sanity.similarity import PRESETS, Similarity, compare
 from lightning_xai.shapes import Images, Inputs, Keys, Labels, Scores
 
@@ -42,11 +43,16 @@ SMOOTH_FRACTION = 0.1
 
 
 def smoothed(methods: Mapping[str, Explainer], num_draws: int) -> dict[str, Explainer]:
-    """The methods, each averaged over noisy inputs as in smooth MPRT (50 draws there); 0 for the methods themselves."""
+    """The methods, each averaged over noisy inputs as in smooth MPRT (50 draws there); 0 for the methods themselves.
+
+    Controls stay as they are.
+    """
     if num_draws < 0:
         raise ValueError(f"`smooth` must be a number of noisy inputs, 0 for none, got {num_draws}.")
-    scale = RangeScale(SMOOTH_FRACTION)
-    return {name: Smooth(method, scale, num_draws) if num_draws else method for name, method in methods.items()}
+    if not num_draws:
+        return dict(methods)
+    kept, scale = tuple(CONTROLS.values()), RangeScale(SMOOTH_FRACTION)
+    return {name: m if isinstance(m, kept) else Smooth(m, scale, num_draws) for name, m in methods.items()}
 
 
 def efficient_mprt(
@@ -58,6 +64,7 @@ def efficient_mprt(
     *,
     initialisation: Initialisation = "own",
     seed: int = 0,
+    batch_norm: BatchNormPolicy = "recalibrate",
     num_bins: int = 100,
 ) -> Scores:
     """How much more complex a map becomes when all weights are random: (H(e') - H(e)) / H(e); higher is better.
@@ -68,13 +75,13 @@ def efficient_mprt(
 
     Args:
         target: Classes to explain; None for those that `model` predicts.
-        initialisation, seed: As in `randomisation.randomise`, of all blocks.
+        initialisation, seed, batch_norm: As in `randomisation.randomise`, of all blocks.
         num_bins: Of the histograms.
     """
     check_count("num_bins", num_bins)
     context = _default(context, images)
     target = _resolve(model, images, target, context)
-    other = randomise(model, parameter_blocks(model, images), initialisation, seed)
+    other = randomise(model, parameter_blocks(model, images), initialisation, seed, batch_norm, images)
     first, second = (method(m, images, target, context) for m in (model, other))
     return entropy_rise(first, second, num_bins)
 

@@ -1,12 +1,12 @@
 """From similarities to a verdict: does a map fall to the floor when the model's knowledge is gone?"""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float64
 
-from lightning_xai.reporting.sanity import Cell, CellKey, Check, Outcome, Verdict
+from lightning_xai.reporting.sanity import Cell, CellKey, Check, ModelState, Outcome, Verdict
 
 NUM_RESAMPLES = 2000
 LEAST_DEFINED = 0.5
@@ -82,7 +82,7 @@ def invariance_verdict(
 ) -> Verdict:
     """PASS if the maps stay the same where the model's output does: a mean similarity of at least 0.999."""
     mine = [cell for cell in cells if cell.key.method == method and cell.key.check == "invariance"]
-    shown = bootstrap(_grid(mine, similarity), alpha, seed)
+    shown = bootstrap(grid := _grid(mine, similarity), alpha, seed)
     if np.isnan(shown.mean):
         outcome: Outcome = "INCONCLUSIVE"
     elif shown.low >= UNCHANGED:
@@ -91,6 +91,8 @@ def invariance_verdict(
         outcome = "FAIL" if shown.high < UNCHANGED else "INCONCLUSIVE"
     how = ", ".join({f"compensated in the {cell.key.block}" for cell in mine})
     reason = f"Similarity {shown.mean:.4f} [{shown.low:.4f}, {shown.high:.4f}] to the map of the shifted image, {how}."
+    if undefined := int((~np.isfinite(grid).any(0)).sum()):
+        reason += f" It is undefined for {undefined} of {grid.shape[1]} samples."
     return Verdict("invariance", method, outcome, similarity, shown.mean, shown.low, shown.high, UNCHANGED, reason)
 
 
@@ -115,6 +117,37 @@ def complexity_verdict(method: str, cells: Iterable[Cell], score: str, alpha: fl
         interval = f"{shown.mean:.3f} [{shown.low:.3f}, {shown.high:.3f}]"
         reason = f"All random: the relative rise of the entropy, {interval}, is {word} 0."
     return Verdict("efficient", method, outcome, score, shown.mean, shown.low, shown.high, 0.0, reason)
+
+
+def without_the_dead(verdict: Verdict, cells: Iterable[Cell], states: Iterable[ModelState]) -> Verdict:
+    """The verdict, if the networks that it is of tell the images apart; else none, INCONCLUSIVE, and the reason.
+
+    A map of a network whose logits are the same for all images (`ModelState.spread` 0) says nothing of the method. The
+    trained network counts, and of the changed ones those of the steps that decide.
+    """
+    states = list(states)
+    if any(state.check == "original" and state.spread == 0 for state in states):
+        reason = "the network itself has the same logits for all samples: give a trained one, or other samples."
+        return _none(verdict, reason)
+    mine = [cell for cell in cells if (cell.key.check, cell.key.method) == (verdict.check, verdict.method)]
+    deciding = {_model(cell.key) for step in _deciding(mine) for cell in step} if mine else set()
+    spreads = [state.spread for state in states if _model(state) in deciding]
+    dead = spreads.count(0)
+    if not dead:
+        return verdict
+    reason = (
+        f"{dead} of the {len(spreads)} changed networks that decide have the same logits for all samples, so that no "
+        'signal is left: take `batch_norm="recalibrate"`, or `initialisation="permute"`, which keep it alive.'
+    )
+    return _none(verdict, reason)
+
+
+def _none(verdict: Verdict, reason: str) -> Verdict:
+    return replace(verdict, outcome="INCONCLUSIVE", reason=f"No verdict: {reason} {verdict.reason}")
+
+
+def _model(key: CellKey | ModelState) -> tuple[Check, str, int, int]:
+    return key.check, key.variant, key.step, key.repeat
 
 
 def bootstrap(values: Grid, alpha: float = 0.05, seed: int = 0) -> Interval:

@@ -1,0 +1,223 @@
+"""What the engine refuses or tells by name, and what it may cost: paths, single outputs, undefined maps, many draws."""
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import lightning_xai as lx
+from lightning_xai.callbacks import AttributionCallback
+from lightning_xai.explainers import Context, Gradient, IntegratedGradients, PerturbWeights, Saliency, Smooth
+from lightning_xai.explainers.chunks import groups
+from lightning_xai.metrics import DeletionAUC, Sparseness
+
+IMAGES = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def linear(classes=3):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+
+
+class Broken(nn.Module):
+    """A linear network whose path from the input is cut."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.body, self.head, self.how = linear(4), nn.Linear(4, 3), how
+
+    def forward(self, x):
+        if self.how == "no_grad":
+            with torch.no_grad():
+                return self.head(self.body(x))
+        if self.how == "inference_mode":
+            with torch.inference_mode():
+                h = self.body(x)
+            return self.head(h.clone())
+        if self.how == "integers":
+            return self.head(self.body((x * 255).long().float()))
+        if self.how == "decorated":
+            return torch.no_grad()(lambda x: self.head(self.body(x)))(x)
+        if self.how == "constant":
+            return self.head(torch.zeros(len(x), 4))
+        return self.head(self.body(x.detach()))
+
+
+@pytest.mark.parametrize("how", ["no_grad", "inference_mode", "integers", "decorated", "detach", "constant"])
+@pytest.mark.parametrize("method", [Gradient(), Saliency(), lx.smooth_grad(num_draws=2), lx.noise_grad(num_draws=2)])
+def test_a_path_that_is_cut_is_told_with_cause_and_cure(how, method):
+    with pytest.raises(ValueError, match=r"`model` gives outputs that do not depend.*requires_grad_\(False\)"):
+        lx.explain(Broken(how), IMAGES, 0, method)
+
+
+@pytest.mark.parametrize("output", ["probability", "log_probability"])
+def test_a_single_output_has_no_softmax(output):
+    lx.explain(linear(1), IMAGES, 0, Gradient())
+    with pytest.raises(ValueError, match=r"`output` is .* single output.*logit"):
+        lx.explain(linear(1), IMAGES, 0, Gradient(output))
+    with pytest.raises(ValueError, match="single output"):
+        lx.evaluate(linear(1), IMAGES, 0, {"g": Gradient()}, {"d": DeletionAUC(baseline=0.0)})
+
+
+class Cubed(nn.Module):
+    def forward(self, x):
+        return x**3
+
+
+def test_undefined_maps_are_told_by_name_and_score_nan():
+    model, images = linear(), IMAGES.clone()
+    images[1] *= 1e38  # its logits overflow where they are cubed
+    cubed = nn.Sequential(model, Cubed())
+    with pytest.warns(UserWarning, match=r"NaN or infinite values: gradient \(1\) samples, whose scores are NaN\.$"):
+        found = lx.evaluate(cubed, images, 1, {"gradient": Gradient()}, {"s": Sparseness()})
+    assert found.scores["gradient"]["s"].isnan().tolist() == [False, True, False]
+    with torch.no_grad():
+        model[1].weight[1] = torch.nan
+    with pytest.warns(UserWarning, match=r"Saliency \(3\).*Its parameters have such values too: 1\.weight"):
+        lx.explain(model, IMAGES, 1, Saliency())
+
+
+@pytest.mark.parametrize("method", [Smooth(num_draws=10**9), PerturbWeights(num_draws=10**9)])
+def test_a_thousand_million_draws_begin_at_once(method):
+    blocks = method.draws(linear(), IMAGES, torch.zeros(3, dtype=torch.int64), Context.create(torch.arange(3)))
+    assert next(blocks).shape[1:] == IMAGES.shape
+    assert next(groups(10**9, linear(), IMAGES, 6)).tolist() == [0, 1]
+
+
+class Counted(nn.Module):
+    """Counts the rows of its passes."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.rows = nn.Linear(64, 3), []
+
+    def forward(self, x):
+        self.rows.append(len(x))
+        return self.layer(x.flatten(1))
+
+
+def test_weight_noise_inside_a_smoother_is_fresh_for_each_of_its_draws():
+    """Of a linear network under one noisy model a draw: the error of the mean is that of independent draws."""
+    model, target = linear(), torch.zeros(1, dtype=torch.int64)
+    method = Smooth(PerturbWeights(Gradient(), std=0.2, num_draws=1), num_draws=25)
+    found = [method.moments(model, IMAGES[:1], target, Context.create(torch.arange(1), seed)) for seed in range(300)]
+    means = torch.stack([moments.mean.flatten() for moments in found])
+    told = torch.stack([moments.standard_error.flatten() for moments in found]).square().mean(0).sqrt()
+    weight = model[1].weight[0].detach()
+    torch.testing.assert_close(told, 0.2 * weight.abs() / 5, rtol=0.08, atol=0)
+    ratios = (means - weight).square().mean(0).sqrt() / told
+    assert 0.95 < ratios.mean() < 1.05  # 4.5 times as much where all draws share the noisy model
+
+
+@pytest.mark.parametrize(("num_draws", "antithetic"), [(7, False), (14, True)])
+@pytest.mark.parametrize("make", [Smooth, PerturbWeights])
+def test_a_tolerance_wants_enough_draws_at_a_time(make, num_draws, antithetic):
+    with pytest.raises(ValueError, match=r"`num_draws` must be at least (8|16) with a `tolerance`"):
+        make(num_draws=num_draws, antithetic=antithetic, tolerance=0.1)
+    make(num_draws=num_draws + 1 + antithetic, antithetic=antithetic, tolerance=0.1)
+
+
+class Mixing(nn.Module):
+    """Batch statistics in evaluation mode."""
+
+    def __init__(self, detached=False):
+        super().__init__()
+        self.head, self.detached = nn.Linear(64, 3), detached
+
+    def forward(self, x):
+        x = x.flatten(1)
+        mean = x.mean(0, keepdim=True)
+        return self.head(torch.tanh(x - (mean.detach() if self.detached else mean)))
+
+
+@pytest.mark.parametrize("detached", [False, True])
+@pytest.mark.parametrize("max_rows", [None, 3])
+def test_networks_that_mix_rows_are_told_and_see_the_batch_whole(detached, max_rows):
+    model = Mixing(detached)
+    inputs = IMAGES.clone().requires_grad_()
+    right = torch.autograd.grad(model(inputs)[:, 1].sum(), inputs)[0]
+    with pytest.warns(UserWarning, match="rows of a batch together"):
+        torch.testing.assert_close(lx.explain(model, IMAGES, 1, Gradient(), max_rows=max_rows), right)
+    smooth = [lx.explain(model, IMAGES, 1, lx.smooth_grad(num_draws=n)) for n in (1, 2)]
+    draws = Smooth(num_draws=2).draws(model, IMAGES, torch.ones(3).long(), Context.create(torch.arange(3)))
+    first, second = draws
+    torch.testing.assert_close(smooth[0], first[0])
+    torch.testing.assert_close(smooth[1], (first + second)[0] / 2)
+
+
+def test_networks_that_mix_rows_refuse_to_be_parted():
+    with pytest.warns(UserWarning, match="together"), pytest.raises(ValueError, match="`max_rows` is 2, but `model`"):
+        lx.explain(Mixing(), IMAGES, 1, Gradient(), max_rows=2)
+
+
+class Fixed(nn.Module):
+    """A batch size written in the code, or lost where it is one."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.head, self.how = nn.Linear(64, 3), how
+
+    def forward(self, x):
+        return self.head(x.view(3, 64)) if self.how == "view" else self.head(x.squeeze().flatten(-2))
+
+
+@pytest.mark.parametrize("how", ["view", "squeeze"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        Gradient(),
+        lx.smooth_grad(num_draws=3),
+        IntegratedGradients(baseline=0.0, num_steps=2),
+        lx.fusion_grad(num_weight_draws=2),
+    ],
+    ids=lambda method: type(method).__name__,
+)
+def test_networks_that_take_one_batch_size_get_it(how, method):
+    model = Fixed(how)
+    reference = nn.Sequential(nn.Flatten(), model.head)
+    torch.testing.assert_close(lx.explain(model, IMAGES, None, method), lx.explain(reference, IMAGES, None, method))
+    if how == "view":
+        with pytest.raises(ValueError, match=r"`model` failed with 2 rows.*batches of one size only"):
+            lx.explain(model, IMAGES[:2], 0, method)
+
+
+class Compiled(pl.LightningModule):
+    def __init__(self, compile_):
+        super().__init__()
+        self.net = compile_(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3)))
+
+    def forward(self, x):
+        return self.net(x)
+
+    def training_step(self, batch, _):
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch, _):
+        self.log("loss", F.cross_entropy(self(batch[0]), batch[1]))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_training_has_no_more_graphs_with_the_callback(tmp_path):
+    def fit(*callbacks):
+        torch._dynamo.reset()
+        graphs = []
+
+        def backend(graph, example_inputs):
+            graphs.append(graph)
+            return graph.forward
+
+        data = DataLoader(TensorDataset(torch.rand(8, 1, 8, 8), torch.randint(0, 3, (8,))), 4)
+        options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+        trainer = pl.Trainer(max_epochs=3, callbacks=list(callbacks), default_root_dir=tmp_path, **options)
+        trainer.fit(Compiled(lambda net: torch.compile(net, backend=backend)), data, data)
+        return len(graphs)
+
+    plain = fit()
+    methods = {"gradient": Gradient(), "noise": lx.noise_grad(num_draws=2)}
+    assert fit(AttributionCallback(methods, num_samples=3, panel_size=0, bounds=(0.0, 1.0))) == plain >= 2
