@@ -18,6 +18,7 @@ from torch.nn.parameter import is_lazy
 from torchmetrics import Metric
 
 _CONTAINERS = (dict, list, set, deque)
+_HOLDERS = (Tensor, tuple, *_CONTAINERS)
 _PLAIN = (Tensor, bool, int, float, str, tuple, type(None), *_CONTAINERS)
 _INTERNAL = frozenset(vars(nn.Module())) | {"_flat_weights", "_flat_weight_refs"}
 """PyTorch's own attributes of a module, and those of recurrent networks, which hold the weights a second time."""
@@ -165,21 +166,23 @@ class _Kept:
 _writers: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
 """Networks whose forward pass writes to their own parameters (`noting_writes`)."""
 
+_MANY = 1000
+"""A container of more items is somebody's data, and is not looked through."""
+
 _kept: ContextVar[dict[int, _Kept]] = ContextVar("models that are kept as found", default={})  # noqa: B039  (never written to)
 
 
 @contextmanager
 def _as_found(model: nn.Module) -> Iterator[None]:
     modules = list(model.modules())
-    bindings = [(module, dict(vars(module))) for module in modules]
-    containers = [(value, _copied(value)) for module, names in bindings for value in _own_containers(module, names)]
-    modes = [(module, module.training) for module in modules]
+    found = [_Found(module) for module in modules]
     kept = _Kept()
     token = _kept.set({**_kept.get(), id(model): kept})
     undo: list[Callable[[], object]] = []
     try:
-        _leave_inference_mode(modules, undo)
-        kept.keep(tensor for module in modules for tensor in _tensors_of(module))
+        _leave_inference_mode(found, undo)
+        for each in found:
+            kept.keep(each.tensors())
         if model in _writers:
             kept.keep(model.parameters())
         hook = None if isinstance(model, torch.jit.ScriptModule) else model.register_forward_pre_hook(_own_copies)
@@ -193,12 +196,48 @@ def _as_found(model: nn.Module) -> Iterator[None]:
         kept.restore()
         for back in reversed(undo):
             back()
-        for container, before in containers:
-            _refill(container, before)
-        for module, names in bindings:
-            _rebind(module, names)
-        for module, mode in modes:
-            module.training = mode
+        for each in found:
+            each.put_back()
+
+
+class _Found:
+    """The attributes of a module as they were: those that are put back.
+
+    What holds parameters, buffers, parts and hooks gets its items back in place, since others may know it; of a
+    torchmetric every container does, since its states are lists. Attributes that are tensors, or become ones, are bound
+    as they were; of a torchmetric numbers and containers too.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module, self.training, self.names = module, module.training, dict(vars(module))
+        self.metric = isinstance(module, Metric)
+        self.attributes = [(name, value) for name, value in self.names.items() if isinstance(value, _HOLDERS)]
+        self.containers = [
+            (value, _copied(value) if value else [])
+            for name, value in self.attributes
+            if (self.metric or name in _INTERNAL) and isinstance(value, _CONTAINERS)
+        ]
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Buffers, and other tensors that are attributes, or in a torchmetric's lists; no parameters."""
+        yield from self.module.buffers(recurse=False)
+        for _, value in self.attributes:
+            inside = value if self.metric and isinstance(value, list) else (value,)
+            yield from (item for item in inside if isinstance(item, Tensor) and not isinstance(item, nn.Parameter))
+
+    def put_back(self) -> None:
+        for container, before in self.containers:
+            if container or before:
+                _refill(container, before)
+        names, kinds = vars(self.module), _PLAIN if self.metric else Tensor
+        for name in [name for name, now in names.items() if name not in self.names and isinstance(now, kinds)]:
+            del names[name]
+        for name, value in self.names.items():
+            now = names.get(name)
+            if now is not value and (isinstance(value, kinds) or isinstance(now, kinds)):
+                names[name] = value
+        if self.module.training is not self.training:
+            self.module.training = self.training
 
 
 def _own_copies(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -206,22 +245,7 @@ def _own_copies(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...
     return tuple(argument.clone() if isinstance(argument, Tensor) else argument for argument in arguments)
 
 
-def _own_containers(module: nn.Module, names: dict[str, Any]) -> Iterator[Any]:
-    """What holds parameters, buffers, parts and hooks; of a torchmetric every container, since its states are lists."""
-    for name, value in names.items():
-        if isinstance(value, _CONTAINERS) and (name in _INTERNAL or isinstance(module, Metric)):
-            yield value
-
-
-def _tensors_of(module: nn.Module) -> Iterator[Tensor]:
-    """Buffers, and other tensors that are attributes, or in a torchmetric's lists; no parameters."""
-    yield from module.buffers(recurse=False)
-    for value in vars(module).values():
-        inside = value if isinstance(value, list) and isinstance(module, Metric) else (value,)
-        yield from (item for item in inside if isinstance(item, Tensor) and not isinstance(item, nn.Parameter))
-
-
-def _leave_inference_mode(modules: list[nn.Module], undo: list[Callable[[], object]]) -> None:
+def _leave_inference_mode(found: list[_Found], undo: list[Callable[[], object]]) -> None:
     """Copies in the place of tensors that were made in inference mode: those admit no gradient.
 
     A table that a network makes at its first forward pass is one, if that was in Lightning's validation. Looked for in
@@ -244,10 +268,10 @@ def _leave_inference_mode(modules: list[nn.Module], undo: list[Callable[[], obje
             container[key] = ordinary(value)
             undo.append(partial(operator.setitem, container, key, value))
 
-    for module in modules:
-        for name, value in list(vars(module).items()):
-            exchange(vars(module), name, value)
-            if isinstance(value, dict | list):
+    for each in found:
+        for name, value in each.attributes:
+            exchange(vars(each.module), name, value)
+            if isinstance(value, dict | list) and 0 < len(value) < _MANY:
                 for key, item in list(value.items() if isinstance(value, dict) else enumerate(value)):
                     exchange(value, key, item)
 
@@ -277,18 +301,6 @@ def _is_same(now: Any, before: Any) -> bool:
     if isinstance(now, tuple) and isinstance(before, tuple) and len(now) == len(before) == 2:  # of a dict
         return now[0] is before[0] and now[1] is before[1]
     return now is before
-
-
-def _rebind(module: nn.Module, before: dict[str, Any]) -> None:
-    """Attributes that are tensors, or have become ones, bound as they were; of a torchmetric numbers and lists too."""
-    names, kinds = vars(module), _PLAIN if isinstance(module, Metric) else Tensor
-    for name, now in list(names.items()):
-        if name not in before and isinstance(now, kinds):
-            del names[name]
-    for name, value in before.items():
-        now = names.get(name)
-        if now is not value and (isinstance(value, kinds) or isinstance(now, kinds)):
-            names[name] = value
 
 
 def _refuse_lazy(model: nn.Module) -> None:
