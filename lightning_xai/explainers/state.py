@@ -5,7 +5,7 @@ import random
 import sys
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -44,18 +44,18 @@ def explaining(model: nn.Module, seed: int = 0) -> Iterator[None]:
         seed: Of the random numbers that the forward pass draws itself.
     """
     with ExitStack() as stack:
-        if id(model) not in _kept.get():
-            _refuse_lazy(model)
-            stack.enter_context(_as_found(model))
-            stack.enter_context(random_states_kept(model))
+        kept = _kept.get().get(id(model))
+        if kept is None:
+            kept = stack.enter_context(_as_found(model))
+            stack.enter_context(_put_back(kept.devices))
             if "torch._dynamo" in sys.modules:  # nothing can have been compiled before
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        for module in model.modules():
+        for module in kept.modules:
             if module.training:
                 module.training = False
-        _seed(seed, _cuda_devices(model))
+        _seed(seed, kept.devices)
         yield
 
 
@@ -144,9 +144,11 @@ def _replaced(site: Site, tensor: Tensor) -> Callable[[], object]:
 
 
 class _Kept:
-    """The contents of tensors, each once, however many names it has."""
+    """A model's modules and GPUs, and the contents of tensors, each once, however many names it has."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: nn.Module) -> None:
+        self.modules = list(model.modules())
+        self.devices = _cuda_devices(self.modules)
         self.contents: dict[int, tuple[Tensor, Tensor]] = {}
 
     def keep(self, tensors: Any) -> None:
@@ -173,10 +175,10 @@ _kept: ContextVar[dict[int, _Kept]] = ContextVar("models that are kept as found"
 
 
 @contextmanager
-def _as_found(model: nn.Module) -> Iterator[None]:
-    modules = list(model.modules())
-    found = [_Found(module) for module in modules]
-    kept = _Kept()
+def _as_found(model: nn.Module) -> Iterator[_Kept]:
+    kept = _Kept(model)
+    _refuse_lazy(model, kept.modules)
+    found = [_Found(module) for module in kept.modules]
     token = _kept.set({**_kept.get(), id(model): kept})
     undo: list[Callable[[], object]] = []
     try:
@@ -187,7 +189,7 @@ def _as_found(model: nn.Module) -> Iterator[None]:
             kept.keep(model.parameters())
         hook = None if isinstance(model, torch.jit.ScriptModule) else model.register_forward_pre_hook(_own_copies)
         try:
-            yield
+            yield kept
         finally:
             if hook is not None:
                 hook.remove()
@@ -303,14 +305,22 @@ def _is_same(now: Any, before: Any) -> bool:
     return now is before
 
 
-def _refuse_lazy(model: nn.Module) -> None:
-    lazy = [name for name, tensor in model.named_parameters() if is_lazy(tensor)]
-    lazy += [name for name, tensor in model.named_buffers() if is_lazy(tensor)]
-    if lazy:
-        raise ValueError(
-            f"`model` has parameters that are not made yet ({', '.join(lazy[:5])}): its first forward pass makes them. "
-            "Run a batch through it first."
-        )
+def _refuse_lazy(model: nn.Module, modules: Iterable[nn.Module]) -> None:
+    if not any(map(is_lazy, _held(modules))):
+        return
+    named = (*model.named_parameters(), *model.named_buffers())
+    lazy = [name for name, tensor in named if is_lazy(tensor)]
+    raise ValueError(
+        f"`model` has parameters that are not made yet ({', '.join(lazy[:5])}): its first forward pass makes them. "
+        "Run a batch through it first."
+    )
+
+
+def _held(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
+    """Parameters and buffers."""
+    for module in modules:
+        for tensors in (module._parameters, module._buffers):
+            yield from (tensor for tensor in tensors.values() if tensor is not None)
 
 
 @contextmanager
@@ -324,7 +334,7 @@ def seeded(key: int, device: torch.device) -> Iterator[None]:
 
 def random_states_kept(model: nn.Module) -> AbstractContextManager[None]:
     """The random states of Python, NumPy, PyTorch and the model's GPUs are afterwards what they were."""
-    return _put_back(_cuda_devices(model))
+    return _put_back(_cuda_devices(model.modules()))
 
 
 @contextmanager
@@ -347,6 +357,5 @@ def _seed(key: int, devices: list[torch.device]) -> None:
     np.random.seed(key % 2**32)  # noqa: NPY002
 
 
-def _cuda_devices(model: nn.Module) -> list[torch.device]:
-    found = {tensor.device for tensor in model.parameters() if tensor.is_cuda}
-    return sorted(found | {tensor.device for tensor in model.buffers() if tensor.is_cuda}, key=str)
+def _cuda_devices(modules: Iterable[nn.Module]) -> list[torch.device]:
+    return sorted({tensor.device for tensor in _held(modules) if tensor.is_cuda}, key=str)
