@@ -1,11 +1,17 @@
 """Set-up of all tests: shape annotations are checked while they run, and tensors are too small for two threads."""
 
+import random
 from pathlib import Path
 
 import pytest
 import torch
 from jaxtyping import install_import_hook
 
+_draw = random.getrandbits
+random.getrandbits = random.Random(0).getrandbits  # beartype's own, so that its checks leave Python's state alone
+import beartype.door  # noqa: E402, F401
+
+random.getrandbits = _draw
 install_import_hook("lightning_xai", "beartype.beartype")
 torch.set_num_threads(1)
 

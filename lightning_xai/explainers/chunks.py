@@ -5,11 +5,12 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_xai.explainers.state import explaining, noting_writes, random_states_kept
+from lightning_xai.explainers.state import explaining, noting_changes, one_pass, random_states_kept
 from lightning_xai.shapes import Inputs
 
 CPU_BUDGET = 2**30
@@ -75,7 +76,8 @@ def in_chunks(
         chunk = slice(start, start + rows)
         try:
             arranged = _arranged(inputs[chunk], _pass(model, inputs, max_rows).channels_last)
-            results.append(function(arranged, *(other[chunk] for other in others)).contiguous())
+            with one_pass(model):
+                results.append(function(arranged, *(other[chunk] for other in others)).contiguous())
         except RuntimeError as error:
             if not _corrected(model, inputs, min(rows, len(inputs) - start), error):
                 if takes_whole_batches(model, inputs):
@@ -127,7 +129,7 @@ def probe_rows(model: nn.Module, inputs: Tensor) -> Tensor:
     return inputs if takes_whole_batches(model, inputs) else inputs[:1]
 
 
-def check_logits(outputs: Tensor, rows: int) -> Tensor:
+def check_logits(outputs: Any, rows: int) -> Tensor:
     """The model's outputs, if they are logits (batch, classes)."""
     if not isinstance(outputs, Tensor):
         raise TypeError(
@@ -150,8 +152,8 @@ def _pass(model: nn.Module, inputs: Inputs, max_rows: int | None = None) -> _Pas
 
 def _measured(model: nn.Module, inputs: Inputs, alone: bool) -> _Pass:
     """How the network takes its inputs, found out with one row and with two; it is left as it was."""
-    with random_states_kept(model), explaining(model), noting_writes(model):
-        rows, logits = _fewest(model, inputs, alone)
+    with random_states_kept(model), explaining(model), noting_changes(model) as note:
+        rows, logits = _fewest(model, inputs, alone, note)
         whole = logits is None
         if logits is None:
             rows, logits = inputs, _answer(model, inputs)  # an error here is one of the user's own batch
@@ -165,10 +167,11 @@ def _measured(model: nn.Module, inputs: Inputs, alone: bool) -> _Pass:
     return _Pass(max(1, min(most, _budget(inputs.device) // needed)), channels_last, whole, alone)
 
 
-def _fewest(model: nn.Module, inputs: Tensor, alone: bool) -> tuple[Tensor, Tensor | None]:
+def _fewest(model: nn.Module, inputs: Tensor, alone: bool, note: Callable[[], None]) -> tuple[Tensor, Tensor | None]:
     """Two rows, or one, and their logits; None if the network does not take one row and two as it takes the batch."""
     row = inputs[:1].detach()
     logits = _tried(model, row)
+    note()
     if alone or logits is None:
         return row, logits
     pair = torch.cat([row, 0.75 * row.flip(*range(1, row.ndim)) + 0.1])
@@ -189,16 +192,26 @@ def _tried(model: nn.Module, rows: Tensor) -> Tensor | None:
 
 
 def _answer(model: nn.Module, rows: Tensor) -> Tensor:
-    """Logits, with the same random numbers each time."""
-    with explaining(model), torch.no_grad():
-        return check_logits(model(rows.clone()), len(rows))
+    """Logits, with the same random numbers each time; gradients are on, as where a network is explained."""
+    with explaining(model), one_pass(model):
+        return check_logits(model(rows.detach().clone().requires_grad_().clone()), len(rows)).detach()
 
 
 def _mixes(model: nn.Module, rows: Tensor, logits: Tensor) -> bool:
-    """Whether the first row's output changes with the last row: the same kernels, and so the same bits where not."""
-    if bool((_answer(model, torch.cat([rows[:-1], rows[:1]]))[0] == logits[0]).all()):
+    """Whether the first row's output changes with the last row, or the last one's with the first.
+
+    The same kernels see them, and so the bits are the same where not.
+    """
+    others = {0: torch.cat([rows[:-1], rows[:1]]), -1: torch.cat([rows[-1:], rows[1:]])}
+    seen = [row for row, changed in others.items() if not _same(_answer(model, changed)[row], logits[row])]
+    if not seen:
         return False
-    return bool((_answer(model, rows)[0] == logits[0]).all())  # else it changes by itself, or is NaN
+    again = _answer(model, rows)
+    return all(_same(again[row], logits[row]) for row in seen)  # else it changes by itself, or is NaN
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return bool((one == other).all())
 
 
 def _same_in_channels_last(model: nn.Module, rows: Tensor) -> bool:

@@ -24,6 +24,13 @@ NO_PATH = (
     "torch.no_grad() around it; this does not change the training."
 )
 
+_CURES = {
+    "use_reentrant": "it has torch.utils.checkpoint.checkpoint(..., use_reentrant=True); pass use_reentrant=False.",
+    "backward through the graph a second time": "its forward pass runs a backward pass through the outputs that it "
+    "returns, whose graph is gone then; return outputs of another pass.",
+}
+"""What PyTorch says of networks that cannot be differentiated from outside, and what to do."""
+
 
 @dataclass(frozen=True)
 class Gradient(Explainer):
@@ -124,7 +131,13 @@ def input_gradient(model: nn.Module, inputs: Inputs, target: Labels, output: Out
     if target.device.type == "cpu":  # to look at them would wait for an accelerator; `resolve_target` has looked
         check_target(target, logits.shape[1])
     chosen = _chosen(logits, target, output).sum()
-    (gradient,) = torch.autograd.grad(chosen, inputs, allow_unused=True) if chosen.requires_grad else (None,)
+    try:
+        (gradient,) = torch.autograd.grad(chosen, inputs, allow_unused=True) if chosen.requires_grad else (None,)
+    except RuntimeError as error:
+        cure = next((cure for sign, cure in _CURES.items() if sign in str(error)), None)
+        if cure is None:
+            raise
+        raise ValueError(f"`model` admits no gradient of its outputs with respect to its inputs: {cure}") from error
     if gradient is None:
         raise ValueError(NO_PATH)
     return gradient

@@ -273,6 +273,8 @@ class PerturbWeights(Averaging):
         """The attributions under one draw; antithetic, the noise of 2k + 1 is the negative of that of 2k."""
         seed = context.model_seed(number // 2 if self.antithetic else number)
         weights = clean.noisy(seed, -self.std if self.antithetic and number % 2 else self.std)
+        for name, weight in weights.items():  # as the parameter does, for networks that learn in their forward pass
+            weight.requires_grad_(clean.sites[name][0].parameter.requires_grad)
         with swapped(clean.sites, weights):
             return self.explainer.attribute(model, inputs, target, context.model_draw(number))
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import partial
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,22 +19,20 @@ from torch.nn.parameter import is_lazy
 from torchmetrics import Metric
 
 _CONTAINERS = (dict, list, set, deque)
-_HOLDERS = (Tensor, tuple, *_CONTAINERS)
-_PLAIN = (Tensor, bool, int, float, str, tuple, type(None), *_CONTAINERS)
-_INTERNAL = frozenset(vars(nn.Module())) | {"_flat_weights", "_flat_weight_refs"}
-"""PyTorch's own attributes of a module, and those of recurrent networks, which hold the weights a second time."""
 
 
 @contextmanager
 def explaining(model: nn.Module, seed: int = 0) -> Iterator[None]:
     """Gradients on, also in `torch.inference_mode`; the model in evaluation mode, uncompiled; all put back on leaving.
 
-    What comes back, also after an exception: which parameters, buffers, submodules and hooks every module has;
-    buffers, tensors that are attributes (so also weights that are computed by `weight_norm`, `spectral_norm` or
-    `prune`) and torchmetrics, with their contents; training modes; and the random states of Python, NumPy and PyTorch.
-    Parameters keep their contents because nothing writes to them; where the network's own forward pass does, they are
-    put back too (`noting_writes`). What a forward pass does to other Python attributes, numbers, lists, dictionaries,
-    objects, cannot be taken back in general, and is left.
+    What comes back, also after an exception: which parameters, buffers, submodules and hooks every module has; the
+    tensors that are its attributes (so also weights that are computed by `weight_norm`, `spectral_norm` or `prune`),
+    which ones and with their contents; torchmetrics; training modes; gradients and flags of parameters; random
+    generators; and the random states of Python, NumPy and PyTorch. Parameters keep their contents because nothing
+    writes to them; where the network's own forward pass does, they are put back too (`one_pass`). Other Python
+    attributes, numbers, lists, dictionaries, come back in a module whose tensors the forward pass changed, since they
+    may belong to these (the length of a table); elsewhere they are left, such as a count of calls, and so is what lies
+    inside other objects.
 
     Meanwhile the random states are seeded, at each entry, so that a forward pass that draws random numbers gives equal
     results for equal calls. Tensors made in inference mode are replaced by copies, and the network gets a copy of its
@@ -44,18 +43,18 @@ def explaining(model: nn.Module, seed: int = 0) -> Iterator[None]:
         seed: Of the random numbers that the forward pass draws itself.
     """
     with ExitStack() as stack:
-        kept = _kept.get().get(id(model))
-        if kept is None:
-            kept = stack.enter_context(_as_found(model))
-            stack.enter_context(_put_back(kept.devices))
+        found = _found.get().get(id(model))
+        if found is None:
+            found = stack.enter_context(_as_found(model))
+            stack.enter_context(_put_back(found.devices))
             if "torch._dynamo" in sys.modules:  # nothing can have been compiled before
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        for module in kept.modules:
-            if module.training:
-                module.training = False
-        _seed(seed, kept.devices)
+        for each in found.modules.values():
+            if each.module.training:
+                each.module.training = False
+        _seed(seed, found.devices)
         yield
 
 
@@ -75,22 +74,43 @@ def naming_inference_tensors() -> Iterator[None]:
 
 
 @contextmanager
-def noting_writes(model: nn.Module) -> Iterator[None]:
-    """Notes whether the forward passes inside write to the model's parameters; if so those are put back, now and later.
+def noting_changes(model: nn.Module) -> Iterator[Callable[[], None]]:
+    """Puts back what the forward passes inside change, and notes for `one_pass` that they do.
 
-    A copy of all parameters for every explanation would be much for a network that does nothing of the kind.
+    Yields a function that does so now, between passes.
     """
-    before = [(parameter, parameter.detach().clone()) for parameter in model.parameters()]
+    found = Found(model, parameters=True)
+
+    def note() -> None:
+        wrote = found.wrote()
+        if wrote or found.changed():
+            _changing.add(model)
+        found.put_back()
+        if wrote:
+            _writers.add(model)
+            for kept in filter(None, [_found.get().get(id(model))]):
+                kept.keep_parameters(model)
+
+    try:
+        yield note
+    finally:
+        note()
+
+
+@contextmanager
+def one_pass(model: nn.Module) -> Iterator[None]:
+    """What a forward pass changes is put back behind it, so that every pass begins with the same network.
+
+    Nothing is done for networks whose forward pass changed nothing (`noting_changes`), which are nearly all.
+    """
+    if model not in _changing:
+        yield
+        return
+    found = Found(model, parameters=model in _writers)
     try:
         yield
     finally:
-        changed = [(now, clean) for now, clean in before if not torch.equal(now.detach(), clean)]
-        for parameter, clean in changed:
-            parameter.data.copy_(clean)
-        if changed:
-            _writers.add(model)
-            for kept in filter(None, [_kept.get().get(id(model))]):
-                kept.keep(model.parameters())
+        found.put_back()
 
 
 class Site(NamedTuple):
@@ -143,103 +163,179 @@ def _replaced(site: Site, tensor: Tensor) -> Callable[[], object]:
     return partial(operator.setitem, parameters, name, parameter)
 
 
-class _Kept:
-    """A model's modules and GPUs, and the contents of tensors, each once, however many names it has."""
+class Found:
+    """What a model holds, to put it back: see `explaining`. Modules that PyTorch does not see, in a list, count too.
 
-    def __init__(self, model: nn.Module) -> None:
-        self.modules = list(model.modules())
-        self.devices = _cuda_devices(self.modules)
-        self.contents: dict[int, tuple[Tensor, Tensor]] = {}
+    Args:
+        model: Looked at now.
+        parameters: Whether the contents of parameters are kept: a copy of them all.
+    """
 
-    def keep(self, tensors: Any) -> None:
-        for tensor in tensors:
-            if id(tensor) not in self.contents:
-                self.contents[id(tensor)] = (tensor, tensor.detach().clone())
+    def __init__(self, model: nn.Module, parameters: bool = False) -> None:
+        self.written: list[tuple[Tensor, Tensor]] = []
+        self.modules: dict[int, _Module] = {}
+        for module in model.modules():
+            self._keep(module)
+        self.devices = _cuda_devices(each.module for each in self.modules.values())
+        if parameters:
+            self.keep_parameters(model)
 
-    def restore(self) -> None:
-        for tensor, before in self.contents.values():
-            # Through `data`, so that a graph of the caller's that holds the tensor does not take it for changed.
-            if tensor.data.shape != before.shape or tensor.data.dtype != before.dtype:
-                tensor.data = before
-            else:
-                tensor.data.copy_(before)
+    def keep_parameters(self, model: nn.Module) -> None:
+        """Keep the contents of parameters as they are now, if they are not kept yet."""
+        if not self.written:
+            parameters = (p for p in model.parameters() if isinstance(p, nn.Parameter))
+            self.written = [(parameter, parameter.detach().clone()) for parameter in parameters]
+
+    def put_back(self) -> None:
+        for pair in self.written:
+            _restore(*pair)
+        for module in self.modules.values():
+            module.put_back()
+
+    def wrote(self) -> bool:
+        """Whether a kept parameter has other contents."""
+        return any(not torch.equal(now.detach(), before) for now, before in self.written)
+
+    def changed(self) -> bool:
+        """Whether the tensors of a module, or anything of a torchmetric, are not what they were."""
+        return any(module.changed() or module.differs() for module in self.modules.values())
+
+    def _keep(self, module: nn.Module) -> None:
+        if id(module) not in self.modules:
+            found = self.modules[id(module)] = _Module(module)
+            for hidden in found.hidden:
+                for part in hidden.modules():
+                    self._keep(part)
 
 
-_writers: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
-"""Networks whose forward pass writes to their own parameters (`noting_writes`)."""
+class _Module:
+    """The attributes of one module."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module, self.names, self.training = module, dict(vars(module)), module.training
+        self.metric = isinstance(module, Metric)
+        self.own: list[tuple[Any, list[Any]]] = []
+        self.others: list[tuple[Any, list[Any]]] = []
+        self.tensors: dict[int, tuple[Tensor, Tensor, int]] = {}
+        self.generators: list[Callable[[], object]] = []
+        self.hidden: list[nn.Module] = []
+        if isinstance(module, torch.jit.ScriptModule):  # which has its attributes outside Python
+            for tensor in module.buffers(recurse=False):
+                self._keep(tensor)
+        for name, value in self.names.items():
+            if type(value) not in _ATOMS and name != "_parameters":
+                self._keep(value, self.own if name in _INTERNAL else self.others)
+        if isinstance(parameters := self.names.get("_parameters"), dict):
+            self.own.append((parameters, _copied(parameters)))
+
+    def changed(self) -> bool:
+        """Whether a tensor was written to, or an attribute or buffer is another tensor."""
+        if any(tensor._version != version for tensor, _, version in self.tensors.values()):
+            return True
+        return _others(vars(self.module), self.names) or any(
+            _others(container, dict(items)) for container, items in self.own if isinstance(container, dict)
+        )
+
+    def differs(self) -> bool:
+        """Whether a tensor has other contents, or a torchmetric another state."""
+        if any(not _equal(now, before) for now, before, _ in self.tensors.values()):
+            return True
+        return self.metric and not _equal(vars(self.module), self.names)
+
+    def put_back(self) -> None:
+        whole = self.metric or self.changed()
+        for tensor, before, _ in self.tensors.values():
+            _restore(tensor, before)
+        for back in self.generators:
+            back()
+        for container, items in (*self.own, *(self.others if whole else ())):
+            if container or items:
+                _refill(container, items)
+        if whole:
+            _rebind(self.module, self.names)
+        if self.module.training is not self.training:
+            self.module.training = self.training
+
+    def _keep(self, value: Any, containers: list[tuple[Any, list[Any]]] | None = None) -> None:
+        if isinstance(value, nn.Parameter) or is_lazy(value):
+            return
+        if isinstance(value, Tensor):
+            if id(value) not in self.tensors:
+                self.tensors[id(value)] = value, value.detach().clone(), value._version
+        elif isinstance(value, nn.Module):
+            self.hidden.append(value)
+        elif isinstance(value, (*_CONTAINERS, tuple)):
+            if isinstance(value, _CONTAINERS) and containers is not None:
+                containers.append((value, _copied(value) if value else []))
+            if len(value) < _MANY:
+                for item in value.values() if isinstance(value, dict) else value:
+                    if type(item) not in _ATOMS:
+                        self._keep(item, containers)
+        elif (back := _rewinding(value)) is not None:
+            self.generators.append(back)
+
+
+def _others(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Whether a name stands for another tensor than before."""
+    names = now.keys() | before.keys() if now.keys() != before.keys() else now
+    pairs = ((now.get(name), before.get(name)) for name in names)
+    return any(a is not b and (isinstance(a, Tensor) or isinstance(b, Tensor)) for a, b in pairs)
+
+
+def _restore(tensor: Tensor, before: Tensor) -> None:
+    # Through `data`, so that a graph of the caller's that holds the tensor does not take it for changed.
+    if tensor.data.shape != before.shape or tensor.data.dtype != before.dtype:
+        tensor.data = before
+    else:
+        tensor.data.copy_(before)
+
+
+_ATOMS = frozenset({bool, int, float, complex, str, bytes, type(None), FunctionType, type, torch.dtype, torch.device})
+_INTERNAL = frozenset(vars(nn.Module())) | {"_flat_weights", "_flat_weight_refs"}
+"""PyTorch's own attributes of a module, and those of recurrent networks, which hold the weights a second time."""
 
 _MANY = 1000
 """A container of more items is somebody's data, and is not looked through."""
 
-_kept: ContextVar[dict[int, _Kept]] = ContextVar("models that are kept as found", default={})  # noqa: B039  (never written to)
+_writers: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
+"""Networks whose forward pass writes to their own parameters (`noting_changes`)."""
+
+_changing: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
+"""Networks whose forward pass changes anything of theirs."""
+
+_found: ContextVar[dict[int, Found]] = ContextVar("models that are put back", default={})  # noqa: B039  (never written to)
 
 
 @contextmanager
-def _as_found(model: nn.Module) -> Iterator[_Kept]:
-    kept = _Kept(model)
-    _refuse_lazy(model, kept.modules)
-    found = [_Found(module) for module in kept.modules]
-    token = _kept.set({**_kept.get(), id(model): kept})
+def _as_found(model: nn.Module) -> Iterator[Found]:
+    _refuse_lazy(model)
     undo: list[Callable[[], object]] = []
     try:
-        _leave_inference_mode(found, undo)
-        for each in found:
-            kept.keep(each.tensors())
-        if model in _writers:
-            kept.keep(model.parameters())
-        hook = None if isinstance(model, torch.jit.ScriptModule) else model.register_forward_pre_hook(_own_copies)
-        try:
-            yield kept
-        finally:
-            if hook is not None:
-                hook.remove()
+        _set_gradients_aside(model, undo)
+        _leave_inference_mode(list(model.modules()), undo)
+        found = Found(model, parameters=model in _writers)
+        token = _found.set({**_found.get(), id(model): found})
+        undo += [found.put_back, partial(_found.reset, token)]
+        if not isinstance(model, torch.jit.ScriptModule):
+            undo.append(model.register_forward_pre_hook(_own_copies).remove)
+        yield found
     finally:
-        _kept.reset(token)
-        kept.restore()
         for back in reversed(undo):
             back()
-        for each in found:
-            each.put_back()
 
 
-class _Found:
-    """The attributes of a module as they were: those that are put back.
+def _set_gradients_aside(model: nn.Module, undo: list[Callable[[], object]]) -> None:
+    """The parameters' `.grad` and flags, for forward passes that make gradients themselves, or freeze weights."""
 
-    What holds parameters, buffers, parts and hooks gets its items back in place, since others may know it; of a
-    torchmetric every container does, since its states are lists. Attributes that are tensors, or become ones, are bound
-    as they were; of a torchmetric numbers and containers too.
-    """
+    def back(parameter: Tensor, gradient: Tensor | None, flag: bool) -> None:
+        parameter.grad = gradient
+        if parameter.requires_grad != flag:
+            parameter.requires_grad_(flag)
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module, self.training, self.names = module, module.training, dict(vars(module))
-        self.metric = isinstance(module, Metric)
-        self.attributes = [(name, value) for name, value in self.names.items() if isinstance(value, _HOLDERS)]
-        self.containers = [
-            (value, _copied(value) if value else [])
-            for name, value in self.attributes
-            if (self.metric or name in _INTERNAL) and isinstance(value, _CONTAINERS)
-        ]
-
-    def tensors(self) -> Iterator[Tensor]:
-        """Buffers, and other tensors that are attributes, or in a torchmetric's lists; no parameters."""
-        yield from self.module.buffers(recurse=False)
-        for _, value in self.attributes:
-            inside = value if self.metric and isinstance(value, list) else (value,)
-            yield from (item for item in inside if isinstance(item, Tensor) and not isinstance(item, nn.Parameter))
-
-    def put_back(self) -> None:
-        for container, before in self.containers:
-            if container or before:
-                _refill(container, before)
-        names, kinds = vars(self.module), _PLAIN if self.metric else Tensor
-        for name in [name for name, now in names.items() if name not in self.names and isinstance(now, kinds)]:
-            del names[name]
-        for name, value in self.names.items():
-            now = names.get(name)
-            if now is not value and (isinstance(value, kinds) or isinstance(now, kinds)):
-                names[name] = value
-        if self.module.training is not self.training:
-            self.module.training = self.training
+    for parameter in model.parameters():
+        if parameter.is_leaf:
+            undo.append(partial(back, parameter, parameter.grad, parameter.requires_grad))
+            parameter.grad = None
 
 
 def _own_copies(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -247,7 +343,7 @@ def _own_copies(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...
     return tuple(argument.clone() if isinstance(argument, Tensor) else argument for argument in arguments)
 
 
-def _leave_inference_mode(found: list[_Found], undo: list[Callable[[], object]]) -> None:
+def _leave_inference_mode(modules: list[nn.Module], undo: list[Callable[[], object]]) -> None:
     """Copies in the place of tensors that were made in inference mode: those admit no gradient.
 
     A table that a network makes at its first forward pass is one, if that was in Lightning's validation. Looked for in
@@ -270,9 +366,9 @@ def _leave_inference_mode(found: list[_Found], undo: list[Callable[[], object]])
             container[key] = ordinary(value)
             undo.append(partial(operator.setitem, container, key, value))
 
-    for each in found:
-        for name, value in each.attributes:
-            exchange(vars(each.module), name, value)
+    for module in modules:
+        for name, value in list(vars(module).items()):
+            exchange(vars(module), name, value)
             if isinstance(value, dict | list) and 0 < len(value) < _MANY:
                 for key, item in list(value.items() if isinstance(value, dict) else enumerate(value)):
                     exchange(value, key, item)
@@ -282,7 +378,18 @@ def _is_inference(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_inference()
 
 
-def _copied(container: Any) -> Any:
+def _rewinding(value: Any) -> Callable[[], object] | None:
+    """How to put a random generator back; None for anything else."""
+    if isinstance(value, torch.Generator):
+        return partial(value.set_state, value.get_state())
+    if isinstance(value, np.random.Generator):
+        return partial(setattr, value.bit_generator, "state", value.bit_generator.state)
+    if isinstance(value, np.random.RandomState):
+        return partial(value.set_state, value.get_state())
+    return partial(value.setstate, value.getstate()) if isinstance(value, random.Random) else None
+
+
+def _copied(container: Any) -> list[Any]:
     return list(container.items()) if isinstance(container, dict) else list(container)
 
 
@@ -305,8 +412,31 @@ def _is_same(now: Any, before: Any) -> bool:
     return now is before
 
 
-def _refuse_lazy(model: nn.Module, modules: Iterable[nn.Module]) -> None:
-    if not any(map(is_lazy, _held(modules))):
+def _rebind(module: nn.Module, before: dict[str, Any]) -> None:
+    """Attributes bound as they were, whatever the module does where they are set."""
+    names = vars(module)
+    for name in names.keys() - before.keys():
+        del names[name]
+    for name, value in before.items():
+        if name not in names or names[name] is not value:
+            names[name] = value
+
+
+def _equal(now: Any, before: Any) -> bool:
+    """Whether two values are the same, or equal tensors or numbers; containers have a comparison of their own."""
+    if now is before:
+        return True
+    if isinstance(now, Tensor) and isinstance(before, Tensor):
+        return now.dtype == before.dtype and torch.equal(now.detach(), before.detach())
+    if isinstance(now, dict) and isinstance(before, dict):
+        return now.keys() == before.keys() and all(_equal(now[key], value) for key, value in before.items())
+    if isinstance(now, list | tuple) and type(now) is type(before):
+        return len(now) == len(before) and all(map(_equal, now, before))
+    return type(now) is type(before) and type(now) in _ATOMS and now == before
+
+
+def _refuse_lazy(model: nn.Module) -> None:
+    if not any(map(is_lazy, _held(model.modules()))):
         return
     named = (*model.named_parameters(), *model.named_buffers())
     lazy = [name for name, tensor in named if is_lazy(tensor)]
