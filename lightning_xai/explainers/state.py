@@ -275,7 +275,7 @@ class _Module:
             self.generators.append(back)
 
 
-def _others(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+def _others(now: Mapping[Any, Any], before: Mapping[Any, Any]) -> bool:
     """Whether a name stands for another tensor than before."""
     names = now.keys() | before.keys() if now.keys() != before.keys() else now
     pairs = ((now.get(name), before.get(name)) for name in names)
