@@ -106,7 +106,7 @@ def check_monitors(trainer: Trainer, logged: Mapping[str, int], prefix: str, own
         if missed is not None:
             raise ValueError(
                 f"{waiting.who} looks for {waiting.key!r} after epoch {missed}, at which {owner} does not log it "
-                f"(`every_n_epochs` {every}, the trainer's `check_val_every_n_epoch` {trainer.check_val_every_n_epoch}). "
+                f"(`every_n_epochs` {every}, `check_val_every_n_epoch` {trainer.check_val_every_n_epoch}). "
                 f"Give {owner} `every_n_epochs` 1{waiting.cure.format(every=every)}."
             )
 

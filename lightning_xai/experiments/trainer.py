@@ -1,6 +1,7 @@
 """A Trainer that can also examine: the `sanity`, `calibrate` and `visualize` commands of the command line."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
