@@ -14,6 +14,7 @@ from lightning_xai.explainers import (
     noise_grad,
     smooth_grad,
 )
+from lightning_xai.explainers.bounds import bounds
 
 __all__ = [
     "Evaluation",
@@ -25,6 +26,7 @@ __all__ = [
     "Smooth",
     "__version__",
     "adapt_grad",
+    "bounds",
     "evaluate",
     "explain",
     "fusion_grad",

@@ -20,6 +20,7 @@ from lightning_xai.explainers.base import (
     explaining,
     resolve_target,
 )
+from lightning_xai.explainers.bounds import check_in_bounds
 from lightning_xai.explainers.cost import counting_gradients
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.recipes import smooth_grad
@@ -89,7 +90,8 @@ def explain(
         images: (batch, ...), as the model takes them.
         target: Class to explain, one for all or one a sample; None for the predicted class.
         method: An explainer, such as `smooth_grad()` or `Gradient()`.
-        bounds: (low, high) of the input elements, numbers or one value a channel; AdaptGrad needs them.
+        bounds: (low, high) of the input elements, numbers or one value a channel; AdaptGrad needs them. For normalised
+            images `lightning_xai.bounds(mean, std)`; images with values outside are refused.
         index: Sample indices; noise depends on the seed and the index. By default 0, 1, ...
         seed: Of the noise.
         max_rows: Rows that pass through the network at once; by default as many as fit in memory.
@@ -97,10 +99,11 @@ def explain(
     """
     _check_methods({"method": method})
     check_inputs(images)
+    check_in_bounds(images, bounds)
     index = torch.arange(len(images)) if index is None else index.cpu()
     _check_lengths(len(images), index=index)
     with in_precision(model, precision):
-        return method(model, images, target, Context.create(index, seed, bounds, max_rows, images.device))
+        return method(model, images, target, Context.create(index, seed, bounds, max_rows, images.device, images.dtype))
 
 
 def evaluate(
@@ -135,11 +138,12 @@ def evaluate(
         progress: Whether to show a progress bar.
     """
     check_inputs(images)
+    check_in_bounds(images, bounds)
     check_count("batch_size", batch_size)
     _check_methods(methods := {"smooth_grad": smooth_grad()} if methods is None else methods)
     index = torch.arange(len(images)) if index is None else index.cpu()
     _check_lengths(len(images), index=index, masks=masks)
-    whole = Context.create(index, seed, bounds, max_rows, images.device)
+    whole = Context.create(index, seed, bounds, max_rows, images.device, images.dtype)
     metrics = default_metrics(masks is not None, bounds is not None) if metrics is None else metrics
     check_metrics(metrics, mask=masks is not None, bounds=bounds is not None)
     metrics = {**metrics, GRADIENTS: NumGradients()}

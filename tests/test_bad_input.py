@@ -257,7 +257,13 @@ def test_missing_bounds(method, who):
     [
         ((1.0, 0.0), "`bounds` must have low < high everywhere"),
         ((0.0, 0.0), "`bounds` must have low < high everywhere"),
-        ((0.0, float("nan")), "`bounds` must have low < high everywhere"),
+        ((0.0, float("nan")), "`bounds` must be finite"),
+        ((-float("inf"), 1.0), "`bounds` must be finite"),
+        (([0.0, 0.0, 0.0], [1.0, float("inf"), 1.0]), "`bounds` must be finite"),
+        ((-3e38, 3e38), "`bounds` must be finite, and so must the range between them, in float32"),
+        ((0.0, 1e39), "`bounds` must be finite"),
+        (1.0, r"`bounds` must be \(low, high\), got 1.0"),
+        (([0.0, 0.0], [1.0, 1.0, 1.0]), "`bounds` must be of shapes that broadcast"),
         (([0.0, 2.0, 0.0], [1.0, 1.0, 1.0]), "`bounds` must have low < high everywhere"),
         ((0.0, 0.5, 1.0), r"`bounds` must be \(low, high\), got 3 values"),
         (

@@ -2,7 +2,7 @@
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, get_args
@@ -11,11 +11,12 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
+from lightning_xai.explainers.bounds import Bound as Bound
+from lightning_xai.explainers.bounds import parse_bounds as parse_bounds
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.functional.random import fold_in, fold_in_int, root_keys
 from lightning_xai.shapes import Inputs, Keys, Labels
 
-Bound = float | Sequence[float] | Tensor
 T = TypeVar("T")
 
 
@@ -45,18 +46,20 @@ class Context:
         bounds: tuple[Bound, Bound] | None = None,
         max_rows: int | None = None,
         device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> "Context":
         """The context of samples with these indices: equal indices and seeds give equal noise.
 
         Args:
             bounds: (low, high) in the space of the inputs, each a number, one number a channel, or a tensor that
                 broadcasts against one sample.
+            dtype: Of the inputs, in which the bounds are kept; float32 for half precision.
         """
         if max_rows is not None and max_rows < 1:
             raise ValueError(f"`max_rows` must be at least 1, got {max_rows}.")
         if index.dtype != torch.int64:
             raise TypeError(f"`index` must be an int64 tensor of sample indices, got {index.dtype}.")
-        return cls(seed, root_keys(seed, index), parse_bounds(bounds, device), max_rows)
+        return cls(seed, root_keys(seed, index), parse_bounds(bounds, device, dtype), max_rows)
 
     def select(self, rows: slice | Tensor) -> "Context":
         """The context of some of the rows."""
@@ -82,21 +85,6 @@ class Context:
     def model_draw(self, number: int) -> "Context":
         """The context under the weight draw of this number: fresh noise, shared by all samples and by each."""
         return replace(self, seed=self.model_seed(number), keys=fold_in(self.keys, number))
-
-
-def parse_bounds(
-    bounds: tuple[Bound, Bound] | None, device: torch.device | str = "cpu"
-) -> tuple[Tensor, Tensor] | None:
-    """(low, high) as float32 tensors; a list of numbers becomes one value a channel, (channel, 1, 1)."""
-    if bounds is None:
-        return None
-    if len(bounds) != 2:
-        raise ValueError(f"`bounds` must be (low, high), got {len(bounds)} values.")
-    low, high = (torch.as_tensor(bound, dtype=torch.float32, device=device) for bound in bounds)
-    low, high = (bound[:, None, None] if bound.ndim == 1 else bound for bound in (low, high))
-    if not (low < high).all():
-        raise ValueError(f"`bounds` must have low < high everywhere, got low={low.tolist()}, high={high.tolist()}.")
-    return low, high
 
 
 class Explainer(ABC):

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_xai.explainers.base import Context, Explainer, check_choice, check_count, check_logits, check_target
+from lightning_xai.explainers.bounds import check_bound_shapes
 from lightning_xai.explainers.chunks import groups, in_chunks
+from lightning_xai.functional.bounds import put_on_bounds
 from lightning_xai.shapes import Inputs, Labels, Scores
 
 Output = Literal["logit", "probability", "log_probability"]
@@ -93,7 +95,7 @@ class IntegratedGradients(Explainer):
         check_baseline(self.baseline)
 
     def attribute(self, model: nn.Module, inputs: Inputs, target: Labels, context: Context) -> Inputs:
-        difference = inputs - baseline_like(inputs, self.baseline, context)
+        difference = _from_baseline(inputs, self.baseline, context)
         points, weights = _gauss_legendre(self.num_steps, inputs)
         mean = torch.zeros_like(inputs)
         for steps in groups(self.num_steps, model, inputs, context.max_rows):
@@ -140,33 +142,29 @@ def baseline_like(inputs: Inputs, baseline: Baseline, context: Context) -> Tenso
     return low if baseline == "black" else high
 
 
+def _from_baseline(inputs: Inputs, baseline: Baseline, context: Context) -> Inputs:
+    """The inputs less the baseline; 0 where an input is on the bound that the baseline is, and not a rounding."""
+    ends = baseline_like(inputs, baseline, context)
+    if isinstance(baseline, str):
+        inputs = put_on_bounds(inputs, *require_bounds(inputs, context, f'baseline="{baseline}"'))[0].to(inputs)
+    return inputs - ends
+
+
 def require_bounds(inputs: Inputs, context: Context, what: str) -> tuple[Tensor, Tensor]:
     """The bounds on the inputs' device, or an error that says who needs them."""
     if context.bounds is None:
         raise ValueError(
             f"`bounds` is needed by {what}: give the least and greatest value of an input element, "
-            "bounds=(0.0, 1.0), or one value a channel for normalised images, ((0 - mean) / std, (1 - mean) / std)."
+            "bounds=(0.0, 1.0), or for normalised images one value a channel, bounds=lightning_xai.bounds(mean, std)."
         )
     low, high = (bound.to(inputs) for bound in context.bounds)
-    for bound in (low, high):
-        if not _broadcasts(bound, inputs[:1]):
-            raise ValueError(
-                f"`bounds` must broadcast against a sample, of shape {tuple(inputs.shape[1:])}, "
-                f"got shape {tuple(bound.shape)}."
-            )
+    check_bound_shapes(low, high, inputs)
     return low, high
 
 
 def check_baseline(baseline: Baseline) -> None:
     if isinstance(baseline, str) and baseline not in ("black", "white"):
         raise ValueError(f'`baseline` must be "black", "white" or a number, got "{baseline}".')
-
-
-def _broadcasts(value: Tensor, like: Tensor) -> bool:
-    try:
-        return torch.broadcast_shapes(value.shape, like.shape) == like.shape
-    except RuntimeError:
-        return False
 
 
 def _gauss_legendre(num_steps: int, like: Tensor) -> tuple[Tensor, Tensor]:

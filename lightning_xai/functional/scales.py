@@ -1,7 +1,8 @@
 """Standard deviations of SmoothGrad's and AdaptGrad's input noise, and the share of it that leaves the data's range.
 
 `low` and `high` are the least and the greatest value that an input element can take, in the space of the inputs
-(for normalised images: black and white after normalisation), as tensors that broadcast against the inputs.
+(for normalised images: black and white after normalisation), as tensors that broadcast against the inputs. What is on a
+bound but for rounding is on it (`functional.bounds`), in the precision of the inputs.
 """
 
 import math
@@ -10,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lightning_xai.functional.bounds import put_on_bounds
 from lightning_xai.shapes import Inputs
 
 _BISECTIONS = 60
@@ -22,8 +24,9 @@ def sample_range(inputs: Inputs) -> Float[Tensor, "batch ..."]:
 
 
 def distance_to_bounds(inputs: Inputs, low: Tensor, high: Tensor) -> Inputs:
-    """min(|x - low|, |x - high|), elementwise: the room that x has on its narrower side."""
-    return torch.minimum((inputs - low).abs(), (inputs - high).abs())
+    """min(x - low, high - x), elementwise: the room that x has on its narrower side; 0 on a bound and outside."""
+    x, low, high = put_on_bounds(inputs, low, high)
+    return torch.minimum(x - low, high - x).clamp(min=0).to(inputs.dtype)
 
 
 def adaptgrad_std(inputs: Inputs, low: Tensor, high: Tensor, confidence: float) -> Inputs:
@@ -47,11 +50,12 @@ def adaptgrad_std_exact(inputs: Inputs, low: Tensor, high: Tensor, confidence: f
     range counted twice) and d/z' with z' the one-sided quantile (the far side not counted): 0 to 19 % above
     `adaptgrad_std` at c = 0.95. Elements on a bound get no noise, as with the other two.
     """
-    near, x = distance_to_bounds(inputs, low, high).double(), inputs.double()
+    x, low, high = (value.double() for value in put_on_bounds(inputs, low, high))
+    near = distance_to_bounds(x, low, high)
     least, most = near / _normal_quantile((1 + confidence) / 2), near / _normal_quantile(confidence)
     for _ in range(_BISECTIONS):
         middle = (least + most) / 2
-        outside = out_of_range_probability(x, middle, low.double(), high.double()) > 1 - confidence
+        outside = out_of_range_probability(x, middle, low, high) > 1 - confidence
         least, most = torch.where(outside, least, middle), torch.where(outside, middle, most)
     return ((least + most) / 2).to(inputs.dtype)
 
@@ -60,12 +64,14 @@ def out_of_range_probability(inputs: Inputs, std: Tensor, low: Tensor, high: Ten
     """Inherent noise: the probability that x + e, e ~ N(0, std²), is below `low` or above `high`, elementwise.
 
     1 - [Φ((high - x)/std) - Φ((low - x)/std)] (Zhou et al. 2024, equation 9), as the sum of the two tails, which
-    keeps its precision where it is small. 0 where std is 0 and x is in the range.
+    keeps its precision where it is small. Where std is 0 it is 0 in the range and on its bounds, and 1 outside. Half
+    precision is computed in float32.
     """
-    std = torch.broadcast_to(std, inputs.shape)
-    tails = torch.special.ndtr((low - inputs) / std) + torch.special.ndtr((inputs - high) / std)
-    outside = (inputs < low) | (inputs > high)
-    return torch.where(std > 0, tails, outside.to(inputs.dtype))
+    x, low, high = put_on_bounds(inputs, low, high)
+    std = torch.broadcast_to(std.to(x), x.shape)
+    tails = torch.special.ndtr((low - x) / std) + torch.special.ndtr((x - high) / std)
+    outside = (x < low) | (x > high)
+    return torch.where(std > 0, tails, outside.to(x.dtype))
 
 
 def _normal_quantile(probability: float) -> float:

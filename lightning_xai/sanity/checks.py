@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from lightning_xai.evaluation import explain
 from lightning_xai.explainers import Explainer, RandomAttribution
-from lightning_xai.explainers.base import Bound, Context, check_count, explaining, resolve_target
+from lightning_xai.explainers.base import Bound, Context, check_count, explaining, parse_bounds, resolve_target
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.functional.maps import pixel_map
 from lightning_xai.functional.random import fold_in_int
@@ -90,10 +90,8 @@ class Subject:
     @cached_property
     def foreground(self) -> Tensor | None:
         """Where an image is not black; None where black is not known."""
-        if self.bounds is None:
-            return None
-        low = Context.create(self.index, bounds=self.bounds, device=self.images.device).bounds[0]  # type: ignore[index]
-        return foreground_mask(self.images, low).cpu()
+        bounds = parse_bounds(self.bounds, self.images.device, self.images.dtype)
+        return None if bounds is None else foreground_mask(self.images, bounds[0]).cpu()
 
 
 def with_usable_similarities(subject: Subject, deciding: str) -> Subject:

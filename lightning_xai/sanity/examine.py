@@ -28,6 +28,7 @@ from lightning_xai.explainers import (
     smooth_grad,
 )
 from lightning_xai.explainers.base import Context, check_choice, check_count
+from lightning_xai.explainers.bounds import check_in_bounds
 from lightning_xai.explainers.captum import require_relu_modules
 from lightning_xai.explainers.gradient import Baseline
 from lightning_xai.functional.maps import pixel_map
@@ -285,6 +286,7 @@ def _rehearse(
     for check in checks:
         check_choice("checks", check, Examined)
     check_count("repeats", repeats)
+    check_in_bounds(subject.images, subject.bounds)
     if {"parameters", "efficient"} & set(checks):
         blocks = parameter_blocks(subject.model, subject.images, groups)
         randomise(subject.model, blocks, initialisation, subject.seed, batch_norm, subject.images)

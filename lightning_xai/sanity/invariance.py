@@ -34,6 +34,7 @@ from lightning_xai.explainers.base import (
     explaining,
     resolve_target,
 )
+from lightning_xai.explainers.bounds import check_in_bounds
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.sanity.blocks import copy_model
 from lightning_xai.sanity.similarity import Similarity, compare, cosine, spearman
@@ -169,9 +170,10 @@ def invariance_maps(
         index, seed, max_rows: As in `explain`.
     """
     check_inputs(images)
+    check_in_bounds(images, bounds)
     shift = _parse_shift(shift, images)
     index = torch.arange(len(images)) if index is None else index.cpu()
-    context = Context.create(index, seed, bounds, max_rows, images.device)
+    context = Context.create(index, seed, bounds, max_rows, images.device, images.dtype)
     with explaining(model):
         target = resolve_target(model, images, target, max_rows)
     moved = shifted_context(context, shift) if move_bounds else context
@@ -182,7 +184,7 @@ def shifted_context(context: Context, shift: Tensor) -> Context:
     """The context of shifted inputs: the same noise, the bounds moved.
 
     Args:
-        shift: In the type of the inputs, so that what lies on a bound still does, to the last bit.
+        shift: In the type of the inputs, so that what lies on a bound still does.
     """
     if context.bounds is None:
         return context

@@ -21,8 +21,10 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from lightning_xai.explainers.base import check_choice
+from lightning_xai.functional.bounds import bound_tolerance
 from lightning_xai.functional.faithfulness import pearson as correlation
 from lightning_xai.functional.maps import mask_like, pixel_map
+from lightning_xai.functional.scales import sample_range
 from lightning_xai.shapes import Images, Maps, Masks, Scores
 
 Normaliser = Literal["none", "maximum", "percentile", "second_moment", "range"]
@@ -168,13 +170,17 @@ def normalise(maps: Maps, normaliser: Normaliser) -> Maps:
 
 
 def foreground_mask(images: Images, background: Tensor | float) -> Masks:
-    """Where an image differs from the background in some channel.
+    """Where an image differs from the background in some channel, by more than rounding.
+
+    The tolerance is that of `functional.bounds` for an image whose range begins at the background.
 
     Args:
         background: The background's value in the space of the images: a number, or a tensor that broadcasts against an
             image, such as the lower bound that a data module gives for black.
     """
-    return (images != torch.as_tensor(background, dtype=images.dtype, device=images.device)).any(1)
+    x = images.to(torch.promote_types(images.dtype, torch.float32))
+    low = torch.as_tensor(background, dtype=x.dtype, device=x.device)
+    return ((x - low).abs() > bound_tolerance(low, low + sample_range(x), images.dtype)).any(1)
 
 
 def named_similarities(preset: Preset = "paper", normaliser: Normaliser | None = None) -> dict[str, Similarity]:

@@ -18,6 +18,7 @@ from lightning_xai.experiments.papers.lab import Lab
 from lightning_xai.explainers import InRangeScale, RangeScale
 from lightning_xai.explainers.base import Context
 from lightning_xai.explainers.scales import InputScale
+from lightning_xai.functional.bounds import put_on_bounds
 from lightning_xai.functional.random import fold_in, root_keys, standard_normal
 from lightning_xai.functional.scales import out_of_range_probability
 from lightning_xai.reporting.bars import Bars, bars_figure
@@ -214,10 +215,10 @@ def any_probability(outside: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch
 
 def simulated_share(x: Images, std: Images, bounds: Bounds, num_draws: int, seed: int, index: Tensor) -> Scores:
     """Share of drawn values out of the bounds."""
-    low, high = bounds
     counts = torch.zeros(len(x), dtype=torch.float64)
     for draw in range(num_draws):
         noisy = x + std * standard_normal(fold_in(root_keys(seed, index), draw), x.shape[1:])
+        noisy, low, high = put_on_bounds(noisy, *bounds)
         counts += ((noisy < low) | (noisy > high)).flatten(1).double().mean(1)
     return (counts / num_draws).float()
 
