@@ -34,6 +34,7 @@ from lightning_xai.callbacks.schedule import check_monitors, tell_epochs
 from lightning_xai.evaluation import Evaluation, default_metrics, evaluate
 from lightning_xai.explainers import Explainer, Gradient, Saliency, with_controls, with_gradients
 from lightning_xai.explainers.base import check_choice, check_count, check_logits, explaining, parse_bounds
+from lightning_xai.explainers.bounds import check_in_bounds
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad, smooth_grad
@@ -243,6 +244,7 @@ class AttributionCallback(Callback):
 
     def _look_at(self, trainer: Trainer, pl_module: LightningModule, samples: Samples, loader: Any) -> None:
         """Refuse samples that cannot be explained, before anything is."""
+        check_in_bounds(samples.images, self._bounds(trainer))
         if samples.labels is None or self.target == "prediction":
             return
         with in_precision(pl_module, self.precision), explaining(pl_module), torch.no_grad():

@@ -15,6 +15,7 @@ from lightning_xai.callbacks.samples import Samples, Target, check_labels, choos
 from lightning_xai.callbacks.schedule import check_monitors
 from lightning_xai.explainers import Explainer, with_controls
 from lightning_xai.explainers.base import check_choice, check_count, check_logits, explaining, resolve_target
+from lightning_xai.explainers.bounds import check_in_bounds
 from lightning_xai.reporting.sanity import Cell
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.checks import Subject, floor_cells, original_maps, parameter_cells
@@ -65,9 +66,9 @@ class RandomizationCallback(Callback):
         unpack: Callable[[Any], Samples] | None = None,
         name: str | None = None,
     ) -> None:
-        names = ["spearman_absolute", "ssim"] if similarities is None else similarities
-        for name in names:
-            check_choice("similarities", name, set(SIMILARITIES) - {"spearman_foreground"})
+        chosen = ["spearman_absolute", "ssim"] if similarities is None else similarities
+        for similarity in chosen:
+            check_choice("similarities", similarity, set(SIMILARITIES) - {"spearman_foreground"})
         check_count("num_samples", num_samples)
         check_count("every_n_validations", 1 if every_n_validations is None else every_n_validations)
         check_count("repeats", repeats)
@@ -78,7 +79,7 @@ class RandomizationCallback(Callback):
         check_names("methods", methods or ())
         if name is not None:
             check_folder_name(name)
-        self.methods, self.similarities = methods, {name: SIMILARITIES[name] for name in names}
+        self.methods, self.similarities = methods, {name: SIMILARITIES[name] for name in chosen}
         self.num_samples, self.every_n_validations, self.repeats = num_samples, every_n_validations, repeats
         self.initialisation, self.target, self.bounds, self.seed = initialisation, target, bounds, seed
         self.batch_size, self.unpack, self.name = batch_size, unpack, name
@@ -146,6 +147,7 @@ class RandomizationCallback(Callback):
         )
         bounds = getattr(getattr(trainer, "datamodule", None), "bounds", None) if self.bounds is None else self.bounds
         methods: Mapping[str, Explainer] = default_methods(bounds is not None) if self.methods is None else self.methods
+        check_in_bounds(samples.images, bounds)
         with explaining(pl_module):
             labels = None if self.target == "prediction" else samples.labels
             if labels is not None:

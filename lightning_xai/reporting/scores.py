@@ -85,9 +85,7 @@ def append_scores(path: str | os.PathLike[str], rows: Iterable[ScoreRow], after_
     """
     path, rows = Path(path), list(rows)
     if wrong := [row for row in rows if "\r" in row.stage + row.method + row.metric]:
-        raise ValueError(
-            f"`rows`: names must be without carriage returns, which get lost; got {wrong[0]!r}."
-        )
+        raise ValueError(f"`rows`: names must be without carriage returns, which get lost; got {wrong[0]!r}.")
     lines = [csv_line(_values(row)) for row in rows]
     renewed, stages = {_evaluation(line) for line in lines}, {row.stage for row in rows}
 
