@@ -395,9 +395,7 @@ def test_a_label_that_is_no_output_is_refused_before_training_with_its_sample(tm
     labels = torch.arange(20) % 3
     labels[17] = bad
     trainer = trainer_of(tmp_path, callback())
-    with pytest.raises(
-        ValueError, match=rf"must be in 0 .. 2, the outputs.* 1 of 20 are not: {bad} of sample 17"
-    ):
+    with pytest.raises(ValueError, match=rf"must be in 0 .. 2, the outputs.* 1 of 20 are not: {bad} of sample 17"):
         trainer.fit(Untrained(), train_loader(), with_labels(labels, 20))
 
 

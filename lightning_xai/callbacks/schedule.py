@@ -136,7 +136,7 @@ def _end(trainer: Trainer) -> float:
     if trainer.max_steps > 0 and math.isfinite(steps) and steps > 0:
         whole = trainer.val_check_interval == 1.0  # else a part of the last epoch has a validation too
         epochs = trainer.max_steps / math.ceil(steps)
-        end = min(end, math.floor(epochs) if whole else math.ceil(epochs))
+        end = min(end, float(math.floor(epochs) if whole else math.ceil(epochs)))
     return end
 
 
