@@ -306,7 +306,7 @@ class AttributionCallback(Callback):
         self._files.begin(trainer, path)
         self._resumed_at = trainer.global_step if trainer.ckpt_path else None
         if self._resumed_at is not None and trainer.is_global_zero:
-            run = Path(trainer.ckpt_path).absolute().parents[1]  # type: ignore[arg-type]
+            run = Path(trainer.ckpt_path).absolute().parent.parent  # type: ignore[arg-type]
             earlier = run / self._prefix / SCORES
             step = self._resumed_at
             if earlier.is_file() and not path.exists():

@@ -7,7 +7,6 @@ from typing import Any
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from pytorch_lightning.utilities import rank_zero_warn
-from torch.distributed.tensor import DTensor
 from torch.nn import Module
 
 SHARDED = (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)
@@ -53,7 +52,7 @@ def check_together(trainer: Trainer, callback: Callback) -> None:
 def check_whole(trainer: Trainer, pl_module: Module, owner: str) -> None:
     """Refuse sharded models: noise on weights needs whole parameters, and so do copies with random ones."""
     strategy = trainer.strategy
-    if isinstance(strategy, SHARDED) or any(isinstance(p, DTensor) for p in pl_module.parameters()):
+    if isinstance(strategy, SHARDED) or any(type(p.data).__name__ == "DTensor" for p in pl_module.parameters()):
         raise ValueError(
             f"`strategy`: {owner} needs a whole model in every process, and {type(strategy).__name__} shards this one. "
             "Train without the callback and explain the checkpoint on one device, or take a strategy such as ddp."

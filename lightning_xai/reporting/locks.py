@@ -116,7 +116,8 @@ class RunLock:
 
 def _sign(handle: int) -> None:
     with suppress(OSError):  # a full disk has room for the lock, not for the name
-        os.write(handle, f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%F %T}".encode())
+        now = datetime.now().isoformat(" ", "seconds")
+        os.write(handle, f"process {os.getpid()} on {socket.gethostname()} since {now}".encode())
 
 
 def _holder(lock: Path) -> str:
