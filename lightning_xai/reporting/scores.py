@@ -1,6 +1,7 @@
 """The table of per-sample scores: tidy CSV, one row for each score of each sample; beside it, what is better."""
 
 import csv
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -103,7 +104,12 @@ def append_scores(path: str | os.PathLike[str], rows: Iterable[ScoreRow], after_
             _check_ends(path)
             with path.open(encoding="utf-8", newline="") as old:
                 next(old)  # the header
-                file.writelines(line for line in _records(old) if stays(line))
+                text = old.read()
+            starts = {csv_line((row.stage, row.epoch, row.step))[:-1] for row in rows}
+            if after_step is None and not any(f"{start}," in text for start in starts):  # nothing is made again
+                file.write(text)
+            else:
+                file.writelines(filter(stays, _records(io.StringIO(text, newline=""))))
         file.writelines(lines)
 
 
