@@ -18,6 +18,8 @@ from captum.attr import (
     GradientShap,
     GuidedBackprop,
     GuidedGradCam,
+    LayerAttribution,
+    LayerFeatureAblation,
     LayerGradCam,
     PerturbationAttribution,
 )
@@ -28,12 +30,7 @@ from lightning_xai.explainers.captum_options import check_method, check_options,
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.feature_maps import Walk, find_layer, last_feature_maps, tapped
 from lightning_xai.explainers.gradient import Baseline, baseline_like, check_baseline
-from lightning_xai.explainers.rectifiers import (
-    one_module_a_call,
-    require_deep_lift,
-    require_guided,
-    require_relu_modules,
-)
+from lightning_xai.explainers.rectifiers import one_module_a_call, require_deep_lift, require_guided
 from lightning_xai.shapes import Images, Inputs, Keys, Labels
 
 __all__ = [
@@ -44,7 +41,6 @@ __all__ = [
     "guided_backprop",
     "guided_grad_cam",
     "last_feature_maps",
-    "require_relu_modules",
     "seeded",
 ]
 
@@ -99,8 +95,12 @@ class CaptumExplainer(Explainer):
         if self.baseline is not None:
             options["baselines"] = baseline_like(inputs, self.baseline, context).expand_as(inputs[:1])
         keys = context.private_keys("Captum")
-        most = 1 if self.stochastic or draws(self.method) or self._mixes_rows(model) else context.max_rows
-        with _no_leftovers(model), one_module_a_call(model, self._reused(model, rows)), self._bound(model, rows) as bound:
+        most = 1 if self._one_by_one(model) else context.max_rows
+        with (
+            _no_leftovers(model),
+            one_module_a_call(model, self._reused(model, rows)),
+            self._bound(model, rows) as bound,
+        ):
             return in_chunks(partial(self._call, bound, options), model, most, inputs, target, keys)
 
     def _reused(self, model: nn.Module, rows: Tensor) -> dict[nn.Module, int]:
@@ -109,9 +109,14 @@ class CaptumExplainer(Explainer):
             require_guided(model, rows, self.method.__name__)
         return require_deep_lift(model, rows, self.method.__name__) if issubclass(self.method, DeepLift) else {}
 
-    def _mixes_rows(self, model: nn.Module) -> bool:
-        """Whether the method makes maps depend on the rows beside them: Captum's rule of softmax sums over them."""
-        return issubclass(self.method, DeepLift) and any(isinstance(part, nn.Softmax) for part in model.modules())
+    def _one_by_one(self, model: nn.Module) -> bool:
+        """Whether a map would otherwise depend on the rows beside it, or Captum fail on several rows.
+
+        Captum's rule of softmax in DeepLIFT sums over the rows; and LayerFeatureAblation loses their targets.
+        """
+        sums = issubclass(self.method, DeepLift) and any(isinstance(part, nn.Softmax) for part in model.modules())
+        loses = issubclass(self.method, LayerFeatureAblation) and self.options.get("perturbations_per_eval", 1) > 1
+        return self.stochastic or draws(self.method) or sums or loses
 
     @contextmanager
     def _bound(self, model: nn.Module, rows: Tensor) -> Iterator[Attribution]:
@@ -138,7 +143,8 @@ class CaptumExplainer(Explainer):
                 f"`method` must give one tensor, got {type(attributions).__name__} from {self.method.__name__}."
             )
         attributions = attributions.detach().to(inputs.dtype)
-        return attributions if attributions.shape == inputs.shape else _enlarge(attributions, inputs)
+        of_inputs = attributions.shape == inputs.shape and not issubclass(self.method, LayerAttribution)
+        return attributions if of_inputs else _enlarge(attributions, inputs)
 
 
 def _probe(inputs: Tensor) -> Tensor:
@@ -190,12 +196,20 @@ def _enlarge(attributions: Tensor, inputs: Images) -> Images:
 
 
 def guided_backprop() -> CaptumExplainer:
-    """Guided backpropagation (Springenberg et al. 2015): negative gradients are dropped at every ReLU."""
+    """Guided backpropagation (Springenberg et al. 2015): negative gradients are dropped at every ReLU.
+
+    Every rectifier must be an nn.ReLU module: networks with others are refused (see `CaptumExplainer`). Functions that
+    are none, such as the sigmoid of a gate, keep their derivative.
+    """
     return CaptumExplainer(GuidedBackprop)
 
 
 def grad_cam(layer: str | None = None) -> CaptumExplainer:
     """GradCAM (Selvaraju et al. 2017), with its final ReLU: not negative.
+
+    The rectified sum of a layer's maps, each times its gradient's mean over the map. Transformers are refused, whose
+    last layers give tokens or maps with the channels last, unless `layer` names one of theirs that gives (batch,
+    channel, height, width). A layer may lie behind a part that runs without gradients, not in one.
 
     Args:
         layer: Name of the layer; None for `last_feature_maps`.

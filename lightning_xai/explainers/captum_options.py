@@ -53,8 +53,7 @@ def check_method(method: type[Attribution]) -> None:
         if issubclass(method, refused):
             raise ValueError(f"`method` must not be {method.__name__}: {reason}.")
     needed = set(_required(method.__init__)[2:]) - {"layer"}  # without `self` and the model
-    takes = signature(method.attribute).parameters if hasattr(method, "attribute") else {}
-    if needed or not {"inputs", "target"} <= set(takes):
+    if needed or not _takes(method, "inputs", "target"):
         what = f"is made with {sorted(needed)}" if needed else "takes no `inputs` and `target` to explain"
         raise ValueError(
             f"`method` must explain the outputs of a model for its inputs; {method.__name__} {what}. Use another class "
@@ -69,11 +68,9 @@ def check_options(method: type[Attribution], options: dict[str, Any], layer: str
         baseline: Whether the explainer has one.
     """
     name, takes = method.__name__, signature(method.attribute).parameters
-    several = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in takes.values())
-    unknown = set(options) - {each for each, one in takes.items() if one.kind is not Parameter.VAR_KEYWORD}
+    unknown = set(options) - set(takes)
     if unknown:
-        hint = " as far as is known here" if several else ""
-        raise ValueError(f"`options` has {sorted(unknown)}, which {name}.attribute does not take{hint}.")
+        raise ValueError(f"`options` has {sorted(unknown)}, which {name}.attribute does not take.")
     given = set(options) | ({"baselines"} if baseline else set())
     missing = set(_required(method.attribute)) - given - {"self", "inputs", "target"}
     if missing:
@@ -91,7 +88,9 @@ def _check_values(method: type[Attribution], options: dict[str, Any], layer: str
     for each in options.keys() & {"inputs", "target"}:
         raise ValueError(f"`options` must not have '{each}': it is given when the explainer is called.")
     if options.get("additional_forward_args") is not None:
-        raise ValueError("`options` must not have 'additional_forward_args': wrap the model in a module that adds them.")
+        raise ValueError(
+            "`options` must not have 'additional_forward_args': wrap the model in a module that adds them."
+        )
     if options.get("return_convergence_delta"):
         raise ValueError("`options` must not have 'return_convergence_delta': an explainer returns attributions alone.")
     if not options.get("return_input_shape", True):
@@ -153,6 +152,13 @@ def _broadcasts(shape: tuple[int, ...], like: tuple[int, ...], exact: bool) -> b
     if exact:
         return tuple(shape) == tuple(like)
     return len(shape) == len(like) and all(one in (1, other) for one, other in zip(shape, like, strict=True))
+
+
+def _takes(method: type[Attribution], *names: str) -> bool:
+    if not hasattr(method, "attribute"):
+        return False
+    takes = signature(method.attribute).parameters
+    return set(names) <= set(takes) or any(one.kind is Parameter.VAR_KEYWORD for one in takes.values())
 
 
 def _required(function: Any) -> list[str]:

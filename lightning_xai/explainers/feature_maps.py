@@ -58,8 +58,8 @@ def _plain(name: str) -> str:
 def last_feature_maps(model: nn.Module, rows: Tensor) -> nn.Module:
     """The module that makes the last maps with extent that all that the output knows of the input passes through.
 
-    Those in front of any final pooling, and of the size that a convolution has put out: the activation behind the last
-    convolution, or the residual block that it ends. So neither a gate (squeeze-and-excitation, spatial attention), nor
+    Those in front of any final pooling: the activation behind the last convolution, or the residual block that it ends.
+    So neither a gate (squeeze-and-excitation, spatial attention), nor
     one of several branches, nor a convolutional head behind the pooling. GradCAM of what a convolution puts out before
     its activation is often zero everywhere, since the final ReLU removes it. What the model calculates by functions
     behind its modules is not seen.
@@ -91,6 +91,10 @@ class Form:
     def __str__(self) -> str:
         if self.axes == (1, 2):
             return f"(batch, height, width, channel), of shape {tuple(self.shape)}"
+        if self.axes is None and len(self.shape) == 4:
+            return (
+                f"of shape {tuple(self.shape)}, in an order of axes that is not known (if it is right, name the layer)"
+            )
         return f"tokens of shape {tuple(self.shape)}" if len(self.shape) == 3 else f"of shape {tuple(self.shape)}"
 
 
@@ -151,7 +155,8 @@ class Walk:
         self.children = _children(self.top)
 
     def _run(self, model: nn.Module, start: Tensor) -> Node | None:
-        handles = [part.register_forward_hook(self._note) for part in self.names if part is not model]
+        parts = [part for part in self.names if part is not model and not isinstance(part, torch.jit.ScriptModule)]
+        handles = [part.register_forward_hook(self._note) for part in parts]
         try:
             with torch.enable_grad(), self.axes:
                 return check_logits(model(start), len(self.rows)).grad_fn
@@ -182,7 +187,7 @@ class Walk:
         if other is not None:
             raise ValueError(
                 f'`layer` must be given: the last maps of `model`, those of "{self.names[other.module]}", are '
-                f"{other.given}, not (batch, channel, height, width). {NAME_MAPS}{self._such_as(found)}."
+                f"{other.given}; not known to be (batch, channel, height, width). {NAME_MAPS}{self._such_as(found)}."
             )
         if found is None:
             raise ValueError(
@@ -192,27 +197,25 @@ class Walk:
         return found
 
     def _last(self) -> tuple[Call | None, Call | None]:
-        """The last maps, and what has extent behind them in another order of axes."""
+        """The last maps; and what has extent behind them, or before them and no weights between, in another order."""
         found: Call | None = None
         newest: Call | None = None  # also those that a pooling made
         other: Call | None = None
-        made_of: Call | None = None
         for cut in self._cuts():
-            call = cut.call
-            if newest is not None and any(each.weighted and each.given.extended for each in cut.since[1:]):
-                found = newest  # more is made of them on the way to this cut
-            if not call.given.extended:
-                continue
-            weighted = any(each.weighted for each in cut.since)
-            if not self._are_maps(call.given):
-                newest, other = (None, call) if weighted else (newest, other)
-                continue
-            pooled = newest is None or found is None or not call.given.sizes == newest.given.sizes == found.given.sizes
-            if weighted or other is not None or not pooled:
-                found, other, made_of = call, None, other
-            newest = call
-        # Maps of a size that no convolution gave are a transformer's, put in the right order for the pooling.
-        return (found, other) if found is None or found.given.sizes in self.axes.convolved else (found, made_of)
+            call, form = cut.call, cut.call.given
+            makers = [each for each in cut.since if each.weighted and each.given.extended]
+            if self._are_maps(form) and form.extended:
+                kept = found is not None and found is newest and form.sizes == found.given.sizes
+                weighted = any(each.weighted for each in cut.since)
+                if weighted or kept or other is not None:
+                    found = call
+                newest, other = call, None if weighted else other
+            elif form.extended and makers:
+                newest, other = None, call
+            elif makers and newest is not None:  # more is made of the newest maps on the way to this cut
+                foreign = [each for each in makers if not self._are_maps(each.given)]
+                found, other = newest, foreign[0] if foreign else other  # backward: the first is the last
+        return found, other
 
     def _cuts(self) -> list[_Cut]:
         """The calls that all paths from the input to the output pass through, from the input on."""
@@ -298,7 +301,7 @@ class _TrackAxes(TorchFunctionMode):
         super().__init__()
         self._known = WeakTensorKeyDictionary()
         self._known[images] = IMAGE
-        self.convolved: set[tuple[int, ...]] = set()
+        self.convolved = False
 
     def of(self, tensor: Any) -> Axes | None:
         """Where the image's height and width are in this."""
@@ -320,7 +323,7 @@ class _TrackAxes(TorchFunctionMode):
         name = getattr(function, "__name__", "").removesuffix("_")
         sources = [part for part in tree_leaves((args, kwargs)) if isinstance(part, Tensor)]
         if name.startswith("conv") and name.endswith("2d") and output.ndim == 4 and sources:
-            self.convolved.add(tuple(output.shape[2:]))
+            self.convolved = True
             return IMAGE if self.of(sources[0]) in (None, IMAGE) else None
         like = _most_like(output, [part for part in sources if self.of(part)])
         axes = self.of(like)

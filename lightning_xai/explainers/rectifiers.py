@@ -82,6 +82,7 @@ class _Operations(TorchDispatchMode):
     """
 
     handled: Callable[[nn.Module], bool]
+    random_refused = False
 
     def __init__(self, model: nn.Module, rows: Tensor) -> None:
         super().__init__()
@@ -91,8 +92,9 @@ class _Operations(TorchDispatchMode):
         # With gradients, as in an explanation: without, some modules take a faster way, in one operation.
         start = rows.detach().requires_grad_().clone()
         self.memory = {_memory(start): start.untyped_storage()}  # kept, so that no address is used twice
-        handles = [module.register_forward_pre_hook(self._begin) for module in self.names]
-        handles += [module.register_forward_hook(self._end, always_call=True) for module in self.names]
+        hooked = [module for module in self.names if not isinstance(module, torch.jit.ScriptModule)]
+        handles = [module.register_forward_pre_hook(self._begin) for module in hooked]
+        handles += [module.register_forward_hook(self._end, always_call=True) for module in hooked]
         try:
             with torch.enable_grad(), self:
                 model(start)
@@ -111,13 +113,18 @@ class _Operations(TorchDispatchMode):
         kwargs = kwargs or {}
         sources = [part for part in _tensors((args, kwargs)) if _memory(part) in self.memory]
         results = function(*args, **kwargs)
-        if sources:
-            outputs = _tensors(results)
-            handled = any(map(self.handled, self.running))
-            if not handled and self.refused(function, args, kwargs, sources, outputs):
+        shape_alone = _name(function).endswith("_like") or _name(function).startswith("new_")
+        outputs = _tensors(results)
+        if sources and not shape_alone:
+            if not self._within_handled() and self.refused(function, args, kwargs, sources, outputs):
                 self.found[self._where(function)] += 1
             self.memory |= {_memory(part): part.untyped_storage() for part in outputs}
+        elif self.random_refused and torch.Tag.nondeterministic_seeded in function.tags:
+            self.found[self._where(function)] += 1
         return results
+
+    def _within_handled(self) -> bool:
+        return any(map(self.handled, self.running))
 
     def refused(self, function: Any, args: Any, kwargs: Any, sources: list[Tensor], outputs: list[Tensor]) -> bool:
         """Whether the method would treat this operation wrongly."""
@@ -129,6 +136,8 @@ class _Operations(TorchDispatchMode):
         return ", ".join(found[:5]) + (f", ... ({len(found)} in all)" if len(found) > 5 else "")
 
     def _where(self, function: Any) -> str:
+        if not self.running:
+            return f"{_name(function)} in a ScriptModule"
         module = self.running[-1]
         place = f'"{self.names[module]}" ({type(module).__name__})' if self.names[module] else type(module).__name__
         return f"{_name(function)} in {place}"
@@ -163,7 +172,9 @@ class _Rectifiers(_Operations):
 
 
 class _Nonlinear(_Operations):
-    """Finds what is not affine outside of the modules that Captum's DeepLIFT has rules for."""
+    """Finds what is not affine, or random, outside of the modules that Captum's DeepLIFT has rules for."""
+
+    random_refused = True  # the input and the baseline, which pass together, would get other numbers
 
     @staticmethod
     def handled(module: nn.Module) -> bool:
@@ -187,17 +198,18 @@ def _rectifies(function: Any, args: Any, kwargs: Any, source: Tensor, output: Te
     def slope(low: float, high: float) -> Tensor:
         return (at(high) - at(low)) / (high - low)
 
+    name = _name(function)
+    if name.startswith("clamp") and output is not source and bool(at(0.0).all()) and not _differ(output, source):
+        return False  # a guard against division by zero, which changes nothing
     if _differ(slope(-_SMALL, 0.0), slope(0.0, _SMALL)):
         return True
     below, above = slope(-2 * _LARGE, -_LARGE), slope(_LARGE, 2 * _LARGE)
     linear = not _differ(below, slope(-4 * _LARGE, -2 * _LARGE)) and not _differ(above, slope(2 * _LARGE, 4 * _LARGE))
-    # A guard against division by zero is a clamp that changes nothing.
-    guard = _name(function).startswith("clamp") and output is not source and not _differ(output.double(), source)
-    return linear and _differ(below, above) and not guard
+    return linear and _differ(below, above)
 
 
 def _differ(first: Tensor, second: Tensor) -> bool:
-    return bool((first - second).abs().gt(0.02 * second.abs().max().clamp(min=1)).any())
+    return bool((first.double() - second.double()).abs().gt(0.02 * second.abs().max().clamp(min=1)).any())
 
 
 def _affine(function: Any, args: Any, kwargs: Any, sources: list[Tensor]) -> bool:
