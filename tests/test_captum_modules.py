@@ -184,7 +184,7 @@ def test_grad_cam_finds_the_last_call_of_a_re_used_activation():
         (
             "mobilenet_v2",
             r"it has none \(functional calls .*, such as ReLU6",
-            r'for hardtanh in "features.0.2" \(ReLU6',
+            r'hardtanh in "features.0.2" \(ReLU6',
         ),
         ("mobilenet_v3_small", r"of 33 ReLUs 19 are .*hardswish in", "no rule for hardswish in"),
     ],

@@ -112,9 +112,7 @@ RECTIFIERS = {
 def test_rectifiers_that_would_keep_their_derivative_are_refused(name):
     for model in (made(RECTIFIERS[name]), made(nn.ReLU(), RECTIFIERS[name])):
         for method in (guided_backprop(), CaptumExplainer(Deconvolution), CaptumExplainer(GuidedGradCam)):
-            with pytest.raises(
-                ValueError, match=r"nn.ReLU modules for \w+; of [2-9] ReLUs [1-9] are functional calls or"
-            ):
+            with pytest.raises(ValueError, match=r"nn.ReLU modules for \w+; of [2-9] ReLUs [1-9] are functional"):
                 method(model, IMAGES, TARGET)
 
 
@@ -217,7 +215,7 @@ class Apply(nn.Module):
 
 def test_generalised_mean_pooling_has_a_guard_and_no_rectifier():
     assert guided_backprop()(made(nn.Sequential(nn.ReLU(), PowerMean())), IMAGES, TARGET).any()
-    with pytest.raises(ValueError, match="1 are .*clamp in"):
+    with pytest.raises(ValueError, match=r"1 are .*clamp in"):
         guided_backprop()(made(PowerMean()), IMAGES, TARGET)  # of maps with negative values
 
 
@@ -298,9 +296,7 @@ def test_deep_lift_refuses_what_it_has_no_rule_for(name):
     model = made(NONLINEAR[name])
     options = {"baselines": torch.zeros(2, 2, 8, 8)}
     for method in (CaptumExplainer(DeepLift), CaptumExplainer(DeepLiftShap, options), CaptumExplainer(LayerDeepLift)):
-        with pytest.raises(
-            ValueError, match=r"as modules that \w+ has rules for \(ReLU, .*\); it has no rule for \w+ in"
-        ):
+        with pytest.raises(ValueError, match=r"modules that \w+ has rules for \(ReLU, .*\); it has no rule for \w+ in"):
             method(model, IMAGES, TARGET)
 
 

@@ -148,8 +148,8 @@ class CaptumExplainer(Explainer):
 
 
 def _probe(inputs: Tensor) -> Tensor:
-    """The rows on which a network is looked at before it is explained."""
-    return inputs[:1]
+    """A copy of the rows on which a network is looked at before it is explained."""
+    return inputs[:1].clone()
 
 
 @contextmanager

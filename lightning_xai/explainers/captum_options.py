@@ -1,4 +1,4 @@
-"""Which of Captum's classes and options give one map of the inputs' shape for an output; the rest is refused by name."""
+"""Which of Captum's classes and options give one map of an input for an output; the rest is refused by name."""
 
 from inspect import Parameter, signature
 from typing import Any
@@ -22,9 +22,9 @@ from torch import Tensor
 
 _REFUSED: dict[type[Attribution], str] = {
     NeuronAttribution: "it explains a neuron, not the output `target`",
-    NoiseTunnel: "it averages another method: wrap that in `Smooth`, as in Smooth(CaptumExplainer(captum.attr.DeepLift))",
-    FeaturePermutation: "it exchanges features between the samples of a batch, so that a map would depend on which others "
-    "there are: use FeatureAblation or LayerFeatureAblation",
+    NoiseTunnel: "it averages another method: wrap that in `Smooth`, as in Smooth(CaptumExplainer(DeepLift))",
+    FeaturePermutation: "it exchanges features between the samples of a batch, so that a map would depend on the "
+    "others: use FeatureAblation or LayerFeatureAblation",
     LRP: "Captum keeps its rules on the modules of the model, puts other weights into them, and takes away rules that "
     "were there before",
 }
@@ -88,9 +88,7 @@ def _check_values(method: type[Attribution], options: dict[str, Any], layer: str
     for each in options.keys() & {"inputs", "target"}:
         raise ValueError(f"`options` must not have '{each}': it is given when the explainer is called.")
     if options.get("additional_forward_args") is not None:
-        raise ValueError(
-            "`options` must not have 'additional_forward_args': wrap the model in a module that adds them."
-        )
+        raise ValueError("`options` must not have 'additional_forward_args': wrap the model in a module with them.")
     if options.get("return_convergence_delta"):
         raise ValueError("`options` must not have 'return_convergence_delta': an explainer returns attributions alone.")
     if not options.get("return_input_shape", True):
@@ -127,8 +125,8 @@ def _check_one_row(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a number or one tensor, since there is one input; got {type(value).__name__}.")
     if isinstance(value, Tensor) and value.ndim and len(value) != 1:
         raise ValueError(
-            f"{name} must be one for all samples, of shape (1, *shape of a sample), got shape {tuple(value.shape)}. For "
-            "one each, explain the samples one by one."
+            f"{name} must be one for all samples, of shape (1, *shape of a sample), got shape {tuple(value.shape)}. "
+            "For one each, explain the samples one by one."
         )
 
 

@@ -4,32 +4,18 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.weak import WeakTensorKeyDictionary
 
+from lightning_xai.explainers.axes import IMAGE, Axes, TrackAxes
 from lightning_xai.explainers.base import check_logits
 
-Axes = tuple[int, int]
-"""Places of the height and the width among a tensor's axes."""
-
-IMAGE: Axes = (2, 3)
-"""Of images and maps (batch, channel, height, width)."""
-
-_MOVES = {"permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims"}
-_RESHAPES = {"view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as"}
-_REORDERS = {"einsum", "tensordot", "__get__"}
-"""Functions whose result may have its axes in any order; `__get__` is that of `tensor.mT`."""
-
 NO_PATH = (
-    "a part of it runs under torch.no_grad or inference_mode, or its values are detached, cast to integers or to NumPy. "
-    "Freeze weights with `requires_grad_(False)` instead of running them under torch.no_grad"
+    "a part of it runs under torch.no_grad or inference_mode, or its values are detached, cast to integers or to NumPy."
+    " Freeze weights with `requires_grad_(False)` instead of running them under torch.no_grad"
 )
 """Why outputs do not depend on something by a differentiable path, and what to do."""
 
@@ -92,9 +78,7 @@ class Form:
         if self.axes == (1, 2):
             return f"(batch, height, width, channel), of shape {tuple(self.shape)}"
         if self.axes is None and len(self.shape) == 4:
-            return (
-                f"of shape {tuple(self.shape)}, in an order of axes that is not known (if it is right, name the layer)"
-            )
+            return f"of shape {tuple(self.shape)}, in an order of axes not known (if it is right, name it)"
         return f"tokens of shape {tuple(self.shape)}" if len(self.shape) == 3 else f"of shape {tuple(self.shape)}"
 
 
@@ -142,15 +126,15 @@ class Walk:
     def __init__(self, model: nn.Module, rows: Tensor) -> None:
         if rows.ndim != 4:
             raise ValueError(
-                "`inputs` must be images (batch, channel, height, width) for methods that look at a layer: only spatial "
-                f"maps of images can be enlarged to the inputs; got shape {tuple(rows.shape)}."
+                "`inputs` must be images (batch, channel, height, width) for methods that look at a layer: only "
+                f"spatial maps of images can be enlarged to the inputs; got shape {tuple(rows.shape)}."
             )
         self.rows, self.names = rows, part_names(model)
         self.calls: list[Call] = []
         self.runs = Counter[nn.Module]()
         start = rows.detach().requires_grad_().clone()  # a copy, which the model may change in place
         self.source = start.grad_fn
-        self.axes = _TrackAxes(start)
+        self.axes = TrackAxes(start)
         self.top = self._run(model, start)
         self.children = _children(self.top)
 
@@ -187,12 +171,12 @@ class Walk:
         if other is not None:
             raise ValueError(
                 f'`layer` must be given: the last maps of `model`, those of "{self.names[other.module]}", are '
-                f"{other.given}; not known to be (batch, channel, height, width). {NAME_MAPS}{self._such_as(found)}."
+                f"{other.given}; they must be (batch, channel, height, width). {NAME_MAPS}{self._such_as(found)}."
             )
         if found is None:
             raise ValueError(
-                "`layer` must be given: all that the output of `model` knows of its input passes through no maps "
-                f"(batch, channel, height, width) with extent, but through several ways{self._such_as(self._any_maps())}."
+                "`layer` must be given: all that the output of `model` knows of its input goes several ways and not "
+                f"through (batch, channel, height, width) maps with extent{self._such_as(self._any_maps())}."
             )
         return found
 
@@ -242,10 +226,10 @@ class Walk:
             what = "gives no single tensor" if self.runs[layer] else "is not run by `model` (in evaluation mode)"
             raise ValueError(f"{name} {what}; it must give maps (batch, channel, height, width).")
         form = calls[-1].taken if of_input else calls[-1].given
-        if form is None or not self._are_maps(form) and not (form.axes is None and self._like_the_image(form)):
+        if form is None or not (self._are_maps(form) or (form.axes is None and self._like_the_image(form))):
             raise ValueError(
-                f"{name} must give maps (batch, channel, height, width), got {form}: only spatial maps of images can be "
-                f"enlarged to the inputs. {NAME_MAPS}."
+                f"{name} must give maps (batch, channel, height, width), got {form}: only spatial maps of images can "
+                f"be enlarged to the inputs. {NAME_MAPS}."
             )
         if differentiated and calls[-1].node not in self.children:
             raise ValueError(f"`model` gives outputs that do not depend on {name} by a differentiable path: {NO_PATH}.")
@@ -291,84 +275,6 @@ def tapped(model: nn.Module, layer: nn.Module, number: int) -> Iterator[nn.Modul
             handle.remove()
 
 
-class _TrackAxes(TorchFunctionMode):
-    """Follows the image's height and width through what functions do to a tensor's axes.
-
-    Axes that a function merges or makes anew are not known; a convolution always gives (batch, channel, height, width).
-    """
-
-    def __init__(self, images: Tensor) -> None:
-        super().__init__()
-        self._known = WeakTensorKeyDictionary()
-        self._known[images] = IMAGE
-        self.convolved = False
-
-    def of(self, tensor: Any) -> Axes | None:
-        """Where the image's height and width are in this."""
-        return self._known.get(tensor) if isinstance(tensor, Tensor) else None
-
-    def note(self, tensor: Tensor, axes: Axes | None) -> None:
-        if axes is not None:
-            self._known[tensor] = axes
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        results = function(*args, **(kwargs or {}))
-        if isinstance(results, Tensor | tuple | list):
-            for output in tree_leaves(results):
-                if isinstance(output, Tensor):
-                    self.note(output, self._after(function, args, kwargs or {}, output))
-        return results
-
-    def _after(self, function: Any, args: Any, kwargs: Any, output: Tensor) -> Axes | None:
-        name = getattr(function, "__name__", "").removesuffix("_")
-        sources = [part for part in tree_leaves((args, kwargs)) if isinstance(part, Tensor)]
-        if name.startswith("conv") and name.endswith("2d") and output.ndim == 4 and sources:
-            self.convolved = True
-            return IMAGE if self.of(sources[0]) in (None, IMAGE) else None
-        like = _most_like(output, [part for part in sources if self.of(part)])
-        axes = self.of(like)
-        if like is None or axes is None or name in _REORDERS:
-            return None
-        if name in _MOVES:
-            return _moved(function, args, kwargs, like, axes)
-        if name in _RESHAPES or output.ndim != like.ndim:
-            return _reshaped(like.shape, output.shape, axes)
-        return axes
-
-
-def _most_like(output: Tensor, sources: list[Tensor]) -> Tensor | None:
-    """The first source of the output's shape, or of as many axes, or any."""
-    for alike in (lambda part: part.shape == output.shape, lambda part: part.ndim == output.ndim, lambda part: True):
-        for part in filter(alike, sources):
-            return part
-    return None
-
-
-def _moved(function: Any, args: Any, kwargs: Any, like: Tensor, axes: Axes) -> Axes:
-    """Where the function, which moves axes, puts these: seen on a tensor each of whose axes has another size."""
-    probe = torch.empty(tuple(range(2, 2 + like.ndim)), device="meta")
-    args = [probe if part is like else part for part in args]
-    kwargs = {name: probe if part is like else part for name, part in kwargs.items()}
-    shape = tuple(function(*args, **kwargs).shape)
-    height, width = (shape.index(2 + axis) for axis in axes)
-    return height, width
-
-
-def _reshaped(before: torch.Size, after: torch.Size, axes: Axes) -> Axes | None:
-    """Where these axes are after elements were laid in another shape; None if they are no axes of it."""
-    if prod(before) != prod(after):
-        return None
-    places = []
-    for axis in axes:
-        same = [
-            place
-            for place in range(len(after))
-            if after[place] == before[axis] and prod(after[:place]) == prod(before[:axis])
-        ]
-        places += same[-1:]
-    return (places[0], places[1]) if len(set(places)) == 2 else None
-
-
 def _children(top: Node | None) -> dict[Node, list[Node]]:
     """All that this node depends on, each with what it depends on at once."""
     children: dict[Node, list[Node]] = {}
@@ -382,7 +288,7 @@ def _children(top: Node | None) -> dict[Node, list[Node]]:
 
 
 def _backward(top: Node | None, source: Node | None, children: dict[Node, list[Node]]) -> Iterator[tuple[Node, bool]]:
-    """The nodes on paths from the source to the output, from there backward; and whether all paths pass through each."""
+    """The nodes on paths from the source to the output, from there back; and whether all paths pass through each."""
     parents: dict[Node, list[Node]] = {node: [] for node in children}
     for node, below in children.items():
         for child in below:

@@ -1,4 +1,4 @@
-"""What methods that change the backward pass of modules (guided backpropagation, DeepLIFT) would not see of a network."""
+"""What guided backpropagation and DeepLIFT, which change the backward pass of modules, would not see of a network."""
 
 import copy
 from collections import Counter
@@ -48,8 +48,8 @@ def require_guided(model: nn.Module, rows: Tensor, method: str) -> None:
         hooked = sum(runs for module, runs in run.runs.items() if isinstance(module, nn.ReLU))
         raise ValueError(
             f"`model` must apply its ReLUs as nn.ReLU modules for {method}; of {hooked + run.found.total()} ReLUs "
-            f"{run.found.total()} are functional calls or other rectifiers, which cannot be hooked and would keep their "
-            f"own derivative: {run.named()}."
+            f"{run.found.total()} are functional calls or other rectifiers, which cannot be hooked and would keep "
+            f"their own derivative: {run.named()}."
         )
 
 
