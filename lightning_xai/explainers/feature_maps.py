@@ -245,7 +245,7 @@ class Walk:
         return abs(rows * width - columns * height) < max(height, width)
 
     def _such_as(self, call: Call | None) -> str:
-        return "" if call is None else f' (such as layer="{self.names[call.module]}")'
+        return "" if call is None else f'; the last such maps are those of layer="{self.names[call.module]}"'
 
     def _any_maps(self) -> Call | None:
         """The last maps with extent that the output depends on."""
