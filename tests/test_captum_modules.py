@@ -137,10 +137,11 @@ def test_the_network_is_put_back_also_when_the_method_fails(networks, monkeypatc
     def fail(*arguments, **options):
         raise RuntimeError("interrupted")
 
-    CaptumExplainer(DeepLift)(model, IMAGES, TARGET)
+    method = CaptumExplainer(DeepLift)
+    method(model, IMAGES, TARGET)
     monkeypatch.setattr(DeepLift, "attribute", fail)
     with pytest.raises(RuntimeError, match="interrupted"):
-        CaptumExplainer(DeepLift)(model, IMAGES, TARGET)
+        method(model, IMAGES, TARGET)
     assert [(name, id(part)) for name, part in model.named_modules(remove_duplicate=False)] == before
     assert [part.inplace for part in model.modules() if isinstance(part, nn.ReLU)] == modes
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
@@ -175,23 +176,31 @@ def test_grad_cam_finds_the_last_call_of_a_re_used_activation():
     assert not torch.allclose(grad_cam()(shared, IMAGES, TARGET), before_the_activation)
 
 
-@pytest.mark.parametrize("method", [GuidedBackprop, DeepLift])
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "guided", "deep_lift"),
     [
-        ("densenet121", r"of 121 ReLUs 1 are functional calls"),  # the last, in front of the pooling
-        ("squeezenet1_0", None),
-        ("mobilenet_v2", r"it has none \(functional calls and other activations, such as ReLU6"),
+        ("densenet121", r"of 121 ReLUs 1 are .*: relu in DenseNet", "no rule for relu in DenseNet"),  # the last
+        ("squeezenet1_0", None, None),
+        (
+            "mobilenet_v2",
+            r"it has none \(functional calls .*, such as ReLU6",
+            r'hardtanh in "features.0.2" \(ReLU6',
+        ),
+        ("mobilenet_v3_small", r"of 33 ReLUs 19 are .*hardswish in", "no rule for hardswish in"),
     ],
 )
-def test_relus_that_cannot_be_hooked_are_refused(name, message, method):
+def test_activations_that_the_methods_would_not_see_are_refused(name, guided, deep_lift):
     model = get_model(name, weights=None, num_classes=5).eval()
-    explainer = CaptumExplainer(method)
-    if message is None:
-        assert explainer(model, IMAGES[:1], 0).shape == (1, 3, 64, 64)
-        return
-    with pytest.raises(ValueError, match=f"`model` must apply its ReLUs as nn.ReLU modules for .*{message}"):
-        explainer(model, IMAGES[:1], 0)
+    messages = {
+        GuidedBackprop: guided and f"`model` must apply its ReLUs as nn.ReLU modules for GuidedBackprop; .*{guided}",
+        DeepLift: deep_lift and f"nonlinear functions as modules that DeepLift has rules for .*{deep_lift}",
+    }
+    for method, message in messages.items():
+        if message is None:
+            assert CaptumExplainer(method)(model, IMAGES[:1], 0).shape == (1, 3, 64, 64)
+        else:
+            with pytest.raises(ValueError, match=message):
+                CaptumExplainer(method)(model, IMAGES[:1], 0)
 
 
 def test_guided_backprop_of_inception_is_refused_and_its_gradient_is_not():

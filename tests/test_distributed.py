@@ -180,3 +180,67 @@ def test_two_processes_log_what_one_logs_of_random_weights(tmp_path: Path) -> No
     assert one.result().keys() == {f"sanity/{name}/{similarity}" for name in names for similarity in similarities}
     assert two.result() == pytest.approx(one.result(), rel=1e-5, abs=1e-5)
     assert one.result()["sanity/gradient/ssim"] < 0.9
+
+
+SPLIT = """
+import sys, warnings
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
+from lightning_xai.callbacks import AttributionCallback
+from lightning_xai.explainers import smooth_grad
+from lightning_xai.metrics import Sparseness
+
+warnings.filterwarnings("ignore")
+folder, devices, limit = sys.argv[1], int(sys.argv[2]), eval(sys.argv[3])
+
+class Module(LightningModule):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
+
+    def forward(self, x):
+        return self.net(x)
+
+    def training_step(self, batch, _):
+        return self(batch[0]).mean() * 0
+
+    def validation_step(self, batch, _):
+        pass
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+images = torch.rand(30, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+data = TensorDataset(images, torch.arange(30) % 3)
+sampler = SubsetRandomSampler(range(1, 30, 2), generator=torch.Generator().manual_seed(5))
+callback = AttributionCallback({"sg": smooth_grad(num_draws=3)}, {"s": Sparseness()}, num_samples=7, panel_size=0)
+strategy = "ddp" if devices > 1 else "auto"
+trainer = Trainer(max_epochs=2, accelerator="cpu", devices=devices, strategy=strategy, default_root_dir=folder,
+    logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    limit_val_batches=limit, callbacks=[callback])
+trainer.fit(Module(), DataLoader(data, 10), DataLoader(data, 3, sampler=sampler))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", ["1.0", "2"])
+def test_two_processes_explain_the_same_rows_of_a_split_in_the_sampler(tmp_path: Path, limit: str) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SPLIT)
+
+    def scores(devices: int) -> dict[tuple, float]:
+        words = [sys.executable, str(script), str(tmp_path / str(devices)), str(devices), limit]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        result = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        assert result.returncode == 0, result.stdout + result.stderr
+        rows = read_scores(tmp_path / str(devices) / "xai" / "scores.csv")
+        return {(row.sample, row.epoch, row.method, row.metric): row.value for row in rows}
+
+    one, two = scores(1), scores(2)
+    assert list(one) == list(two)
+    assert two == pytest.approx(one, rel=1e-5, abs=1e-5, nan_ok=True)
+    samples = {sample for sample, *_ in one}
+    assert {sample % 2 for sample in samples} == {1}
+    assert len(samples) == (7 if limit == "1.0" else 6)

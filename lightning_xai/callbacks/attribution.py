@@ -1,26 +1,54 @@
 """The callback that scores a model's explanations at every validation end."""
 
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+from lightning_fabric.utilities.data import sized_len
 from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
-from lightning_xai.callbacks.samples import Samples, choose_samples, unpack
+from lightning_xai.callbacks.checks import (
+    check_folder_name,
+    check_names,
+    check_together,
+    check_whole,
+    tell_number_of_classes,
+)
+from lightning_xai.callbacks.files import RunFiles
+from lightning_xai.callbacks.samples import (
+    Samples,
+    Target,
+    check_labels,
+    choose_samples,
+    current_loader,
+    unpack,
+)
+from lightning_xai.callbacks.schedule import check_monitors, tell_epochs
 from lightning_xai.evaluation import Evaluation, default_metrics, evaluate
 from lightning_xai.explainers import Explainer, Gradient, Saliency, with_controls, with_gradients
-from lightning_xai.explainers.base import check_choice, check_count, parse_bounds
-from lightning_xai.explainers.precision import Precision
+from lightning_xai.explainers.base import check_choice, check_count, check_logits, explaining, parse_bounds
+from lightning_xai.explainers.bounds import check_in_bounds
+from lightning_xai.explainers.chunks import in_chunks
+from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad, smooth_grad
 from lightning_xai.metrics import SampleMetric
 from lightning_xai.metrics.cost import GRADIENTS
 from lightning_xai.reporting.panels import attribution_panel, log_picture, save_figure
-from lightning_xai.reporting.scores import SCORES, append_scores, evaluation_rows, write_directions
+from lightning_xai.reporting.scores import (
+    SCORES,
+    append_scores,
+    evaluation_rows,
+    read_directions,
+    read_scores,
+    write_directions,
+)
 
 PANELS = "panels"
 Stage = Literal["validate", "test"]
@@ -33,11 +61,16 @@ class AttributionCallback(Callback):
     `xai/<method>/<metric>`, so that `ModelCheckpoint` and `EarlyStopping` can monitor it; writes the score of every
     sample to `xai/scores.csv`, the direction of every metric to `xai/metrics.json` and a panel of maps to `xai/panels/`
     beside the run's checkpoints, and gives the panel to the loggers. Training goes on exactly as it would without it:
-    weights, modes, gradients and random states are left alone. The sanity check before training explains one sample
-    with every method, so that what cannot work fails there.
+    weights, modes, gradients and random states are left alone.
+
+    The samples are of the rows that the loader's sampler can yield in its first `limit_val_batches`; a loader of
+    several is the first one. Before the first epoch they are all looked at (labels, bounds), one of them is explained
+    with every method, and whoever monitors a metric that will not be logged in time is refused: what cannot work fails
+    there. Files that cannot be written cost the scores, not the training. A resumed training goes on in the scores of
+    its checkpoint's run; a second one in the same folder at the same time is refused.
 
     The samples are shared out over the processes; every process must have the callback. Sharded models (FSDP,
-    DeepSpeed) are not supported, since weight noise needs whole parameters.
+    DeepSpeed, ModelParallel) are refused, since weight noise needs whole parameters.
 
     Attributes:
         evaluation: The latest scores, and attributions for the panel; None before the first validation end.
@@ -50,10 +83,11 @@ class AttributionCallback(Callback):
             for the methods' own numbers of draws.
         metrics: Metrics by name; null for what the data allow of these: sparseness, with masks relevance rank accuracy
             and AUROC, with bounds the share of out-of-range noise.
-        num_samples: Samples explained, spread evenly over the data set; all if it has fewer.
+        num_samples: Samples explained, spread evenly over the rows; all if there are fewer.
         every_n_epochs: Explain after every n-th epoch of training; validation and test runs are always explained.
         panel_size: Samples shown in the panel; 0 for no panel.
-        target: The class explained: the sample's "label", or the model's "prediction" (also where there are no labels).
+        target: The class explained: the sample's "label", or the model's "prediction"; null for the label, or the
+            prediction where batches have nothing but images, index and masks.
         mask: Which mask of the data, if they have several by name; null for the first.
         bounds: (low, high), least and greatest value of an input, numbers or one a channel; null for the data module's,
             or else the module's.
@@ -63,6 +97,8 @@ class AttributionCallback(Callback):
         precision: Of the model while it is explained, whatever the trainer's: `32-true`, or `bf16-mixed`, which is
             faster where the hardware computes in bfloat16.
         unpack: Makes `Samples` of a batch; null for the usual tuples and dicts (see `callbacks.samples.unpack`).
+        name: Of this callback, where a trainer has several: metrics are then `xai/<name>/<method>/<metric>`, and files
+            and panels are in `xai/<name>`.
     """
 
     def __init__(
@@ -74,7 +110,7 @@ class AttributionCallback(Callback):
         num_samples: int = 64,
         every_n_epochs: int = 1,
         panel_size: int = 8,
-        target: Literal["label", "prediction"] = "label",
+        target: Target | None = None,
         mask: str | None = None,
         bounds: tuple[float | list[float], float | list[float]] | None = None,
         seed: int = 0,
@@ -82,6 +118,7 @@ class AttributionCallback(Callback):
         max_rows: int | None = None,
         precision: Precision = "32-true",
         unpack: Callable[[Any], Samples] | None = None,
+        name: str | None = None,
     ) -> None:
         check_count("num_samples", num_samples)
         check_count("every_n_epochs", every_n_epochs)
@@ -91,78 +128,148 @@ class AttributionCallback(Callback):
             check_count("num_gradients", num_gradients)
         if panel_size < 0:
             raise ValueError(f"`panel_size` must be at least 0, got {panel_size}.")
-        if target not in ("label", "prediction"):
+        if target not in ("label", "prediction", None):
             raise ValueError(f'`target` must be "label" or "prediction", got {target!r}.')
         if methods is not None and not methods:
             raise ValueError("`methods` must name at least one explainer; null stands for the default ones.")
+        check_names("methods", methods or ())
+        check_names("metrics", metrics or ())
+        if name is not None:
+            check_folder_name(name)
         self.methods, self.metrics = methods, metrics
         self.controls, self.num_gradients = controls, num_gradients
         self.num_samples, self.every_n_epochs, self.panel_size = num_samples, every_n_epochs, panel_size
         self.target, self.mask, self.bounds, self.seed = target, mask, bounds, seed
         self.batch_size, self.max_rows = batch_size, max_rows
-        self.precision, self.unpack = precision, unpack
+        self.precision, self.unpack, self.name = precision, unpack, name
         self.evaluation: Evaluation | None = None
         self.folder: Path | None = None
         self._samples: dict[Stage, Samples] = {}
+        self._logged: set[str] | None = None
+        self._files = RunFiles("AttributionCallback", "scores and panels")
+        self._resumed_at: int | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        check_whole(trainer, pl_module, "AttributionCallback")
+        check_together(trainer, self)
         self._samples.clear()  # those of another run's data
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.limit_val_batches:  # validation was switched off
-            return
-        loader = first_loader(trainer.val_dataloaders)
-        if loader is None:
+        self._logged = set()
+        loader = current_loader(trainer) if trainer.enable_validation else None
+        if loader is not None:
+            if sized_len(loader) == 0:
+                raise ValueError("The validation set is empty: AttributionCallback has no sample to explain.")
+            self._logged = self.rehearse(trainer, pl_module)
+            if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+                tell_epochs(trainer, self.every_n_epochs)
+        elif trainer.limit_val_batches:  # else validation was switched off
             rank_zero_warn("AttributionCallback has nothing to do in fit: there is no validation dataloader.")
-        elif isinstance(loader, Sized) and not len(loader):
-            raise ValueError("The validation set is empty: AttributionCallback has no sample to explain.")
+        self._check_monitors(trainer)
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._begin(trainer)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
-            self.rehearse(trainer, pl_module)
-        elif trainer.state.fn != "fit" or (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            return
+        if trainer.state.fn != "fit" or (trainer.current_epoch + 1) % self.every_n_epochs == 0:
             self.measure(trainer, pl_module, "validate")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.measure(trainer, pl_module, "test")
 
-    def rehearse(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Explain and score one sample and forget it, so that a mistake shows before the training and not after."""
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._files.end(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._files.end(trainer)
+
+    def rehearse(self, trainer: Trainer, pl_module: LightningModule) -> set[str] | None:
+        """Look at all samples, explain and score one, and forget it: a mistake shows before the training, not after.
+
+        Returns:
+            The names of the metrics that will be logged; None where nothing can be explained yet, because the loader
+            can be iterated over only once, or parameters get their shapes in the first pass.
+        """
+        if isinstance(current_loader(trainer), Iterator) or any(map(is_lazy, pl_module.parameters())):
+            return None
         with isolate_rng():
-            self._evaluate(
-                trainer, pl_module, self._choose(trainer, "validate", 1), keep_attributions=0, progress=False
-            )
+            samples = self._chosen(trainer, pl_module, "validate")
+            first = (samples.select(torch.arange(min(n, len(samples.images)))) for n in (1, self.batch_size))
+            try:
+                evaluation = self._evaluate(trainer, pl_module, next(first))
+            except (RuntimeError, ValueError):  # a network may not take fewer rows than a batch has
+                evaluation = self._evaluate(trainer, pl_module, next(first))
+        return set(self._means(evaluation))
 
     def measure(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
         """Explain, score, log and write."""
         with isolate_rng():
-            if stage not in self._samples:
-                number = 1 if trainer.fast_dev_run else self.num_samples  # type: ignore[attr-defined]
-                self._samples[stage] = self._choose(trainer, stage, number)
+            samples = self._chosen(trainer, pl_module, stage)
             progress = trainer.progress_bar_callback is not None and trainer.is_global_zero
-            self.evaluation = self._evaluate(trainer, pl_module, self._samples[stage], self.panel_size, progress)
-            for method, means in self.evaluation.means().items():
-                for metric, mean in means.items():
-                    if metric == GRADIENTS:
-                        continue  # it is in the files and the tables
-                    pl_module.log(f"xai/{method}/{metric}", mean, sync_dist=True, batch_size=1)
-            self.folder = None if trainer.fast_dev_run else output_folder(trainer)  # type: ignore[attr-defined]
-            if trainer.is_global_zero and self.folder is not None:
-                self._write(trainer, self.evaluation, stage, self.folder)
+            self.evaluation = self._evaluate(trainer, pl_module, samples, self.panel_size, progress)
+            for key, mean in self._means(self.evaluation).items():
+                pl_module.log(key, mean, sync_dist=True, batch_size=1)
+            if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+                self._write(trainer, self.evaluation, stage)
 
-    def _choose(self, trainer: Trainer, stage: Stage, num_samples: int) -> Samples:
-        loader = first_loader(trainer.test_dataloaders if stage == "test" else trainer.val_dataloaders)
-        take = self.unpack or partial(unpack, mask=self.mask)
-        return choose_samples(trainer, loader, num_samples, self.batch_size, take)
+    def _means(self, evaluation: Evaluation) -> dict[str, float]:
+        """What is logged; the gradients spent are in the files and the tables."""
+        return {
+            f"{self._prefix}/{method}/{metric}": mean
+            for method, means in evaluation.means().items()
+            for metric, mean in means.items()
+            if metric != GRADIENTS
+        }
+
+    @property
+    def _prefix(self) -> str:
+        return "xai" if self.name is None else f"xai/{self.name}"
+
+    def _chosen(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> Samples:
+        """The samples of a stage, the same ones for a whole run; looked at when they are chosen."""
+        if stage not in self._samples:
+            check_whole(trainer, pl_module, "AttributionCallback")
+            loader = current_loader(trainer)
+            samples = self._choose(trainer, loader, stage)
+            self._look_at(trainer, pl_module, samples, loader)
+            self._samples[stage] = samples
+        return self._samples[stage]
+
+    def _choose(self, trainer: Trainer, loader: Any, stage: Stage) -> Samples:
+        number = 1 if trainer.fast_dev_run else self.num_samples  # type: ignore[attr-defined]
+        take = self.unpack or partial(unpack, mask=self.mask, strict=self.target != "prediction")
+        limit = trainer.limit_test_batches if stage == "test" else trainer.limit_val_batches
+        return choose_samples(trainer, loader, number, self.batch_size, take, limit=limit, target=self.target)
+
+    def _look_at(self, trainer: Trainer, pl_module: LightningModule, samples: Samples, loader: Any) -> None:
+        """Refuse samples that cannot be explained, before anything is."""
+        check_in_bounds(samples.images, self._bounds(trainer))
+        if samples.labels is None or self.target == "prediction":
+            return
+        with in_precision(pl_module, self.precision), explaining(pl_module), torch.no_grad():
+            outputs = in_chunks(
+                lambda rows: check_logits(pl_module(rows), len(rows)),
+                pl_module,
+                self.max_rows,
+                samples.images[: self.batch_size],
+            )
+        check_labels(samples, outputs.shape[1])
+        tell_number_of_classes(trainer, getattr(loader, "dataset", None), outputs.shape[1])
 
     def _evaluate(
-        self, trainer: Trainer, pl_module: LightningModule, samples: Samples, keep_attributions: int, progress: bool
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        samples: Samples,
+        keep_attributions: int = 0,
+        progress: bool = False,
     ) -> Evaluation:
         bounds = self._bounds(trainer)
         return evaluate(
             pl_module,
             samples.images,
-            samples.labels if self.target == "label" else None,
+            None if self.target == "prediction" else samples.labels,
             self._methods(samples, bounds is not None),
             default_metrics(samples.masks is not None, bounds is not None) if self.metrics is None else self.metrics,
             samples.masks,
@@ -185,15 +292,61 @@ class AttributionCallback(Callback):
     def _bounds(self, trainer: Trainer) -> Any:
         return _known(trainer, "bounds") if self.bounds is None else self.bounds
 
-    def _write(self, trainer: Trainer, evaluation: Evaluation, stage: Stage, folder: Path) -> None:
+    def _check_monitors(self, trainer: Trainer) -> None:
+        """By the last one of several, when all know what they will log."""
+        ours = [c for c in trainer.callbacks if isinstance(c, AttributionCallback)]  # type: ignore[attr-defined]
+        if self is not ours[-1] or any(c._logged is None for c in ours):
+            return
+        logged = {key: c.every_n_epochs for c in ours for key in c._logged or ()}
+        check_monitors(trainer, logged, "xai/", "AttributionCallback")
+
+    def _begin(self, trainer: Trainer) -> None:
+        """Hold the files, and take the scores over from the run of the checkpoint that this training goes on from."""
+        path = self._output(trainer) / SCORES
+        self._files.begin(trainer, path)
+        self._resumed_at = trainer.global_step if trainer.ckpt_path else None
+        if self._resumed_at is not None and trainer.is_global_zero:
+            run = Path(trainer.ckpt_path).absolute().parent.parent  # type: ignore[arg-type]
+            earlier = run / self._prefix / SCORES
+            step = self._resumed_at
+            if earlier.is_file() and not path.exists():
+                self._files.attempt(lambda: take_over(earlier, path, step))
+
+    def _output(self, trainer: Trainer) -> Path:
+        return output_folder(trainer) / (self.name or "")
+
+    def _write(self, trainer: Trainer, evaluation: Evaluation, stage: Stage) -> None:
+        folder = self._output(trainer)
+        if not trainer.is_global_zero:
+            self.folder = folder
+            return
         epoch, step = trainer.current_epoch, trainer.global_step
-        write_directions(folder / SCORES, evaluation.higher_is_better)
-        append_scores(folder / SCORES, evaluation_rows(evaluation, stage, epoch, step))
-        if evaluation.images.ndim == 4 and len(evaluation.images):
+        rows = evaluation_rows(evaluation, stage, epoch, step)
+
+        def write_scores() -> None:
+            write_directions(folder / SCORES, evaluation.higher_is_better)
+            append_scores(folder / SCORES, rows, self._resumed_at if stage == "validate" else None)
+            self._resumed_at = None
+
+        def write_panel() -> None:
             figure = draw_panel(evaluation, self._bounds(trainer), _known(trainer, "class_names"))
             pixels = save_figure(figure, folder / PANELS / f"{stage}-epoch={epoch:03d}-step={step}.png")
             for logger in trainer.loggers:
-                log_picture(logger, f"xai/panel/{stage}", pixels, step)
+                log_picture(logger, f"{self._prefix}/panel/{stage}", pixels, step)
+
+        if self._files.attempt(write_scores):
+            self.folder = folder
+        if evaluation.images.ndim == 4 and len(evaluation.images):
+            self._files.attempt(write_panel)
+
+
+def take_over(earlier: Path, path: Path, step: int) -> None:
+    """Begin a resumed training's scores with those of the run that it goes on from, up to this step."""
+    rows = [row for row in read_scores(earlier) if row.stage == "validate" and row.step <= step]
+    if rows:
+        append_scores(path, rows)
+        write_directions(path, read_directions(earlier))
+        rank_zero_info(f"AttributionCallback goes on with the scores up to step {step} of {earlier}, in {path}.")
 
 
 def default_methods(has_bounds: bool) -> dict[str, Explainer]:
@@ -239,12 +392,6 @@ def draw_panel(evaluation: Evaluation, bounds: Any, class_names: Sequence[str] |
         labels=names(evaluation.target),
         predictions=names(evaluation.predicted),
     )
-
-
-def first_loader(loaders: Any) -> Any:
-    """The first of several dataloaders, in a list or by name; None if there is none."""
-    several = list(loaders.values()) if isinstance(loaders, Mapping) else loaders
-    return (several[0] if several else None) if isinstance(several, list | tuple) else several
 
 
 def _known(trainer: Trainer, name: str) -> Any:

@@ -7,6 +7,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_xai.callbacks.attribution import output_folder
+from lightning_xai.callbacks.files import RunFiles
 from lightning_xai.explainers.base import check_choice
 from lightning_xai.reporting.pareto import Mode, Validation, write_validations
 
@@ -19,7 +20,7 @@ class ParetoFront(Callback):
     An epoch is on the front if no other one is as good in all metrics and better in one. Writes `xai/pareto.csv`
     beside the run's checkpoints; the command line prints the front at the end. Validations at which one of the metrics
     was not logged anew (`AttributionCallback` with `every_n_epochs`) are left out. A resumed training goes on with what
-    the checkpoint's had found.
+    the checkpoint's had found. A table that cannot be written costs the table, not the training.
 
     Attributes:
         validations: What was noted, in order of time; values in the order of `monitor`.
@@ -38,10 +39,21 @@ class ParetoFront(Callback):
         self.validations: list[Validation] = []
         self._seen: dict[str, Tensor] = {}
         self._warned = False
+        self._files = RunFiles("ParetoFront", "its table")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":  # before a checkpoint's state is loaded
             self.validations, self._seen, self._warned = [], {}, False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._files.begin(trainer, output_folder(trainer) / VALIDATIONS)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._files.end(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._files.end(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
@@ -74,7 +86,7 @@ class ParetoFront(Callback):
             return
         folder = output_folder(trainer)
         if trainer.is_global_zero:
-            write_validations(folder / VALIDATIONS, self.validations, self.monitor)
+            self._files.attempt(lambda: write_validations(folder / VALIDATIONS, self.validations, self.monitor))
 
 
 def _same(value: Tensor, seen: Tensor | None) -> bool:

@@ -1,17 +1,30 @@
 """A fixed set of samples out of any dataloader, shared out over the processes."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
+import torch.distributed as dist
+from lightning_fabric.utilities.data import sized_len
 from pytorch_lightning import Trainer
+from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
+from lightning_xai.callbacks.rows import num_batches, reachable_rows, rows_of_a_pass
+
 IMAGE_KEYS = ("image", "images", "input", "inputs", "pixel_values", "img", "x")
 LABEL_KEYS = ("label", "labels", "target", "targets", "y")
+OTHER_KEYS = ("index", "mask", "masks")
+Target = Literal["label", "prediction"]
+
+ADVICE = (
+    'Give `target="prediction"` to explain the class that the model predicts, or `unpack`, a function that makes '
+    "`Samples` with class indices of a batch"
+)
 
 
 @dataclass(frozen=True)
@@ -43,24 +56,88 @@ def choose_samples(
     batch_size: int,
     unpack: Callable[[Any], Samples],
     whole: bool = False,
+    limit: int | float = 1.0,
+    target: Target | None = None,
 ) -> Samples:
-    """This process's part of `num_samples` samples, evenly spaced over the loader's data set, on the device.
+    """This process's part of `num_samples` samples, evenly spaced over the rows that the loader can yield.
 
-    The same samples whatever the number of processes. A data set that can only be iterated over gives its first ones:
-    every process reads them all and keeps its share. Batches go through the module's own transfer hooks, as in the
-    validation loop. With `whole`, every process gets all of them.
+    The same samples whatever the number of processes; they are on the device, in the order of their rows. A data set
+    that can only be iterated over gives its first ones: every process reads them all and keeps its share. Batches go
+    through the module's own transfer hooks, as in the validation loop.
+
+    Args:
+        trainer: Whose loader it is.
+        loader: A dataloader, or anything that gives batches.
+        num_samples: Chosen; all if there are fewer.
+        batch_size: Samples read at a time.
+        unpack: Makes `Samples` of a batch.
+        whole: Whether every process gets all of them.
+        limit: As in `reachable_rows`.
+        target: As in `AttributionCallback`.
+
+    Raises:
+        ValueError: if there is no sample, or labels are no class indices.
+        TypeError: if labels are not integers.
     """
 
-    def read(batches: Iterable[Any], positions: Tensor) -> Samples:
-        return _join((unpack(_to_device(trainer, batch)) for batch in batches), positions)
+    def take(batch: Any) -> Samples:
+        return with_classes(unpack(_to_device(trainer, batch)), target)
 
     rank, world = (0, 1) if whole else (trainer.global_rank, trainer.world_size)
-    if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
-        positions = share(spread(_length(loader.dataset), num_samples), rank, world)
-        subset = Subset(loader.dataset, positions.tolist())
-        return read(DataLoader(subset, batch_size, collate_fn=loader.collate_fn), positions)
-    stream = read(islice(loader, num_samples), torch.arange(num_samples))  # a batch has at least one sample
+    if has_rows(loader):
+        rows = _of_all_processes(trainer, reachable_rows(loader, limit))
+        _check_any(rows)
+        return read_rows(loader, rows, share(spread(len(rows), num_samples), rank, world), batch_size, take)
+    if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):  # of whole batches
+        batches = _of_all_processes(trainer, rows_of_a_pass(loader, limit))
+        _check_any(batches)
+        loader = DataLoader(loader.dataset, batch_size=None, sampler=batches, collate_fn=loader.collate_fn)
+    most = num_batches(limit, sized_len(loader))
+    most = num_samples if most is None else min(num_samples, most)  # a batch has at least one sample
+    stream = _join(map(take, islice(loader, most)), torch.arange(num_samples))
     return stream.select(share(torch.arange(len(stream.images)), rank, world))
+
+
+def first_loader(loaders: Any) -> Any:
+    """The first of several dataloaders, in a list, by name, or combined; None if there is none."""
+    if isinstance(loaders, CombinedLoader):
+        return first_loader(loaders.iterables)
+    if isinstance(loaders, Mapping):
+        return first_loader(next(iter(loaders.values()), None))
+    if isinstance(loaders, list | tuple):
+        return first_loader(loaders[0] if loaders else None)
+    return loaders
+
+
+def current_loader(trainer: Trainer) -> Any:
+    """The first dataloader of the validation or test that runs, or that a training will run; None if there is none.
+
+    Where a training has not made it yet, it is made once more for the occasion.
+    """
+    loops: dict[Any, Any] = {"validate": trainer.validate_loop, "test": trainer.test_loop}
+    loop = loops.get(trainer.state.fn, trainer.fit_loop.epoch_loop.val_loop)
+    if loop._combined_loader is not None:
+        return first_loader(loop._combined_loader)
+    return first_loader(loop._data_source.dataloader()) if loop._data_source.is_defined() else None
+
+
+def has_rows(loader: Any) -> bool:
+    """Whether its samples can be asked for one by one: neither a stream nor a data set of ready batches."""
+    return (
+        isinstance(loader, DataLoader)
+        and not isinstance(loader.dataset, IterableDataset)
+        and loader.batch_sampler is not None
+    )
+
+
+def read_rows(
+    loader: DataLoader, rows: Sequence[Any], chosen: Tensor, batch_size: int, take: Callable[[Any], Samples]
+) -> Samples:
+    """The chosen ones of the rows, collated as the loader does it; the index of each is its row in the data set."""
+    keys = [rows[position] for position in chosen.tolist()]
+    numbers = torch.tensor(keys) if all(isinstance(key, int) for key in keys) else chosen
+    batches = DataLoader(Subset(loader.dataset, keys), batch_size, collate_fn=loader.collate_fn)
+    return _join(map(take, batches), numbers)
 
 
 def spread(length: int, number: int) -> Tensor:
@@ -74,32 +151,95 @@ def share(positions: Tensor, rank: int, world: int) -> Tensor:
     return mine if len(mine) else positions[:1]
 
 
-def unpack(batch: Any, mask: str | None = None) -> Samples:
+def unpack(batch: Any, mask: str | None = None, strict: bool = True) -> Samples:
     """Images, labels, indices and masks of a batch: a dict by its keys, a sequence as (images, labels, ...), a tensor.
+
+    Labels may be any integers, one a sample, also of shape (samples, 1).
 
     Args:
         batch: What the dataloader gives. Keys: `IMAGE_KEYS`, `LABEL_KEYS`, "index", "mask".
         mask: Which mask, if the batch has several by name; None for the first.
+        strict: Whether labels that are no class indices, and other keys where no label is found, are refused. If not,
+            such a batch has no labels.
+
+    Raises:
+        TypeError: if images are no tensor, or labels are not integers.
+        ValueError: if there is no image, a mask of this name, or labels are of another shape.
     """
     if isinstance(batch, Mapping):
         images, labels = _first_of(batch, IMAGE_KEYS, required=True), _first_of(batch, LABEL_KEYS)
-        return _checked(images, labels, batch.get("index"), _pick_mask(batch.get("mask", batch.get("masks")), mask))
+        others = [str(key) for key in batch if key not in (*IMAGE_KEYS, *LABEL_KEYS, *OTHER_KEYS)]
+        if strict and labels is None and others:
+            raise ValueError(
+                f"The batch must have its labels in one of the keys {', '.join(LABEL_KEYS)}, or none at all; it has "
+                f"{', '.join(map(str, batch))}. {ADVICE}."
+            )
+        masks = _pick_mask(batch.get("mask", batch.get("masks")), mask)
+        return _checked(images, labels, batch.get("index"), masks, strict)
     if isinstance(batch, list | tuple):
         images, *rest = batch
-        return _checked(images, rest[0] if rest else None, None, None)
-    return _checked(batch, None, None, None)
+        return _checked(images, rest[0] if rest else None, None, None, strict)
+    return _checked(batch, None, None, None, strict)
 
 
-def _checked(images: Any, labels: Any, index: Any, masks: Any) -> Samples:
+def with_classes(samples: Samples, target: Target | None) -> Samples:
+    """The samples with labels that can be explained, as int64; without them where the prediction is explained."""
+    strict = target != "prediction"
+    labels = _class_indices(samples.labels, len(samples.images), strict)
+    if labels is None and target == "label":
+        raise ValueError(f'`target` is "label", but the batches have no labels. {ADVICE}.')
+    return replace(samples, labels=labels)
+
+
+def check_labels(samples: Samples, num_outputs: int) -> None:
+    """Refuse labels that are not outputs of the model.
+
+    Raises:
+        ValueError: with the samples.
+    """
+    if samples.labels is None:
+        return
+    wrong = ((samples.labels < 0) | (samples.labels >= num_outputs)).nonzero().flatten().cpu()
+    if not len(wrong):
+        return
+    some = [part[wrong[:5].to(part.device)].tolist() for part in (samples.labels, samples.index)]
+    found = ", ".join(f"{label} of sample {number}" for label, number in zip(*some, strict=True))
+    raise ValueError(
+        f"The labels must be in 0 .. {num_outputs - 1}, the outputs of the model, to be explained; {len(wrong)} of "
+        f"{len(samples.labels)} are not: {found}{', ...' if len(wrong) > 5 else ''}. Leave samples without a class out "
+        'of the data, or give `target="prediction"`; outputs that are no classes, such as an embedding, need a head.'
+    )
+
+
+def _class_indices(labels: Any, number: int, strict: bool) -> Tensor | None:
+    """Labels as int64, (number,), or None without labels; what cannot be class indices is refused, or left out."""
+    if labels is None:
+        return None
+    if isinstance(labels, np.ndarray) or (isinstance(labels, list | tuple) and all(type(x) is int for x in labels)):
+        labels = torch.as_tensor(labels)
+    integers = isinstance(labels, Tensor) and not (
+        labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool
+    )
+    if integers and len(labels.shape) and len(labels) == number == labels.numel():
+        return labels.flatten().long()
+    if not strict:
+        return None
+    got = f"{labels.dtype} of shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+    raise (ValueError if integers else TypeError)(
+        f"The batch's labels must be class indices, integers of shape ({number},), to be explained; got {got}. "
+        f"{ADVICE} (of one-hot labels, their argmax)."
+    )
+
+
+def _checked(images: Any, labels: Any, index: Any, masks: Any, strict: bool) -> Samples:
     if not isinstance(images, Tensor):
         raise TypeError(
             f"The batch's images must be a tensor, got {type(images).__name__}. A batch must be (images, labels), or a "
             f"mapping with one of the keys {', '.join(IMAGE_KEYS)} and one of {', '.join(LABEL_KEYS)}; for any other "
             "kind pass `unpack` to the callback."
         )
-    if labels is not None and (not isinstance(labels, Tensor) or labels.ndim != 1):
-        labels = None  # not class indices: the predicted class is explained
     unknown = torch.full((len(images),), -1)
+    labels = _class_indices(labels, len(images), strict)
     return Samples(images, labels, unknown if index is None else index.cpu(), masks)
 
 
@@ -139,10 +279,23 @@ def _cat(tensors: list[Any], number: int) -> Any:
     return None if tensors[0] is None else torch.cat(tensors)[:number]
 
 
-def _length(dataset: Any) -> int:
-    if not len(dataset):
-        raise ValueError("The dataloader's data set is empty: there is no sample to explain.")
-    return len(dataset)
+def _of_all_processes(trainer: Trainer, rows: Sequence[Any]) -> Sequence[Any]:
+    """The rows of every process, where a sampler of the user's gives each of them other ones."""
+    if trainer.world_size == 1 or not (dist.is_available() and dist.is_initialized()):
+        return rows
+    every: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(every, rows)
+    if all(part == rows for part in every):
+        return rows
+    together = list(dict.fromkeys(row for part in every for row in part))
+    return sorted(together) if all(isinstance(row, int) for row in together) else together
+
+
+def _check_any(rows: Sequence[Any]) -> None:
+    if not rows:
+        raise ValueError(
+            "The dataloader's data set is empty: there is no sample to explain. (Or its sampler yields no row of it.)"
+        )
 
 
 def _to_device(trainer: Trainer, batch: Any) -> Any:

@@ -1,17 +1,15 @@
 """A Trainer that can also examine: the `sanity`, `calibrate` and `visualize` commands of the command line."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
 
-from lightning_xai.callbacks.attribution import first_loader
-from lightning_xai.callbacks.samples import Samples, spread, unpack
+from lightning_xai.callbacks.rows import reachable_rows
+from lightning_xai.callbacks.samples import Samples, first_loader, has_rows, read_rows, spread, unpack
 from lightning_xai.experiments.noise_level import find_noise_level
 from lightning_xai.experiments.visualize import Setting, named_channels, portraits, visualization_result
 from lightning_xai.explainers import Explainer, PerturbWeights, with_controls
@@ -88,8 +86,8 @@ class ExaminingTrainer(Trainer):
                 them; kept, deep networks with random weights say the same of all images, and get no verdict.
             groups: Blocks by name, each with patterns of parameter or module names; null for a block a layer.
             shift: Added to the input, in the space of the normalised images.
-            target: The class explained: the `label`, the trained model's `prediction`, or what each changed model
-                predicts itself.
+            target: The class explained: the `label` (where the data have one, else the prediction), the trained
+                model's `prediction`, or what each changed model predicts itself.
             alpha: One less the confidence of the intervals.
             seed: Of noise and random weights.
             batch_size: Samples explained at a time.
@@ -168,7 +166,7 @@ class ExaminingTrainer(Trainer):
         """
         check_count("num_samples", num_samples)
         self._introduce(model, datamodule)
-        samples = stored_samples(datamodule, num_samples, "validate")
+        samples = stored_samples(datamodule, num_samples, "validate", self.limit_val_batches)
         if samples.labels is None:
             raise ValueError(f"`data`: {type(datamodule).__name__} gives no labels, which accuracy needs.")
         device = self.strategy.root_device
@@ -272,7 +270,7 @@ class ExaminingTrainer(Trainer):
         device = self.strategy.root_device
         model = model.to(device).eval()
         self._introduce(model, datamodule)
-        samples = stored_samples(datamodule, num_samples, "test")
+        samples = stored_samples(datamodule, num_samples, "test", self.limit_test_batches, target == "label")
         images, labels = samples.images.to(device), samples.labels
         with in_precision(model, precision), explaining(model):
             explained = resolve_target(model, images, labels if target == "label" else None)
@@ -297,17 +295,30 @@ class ExaminingTrainer(Trainer):
         datamodule.trainer = self
 
 
-def stored_samples(datamodule: LightningDataModule, num_samples: int, stage: Literal["validate", "test"]) -> Samples:
-    """Samples of a data set, evenly spaced; the index of each is its position where the batches do not say."""
+def stored_samples(
+    datamodule: LightningDataModule,
+    num_samples: int,
+    stage: Literal["validate", "test"],
+    limit: int | float = 1.0,
+    strict: bool = True,
+) -> Samples:
+    """Samples, evenly spaced over the rows that the loader can yield; each has its row where batches do not say.
+
+    Args:
+        datamodule: Whose first dataloader of the stage is asked.
+        num_samples: All if there are fewer.
+        stage: Of the dataloader.
+        limit: The trainer's of the stage's batches (see `reachable_rows`).
+        strict: As in `unpack`.
+    """
     datamodule.prepare_data()
     datamodule.setup(stage)
     loader = first_loader(datamodule.test_dataloader() if stage == "test" else datamodule.val_dataloader())
-    if not isinstance(loader, DataLoader) or not len(loader.dataset):  # type: ignore[arg-type]
+    rows = reachable_rows(loader, limit) if has_rows(loader) else ()
+    if not rows:
         raise ValueError(f"`data`: {type(datamodule).__name__} gives no samples to {stage} with.")
-    positions = spread(len(loader.dataset), num_samples)  # type: ignore[arg-type]
-    chosen = Subset(loader.dataset, positions.tolist())
-    samples = unpack(next(iter(DataLoader(chosen, len(positions), collate_fn=loader.collate_fn))))
-    return replace(samples, index=torch.where(samples.index < 0, positions, samples.index))
+    chosen = spread(len(rows), num_samples)
+    return read_rows(loader, rows, chosen, len(chosen), partial(unpack, strict=strict))
 
 
 def _activation(

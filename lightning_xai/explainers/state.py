@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torchmetrics import Metric
 
 _CONTAINERS = (dict, list, set, deque)
 
@@ -24,12 +25,14 @@ _CONTAINERS = (dict, list, set, deque)
 def explaining(model: nn.Module, seed: int = 0) -> Iterator[None]:
     """Gradients on, also in `torch.inference_mode`; the model in evaluation mode, uncompiled; all put back on leaving.
 
-    What comes back, also after an exception: which attributes every module has (parameters, buffers, submodules, hooks,
-    tensors, also weights that are computed by `weight_norm`, `spectral_norm` or `prune`, numbers, torchmetrics) and
-    what they are bound to; the contents of tensors, of random generators, and of lists, dictionaries and sets, also of
-    those inside others; training modes; gradients and flags of parameters; and the random states of Python, NumPy and
-    PyTorch. Parameters keep their contents because nothing writes to them; where the network's own forward pass does,
-    they are put back too (`one_pass`). What is inside other Python objects cannot be known, and is left.
+    What comes back, also after an exception: which parameters, buffers, submodules and hooks every module has; the
+    tensors that are its attributes (so also weights that are computed by `weight_norm`, `spectral_norm` or `prune`),
+    which ones and with their contents; torchmetrics; training modes; gradients and flags of parameters; random
+    generators; and the random states of Python, NumPy and PyTorch. Parameters keep their contents because nothing
+    writes to them; where the network's own forward pass does, they are put back too (`one_pass`). Other Python
+    attributes, numbers, lists, dictionaries, come back in a module whose tensors the forward pass changed, since they
+    may belong to these (the length of a table); elsewhere they are left, such as a count of calls, and so is what lies
+    inside other objects.
 
     Meanwhile the random states are seeded, at each entry, so that a forward pass that draws random numbers gives equal
     results for equal calls. Tensors made in inference mode are replaced by copies, and the network gets a copy of its
@@ -40,18 +43,18 @@ def explaining(model: nn.Module, seed: int = 0) -> Iterator[None]:
         seed: Of the random numbers that the forward pass draws itself.
     """
     with ExitStack() as stack:
-        if id(model) not in _found.get():
-            _refuse_lazy(model)
-            stack.enter_context(_as_found(model))
-            stack.enter_context(random_states_kept(model))
+        found = _found.get().get(id(model))
+        if found is None:
+            found = stack.enter_context(_as_found(model))
+            stack.enter_context(_put_back(found.devices))
             if "torch._dynamo" in sys.modules:  # nothing can have been compiled before
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        for module in model.modules():
-            if module.training:
-                module.training = False
-        _seed(seed, _cuda_devices(model))
+        for each in found.modules.values():
+            if each.module.training:
+                each.module.training = False
+        _seed(seed, found.devices)
         yield
 
 
@@ -164,9 +167,7 @@ def _replaced(site: Site, tensor: Tensor) -> Callable[[], object]:
 
 
 class Found:
-    """What a model holds, to put it back: every module's attributes, and what is in the containers among these.
-
-    Modules that PyTorch does not see, in a list, count too. Each thing is kept once, however many names it has.
+    """What a model holds, to put it back: see `explaining`. Modules that PyTorch does not see, in a list, count too.
 
     Args:
         model: Looked at now.
@@ -174,74 +175,130 @@ class Found:
     """
 
     def __init__(self, model: nn.Module, parameters: bool = False) -> None:
-        self.names: dict[int, tuple[nn.Module, dict[str, Any]]] = {}
-        self.containers: dict[int, tuple[Any, list[Any]]] = {}
-        self.tensors: dict[int, tuple[Tensor, Tensor]] = {}
-        self.written: dict[int, tuple[Tensor, Tensor]] = {}
-        self.generators: list[Callable[[], object]] = []
+        self.written: list[tuple[Tensor, Tensor]] = []
+        self.modules: dict[int, _Module] = {}
         for module in model.modules():
             self._keep(module)
+        self.devices = _cuda_devices(each.module for each in self.modules.values())
         if parameters:
             self.keep_parameters(model)
 
     def keep_parameters(self, model: nn.Module) -> None:
-        """Keep the contents of parameters as they are now, but for those that are kept."""
-        _keep_contents(self.written, (p for p in model.parameters() if isinstance(p, nn.Parameter)))
+        """Keep the contents of parameters as they are now, if they are not kept yet."""
+        if not self.written:
+            parameters = (p for p in model.parameters() if isinstance(p, nn.Parameter))
+            self.written = [(parameter, parameter.detach().clone()) for parameter in parameters]
 
     def put_back(self) -> None:
-        for tensor, before in (*self.tensors.values(), *self.written.values()):
-            # Through `data`, so that a graph of the caller's that holds the tensor does not take it for changed.
-            if tensor.data.shape != before.shape or tensor.data.dtype != before.dtype:
-                tensor.data = before
-            else:
-                tensor.data.copy_(before)
-        for back in self.generators:
-            back()
-        for container, items in self.containers.values():
-            _refill(container, items)
-        for module, names in self.names.values():
-            _rebind(module, names)
+        for pair in self.written:
+            _restore(*pair)
+        for module in self.modules.values():
+            module.put_back()
 
     def wrote(self) -> bool:
         """Whether a kept parameter has other contents."""
-        return any(not _equal(*pair) for pair in self.written.values())
+        return any(not torch.equal(now.detach(), before) for now, before in self.written)
 
     def changed(self) -> bool:
-        """Whether anything but parameters and generators is not what it was."""
-        return (
-            any(not _equal(*pair) for pair in self.tensors.values())
-            or any(not _equal(_copied(now), before) for now, before in self.containers.values())
-            or any(not _equal(vars(module), before) for module, before in self.names.values())
+        """Whether the tensors of a module, or anything of a torchmetric, are not what they were."""
+        return any(module.changed() or module.differs() for module in self.modules.values())
+
+    def _keep(self, module: nn.Module) -> None:
+        if id(module) not in self.modules:
+            found = self.modules[id(module)] = _Module(module)
+            for hidden in found.hidden:
+                for part in hidden.modules():
+                    self._keep(part)
+
+
+class _Module:
+    """The attributes of one module."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module, self.names, self.training = module, dict(vars(module)), module.training
+        self.metric = isinstance(module, Metric)
+        self.own: list[tuple[Any, list[Any]]] = []
+        self.others: list[tuple[Any, list[Any]]] = []
+        self.tensors: dict[int, tuple[Tensor, Tensor, int]] = {}
+        self.generators: list[Callable[[], object]] = []
+        self.hidden: list[nn.Module] = []
+        if isinstance(module, torch.jit.ScriptModule):  # which has its attributes outside Python
+            for tensor in module.buffers(recurse=False):
+                self._keep(tensor)
+        for name, value in self.names.items():
+            if type(value) not in _ATOMS and name != "_parameters":
+                self._keep(value, self.own if name in _INTERNAL else self.others)
+        if isinstance(parameters := self.names.get("_parameters"), dict):
+            self.own.append((parameters, _copied(parameters)))
+
+    def changed(self) -> bool:
+        """Whether a tensor was written to, or an attribute or buffer is another tensor."""
+        if any(tensor._version != version for tensor, _, version in self.tensors.values()):
+            return True
+        return _others(vars(self.module), self.names) or any(
+            _others(container, dict(items)) for container, items in self.own if isinstance(container, dict)
         )
 
-    def _keep(self, value: Any) -> None:
+    def differs(self) -> bool:
+        """Whether a tensor has other contents, or a torchmetric another state."""
+        if any(not _equal(now, before) for now, before, _ in self.tensors.values()):
+            return True
+        return self.metric and not _equal(vars(self.module), self.names)
+
+    def put_back(self) -> None:
+        whole = self.metric or self.changed()
+        for tensor, before, _ in self.tensors.values():
+            _restore(tensor, before)
+        for back in self.generators:
+            back()
+        for container, items in (*self.own, *(self.others if whole else ())):
+            if container or items:
+                _refill(container, items)
+        if whole:
+            _rebind(self.module, self.names)
+        if self.module.training is not self.training:
+            self.module.training = self.training
+
+    def _keep(self, value: Any, containers: list[tuple[Any, list[Any]]] | None = None) -> None:
         if isinstance(value, nn.Parameter) or is_lazy(value):
             return
         if isinstance(value, Tensor):
-            _keep_contents(self.tensors, [value])
-        elif isinstance(value, torch.jit.ScriptModule):  # which has its attributes outside Python
-            _keep_contents(self.tensors, value.buffers())
+            if id(value) not in self.tensors:
+                self.tensors[id(value)] = value, value.detach().clone(), value._version
         elif isinstance(value, nn.Module):
-            if id(value) not in self.names:
-                names = dict(vars(value))
-                self.names[id(value)] = value, names
-                self._keep_all(names.values())
-        elif isinstance(value, _CONTAINERS):
-            if id(value) not in self.containers:
-                self.containers[id(value)] = value, _copied(value)
-                self._keep_all(value.values() if isinstance(value, dict) else value)
-        elif isinstance(value, tuple):
-            self._keep_all(value)
+            self.hidden.append(value)
+        elif isinstance(value, (*_CONTAINERS, tuple)):
+            if isinstance(value, _CONTAINERS) and containers is not None:
+                containers.append((value, _copied(value) if value else []))
+            if len(value) < _MANY:
+                for item in value.values() if isinstance(value, dict) else value:
+                    if type(item) not in _ATOMS:
+                        self._keep(item, containers)
         elif (back := _rewinding(value)) is not None:
             self.generators.append(back)
 
-    def _keep_all(self, values: Iterable[Any]) -> None:
-        for value in values:
-            if type(value) not in _ATOMS:
-                self._keep(value)
+
+def _others(now: Mapping[Any, Any], before: Mapping[Any, Any]) -> bool:
+    """Whether a name stands for another tensor than before."""
+    names = now.keys() | before.keys() if now.keys() != before.keys() else now
+    pairs = ((now.get(name), before.get(name)) for name in names)
+    return any(a is not b and (isinstance(a, Tensor) or isinstance(b, Tensor)) for a, b in pairs)
+
+
+def _restore(tensor: Tensor, before: Tensor) -> None:
+    # Through `data`, so that a graph of the caller's that holds the tensor does not take it for changed.
+    if tensor.data.shape != before.shape or tensor.data.dtype != before.dtype:
+        tensor.data = before
+    else:
+        tensor.data.copy_(before)
 
 
 _ATOMS = frozenset({bool, int, float, complex, str, bytes, type(None), FunctionType, type, torch.dtype, torch.device})
+_INTERNAL = frozenset(vars(nn.Module())) | {"_flat_weights", "_flat_weight_refs"}
+"""PyTorch's own attributes of a module, and those of recurrent networks, which hold the weights a second time."""
+
+_MANY = 1000
+"""A container of more items is somebody's data, and is not looked through."""
 
 _writers: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
 """Networks whose forward pass writes to their own parameters (`noting_changes`)."""
@@ -253,24 +310,21 @@ _found: ContextVar[dict[int, Found]] = ContextVar("models that are put back", de
 
 
 @contextmanager
-def _as_found(model: nn.Module) -> Iterator[None]:
-    modules = list(model.modules())
-    modes = [(module, module.training) for module in modules]
+def _as_found(model: nn.Module) -> Iterator[Found]:
+    _refuse_lazy(model)
     undo: list[Callable[[], object]] = []
     try:
         _set_gradients_aside(model, undo)
-        _leave_inference_mode(modules, undo)
+        _leave_inference_mode(list(model.modules()), undo)
         found = Found(model, parameters=model in _writers)
         token = _found.set({**_found.get(), id(model): found})
         undo += [found.put_back, partial(_found.reset, token)]
         if not isinstance(model, torch.jit.ScriptModule):
             undo.append(model.register_forward_pre_hook(_own_copies).remove)
-        yield
+        yield found
     finally:
         for back in reversed(undo):
             back()
-        for module, mode in modes:
-            module.training = mode
 
 
 def _set_gradients_aside(model: nn.Module, undo: list[Callable[[], object]]) -> None:
@@ -318,19 +372,13 @@ def _leave_inference_mode(modules: list[nn.Module], undo: list[Callable[[], obje
     for module in modules:
         for name, value in list(vars(module).items()):
             exchange(vars(module), name, value)
-            if isinstance(value, dict | list):
+            if isinstance(value, dict | list) and 0 < len(value) < _MANY:
                 for key, item in list(value.items() if isinstance(value, dict) else enumerate(value)):
                     exchange(value, key, item)
 
 
 def _is_inference(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_inference()
-
-
-def _keep_contents(kept: dict[int, tuple[Tensor, Tensor]], tensors: Iterable[Tensor]) -> None:
-    for tensor in tensors:
-        if id(tensor) not in kept:
-            kept[id(tensor)] = tensor, tensor.detach().clone()
 
 
 def _rewinding(value: Any) -> Callable[[], object] | None:
@@ -391,13 +439,21 @@ def _equal(now: Any, before: Any) -> bool:
 
 
 def _refuse_lazy(model: nn.Module) -> None:
-    lazy = [name for name, tensor in model.named_parameters() if is_lazy(tensor)]
-    lazy += [name for name, tensor in model.named_buffers() if is_lazy(tensor)]
-    if lazy:
-        raise ValueError(
-            f"`model` has parameters that are not made yet ({', '.join(lazy[:5])}): its first forward pass makes them. "
-            "Run a batch through it first."
-        )
+    if not any(map(is_lazy, _held(model.modules()))):
+        return
+    named = (*model.named_parameters(), *model.named_buffers())
+    lazy = [name for name, tensor in named if is_lazy(tensor)]
+    raise ValueError(
+        f"`model` has parameters that are not made yet ({', '.join(lazy[:5])}): its first forward pass makes them. "
+        "Run a batch through it first."
+    )
+
+
+def _held(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
+    """Parameters and buffers."""
+    for module in modules:
+        for tensors in (module._parameters, module._buffers):
+            yield from (tensor for tensor in tensors.values() if tensor is not None)
 
 
 @contextmanager
@@ -411,7 +467,7 @@ def seeded(key: int, device: torch.device) -> Iterator[None]:
 
 def random_states_kept(model: nn.Module) -> AbstractContextManager[None]:
     """The random states of Python, NumPy, PyTorch and the model's GPUs are afterwards what they were."""
-    return _put_back(_cuda_devices(model))
+    return _put_back(_cuda_devices(model.modules()))
 
 
 @contextmanager
@@ -434,6 +490,5 @@ def _seed(key: int, devices: list[torch.device]) -> None:
     np.random.seed(key % 2**32)  # noqa: NPY002
 
 
-def _cuda_devices(model: nn.Module) -> list[torch.device]:
-    found = {tensor.device for tensor in model.parameters() if tensor.is_cuda}
-    return sorted(found | {tensor.device for tensor in model.buffers() if tensor.is_cuda}, key=str)
+def _cuda_devices(modules: Iterable[nn.Module]) -> list[torch.device]:
+    return sorted({tensor.device for tensor in _held(modules) if tensor.is_cuda}, key=str)

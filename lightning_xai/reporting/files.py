@@ -1,6 +1,7 @@
 """Files that are either the old version or the new one, never a part of it."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -9,29 +10,50 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lightning_xai.reporting.locks import claim, close, release
+
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A path beside `path` to write to; it takes the place of `path` when the block ends without an exception.
 
-    Folders are created as needed. An interrupted block leaves `path` as it was. One process writes at a time.
+    Folders are created as needed. An interrupted block leaves `path` as it was. The file to write to is this block's
+    own: it is made anew, and neither a link in its place nor another process that replaces `path` gets in the way.
 
     Raises:
         OSError: of the kind that the operating system names (such as `PermissionError`), if the folder cannot
             be written to.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
+    with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = _temporary(path)
         try:
             yield temporary
+            if os.name == "nt":  # where an open file cannot be moved
+                close(handle)
             os.replace(temporary, path)
         finally:
-            temporary.unlink(missing_ok=True)
+            release(handle, temporary)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of the operating system say which file could not be written, and what to do."""
+    try:
+        yield
     except OSError as error:
         reason = f"{error.strerror or error}: cannot write `path`; choose a folder that can be written to"
         raise OSError(error.errno, reason, str(path)) from error
+
+
+def _temporary(path: Path) -> tuple[int, Path]:
+    """A file to write to, held by nobody else: of the first name that is not in use."""
+    names = (f".{path.name}.partial", *(f".{path.name}.{number}.partial" for number in range(1, 1000)))
+    for temporary in map(path.with_name, names):
+        if (handle := claim(temporary)) is not None:
+            return handle, temporary
+    raise OSError(errno.EBUSY, f"{len(names)} processes write it at once")
 
 
 def agree_on_settings(path: Path, settings: Mapping[str, Any]) -> None:

@@ -1,9 +1,11 @@
 """The table of per-sample scores: tidy CSV, one row for each score of each sample; beside it, what is better."""
 
 import csv
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
@@ -12,7 +14,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from lightning_xai.evaluation import Evaluation
-from lightning_xai.reporting.files import csv_line, replacing
+from lightning_xai.reporting.files import csv_line, naming, replacing
+from lightning_xai.reporting.locks import waiting_for
 from lightning_xai.shapes import Scores
 
 SCORES, METRICS = "scores.csv", "metrics.json"
@@ -63,28 +66,50 @@ def evaluation_rows(evaluation: Evaluation, stage: str, epoch: int, step: int) -
     ]
 
 
-def append_scores(path: str | os.PathLike[str], rows: Iterable[ScoreRow]) -> None:
+def append_scores(path: str | os.PathLike[str], rows: Iterable[ScoreRow], after_step: int | None = None) -> None:
     """Add rows to the file at `path`, which is created with its header if need be.
 
     Earlier rows of the same stage, epoch, step, method and metric give way: a validation that is run again, or an
     epoch repeated after a crash, is not counted twice. The file is replaced as a whole when the rows are written:
-    interrupted, it is what it was. Numbers are written with as many digits as it takes to read back the same ones; an
-    undefined score is `nan`. Call it from one process.
+    interrupted, it is what it was; processes that add rows at the same time wait for each other. Numbers are written
+    with as many digits as it takes to read back the same ones; an undefined score is `nan`.
+
+    Args:
+        path: Of the file.
+        rows: To add.
+        after_step: Rows of the same stages with more steps than this give way too: a training that was resumed there
+            makes them again, perhaps at other steps.
 
     Raises:
-        ValueError: if the file at `path` is not such a table, or is cut short.
+        ValueError: if the file at `path` is not such a table, or is cut short; or if a name has a carriage return.
         OSError: if the folder cannot be written to.
     """
-    path = Path(path)
+    path, rows = Path(path), list(rows)
+    if wrong := [row for row in rows if "\r" in row.stage + row.method + row.metric]:
+        raise ValueError(f"`rows`: names must be without carriage returns, which get lost; got {wrong[0]!r}.")
     lines = [csv_line(_values(row)) for row in rows]
-    renewed = {_evaluation(line) for line in lines}
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    renewed, stages = {_evaluation(line) for line in lines}, {row.stage for row in rows}
+
+    def stays(line: str) -> bool:
+        if _evaluation(line) in renewed:
+            return False
+        if after_step is None:
+            return True
+        old = _parse(next(csv.reader([line])), str(path))
+        return old.stage not in stages or old.step <= after_step
+
+    with _alone_with(path), replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         file.write(csv_line(COLUMNS))
         if path.exists():
             _check_ends(path)
             with path.open(encoding="utf-8", newline="") as old:
                 next(old)  # the header
-                file.writelines(line for line in old if _evaluation(line) not in renewed)
+                text = old.read()
+            starts = {csv_line((row.stage, row.epoch, row.step))[:-1] for row in rows}
+            if after_step is None and not any(f"{start}," in text for start in starts):  # nothing is made again
+                file.write(text)
+            else:
+                file.writelines(filter(stays, _records(io.StringIO(text, newline=""))))
         file.writelines(lines)
 
 
@@ -108,7 +133,8 @@ def write_directions(path: str | os.PathLike[str], higher_is_better: Mapping[str
         OSError: if the folder cannot be written to.
     """
     entries = {metric: {"higher_is_better": better} for metric, better in higher_is_better.items()}
-    with replacing(_directions_path(path)) as temporary:
+    directions = _directions_path(path)
+    with _alone_with(directions), replacing(directions) as temporary:
         kept = {metric: {"higher_is_better": better} for metric, better in read_directions(path).items()}
         temporary.write_text(json.dumps(kept | entries, indent=2) + "\n", encoding="utf-8")
 
@@ -131,6 +157,16 @@ def read_directions(path: str | os.PathLike[str]) -> dict[str, bool | None]:
     return directions
 
 
+@contextmanager
+def _alone_with(path: Path) -> Iterator[None]:
+    """No other process reads and replaces the file meanwhile."""
+    with ExitStack() as stack:
+        with naming(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(waiting_for(path))
+        yield
+
+
 def _directions_path(scores: str | os.PathLike[str]) -> Path:
     return Path(scores).with_name(METRICS)
 
@@ -140,6 +176,16 @@ def _no_directions(path: Path) -> ValueError:
         f'{path}: expected {{"METRIC": {{"higher_is_better": true, false or null}}, ...}}. Write the file anew, or '
         "remove it: then no direction is known."
     )
+
+
+def _records(lines: Iterable[str]) -> Iterator[str]:
+    """The lines of each row: more than one where a name has a line break."""
+    record = ""
+    for line in lines:
+        record += line
+        if record.count('"') % 2 == 0:
+            yield record
+            record = ""
 
 
 def _evaluation(line: str) -> str:

@@ -29,8 +29,8 @@ from lightning_xai.explainers import (
 )
 from lightning_xai.explainers.base import Context, check_choice, check_count
 from lightning_xai.explainers.bounds import check_in_bounds
-from lightning_xai.explainers.captum import require_relu_modules
 from lightning_xai.explainers.gradient import Baseline
+from lightning_xai.explainers.rectifiers import require_relu_modules
 from lightning_xai.functional.maps import pixel_map
 from lightning_xai.reporting.sanity import Cell, CellKey, ModelState, SanityReport, Verdict
 from lightning_xai.sanity.cells import Cells

@@ -22,9 +22,9 @@ from lightning_xai.explainers.base import (
     explaining,
     resolve_target,
 )
-from lightning_xai.explainers.captum import require_relu_modules
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.controls import CONTROLS
+from lightning_xai.explainers.rectifiers import require_guided
 from lightning_xai.functional.maps import pixel_map
 from lightning_xai.functional.random import standard_normal, uniform
 from lightning_xai.metrics.checks import check_one_each
@@ -166,7 +166,8 @@ def cosine_convergence(
     check_choice("rule", rule, BackwardRule)
     check_inputs(images)
     if rule == "guided_backprop":
-        require_relu_modules(model, "guided backpropagation")
+        with explaining(model):
+            require_guided(model, images[:1], "guided backpropagation")
     context = _default(context, images)
     blocks = [block.name for block in parameter_blocks(model, images)]
     with explaining(model), _watching(model, blocks, rule) as outputs:

@@ -1,0 +1,62 @@
+"""The files that a training writes beside its checkpoints, and that it does not die of."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pytorch_lightning import Trainer
+from pytorch_lightning.utilities import rank_zero_warn
+
+from lightning_xai.reporting.locks import RunLock
+
+
+class RunFiles:
+    """Files of a callback: written by one training at a time, and left out where they cannot be written.
+
+    A second training that would write the same ones is refused as long as the first one runs, by a lock of the
+    operating system. Validation and test runs beside it are not: their rows are theirs, and go in one by one.
+    """
+
+    def __init__(self, owner: str, what: str) -> None:
+        self.owner, self.what = owner, what
+        self._lock = RunLock()
+        self._lost: list[str] = []
+
+    def begin(self, trainer: Trainer, path: Path) -> None:
+        """Hold the file at `path` until `end`. A collective call.
+
+        Raises:
+            ValueError: if another training holds it; with the one that does.
+        """
+        holder = None
+        if trainer.is_global_zero:
+            try:
+                holder = self._lock.acquire(path)
+            except OSError as error:
+                self._lose(error)
+        holder = trainer.strategy.broadcast(holder)
+        if holder is not None:
+            raise ValueError(
+                f"`default_root_dir` (or the logger's folder): {path} is being written by another training, {holder}. "
+                "Wait for it, or choose another folder."
+            )
+
+    def attempt(self, write: Callable[[], None]) -> bool:
+        """Whether it could be written; if not, that is said, and at the end again."""
+        try:
+            write()
+        except (OSError, ValueError) as error:
+            self._lose(error)
+            return False
+        return True
+
+    def end(self, trainer: Trainer) -> None:
+        """Let the file go."""
+        self._lock.release()
+        if self._lost and trainer.state.fn == "fit":
+            rank_zero_warn(f"{self.owner} lost {self.what} {len(self._lost)} times in this training: {self._lost[-1]}")
+        self._lost = []
+
+    def _lose(self, error: Exception) -> None:
+        if not self._lost:
+            rank_zero_warn(f"{self.owner} cannot write {self.what}, and goes on without: {error}")
+        self._lost.append(str(error))

@@ -1,0 +1,322 @@
+"""Files of a run: locked by the operating system, never followed through links, and nothing to die of."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_xai.callbacks import AttributionCallback, ParetoFront
+from lightning_xai.explainers import Gradient
+from lightning_xai.metrics import Sparseness
+from lightning_xai.reporting.files import replacing
+from lightning_xai.reporting.locks import RunLock
+from lightning_xai.reporting.scores import ScoreRow, append_scores, read_scores
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
+    pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*"),
+    pytest.mark.filterwarnings("ignore:.*`isinstance.treespec, LeafSpec.` is deprecated.*"),
+    pytest.mark.filterwarnings("ignore:.*Checkpoint directory .* exists and is not empty.*"),
+    pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`"),
+]
+
+
+# Replacing
+
+
+def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
+    precious, table = tmp_path / "precious", tmp_path / "table.csv"
+    precious.write_text("precious")
+    for plant in (os.symlink, os.link):
+        plant(precious, tmp_path / ".table.csv.partial")
+        with replacing(table) as temporary:
+            temporary.write_text("new")
+        assert (precious.read_text(), table.read_text()) == ("precious", "new")
+        assert not table.is_symlink()
+        assert os.listdir(tmp_path).count("table.csv") == len(os.listdir(tmp_path)) - 1
+    os.symlink(tmp_path / "nowhere", tmp_path / ".table.csv.partial")
+    with replacing(table) as temporary:
+        temporary.write_text("newer")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_what_a_killed_process_left_gives_way(tmp_path: Path) -> None:
+    (tmp_path / ".table.csv.partial").write_text("half a ta")
+    with replacing(tmp_path / "table.csv") as temporary:
+        temporary.write_text("new")
+    assert os.listdir(tmp_path) == ["table.csv"]
+
+
+def test_two_at_once_write_files_of_their_own(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    with replacing(table) as one, replacing(table) as two:
+        one.write_text("one")
+        two.write_text("two")
+        assert one != two
+    assert table.read_text() == "one", "the outer one ends last"
+    assert os.listdir(tmp_path) == ["table.csv"]
+
+
+def test_the_mode_is_that_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    with replacing(tmp_path / "table.csv") as temporary:
+        temporary.write_text("new")
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "table.csv")]
+    assert modes[0] == modes[1]
+
+
+def test_processes_that_append_at_once_lose_nothing(tmp_path: Path) -> None:
+    program = (
+        "import sys; from lightning_xai.reporting.scores import ScoreRow, append_scores\n"
+        "for i in range(30): append_scores(sys.argv[1], [ScoreRow('test', i, 0, sys.argv[2], 's', 0, 1.0)])"
+    )
+    path = tmp_path / "scores.csv"
+    processes = [subprocess.Popen([sys.executable, "-c", program, str(path), name]) for name in "ab"]
+    assert [process.wait(120) for process in processes] == [0, 0]
+    rows = read_scores(path)
+    assert sorted((row.method, row.epoch) for row in rows) == [(name, i) for name in "ab" for i in range(30)]
+    assert os.listdir(tmp_path) == ["scores.csv"]
+
+
+def test_rows_after_the_step_of_a_resumed_training_give_way(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+
+    def row(stage: str, step: int, value: float) -> ScoreRow:
+        return ScoreRow(stage, step // 10, step, 'a "name",\nin two lines', "s", 0, value)
+
+    append_scores(path, [row(stage, step, 0.0) for stage in ("validate", "test") for step in (10, 20, 30)])
+    append_scores(path, [row("validate", 22, 1.0)], after_step=20)
+    assert [(r.stage, r.step) for r in read_scores(path)] == [
+        *[("validate", 10), ("validate", 20), ("test", 10), ("test", 20), ("test", 30)],
+        ("validate", 22),
+    ]
+
+
+# The lock of a run
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from lightning_xai.reporting.locks import RunLock
+lock = RunLock()
+assert lock.acquire(Path(sys.argv[1])) is None
+import multiprocessing
+child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+child.start()
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_the_lock_ends_with_its_holder_however_it_ends_and_says_who_it_is(tmp_path: Path) -> None:
+    """A process that the holder forked off, such as a worker of a dataloader, does not keep it."""
+    path = tmp_path / "xai" / "scores.csv"
+    holder = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    child = int(holder.stdout.readline())
+    try:
+        lock = RunLock()
+        assert f"process {holder.pid} on " in (lock.acquire(path) or "")
+        holder.kill()
+        holder.wait(30)
+        holder.stdout.close()
+        os.kill(child, 0)  # it lives
+        assert lock.acquire(path) is None
+        assert "process" in (RunLock().acquire(path) or ""), "also against another one in this process"
+        lock.release()
+        assert not path.parent.exists(), "nothing was written"
+    finally:
+        holder.kill()
+        os.kill(child, signal.SIGKILL)
+
+
+def test_the_mere_file_of_a_lock_holds_nothing(tmp_path: Path) -> None:
+    (tmp_path / ".scores.csv.run").write_text("process 1 on another machine")
+    lock = RunLock()
+    assert lock.acquire(tmp_path / "scores.csv") is None
+    lock.release()
+    assert os.listdir(tmp_path.parent).count(tmp_path.name) == 0 or os.listdir(tmp_path) == []
+
+
+# In a training
+
+
+class Module(LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self(batch[0]).mean()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val", self(batch[0]).mean())
+
+    test_step = validation_step
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), 1e-3)
+
+
+def scores(**options: Any) -> AttributionCallback:
+    settings = {"num_samples": 2, "panel_size": 1, "controls": False}
+    return AttributionCallback({"grad": Gradient()}, {"s": Sparseness()}, **(settings | options))
+
+
+def loader(batch_size: int = 2) -> DataLoader:
+    images = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    return DataLoader(TensorDataset(images, torch.arange(6) % 3), batch_size)
+
+
+def trainer_of(folder: Path, *callbacks: Any, **options: Any) -> Trainer:
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "logger": False}
+    quiet |= {"enable_checkpointing": any(isinstance(c, ModelCheckpoint) for c in callbacks), "max_epochs": 2}
+    return Trainer(default_root_dir=folder, callbacks=list(callbacks), **(quiet | options))
+
+
+def fit(folder: Path, *callbacks: Any, batch_size: int = 2, ckpt_path: Any = None, **options: Any) -> Trainer:
+    torch.manual_seed(0)
+    trainer = trainer_of(folder, *callbacks, **options)
+    trainer.fit(Module(), loader(batch_size), loader(), ckpt_path=ckpt_path)
+    return trainer
+
+
+def epochs_and_steps(path: Path) -> list[tuple[int, int]]:
+    return sorted({(row.epoch, row.step) for row in read_scores(path) if row.stage == "validate"})
+
+
+def test_a_second_training_in_the_folder_is_refused_while_the_first_one_runs(tmp_path: Path) -> None:
+    class Second(Callback):
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            for other in (scores(), ParetoFront({"val": "max", "loss": "min"})):
+                with pytest.raises(
+                    ValueError, match=rf"is being written by another training, process {os.getpid()} on"
+                ):
+                    fit(tmp_path, other)
+            fit(tmp_path / "elsewhere", scores())
+            fit(tmp_path, scores(name="another"))
+            trainer_of(tmp_path, scores()).test(Module(), loader(), verbose=False)
+            trainer_of(tmp_path, scores()).validate(Module(), loader(), verbose=False)
+
+    front = ParetoFront({"val": "max", "xai/grad/s": "max"})
+    fit(tmp_path, scores(), front, Second(), num_sanity_val_steps=0)
+    rows = read_scores(tmp_path / "xai" / "scores.csv")
+    assert {(row.stage, row.epoch, row.step) for row in rows} == {
+        ("validate", 0, 3),
+        ("validate", 1, 6),
+        ("test", 0, 0),
+        ("validate", 0, 0),
+    }
+    fit(tmp_path, scores())  # and afterwards it may
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_training_that_raises_lets_the_files_go(tmp_path: Path) -> None:
+    class Stumbling(Module):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            raise RuntimeError("stumbled")
+
+    callback = scores()
+    with pytest.raises(RuntimeError, match="stumbled"):
+        trainer_of(tmp_path, callback).fit(Stumbling(), loader(), loader())
+    fit(tmp_path, scores())
+
+
+def weights(trainer: Trainer) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.lightning_module.parameters()])
+
+
+def test_scores_that_cannot_be_written_cost_the_scores_not_the_training(tmp_path: Path) -> None:
+    """A file where the folder should be: permissions would not stop an administrator."""
+    (tmp_path / "xai").write_text("in the way")
+    callback, front = scores(), ParetoFront({"val": "max", "xai/grad/s": "max"})
+    with pytest.warns(UserWarning, match="cannot write") as told:
+        trainer = fit(tmp_path, callback, front)
+    messages = [str(w.message) for w in told]
+    assert sum("AttributionCallback cannot write scores and panels, and goes on without" in m for m in messages) == 1
+    assert sum("AttributionCallback lost scores and panels" in m for m in messages) == 1
+    assert sum("ParetoFront lost its table" in m for m in messages) == 1
+    assert trainer.current_epoch == 2
+    assert callback.evaluation is not None
+    assert callback.folder is None
+    assert "xai/grad/s" in trainer.callback_metrics
+    assert torch.equal(weights(trainer), weights(fit(tmp_path / "plain")))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk")
+def test_a_full_disk_costs_the_scores_and_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit(tmp_path, scores(), max_epochs=1)
+    before = (tmp_path / "xai" / "scores.csv").read_bytes()
+    monkeypatch.setattr("lightning_xai.reporting.scores.csv_line", lambda values: 10_000 * "too much for the disk\n")
+    plain = Path.open
+
+    def full(self: Path, mode: str = "r", **options: Any) -> Any:
+        return plain(Path("/dev/full") if self.name.endswith(".partial") else self, mode, **options)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.warns(UserWarning, match="No space left on device"):
+        assert fit(tmp_path, scores(), max_epochs=2).current_epoch == 2
+    monkeypatch.undo()
+    assert (tmp_path / "xai" / "scores.csv").read_bytes() == before
+
+
+def test_a_broken_table_costs_the_scores_too(tmp_path: Path) -> None:
+    (tmp_path / "xai").mkdir()
+    (tmp_path / "xai" / "scores.csv").write_text("not a table")
+    with pytest.warns(UserWarning, match=r"(cannot write|lost) scores .*expected the header"):
+        fit(tmp_path, scores())
+    assert (tmp_path / "xai" / "scores.csv").read_text() == "not a table"
+
+
+def test_a_resumed_training_repeats_no_epoch_twice(tmp_path: Path) -> None:
+    """The first run went on after the checkpoint; the resumed one does so with other steps."""
+    path = tmp_path / "xai" / "scores.csv"
+    fit(tmp_path, scores(), ModelCheckpoint(save_top_k=-1, filename="{epoch}"), max_epochs=4)
+    assert epochs_and_steps(path) == [(0, 3), (1, 6), (2, 9), (3, 12)]
+    found = tmp_path / "checkpoints" / "epoch=1.ckpt"
+    fit(tmp_path, scores(), ckpt_path=found, max_epochs=3, batch_size=3)
+    assert epochs_and_steps(path) == [(0, 3), (1, 6), (2, 8)]
+
+
+def test_a_resumed_training_in_a_folder_of_its_own_goes_on_with_the_scores(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = fit(tmp_path, scores(name="few"), ModelCheckpoint(), logger=CSVLogger(tmp_path), max_epochs=2)
+    run = Path(first.log_dir or "")
+    best = next((run / "checkpoints").iterdir())
+    with caplog.at_level("INFO"):
+        second = fit(tmp_path, scores(name="few"), logger=CSVLogger(tmp_path), max_epochs=3, ckpt_path=best)
+    assert second.log_dir != first.log_dir
+    found = Path(second.log_dir or "") / "xai" / "few" / "scores.csv"
+    assert epochs_and_steps(found) == [(0, 3), (1, 6), (2, 9)]
+    assert f"goes on with the scores up to step 6 of {run / 'xai' / 'few' / 'scores.csv'}" in caplog.text
+    assert epochs_and_steps(run / "xai" / "few" / "scores.csv") == [(0, 3), (1, 6)]
+
+
+def test_locks_are_quick(tmp_path: Path) -> None:
+    """Writing many small files is not slowed down: less than a millisecond each, on an idle machine far less."""
+    start = time.perf_counter()
+    for number in range(200):
+        with replacing(tmp_path / str(number)) as temporary:
+            temporary.write_text("x")
+    assert time.perf_counter() - start < 5
