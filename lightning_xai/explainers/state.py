@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection
 
 _CONTAINERS = (dict, list, set, deque)
 
@@ -216,7 +216,7 @@ class _Module:
 
     def __init__(self, module: nn.Module) -> None:
         self.module, self.names, self.training = module, dict(vars(module)), module.training
-        self.metric = isinstance(module, Metric)
+        self.metric = isinstance(module, Metric | MetricCollection)
         self.own: list[tuple[Any, list[Any]]] = []
         self.others: list[tuple[Any, list[Any]]] = []
         self.tensors: dict[int, tuple[Tensor, Tensor, int]] = {}
@@ -230,13 +230,15 @@ class _Module:
                 self._keep(value, self.own if name in _INTERNAL else self.others)
         if isinstance(parameters := self.names.get("_parameters"), dict):
             self.own.append((parameters, _copied(parameters)))
+            for value in parameters.values():  # those that are computed, or have noise, are no parameters
+                self._keep(value)
 
     def changed(self) -> bool:
-        """Whether a tensor was written to, or an attribute or buffer is another tensor."""
+        """Whether a tensor was written to, or other tensors are in the place of those that there were."""
         if any(tensor._version != version for tensor, _, version in self.tensors.values()):
             return True
-        return _others(vars(self.module), self.names) or any(
-            _others(container, dict(items)) for container, items in self.own if isinstance(container, dict)
+        return _others(vars(self.module), list(self.names.items())) or any(
+            _others(container, items) for container, items in (*self.own, *self.others) if container or items
         )
 
     def differs(self) -> bool:
@@ -278,11 +280,23 @@ class _Module:
             self.generators.append(back)
 
 
-def _others(now: Mapping[Any, Any], before: Mapping[Any, Any]) -> bool:
-    """Whether a name stands for another tensor than before."""
-    names = now.keys() | before.keys() if now.keys() != before.keys() else now
-    pairs = ((now.get(name), before.get(name)) for name in names)
-    return any(a is not b and (isinstance(a, Tensor) or isinstance(b, Tensor)) for a, b in pairs)
+def _others(container: Any, items: list[Any]) -> bool:
+    """Whether tensors came into a container that had these items, or went; also tensors in lists that came or went."""
+    now = _copied(container)
+    if len(now) == len(items) and all(map(_is_same, now, items)):
+        return False
+    if isinstance(container, dict):
+        now, items = [value for _, value in now], [value for _, value in items]
+    before, after = ({id(value): value for value in values} for values in (items, now))
+    return any(_has_tensor((before | after)[moved]) for moved in before.keys() ^ after.keys())
+
+
+def _has_tensor(value: Any) -> bool:
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    if isinstance(value, list | tuple):
+        return len(value) < _MANY and any(map(_has_tensor, value))
+    return isinstance(value, Tensor)
 
 
 def _restore(tensor: Tensor, before: Tensor) -> None:
