@@ -9,7 +9,7 @@ from quantus.metrics.base import Metric as Quantus
 from torch import Tensor, nn
 
 from lightning_xai.explainers.base import Context, Explainer, explaining
-from lightning_xai.explainers.captum import seeded
+from lightning_xai.explainers.state import seeded
 from lightning_xai.metrics.base import SampleMetric
 
 

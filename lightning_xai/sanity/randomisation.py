@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_xai.explainers.base import check_choice, check_inputs, check_logits, explaining
-from lightning_xai.explainers.captum import seeded
 from lightning_xai.explainers.chunks import in_chunks
+from lightning_xai.explainers.state import seeded
 from lightning_xai.functional.random import fold_in_int
 from lightning_xai.sanity.blocks import NORMS, Block, Ordering, copy_model, parameter_blocks, steps
 from lightning_xai.shapes import Inputs, Labels, Logits
