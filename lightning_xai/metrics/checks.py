@@ -19,8 +19,8 @@ def check_has_softmax(logits: Tensor) -> None:
     """Refuse probabilities of the only output of a network: they would be 1, whatever it says."""
     if logits.shape[1] == 1:
         raise ValueError(
-            "`output` must be the logit here: a network with a single output has no softmax probability, it would be 1 "
-            'for any input. Take output="logit", or give a network with an output for each class.'
+            '`output` must be "logit": a network with a single output has no softmax probability, which would be 1 for '
+            "any input. A metric of probabilities alone (InformationLevel) needs an output for each class."
         )
 
 
