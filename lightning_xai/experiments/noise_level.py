@@ -157,10 +157,17 @@ class _NoisyModel:
             return check_logits(self.model(images), len(images)).float()
 
         with explaining(self.model), torch.no_grad(), swapped(parameter_sites(self.model), weights):
-            return in_chunks(forward, self.model, self.max_rows, self.images.detach())
+            logits = in_chunks(forward, self.model, self.max_rows, self.images.detach())
+        if logits.shape[1] < 2:
+            raise ValueError(
+                "`model` must have an output for each class: of a single one the greatest is always the same, at any "
+                "noise, so that its accuracy says nothing."
+            )
+        return logits
 
     def _right(self, logits: Logits) -> Bool[np.ndarray, " samples"]:
-        return (logits.argmax(1).cpu() == self.labels).numpy()
+        known = ~logits.isnan().any(1).cpu()  # noise can make weights of half precision infinite
+        return (known & (logits.argmax(1).cpu() == self.labels)).numpy()
 
 
 @dataclass

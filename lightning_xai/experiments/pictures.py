@@ -295,10 +295,10 @@ def _explain_batch(
 def probabilities(
     model: nn.Module, images: Inputs, precision: Precision = "32-true", max_rows: int | None = None
 ) -> Logits:
-    """Of the classes, (batch, classes), by the network in evaluation mode."""
+    """Of the classes, (batch, classes), by the network in evaluation mode; NaN of a single output, which has none."""
     with in_precision(model, precision), explaining(model), torch.no_grad():
         logits = in_chunks(lambda rows: check_logits(model(rows), len(rows)), model, max_rows, images)
-    return logits.float().softmax(1)
+    return logits.float().softmax(1) if logits.shape[1] > 1 else torch.full_like(logits, torch.nan).float()
 
 
 def _batches(waiting: Iterator[_Waiting], size: int) -> Iterator[list[_Waiting]]:
