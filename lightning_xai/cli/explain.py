@@ -12,6 +12,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_xai.callbacks.attribution import AttributionCallback, default_methods
+from lightning_xai.cli.checks import check_local
 from lightning_xai.cli.command_line import ignore_options_of_others, load_weights
 from lightning_xai.cli.console import console
 from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
@@ -20,6 +21,7 @@ from lightning_xai.explainers import Explainer, with_gradients
 from lightning_xai.explainers.precision import Precision
 from lightning_xai.modules.checkpoints import check_weights_fit, read_checkpoint
 from lightning_xai.reporting.explanations import MAPS, PANELS
+from lightning_xai.reporting.folders import check_folder
 
 _SHOWN = 20
 """Refused pictures that are listed in the terminal; the file has all."""
@@ -112,8 +114,10 @@ def explain_images(
         panels: Whether to draw panels; with a small network that takes longer than explaining.
         progress: Whether to show a progress bar.
     """
+    check_folder("output", output)
     preparation = Preparation.of(model, data)
     if ckpt_path:
+        check_local(ckpt_path)
         check_weights_fit(read_checkpoint(ckpt_path), model, ckpt_path)
         load_weights(model, ckpt_path)
     elif not hasattr(model, "preprocess"):
