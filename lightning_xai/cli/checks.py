@@ -39,7 +39,11 @@ def check_fits_data(model: LightningModule, data: Any) -> None:
     asks for.
     """
     shape = _known(data, "image_shape")
-    if shape is not None and isinstance(_known(model, "network"), nn.Module) and not isinstance(data, PictureDataModule):
+    if (
+        shape is not None
+        and isinstance(_known(model, "network"), nn.Module)
+        and not isinstance(data, PictureDataModule)
+    ):
         check_network_fits(model, tuple(shape), _known(data, "num_classes"))
 
 

@@ -26,6 +26,7 @@ from lightning_xai.cli.reports import report, report_noise_level, report_sanity,
 from lightning_xai.experiments.networks import trained
 from lightning_xai.experiments.trainer import ExaminingTrainer
 from lightning_xai.modules.checkpoints import check_resumable, check_weights_fit, read_checkpoint
+from lightning_xai.reporting.folders import check_file, check_folder
 
 
 class XAICommandLine(LightningCLI):
@@ -86,13 +87,15 @@ class XAICommandLine(LightningCLI):
     def sanity(self, model: LightningModule, datamodule: LightningDataModule, **options: Any) -> None:
         """The checks, then files, figures and the exit code; what Lightning calls for the subcommand of this name."""
         run = checkpoint_run(options["ckpt_path"])
+        options["output"] = options["output"] or str(run / "sanity")
+        check_folder("output", options["output"])
         if options["check"] in ("data", "all"):
+            check_folder("twins", options["twins"])
             check_randomisable(self.config.sanity.data)
         world = int(os.environ.get("WORLD_SIZE", 1))
         if world > 1:
             dist.init_process_group("gloo")
         load_weights(model, options["ckpt_path"])
-        options["output"] = options["output"] or str(run / "sanity")
         train = partial(self._random_label_twin, options["twin_epochs"], Path(options["twins"]))
         result = cast(ExaminingTrainer, self.trainer).sanity(model, datamodule, make_twin=train, **options)
         if world == 1 or dist.get_rank() == 0:
@@ -107,6 +110,9 @@ class XAICommandLine(LightningCLI):
         """The level, then its files; what Lightning calls for the subcommand of this name. One process works."""
         run = checkpoint_run(options["ckpt_path"])
         path = Path(options["output"] or run / "noise_level.yaml")
+        check_file("output", path)
+        if path.suffix in (".csv", ".png"):
+            raise ValueError(f"`output`: {path} must be a YAML file; the curve is written beside it, as .csv and .png.")
         if int(os.environ.get("RANK", 0)) > 0:
             return
         load_weights(model, options["ckpt_path"])
@@ -117,6 +123,7 @@ class XAICommandLine(LightningCLI):
         checkpoint = options["ckpt_path"]
         run = checkpoint_run(checkpoint) if checkpoint else Path("runs")
         folder = Path(options.pop("output") or run / "visualize")
+        check_folder("output", folder)
         if int(os.environ.get("RANK", 0)) > 0:
             return
         if checkpoint:

@@ -114,7 +114,7 @@ def explain_images(
         panels: Whether to draw panels; with a small network that takes longer than explaining.
         progress: Whether to show a progress bar.
     """
-    check_folder("output", output)
+    check_folder("output", output)  # before weights are looked for
     preparation = Preparation.of(model, data)
     if ckpt_path:
         check_local(ckpt_path)

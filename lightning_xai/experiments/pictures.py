@@ -35,6 +35,7 @@ from lightning_xai.reporting.explanations import (
     ExplanationFolder,
     sample_index,
 )
+from lightning_xai.reporting.folders import check_folder
 from lightning_xai.sanity.examine import fingerprint
 from lightning_xai.shapes import Inputs, Logits
 
@@ -177,6 +178,8 @@ def explain_pictures(
     check_count("batch_size", batch_size)
     if max_rows is not None:
         check_count("max_rows", max_rows)
+    check_count("seed", seed, 0)
+    check_folder("output", folder)
     if not methods:
         raise ValueError("`methods` must name at least one explainer.")
     pictures, device = list(pictures), torch.device(device)

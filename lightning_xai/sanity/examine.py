@@ -27,7 +27,7 @@ from lightning_xai.explainers import (
     noise_grad,
     smooth_grad,
 )
-from lightning_xai.explainers.base import Context, check_choice, check_count
+from lightning_xai.explainers.base import Context, check_choice, check_count, check_level
 from lightning_xai.explainers.captum import require_relu_modules
 from lightning_xai.explainers.gradient import Baseline
 from lightning_xai.functional.maps import pixel_map
@@ -94,6 +94,7 @@ def examine(
     Raises:
         ValueError: if an argument is out of range, or the folder has results of other settings.
     """
+    check_level("alpha", alpha)
     subject = with_usable_similarities(subject, similarity)
     _rehearse(subject, checks, repeats, initialisation, batch_norm, groups, make_twin, shift)
     settings = {
