@@ -23,10 +23,14 @@ from lightning_xai.cli.checks import (
     is_local_file,
 )
 from lightning_xai.cli.reports import report, report_noise_level, report_sanity, report_visualization
+from lightning_xai.cli.weights import warn_of_random_weights
 from lightning_xai.experiments.networks import trained
 from lightning_xai.experiments.trainer import ExaminingTrainer
 from lightning_xai.modules.checkpoints import check_resumable, check_weights_fit, read_checkpoint
 from lightning_xai.reporting.folders import check_file, check_folder
+
+WITHOUT_CHECKPOINT = ("validate", "test", "predict", "visualize")
+"""Commands that take the weights as they are."""
 
 
 class XAICommandLine(LightningCLI):
@@ -65,6 +69,8 @@ class XAICommandLine(LightningCLI):
         if not self._get(self.config, "trainer").fast_dev_run:  # which writes nothing
             check_writable(self.trainer)
         check_fits_data(self.model, self.datamodule)
+        if self.subcommand in WITHOUT_CHECKPOINT and not self.ckpt_path:
+            warn_of_random_weights(self._parser(self.subcommand), self._get(self.config, "model"), self.model)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         """As Lightning's; options of our commands may also be the path of a file that has their value."""

@@ -5,7 +5,7 @@ import io
 import os
 import struct
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -107,7 +107,11 @@ def content_digest(path: str | os.PathLike[str]) -> str:
     return sha256.hexdigest()
 
 
-def find_pictures(paths: Iterable[str | os.PathLike[str]], beside: tuple[str, str] | None = None) -> Iterator[Path]:
+def find_pictures(
+    paths: Iterable[str | os.PathLike[str]],
+    beside: tuple[str, str] | None = None,
+    passed_over: list[Path] | None = None,
+) -> Iterator[Path]:
     """Files as they are given, folders as the pictures in them and in their subfolders, in the order of their names.
 
     Pictures are known by their suffix. Hidden files and folders are passed over, and links that lead back to a folder
@@ -116,13 +120,14 @@ def find_pictures(paths: Iterable[str | os.PathLike[str]], beside: tuple[str, st
 
     Args:
         beside: (file, folder): a folder of this name beside a file of this name is passed over too.
+        passed_over: Gets the files of folders whose suffix no reader knows, but for those beside that file.
     """
     for path in map(Path, paths):
         if not path.is_dir():
             yield path
             continue
         found = False
-        for picture in _below(path, beside):
+        for picture in _below(path, beside, [] if passed_over is None else passed_over):
             found = True
             yield picture
         if not found:
@@ -131,11 +136,53 @@ def find_pictures(paths: Iterable[str | os.PathLike[str]], beside: tuple[str, st
 
 def printable(text: str | os.PathLike[str]) -> str:
     """A name as one line of UTF-8: control characters and bytes that are no text are escaped."""
-    decoded = os.fspath(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in decoded)
+    return "".join(c if c.isprintable() else _escaped(c) for c in os.fspath(text))
 
 
-def _below(folder: Path, beside: tuple[str, str] | None) -> Iterator[Path]:
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # how Python holds a byte of a file's name that is no text
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
+def listed(names: Sequence[str | os.PathLike[str]], limit: int = 5) -> str:
+    """The first of some names, printable, and how many more there are."""
+    more = len(names) - limit
+    return ", ".join(map(printable, names[:limit])) + (f", ... and {more} more" if more > 0 else "")
+
+
+def same_content(paths: Iterable[Path]) -> list[list[Path]]:
+    """Groups of files that are copies of each other, or the same one by several ways."""
+    sizes: dict[int, list[Path]] = {}
+    for path in paths:
+        with suppress(OSError):  # reading it says why
+            sizes.setdefault(path.stat().st_size, []).append(path)
+    digests: dict[str, list[Path]] = {}
+    for path in (path for group in sizes.values() if len(group) > 1 for path in group):
+        with suppress(RefusedPicture):
+            digests.setdefault(content_digest(path), []).append(path)
+    return [group for group in digests.values() if len(group) > 1]
+
+
+def refusals(paths: Iterable[Path]) -> dict[Path, str]:
+    """Which pictures cannot be read, and why."""
+    found = {}
+    for path in paths:
+        try:
+            read_picture(path)
+        except RefusedPicture as error:
+            found[path] = str(error)
+    return found
+
+
+def refusal_lines(refused: Mapping[Path, str], limit: int = 20) -> str:
+    """A line each, the first ones."""
+    lines = [f"  {printable(path)}: {reason}" for path, reason in refused.items()]
+    more = len(lines) - limit
+    return "\n".join([*lines[:limit], *([f"  ... and {more} more"] if more > 0 else [])])
+
+
+def _below(folder: Path, beside: tuple[str, str] | None, unknown: list[Path]) -> Iterator[Path]:
     unlisted: list[Path] = []
     around = {os.fspath(folder): {os.path.realpath(folder)}}  # each folder with those that it is in
     walk = os.walk(folder, onerror=lambda error: unlisted.append(Path(error.filename)), followlinks=True)
@@ -146,8 +193,12 @@ def _below(folder: Path, beside: tuple[str, str] | None) -> Iterator[Path]:
         folders[:] = [name for name in shown if real[name] not in here]
         around |= {os.path.join(place, name): here | {real[name]} for name in folders}
         for name in sorted(files):
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+            if name.startswith("."):
+                continue
+            if name.lower().endswith(SUFFIXES):
                 yield Path(place, name)
+            elif not ((beside and beside[0] in files) or name.endswith(".safetensors")):  # results of ours
+                unknown.append(Path(place, name))
     yield from unlisted
 
 

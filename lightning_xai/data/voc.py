@@ -117,7 +117,7 @@ def read_masks(segmentation: Path, main: str, boxes: list[Box]) -> Masks:
     """`object` and `box` of the main class; see `VOCDataModule`.
 
     Raises:
-        ValueError: if the segmentation cannot be read.
+        ValueError: if the segmentation cannot be read, or a box is not inside of it.
     """
     try:
         with Image.open(segmentation) as image:
@@ -126,6 +126,11 @@ def read_masks(segmentation: Path, main: str, boxes: list[Box]) -> Masks:
         raise ValueError(f"the segmentation {segmentation} cannot be read ({error}): replace it") from error
     box = np.zeros(classes.shape, dtype=bool)
     for left, top, right, bottom in boxes:
+        if not (1 <= left <= right <= box.shape[1] and 1 <= top <= bottom <= box.shape[0]):
+            raise ValueError(
+                f"the segmentation {segmentation} is of {box.shape[1]} x {box.shape[0]} pixels, but the annotation has"
+                f" a box from ({left}, {top}) to ({right}, {bottom}): they do not belong together; replace both"
+            )
         box[top - 1 : bottom, left - 1 : right] = True
     return {"object": classes == VOC_CLASSES.index(main) + 1, "box": box}
 

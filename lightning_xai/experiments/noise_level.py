@@ -261,9 +261,11 @@ def check_settings(
         raise ValueError(f"`num_draws` must be at least 2, for an interval, got {num_draws}; 10 or more are better.")
     if num_draws > MOST_DRAWS:
         raise ValueError(f"`num_draws` must be at most {MOST_DRAWS:,}, got {num_draws:,}: all are resampled together.")
-    if not LEAST_TOLERANCE <= tolerance < math.inf:
+    if not 0 < tolerance < math.inf:
+        raise ValueError(f"`tolerance` must be positive and finite, got {tolerance}.")
+    if tolerance < LEAST_TOLERANCE:
         raise ValueError(
-            f"`tolerance` must be at least {LEAST_TOLERANCE:g}, the digits of a level, and finite; got {tolerance}."
+            f"`tolerance` must be at least {LEAST_TOLERANCE:g}: a level has no more digits; got {tolerance}."
         )
     if not 0 < maximum < math.inf:
         raise ValueError(f"`maximum` must be positive and finite, got {maximum}.")

@@ -20,7 +20,7 @@ _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 _MARKUP = re.compile(
     r"[\\|*`<~$]"
     r"|(?<![^\W_])_|_(?![^\W_])"  # inside a word an underscore is none
-    r"|\](?=[(\[:])"  # of a link
+    r"|\](?=[(\[])|^\[(?=[^\]]*\]:)"  # of a link, and where a link leads
     r"|&(?=#?\w+;)"
 )
 _LATEX = {"\\": "textbackslash", "~": "textasciitilde", "^": "textasciicircum", "|": "textbar"} | {
