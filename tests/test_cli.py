@@ -150,14 +150,10 @@ def test_random_weights_are_warned_of_and_others_are_not(options, warns):
     torch.save({"state_dict": ClassifierModule(MLP((3, 8, 8))).state_dict()}, "weights.pt")
     parser = explain_parser()
     given = [option.format(here=Loading.__module__) for option in options]
-    pretrained = ["--model.network.image_shape=[3, 8, 8]", "--model.image_size=8", "--model.resize_size=8"]
-    base = [
-        "a.png",
-        "--model=lightning_xai.modules.ClassifierModule",
-        *given,
-        "--model.network=lightning_xai.networks.MLP",
-    ]
-    config = parser.parse_args([*base, *pretrained]).model
+    network = ["--model.network=lightning_xai.networks.MLP", "--model.network.image_shape=[3, 8, 8]"]
+    size = ["--model.image_size=8", "--model.resize_size=8"] if "Pretrained" in str(given) else []
+    words = ["a.png", "--model=lightning_xai.modules.ClassifierModule", *given, *network, *size]
+    config = parser.parse_args(words).model
     torch.manual_seed(0)
     model = parser.instantiate_classes(Namespace(model=config)).model
     state = torch.get_rng_state()

@@ -85,7 +85,7 @@ def read_picture(path: str | os.PathLike[str]) -> Image.Image:
 
 
 def _decoded(file: io.BufferedIOBase) -> Image.Image:
-    with Image.open(file, formats=_formats()) as image:
+    with Image.open(file, formats=_formats()) as image:  # type: ignore[arg-type]
         _check_still(image)
         _limit_size(image)
         return _upright_rgb(image)

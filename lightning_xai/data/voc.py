@@ -125,10 +125,11 @@ def read_masks(segmentation: Path, main: str, boxes: list[Box]) -> Masks:
     except OSError as error:  # Pillow's are of this kind, too
         raise ValueError(f"the segmentation {segmentation} cannot be read ({error}): replace it") from error
     box = np.zeros(classes.shape, dtype=bool)
+    height, width = classes.shape[:2]
     for left, top, right, bottom in boxes:
-        if not (1 <= left <= right <= box.shape[1] and 1 <= top <= bottom <= box.shape[0]):
+        if not (1 <= left <= right <= width and 1 <= top <= bottom <= height):
             raise ValueError(
-                f"the segmentation {segmentation} is of {box.shape[1]} x {box.shape[0]} pixels, but the annotation has"
+                f"the segmentation {segmentation} is of {width} x {height} pixels, but the annotation has"
                 f" a box from ({left}, {top}) to ({right}, {bottom}): they do not belong together; replace both"
             )
         box[top - 1 : bottom, left - 1 : right] = True
