@@ -440,6 +440,15 @@ def test_damaged_voc_segmentations(voc, content):
         batches(VOCDataModule(str(voc), download=False, **WHOLE))
 
 
+def test_an_annotation_of_another_picture_is_refused(voc):
+    path = voc / "VOCdevkit" / "VOC2012" / "Annotations" / "two.xml"
+    path.write_text(annotation([("cat", 1, 1, 500, 2)]))
+    with pytest.raises(
+        ValueError, match=r"two.png is of \d+ x \d+ pixels, but .* \(500, 2\): they do not belong together"
+    ):
+        batches(VOCDataModule(str(voc), download=False, **WHOLE))
+
+
 def test_every_imagenet_class_finds_itself_unless_two_have_its_name():
     names = ResNet18_Weights.DEFAULT.meta["categories"]
     unique = [name for name in names if [other.lower() for other in names].count(name.lower()) == 1]
