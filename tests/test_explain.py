@@ -259,6 +259,31 @@ def test_what_is_no_input_is_refused_before_anything_is_written(photographs, mad
     assert not Path("out").exists()
 
 
+def test_what_is_given_twice_and_what_is_passed_over_is_told(photographs, capsys):
+    (photographs / "copy.png").write_bytes((photographs / "p0001.png").read_bytes())
+    (photographs / "notes.xcf").touch()
+    quickly(photographs, photographs / "p0002.png")
+    printed = capsys.readouterr().out
+    assert "explained        8 pictures\n" in printed
+    assert "given twice      2 pictures\n" in printed
+    assert f"  {photographs}/p0001.png: has the content of {photographs}/copy.png\n" in printed
+    assert f"  {photographs}/p0002.png: named twice\n" in printed
+    assert f"passed over      {photographs}/notes.xcf: no pictures by their suffix\n" in printed
+    quickly(photographs, "--output=" + str(photographs / "out"))
+    capsys.readouterr()
+    quickly(photographs, "--output=" + str(photographs / "out"))
+    assert f"passed over      {photographs}/notes.xcf: no" in capsys.readouterr().out, "but not our own results"
+
+
+def test_names_that_are_formulas_are_escaped_and_known_again(photographs, monkeypatch, capsys):
+    monkeypatch.chdir(photographs)
+    Path("p0001.png").rename("=1+1.png")
+    for earlier in ("", ", 1 of them earlier"):
+        quickly("=1+1.png")
+        assert f"explained        1 picture{earlier}\n" in capsys.readouterr().out
+    assert list(rows()) == ["'=1+1.png"]
+
+
 def test_the_exit_code_is_1_where_nothing_could_be_explained_or_where_asked(photographs, capsys):
     quickly(photographs)  # returns, although two are refused
     with pytest.raises(SystemExit) as stopped:

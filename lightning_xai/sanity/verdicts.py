@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float64
 
+from lightning_xai.explainers.base import check_level
 from lightning_xai.reporting.sanity import Cell, CellKey, Check, ModelState, Outcome, Verdict
 
 NUM_RESAMPLES = 2000
@@ -156,6 +157,7 @@ def bootstrap(values: Grid, alpha: float = 0.05, seed: int = 0) -> Interval:
 
     Both vary: other images, and other random weights. NaN is left out of the means.
     """
+    check_level("alpha", alpha)
     values = values[:, np.isfinite(values).any(0)]
     if not values.size:
         return Interval(np.nan, np.nan, np.nan)
