@@ -229,11 +229,13 @@ class _Module:
             self.own.append((parameters, _copied(parameters)))
 
     def changed(self) -> bool:
-        """Whether a tensor was written to, or an attribute or buffer is another tensor."""
+        """Whether a tensor was written to, or a buffer, an attribute or an entry of a dictionary is another tensor."""
         if any(tensor._version != version for tensor, _, version in self.tensors.values()):
             return True
         return _others(vars(self.module), self.names) or any(
-            _others(container, dict(items)) for container, items in self.own if isinstance(container, dict)
+            _others(container, dict(items))
+            for container, items in (*self.own, *self.others)
+            if isinstance(container, dict)
         )
 
     def differs(self) -> bool:
@@ -279,7 +281,14 @@ def _others(now: Mapping[Any, Any], before: Mapping[Any, Any]) -> bool:
     """Whether a name stands for another tensor than before."""
     names = now.keys() | before.keys() if now.keys() != before.keys() else now
     pairs = ((now.get(name), before.get(name)) for name in names)
-    return any(a is not b and (isinstance(a, Tensor) or isinstance(b, Tensor)) for a, b in pairs)
+    return any(a is not b and (_has_tensors(a) or _has_tensors(b)) for a, b in pairs)
+
+
+def _has_tensors(value: Any) -> bool:
+    """Tensors, and pairs and tables of them, such as the state of a recurrent network."""
+    if isinstance(value, tuple | dict) and not isinstance(value, nn.Module):
+        return any(map(_has_tensors, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, Tensor)
 
 
 def _restore(tensor: Tensor, before: Tensor) -> None:
