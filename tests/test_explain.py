@@ -215,7 +215,7 @@ def test_a_class_is_asked_for_by_its_name_or_its_index(photographs, given, index
             shares = module(module.preprocess(Image.open(picture))[None]).softmax(1)[0]
         assert (row["target"], row["target_name"]) == (str(index), Prepared.class_names[index])
         assert float(row["target_probability"]) == pytest.approx(float(shares[index]), rel=1e-5)
-        assert int(row["predicted"]) == int(probabilities.argmax())
+        assert int(row["predicted"]) == int(shares.argmax())
     expected = lx.explain(module, module.preprocess(Image.open(picture))[None], index, lx.Gradient())[0]
     torch.testing.assert_close(stored(Path("explanations") / row["maps"])[0]["gradient"], expected)
 
