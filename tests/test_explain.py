@@ -25,7 +25,7 @@ from torch import nn
 import lightning_xai as lx
 from lightning_xai.cli import main
 from lightning_xai.data import DigitsDataModule
-from lightning_xai.experiments.pictures import Preparation, explain_pictures
+from lightning_xai.experiments.pictures import Preparation, explain_pictures, probabilities
 from lightning_xai.reporting.explanations import ExplanationFolder, sample_index
 
 ROOT = Path(__file__).parent.parent
@@ -212,10 +212,10 @@ def test_a_class_is_asked_for_by_its_name_or_its_index(photographs, given, index
     module = Prepared()
     for picture, row in rows().items():
         with torch.no_grad():
-            probabilities = module(module.preprocess(Image.open(picture))[None]).softmax(1)[0]
+            shares = module(module.preprocess(Image.open(picture))[None]).softmax(1)[0]
         assert (row["target"], row["target_name"]) == (str(index), Prepared.class_names[index])
-        assert float(row["target_probability"]) == pytest.approx(float(probabilities[index]), rel=1e-5)
-        assert int(row["predicted"]) == int(probabilities.argmax())
+        assert float(row["target_probability"]) == pytest.approx(float(shares[index]), rel=1e-5)
+        assert int(row["predicted"]) == int(shares.argmax())
     expected = lx.explain(module, module.preprocess(Image.open(picture))[None], index, lx.Gradient())[0]
     torch.testing.assert_close(stored(Path("explanations") / row["maps"])[0]["gradient"], expected)
 
@@ -576,3 +576,8 @@ def test_help_names_the_options(capsys):
     printed = capsys.readouterr().out
     for option in ("IMAGE", "--target", "--output", "--methods", "--ckpt_path", "--strict", "--device"):
         assert option in printed
+
+
+def test_a_single_output_has_no_probability():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 1))
+    assert probabilities(model, torch.ones(2, 1, 2, 2)).isnan().all()
