@@ -3,13 +3,21 @@
 import shlex
 import subprocess
 import sys
+import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from jsonargparse import Namespace
+from torch import nn
 
 from lightning_xai.cli import load_yaml, main
+from lightning_xai.cli.explain import explain_parser
+from lightning_xai.cli.weights import warn_of_random_weights
+from lightning_xai.modules import ClassifierModule
+from lightning_xai.networks import MLP
 
 ROOT = Path(__file__).parent.parent
 PRETRAINED = ("photographs",)  # run by test_pretrained.py: there is nothing to train
@@ -63,7 +71,8 @@ def test_every_config_trains_and_tests(config, capsys):
     data = content["data"]["class_path"].rsplit(".")[-1]
     large = LARGE if "torchvision" in content["model"]["init_args"]["network"]["class_path"] else []
     for command in ("fit", "test"):
-        main([command, f"--config={config}", *SMALL, "--trainer.fast_dev_run=true", *OFFLINE[data], *large])
+        with pytest.warns(UserWarning, match="No `ckpt_path`") if command == "test" else nullcontext():
+            main([command, f"--config={config}", *SMALL, "--trainer.fast_dev_run=true", *OFFLINE[data], *large])
     assert "test/accuracy" in capsys.readouterr().out
     assert content["trainer"]["logger"]["init_args"]["name"] == config.stem
 
@@ -101,10 +110,58 @@ def test_training_resumes_where_it_stopped(run, tmp_path):
     assert (torch.load(checkpoint)["global_step"], resumed["global_step"]) == (3, 6)
 
 
-def test_validate_and_predict_run(run, capsys):
-    run("validate", "--trainer.fast_dev_run=true")
+RANDOM = (
+    r"No `ckpt_path` was given: the weights are those that ClassifierModule was made with, and are random \(10 of 10"
+)
+
+
+def test_validate_and_predict_run_and_warn_of_random_weights(run, capsys):
+    with pytest.warns(UserWarning, match=RANDOM):
+        run("validate", "--trainer.fast_dev_run=true")
     assert "val/accuracy " in capsys.readouterr().out
-    run("predict", "--trainer.fast_dev_run=true")
+    with pytest.warns(UserWarning, match=RANDOM):
+        run("predict", "--trainer.fast_dev_run=true")
+
+
+class Loading(ClassifierModule):
+    """Loads weights itself, when it is made or when it is set up."""
+
+    def __init__(self, network: nn.Module, weights: str | None = None, late: bool = False) -> None:
+        super().__init__(network)
+        if not late:
+            self.load_state_dict(torch.load("weights.pt", weights_only=True)["state_dict"])
+
+
+@pytest.mark.parametrize(
+    ("options", "warns"),
+    [
+        ([], True),
+        (["--model={here}.Loading"], False),
+        (["--model={here}.Loading", "--model.late=true"], True),
+        (["--model={here}.Loading", "--model.late=true", "--model.weights=weights.pt"], False),
+        (["--model={here}.Loading", "--model.late=true", "--model.weights=DEFAULT"], False),
+        (["--model=lightning_xai.modules.PretrainedClassifier", "--model.weights=weights.pt"], False),
+        (["--model=lightning_xai.modules.PretrainedClassifier", "--model.weights=DEFAULT"], True),
+        (["--model=lightning_xai.modules.PretrainedClassifier", "--model.weights=null"], True),
+    ],
+)
+def test_random_weights_are_warned_of_and_others_are_not(options, warns):
+    sys.modules.setdefault(__name__, sys.modules[Loading.__module__])
+    torch.save({"state_dict": ClassifierModule(MLP((3, 8, 8))).state_dict()}, "weights.pt")
+    parser = explain_parser()
+    given = [option.format(here=Loading.__module__) for option in options]
+    network = ["--model.network=lightning_xai.networks.MLP", "--model.network.image_shape=[3, 8, 8]"]
+    size = ["--model.image_size=8", "--model.resize_size=8"] if "Pretrained" in str(given) else []
+    words = ["a.png", "--model=lightning_xai.modules.ClassifierModule", *given, *network, *size]
+    config = parser.parse_args(words).model
+    torch.manual_seed(0)
+    model = parser.instantiate_classes(Namespace(model=config)).model
+    state = torch.get_rng_state()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_random_weights(parser, config, model)
+    assert [("No `ckpt_path`" in str(warning.message)) for warning in caught] == [True] * warns
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_bf16_mixed_precision_trains(run):

@@ -251,7 +251,7 @@ def test_bad_options_are_named_and_nothing_is_written(folder, tmp_path, options,
 
 def test_an_output_that_is_no_folder_is_named(folder, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="cannot write `path`; choose a folder"):
+    with pytest.raises(ValueError, match=r"`output`: cannot write to .*file \(Not a dir.*Choose a folder"):
         main(["compare", str(folder), f"--output={tmp_path / 'file'}"])
 
 

@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 from urllib.error import URLError
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -334,8 +335,63 @@ def test_missing_files_without_download_is_an_error(tmp_path, no_network, call):
 def test_a_truncated_file_is_named(idx_root):
     file = idx_root / "MNIST" / "raw" / "train-images-idx3-ubyte"
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"IDX files in .*MNIST.raw cannot be read: replace them"):
+    with pytest.raises(
+        ValueError,
+        match=r"train-images-idx3-ubyte cannot be read: it must hold 60 x 28 x 28 bytes .*, 47,040 in all, but",
+    ):
         MNISTDataModule(root=str(idx_root)).setup("fit")
+
+
+@pytest.mark.parametrize("module", [MNISTDataModule, FashionMNISTDataModule])
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("train-labels-idx1-ubyte", np.zeros(20), r"holds 60 images and train-labels.* 20 labels: they do not belong"),
+        ("train-images-idx3-ubyte", np.zeros((20, 28, 28)), r"holds 20 images and train-labels-.* 60 labels"),
+        ("train-labels-idx1-ubyte", np.r_[np.zeros(59), 200], r"labels from 0 to 9, but number 59 is 200: replace it"),
+        ("train-images-idx3-ubyte", np.zeros((60, 32, 32)), r"images of 28 x 28 pixels, but holds 60 x 32 x 32"),
+        ("train-images-idx3-ubyte", np.zeros((0, 28, 28)), r"images of 28 x 28 pixels, but holds 0 x 28 x 28"),
+        ("train-images-idx3-ubyte", np.zeros((60, 784)), r"no uncompressed IDX file of bytes in 3 dimensions"),
+        ("train-labels-idx1-ubyte", np.zeros((60, 1)), r"no uncompressed IDX file of bytes in 1 dimensions"),
+    ],
+)
+def test_files_that_do_not_belong_together_are_refused(idx_root, module, name, array, message):
+    folder = idx_root / module.torchvision_class.__name__ / "raw"
+    write_idx(folder, name, array.astype(np.uint8))
+    with pytest.raises(ValueError, match=message) as refused:
+        module(root=str(idx_root), val_size=10).setup("fit")
+    assert str(folder / name) in str(refused.value) or str(folder / "train-images-idx3-ubyte") in str(refused.value)
+    module(root=str(idx_root)).setup("test")  # these are sound
+
+
+@pytest.mark.parametrize(
+    "change", [lambda b: b + b"x", lambda b: b[:-1], lambda b: b[:7], lambda b: b"", lambda b: b"\x1f\x8b" + b[2:]]
+)
+def test_idx_files_are_as_long_as_they_say(idx_root, change):
+    for name in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
+        file = idx_root / "MNIST" / "raw" / name
+        whole = file.read_bytes()
+        file.write_bytes(change(whole))
+        with pytest.raises(ValueError, match=rf"{name} cannot be read: .*; replace it"):
+            MNISTDataModule(root=str(idx_root)).setup("test")
+        file.write_bytes(whole)
+
+
+def test_what_an_old_version_left_beside_is_not_read(idx_root):
+    old = idx_root / "MNIST" / "processed"
+    old.mkdir()
+    for name in ("training.pt", "test.pt"):
+        torch.save((torch.zeros(5, 28, 28, dtype=torch.uint8), torch.zeros(5, dtype=torch.int64)), old / name)
+    data = MNISTDataModule(root=str(idx_root))
+    assert len(data.load("test").labels) == 20
+
+
+@pytest.mark.parametrize("value", [1.5, True, "3"])
+def test_counts_are_whole_numbers(value, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    for name in ("batch_size", "num_workers", "val_size", "image_size"):
+        with pytest.raises(TypeError, match=f"`{name}` must be a whole number, got"):
+            DigitsDataModule(**{name: value})
 
 
 @needs_real("MNIST")

@@ -269,8 +269,25 @@ def test_a_corrupt_image_is_named(tmp_path, content):
         folder_backgrounds(tmp_path, "train")
 
 
+def test_all_bad_images_are_named_at_once(tmp_path):
+    for name in ("a.png", "b.png", "c.png"):
+        (tmp_path / name).touch()
+    with pytest.raises(
+        ValueError, match=r"2 of 2 images in `backgrounds` cannot be read(.|\n)*a.png: it is empty(.|\n)*c"
+    ):
+        folder_backgrounds(tmp_path, "train")
+
+
+def test_backgrounds_of_16_bits_are_as_bright_as_of_8(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "a.png")
+    Image.fromarray(grey).save(tmp_path / "b.png")
+    deep, shallow = (folder_backgrounds(tmp_path, split).images for split in ("train", "test"))
+    torch.testing.assert_close(deep, shallow)
+
+
 def test_a_folder_without_images_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"`backgrounds` must hold images \(.jpg, .* none for the train split in"):
+    with pytest.raises(ValueError, match=r"`backgrounds` must hold images \(.apng, .* none for the train split in"):
         small(backgrounds=str(tmp_path)).load("train")
     save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"at least two where .* none for the test split in"):

@@ -25,7 +25,7 @@ from torch import nn
 import lightning_xai as lx
 from lightning_xai.cli import main
 from lightning_xai.data import DigitsDataModule
-from lightning_xai.experiments.pictures import Preparation, explain_pictures
+from lightning_xai.experiments.pictures import Preparation, explain_pictures, probabilities
 from lightning_xai.reporting.explanations import ExplanationFolder, sample_index
 
 ROOT = Path(__file__).parent.parent
@@ -212,10 +212,10 @@ def test_a_class_is_asked_for_by_its_name_or_its_index(photographs, given, index
     module = Prepared()
     for picture, row in rows().items():
         with torch.no_grad():
-            probabilities = module(module.preprocess(Image.open(picture))[None]).softmax(1)[0]
+            shares = module(module.preprocess(Image.open(picture))[None]).softmax(1)[0]
         assert (row["target"], row["target_name"]) == (str(index), Prepared.class_names[index])
-        assert float(row["target_probability"]) == pytest.approx(float(probabilities[index]), rel=1e-5)
-        assert int(row["predicted"]) == int(probabilities.argmax())
+        assert float(row["target_probability"]) == pytest.approx(float(shares[index]), rel=1e-5)
+        assert int(row["predicted"]) == int(shares.argmax())
     expected = lx.explain(module, module.preprocess(Image.open(picture))[None], index, lx.Gradient())[0]
     torch.testing.assert_close(stored(Path("explanations") / row["maps"])[0]["gradient"], expected)
 
@@ -257,6 +257,31 @@ def test_what_is_no_input_is_refused_before_anything_is_written(photographs, mad
     with pytest.raises(TypeError, match=r"`preprocess` of Mine must make a floating-point tensor \(channel, .*, got "):
         explain_pictures(Prepared(), [photographs], preparation, SMALL, "out")
     assert not Path("out").exists()
+
+
+def test_what_is_given_twice_and_what_is_passed_over_is_told(photographs, capsys):
+    (photographs / "copy.png").write_bytes((photographs / "p0001.png").read_bytes())
+    (photographs / "notes.xcf").touch()
+    quickly(photographs, photographs / "p0002.png")
+    printed = capsys.readouterr().out
+    assert "explained        8 pictures\n" in printed
+    assert "given twice      2 pictures\n" in printed
+    assert f"  {photographs}/p0001.png: has the content of {photographs}/copy.png\n" in printed
+    assert f"  {photographs}/p0002.png: named twice\n" in printed
+    assert f"passed over      {photographs}/notes.xcf: no pictures by their suffix\n" in printed
+    quickly(photographs, "--output=" + str(photographs / "out"))
+    capsys.readouterr()
+    quickly(photographs, "--output=" + str(photographs / "out"))
+    assert f"passed over      {photographs}/notes.xcf: no" in capsys.readouterr().out, "but not our own results"
+
+
+def test_names_that_are_formulas_are_escaped_and_known_again(photographs, monkeypatch, capsys):
+    monkeypatch.chdir(photographs)
+    Path("p0001.png").rename("=1+1.png")
+    for earlier in ("", ", 1 of them earlier"):
+        quickly("=1+1.png")
+        assert f"explained        1 picture{earlier}\n" in capsys.readouterr().out
+    assert list(rows()) == ["'=1+1.png"]
 
 
 def test_the_exit_code_is_1_where_nothing_could_be_explained_or_where_asked(photographs, capsys):
@@ -551,3 +576,8 @@ def test_help_names_the_options(capsys):
     printed = capsys.readouterr().out
     for option in ("IMAGE", "--target", "--output", "--methods", "--ckpt_path", "--strict", "--device"):
         assert option in printed
+
+
+def test_a_single_output_has_no_probability():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 1))
+    assert probabilities(model, torch.ones(2, 1, 2, 2)).isnan().all()

@@ -14,7 +14,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.models import ResNet18_Weights
 
 from lightning_xai.data import ImageFolderDataModule, ImageNetDataModule, PhotographsDataModule, VOCDataModule
-from lightning_xai.data.image_folder import class_indices
+from lightning_xai.data.image_folder import class_indices, picture_paths
 from lightning_xai.data.preprocessing import Preprocessing, changed
 from lightning_xai.data.voc import VOC_CLASSES
 
@@ -125,6 +125,28 @@ def test_pictures_are_turned_upright(tmp_path):
     image.rotate(-90).save(tmp_path / "b.png")
     (batch,) = batches(ImageFolderDataModule(str(tmp_path), **SMALL))
     assert_close(batch["image"][0], batch["image"][1], rtol=0, atol=0)
+
+
+def test_all_bad_pictures_are_named_at_once(tmp_path):
+    for name in "abc":
+        save(tmp_path / f"{name}.png")
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    (tmp_path / "d.jpg").touch()
+    with pytest.raises(ValueError, match=r"^2 of 4 pictures cannot be used:") as refused:
+        batches(ImageFolderDataModule(str(tmp_path), **SMALL))
+    assert "b.png: it is no picture" in str(refused.value)
+    assert "d.jpg: it is empty; replace it" in str(refused.value)
+
+
+def test_what_is_passed_over_and_what_is_there_twice_is_told(tmp_path, caplog):
+    save(tmp_path / "ant" / "a.png")
+    save(tmp_path / "bee" / "b.png", pixels(7))
+    (tmp_path / "bee" / "copy.png").write_bytes((tmp_path / "ant" / "a.png").read_bytes())
+    (tmp_path / "bee" / "c.xcf").touch()
+    with caplog.at_level("INFO", logger="pytorch_lightning.utilities.rank_zero"):
+        picture_paths(tmp_path)
+    assert f"1 files are no pictures by their suffix: {tmp_path}/bee/c.xcf" in caplog.text
+    assert f"count as often: {tmp_path}/ant/a.png, {tmp_path}/bee/copy.png" in caplog.text
 
 
 def test_a_picture_is_read_when_it_is_needed(tmp_path):
@@ -415,6 +437,15 @@ def test_damaged_voc_segmentations(voc, content):
     path = voc / "VOCdevkit" / "VOC2012" / "SegmentationClass" / "two.png"
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(ValueError, match=r"the segmentation .*two.png cannot be read \(.*\): replace it"):
+        batches(VOCDataModule(str(voc), download=False, **WHOLE))
+
+
+def test_an_annotation_of_another_picture_is_refused(voc):
+    path = voc / "VOCdevkit" / "VOC2012" / "Annotations" / "two.xml"
+    path.write_text(annotation([("cat", 1, 1, 500, 2)]))
+    with pytest.raises(
+        ValueError, match=r"two.png is of \d+ x \d+ pixels, but .* \(500, 2\): they do not belong together"
+    ):
         batches(VOCDataModule(str(voc), download=False, **WHOLE))
 
 

@@ -1,5 +1,6 @@
 """What holds for every metric of the package: one list of them all, and one test a law."""
 
+import copy
 import math
 import pickle
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from torchmetrics import MetricCollection
 
 import lightning_xai.metrics
 from lightning_xai import evaluate, fusion_grad, noise_grad, smooth_grad
-from lightning_xai.explainers import Context, Explainer, Gradient
+from lightning_xai.explainers import Context, Explainer, Gradient, RandomAttribution
 from lightning_xai.explainers.base import explaining
 from lightning_xai.functional.random import root_keys
 from lightning_xai.metrics import SampleMetric, Shared
@@ -24,7 +25,7 @@ IMAGES = torch.rand(10, 3, 8, 8, generator=GENERATOR)
 MASKS = torch.rand(10, 8, 8, generator=GENERATOR) < 0.3
 INDEX = torch.tensor([30, 2, 17, 4, 11, 6, 70, 8, 9, 1])
 BOUNDS = (0.0, 1.0)
-SEED = 3
+SEED = 2  # with its random pixels alone every image has less of its class than whole: all scores are defined
 SHARE = MASKS.float().mean((1, 2))
 
 
@@ -390,6 +391,18 @@ def test_inputs_of_any_precision_have_about_the_score_of_the_same_values_in_floa
     assert all(values.isfinite().all() for values in actual.values())
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-4), (torch.bfloat16, 0.15), (torch.float16, 0.03)])
+def test_networks_of_any_precision_have_about_the_scores_of_the_same_network_in_float32(model, dtype, tolerance):
+    """Their weights and inputs being rounded alike."""
+    images, rounded = IMAGES.to(dtype), copy.deepcopy(model).to(dtype)
+    actual = scores(rounded, ALL, Gradient(), images=images)
+    expected = scores(rounded.float(), ALL, Gradient(), images=images.float())
+    for name, values in actual.items():
+        assert values.isfinite().all()
+        bound = max(tolerance, 0.1) if name == "InformationLevel" else tolerance
+        assert_close(values, expected[name], rtol=bound, atol=bound)
+
+
 # Undefined scores
 
 
@@ -404,20 +417,94 @@ def test_maps_that_say_nothing(model, name, which):
         assert_close(values, by_index(expected), equal_nan=True, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore")  # of the map
 @pytest.mark.parametrize("name", MAPS_ONLY)
-def test_a_nan_costs_its_sample_the_score_and_no_other(model, name):
-    spoilt, whole = (scores(model, {name: ALL[name]}, method)[name] for method in (Spoiled(METHOD), METHOD))
-    assert spoilt.isnan().nonzero().flatten().tolist() == (INDEX.sort().values == INDEX[3]).nonzero().flatten().tolist()
-    assert_close(spoilt[~spoilt.isnan()], whole[~spoilt.isnan()], rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", MAPS_ONLY)
-@pytest.mark.parametrize("bad", [math.inf, -math.inf])
-def test_an_infinite_value_is_no_affair_of_the_other_samples(model, name, bad):
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_costs_its_sample_the_score_and_no_other(model, name, bad):
     spoilt, whole = (scores(model, {name: ALL[name]}, method)[name] for method in (Spoiled(METHOD, 3, bad), METHOD))
-    others = INDEX.sort().values != INDEX[3]
-    assert_close(spoilt[others], whole[others], rtol=0, atol=1e-6)
-    assert not spoilt.isinf().any()
+    sample = INDEX.sort().values == INDEX[3]
+    assert torch.equal(spoilt.isnan(), sample)
+    assert_close(spoilt[~sample], whole[~sample], rtol=0, atol=1e-6)
+
+
+SETTINGS = [
+    ("Sparseness", {"offset": 1.0}),
+    ("EffectiveComplexity", {"threshold": 1e-3, "relative": False}),
+    ("Infidelity", {"rescale": False}),
+    ("Infidelity", {"perturbation": "noise"}),
+    ("InformationLevel", {"curve": "accuracy"}),
+    ("InformationLevel", {"preset": "published"}),
+    ("MaxSensitivity", {"relative_to": "input"}),
+    ("AverageSensitivity", {"relative_to": "change"}),
+    ("FaithfulnessCorrelation", {"per_value": True}),
+    ("PointingGame", {"absolute": False}),
+]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("name", "settings"), SETTINGS)
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_nor_is_there_a_score_with_other_settings(model, name, settings, bad):
+    assert scores(model, {name: build(name, **settings)}, Spoiled(METHOD, 3, bad))[name].isnan()[2]
+
+
+def asks_for(name: str) -> set[str]:
+    return set(ALL[name].update.__wrapped__.__annotations__)
+
+
+ASKING = [
+    (name, settings)
+    for name in FACTS
+    if "model" in asks_for(name) and "explainer" not in asks_for(name)
+    for settings in (
+        [{"curve": "softmax"}, {"curve": "accuracy"}]
+        if name == "InformationLevel"
+        else [{"output": "logit"}, {"output": "probability"}]
+    )
+]
+"""Metrics that run the model themselves, in all the ways in which they look at its outputs."""
+
+
+class Broken(nn.Module):
+    """One logit is NaN, for one of the images or for any."""
+
+    def __init__(self, body: nn.Module, image: torch.Tensor | None, column: int) -> None:
+        super().__init__()
+        self.body, self.image, self.column = body, image, column
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits = self.body(images)
+        spoilt = torch.zeros_like(logits, dtype=torch.bool)
+        spoilt[:, self.column] = True if self.image is None else (images == self.image).flatten(1).all(1)
+        return torch.where(spoilt, torch.nan, logits)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("name", "settings"), ASKING)
+def test_a_logit_that_is_no_number_costs_its_sample_the_score_and_no_other(model, name, settings):
+    """Whichever of the logits it is."""
+    metric, method, sample = {name: build(name, **settings)}, RandomAttribution(), INDEX.sort().values == INDEX[3]
+    whole = scores(model, metric, method)[name]
+    for column in (0, 3):
+        assert scores(Broken(model, None, column), metric, method)[name].isnan().all()
+        one = scores(Broken(model, IMAGES[3], column), metric, method)[name]
+        assert torch.equal(one.isnan(), sample | whole.isnan())
+        assert_close(one[~one.isnan()], whole[~one.isnan()], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "settings"), ASKING)
+def test_the_only_output_of_a_network_has_no_probability(name, settings):
+    """Which would be 1 for any input."""
+    model, metric = nn.Sequential(nn.Flatten(), nn.Linear(192, 1)), {name: build(name, **settings)}
+
+    def run() -> torch.Tensor:
+        return evaluate(model, IMAGES, 0, {"m": Gradient()}, metric, bounds=BOUNDS).scores["m"][name]
+
+    if settings == {"output": "logit"}:
+        assert run().isfinite().all()
+    else:
+        with pytest.raises(ValueError, match=r"`output` .*a network with a single output has no softmax probability"):
+            run()
 
 
 def test_a_sample_without_a_mask_is_undefined_for_metrics_of_the_mask_alone(model):

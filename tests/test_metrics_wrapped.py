@@ -76,6 +76,23 @@ def test_the_model_and_the_attributions_are_left_as_they_were():
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_maps_that_are_not_finite_are_not_handed_over(bad):
+    maps = torch.rand(4, 1, 6, 6, generator=torch.Generator().manual_seed(2))
+    whole = score(QuantusMetric(quantus.Sparseness(abs=True, normalise=False)), attributions=maps)
+    maps[2, 0, 3, 3] = bad
+    scores = score(QuantusMetric(quantus.Sparseness(abs=True, normalise=False)), attributions=maps)
+    assert scores.isnan().tolist() == [False, False, True, False]
+    assert_close(scores[[0, 1, 3]], whole[[0, 1, 3]])
+
+
+def test_a_single_output_has_no_softmax():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 1))
+    metric = QuantusMetric(quantus.PixelFlipping(features_in_step=6), softmax=True)
+    with pytest.raises(ValueError, match="a network with a single output has no softmax probability"):
+        score(metric, model, attributions=IMAGES)
+
+
 def test_not_a_metric_and_not_a_number():
     with pytest.raises(TypeError, match=r"`metric` must be a metric object of Quantus, such as quantus.Sparseness\(\)"):
         QuantusMetric.__init__.__wrapped__(QuantusMetric.__new__(QuantusMetric), quantus.Sparseness)

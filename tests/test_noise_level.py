@@ -17,7 +17,7 @@ from torch import nn
 
 from lightning_xai.cli import main
 from lightning_xai.data import DigitsDataModule
-from lightning_xai.experiments.noise_level import CONFIDENCE, find_noise_level
+from lightning_xai.experiments.noise_level import CONFIDENCE, find_noise_level, right_under_noise
 from lightning_xai.explainers.smoothing import PerturbWeights
 from lightning_xai.functional.random import fold_in_int, root_keys, standard_normal
 from lightning_xai.networks import MLP
@@ -197,6 +197,17 @@ def test_bad_input_is_named(options, message, monkeypatch):
     model, images, labels = network()
     with pytest.raises(ValueError, match=message):
         find_noise_level(model, images, **{"labels": labels, **options})
+
+
+def test_a_single_output_has_no_accuracy():
+    """Whose greatest output is always the same: it would bear any noise."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(8, 1))
+    images = torch.randn(10, 2, 2, 2, generator=torch.Generator().manual_seed(0))
+    for labels in (torch.zeros(10).long(), torch.arange(10) % 2):
+        with pytest.raises(ValueError, match="`model` must have an output for each class: of a single one"):
+            find_noise_level(model, images, labels, chance=0.5)
+        with pytest.raises(ValueError, match="`model` must have an output for each class: of a single one"):
+            right_under_noise(model, images, labels, 0.1)
 
 
 # Figure and files

@@ -146,7 +146,8 @@ def test_turned_pictures_stand_upright(tmp_path, orientation, depth):
         turned = turned.transpose(operation)
     exif = Image.Exif()
     exif[274] = orientation
-    np.testing.assert_array_equal(pixels(stored(tmp_path, "a.png", turned, exif=exif))[..., 0], GREY)
+    for name in ("a.png", "a.tif"):
+        np.testing.assert_array_equal(pixels(stored(tmp_path, name, turned, exif=exif))[..., 0], GREY)
 
 
 def test_a_turned_jpeg_stands_upright(tmp_path):
@@ -355,3 +356,135 @@ def test_photographs_are_cut_to_the_centre_and_stay_in_the_bounds(data):
         found = data.preprocess(picture)
         assert found.shape == data.image_shape
         torch.testing.assert_close(found, bound.expand(data.image_shape), rtol=0, atol=0)
+
+
+# Depths and polarities, as the standards say: 2^bits - 1 is white, or black where white is zero
+
+
+def tiff(values, bits, photometric=1, order="<", sample_format=1, **tags):
+    """A TIFF file of one strip, made by hand; `values` (height, width), and `tags` t274=(type, value)."""
+    height, width = values.shape
+    lines = []
+    for line in values:
+        text = "".join(format(int(value), f"0{bits}b") for value in line)
+        if bits == 16 and order == "<":
+            lines.append(line.astype("<u2").tobytes())
+            continue
+        text = text.ljust(-(-len(text) // 8) * 8, "0")
+        lines.append(bytes(int(text[place : place + 8], 2) for place in range(0, len(text), 8)))
+    data = b"".join(lines)
+    data += b"\0" * (len(data) % 2)
+    fields = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: height, 279: len(data)}
+    entries = {tag: (4 if tag in (273, 279) else 3, value) for tag, value in fields.items()}
+    entries |= {339: (3, sample_format)} | {int(name[1:]): entry for name, entry in tags.items()}
+    packed = b"".join(
+        struct.pack(order + ("HHIHxx" if kind == 3 else "HHII"), tag, kind, 1, value)
+        for tag, (kind, value) in sorted(entries.items())
+    )
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8 + len(data))
+    return head + data + struct.pack(order + "H", len(entries)) + packed + b"\0" * 4
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("photometric", [0, 1])
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 12, 16])
+def test_greys_of_every_depth_and_polarity(tmp_path, bits, photometric, order):
+    if (bits, order) == (12, ">"):
+        pytest.skip("Pillow reads 12 bits of the other order only")
+    white = 2**bits - 1
+    values = np.stack([np.linspace(0, white, 32).round(), RANDOM.integers(0, white + 1, 32)]).astype(np.int64)
+    (tmp_path / "a.tif").write_bytes(tiff(values, bits, photometric, order))
+    expected = np.floor((values if photometric else white - values) * 255 / white + 0.5)
+    np.testing.assert_array_equal(pixels(tmp_path / "a.tif")[..., 0], expected)
+
+
+@pytest.mark.parametrize("most", [1, 7, 100, 255, 1023, 65535])
+def test_greys_up_to_any_number(tmp_path, most):
+    values = np.linspace(0, most, 20).round().astype(">u2" if most > 255 else "u1")
+    (tmp_path / "a.pgm").write_bytes(b"P5 20 1 %d\n" % most + values.tobytes())
+    expected = np.floor(values.astype(float) * 255 / most + 0.5)
+    assert abs(pixels(tmp_path / "a.pgm")[0, :, 0] - expected).max() <= (most != 65535 and most > 255)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_signed_numbers_are_refused(tmp_path, bits, order):
+    for photometric in (0, 1):
+        (tmp_path / "a.tif").write_bytes(tiff(GREY, bits, photometric, order, sample_format=2))
+        with pytest.raises(
+            RefusedPicture, match=r"^its pixels are signed numbers, of which black and white are unknown"
+        ):
+            read_picture(tmp_path / "a.tif")
+
+
+def test_greys_with_opacity_and_palettes_of_greys(tmp_path):
+    opaque = Image.fromarray(np.full_like(GREY, 255))
+    both = stored(tmp_path, "la.png", Image.merge("LA", [Image.fromarray(GREY), opaque]))
+    palette = stored(tmp_path, "p.png", Image.fromarray(GREY).convert("P"))
+    for path in (both, palette):
+        np.testing.assert_array_equal(pixels(path), np.repeat(GREY[..., None], 3, 2))
+
+
+# Odd metadata
+
+
+def with_chunk(kind, content, summed=True):
+    made = chunk(kind, content)
+    return PNG[:33] + (made if summed else made[:-1] + bytes([made[-1] ^ 1])) + PNG[33:]
+
+
+def with_segment(marker, content):
+    return JPEG[:2] + bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content + JPEG[2:]
+
+
+def exif(orientation, kind=3):
+    return b"II*\0\x08\0\0\0" + struct.pack("<HHHI", 1, 274, kind, 1) + orientation + b"\0" * 4
+
+
+LONG = zlib.compress(b"\0" * (3 << 20))
+ODD_EXIF = [b"", b"nonsense", b"II*\0\xff\xff\xff\xff", exif(b"\0\0\0\0"), exif(b"\x09\0\0\0"), exif(b"abc\0", 2)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        with_chunk(b"iCCP", b"x\0\0" + LONG),
+        with_chunk(b"iCCP", b"no name"),
+        with_chunk(b"iCCP", b"x\0\x07"),
+        with_chunk(b"zTXt", b"x\0\0" + LONG),
+        with_chunk(b"iTXt", b""),
+        *(with_chunk(kind, b"\1") for kind in (b"pHYs", b"gAMA", b"cHRM", b"sRGB", b"tIME", b"sPLT", b"bKGD")),
+        *(with_chunk(kind, b"\0" * 9, summed=False) for kind in (b"pHYs", b"tEXt", b"abCd")),
+        *(with_chunk(b"eXIf", odd) for odd in ODD_EXIF),
+        *(with_segment(0xE1, b"Exif\0\0" + odd) for odd in ODD_EXIF),
+        *(with_segment(marker, b"x") for marker in range(0xE0, 0xF0)),
+        with_segment(0xE0, b"JFIF\0\1"),
+        with_segment(0xE2, b"ICC_PROFILE\0"),
+        with_segment(0xE2, b"MPF\0II*\0"),
+        with_segment(0xED, b"Photoshop 3.0\0" + b"8BIM\x03\xed"),
+        with_segment(0xEE, b"Adobe"),
+    ],
+    ids=lambda content: "",
+)
+def test_odd_metadata_do_not_refuse_a_sound_picture(tmp_path, content):
+    whole = PNG if content.startswith(SIGNATURE) else JPEG
+    (tmp_path / "odd").write_bytes(content)
+    (tmp_path / "whole").write_bytes(whole)
+    np.testing.assert_array_equal(pixels(tmp_path / "odd"), pixels(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize(
+    "tag", [(274, 3, 0), (274, 3, 9), (282, 5, 2**31), (296, 3, 99), (34665, 4, 2**31), (700, 1, 3)]
+)
+def test_odd_fields_do_not_refuse_a_sound_picture(tmp_path, tag):
+    number, kind, value = tag
+    (tmp_path / "a.tif").write_bytes(tiff(GREY, 8, **{f"t{number}": (kind, value)}))
+    np.testing.assert_array_equal(pixels(tmp_path / "a.tif")[..., 0], GREY)
+
+
+def test_a_turned_picture_with_other_odd_metadata_stands_upright(tmp_path):
+    turned = bytes_of(Image.fromarray(COLOUR).transpose(Image.Transpose.ROTATE_90), "PNG", exif=Image.Exif())
+    odd = chunk(b"eXIf", exif(b"\x06\0\0\0"))
+    path = tmp_path / "a.png"
+    path.write_bytes(turned[:33] + odd + turned[33:])
+    np.testing.assert_array_equal(pixels(path), COLOUR)

@@ -414,12 +414,12 @@ def test_classical_tests_of_the_bits(order):
     high = drawn >> 16
     assert p_value(np.bincount(high[:-1:2] * 256 + high[1::2], minlength=2**16).reshape(2**12, -1).sum(1)) > 1e-4
     fives = drawn[: len(drawn) // 5 * 5].reshape(-1, 5)
-    distinct = fives[[len(set(five)) == 5 for five in fives.tolist()]]
+    distinct = fives[(np.diff(np.sort(fives), axis=1) > 0).all(1)]
     assert p_value(np.bincount(distinct.argsort(1) @ 5 ** np.arange(5), minlength=1)[PERMUTATIONS]) > 1e-4
     pairs = len(drawn) * (len(drawn) - 1) / 2 / 2**24
     collisions = len(drawn) - len(np.unique(drawn))
     assert stats.poisson.cdf(collisions, pairs) > 1e-4
-    assert stats.poisson.sf(collisions, pairs * 1.01) > 1e-4
+    assert stats.poisson.sf(collisions, pairs) > 1e-4
 
 
 PERMUTATIONS = np.array(list(itertools.permutations(range(5)))) @ 5 ** np.arange(5)

@@ -255,7 +255,7 @@ def test_a_network_without_a_signal_gets_no_verdict():
     for verdict in verdicts:
         number = 4 if verdict.check == "parameters" else 2  # repeats at each step that decides
         assert verdict.outcome == "INCONCLUSIVE"
-        assert f"No verdict: {number} of the {number} changed networks" in verdict.reason
+        assert f"No verdict: {number} of the {number} random networks" in verdict.reason
         assert 'take `batch_norm="recalibrate"`, or `initialisation="permute"`' in verdict.reason
 
 

@@ -550,6 +550,21 @@ def test_evidence_by_hand():
     assert_close(actual.spread, float(((logits - logits.mean(0)) ** 2).mean() ** 0.5))
 
 
+def test_a_single_output_has_neither_accuracy_nor_entropy():
+    found = evidence(nn.Sequential(nn.Flatten(), nn.Linear(192, 1)), SMALL, torch.zeros(4).long())
+    assert math.isnan(found.accuracy)
+    assert math.isnan(found.entropy)
+    assert found.spread > 0
+
+
+def test_logits_that_are_not_numbers_are_not_right():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    nn.init.constant_(model[1].weight, math.nan)
+    found = evidence(model, SMALL, torch.zeros(4).long())
+    assert found.accuracy == 0
+    assert math.isnan(found.spread)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_a_spread_within_rounding_is_none(dtype):
     """Of 1e-7 of the logits; one of 1e-1 is. A single image has none to speak of."""

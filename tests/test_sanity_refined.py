@@ -470,5 +470,7 @@ def test_bad_input(monkeypatch):
         random_logit(network(classes=1), images(), 0, Gradient(), similarities=COSINE)
     with pytest.raises(ValueError, match="`rule` must be one of 'gradient', 'guided_backprop'"):
         cosine_convergence(model, images(), rule="zplus")
+    with pytest.raises(ValueError, match="`model` must have at least two outputs, or all directions"):
+        cosine_convergence(nn.Sequential(nn.Flatten(), nn.Linear(784, 1)), images())
     with pytest.raises(ValueError, match="must apply its ReLUs as"):
         cosine_convergence(nn.Sequential(nn.Flatten(), nn.Linear(784, 3)), images(), rule="guided_backprop")

@@ -133,7 +133,7 @@ def test_one_of_several_processes_works(tmp_path, monkeypatch):
         (("--layer=conv1", "--channel=6"), r"`channels` must be in 0 .. 5, those of conv1; got 6"),
         (("--layer=linear1", "--channel=6", "--unit=true"), "the output of linear1 must be a tensor"),
         (("--target=1", "--weight_noise=-1"), "`std` must be at least 0 and finite, got -1"),
-        (("--target=1", "--num_models=0"), "`num_draws` must be at least 1, got 0"),
+        (("--target=1", "--num_models=0"), "`num_models` must be at least 1, got 0"),
         (("--target=1", "--steps=0"), "`steps` must be at least 1, got 0"),
         (("--target=1", "--num_starts=0"), "`num_starts` must be at least 1, got 0"),
     ],

@@ -11,8 +11,10 @@ import warnings
 from pytorch_lightning import LightningDataModule, LightningModule
 from pytorch_lightning.cli import ArgsType, LightningCLI
 
+from lightning_xai.cli.checks import is_refusal
 from lightning_xai.cli.command_line import XAICommandLine
 from lightning_xai.cli.compare import compare_parser, compare_runs
+from lightning_xai.cli.console import printable_lines
 from lightning_xai.cli.explain import explain_command
 from lightning_xai.cli.reproduce import reproduce_experiment
 from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode, load_yaml
@@ -42,20 +44,33 @@ HARMLESS_WARNINGS = (
 
 
 def main(args: ArgsType = None) -> None:
-    """Run one command; `args` are the words after the program's name, by default those it was called with."""
-    words = sys.argv[1:] if args is None else args
+    """Run one command; `args` are the words after the program's name, by default those it was called with.
+
+    Called without `args`, as a program, what this package refuses is one message and exit code 1, without a traceback;
+    from Python it is an exception.
+    """
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_tip)
     with warnings.catch_warnings():
         for message in HARMLESS_WARNINGS:
             warnings.filterwarnings("ignore", message)
-        if isinstance(words, list) and words[:1] == ["compare"]:
-            compare_runs(**compare_parser().parse_args(words[1:]).as_dict())
-        elif isinstance(words, list) and words[:1] == ["reproduce"]:
-            reproduce_experiment(words[1:])
-        elif isinstance(words, list) and words[:1] == ["explain"]:
-            explain_command(words[1:])
-        else:
-            run_lightning(args)
+        try:
+            run_command(sys.argv[1:] if args is None else args, args)
+        except Exception as error:
+            if args is not None or not is_refusal(error):
+                raise
+            sys.exit(f"lightning-xai: error: {printable_lines(str(error))}")
+
+
+def run_command(words: ArgsType, args: ArgsType) -> None:
+    """The command that the words name; those of Lightning take `args` as they are."""
+    if isinstance(words, list) and words[:1] == ["compare"]:
+        compare_runs(**compare_parser().parse_args(words[1:]).as_dict())
+    elif isinstance(words, list) and words[:1] == ["reproduce"]:
+        reproduce_experiment(words[1:])
+    elif isinstance(words, list) and words[:1] == ["explain"]:
+        explain_command(words[1:])
+    else:
+        run_lightning(args)
 
 
 def run_lightning(args: ArgsType) -> None:

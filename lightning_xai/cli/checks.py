@@ -1,13 +1,19 @@
 """Checks of the input, before a command trains or writes anything."""
 
-import tempfile
+import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
-from pytorch_lightning import Trainer
+from pytorch_lightning import LightningModule, Trainer
+from torch import nn
 
+from lightning_xai.data import PictureDataModule
+from lightning_xai.modules.classifier import check_network_fits
 from lightning_xai.modules.manifest import MANIFEST
+from lightning_xai.reporting.folders import check_folder
 
 
 def check_randomisable(data: Namespace) -> None:
@@ -22,16 +28,38 @@ def check_randomisable(data: Namespace) -> None:
 def check_writable(trainer: Trainer) -> None:
     """Raises a ValueError unless files can be made in the folders where the run will write."""
     for option, folder in _output_folders(trainer):
-        if folder is None or "://" in str(folder):
-            continue
-        try:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
-        except OSError as error:
-            raise ValueError(
-                f"`{option}`: cannot write to {Path(folder).absolute()} ({error.strerror}). Choose a folder that you"
-                " may write to."
-            ) from error
+        if folder is not None and "://" not in str(folder):
+            check_folder(option, folder)
+
+
+def check_fits_data(model: LightningModule, data: Any) -> None:
+    """Raises a ValueError if it is known already that the network is not one for the data.
+
+    Modules check that when they are set up, too; but then the run has a folder. Pictures are prepared as the network
+    asks for.
+    """
+    shape = _known(data, "image_shape")
+    if (
+        shape is not None
+        and isinstance(_known(model, "network"), nn.Module)
+        and not isinstance(data, PictureDataModule)
+    ):
+        check_network_fits(model, tuple(shape), _known(data, "num_classes"))
+
+
+def _known(owner: Any, name: str) -> Any:
+    """None where it is not known, or not yet."""
+    with suppress(Exception):  # a property may say that there are no data yet
+        return getattr(owner, name, None)
+    return None
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether a check of this package raised the error itself, so that its message says all."""
+    if not isinstance(error, ValueError | TypeError | OSError):
+        return False
+    *_, last = traceback.walk_tb(error.__traceback__)
+    return str(last[0].f_globals.get("__name__", "")).partition(".")[0] == __name__.partition(".")[0]
 
 
 def checkpoint_run(path: str | None) -> Path:
@@ -46,10 +74,26 @@ def checkpoint_run(path: str | None) -> Path:
     return Path("runs", file.stem) if (file.parent / MANIFEST).is_file() else file.parents[1]
 
 
+def check_local(path: str) -> None:
+    """Raises a ValueError for what is neither a file here nor a word with which the Trainer chooses one.
+
+    What a URL leads to would be unpickled, which runs what it says, and so would be the parts of a sharded checkpoint.
+    """
+    if "://" in path or "::" in path or path.split(":")[0].lower() == "registry":
+        raise ValueError(
+            f"`ckpt_path`: {path} is not a path but an address; checkpoints are read from local files only, where they"
+            " can be checked first. Download it, and give the path of the file."
+        )
+    if path and Path(path).is_dir():
+        raise ValueError(
+            f"`ckpt_path`: {path} is a folder, a sharded checkpoint perhaps, of which no part can be read safely. Give"
+            " a single file: `python -m pytorch_lightning.utilities.consolidate_checkpoint FOLDER` makes one of it."
+        )
+
+
 def is_local_file(path: str) -> bool:
-    """False for nothing, a folder (a sharded checkpoint), a URL, and the words with which the Trainer chooses one."""
-    chosen_by_trainer = path in ("", "best", "last", "hpc") or path.split(":")[0].lower() == "registry"
-    return not (chosen_by_trainer or "://" in path or Path(path).is_dir())
+    """False for nothing, and for the words with which the Trainer chooses a checkpoint."""
+    return path not in ("", "best", "last", "hpc")
 
 
 def _output_folders(trainer: Trainer) -> Iterator[tuple[str, str | Path | None]]:

@@ -14,11 +14,23 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from torch import nn
 
-from lightning_xai.cli.checks import check_randomisable, check_writable, checkpoint_run, is_local_file
+from lightning_xai.cli.checks import (
+    check_fits_data,
+    check_local,
+    check_randomisable,
+    check_writable,
+    checkpoint_run,
+    is_local_file,
+)
 from lightning_xai.cli.reports import report, report_noise_level, report_sanity, report_visualization
+from lightning_xai.cli.weights import warn_of_random_weights
 from lightning_xai.experiments.networks import trained
 from lightning_xai.experiments.trainer import ExaminingTrainer
 from lightning_xai.modules.checkpoints import check_resumable, check_weights_fit, read_checkpoint
+from lightning_xai.reporting.folders import check_file, check_folder
+
+WITHOUT_CHECKPOINT = ("validate", "test", "predict", "visualize")
+"""Commands that take the weights as they are."""
 
 
 class XAICommandLine(LightningCLI):
@@ -26,8 +38,28 @@ class XAICommandLine(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
-        self.ckpt_path = self.config[self.config.subcommand].ckpt_path or ""
-        self.checkpoint = read_checkpoint(self.ckpt_path) if is_local_file(self.ckpt_path) else None
+        options = self.config[self.config.subcommand]
+        self.ckpt_path = str(options.ckpt_path or "")
+        check_local(self.ckpt_path)
+        if options.get("weights_only") is False:
+            raise ValueError("`weights_only` must be true or null: a checkpoint is read as data, and never runs.")
+        chosen_by_trainer = not is_local_file(self.ckpt_path) and self.config.subcommand in LightningCLI.subcommands()
+        self.checkpoint = None if not self.ckpt_path or chosen_by_trainer else read_checkpoint(self.ckpt_path)
+
+    def _parse_ckpt_path(self) -> None:
+        """Not as Lightning's: a checkpoint is data, and its hyper-parameters, which name classes, do not say what runs.
+
+        The configuration does, and the checkpoint's weights must fit it.
+        """
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Lightning's own loading, as of `last` and after a restart by SLURM, reads tensors and plain values only."""
+        options = super()._prepare_subcommand_kwargs(subcommand)
+        if "weights_only" in options:
+            options["weights_only"] = True
+            if is_local_file(self.ckpt_path):  # Lightning takes any name that begins with "http" for an address
+                options["ckpt_path"] = os.path.abspath(self.ckpt_path)
+        return options
 
     def after_instantiate_classes(self) -> None:
         if self.checkpoint and self.model.strict_loading:
@@ -36,6 +68,9 @@ class XAICommandLine(LightningCLI):
             check_resumable(self.checkpoint, self.ckpt_path)
         if not self._get(self.config, "trainer").fast_dev_run:  # which writes nothing
             check_writable(self.trainer)
+        check_fits_data(self.model, self.datamodule)
+        if self.subcommand in WITHOUT_CHECKPOINT and not self.ckpt_path:
+            warn_of_random_weights(self._parser(self.subcommand), self._get(self.config, "model"), self.model)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         """As Lightning's; options of our commands may also be the path of a file that has their value."""
@@ -58,13 +93,15 @@ class XAICommandLine(LightningCLI):
     def sanity(self, model: LightningModule, datamodule: LightningDataModule, **options: Any) -> None:
         """The checks, then files, figures and the exit code; what Lightning calls for the subcommand of this name."""
         run = checkpoint_run(options["ckpt_path"])
+        options["output"] = options["output"] or str(run / "sanity")
+        check_folder("output", options["output"])
         if options["check"] in ("data", "all"):
+            check_folder("twins", options["twins"])
             check_randomisable(self.config.sanity.data)
         world = int(os.environ.get("WORLD_SIZE", 1))
         if world > 1:
             dist.init_process_group("gloo")
         load_weights(model, options["ckpt_path"])
-        options["output"] = options["output"] or str(run / "sanity")
         train = partial(self._random_label_twin, options["twin_epochs"], Path(options["twins"]))
         result = cast(ExaminingTrainer, self.trainer).sanity(model, datamodule, make_twin=train, **options)
         if world == 1 or dist.get_rank() == 0:
@@ -79,6 +116,9 @@ class XAICommandLine(LightningCLI):
         """The level, then its files; what Lightning calls for the subcommand of this name. One process works."""
         run = checkpoint_run(options["ckpt_path"])
         path = Path(options["output"] or run / "noise_level.yaml")
+        check_file("output", path)
+        if path.suffix in (".csv", ".png"):
+            raise ValueError(f"`output`: {path} must be a YAML file; the curve is written beside it, as .csv and .png.")
         if int(os.environ.get("RANK", 0)) > 0:
             return
         load_weights(model, options["ckpt_path"])
@@ -89,6 +129,7 @@ class XAICommandLine(LightningCLI):
         checkpoint = options["ckpt_path"]
         run = checkpoint_run(checkpoint) if checkpoint else Path("runs")
         folder = Path(options.pop("output") or run / "visualize")
+        check_folder("output", folder)
         if int(os.environ.get("RANK", 0)) > 0:
             return
         if checkpoint:

@@ -5,13 +5,17 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from lightning_xai.cli.console import console
+from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
 from lightning_xai.experiments import compare_methods, read_runs
 from lightning_xai.reporting.comparison import comparison_notes, comparison_tables, write_comparison
 from lightning_xai.reporting.comparison_figures import write_comparison_figures
+from lightning_xai.reporting.folders import check_folder
 
 
 def compare_parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="lightning-xai compare", description=str(compare_runs.__doc__).partition("\n")[0])
+    know_yaml_mode()
+    description = str(compare_runs.__doc__).partition("\n")[0]
+    parser = ArgumentParser(prog="lightning-xai compare", description=description, parser_mode=YAML_MODE)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="A run's folder, its xai folder, or a file of scores.")
     parser.add_function_arguments(compare_runs, skip={"runs"}, as_group=False)
     return parser
@@ -39,6 +43,8 @@ def compare_runs(
         output: A folder for comparison.csv, comparison.md, comparison.tex and the figures, comparison-bars.png and
             others; null to write nothing.
     """
+    if output is not None:
+        check_folder("output", output)
     comparison = compare_methods(read_runs(runs, stage, epoch), alpha, seed, gradients)
     terminal = console()
     for table in comparison_tables(comparison):

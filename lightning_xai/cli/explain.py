@@ -9,17 +9,20 @@ import torch
 from jsonargparse import ActionConfigFile
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer, seed_everything
 from pytorch_lightning.cli import LightningArgumentParser
-from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_xai.callbacks.attribution import AttributionCallback, default_methods
+from lightning_xai.cli.checks import check_local
 from lightning_xai.cli.command_line import ignore_options_of_others, load_weights
 from lightning_xai.cli.console import console
 from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
+from lightning_xai.cli.weights import warn_of_random_weights
+from lightning_xai.data.pictures import listed
 from lightning_xai.experiments.pictures import Explained, Preparation, explain_pictures
 from lightning_xai.explainers import Explainer, with_gradients
 from lightning_xai.explainers.precision import Precision
 from lightning_xai.modules.checkpoints import check_weights_fit, read_checkpoint
 from lightning_xai.reporting.explanations import MAPS, PANELS
+from lightning_xai.reporting.folders import check_folder
 
 _SHOWN = 20
 """Refused pictures that are listed in the terminal; the file has all."""
@@ -29,11 +32,14 @@ def explain_command(words: Sequence[str]) -> None:
     """Parse, explain, report; exit code 1 if nothing could be explained, 130 after an interruption."""
     parser = explain_parser()
     options = parser.parse_args(list(words))
+    check_folder("output", options.output)
     options.trainer.logger = False  # only the callbacks matter, and a logger may want an account
     seed_everything(int(options.pop("seed_everything")), verbose=False)
     parts = parser.instantiate_classes(options)
     callbacks, strict = parts.pop("trainer").callbacks or [], parts.pop("strict")
     callback = next((c for c in callbacks if isinstance(c, AttributionCallback)), None)
+    if not parts.ckpt_path:
+        warn_of_random_weights(parser, options.model, parts.model)
     chosen = {name: value for name, value in vars(parts).items() if name in signature(explain_images).parameters}
     try:
         result = explain_images(callback=callback, **chosen)
@@ -114,13 +120,9 @@ def explain_images(
     """
     preparation = Preparation.of(model, data)
     if ckpt_path:
+        check_local(ckpt_path)
         check_weights_fit(read_checkpoint(ckpt_path), model, ckpt_path)
         load_weights(model, ckpt_path)
-    elif not hasattr(model, "preprocess"):
-        rank_zero_warn(
-            f"No `ckpt_path` was given: the weights are those that {type(model).__name__} was made with, random ones "
-            "unless its network loads trained ones itself."
-        )
     return explain_pictures(
         model,
         images,
@@ -143,14 +145,22 @@ def report(result: Explained) -> None:
     terminal, folder = console(), result.folder
     earlier = f", {result.before} of them earlier" if result.before else ""
     terminal.print(f"{'explained':<16} {_pictures(result.now + result.before)}{earlier}")
-    listed = folder.refuse(result.refused)
+    why = folder.refuse(result.refused)
     if result.refused:
         terminal.print(f"{'refused':<16} {_pictures(len(result.refused))}")
     for name, reason in islice(result.refused.items(), _SHOWN):
         terminal.print(f"  {name}: {reason}")
     if len(result.refused) > _SHOWN:
         terminal.print(f"  ... and {len(result.refused) - _SHOWN} more")
-    for path in (folder.table, folder.folder / MAPS, folder.folder / PANELS, listed):
+    if result.repeated:
+        terminal.print(f"{'given twice':<16} {_pictures(len(result.repeated))}")
+    for name, first in islice(result.repeated.items(), _SHOWN):
+        terminal.print(f"  {name}: {'named twice' if name == first else f'has the content of {first}'}")
+    if len(result.repeated) > _SHOWN:
+        terminal.print(f"  ... and {len(result.repeated) - _SHOWN} more")
+    if result.passed_over:
+        terminal.print(f"{'passed over':<16} {listed(result.passed_over, _SHOWN)}: no pictures by their suffix")
+    for path in (folder.table, folder.folder / MAPS, folder.folder / PANELS, why):
         if path is not None and path.exists():
             terminal.print(f"{'written':<16} {path}")
 

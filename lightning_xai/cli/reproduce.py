@@ -1,5 +1,6 @@
 """`lightning-xai reproduce NAME [--fast] [--OPTION VALUE ...]`."""
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -8,9 +9,14 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from lightning_xai.cli.console import console
+from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
 from lightning_xai.experiments.papers import EXPERIMENTS, Experiment, Lab
+from lightning_xai.explainers.base import check_count
+from lightning_xai.reporting.folders import check_folder
 from lightning_xai.reporting.reproduction import terminal_tables, write_reproduction
 
+_COUNTS = r"num_|.*(_samples|_draws|_epochs|_size)$|repeats$|steps$"
+"""Options of experiments that count something."""
 USAGE = "lightning-xai reproduce NAME [--fast] [--OPTION VALUE ...]"
 
 
@@ -26,6 +32,12 @@ def reproduce_experiment(words: Sequence[str]) -> None:
     parsed = experiment_parser(name, experiment, fast).parse_args([word for word in options if word != "--fast"])
     settings = {option: value for option, value in parsed.as_dict().items() if option != "config"}
     folder = Path(settings.pop("output"))
+    check_folder("output", folder)
+    for option, value in settings.items():
+        if isinstance(value, int) and re.match(_COUNTS, option):
+            check_count(option, value)
+    if settings.get("kept") is not None:
+        check_folder("kept", settings["kept"])
     lab = Lab(**{field.name: settings.pop(field.name) for field in fields(Lab)})
     result = experiment.run(lab, **settings)
     terminal = console(width=200)
@@ -40,7 +52,9 @@ def reproduce_experiment(words: Sequence[str]) -> None:
 
 def experiment_parser(name: str, experiment: Experiment, fast: bool) -> ArgumentParser:
     """Options of the experiment and of the `Lab`."""
-    parser = ArgumentParser(prog=f"lightning-xai reproduce {name}", description=experiment.summary)
+    know_yaml_mode()
+    prog = f"lightning-xai reproduce {name}"
+    parser = ArgumentParser(prog=prog, description=experiment.summary, parser_mode=YAML_MODE)
     parser.add_argument("--config", action="config", help="A file with values of the options below.")
     parser.add_argument(
         "--output",

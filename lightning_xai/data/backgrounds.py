@@ -1,6 +1,7 @@
 """32x32 colour pictures to paste digits on: CIFAR-10, any folder of images, or crops of embedded
 photographs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import as_file, files
@@ -11,11 +12,21 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from PIL import Image, ImageOps
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torchvision.datasets import CIFAR10
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from lightning_xai.data.base import Split
+from lightning_xai.data.pictures import (
+    SUFFIXES,
+    RefusedPicture,
+    find_pictures,
+    listed,
+    printable,
+    read_picture,
+    refusal_lines,
+    refusals,
+)
 from lightning_xai.shapes import Labels
 
 SIZE = 32
@@ -103,10 +114,11 @@ def folder_backgrounds(folder: Path, split: Split) -> Backgrounds:
     groups = _class_paths(folder, split)
     if not groups:
         raise ValueError(
-            f"`backgrounds` must hold images ({', '.join(IMG_EXTENSIONS)}), at least two where there are no `train` "
+            f"`backgrounds` must hold images ({', '.join(SUFFIXES)}), at least two where there are no `train` "
             f"and `test` subfolders: found none for the {split} split in {folder.resolve()}"
         )
-    return _join([torch.stack([_centre_square(path) for path in group]) for group in groups])
+    squares = _centre_squares([path for group in groups for path in group], "backgrounds")
+    return _join(list(squares.split([len(group) for group in groups])))
 
 
 def _class_paths(folder: Path, split: Split) -> list[list[Path]]:
@@ -125,7 +137,11 @@ def _class_paths(folder: Path, split: Split) -> list[list[Path]]:
 
 def _grouped(folder: Path) -> list[list[Path]]:
     """Images below the folder, by first-level subfolder; those directly in it are a class of their own."""
-    paths = [path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS]
+    passed_over: list[Path] = []
+    found = [path for path in find_pictures([folder], passed_over=passed_over) if path.name.lower().endswith(SUFFIXES)]
+    if passed_over:
+        rank_zero_info(f"{len(passed_over)} files are no images by their suffix: {listed(passed_over)}.")
+    paths = [path.relative_to(folder) for path in found]
     paths.sort(key=lambda path: (_class_of(path), path.as_posix()))
     return [[folder / path for path in group] for _, group in groupby(paths, _class_of)]
 
@@ -138,13 +154,29 @@ def _share(paths: list[Path], split: Split) -> list[Path]:
     return [path for place, path in enumerate(paths) if (place % _TEST_EVERY == 1) == (split == "test")]
 
 
-def _centre_square(path: Path, side: int = SIZE, argument: str = "backgrounds") -> UInt8[Tensor, "3 side side"]:
+def _centre_square(path: Path, side: int = SIZE) -> UInt8[Tensor, "3 side side"]:
     """The centre square of an image file, resized."""
+    return _tensor(ImageOps.fit(read_picture(path), (side, side)))
+
+
+def _centre_squares(paths: Sequence[Path], argument: str, side: int = SIZE) -> UInt8[Tensor, " picture 3 side side"]:
+    """Those of several files.
+
+    Raises:
+        ValueError: naming all that cannot be read.
+    """
     try:
-        with Image.open(path) as image:
-            return _tensor(ImageOps.fit(image.convert("RGB"), (side, side)))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"the image {path} in `{argument}` cannot be read ({error}): replace or delete it") from error
+        return torch.stack([_centre_square(path, side) for path in paths])
+    except RefusedPicture as error:
+        refused = refusals(paths)
+        if len(refused) == 1:
+            ((path, reason),) = refused.items()
+            text = f"the image {printable(path)} in `{argument}` cannot be read ({reason}): replace or delete it"
+            raise ValueError(text) from error
+        raise ValueError(
+            f"{len(refused)} of {len(paths)} images in `{argument}` cannot be read: replace or delete them\n"
+            + refusal_lines(refused)
+        ) from error
 
 
 def embedded_photographs(side: int) -> UInt8[Tensor, " photograph 3 side side"]:
@@ -164,8 +196,8 @@ def folder_photographs(folder: Path, side: int) -> UInt8[Tensor, " photograph 3 
     """
     paths = [path for group in _grouped(folder) for path in group]
     if not paths:
-        raise ValueError(f"`folder` must hold images ({', '.join(IMG_EXTENSIONS)}): found none in {folder.resolve()}")
-    return torch.stack([_centre_square(path, side, "folder") for path in paths])
+        raise ValueError(f"`folder` must hold images ({', '.join(SUFFIXES)}): found none in {folder.resolve()}")
+    return _centre_squares(paths, "folder", side)
 
 
 @cache

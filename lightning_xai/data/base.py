@@ -20,6 +20,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from lightning_xai.explainers.base import check_count
 from lightning_xai.functional.random import fold_in_int
 from lightning_xai.shapes import Labels
 
@@ -248,18 +249,17 @@ def _first(batch: dict[str, Any]) -> dict[str, Any]:
 
 def at_least(name: str, value: int, minimum: int) -> int:
     """The value, if it is large enough for the argument of this name."""
-    if value < minimum:
-        raise ValueError(f"`{name}` must be at least {minimum}, got {value}")
+    check_count(name, value, minimum)
     return value
 
 
 def _checked_val_size(val_size: int | None) -> int | None:
-    if val_size is not None and val_size < 1:
-        raise ValueError(
-            f"`val_size` must be at least 1, got {val_size}: explanations are scored on validation samples; "
-            "to train without validation, leave it and pass `limit_val_batches: 0` to the Trainer"
-        )
-    return val_size
+    if val_size is None or at_least("val_size", val_size, 0):
+        return val_size
+    raise ValueError(
+        "`val_size` must be at least 1, got 0: explanations are scored on validation samples; to train without"
+        " validation, leave it and pass `limit_val_batches: 0` to the Trainer"
+    )
 
 
 def _val_size_of(num_samples: int, val_size: int | None) -> int:

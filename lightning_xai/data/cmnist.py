@@ -17,7 +17,7 @@ from lightning_xai.data.backgrounds import (
     folder_backgrounds,
     integers,
 )
-from lightning_xai.data.base import ImageDataModule, ImageSource, Split
+from lightning_xai.data.base import ImageDataModule, ImageSource, Split, at_least
 from lightning_xai.data.digits import DIGIT_NAMES, load_embedded_digits
 from lightning_xai.data.mnist import fetch_idx_files, load_idx_files
 from lightning_xai.functional.random import fold_in, root_keys, standard_normal, uniform
@@ -198,6 +198,4 @@ def _known_backgrounds(backgrounds: str) -> str:
 
 
 def _positive(name: str, number: int | None) -> int | None:
-    if number is not None and number < 1:
-        raise ValueError(f"`{name}` must be at least 1, got {number}")
-    return number
+    return None if number is None else at_least(name, number, 1)

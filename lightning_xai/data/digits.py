@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from lightning_xai.data.base import ImageDataModule, ImageSource, Split
+from lightning_xai.data.base import ImageDataModule, ImageSource, Split, at_least
 
 DIGIT_NAMES = tuple("0123456789")
 
@@ -43,7 +43,7 @@ class DigitsDataModule(ImageDataModule):
         val_size: int | None = 240,
         **options: Any,
     ) -> None:
-        if image_size < 8:
+        if at_least("image_size", image_size, 1) < 8:
             raise ValueError(f"`image_size` must be at least 8, the size of the scans, got {image_size}")
         self.image_shape = (1, image_size, image_size)
         super().__init__(val_size=val_size, **options)

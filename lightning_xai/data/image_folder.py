@@ -10,11 +10,22 @@ from typing import Any
 import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_xai.data.base import at_least
-from lightning_xai.data.pictures import SUFFIXES, RefusedPicture, find_pictures, printable, read_picture
+from lightning_xai.data.pictures import (
+    SUFFIXES,
+    RefusedPicture,
+    find_pictures,
+    listed,
+    printable,
+    read_picture,
+    refusal_lines,
+    refusals,
+    same_content,
+)
 from lightning_xai.data.preprocessing import Preprocessing, changed
 
 Masks = dict[str, np.ndarray]
@@ -57,7 +68,13 @@ class PictureDataset(Dataset):
         try:
             return self.preprocessing(read_picture(path))
         except RefusedPicture as error:
-            raise ValueError(f"the picture {printable(path)} cannot be used: {error}") from error
+            paths = [picture.path for picture in self.pictures]
+            refused = {path: str(error)} | refusals(paths)  # all at once, and not one a run
+            if len(refused) == 1:
+                raise ValueError(f"the picture {printable(path)} cannot be used: {error}") from error
+            raise ValueError(
+                f"{len(refused)} of {len(paths)} pictures cannot be used:\n{refusal_lines(refused)}"
+            ) from error
 
 
 class PictureDataModule(LightningDataModule, ABC):
@@ -182,7 +199,9 @@ class ImageFolderDataModule(PictureDataModule):
             return [Picture(path) for path in paths]
         if not all(folders):
             loose = paths[folders.index(())]
-            raise ValueError(f"`labelled` asks for pictures in subfolders, one a class, but {loose} is in none.")
+            raise ValueError(
+                f"`labelled` asks for pictures in subfolders, one a class, but {printable(loose)} is in none."
+            )
         self.class_names = self.known_names or class_names or subfolders(self.root)
         indices = class_indices(sorted({folder[0] for folder in folders}), self.class_names)
         return [Picture(path, indices[folder[0]]) for path, folder in zip(paths, folders, strict=True)]
@@ -196,13 +215,19 @@ def picture_paths(root: Path) -> list[Path]:
     """
     if not root.is_dir():
         raise ValueError(f"`root` must be a folder of pictures; {root.absolute()} is none.")
-    paths = sorted(find_pictures([root]))
+    passed_over: list[Path] = []
+    paths = sorted(find_pictures([root], passed_over=passed_over))
     if paths == [root]:
         raise ValueError(
             f"`root` must be a folder of pictures ({', '.join(SUFFIXES)}); there is none below {root.absolute()}."
         )
     if unlisted := [path for path in paths if not path.name.lower().endswith(SUFFIXES)]:
         raise ValueError(f"`root`: the folder {printable(unlisted[0])} cannot be listed; make it readable.")
+    if passed_over:
+        rank_zero_info(f"`root`: {len(passed_over)} files are no pictures by their suffix: {listed(passed_over)}.")
+    if twice := same_content(paths):
+        pairs = "; ".join(listed(group) for group in twice[:5])
+        rank_zero_info(f"`root`: {len(twice)} pictures are there more than once, and count as often: {pairs}.")
     return paths
 
 

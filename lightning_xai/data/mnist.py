@@ -1,9 +1,14 @@
-"""MNIST and Fashion-MNIST, read and downloaded by torchvision."""
+"""MNIST and Fashion-MNIST, downloaded by torchvision."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 from torchvision import datasets
 
 from lightning_xai.data.base import ImageDataModule, ImageSource, Split
@@ -114,17 +119,56 @@ def load_idx_files(
 
     Raises:
         FileNotFoundError: Files are missing.
-        ValueError: Files cannot be read.
+        ValueError: Files cannot be read, or do not belong together.
     """
     if missing := missing_idx_files(torchvision_class, root):
         raise FileNotFoundError(_how_to_get(torchvision_class, root, missing, alternative))
+    folder, part = _raw_folder(torchvision_class, root), "train" if split == "train" else "t10k"
+    paths = [folder / f"{part}-images-idx3-ubyte", folder / f"{part}-labels-idx1-ubyte"]
+    images, labels = (read_idx(path, dimensions) for path, dimensions in zip(paths, (3, 1), strict=True))
+    if images.shape[1:] != (28, 28) or not len(images):
+        raise ValueError(f"{paths[0]} must hold images of 28 x 28 pixels, but holds {_by(images.shape)}: replace it")
+    if len(images) != len(labels):
+        raise ValueError(
+            f"{paths[0]} holds {len(images):,} images and {paths[1].name} beside it {len(labels):,} labels: they do not"
+            " belong together; replace both by those of one data set"
+        )
+    if (most := int(labels.max())) > 9:
+        place = int(labels.argmax())
+        raise ValueError(f"{paths[1]} must hold labels from 0 to 9, but number {place} is {most}: replace it")
+    return ImageSource(images[:, None], labels.to(torch.int64), {mask_name: images > _INK})
+
+
+def read_idx(path: Path, dimensions: int) -> UInt8[Tensor, "..."]:
+    """The bytes in an IDX file, a file of numbers that says how many there are.
+
+    torchvision's reader takes the numbers for whatever shape is asked for, and prefers what an old version of it left
+    in a folder beside.
+
+    Raises:
+        ValueError: The file cannot be read, is of another kind, or is not as long as it says.
+    """
     try:
-        data = torchvision_class(root, train=split == "train")
-        images, labels = data.data.view(-1, 1, 28, 28), data.targets.to(torch.int64)
-    except (OSError, RuntimeError, ValueError, AssertionError, LookupError) as error:
-        folder = _raw_folder(torchvision_class, root)
-        raise ValueError(f"the IDX files in {folder} cannot be read: replace them") from error
-    return ImageSource(images, labels, {mask_name: images[:, 0] > _INK})
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}): replace it") from error
+    start = 4 + 4 * dimensions
+    if len(content) < start or content[:4] != bytes([0, 0, 8, dimensions]):
+        raise ValueError(
+            f"{path} cannot be read: it is no uncompressed IDX file of bytes in {dimensions} dimensions, which begins"
+            f" with {bytes([0, 0, 8, dimensions])!r} and not with {content[:4]!r}; replace it"
+        )
+    shape = np.frombuffer(content[4:start], dtype=">u4").tolist()
+    if len(content) - start != math.prod(shape):
+        raise ValueError(
+            f"{path} cannot be read: it must hold {_by(shape)} bytes behind its head, {math.prod(shape):,} in all, but"
+            f" holds {len(content) - start:,}; replace it"
+        )
+    return torch.from_numpy(np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape).copy())
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def missing_idx_files(torchvision_class: type[datasets.MNIST], root: str) -> list[str]:

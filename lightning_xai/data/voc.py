@@ -117,7 +117,7 @@ def read_masks(segmentation: Path, main: str, boxes: list[Box]) -> Masks:
     """`object` and `box` of the main class; see `VOCDataModule`.
 
     Raises:
-        ValueError: if the segmentation cannot be read.
+        ValueError: if the segmentation cannot be read, or a box is not inside of it.
     """
     try:
         with Image.open(segmentation) as image:
@@ -125,7 +125,13 @@ def read_masks(segmentation: Path, main: str, boxes: list[Box]) -> Masks:
     except OSError as error:  # Pillow's are of this kind, too
         raise ValueError(f"the segmentation {segmentation} cannot be read ({error}): replace it") from error
     box = np.zeros(classes.shape, dtype=bool)
+    height, width = classes.shape[:2]
     for left, top, right, bottom in boxes:
+        if not (1 <= left <= right <= width and 1 <= top <= bottom <= height):
+            raise ValueError(
+                f"the segmentation {segmentation} is of {width} x {height} pixels, but the annotation has"
+                f" a box from ({left}, {top}) to ({right}, {bottom}): they do not belong together; replace both"
+            )
         box[top - 1 : bottom, left - 1 : right] = True
     return {"object": classes == VOC_CLASSES.index(main) + 1, "box": box}
 

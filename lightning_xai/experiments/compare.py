@@ -9,6 +9,7 @@ from jaxtyping import Float64, Int64
 from scipy import stats
 
 from lightning_xai.experiments.runs import Run
+from lightning_xai.explainers.base import check_count, check_level
 from lightning_xai.metrics.cost import GRADIENTS
 from lightning_xai.reporting.comparison import Agreement, ComparedRun, Comparison, MethodResult, MetricComparison
 
@@ -47,10 +48,8 @@ def compare_methods(
             many gradients, if a sample has two scores of the same method and metric, or if two runs disagree on the
             direction of a metric.
     """
-    if not 0 < alpha < 1:
-        raise ValueError(f"`alpha` must be between 0 and 1, got {alpha}. Usual is 0.05.")
-    if seed < 0:
-        raise ValueError(f"`seed` must be at least 0, got {seed}.")
+    check_level("alpha", alpha)
+    check_count("seed", seed, 0)
     if not runs or not all(run.rows for run in runs):
         raise ValueError("`runs` must be at least one run, with at least one score each.")
     directions, tables = _directions(runs), _tables(runs)
@@ -80,6 +79,7 @@ def bootstrap_interval(values: Values, confidence: float, seed: int = 0) -> tupl
 
     Equal values have an interval of length 0; less than two have none (NaN).
     """
+    check_level("confidence", confidence)
     if len(values) < 2:
         return math.nan, math.nan
     if values.min() == values.max():
@@ -182,8 +182,7 @@ def _known(costs: Mapping[str, float]) -> dict[str, float]:
 
 def _left_out(costs: Mapping[str, float], gradients: int) -> dict[str, float]:
     """What the methods cost that spend neither about as much nor at most one."""
-    if gradients < 1:
-        raise ValueError(f"`gradients` must be at least 1, got {gradients}.")
+    check_count("gradients", gradients)
     if not (known := _known(costs)):
         raise ValueError(
             "`gradients`: no run has recorded what its methods spend. Evaluate anew, or compare without `gradients`."

@@ -6,6 +6,7 @@ al. 2018).
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -25,6 +26,7 @@ from lightning_xai.callbacks.samples import unpack
 from lightning_xai.explainers.base import explaining
 from lightning_xai.modules.manifest import ShippedCheckpoint
 from lightning_xai.reporting.files import replacing
+from lightning_xai.reporting.folders import check_folder
 from lightning_xai.sanity.examine import MEMORISED
 
 TRAINING = ("max_epochs", "precision", "gradient_clip_val", "accumulate_grad_batches", "limit_train_batches")
@@ -128,7 +130,7 @@ def fit(
     callbacks = [StopWhenMemorised(), saving] if by_heart else [saving]
     quiet = {"enable_model_summary": False, "limit_val_batches": 0, "logger": False}
     trainer = Trainer(**{**options, **quiet, "callbacks": callbacks})
-    trainer.fit(model, data, ckpt_path=str(last) if last.exists() else None)
+    trainer.fit(model, data, ckpt_path=os.path.abspath(last) if last.exists() else None, weights_only=True)
     if by_heart:
         loader = data.train_dataloader()
     else:
@@ -181,6 +183,7 @@ def kept(
     scratch = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
     path = scratch.with_suffix(".pt")
     if not path.exists():
+        check_folder("cache", folder)  # before a training of minutes
         model, reached = train(scratch)
         weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
         with replacing(path) as temporary:

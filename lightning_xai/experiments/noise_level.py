@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float64
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lightning_xai.explainers.base import Context, check_inputs, check_logits, explaining
+from lightning_xai.explainers.base import Context, check_count, check_inputs, check_logits, explaining
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.smoothing import PerturbWeights
 from lightning_xai.explainers.state import parameter_sites, swapped
@@ -22,6 +22,8 @@ FIRST = 0.05
 CONFIDENCE = 0.95
 NUM_REPLICATES = 1000
 """Of the bootstrap."""
+MOST_DRAWS = 10_000
+LEAST_TOLERANCE = 1e-6
 
 
 def find_noise_level(
@@ -67,7 +69,7 @@ def find_noise_level(
     Raises:
         ValueError: for arguments outside their ranges, missing labels, and a model that is not better than chance.
     """
-    _check_settings(drop, num_draws, tolerance, maximum, chance)
+    check_settings(drop, num_draws, tolerance, maximum, chance, seed)
     check_inputs(images)
     labels = _checked_labels(labels, len(images))
     network = _NoisyModel(model, images, labels, num_draws, seed, max_rows)
@@ -157,10 +159,17 @@ class _NoisyModel:
             return check_logits(self.model(images), len(images)).float()
 
         with explaining(self.model), torch.no_grad(), swapped(parameter_sites(self.model), weights):
-            return in_chunks(forward, self.model, self.max_rows, self.images.detach())
+            logits = in_chunks(forward, self.model, self.max_rows, self.images.detach())
+        if logits.shape[1] < 2:
+            raise ValueError(
+                "`model` must have an output for each class: of a single one the greatest is always the same, at any "
+                "noise, so that its accuracy says nothing."
+            )
+        return logits
 
     def _right(self, logits: Logits) -> Bool[np.ndarray, " samples"]:
-        return (logits.argmax(1).cpu() == self.labels).numpy()
+        known = ~logits.isnan().any(1).cpu()  # noise can make weights of half precision infinite
+        return (known & (logits.argmax(1).cpu() == self.labels)).numpy()
 
 
 @dataclass
@@ -250,17 +259,28 @@ def _bracket(stds: list[float], crossing: float) -> tuple[float, float]:
     return stds[max(position - 1, 0)], stds[position]
 
 
-def _check_settings(drop: float, num_draws: int, tolerance: float, maximum: float, chance: float | None) -> None:
+def check_settings(
+    drop: float, num_draws: int, tolerance: float, maximum: float, chance: float | None, seed: int
+) -> None:
+    """Refuse arguments outside their ranges; see `find_noise_level`."""
     if not 0 < drop < 1:
         raise ValueError(f"`drop` must be between 0 and 1, such as 0.05 for 5 %, got {drop}.")
+    check_count("num_draws", num_draws)
     if num_draws < 2:
         raise ValueError(f"`num_draws` must be at least 2, for an interval, got {num_draws}; 10 or more are better.")
+    if num_draws > MOST_DRAWS:
+        raise ValueError(f"`num_draws` must be at most {MOST_DRAWS:,}, got {num_draws:,}: all are resampled together.")
     if not 0 < tolerance < math.inf:
         raise ValueError(f"`tolerance` must be positive and finite, got {tolerance}.")
+    if tolerance < LEAST_TOLERANCE:
+        raise ValueError(
+            f"`tolerance` must be at least {LEAST_TOLERANCE:g}: a level has no more digits; got {tolerance}."
+        )
     if not 0 < maximum < math.inf:
         raise ValueError(f"`maximum` must be positive and finite, got {maximum}.")
     if chance is not None and not 0 <= chance < 1:
         raise ValueError(f"`chance` must be at least 0 and below 1, got {chance}.")
+    check_count("seed", seed, 0)
 
 
 def _checked_labels(labels: Labels | None, num_samples: int) -> Labels:

@@ -35,6 +35,7 @@ from lightning_xai.reporting.explanations import (
     ExplanationFolder,
     sample_index,
 )
+from lightning_xai.reporting.folders import check_folder
 from lightning_xai.sanity.examine import fingerprint
 from lightning_xai.shapes import Inputs, Logits
 
@@ -127,12 +128,16 @@ class Explained:
         now: Pictures explained in this call.
         before: Pictures that had been explained earlier.
         refused: Why, by name.
+        repeated: Of pictures that were given more than once, or under several names, the name before; by name.
+        passed_over: Files of folders whose suffix is none of a picture.
     """
 
     folder: ExplanationFolder
     now: int
     before: int
     refused: Mapping[str, str]
+    repeated: Mapping[str, str] = field(default_factory=dict)
+    passed_over: Sequence[str] = ()
 
 
 def explain_pictures(
@@ -177,6 +182,8 @@ def explain_pictures(
     check_count("batch_size", batch_size)
     if max_rows is not None:
         check_count("max_rows", max_rows)
+    check_count("seed", seed, 0)
+    check_folder("output", folder)
     if not methods:
         raise ValueError("`methods` must name at least one explainer.")
     pictures, device = list(pictures), torch.device(device)
@@ -199,7 +206,8 @@ def explain_pictures(
     for batch in _batches(iter(queue), batch_size):
         results.add(_explain_batch(model, batch, preparation, methods, chosen, seed, max_rows, device, precision))
         now += len(batch)
-    return Explained(results, now, queue.before, queue.refused)
+    passed_over = tuple(dict.fromkeys(map(printable, queue.passed_over)))
+    return Explained(results, now, queue.before, queue.refused, queue.repeated, passed_over)
 
 
 @dataclass(frozen=True)
@@ -222,16 +230,27 @@ class _Queue:
     progress: bool
     before: int = 0
     refused: dict[str, str] = field(default_factory=dict)
+    repeated: dict[str, str] = field(default_factory=dict)
+    passed_over: list[Path] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[_Waiting]:
-        def find() -> Iterator[Path]:
-            return find_pictures(self.pictures, beside=(EXPLANATIONS, PANELS))
+        def find(passed_over: list[Path] | None = None) -> Iterator[Path]:
+            return find_pictures(self.pictures, (EXPLANATIONS, PANELS), passed_over)
 
         total = sum(1 for _ in find()) if self.progress else None
-        for path in tqdm(find(), "explaining", total, unit="picture", leave=False, disable=not self.progress):
+        known: dict[str, str] = {}  # the first name of each content
+        seen: set[str] = set()
+        for path in tqdm(
+            find(self.passed_over), "explaining", total, unit="picture", leave=False, disable=not self.progress
+        ):
             picture = printable(path)
             try:
                 sha256 = content_digest(path)
+                if (first := known.setdefault(sha256, picture)) != picture or picture in seen:
+                    self.repeated[picture] = first
+                if picture in seen:
+                    continue
+                seen.add(picture)
                 if self.results.has(picture, sha256):
                     self.before += 1
                     continue
@@ -295,10 +314,10 @@ def _explain_batch(
 def probabilities(
     model: nn.Module, images: Inputs, precision: Precision = "32-true", max_rows: int | None = None
 ) -> Logits:
-    """Of the classes, (batch, classes), by the network in evaluation mode."""
+    """Of the classes, (batch, classes), by the network in evaluation mode; NaN of a single output, which has none."""
     with in_precision(model, precision), explaining(model), torch.no_grad():
         logits = in_chunks(lambda rows: check_logits(model(rows), len(rows)), model, max_rows, images)
-    return logits.float().softmax(1)
+    return logits.float().softmax(1) if logits.shape[1] > 1 else torch.full_like(logits, torch.nan).float()
 
 
 def _batches(waiting: Iterator[_Waiting], size: int) -> Iterator[list[_Waiting]]:

@@ -1,5 +1,6 @@
 """A Trainer that can also examine: the `sanity`, `calibrate` and `visualize` commands of the command line."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,11 +11,12 @@ from torch import Tensor, nn
 
 from lightning_xai.callbacks.rows import reachable_rows
 from lightning_xai.callbacks.samples import Samples, first_loader, has_rows, read_rows, spread, unpack
-from lightning_xai.experiments.noise_level import find_noise_level
+from lightning_xai.experiments.noise_level import check_settings, find_noise_level
 from lightning_xai.experiments.visualize import Setting, named_channels, portraits, visualization_result
 from lightning_xai.explainers import Explainer, PerturbWeights, with_controls
-from lightning_xai.explainers.base import check_choice, check_count, explaining, resolve_target
+from lightning_xai.explainers.base import check_choice, check_count, check_level, explaining, resolve_target
 from lightning_xai.explainers.precision import Precision, in_precision
+from lightning_xai.reporting.folders import check_folder
 from lightning_xai.reporting.noise_level import NoiseLevel
 from lightning_xai.reporting.reproduction import Reproduction
 from lightning_xai.reporting.sanity import SanityReport
@@ -101,8 +103,15 @@ class ExaminingTrainer(Trainer):
             twins: Folder for networks trained on random labels, which are used again.
             make_twin: For use from Python: gives a network trained on random labels, and its accuracy on them.
         """
-        check_count("num_samples", num_samples)
+        for name, value in (("num_samples", num_samples), ("repeats", repeats), ("batch_size", batch_size)):
+            check_count(name, value)
+        check_count("twin_epochs", twin_epochs)
+        check_count("seed", seed, 0)
+        check_level("alpha", alpha)
         check_choice("target", target, ExplainedClass)
+        check_choice("precision", precision, Precision)
+        if output is not None:
+            check_folder("output", output)
         methods = paper_methods(model, getattr(datamodule, "bounds", None) is not None) if methods is None else methods
         _check_required(require or [], methods := with_controls(smoothed(methods, smooth)))
         similarities = named_similarities(preset, normaliser)
@@ -165,6 +174,9 @@ class ExaminingTrainer(Trainer):
             output: The YAML file; null for `noise_level.yaml` in the run of the checkpoint.
         """
         check_count("num_samples", num_samples)
+        check_settings(drop, num_draws, tolerance, maximum, chance, seed)
+        if max_rows is not None:
+            check_count("max_rows", max_rows)
         self._introduce(model, datamodule)
         samples = stored_samples(datamodule, num_samples, "validate", self.limit_val_batches)
         if samples.labels is None:
@@ -233,6 +245,11 @@ class ExaminingTrainer(Trainer):
             output: Folder; null for `visualize` in the checkpoint's run, or in runs.
         """
         activation = _activation(target, layer, channel, unit)
+        counts = {"num_models": num_models, "steps": steps, "num_starts": num_starts, "num_fresh": num_fresh}
+        for name, value in (counts | ({} if models_per_pass is None else {"models_per_pass": models_per_pass})).items():
+            check_count(name, value)
+        if not 0 < lr < math.inf:
+            raise ValueError(f"`lr` must be positive and finite, got {lr}.")
         shape, bounds, names = _image_space(model, datamodule)
         setting = Setting(
             activation,

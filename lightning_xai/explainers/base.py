@@ -4,6 +4,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Any, TypeVar, get_args
 
 import torch
@@ -195,10 +196,20 @@ def check_target(target: Labels, num_classes: int) -> None:
         )
 
 
-def check_count(name: str, value: int) -> None:
-    """Refuse a number of draws or steps below 1."""
-    if value < 1:
-        raise ValueError(f"`{name}` must be at least 1, got {value}.")
+def check_count(name: str, value: int, least: int = 1) -> None:
+    """Refuse a number of draws or steps below 1, and what counts nothing: 2.5, "3", True."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"`{name}` must be a whole number, got {value!r}.")
+    if value < least:
+        raise ValueError(f"`{name}` must be at least {least}, got {value}.")
+
+
+def check_level(name: str, value: float) -> None:
+    """Refuse a probability that is not between 0 and 1, exclusive."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"`{name}` must be a number between 0 and 1, got {value!r}.")
+    if not 0 < value < 1:
+        raise ValueError(f"`{name}` must be between 0 and 1, got {value}. Usual is 0.05.")
 
 
 def check_choice(name: str, value: str, choices: Any) -> None:

@@ -40,7 +40,6 @@ __all__ = [
     "guided_backprop",
     "guided_grad_cam",
     "last_feature_maps",
-    "seeded",
 ]
 
 _GUIDED = (GuidedBackprop, Deconvolution, GuidedGradCam)

@@ -68,9 +68,15 @@ def _spread(total: int, levels: list[int]) -> list[int]:
     if len(levels) == 1:
         return [max(1, total)]
     ideal = levels[0] * (total / math.prod(levels)) ** (1 / len(levels))
-    exact = [number for number in range(1, total + 1) if total % number == 0 and 0.5 <= number / ideal <= 2]
+    exact = [number for number in _divisors(total) if 0.5 <= number / ideal <= 2]
     outer = min(exact or [max(1, round(ideal))], key=lambda number: abs(math.log(number / ideal)) if ideal else 0.0)
     return [outer, *_spread(total // outer, levels[1:])]
+
+
+def _divisors(total: int) -> list[int]:
+    """All in rising order; none of a number so large that looking for them would take long."""
+    low = [number for number in range(1, math.isqrt(total) + 1) if total % number == 0] if total <= 10**12 else []
+    return sorted({*low, *(total // number for number in low)})
 
 
 def _chain(explainer: Explainer) -> Iterator[Explainer]:

@@ -98,15 +98,12 @@ def noting_changes(model: nn.Module) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def one_pass(model: nn.Module, noted: bool = True) -> Iterator[None]:
+def one_pass(model: nn.Module) -> Iterator[None]:
     """What a forward pass changes is put back behind it, so that every pass begins with the same network.
 
-    Args:
-        model: Run inside.
-        noted: Whether `noting_changes` has seen it; nothing is done then for networks that changed nothing, which are
-            nearly all.
+    Nothing is done for networks whose forward pass changed nothing (`noting_changes`), which are nearly all.
     """
-    if noted and model not in _changing:
+    if model not in _changing:
         yield
         return
     found = Found(model, parameters=model in _writers)
@@ -234,11 +231,13 @@ class _Module:
                 self._keep(value)
 
     def changed(self) -> bool:
-        """Whether a tensor was written to, or other tensors are in the place of those that there were."""
+        """Whether a tensor was written to, or a buffer, an attribute or an entry of a dictionary is another tensor."""
         if any(tensor._version != version for tensor, _, version in self.tensors.values()):
             return True
-        return _others(vars(self.module), list(self.names.items())) or any(
-            _others(container, items) for container, items in (*self.own, *self.others) if container or items
+        return _others(vars(self.module), self.names) or any(
+            _others(container, dict(items))
+            for container, items in (*self.own, *self.others)
+            if isinstance(container, dict)
         )
 
     def differs(self) -> bool:
@@ -280,22 +279,17 @@ class _Module:
             self.generators.append(back)
 
 
-def _others(container: Any, items: list[Any]) -> bool:
-    """Whether tensors came into a container that had these items, or went; also tensors in lists that came or went."""
-    now = _copied(container)
-    if len(now) == len(items) and all(map(_is_same, now, items)):
-        return False
-    if isinstance(container, dict):
-        now, items = [value for _, value in now], [value for _, value in items]
-    before, after = ({id(value): value for value in values} for values in (items, now))
-    return any(_has_tensor((before | after)[moved]) for moved in before.keys() ^ after.keys())
+def _others(now: Mapping[Any, Any], before: Mapping[Any, Any]) -> bool:
+    """Whether a name stands for another tensor than before."""
+    names = now.keys() | before.keys() if now.keys() != before.keys() else now
+    pairs = ((now.get(name), before.get(name)) for name in names)
+    return any(a is not b and (_has_tensors(a) or _has_tensors(b)) for a, b in pairs)
 
 
-def _has_tensor(value: Any) -> bool:
-    if isinstance(value, dict):
-        value = tuple(value.values())
-    if isinstance(value, list | tuple):
-        return len(value) < _MANY and any(map(_has_tensor, value))
+def _has_tensors(value: Any) -> bool:
+    """Tensors, and lists, pairs and tables of them, such as the state or the weights of a recurrent network."""
+    if isinstance(value, tuple | list | dict):
+        return len(value) < _MANY and any(map(_has_tensors, value.values() if isinstance(value, dict) else value))
     return isinstance(value, Tensor)
 
 

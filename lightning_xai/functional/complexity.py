@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from lightning_xai.functional.maps import pixel_map
+from lightning_xai.functional.maps import scored_map
 from lightning_xai.shapes import Scores
 
 
@@ -25,7 +25,7 @@ def gini(attributions: Tensor, offset: float = 0.0) -> Scores:
         offset: added to every absolute value, in the attribution's own unit. 1e-7 is what Quantus does, and
             it pulls the score of small-valued maps towards 0.
     """
-    values = pixel_map(attributions, absolute=True).flatten(1) + offset
+    values = scored_map(attributions, absolute=True).flatten(1) + offset
     values = _over_greatest(values).sort(1).values
     n = values.shape[1]
     weights = torch.arange(1 - n, n, 2, dtype=values.dtype, device=values.device)
@@ -43,7 +43,7 @@ def entropy(attributions: Tensor) -> Scores:
     Args:
         attributions: (batch, channel, height, width).
     """
-    values = _over_greatest(pixel_map(attributions, absolute=True).flatten(1))
+    values = _over_greatest(scored_map(attributions, absolute=True).flatten(1))
     return torch.special.entr(values / values.sum(1, keepdim=True)).sum(1)
 
 
@@ -67,7 +67,7 @@ def effective_complexity(attributions: Tensor, threshold: float = 0.1, relative:
         ValueError: if `threshold` is negative or not finite, or a share of 1 or more.
     """
     check_threshold(threshold, relative)
-    values = pixel_map(attributions, absolute=True).flatten(1)
+    values = scored_map(attributions, absolute=True).flatten(1)
     shares = _over_greatest(values)
     exceeds = (shares if relative else values) > threshold
     return torch.where(shares.isnan().any(1), math.nan, exceeds.sum(1).to(values.dtype))

@@ -15,20 +15,21 @@ def infidelity(
 
     With `rescale`, β = E[predicted drop] / E[predicted²], the factor with which the attribution fits best, as in the
     authors' code; without, β = 1. The best factor does not exist where all predictions are zero, and where all drops
-    are zero it makes every attribution perfect: NaN.
+    are zero it makes every attribution perfect: NaN. NaN too where a prediction or a drop is not finite.
 
     Args:
         predicted: I·a, what the attribution says that the perturbation I takes from the output.
         drops: f(x) - f(x - I).
     """
     predicted, drops = predicted.double(), drops.double()
+    finite = predicted.isfinite().all(1) & drops.isfinite().all(1)
     if not rescale:
-        return (predicted - drops).square().mean(1).float()
+        return torch.where(finite, (predicted - drops).square().mean(1).float(), torch.nan)
     # Relative to the greatest, so that squares of very small predictions do not vanish.
     predicted = predicted / predicted.abs().amax(1, keepdim=True)
     factor = (predicted * drops).sum(1, keepdim=True) / predicted.square().sum(1, keepdim=True)
     scores = (factor * predicted - drops).square().mean(1).float()
-    return torch.where((drops == 0).all(1), torch.nan, scores)
+    return torch.where(finite & ~(drops == 0).all(1), scores, torch.nan)
 
 
 def random_squares(keys: Keys, size: int, height: int, width: int) -> Bool[Tensor, " batch height width"]:

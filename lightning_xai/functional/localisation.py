@@ -8,8 +8,8 @@ score does not depend on the order in which a sorting routine happens to leave t
 zeros, scores chance: 0.5 for the AUROC, the mask's share of the pixels for the others. The relevance mass
 accuracy ranks nothing: ties need no rule there, and a map of zeros has no score.
 
-A map with a NaN scores NaN. No score depends on the attribution's scale. `pixel_map` says what half precision
-is computed in.
+A map with a NaN or an infinity scores NaN. No score depends on the attribution's scale. `pixel_map` says what half
+precision is computed in.
 """
 
 import math
@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor
 
-from lightning_xai.functional.maps import mask_like, pixel_map
+from lightning_xai.functional.maps import mask_like, scored_map
 from lightning_xai.shapes import Scores
 
 
@@ -32,7 +32,7 @@ def relevance_rank_accuracy(attributions: Tensor, mask: Tensor, absolute: bool =
         mask: boolean, (batch, height, width) or (batch, 1, height, width).
         absolute: rank the absolute values of the channel sums.
     """
-    maps = pixel_map(attributions, absolute)
+    maps = scored_map(attributions, absolute)
     values, inside = maps.flatten(1), mask_like(mask, maps).flatten(1)
     size = inside.sum(1)
     return _defined_only(_hits(values, inside, size) / size, values, size > 0)
@@ -53,7 +53,7 @@ def top_k_intersection(attributions: Tensor, mask: Tensor, k: int, absolute: boo
     Raises:
         ValueError: if `k` is less than 1 or more than there are pixels.
     """
-    maps = pixel_map(attributions, absolute)
+    maps = scored_map(attributions, absolute)
     values, inside = maps.flatten(1), mask_like(mask, maps).flatten(1)
     if not 1 <= k <= values.shape[1]:
         raise ValueError(
@@ -84,14 +84,14 @@ def relevance_mass_accuracy(attributions: Tensor, mask: Tensor, absolute: bool =
     Arras et al. 2022 (CLEVR-XAI). Mass is never negative. Of the paper's ways to pool channels, `absolute=True` is
     the absolute value of their sum (evidence for and against the class), `absolute=False` its positive part
     (evidence for it alone: negative values are left out of the total too). A constant map with mass scores
-    the mask's share of the pixels. NaN where the mask is empty, there is no mass, or it is infinite.
+    the mask's share of the pixels. NaN where the mask is empty, or there is no mass.
 
     Args:
         attributions: (batch, channel, height, width).
         mask: boolean, (batch, height, width) or (batch, 1, height, width).
         absolute: the mass is the absolute value of the channel sums, not their positive part.
     """
-    maps = pixel_map(attributions, absolute)
+    maps = scored_map(attributions, absolute)
     mass, inside = maps.flatten(1).clamp(min=0), mask_like(mask, maps).flatten(1)
     # Dividing by the greatest value keeps the sums of tiny and huge values in the range of float32.
     mass = mass / mass.amax(1, keepdim=True)
@@ -109,7 +109,7 @@ def auroc(attributions: Tensor, mask: Tensor, absolute: bool = True) -> Scores:
         mask: boolean, (batch, height, width) or (batch, 1, height, width).
         absolute: rank the absolute values of the channel sums.
     """
-    maps = pixel_map(attributions, absolute)
+    maps = scored_map(attributions, absolute)
     values, inside = maps.flatten(1), mask_like(mask, maps).flatten(1)
     size = inside.sum(1)
     pairs = size * (values.shape[1] - size)

@@ -1,6 +1,7 @@
 """From attributions to one value a pixel, and the masks that such maps are compared with."""
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from lightning_xai.shapes import Maps, Masks
@@ -25,6 +26,17 @@ def pixel_map(attributions: Tensor, absolute: bool) -> Maps:
         )
     maps = attributions.to(torch.promote_types(attributions.dtype, torch.float32)).sum(1)
     return maps.abs() if absolute else maps
+
+
+def scored_map(attributions: Tensor, absolute: bool) -> Maps:
+    """`pixel_map`, all NaN for a sample with a NaN or an infinity in its attributions: such a map has no score."""
+    maps = pixel_map(attributions, absolute)
+    return torch.where(all_finite(attributions).view(-1, 1, 1), maps, torch.nan)
+
+
+def all_finite(attributions: Tensor) -> Bool[Tensor, " batch"]:
+    """Whether all values of a sample are finite."""
+    return attributions.flatten(1).isfinite().all(1)
 
 
 def mask_like(mask: Tensor, maps: Maps) -> Masks:

@@ -10,9 +10,9 @@ from lightning_xai.explainers.base import Context, check_choice, check_count, ch
 from lightning_xai.explainers.chunks import groups, in_chunks
 from lightning_xai.explainers.gradient import Baseline, Output, baseline_like, check_baseline, explained_output
 from lightning_xai.functional.faithfulness import pearson, random_subsets, replace_pixels, subset_sums
-from lightning_xai.functional.maps import pixel_map
+from lightning_xai.functional.maps import scored_map
 from lightning_xai.metrics.base import SampleMetric, Shared
-from lightning_xai.metrics.checks import check_batch
+from lightning_xai.metrics.checks import check_batch, check_has_softmax
 from lightning_xai.shapes import Scores
 
 
@@ -28,7 +28,7 @@ class FaithfulnessCorrelation(SampleMetric):
 
     The sum of the signed channel sums over the subset against f(x) - f(x with the subset replaced by the baseline). A
     pixel is replaced in all channels. All methods of an evaluation see the same subsets, and the model is run on them
-    once. Undefined where the drops or the sums are constant, or the map has a NaN.
+    once. Undefined where the drops or the sums are constant, or a value of the map or of the drops is not finite.
 
     Args:
         num_subsets: Random subsets a sample; the published setting is 100.
@@ -74,10 +74,9 @@ class FaithfulnessCorrelation(SampleMetric):
         settings = ("subset drops", self.num_subsets, self.subset_size, self.baseline, self.output, self.per_value)
         measure = partial(self._measure, model, inputs, target, context)
         subsets, drops = measure() if shared is None else shared.once(settings, measure)
-        maps = pixel_map(self._as_maps(attributions), absolute=False)
+        maps = scored_map(self._as_maps(attributions), absolute=False)
         correlation = pearson(subset_sums(maps, subsets), drops)
-        # Also where no subset has the NaN: a score is of the whole map.
-        self.record(torch.where(maps.flatten(1).isnan().any(1), torch.nan, correlation), index)
+        self.record(correlation, index)
 
     def _measure(self, model: nn.Module, inputs: Tensor, target: Tensor, context: Context) -> SubsetDrops:
         shaped = self._as_maps(inputs)
@@ -107,10 +106,16 @@ class FaithfulnessCorrelation(SampleMetric):
 
 
 def model_output(model: nn.Module, images: Tensor, target: Tensor, output: Output, max_rows: int | None) -> Scores:
-    """The explained output of each image, in chunks that fit in memory; half precision is taken on in float32."""
+    """The explained output of each image, in chunks that fit in memory; half precision is taken on in float32.
+
+    NaN where any of an image's logits is: the network does not know what it says.
+    """
 
     def run(images: Tensor, target: Tensor) -> Tensor:
         logits = check_logits(model(images), len(images))
-        return explained_output(logits.to(torch.promote_types(logits.dtype, torch.float32)), target, output)
+        if output != "logit":
+            check_has_softmax(logits)
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return explained_output(wide, target, output).masked_fill(logits.isnan().any(1), torch.nan)
 
     return in_chunks(run, model, max_rows, images, target)

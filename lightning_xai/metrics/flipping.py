@@ -10,7 +10,7 @@ from lightning_xai.explainers.base import Context, check_choice, check_count, ex
 from lightning_xai.explainers.chunks import groups
 from lightning_xai.explainers.gradient import Baseline, Output, baseline_like, check_baseline
 from lightning_xai.functional.faithfulness import area_under_curve, pixel_ranks
-from lightning_xai.functional.maps import pixel_map
+from lightning_xai.functional.maps import scored_map
 from lightning_xai.metrics.base import SampleMetric
 from lightning_xai.metrics.checks import check_batch
 from lightning_xai.metrics.faithfulness import model_output
@@ -23,7 +23,7 @@ class PerturbationCurve(SampleMetric):
     Pixels are ranked by the signed channel sum, by its absolute value if `absolute`; equal values in the order of the
     pixels. A pixel is replaced in all channels. Step k of n has replaced the first k/n of the pixels, rounded up; the
     curve has n + 1 points, from the input itself to the baseline. Undefined where the map is constant, which ranks
-    nothing, or has a NaN.
+    nothing, or a value of the map or of the curve is not finite.
 
     Args:
         num_steps: Steps from the input to the baseline.
@@ -60,12 +60,12 @@ class PerturbationCurve(SampleMetric):
         index: Tensor | None = None,
     ) -> None:
         """Score attributions (batch, channel, height, width) of `inputs` for the classes `target`."""
-        maps = pixel_map(attributions, self.absolute)
+        maps = scored_map(attributions, self.absolute)
         check_batch(attributions, inputs, target, context)
         scores = self.summary(self.curve(maps, inputs, target, model, context))
         values = maps.flatten(1)
-        ranked = values.amax(1) > values.amin(1)  # not where there is a NaN
-        self.record(torch.where(ranked, scores, torch.nan), index)
+        defined = (values.amax(1) > values.amin(1)) & scores.isfinite()  # not where there is a NaN
+        self.record(torch.where(defined, scores, torch.nan), index)
 
     def curve(self, maps: Tensor, inputs: Tensor, target: Tensor, model: nn.Module, context: Context) -> Tensor:
         """(batch, num_steps + 1) outputs."""

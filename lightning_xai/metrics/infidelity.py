@@ -10,6 +10,7 @@ from lightning_xai.explainers.base import Context, check_choice, check_count, ex
 from lightning_xai.explainers.chunks import groups
 from lightning_xai.explainers.gradient import Baseline, Output, baseline_like, check_baseline
 from lightning_xai.functional.infidelity import infidelity, random_squares
+from lightning_xai.functional.maps import all_finite
 from lightning_xai.functional.random import fold_in, standard_normal
 from lightning_xai.metrics.base import SampleMetric, Shared
 from lightning_xai.metrics.checks import check_batch
@@ -34,7 +35,8 @@ class Infidelity(SampleMetric):
     By default the attribution is first multiplied by the factor that fits the sample's drops best, as in the authors'
     code, so that methods of different scale can be compared. That factor may be negative: an attribution and its
     negative score alike. `rescale=False` is the definition as printed. The score has the unit of the output, squared.
-    Undefined with `rescale` where I·a, or the drop, is zero for every draw (an attribution of zeros).
+    Undefined with `rescale` where I·a, or the drop, is zero for every draw (an attribution of zeros), and where a value
+    of the map or of the output is not finite.
 
     Args:
         num_draws: Perturbations a sample.
@@ -120,6 +122,7 @@ class Infidelity(SampleMetric):
     def _predicted(self, attributions: Tensor, model: nn.Module, inputs: Tensor, context: Context) -> Tensor:
         """(batch, draw): I·a. The perturbations are drawn again: kept, they would fill `num_draws` times the batch."""
         values = attributions.to(torch.promote_types(attributions.dtype, torch.float32))
+        values = values.masked_fill(~all_finite(values).view(-1, *[1] * (values.ndim - 1)), torch.nan)
         sums = []
         with explaining(model), torch.no_grad():
             for numbers in groups(self.num_draws, model, inputs, context.max_rows):

@@ -29,9 +29,9 @@ from lightning_xai.functional.information import (
     revealed_pixels,
     shared_ranks,
 )
-from lightning_xai.functional.maps import pixel_map
+from lightning_xai.functional.maps import scored_map
 from lightning_xai.metrics.base import SampleMetric, Shared
-from lightning_xai.metrics.checks import check_batch
+from lightning_xai.metrics.checks import check_batch, check_has_softmax
 from lightning_xai.shapes import Images, Maps, Masks, Scores
 
 Curve = Literal["softmax", "accuracy"]
@@ -157,7 +157,7 @@ class InformationLevel(SampleMetric):
         index: Tensor | None = None,
     ) -> None:
         """Score attributions (batch, channel, height, width) of `inputs` for the classes `target`."""
-        maps = pixel_map(attributions, self.absolute)
+        maps = scored_map(attributions, self.absolute)
         _check_images(inputs)
         check_batch(attributions, inputs, target, context)
         context = replace(context, bounds=bounds)
@@ -166,7 +166,7 @@ class InformationLevel(SampleMetric):
         ends = measure() if shared is None else shared.once(settings, measure)
         knots = self._knots(self._reveal(maps, ends.known, model, inputs, target, context), ends)
         values = maps.flatten(1)
-        ranked = (values.amax(1) > values.amin(1)) & values.isfinite().all(1)
+        ranked = values.amax(1) > values.amin(1)  # not where there is a NaN
         knots = torch.where(ranked[:, None, None], knots, torch.nan)
         self.record(area_under_knots(knots), index)
         self.knots.append(knots.to(self.device))
@@ -247,8 +247,10 @@ class InformationLevel(SampleMetric):
     def _measure(self, model: nn.Module, shown: Shown, target: Tensor, context: Context) -> Measured:
         def score(images: Tensor, target: Tensor) -> Tensor:
             logits = check_logits(model(images), len(images)).float()
-            probability = explained_output(logits, target, "probability")
-            return probability if self.curve == "softmax" else (logits.argmax(1) == target).float()
+            check_has_softmax(logits)
+            probability = explained_output(logits, target, "probability")  # NaN where any logit is
+            predicted = (logits.argmax(1) == target).float().masked_fill(probability.isnan(), torch.nan)
+            return probability if self.curve == "softmax" else predicted
 
         sizes = coded_sizes(shown.pictures, self.coder).to(shown.images.device)
         return Measured(sizes, in_chunks(score, model, context.max_rows, shown.images, target))

@@ -1,5 +1,6 @@
 """Any metric of Quantus as one of ours."""
 
+import math
 import warnings
 from typing import Any
 
@@ -8,9 +9,11 @@ import torch
 from quantus.metrics.base import Metric as Quantus
 from torch import Tensor, nn
 
-from lightning_xai.explainers.base import Context, Explainer, explaining
-from lightning_xai.explainers.captum import seeded
+from lightning_xai.explainers.base import Context, Explainer, check_logits, explaining
+from lightning_xai.explainers.state import seeded
+from lightning_xai.functional.maps import all_finite
 from lightning_xai.metrics.base import SampleMetric
+from lightning_xai.metrics.checks import check_has_softmax
 
 
 class QuantusMetric(SampleMetric):
@@ -20,6 +23,8 @@ class QuantusMetric(SampleMetric):
     Quantus's do, nor on what the metric does to its input; and a metric that returns the mean of a batch returns the
     sample's score. Quantus draws from NumPy's global state: here it is seeded from the sample's key and put back
     afterwards. It explains again with the explainer under evaluation, with the noise draws used for the sample.
+
+    A map with a NaN or an infinity scores NaN, and is not handed over.
 
     What compares the samples of a set with one another (Consistency, Sufficiency) has no score of one sample.
 
@@ -59,8 +64,13 @@ class QuantusMetric(SampleMetric):
         """Score attributions (batch, channel, height, width) that `explainer` made of `inputs`."""
         scores = []
         with explaining(model):
-            for i in range(len(inputs)):
+            if self.softmax:
+                check_has_softmax(check_logits(model(inputs[:1]), 1))
+            for i, finite in enumerate(all_finite(attributions).tolist()):
                 row = slice(i, i + 1)
+                if not finite:
+                    scores.append(math.nan)
+                    continue
                 segmentation = None if mask is None else mask[row]
                 scores.append(
                     self._score(

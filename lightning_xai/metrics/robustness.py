@@ -30,7 +30,8 @@ class Sensitivity(SampleMetric):
     The explainer runs again on each noisy input, once for all sensitivity metrics of an evaluation that draw alike. By
     default it uses the noise draws that it used for the input itself, so that what is measured is the explanation's
     sensitivity and not the noise of its sampling; `independent` gives it fresh draws each time. Norms are Euclidean,
-    over all elements. The noisy inputs are the same for all methods. Undefined where the reference is zero.
+    over all elements. The noisy inputs are the same for all methods. Undefined where the reference is zero, or a map
+    is not finite.
 
     Args:
         num_draws: Noisy inputs a sample.
@@ -79,7 +80,7 @@ class Sensitivity(SampleMetric):
         references = {"attribution": norms(attributions), "input": norms(inputs), "change": changes.of_input}
         reference = references[self.relative_to]
         ratios = changes.of_attribution / torch.where(reference > 0, reference, torch.nan)
-        self.record(self.summary(ratios), index)
+        self.record(self.summary(torch.where(ratios.isfinite(), ratios, torch.nan)), index)
 
     def _measure(
         self,

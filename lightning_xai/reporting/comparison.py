@@ -4,15 +4,14 @@ import csv
 import io
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from rich.text import Text
 
+from lightning_xai.reporting.escapes import cell, latex, latex_row, markdown, one_line, spreadsheet
 from lightning_xai.reporting.files import replacing
 from lightning_xai.reporting.tables import ARROWS, number_format
 
@@ -145,14 +144,14 @@ def comparison_tables(comparison: Comparison) -> Iterator[Table]:
             name, *numbers = _cells(comparison, result)
             star = " *" if result.is_best else ""
             style = "bold" if result.is_best else ""
-            table.add_row(*(Text(cell, style) for cell in (name + star, *numbers)))
+            table.add_row(*(cell(text, style) for text in (name + star, *numbers)))
         yield table
     if comparison.agreements:
         header, *rows = _agreement_rows(comparison)
         table = _terminal_table(_AGREEMENT, header)
         table.min_width = len(_AGREEMENT)  # which a narrower table would fold
         for row in rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*map(cell, row))
         yield table
 
 
@@ -167,7 +166,7 @@ def comparison_csv(comparison: Comparison) -> str:
         for result in metric.methods:
             values = [*(getattr(metric, name) for name in ofs), *(getattr(result, name) for name in names)]
             values += [comparison.gradients[result.method]] if comparison.gradients else []
-            writer.writerow(["" if _is_nan(value) else value for value in values])
+            writer.writerow(["" if _is_nan(value) else spreadsheet(value) for value in values])
     return text.getvalue()
 
 
@@ -178,22 +177,22 @@ def comparison_markdown(comparison: Comparison) -> str:
         rows = [_markdown_cells(comparison, result) for result in metric.methods]
         blocks.append(_markdown_table(_title(metric), _header(comparison), rows))
     if comparison.agreements:
-        header, *rows = ([_escape(cell) for cell in row] for row in _agreement_rows(comparison))
+        header, *rows = ([markdown(cell) for cell in row] for row in _agreement_rows(comparison))
         blocks.append(_markdown_table(_AGREEMENT, header, rows))
-    return "\n\n".join([*blocks, *map(_escape, comparison_notes(comparison))]) + "\n"
+    return "\n\n".join([*blocks, *map(markdown, comparison_notes(comparison))]) + "\n"
 
 
 def comparison_latex(comparison: Comparison) -> str:
     """A `booktabs` table of methods x metrics, means with intervals, with the notes as comments above it."""
     cells = {(r.method, metric.metric): _latex_cell(r) for metric in comparison.metrics for r in metric.methods}
-    names = [f"{_latex(m.metric)}{_LATEX_ARROWS[m.higher_is_better]}" for m in comparison.metrics]
+    names = [f"{latex(m.metric)}{_LATEX_ARROWS[m.higher_is_better]}" for m in comparison.metrics]
     rows = [
-        [_latex(name), *_cost(comparison, name), *(cells.get((name, m.metric), "") for m in comparison.metrics)]
+        [latex(name), *_cost(comparison, name), *(cells.get((name, m.metric), "") for m in comparison.metrics)]
         for name in comparison.methods
     ]
     names = ["gradients", *names] if comparison.gradients else names
-    body = [" & ".join(row) + r" \\" for row in (["method", *names], *rows)]
-    lines = [*(f"% {_one_line(note)}" for note in comparison_notes(comparison)), "% Needs the package booktabs."]
+    body = [latex_row(row) for row in (["method", *names], *rows)]
+    lines = [*(f"% {one_line(note)}" for note in comparison_notes(comparison)), "% Needs the package booktabs."]
     lines += [rf"\begin{{tabular}}{{l{'r' * len(names)}}}", r"\toprule", body[0], r"\midrule", *body[1:]]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
@@ -286,16 +285,16 @@ def _agreement_rows(comparison: Comparison) -> list[list[str]]:
 
 
 def _terminal_table(title: str, header: list[str]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="", box=SIMPLE_HEAD)
+    table = Table(title=cell(title), title_justify="left", title_style="", box=SIMPLE_HEAD)
     for position, name in enumerate(header):
-        table.add_column(Text(name), justify="right" if position else "left", overflow="fold")
+        table.add_column(cell(name), justify="right" if position else "left", overflow="fold")
     return table
 
 
 def _markdown_table(title: str, header: list[str], rows: list[list[str]]) -> str:
     rules = ["---", *["---:"] * (len(header) - 1)]
     lines = ["| " + " | ".join(row) + " |" for row in (header, rules, *rows)]
-    return "\n".join([f"### {_escape(title)}", "", *lines])
+    return "\n".join([f"### {markdown(title)}", "", *lines])
 
 
 def _header(comparison: Comparison) -> list[str]:
@@ -353,31 +352,11 @@ def _samples(metric: MetricComparison) -> str:
 
 
 def _markdown_cells(comparison: Comparison, result: MethodResult) -> list[str]:
-    cells = map(_escape, _cells(comparison, result))
+    cells = map(markdown, _cells(comparison, result))
     return [f"**{cell}**" if result.is_best and cell else cell for cell in cells]
 
 
-def _escape(text: str) -> str:
-    """What Markdown would take for markup, of which names may hold some."""
-    return re.sub(r"([\\|*`<])", r"\\\1", _one_line(text))
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
 _LATEX_ARROWS = {True: r" $\uparrow$", False: r" $\downarrow$", None: ""}
-_LATEX_NAMES = {"\\": "textbackslash", "~": "textasciitilde", "^": "textasciicircum", "|": "textbar", "<": "textless"}
-
-
-def _latex(text: str) -> str:
-    """Text that LaTeX prints as it is."""
-
-    def command(match: re.Match[str]) -> str:
-        name = _LATEX_NAMES.get(match[0])
-        return f"\\{name}{{}}" if name else "\\" + match[0]
-
-    return re.sub(r"[\\~^|<&%$#_{}]", command, _one_line(text))
 
 
 def _latex_cell(result: MethodResult) -> str:

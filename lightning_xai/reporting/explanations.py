@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lightning_xai.explainers.base import parse_bounds
+from lightning_xai.reporting.escapes import spreadsheet, write_csv
 from lightning_xai.reporting.files import agree_on_settings, csv_line, replacing
 from lightning_xai.reporting.panels import attribution_panel, save_figure
 
@@ -116,12 +117,13 @@ class ExplanationFolder:
 
     def has(self, picture: str, sha256: str) -> bool:
         """Whether its row and its files are there."""
-        return (picture, sha256) in self._rows and all(path.exists() for path in self.files(picture, sha256))
+        known = (spreadsheet(picture), sha256) in self._rows
+        return known and all(path.exists() for path in self.files(picture, sha256))
 
     def add(self, explanations: Sequence[Explanation]) -> None:
         """Write the files of some pictures, then their rows."""
         agree_on_settings(self.folder / SETTINGS, self.settings)
-        rows = {(row["picture"], row["sha256"]): row for row in map(self._row, explanations)}
+        rows = {(spreadsheet(row["picture"]), row["sha256"]): row for row in map(self._row, explanations)}
         columns = next(iter(rows.values()))
         _append(self.table, columns, [])  # first: beside a table, panels are not taken for pictures
         for explanation in explanations:
@@ -138,9 +140,7 @@ class ExplanationFolder:
         if not refused:
             path.unlink(missing_ok=True)
             return None
-        with replacing(path) as temporary:
-            temporary.write_text("".join(map(csv_line, [("picture", "reason"), *refused.items()])), encoding="utf-8")
-        return path
+        return write_csv(path, [("picture", "reason"), *refused.items()])
 
     def _row(self, explanation: Explanation) -> dict[str, str]:
         width, height = explanation.size
@@ -193,9 +193,13 @@ def _append(path: Path, columns: Iterable[str], rows: Sequence[Mapping[str, str]
     """Lines at the end of the table, in one piece; a table that is not there begins with its header."""
     if not path.exists():
         with replacing(path) as temporary:
-            temporary.write_text(csv_line(columns), encoding="utf-8")
+            temporary.write_text(_line(columns), encoding="utf-8")
     with path.open("a", encoding="utf-8", newline="") as file:
-        file.write("".join(csv_line(row.values()) for row in rows))
+        file.write("".join(_line(row.values()) for row in rows))
+
+
+def _line(values: Iterable[str]) -> str:
+    return csv_line(map(spreadsheet, values))
 
 
 def _finished_rows(path: Path) -> set[tuple[str, str]]:

@@ -1,6 +1,5 @@
 """The level of weight noise that costs a given share of a network's accuracy: records, sentences and files."""
 
-import csv
 import math
 import os
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from lightning_xai.reporting.escapes import write_csv
 from lightning_xai.reporting.files import replacing
 
 INPUT_FRACTION = 0.2
@@ -120,11 +120,9 @@ def write_noise_level(level: NoiseLevel, path: str | os.PathLike[str]) -> list[P
     """
     path = Path(path)
     table = path.with_suffix(".csv")
-    with replacing(table) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["std", "drop", "standard_error", *(f"accuracy_{n}" for n in range(level.num_draws))])
-        for point in level.points:
-            writer.writerow(f"{x:.6g}" for x in (point.std, point.drop, point.standard_error, *point.accuracies))
+    header = ["std", "drop", "standard_error", *(f"accuracy_{n}" for n in range(level.num_draws))]
+    numbers = ([point.std, point.drop, point.standard_error, *point.accuracies] for point in level.points)
+    write_csv(table, [header, *([f"{x:.6g}" for x in row] for row in numbers)])
     if not level.reached:
         path.unlink(missing_ok=True)
         return [table]

@@ -1,6 +1,5 @@
 """Which epochs to keep when two metrics disagree: the Pareto front, as records, CSV and a table."""
 
-import csv
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -9,9 +8,8 @@ from typing import Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from rich.text import Text
 
-from lightning_xai.reporting.files import replacing
+from lightning_xai.reporting.escapes import cell, write_csv
 from lightning_xai.reporting.tables import ARROWS, number_format
 
 Mode = Literal["max", "min"]
@@ -49,10 +47,8 @@ def write_validations(
 ) -> None:
     """All validations as CSV: epoch, step, the metrics, and whether the validation is on the front (1 or 0)."""
     front = pareto_front(validations, list(monitor.values()))
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["epoch", "step", *monitor, "on_front"])
-        writer.writerows([v.epoch, v.step, *(f"{x:.8g}" for x in v.values), int(v in front)] for v in validations)
+    rows = ([v.epoch, v.step, *(f"{x:.8g}" for x in v.values), int(v in front)] for v in validations)
+    write_csv(path, [["epoch", "step", *monitor, "on_front"], *rows])
 
 
 def front_table(validations: Sequence[Validation], monitor: Mapping[str, Mode]) -> Table:
@@ -61,7 +57,7 @@ def front_table(validations: Sequence[Validation], monitor: Mapping[str, Mode]) 
     title = f"Pareto front: {len(front)} of {len(validations)} validations, those that no other one beats"
     table = Table(title=title, title_justify="left", title_style="", box=SIMPLE_HEAD)
     for name in ("epoch", "step", *(f"{name} {ARROWS[mode == 'max']}" for name, mode in monitor.items())):
-        table.add_column(Text(name), justify="right", overflow="fold")
+        table.add_column(cell(name), justify="right", overflow="fold")
     for v in front:
         table.add_row(str(v.epoch), str(v.step), *(f"{value:{number_format(value)}}" for value in v.values))
     return table

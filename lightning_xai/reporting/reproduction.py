@@ -1,9 +1,9 @@
 """An experiment of a paper, repeated: its records, tables beside the published ones, and files."""
 
-import csv
 import math
 import os
 import platform
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_xai._version import __version__
+from lightning_xai.reporting.escapes import cell, markdown, write_csv
 from lightning_xai.reporting.files import replacing
 from lightning_xai.reporting.panels import save_figure
 
@@ -67,23 +68,30 @@ class Reproduction:
 def terminal_tables(result: Reproduction) -> Iterator[Table]:
     """For `rich`."""
     for table in result.tables:
-        drawn = Table(title=table.title, caption="\n".join(table.notes), caption_justify="left", box=SIMPLE_HEAD)
+        notes = Text("\n").join(map(cell, table.notes))
+        drawn = Table(title=cell(table.title), caption=notes, caption_justify="left", box=SIMPLE_HEAD)
         for position, title in enumerate(table.columns):
-            drawn.add_column(Text(title), justify="right" if position else "left", overflow="fold")
+            drawn.add_column(cell(title), justify="right" if position else "left", overflow="fold")
         for row in table.rows:
-            drawn.add_row(*map(Text, row))
+            drawn.add_row(*map(cell, row))
         yield drawn
 
 
-def markdown(result: Reproduction) -> str:
+def report_markdown(result: Reproduction) -> str:
     """Tables, notes and findings."""
-    parts = [result.source, *(f"- {finding}" for finding in result.findings)]
+    parts = [markdown(result.source), *(f"- {markdown(finding)}" for finding in result.findings)]
     for table in result.tables:
         rules = ("---", *["---:"] * (len(table.columns) - 1))
         rows = (table.columns, rules, *table.rows)
-        lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
-        parts += [f"## {table.title}", "\n".join(lines), *table.notes]
+        lines = ["| " + " | ".join(map(_markdown_cell, row)) + " |" for row in rows]
+        parts += [f"## {markdown(table.title)}", "\n".join(lines), *map(markdown, table.notes)]
     return "\n\n".join(parts) + "\n"
+
+
+def _markdown_cell(text: str) -> str:
+    """A text between two pairs of asterisks is bold."""
+    bold = re.fullmatch(r"\*\*(.+)\*\*", text)
+    return f"**{markdown(bold[1])}**" if bold else markdown(text)
 
 
 def write_reproduction(
@@ -97,16 +105,14 @@ def write_reproduction(
     folder = Path(folder)
     report, settings = folder / "report.md", folder / "settings.yaml"
     with replacing(report) as temporary:
-        temporary.write_text(markdown(result), encoding="utf-8")
+        temporary.write_text(report_markdown(result), encoding="utf-8")
     with replacing(settings) as temporary:
         temporary.write_text(yaml.safe_dump({**result.settings, **provenance()}, sort_keys=False), encoding="utf-8")
     written = [report, settings]
     for name, rows in result.records.items():
         written.append(folder / f"{name}.csv")
-        with replacing(written[-1]) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        columns = dict.fromkeys(key for row in rows for key in row)
+        write_csv(written[-1], [columns, *([row.get(key, "") for key in columns] for row in rows)])
     if result.arrays:
         written.append(folder / "arrays.npz")
         with replacing(written[-1]) as temporary, temporary.open("wb") as file:

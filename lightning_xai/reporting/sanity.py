@@ -1,19 +1,18 @@
 """What the sanity checks found: records, and the files that hold them."""
 
-import csv
 import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from rich.text import Text
 
-from lightning_xai.reporting.files import replacing
+from lightning_xai.reporting.escapes import cell, write_csv
 
 Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 Check = Literal["original", "floor", "parameters", "data", "invariance", "efficient", "random_logit"]
@@ -120,7 +119,7 @@ def verdict_table(report: SanityReport) -> Table:
     styles = {"PASS": "green", "FAIL": "bold red", "INCONCLUSIVE": "yellow"}
     for verdict in report.verdicts:
         cells = (verdict.check, verdict.method, verdict.outcome, verdict.reason)
-        table.add_row(*(Text(cell, styles[verdict.outcome] if n == 2 else "") for n, cell in enumerate(cells)))
+        table.add_row(*(cell(text, styles[verdict.outcome] if n == 2 else "") for n, text in enumerate(cells)))
     return table
 
 
@@ -139,15 +138,12 @@ def write_sanity(report: SanityReport, folder: str | os.PathLike[str]) -> list[P
     )
     folder = Path(folder)
     return [
-        _write_csv(folder / "verdicts.csv", [f.name for f in fields(Verdict)], map(astuple, report.verdicts)),
-        _write_csv(folder / "similarities.csv", [*key, "similarity", "sample", "value"], similarities),
-        _write_csv(folder / "models.csv", [f.name for f in fields(ModelState)], map(astuple, report.models)),
+        write_csv(folder / "verdicts.csv", _table(Verdict, report.verdicts)),
+        write_csv(folder / "similarities.csv", chain([[*key, "similarity", "sample", "value"]], similarities)),
+        write_csv(folder / "models.csv", _table(ModelState, report.models)),
     ]
 
 
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-    return path
+def _table(kind: type, rows: Iterable[Any]) -> list[Sequence[object]]:
+    """Records under the names of their fields."""
+    return [[field.name for field in fields(kind)], *map(astuple, rows)]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from rich.text import Text
 
 from lightning_xai.metrics import mean_score, standard_error
 from lightning_xai.metrics.cost import GRADIENTS
+from lightning_xai.reporting.escapes import cell, markdown
 from lightning_xai.reporting.scores import ScoreRow
 
 ARROWS = {True: "↑", False: "↓", None: ""}
@@ -72,12 +72,13 @@ def _summary(method: str, metric: str, values: list[float], higher_is_better: bo
 def score_table(summaries: Iterable[ScoreSummary], title: str | None = None) -> Table:
     """For `rich.print`: methods down, metrics across, `mean ± standard error`; arrows point to the better side."""
     header, *body = _cells(summaries := list(summaries))
-    table = Table(title=title, caption=_note(summaries), caption_justify="left", box=SIMPLE_HEAD)
+    heading = None if title is None else cell(title)
+    table = Table(title=heading, caption=_note(summaries), caption_justify="left", box=SIMPLE_HEAD)
     for position, text in enumerate(header):
-        # Folded between words in a narrow terminal, never cut off. `Text`: brackets in a name are no markup.
-        table.add_column(Text(text.replace("_", " ")), justify="right" if position else "left", overflow="fold")
+        # Folded between words in a narrow terminal, never cut off.
+        table.add_column(cell(text.replace("_", " ")), justify="right" if position else "left", overflow="fold")
     for row in body:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(cell, row))
     return table
 
 
@@ -85,7 +86,7 @@ def markdown_table(summaries: Iterable[ScoreSummary]) -> str:
     """The same as Markdown; a blank line and the note on undefined scores follow if there are any."""
     header, *body = _cells(summaries := list(summaries))
     rules = ["---", *["---:"] * (len(header) - 1)]
-    lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in (header, rules, *body)]
+    lines = ["| " + " | ".join(map(markdown, row)) + " |" for row in (header, rules, *body)]
     note = _note(summaries)
     return "\n".join([*lines, *(["", note] if note else [])]) + "\n"
 

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lightning_xai.explainers.base import check_choice, check_inputs, explaining
-from lightning_xai.explainers.captum import seeded
+from lightning_xai.explainers.state import seeded
 from lightning_xai.shapes import Inputs
 
 Ordering = Literal["cascading_from_top", "cascading_from_bottom", "independent", "full"]

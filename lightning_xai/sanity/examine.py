@@ -27,7 +27,7 @@ from lightning_xai.explainers import (
     noise_grad,
     smooth_grad,
 )
-from lightning_xai.explainers.base import Context, check_choice, check_count
+from lightning_xai.explainers.base import Context, check_choice, check_count, check_level
 from lightning_xai.explainers.bounds import check_in_bounds
 from lightning_xai.explainers.gradient import Baseline
 from lightning_xai.explainers.rectifiers import require_relu_modules
@@ -111,6 +111,7 @@ def examine(
         ValueError: if an argument is out of range, the model's logits have a NaN, or the folder has results of other
             settings.
     """
+    check_level("alpha", alpha)
     subject = with_usable_similarities(subject, similarity)
     _rehearse(subject, checks, repeats, initialisation, batch_norm, groups, make_twin, shift)
     settings = {

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_xai.explainers.base import check_choice, check_inputs, check_logits, explaining
-from lightning_xai.explainers.captum import seeded
 from lightning_xai.explainers.chunks import in_chunks
+from lightning_xai.explainers.state import seeded
 from lightning_xai.functional.random import fold_in_int
 from lightning_xai.sanity.blocks import NORMS, Block, Ordering, copy_model, parameter_blocks, steps
 from lightning_xai.shapes import Inputs, Labels, Logits
@@ -47,8 +47,8 @@ class ModelEvidence:
     """What a model still does.
 
     Attributes:
-        accuracy: Share of the samples whose label has the greatest logit.
-        entropy: Mean entropy of the softmax output, in nats; ln(classes) where nothing is known.
+        accuracy: Share of the samples whose label has the greatest logit; NaN of a single output, which always has it.
+        entropy: Mean entropy of the softmax output, in nats; ln(classes) where nothing is known; NaN as above.
         activation_scale: Root mean square of the logits.
         spread: Root mean square of what each logit differs by from its mean over the images; 0 where that is less than
             `LEAST_SPREAD` of the scale (a network that says the same of all images), NaN of a single image.
@@ -123,9 +123,10 @@ def evidence(model: nn.Module, images: Inputs, labels: Labels, max_rows: int | N
     rounding, logits = torch.finfo(logits.dtype).eps, logits.cpu().double()
     scale = logits.square().mean().sqrt().item()
     spread = (logits - logits.mean(0)).square().mean().sqrt().item() if len(logits) > 1 else math.nan
+    right, single = (logits.argmax(1) == labels.cpu()) & ~logits.isnan().any(1), logits.shape[1] == 1
     return ModelEvidence(
-        accuracy=(logits.argmax(1) == labels.cpu()).double().mean().item(),
-        entropy=torch.special.entr(logits.softmax(1)).sum(1).mean().item(),
+        accuracy=math.nan if single else right.double().mean().item(),
+        entropy=math.nan if single else torch.special.entr(logits.softmax(1)).sum(1).mean().item(),
         activation_scale=scale,
         spread=0.0 if spread <= max(LEAST_SPREAD, rounding) * scale else spread,
     )

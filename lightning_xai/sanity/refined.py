@@ -192,6 +192,8 @@ def _cosines(
     outputs.clear()
     inputs = inputs.detach().requires_grad_()
     logits = check_logits(model(inputs), len(inputs))
+    if logits.shape[1] < 2:
+        raise ValueError("`model` must have at least two outputs, or all directions of its output are one; got 1.")
     directions = standard_normal(keys, (2, logits.shape[1]), logits.device).to(logits.dtype)
     ends = [inputs, *(outputs[place] for place in places)]
     backward = partial(torch.autograd.grad, logits, ends, retain_graph=True, materialize_grads=True)

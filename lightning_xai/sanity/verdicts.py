@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float64
 
+from lightning_xai.explainers.base import check_level
 from lightning_xai.reporting.sanity import Cell, CellKey, Check, ModelState, Outcome, Verdict
 
 NUM_RESAMPLES = 2000
@@ -123,20 +124,21 @@ def without_the_dead(verdict: Verdict, cells: Iterable[Cell], states: Iterable[M
     """The verdict, if the networks that it is of tell the images apart; else none, INCONCLUSIVE, and the reason.
 
     A map of a network whose logits are the same for all images (`ModelState.spread` 0) says nothing of the method. The
-    trained network counts, and of the changed ones those of the steps that decide.
+    trained network counts, and of those with random weights the ones at the steps that decide; a network that learned
+    random labels is asked for its accuracy instead.
     """
     states = list(states)
     if any(state.check == "original" and state.spread == 0 for state in states):
         reason = "the network itself has the same logits for all samples: give a trained one, or other samples."
         return _none(verdict, reason)
     mine = [cell for cell in cells if (cell.key.check, cell.key.method) == (verdict.check, verdict.method)]
-    deciding = {_model(cell.key) for step in _deciding(mine) for cell in step} if mine else set()
-    spreads = [state.spread for state in states if _model(state) in deciding]
+    deciding = {_model(cell.key) for step in _deciding(mine) for cell in step}
+    spreads = [state.spread for state in states if state.check != "data" and _model(state) in deciding]
     dead = spreads.count(0)
     if not dead:
         return verdict
     reason = (
-        f"{dead} of the {len(spreads)} changed networks that decide have the same logits for all samples, so that no "
+        f"{dead} of the {len(spreads)} random networks that decide have the same logits for all samples, so that no "
         'signal is left: take `batch_norm="recalibrate"`, or `initialisation="permute"`, which keep it alive.'
     )
     return _none(verdict, reason)
@@ -155,6 +157,7 @@ def bootstrap(values: Grid, alpha: float = 0.05, seed: int = 0) -> Interval:
 
     Both vary: other images, and other random weights. NaN is left out of the means.
     """
+    check_level("alpha", alpha)
     values = values[:, np.isfinite(values).any(0)]
     if not values.size:
         return Interval(np.nan, np.nan, np.nan)

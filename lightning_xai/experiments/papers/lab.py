@@ -106,6 +106,21 @@ class Lab:
         data.prepare_data()
         return data
 
+    def require(
+        self, names: Sequence[str], changes: Mapping[str, Any] | None = None, masks: Sequence[str] = ()
+    ) -> None:
+        """Refuse configurations that are not there, or whose data lack masks, before any network is trained.
+
+        Raises:
+            ValueError: naming what is missing.
+        """
+        for name in names:
+            self.config(name, changes or {})
+        for name in names if masks else ():
+            data = self.data(name, changes)
+            if any(self.samples(data, 1, mask=mask).masks is None for mask in masks):
+                raise ValueError(f"`network` must be one for data with masks, such as cmnist_resnet9, got {name!r}.")
+
     def samples(
         self,
         source: TrainedNetwork | LightningDataModule,

@@ -34,6 +34,7 @@ def run(
         num_samples: Validation samples that the accuracy is measured on.
         changes: Values that replace the configurations', by dotted name.
     """
+    lab.require(networks, changes)
     found = {name: lab.network(name, changes) for name in networks}
     levels = {n: lab.noise_level(network, num_samples, drop=drop, num_draws=num_draws) for n, network in found.items()}
     columns = ("network", "test accuracy", f"level at a drop of {drop:.0%}", "95 % interval", "published")

@@ -62,6 +62,7 @@ def run(
         mask: Where the evidence is.
         changes: Values that replace the configuration's, by dotted name.
     """
+    lab.require([network], changes, [mask])
     found = lab.network(network, changes)
     samples = lab.samples(found, num_samples, mask=mask)
     chosen = lab.noise_level(found, level_samples)

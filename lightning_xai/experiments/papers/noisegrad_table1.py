@@ -88,6 +88,7 @@ def run(
         raise ValueError(
             f"`costs` must be multiples of 10, got {list(costs)}: FusionGrad divides them into models and inputs."
         )
+    lab.require([network], changes, ("box", "digit"))
     trained = lab.network(network, changes)
     level = lab.noise_level(trained, rule_samples) if rule else None
     levels = {f" std={std:g}": std for std in stds} | ({"": round(level.std, 4)} if level and level.reached else {})

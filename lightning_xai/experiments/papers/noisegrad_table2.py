@@ -66,6 +66,7 @@ def run(
         mask: Where the evidence is.
         changes: Values that replace the configurations', by dotted name.
     """
+    lab.require(networks, changes, [mask])
     rows: list[ScoreRow] = []
     levels: dict[str, NoiseLevel] = {}
     settings: dict[str, Any] = {}

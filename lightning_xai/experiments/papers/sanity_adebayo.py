@@ -13,6 +13,7 @@ from lightning_xai.experiments.networks import TrainedNetwork
 from lightning_xai.experiments.papers.experiment import Experiment
 from lightning_xai.experiments.papers.lab import Lab, described
 from lightning_xai.explainers import with_controls
+from lightning_xai.explainers.base import check_choice
 from lightning_xai.reporting.reproduction import Reproduction, ResultTable
 from lightning_xai.reporting.sanity import Cell, Check, SanityReport
 from lightning_xai.reporting.sanity_figures import sanity_figures
@@ -66,6 +67,8 @@ def run(
         kept: Folder for finished parts, to go on with after an interruption; null keeps none.
         changes: Values that replace the configurations', by dotted name.
     """
+    lab.require(networks, changes)
+    check_choice("similarity", similarity, SIMILARITIES)
     trained = {name: lab.network(name, changes) for name in networks}
     twins = {
         name: lab.network(name, {**(changes or {}), "trainer.max_epochs": twin_epochs}, by_heart=True)
