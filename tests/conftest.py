@@ -12,9 +12,9 @@ torch.set_num_threads(1)
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def lab(tmp_path_factory):
-    """A laboratory of experiments with embedded data, which trains a network once a file of tests."""
+    """A laboratory of experiments with embedded data, which trains a network once for all files of tests."""
     from lightning_xai.experiments.papers import Lab  # behind the hook
 
     cache = str(tmp_path_factory.mktemp("networks"))
