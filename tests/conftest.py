@@ -1,7 +1,9 @@
 """Set-up of all tests: shape annotations are checked while they run, and tensors are too small for two threads."""
 
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from jaxtyping import install_import_hook
@@ -10,6 +12,14 @@ install_import_hook("lightning_xai", "beartype.beartype")
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """What a test draws without a seed of its own does not depend on the tests before it, nor on the day."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

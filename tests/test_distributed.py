@@ -93,7 +93,7 @@ def attribution(batch_size: int) -> dict[str, Any]:
 def run(command: str, config: Path) -> None:
     words = [sys.executable, "-m", "lightning_xai", command, "--config", str(config)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    result = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    result = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
