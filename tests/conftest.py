@@ -3,6 +3,7 @@
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from jaxtyping import install_import_hook
@@ -18,9 +19,17 @@ torch.set_num_threads(1)
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(autouse=True)
+def _seeded():
+    """What a test draws without a seed of its own does not depend on the tests before it, nor on the day."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
 def lab(tmp_path_factory):
-    """A laboratory of experiments with embedded data, which trains a network once a file of tests."""
+    """A laboratory of experiments with embedded data, which trains a network once for all files of tests."""
     from lightning_xai.experiments.papers import Lab  # behind the hook
 
     cache = str(tmp_path_factory.mktemp("networks"))

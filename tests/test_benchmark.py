@@ -28,11 +28,12 @@ def benchmark(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_every_row_runs_and_is_written(benchmark, tmp_path, capsys):
-    benchmark.run("--tiny", "--networks", "LeNet", "--output", tmp_path)
+@pytest.mark.parametrize("rows", [("smoothing", "captum"), pytest.param((), id="all", marks=pytest.mark.slow)])
+def test_every_row_runs_and_is_written(benchmark, tmp_path, capsys, rows):
+    benchmark.run("--tiny", "--networks", "LeNet", "--output", tmp_path, *(("--rows", *rows) if rows else ()))
     written = json.loads((tmp_path / "benchmark.json").read_text())
     measurements = written["measurements"]
-    assert {measurement["row"] for measurement in measurements} == set(benchmark.ROWS)
+    assert {measurement["row"] for measurement in measurements} == set(rows or benchmark.ROWS)
     for measurement in measurements:
         assert measurement["network"] == "LeNet"
         assert all(ratio > 0 for ratio in measurement["ratios"])
@@ -54,7 +55,7 @@ def test_every_row_runs_and_is_written(benchmark, tmp_path, capsys):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("network", ["ResNet9", "ResNet50"])
+@pytest.mark.parametrize("network", ["ResNet9", pytest.param("ResNet50", marks=pytest.mark.slow)])
 def test_the_other_networks_run(benchmark, tmp_path, network):
     benchmark.run("--tiny", "--networks", network, "--rows", "captum", "--output", tmp_path)
     (measurement, *_) = json.loads((tmp_path / "benchmark.json").read_text())["measurements"]

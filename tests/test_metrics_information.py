@@ -514,7 +514,7 @@ def test_two_processes_agree_with_one(tmp_path):
     root = Path(__file__).parents[1]
     commands = [[sys.executable, "-W", "ignore", __file__, str(rank), str(tmp_path)] for rank in range(2)]
     processes = [subprocess.Popen(c, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}) for c in commands]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    assert [process.wait(timeout=600) for process in processes] == [0, 0]
     for name, shards in SHARDS.items():
         expected = summary(sorted({row for shard in shards for row in shard}))
         for rank in range(2):

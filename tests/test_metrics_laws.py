@@ -37,7 +37,8 @@ class Facts:
     """What is said of a metric: constructor arguments that make it fast, and the outcome of the special cases.
 
     `zero` and `constant` are its scores of a map of zeros and of a map of equal values: a number, one for each sample,
-    or ANY, a score like that of other maps.
+    or ANY, a score like that of other maps. `rounding` is by how much scores may differ between batches of other
+    sizes, for which a processor may take other kernels.
     """
 
     higher_is_better: bool
@@ -46,6 +47,7 @@ class Facts:
     settings: dict[str, Any] = field(default_factory=dict)
     depends_on_scale: bool = False
     ignores_the_map: bool = False
+    rounding: float = 1e-5
 
 
 def curve(higher_is_better: bool) -> Facts:
@@ -63,7 +65,7 @@ FACTS = {
     "EffectiveComplexity": Facts(False, constant=64.0),
     "FaithfulnessCorrelation": Facts(True, settings={"num_subsets": 6, "subset_size": 9}),
     "Infidelity": Facts(False, constant=ANY, settings={"num_draws": 6, "square_size": 3}),
-    "InformationLevel": Facts(True, settings={"min_score": 0.0}),
+    "InformationLevel": Facts(True, settings={"min_score": 0.0}, rounding=2e-4),  # over gains down to 0.002
     "InherentNoise": Facts(False, ANY, ANY, ignores_the_map=True),
     "InsertionAUC": curve(True),
     "LocalLipschitz": Facts(False, 0.0, 0.0, {"num_draws": 2}, depends_on_scale=True),
@@ -221,6 +223,13 @@ def test_the_direction(name):
     assert ALL[name].higher_is_better is FACTS[name].higher_is_better
 
 
+def assert_same_scores(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    """To the rounding of passes with other numbers of rows."""
+    assert actual.keys() == expected.keys()
+    for name, values in actual.items():
+        assert_close(values, expected[name], rtol=1e-5, atol=FACTS[name].rounding)
+
+
 # From the scores to the value
 
 
@@ -272,12 +281,12 @@ def test_pickled_between_two_batches(model, name):
 def test_scores_do_not_depend_on_the_batch(model, method, batch_size):
     whole = scores(model, ALL, method)
     parts = scores(model, ALL, method, batch_size=batch_size, max_rows=5)
-    assert_close(parts, whole, rtol=1e-5, atol=1e-5)
+    assert_same_scores(parts, whole)
 
 
 def test_scores_belong_to_their_samples_whatever_the_order(model):
     order = [4, 9, 0, 7, 1, 2, 8, 6, 5, 3]
-    assert_close(scores(model, ALL, rows=order), scores(model, ALL), rtol=0, atol=1e-5)
+    assert_same_scores(scores(model, ALL, rows=order), scores(model, ALL))
 
 
 def test_scores_in_inference_mode_are_those_outside_it(model):
@@ -291,7 +300,7 @@ def test_scores_in_inference_mode_are_those_outside_it(model):
 def test_a_single_sample(model, name):
     metric, whole = build(name), scores(model, ALL)[name]
     feed(metric, model, [4])
-    assert_close(metric.compute(), whole[INDEX.argsort().tolist().index(4)], rtol=0, atol=1e-5)
+    assert_close(metric.compute(), whole[INDEX.argsort().tolist().index(4)], rtol=0, atol=FACTS[name].rounding)
     assert metric.standard_error().isnan()
 
 
@@ -301,7 +310,7 @@ def test_a_repeated_index_counts_once(model, name):
     feed(metric, model, [0, 1, 1, 2])
     feed(metric, model, [2, 0])
     feed(once, model, [0, 1, 2])
-    assert_close(metric.per_sample(), once.per_sample(), rtol=0, atol=1e-6)
+    assert_close(metric.per_sample(), once.per_sample(), rtol=0, atol=FACTS[name].rounding)
 
 
 # Scale

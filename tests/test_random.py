@@ -289,6 +289,15 @@ def test_other_devices_run_few_operations(draw):
     assert len(launches.names) == {standard_normal: 16, uniform: 18}[draw], launches.names
 
 
+@generators
+def test_another_default_device_changes_nothing(draw):
+    index = torch.arange(3)
+    expected = draw(root_keys(0, index), (5,))
+    random._quantiles.cache_clear()
+    with torch.device("meta"):
+        same(draw(root_keys(0, index), (5,)), expected)
+
+
 def test_the_table_of_a_device_is_no_tensor_of_inference_mode():
     random._quantiles_on.cache_clear()
     with torch.inference_mode():

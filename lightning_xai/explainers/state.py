@@ -226,12 +226,8 @@ class _Module:
             for tensor in module.buffers(recurse=False):
                 self._keep(tensor)
         for name, value in self.names.items():
-            if type(value) not in _ATOMS and name != "_parameters":
+            if type(value) not in _ATOMS:
                 self._keep(value, self.own if name in _INTERNAL else self.others)
-        if isinstance(parameters := self.names.get("_parameters"), dict):
-            self.own.append((parameters, _copied(parameters)))
-            for value in parameters.values():  # those that are computed, or have noise, are no parameters
-                self._keep(value)
 
     def changed(self) -> bool:
         """Whether a tensor was written to, or a buffer, an attribute or an entry of a dictionary is another tensor."""
@@ -258,8 +254,7 @@ class _Module:
         for container, items in (*self.own, *(self.others if whole else ())):
             if container or items:
                 _refill(container, items)
-        if whole:
-            _rebind(self.module, self.names)
+        _rebind(self.module, self.names, whole)
         if self.module.training is not self.training:
             self.module.training = self.training
 
@@ -426,14 +421,14 @@ def _is_same(now: Any, before: Any) -> bool:
     return now is before
 
 
-def _rebind(module: nn.Module, before: dict[str, Any]) -> None:
-    """Attributes bound as they were, whatever the module does where they are set."""
+def _rebind(module: nn.Module, before: dict[str, Any], whole: bool) -> None:
+    """Attributes bound as they were, whatever the module does where they are set; if not `whole`, PyTorch's own."""
     names = vars(module)
-    for name in names.keys() - before.keys():
+    for name in names.keys() - before.keys() if whole else ():
         del names[name]
-    for name, value in before.items():
-        if name not in names or names[name] is not value:
-            names[name] = value
+    for name in before if whole else before.keys() & _INTERNAL:
+        if name not in names or names[name] is not before[name]:
+            names[name] = before[name]
 
 
 def _equal(now: Any, before: Any) -> bool:

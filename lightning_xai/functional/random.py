@@ -36,12 +36,12 @@ from lightning_xai.shapes import Keys
 
 def root_keys(seed: int, index: Int64[Tensor, " batch"]) -> Keys:
     """One key for each sample index."""
-    return fold_in(torch.full(index.shape, _mix_int(seed + _GOLDEN)), index)
+    return fold_in(torch.full(index.shape, _mix_int(seed + _GOLDEN), device="cpu"), index)
 
 
 def fold_in(keys: Int64[Tensor, "..."], data: int | Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
     """New keys from old ones and a number (a draw, a path step, a layer); `keys` and `data` broadcast."""
-    numbers = torch.as_tensor(data, dtype=torch.int64).cpu()
+    numbers = torch.as_tensor(data, dtype=torch.int64, device="cpu")
     mixed = _mix(_mix(_array(keys) + _GOLDEN) ^ _mix(_array(numbers) * _GOLDEN))
     return torch.from_numpy(mixed.reshape(np.broadcast_shapes(keys.shape, numbers.shape)))
 
@@ -187,7 +187,8 @@ def _quantiles() -> np.ndarray:
     The values in float64 are at least 4e-12 of themselves away from where their rounding to float32 changes: what
     processors' logarithms differ by, some 1e-16, does not show in the bits.
     """
-    upper = torch.special.ndtri((torch.arange(2**15, 2**16, dtype=torch.float64) + 0.5) / 2**16) * 1.000010141104
+    places = torch.arange(2**15, 2**16, dtype=torch.float64, device="cpu")
+    upper = torch.special.ndtri((places + 0.5) / 2**16) * 1.000010141104
     return torch.cat([-upper.flip(0), upper]).float().numpy()
 
 
@@ -204,8 +205,6 @@ def _int64(value: int) -> int:
 
 _GOLDEN = _int64(0x9E3779B97F4A7C15)
 _FACTORS = _int64(0xBF58476D1CE4E5B9), _int64(0x94D049BB133111EB)
-
-
 _STEPS = np.arange(1, 2**14 + 1, dtype=np.uint64) * np.uint64(_GOLDEN % 2**64)  # of a block of words
 _WORD_SHIFTS = tuple(np.array(bits, np.uint64) for bits in (30, 27, 31))  # arrays: NumPy converts numbers in each call
 _WORD_FACTORS = tuple(np.array(factor % 2**64, np.uint64) for factor in _FACTORS)

@@ -266,6 +266,7 @@ def _offset(layer: nn.Linear | _ConvNd, name: str, seen: Tensor, rows: int) -> F
         seen: What the layer sees of (row, row + shift) pairs, the first row being zero.
     """
     with torch.no_grad(), explaining(exact := deepcopy(layer).double()):
+        exact.bias.detach().zero_()  # type: ignore[union-attr]  # beside it a small shift would be lost to rounding
         outputs = exact(seen)
     outputs = outputs if isinstance(layer, nn.Linear) else outputs.movedim(1, -1)
     if len(outputs) % rows:
