@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from lightning_xai.explainers.base import Bound, check_count, check_logits, explaining, parse_bounds
 from lightning_xai.explainers.smoothing import PerturbWeights
-from lightning_xai.explainers.state import parameter_sites, swapped
+from lightning_xai.explainers.state import one_pass, parameter_sites, swapped
 from lightning_xai.functional.random import fold_in, fold_in_int, root_keys, standard_normal, uniform
 from lightning_xai.shapes import Images, Scores
 
@@ -169,7 +169,7 @@ def visualize(
         lr: Learning rate of Adam. Coefficients of size 1 in all waves make an image of logits with variance 1.
         jitter: Random views.
         models_per_pass: Noisy networks that are computed at once, by `torch.vmap`; None for as many as weigh 16 MiB.
-            A network that vmap does not admit takes 1.
+            A network that vmap does not admit is computed one by one.
         seed: Of start, views and weight noise; the noisy networks are those of `noise` as an explainer.
         progress: Whether to show a progress bar.
     """
@@ -336,9 +336,16 @@ class _Networks:
         """The sum over a group of networks."""
         if self.noise is None:
             return activation(self.model, inputs)
-        if self.models_per_pass == 1:
-            return activation(self.model, inputs, {name: part[0] for name, part in group.items()})
-        return vmap(lambda weights: activation(self.model, inputs, weights))(dict(group)).sum(0)
+        if self.models_per_pass != 1:
+            try:
+                with one_pass(self.model, noted=False):
+                    return vmap(lambda weights: activation(self.model, inputs, weights))(dict(group)).sum(0)
+            except RuntimeError:  # it draws random numbers, or looks at values
+                self.models_per_pass = 1
+        members = range(len(next(iter(group.values()))))
+        with one_pass(self.model, noted=False):
+            each = [activation(self.model, inputs, {name: part[k] for name, part in group.items()}) for k in members]
+        return torch.stack(each).sum(0)
 
     def _groups(self, step: int) -> Iterator[Weights]:
         """Stacked parameters."""

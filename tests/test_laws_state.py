@@ -87,7 +87,7 @@ class Snapshot:
     def differences(self) -> list[str]:
         """The paths of what is no longer what it was."""
         now = self._look()
-        changed = [path for path in self.before.keys() | now.keys() if self.before.get(path) != now.get(path)]
+        changed = (path for path in self.before.keys() | now.keys() if self.before.get(path) != now.get(path))
         return sorted(path for path in changed if path.rpartition(".")[2] not in LEFT)
 
     def _look(self) -> dict[str, Any]:
@@ -465,10 +465,9 @@ def test_that_a_row_sees_the_others_is_said(name: str) -> None:
 
 
 @pytest.mark.parametrize("passes", [0, 2])
-@pytest.mark.parametrize("method", ["gradient", "noise_grad"])
 @pytest.mark.parametrize("name", ZOO)
-def test_nothing_is_harmed_by_an_interruption(name: str, method: str, passes: int) -> None:
-    assert harmed(by(MAPS[method]), name, passes)[0] == []
+def test_nothing_is_harmed_by_an_interruption(name: str, passes: int) -> None:
+    assert harmed(by(MAPS["noise_grad"]), name, passes)[0] == []
 
 
 REPRESENTATIVES = (

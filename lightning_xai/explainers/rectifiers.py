@@ -68,11 +68,12 @@ def require_deep_lift(model: nn.Module, rows: Tensor, method: str) -> dict[nn.Mo
             f"`model` must apply its nonlinear functions as modules that {method} has rules for ({known}); it has no "
             f"rule for {run.named()}."
         )
-    return {
-        module: runs
-        for module, runs in run.runs.items()
-        if runs > 1 and not any(module.parameters()) and not any(module.children())
-    }
+    return {module: runs for module, runs in run.runs.items() if runs > 1 and _is_plain(module)}
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether it has neither parameters nor parts; their truth values may be anything."""
+    return next(module.parameters(), None) is None and next(module.children(), None) is None
 
 
 class _Operations(TorchDispatchMode):

@@ -98,12 +98,15 @@ def noting_changes(model: nn.Module) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def one_pass(model: nn.Module) -> Iterator[None]:
+def one_pass(model: nn.Module, noted: bool = True) -> Iterator[None]:
     """What a forward pass changes is put back behind it, so that every pass begins with the same network.
 
-    Nothing is done for networks whose forward pass changed nothing (`noting_changes`), which are nearly all.
+    Args:
+        model: Run inside.
+        noted: Whether `noting_changes` has seen it; nothing is done then for networks that changed nothing, which are
+            nearly all.
     """
-    if model not in _changing:
+    if noted and model not in _changing:
         yield
         return
     found = Found(model, parameters=model in _writers)
@@ -282,9 +285,9 @@ def _others(now: Mapping[Any, Any], before: Mapping[Any, Any]) -> bool:
 
 
 def _has_tensors(value: Any) -> bool:
-    """Tensors, and pairs and tables of them, such as the state of a recurrent network."""
-    if isinstance(value, tuple | dict) and not isinstance(value, nn.Module):
-        return any(map(_has_tensors, value.values() if isinstance(value, dict) else value))
+    """Tensors, and lists, pairs and tables of them, such as the state or the weights of a recurrent network."""
+    if isinstance(value, tuple | list | dict):
+        return len(value) < _MANY and any(map(_has_tensors, value.values() if isinstance(value, dict) else value))
     return isinstance(value, Tensor)
 
 
