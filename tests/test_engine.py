@@ -184,6 +184,34 @@ def test_networks_that_take_one_batch_size_get_it(how, method):
             lx.explain(model, IMAGES[:2], 0, method)
 
 
+class Batches(pl.LightningModule):
+    """A batch size written in the code."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(64, 3)
+
+    def forward(self, x):
+        return self.head(x.view(4, 64))
+
+    def validation_step(self, batch, _):
+        self.log("loss", F.cross_entropy(self(batch[0]), batch[1]))
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
+@pytest.mark.filterwarnings("ignore:.*`isinstance.treespec, LeafSpec.` is deprecated.*")
+def test_the_callback_gives_a_network_the_batches_that_it_takes(tmp_path):
+    images, labels = torch.rand(8, 1, 8, 8), torch.randint(0, 3, (8,))
+    methods = {"gradient": Gradient(), "smooth": lx.smooth_grad(num_draws=2)}
+    callback = AttributionCallback(methods, batch_size=4, panel_size=3, bounds=(0.0, 1.0))
+    module, quiet = Batches(), {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    trainer = pl.Trainer(callbacks=[callback], default_root_dir=tmp_path, **quiet)
+    trainer.validate(module, DataLoader(TensorDataset(images, labels), 4), verbose=False)
+    expected = module.head.weight.detach()[labels].view(8, 1, 8, 8)
+    torch.testing.assert_close(callback.evaluation.attributions["gradient"], expected[:3])
+    assert callback.evaluation.scores["smooth"]["sparseness"].isfinite().all()
+
+
 class Compiled(pl.LightningModule):
     def __init__(self, compile_):
         super().__init__()

@@ -87,7 +87,7 @@ class Snapshot:
     def differences(self) -> list[str]:
         """The paths of what is no longer what it was."""
         now = self._look()
-        changed = [path for path in self.before.keys() | now.keys() if self.before.get(path) != now.get(path)]
+        changed = (path for path in self.before.keys() | now.keys() if self.before.get(path) != now.get(path))
         return sorted(path for path in changed if path.rpartition(".")[2] not in LEFT)
 
     def _look(self) -> dict[str, Any]:

@@ -133,6 +133,7 @@ class AttributionCallback(Callback):
         if methods is not None and not methods:
             raise ValueError("`methods` must name at least one explainer; null stands for the default ones.")
         check_names("methods", methods or ())
+        with_controls(methods or {})  # refuses their names, which tables and figures know
         check_names("metrics", metrics or ())
         if name is not None:
             check_folder_name(name)
