@@ -6,6 +6,7 @@ that names the cause; and whether a call succeeds, is refused or is interrupted,
 
 import random
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
