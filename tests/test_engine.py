@@ -1,5 +1,6 @@
 """What the engine refuses or tells by name, and what it may cost: paths, single outputs, undefined maps, many draws."""
 
+import captum.attr as ca
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -9,7 +10,16 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_xai as lx
 from lightning_xai.callbacks import AttributionCallback
-from lightning_xai.explainers import Context, Gradient, IntegratedGradients, PerturbWeights, Saliency, Smooth
+from lightning_xai.explainers import (
+    CaptumExplainer,
+    Context,
+    Gradient,
+    IntegratedGradients,
+    PerturbWeights,
+    Saliency,
+    Smooth,
+    gradient_shap,
+)
 from lightning_xai.explainers.chunks import groups
 from lightning_xai.metrics import DeletionAUC, Sparseness
 
@@ -47,7 +57,17 @@ class Broken(nn.Module):
 
 
 @pytest.mark.parametrize("how", ["no_grad", "inference_mode", "integers", "decorated", "detach", "constant"])
-@pytest.mark.parametrize("method", [Gradient(), Saliency(), lx.smooth_grad(num_draws=2), lx.noise_grad(num_draws=2)])
+@pytest.mark.parametrize(
+    "method",
+    [
+        Gradient(),
+        lx.smooth_grad(num_draws=2),
+        lx.noise_grad(num_draws=2),
+        CaptumExplainer(ca.Saliency),
+        gradient_shap(0.0),
+    ],
+    ids=lambda method: type(method).__name__,
+)
 def test_a_path_that_is_cut_is_told_with_cause_and_cure(how, method):
     with pytest.raises(ValueError, match=r"`model` gives outputs that do not depend.*requires_grad_\(False\)"):
         lx.explain(Broken(how), IMAGES, 0, method)

@@ -85,9 +85,7 @@ def find_noise_level(
         while (std := _next_std(curve, tolerance, maximum)) is not None:
             curve.add(std, network.correct(std, bar))
         level = float(f"{curve.crossings()[0]:.4g}")
-        known = [std for std in curve.stds() if math.isclose(std, level, rel_tol=1e-9)]
-        level = known[0] if known else level  # not a second time under a name one rounding away
-        if math.isfinite(level) and not known:
+        if math.isfinite(level) and level not in curve.stds():
             curve.add(level, network.correct(level, bar))
     low, high = curve.interval()
     return NoiseLevel(
@@ -244,13 +242,18 @@ def _next_std(curve: _Curve, tolerance: float, maximum: float) -> float | None:
         return further
     left, right = _bracket(stds, crossing)
     if right - left > tolerance:
-        return (left + right) / 2
+        return _written((left + right) / 2)
     for end in curve.interval():
         if math.isinf(end) and further is not None:
             return further
         if math.isfinite(end) and min(abs(end - std) for std in stds) > tolerance:
-            return end
+            return _written(end)
     return None
+
+
+def _written(std: float) -> float:
+    """As it stands in tables, so that no two levels have one name."""
+    return float(f"{std:.6g}")
 
 
 def _bracket(stds: list[float], crossing: float) -> tuple[float, float]:

@@ -27,7 +27,7 @@ from lightning_xai.explainers.base import Context, Explainer, check_logits, chec
 from lightning_xai.explainers.captum_options import check_method, check_options, draws, fitted, has_layer
 from lightning_xai.explainers.chunks import in_chunks, probe_rows
 from lightning_xai.explainers.feature_maps import Walk, find_layer, last_feature_maps, tapped
-from lightning_xai.explainers.gradient import Baseline, baseline_like, check_baseline
+from lightning_xai.explainers.gradient import NO_PATH, Baseline, baseline_like, check_baseline
 from lightning_xai.explainers.rectifiers import one_module_a_call, require_deep_lift, require_guided
 from lightning_xai.explainers.state import seeded
 from lightning_xai.shapes import Images, Inputs, Keys, Labels
@@ -41,6 +41,9 @@ __all__ = [
     "guided_grad_cam",
     "last_feature_maps",
 ]
+
+_NO_GRADIENT = ("does not require grad", "appears to not have been used in the graph")
+"""What PyTorch says where a method of Captum asks for a gradient that there is not."""
 
 _GUIDED = (GuidedBackprop, Deconvolution, GuidedGradCam)
 
@@ -135,7 +138,12 @@ class CaptumExplainer(Explainer):
     def _call(self, method: Attribution, options: dict[str, Any], inputs: Inputs, target: Labels, keys: Keys) -> Inputs:
         with seeded(int(keys[0]), inputs.device), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Setting (forward, )?backward hooks", UserWarning)
-            attributions = method.attribute(inputs.clone().requires_grad_(), target=target, **options)
+            try:
+                attributions = method.attribute(inputs.clone().requires_grad_(), target=target, **options)
+            except RuntimeError as error:
+                if not any(text in str(error) for text in _NO_GRADIENT):
+                    raise
+                raise ValueError(NO_PATH) from error
         if not isinstance(attributions, Tensor):
             raise TypeError(
                 f"`method` must give one tensor, got {type(attributions).__name__} from {self.method.__name__}."

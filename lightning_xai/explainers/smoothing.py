@@ -14,7 +14,7 @@ from lightning_xai.explainers.base import Context, Explainer, check_choice, chec
 from lightning_xai.explainers.chunks import groups, takes_whole_batches
 from lightning_xai.explainers.gradient import Gradient, Saliency
 from lightning_xai.explainers.scales import InputScale, RangeScale
-from lightning_xai.explainers.state import Site, parameter_sites, swapped
+from lightning_xai.explainers.state import Site, parameter_sites, refuse_lazy, swapped
 from lightning_xai.functional.moments import Moments, Sum
 from lightning_xai.functional.random import root_keys, standard_normal
 from lightning_xai.shapes import Inputs, Labels
@@ -292,6 +292,7 @@ class PerturbWeights(Averaging):
 
     def _perturbed(self, model: nn.Module) -> "_Clean":
         """The clean parameters that get noise."""
+        refuse_lazy(model)
         names: dict[int, list[str]] = {}
         for name, parameter in model.named_parameters(remove_duplicate=False):
             names.setdefault(id(parameter), []).append(name)

@@ -321,7 +321,7 @@ _found: ContextVar[dict[int, Found]] = ContextVar("models that are put back", de
 
 @contextmanager
 def _as_found(model: nn.Module) -> Iterator[Found]:
-    _refuse_lazy(model)
+    refuse_lazy(model)
     undo: list[Callable[[], object]] = []
     try:
         _set_gradients_aside(model, undo)
@@ -448,7 +448,7 @@ def _equal(now: Any, before: Any) -> bool:
     return type(now) is type(before) and type(now) in _ATOMS and now == before
 
 
-def _refuse_lazy(model: nn.Module) -> None:
+def refuse_lazy(model: nn.Module) -> None:
     if not any(map(is_lazy, _held(model.modules()))):
         return
     named = (*model.named_parameters(), *model.named_buffers())
