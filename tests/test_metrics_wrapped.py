@@ -56,9 +56,11 @@ def test_scores_are_those_of_our_own_metrics(theirs, ours):
     ],
 )
 def test_random_metrics_do_not_depend_on_the_batch_and_disturb_nothing(metric):
+    model = network()
+
     def run(batch_size):
         methods, metrics = {"sg": lx.smooth_grad(num_draws=2)}, {"theirs": QuantusMetric(metric)}
-        return lx.evaluate(network(), IMAGES, TARGET, methods, metrics, batch_size=batch_size).scores
+        return lx.evaluate(model, IMAGES, TARGET, methods, metrics, batch_size=batch_size).scores
 
     before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     assert_close(run(4), run(3))

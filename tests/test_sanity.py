@@ -288,6 +288,7 @@ class Undefined(Explainer):
         return maps
 
 
+@pytest.mark.filterwarnings("ignore:`model` gives maps with NaN or infinite values")
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("check", ["parameters", "data", "invariance", "efficient", "random_logit"])
 def test_maps_that_are_not_finite_have_no_score_and_no_verdict(check, bad):
@@ -296,6 +297,7 @@ def test_maps_that_are_not_finite_have_no_score_and_no_verdict(check, bad):
     assert "undefined for 6 of 6 samples" in verdict.reason
 
 
+@pytest.mark.filterwarnings("ignore:`model` gives maps with NaN or infinite values")
 def test_one_such_map_leaves_the_others_scores():
     methods = {"bad": Undefined(rows=(4,)), "good": Gradient()}
     cells, _ = run(subject(methods=methods), orderings=("full",), repeats=1)

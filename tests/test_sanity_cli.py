@@ -36,7 +36,7 @@ class UnrandomisedDigits(DigitsDataModule):
     """Somebody's data, whose labels stay as they are."""
 
     def __init__(self, batch_size: int = 32) -> None:
-        super().__init__(batch_size)
+        super().__init__(batch_size=batch_size)
 
 
 class UnboundedDigits(DigitsDataModule):

@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.console import Console
 
-from lightning_xai.data.pictures import printable
+from lightning_xai.reporting.escapes import printable
 
 
 class _Terminal(Console):

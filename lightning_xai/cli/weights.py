@@ -42,9 +42,12 @@ def names_weights(config: Any, model: LightningModule) -> bool:
     given = list(_arguments(config.as_dict() if isinstance(config, Namespace) else config))
     if isinstance(model, PretrainedClassifier) and not isinstance(_init_args(config).get("network"), str):
         given = [(name, value) for name, value in given if (name, value) != ("weights", "DEFAULT")]  # as it was built
-    return any(
-        _is_file(value) or (_NAMES_WEIGHTS.search(name) and value not in (None, False, "")) for name, value in given
-    )
+    return any(_is_file(value) or (_NAMES_WEIGHTS.search(name) and _names_some(name, value)) for name, value in given)
+
+
+def _names_some(name: str, value: Any) -> bool:
+    """Not by a mere yes, as to `init_weights`, unless it is to `pretrained`."""
+    return "pretrained" in name if value is True else value not in (None, False, "")
 
 
 def _init_args(config: Any) -> Mapping[str, Any]:

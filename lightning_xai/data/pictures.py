@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from lightning_xai.reporting.escapes import printable as printable
+
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """No others are opened: Pillow would run Ghostscript on an EPS file."""
 SUFFIXES = (
@@ -132,17 +134,6 @@ def find_pictures(
             yield picture
         if not found:
             yield path
-
-
-def printable(text: str | os.PathLike[str]) -> str:
-    """A name as one line of UTF-8: control characters and bytes that are no text are escaped."""
-    return "".join(c if c.isprintable() else _escaped(c) for c in os.fspath(text))
-
-
-def _escaped(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # how Python holds a byte of a file's name that is no text
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode()
 
 
 def listed(names: Sequence[str | os.PathLike[str]], limit: int = 5) -> str:

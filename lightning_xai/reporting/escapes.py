@@ -12,7 +12,6 @@ from typing import Any
 
 from rich.text import Text
 
-from lightning_xai.data.pictures import printable
 from lightning_xai.reporting.files import replacing
 
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
@@ -27,6 +26,17 @@ _LATEX = {"\\": "textbackslash", "~": "textasciitilde", "^": "textasciicircum", 
     "<": "textless",
     ">": "textgreater",
 }
+
+
+def printable(text: str | os.PathLike[str]) -> str:
+    """A name as one line of UTF-8: control characters and bytes that are no text are escaped."""
+    return "".join(c if c.isprintable() else _escaped(c) for c in os.fspath(text))
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # how Python holds a byte of a file's name that is no text
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
 
 
 def one_line(text: str) -> str:
