@@ -1,5 +1,6 @@
 """The command line: every config runs, results are where it says, and bad input is named before anything is written."""
 
+import re
 import shlex
 import subprocess
 import sys
@@ -65,7 +66,14 @@ def run(tmp_path):
     return run_small
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.stem)
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(config, marks=[pytest.mark.slow] if re.search("vgg|resnet(18|50)", config.stem) else [])
+        for config in CONFIGS
+    ],
+    ids=[config.stem for config in CONFIGS],
+)
 def test_every_config_trains_and_tests(config, capsys):
     content = yaml.safe_load(config.read_text())
     data = content["data"]["class_path"].rsplit(".")[-1]

@@ -160,6 +160,7 @@ def randomised(folder: Path, devices: int, batch_size: int) -> dict[str, float]:
     return {name: float(value) for name, value in row.items() if name.startswith("sanity/")}
 
 
+@pytest.mark.slow
 def test_two_processes_log_what_one_logs_of_random_weights(tmp_path: Path) -> None:
     with ThreadPoolExecutor() as pool:
         one = pool.submit(randomised, tmp_path / "one", 1, 64)

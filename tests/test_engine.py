@@ -123,13 +123,13 @@ def test_weight_noise_inside_a_smoother_is_fresh_for_each_of_its_draws():
     """Of a linear network under one noisy model a draw: the error of the mean is that of independent draws."""
     model, target = linear(), torch.zeros(1, dtype=torch.int64)
     method = Smooth(PerturbWeights(Gradient(), std=0.2, num_draws=1), num_draws=25)
-    found = [method.moments(model, IMAGES[:1], target, Context.create(torch.arange(1), seed)) for seed in range(300)]
+    found = [method.moments(model, IMAGES[:1], target, Context.create(torch.arange(1), seed)) for seed in range(100)]
     means = torch.stack([moments.mean.flatten() for moments in found])
     told = torch.stack([moments.standard_error.flatten() for moments in found]).square().mean(0).sqrt()
     weight = model[1].weight[0].detach()
-    torch.testing.assert_close(told, 0.2 * weight.abs() / 5, rtol=0.08, atol=0)
+    torch.testing.assert_close(told, 0.2 * weight.abs() / 5, rtol=0.15, atol=0)
     ratios = (means - weight).square().mean(0).sqrt() / told
-    assert 0.95 < ratios.mean() < 1.05  # 4.5 times as much where all draws share the noisy model
+    assert 0.9 < ratios.mean() < 1.1  # 4.5 times as much where all draws share the noisy model
 
 
 @pytest.mark.parametrize(("num_draws", "antithetic"), [(7, False), (14, True)])

@@ -447,6 +447,7 @@ def test_interrupted_by_the_user_it_says_how_to_go_on(photographs, monkeypatch, 
     assert len(rows()) == 7
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path, monkeypatch):
     """Neither that of Python's objects, which `tracemalloc` sees, nor the number of tensors, which it does not."""
     folder = make_pictures(tmp_path / "photographs", 240)

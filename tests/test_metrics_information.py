@@ -510,6 +510,7 @@ def run_process(rank, folder):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_agree_with_one(tmp_path):
     root = Path(__file__).parents[1]
     commands = [[sys.executable, "-W", "ignore", __file__, str(rank), str(tmp_path)] for rank in range(2)]

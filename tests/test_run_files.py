@@ -304,7 +304,7 @@ def test_a_resumed_training_in_a_folder_of_its_own_goes_on_with_the_scores(
     first = fit(tmp_path, scores(name="few"), ModelCheckpoint(), logger=CSVLogger(tmp_path), max_epochs=2)
     run = Path(first.log_dir or "")
     best = next((run / "checkpoints").iterdir())
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO"), caplog.at_level("INFO", logger="pytorch_lightning"):
         second = fit(tmp_path, scores(name="few"), logger=CSVLogger(tmp_path), max_epochs=3, ckpt_path=best)
     assert second.log_dir != first.log_dir
     found = Path(second.log_dir or "") / "xai" / "few" / "scores.csv"

@@ -249,6 +249,7 @@ def verdicts_of(model, checks, methods=METHODS, **options):
 SIMPLE = {"gradient": Gradient(), "edges": SobelEdges()}
 
 
+@pytest.mark.slow
 def test_a_network_without_a_signal_gets_no_verdict():
     verdicts = verdicts_of(deep(), ("parameters", "efficient"), SIMPLE, batch_norm="keep")
     assert [verdict.check for verdict in verdicts] == ["parameters"] * 2 + ["efficient"] * 2
@@ -259,6 +260,7 @@ def test_a_network_without_a_signal_gets_no_verdict():
         assert 'take `batch_norm="recalibrate"`, or `initialisation="permute"`' in verdict.reason
 
 
+@pytest.mark.slow
 def test_recalibrated_as_by_default_it_has_a_signal_and_gets_one():
     for verdict in verdicts_of(deep(), ("parameters", "efficient"), SIMPLE):
         assert "No verdict" not in verdict.reason

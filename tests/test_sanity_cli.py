@@ -164,6 +164,7 @@ def test_all_checks_write_records_and_figures_and_the_exit_code_says_whether_the
     assert twin.stat().st_mtime_ns == stamp
 
 
+@pytest.mark.slow
 def test_the_results_lie_beside_the_checkpoint_unless_told_otherwise(trained):
     config, checkpoint = trained
     options = ["--check=parameters", "--num_samples=3", "--repeats=1", "--methods={}"]
@@ -183,6 +184,7 @@ def start(trained, output, launcher=("-m", "lightning_xai")):
     )
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_it_ends_as_if_nothing_had_happened(trained, tmp_path):
     killed = start(trained, tmp_path / "killed")
     deadline = time.monotonic() + 600
@@ -251,6 +253,7 @@ def test_bad_input_is_named_and_nothing_is_written(trained, tmp_path, options, m
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_images_too_small_for_hog(trained, tmp_path, tmp_path_factory):
     """Left out where nobody asks for it, refused where it shall decide; as SSIM of the notebook, whose window is 11."""
     checkpoint = tmp_path_factory.mktemp("tiny") / "tiny.ckpt"
@@ -298,6 +301,7 @@ def test_later_checks_presets_and_smoothing_are_an_option_each(trained, tmp_path
             main(call("--check=efficient", *options))
 
 
+@pytest.mark.slow
 def test_all_that_is_asked_of_random_weights_is_done(trained, tmp_path):
     orderings = ["cascading_from_top", "cascading_from_bottom", "independent", "full"]
     options = [f"--orderings={orderings}", "--initialisation=permute", "--batch_norm=recalibrate"]

@@ -506,6 +506,7 @@ def test_draws_are_batched():
     assert small.rows == [126, 126, 48]  # 42 draws of three samples fill a pass of 128 rows
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_draws():
     """The elements of the tensors that are alive at any pass, at 20 and at 400 draws."""
 
