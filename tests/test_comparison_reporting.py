@@ -252,6 +252,17 @@ def test_the_command_compares_at_equal_compute(folder, capsys):
     assert "-1.00" not in printed
 
 
+def test_the_command_takes_the_procedure_and_the_smallest_effects(folder, capsys):
+    append_scores(folder / "xai" / "scores.csv", [ScoreRow("validate", 0, 0, "good", "gini", 0, 0.9)])
+    main(["compare", str(folder), "--procedure=published", "--smallest_effects.gini=1.5"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "-0.8000 [-0.8000, -0.8000] ≈" in printed
+    assert "Holm's correction over the methods (as published;" in printed
+    assert "negligible" in printed
+    main(["compare", str(folder)])
+    assert "≈" not in capsys.readouterr().out
+
+
 def test_the_command_takes_its_words_from_the_command_line(folder, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["lightning-xai", "compare", str(folder), "--stage=test", "--epoch=0"])
     main()
