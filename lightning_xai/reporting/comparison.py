@@ -230,8 +230,8 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     notes += _unscored_notes(comparison)
     if any(metric.higher_is_better is not None for metric in comparison.metrics):
         notes.append(
-            "difference: mean difference from the best mean and its interval, negative if worse. p: two-sided Wilcoxon "
-            "signed-rank test against the best mean, paired by sample, equal scores dropped, after Holm's correction "
+            "difference: mean difference from the best mean, negative if worse (comparison.csv has its interval). p: "
+            "two-sided Wilcoxon signed-rank test against the best mean, paired by sample, equal scores dropped, after Holm's correction "
             f"over {_FAMILIES[comparison.procedure]} of the metric. r: matched-pairs rank-biserial correlation, "
             "negative if worse than the best. Bold, in a terminal also *: the best, and all that are not significantly "
             f"worse at {comparison.alpha:g}."
@@ -405,10 +405,10 @@ def _numbers(result: MethodResult) -> list[str]:
 
 
 def _difference(result: MethodResult) -> str:
-    values = (result.difference, result.difference_low, result.difference_high)
-    mean, *ends = (f"{value:+{number_format(result.difference)}}" for value in values)
-    interval = "" if math.isnan(result.difference_low) else f" [{', '.join(ends)}]"
-    return "" if math.isnan(result.difference) else f"{mean}{interval}{' ≈' if result.is_negligible else ''}"
+    """Without its interval, for which a terminal has no room."""
+    if math.isnan(result.difference):
+        return ""
+    return f"{result.difference:+{number_format(result.difference)}}{' ≈' if result.is_negligible else ''}"
 
 
 def _probability(value: float) -> str:
