@@ -231,10 +231,10 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     if any(metric.higher_is_better is not None for metric in comparison.metrics):
         notes.append(
             "difference: mean difference from the best mean, negative if worse (comparison.csv has its interval). p: "
-            "two-sided Wilcoxon signed-rank test against the best mean, paired by sample, equal scores dropped, after Holm's correction "
-            f"over {_FAMILIES[comparison.procedure]} of the metric. r: matched-pairs rank-biserial correlation, "
-            "negative if worse than the best. Bold, in a terminal also *: the best, and all that are not significantly "
-            f"worse at {comparison.alpha:g}."
+            "two-sided Wilcoxon signed-rank test against the best mean, paired by sample, equal scores dropped, after "
+            f"Holm's correction over {_FAMILIES[comparison.procedure]} of the metric. r: matched-pairs rank-biserial "
+            "correlation, negative if worse than the best. Bold, in a terminal also *: the best, and all that are not "
+            f"significantly worse at {comparison.alpha:g}."
         )
         if comparison.controls:
             notes[-1] += f" The controls {', '.join(comparison.controls)} are tested too, but never the best."
