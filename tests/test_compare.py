@@ -1,17 +1,20 @@
 """Comparisons of methods: against transcriptions, enumerations and planted data; what cannot be compared is refused."""
 
+import ast
 import itertools
 import math
 import random
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from lightning_xai.experiments import Run, compare_methods
-from lightning_xai.experiments.compare import bootstrap_interval, holm, signed_rank_test
+from lightning_xai.experiments import Run, compare_methods, papers
 from lightning_xai.reporting.scores import ScoreRow
+from lightning_xai.statistics.intervals import mean_interval
+from lightning_xai.statistics.paired import holm
 
 rng = np.random.default_rng(0)
 
@@ -43,95 +46,6 @@ def bold(comparison):
     return {name for name, result in results(comparison).items() if result.is_best}
 
 
-# The statistics
-
-
-def test_holm_is_its_definition():
-    """Sorted, the i-th of m p-values is multiplied by m - i + 1, and is no less than those before it, nor above 1."""
-    for size in range(1, 8):
-        p_values = rng.uniform(size=size) ** 3
-        expected = np.empty(size)
-        so_far = 0.0
-        for i, position in enumerate(sorted(range(size), key=lambda k: p_values[k])):
-            so_far = max(so_far, min(1.0, (size - i) * p_values[position]))
-            expected[position] = so_far
-        np.testing.assert_allclose(holm(p_values), expected, rtol=1e-14)
-
-
-def test_holm_of_a_textbook_case():
-    np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
-
-
-def test_an_empty_family_has_no_p_values():
-    assert holm(np.array([])).shape == (0,)
-
-
-def transcribed_ranks(differences):
-    """Rank of each absolute difference among those that are not zero; equal ones share the mean of their ranks."""
-    sizes = [abs(d) for d in differences if d != 0]
-    return [(d, sum(s < abs(d) for s in sizes) + (sum(s == abs(d) for s in sizes) + 1) / 2) for d in differences if d]
-
-
-@pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize("size", [1, 2, 5, 9])
-def test_signed_rank_test_is_the_enumeration_of_all_signs(size, ties):
-    """Under the null hypothesis every difference is as likely to be negative as to be positive."""
-    differences = rng.integers(-3, 4, size).astype(float) if ties else rng.normal(0.5, 1, size)
-    differences[0] = 1.0
-    ranked = transcribed_ranks(differences)
-    favourable = sum(rank for d, rank in ranked if d > 0)
-    total = sum(rank for _, rank in ranked)
-    p_value, correlation = signed_rank_test(differences)
-    assert correlation == pytest.approx((favourable - (total - favourable)) / total)
-    sums = [
-        sum(rank for sign, (_, rank) in zip(signs, ranked, strict=True) if sign)
-        for signs in itertools.product([False, True], repeat=len(ranked))
-    ]
-    tails = [np.mean([s <= favourable for s in sums]), np.mean([s >= favourable for s in sums])]
-    assert p_value == pytest.approx(min(1.0, 2 * min(tails)))
-
-
-def test_signed_rank_test_of_many_samples_is_scipys():
-    x, y = rng.normal(0.2, 1, (2, 200)).round(1)
-    expected = stats.wilcoxon(x, y, zero_method="wilcox", correction=False, method="asymptotic").pvalue
-    assert signed_rank_test(x - y)[0] == pytest.approx(expected)
-
-
-def test_equal_scores_are_no_difference():
-    assert signed_rank_test(np.zeros(20)) == (1.0, 0.0)
-    assert signed_rank_test(np.array([0.0, 0.0, 2.0, 3.0]))[1] == 1.0
-    assert signed_rank_test(np.array([-2.0, -3.0]))[1] == -1.0
-
-
-def test_the_interval_is_that_of_the_normal_distribution_for_many_normal_values():
-    values = rng.normal(3.0, 2.0, 2000)
-    expected = stats.t.interval(0.9, 1999, values.mean(), values.std(ddof=1) / math.sqrt(2000))
-    np.testing.assert_allclose(bootstrap_interval(values, 0.9), expected, atol=0.005)
-
-
-def test_intervals_cover_the_mean_as_often_as_they_say(monkeypatch):
-    monkeypatch.setattr("lightning_xai.experiments.compare.NUM_RESAMPLES", 499)
-    samples = np.random.default_rng(1).normal(1.0, 1.0, (200, 40))
-    intervals = [bootstrap_interval(values, 0.95, seed) for seed, values in enumerate(samples)]
-    covered = sum(low <= 1.0 <= high for low, high in intervals)
-    assert stats.binom.cdf(covered, 200, 0.94) > 1e-3, "a bootstrap of 40 values covers a little less than 95 %"
-    assert stats.binom.sf(covered, 200, 0.95) > 1e-3
-
-
-def test_intervals_of_few_or_equal_values():
-    assert bootstrap_interval(np.full(9, 0.1), 0.95) == (0.1, 0.1)
-    assert np.isnan(bootstrap_interval(np.array([0.1]), 0.95)).all()
-    assert np.isnan(bootstrap_interval(np.array([]), 0.95)).all()
-    low, high = bootstrap_interval(np.array([0.0] * 30 + [1.0]), 0.95)
-    assert 0 <= low < 1 / 31 < high <= 1
-
-
-def test_the_seed_makes_the_interval():
-    values = rng.normal(size=30)
-    assert bootstrap_interval(values, 0.95, 0) == bootstrap_interval(values, 0.95, 0)
-    assert bootstrap_interval(values, 0.95, 0) != bootstrap_interval(values, 0.95, 1)
-
-
 # The comparison
 
 
@@ -158,15 +72,23 @@ def test_planted_differences_are_found_although_samples_differ_more_than_methods
 def test_numbers_are_those_of_numpy_and_scipy():
     scores = planted()
     found = results(compare_methods([run(scores)], seed=5))
-    raw = {name: stats.wilcoxon(scores[name] - scores["best"]).pvalue for name in ("worst", "chance", "worse")}
-    corrected = dict(zip(raw, holm(np.array(list(raw.values()))), strict=True))
+    names = ["best", "worst", "chance", "worse"]
+    pairs = list(itertools.combinations(names, 2))  # those with the best come first
+    every = np.array([stats.wilcoxon(scores[a] - scores[b], method="asymptotic").pvalue for a, b in pairs])
+    raw, corrected = (dict(zip(names[1:], values, strict=False)) for values in (every, holm(every)))
     for name, values in scores.items():
         result = found[name]
         assert result.mean == pytest.approx(values.mean())
         assert result.standard_deviation == pytest.approx(values.std(ddof=1))
-        assert (result.low, result.high) == bootstrap_interval(values, 0.95, 5)
+        assert (result.low, result.high) == mean_interval(values, 0.95, 5)
         assert result.num_undefined == 0
         if name != "best":
+            differences = values - scores["best"]
+            assert result.difference == pytest.approx(differences.mean())
+            assert (result.difference_low, result.difference_high) == mean_interval(differences, 0.95, 5)
+            assert result.smallest_effect == pytest.approx(
+                0.2 * math.sqrt((values.var(ddof=1) + scores["best"].var(ddof=1)) / 2)
+            )
             assert (result.p_value, result.p_holm) == pytest.approx((raw[name], corrected[name]))
     assert math.isnan(found["best"].p_value)
 
@@ -296,6 +218,118 @@ def test_metrics_are_compared_one_by_one():
     assert results(comparison, 0)["m"].rank == results(comparison, 1)["n"].rank == 1
 
 
+# Cases: scores of two or three methods, and what is said of each
+
+
+NAN = math.nan
+CASES = {
+    "tie broken by rounding": (
+        {"a": [0.1, 0.2, 0.3], "b": [0.3, 0.2, 0.1], "c": [0.2, 0.2, 0.2]},
+        {"a": (1, NAN, NAN, True), "b": (1, 0.0, 1.0, True), "c": (1, 0.0, 1.0, True)},
+    ),
+    "tenths": (
+        {"x": [0.5, 1.0, 0.3, 0.1, 0.5, 0.9, 1.0, 0.3], "y": [0.6, 1.0, 0.2, 0.4, 0.4, 1.0, 1.0, 0.5]},
+        {"x": (2, -11 / 21, 0.375, True), "y": (1, NAN, NAN, True)},
+    ),
+    "undefined scores": (
+        {"a": [1.0] * 8 + [NAN, 9.0], "b": [0.0] * 8 + [9.0, math.inf]},
+        {"a": (1, NAN, NAN, True), "b": (2, -1.0, 2 / 2**8, False)},
+    ),
+    "undefined method": (
+        {"a": [1.0, 2.0], "b": [NAN, NAN]},
+        {"a": (1, NAN, NAN, True), "b": (None, NAN, NAN, False)},
+    ),
+    "all equal": ({"b": [0.7] * 9, "a": [0.7] * 9}, {"a": (1, NAN, NAN, True), "b": (1, 0.0, 1.0, True)}),
+    "one sample": ({"a": [1.0], "b": [0.0]}, {"a": (1, NAN, NAN, True), "b": (2, -1.0, 1.0, True)}),
+    "two samples": ({"a": [1.0, 3.0], "b": [0.0, 1.0]}, {"a": (1, NAN, NAN, True), "b": (2, -1.0, 0.5, True)}),
+    "the mean of one outlier against the ranks": (
+        {"a": [0.0] * 9 + [100.0], "b": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 0.0]},
+        {"a": (1, NAN, NAN, True), "b": (2, (45 - 10) / 55, 2 * 43 / 2**10, True)},
+    ),
+    "three methods, a family of three pairs": (
+        {"a": np.arange(6.0) + 2, "b": np.arange(6.0) + 1, "c": np.arange(6.0)},
+        {"a": (1, NAN, NAN, True), "b": (2, -1.0, 3 * 2 / 2**6, True), "c": (3, -1.0, 3 * 2 / 2**6, True)},
+    ),
+}
+
+
+@pytest.mark.parametrize("better", [True, False])
+@pytest.mark.parametrize("stored", [np.float64, np.float32])
+@pytest.mark.parametrize("unit", [1.0, 1 / 3, 1e-9])
+@pytest.mark.parametrize("case", CASES)
+def test_cases(case, unit, stored, better):
+    """Rank, r, corrected p and whether it is as good as the best; in any unit, precision and direction."""
+    scores, expected = CASES[case]
+    sign = 1 if better else -1
+    found = results(compare_methods([run({n: stored(sign * unit * np.array(v)) for n, v in scores.items()}, better)]))
+    for name, (rank, effect, p_value, is_best) in expected.items():
+        result = found[name]
+        assert (result.rank, result.is_best) == (rank, is_best)
+        assert (result.effect_size, result.p_holm) == pytest.approx((effect, p_value), nan_ok=True)
+
+
+def test_the_published_procedure_corrects_over_the_methods_alone():
+    scores, _ = CASES["three methods, a family of three pairs"]
+    found = results(compare_methods([run(scores)], procedure="published"))
+    assert [found[name].p_holm for name in "bc"] == pytest.approx([2 * 2 / 2**6] * 2)
+    assert compare_methods([run(scores)], procedure="published").procedure == "published"
+
+
+def test_the_tables_of_the_papers_keep_the_published_procedure():
+    calls = [
+        node
+        for path in Path(papers.__file__).parent.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "compare_methods"
+    ]
+    assert len(calls) >= 5
+    for call in calls:
+        assert "published" in [ast.literal_eval(word.value) for word in call.keywords if word.arg == "procedure"]
+
+
+# Effects
+
+
+def test_a_significant_difference_may_be_negligible():
+    generator = np.random.default_rng(6)
+    best = generator.normal(size=300)
+    scores = {"best": best, "hair": best - 0.01 + generator.normal(0, 0.01, 300), "worse": best - 1.0}
+    found = results(compare_methods([run(scores)]))
+    assert (found["hair"].is_best, found["hair"].is_negligible) == (False, True)
+    assert (found["worse"].is_best, found["worse"].is_negligible) == (False, False)
+    found = results(compare_methods([run(scores)], smallest_effects={"gini": 0.005}))
+    assert (found["hair"].is_negligible, found["hair"].smallest_effect) == (False, 0.005)
+    # Of an interval that reaches beyond the smallest effect, nothing is said.
+    assert found["hair"].difference_low < -0.0101 < found["hair"].difference_high
+    assert not results(compare_methods([run(scores)], smallest_effects={"gini": 0.0101}))["hair"].is_negligible
+
+
+def test_what_is_not_significant_is_not_called_negligible():
+    best = np.arange(4.0)
+    assert not results(compare_methods([run({"best": best, "other": best - 1e-3})]))["other"].is_negligible
+
+
+def test_lower_is_better_mirrors_the_difference():
+    values = np.arange(8.0)
+    found = results(compare_methods([run({"best": values, "worse": values + 0.5}, better=False)]))["worse"]
+    assert (found.difference, found.difference_low, found.difference_high) == (-0.5, -0.5, -0.5)
+
+
+# Names
+
+
+def test_runs_of_one_name_are_told_apart():
+    comparison = compare_methods([run({"m": [1.0, 2.0]}), run({"m": [3.0, 4.0]}), run({"m": [5.0]}, name="run (2)")])
+    assert [r.name for r in comparison.runs] == ["run", "run (3)", "run (2)"]
+    assert {name: r.mean for name, r in results(comparison).items()} == {"run:m": 1, "run (3):m": 3, "run (2):m": 5}
+
+
+def test_methods_whose_full_names_collide_are_told_apart():
+    comparison = compare_methods([run({"c": [1.0]}, name="a:b"), run({"b:c": [2.0], "random": [0.0]}, name="a")])
+    assert {name: r.mean for name, r in results(comparison).items()} == {"a:b:c": 1, "a:b:c (2)": 2, "a:random": 0}
+    assert comparison.controls == ("a:random",)
+
+
 # What cannot be compared
 
 
@@ -324,6 +358,13 @@ def test_runs_that_disagree_on_a_direction_are_refused():
         ([Run("a", [], {})], {}, "`runs` must be at least one run, with at least one score each"),
         ([run({"m": [1.0]})], {"alpha": 0.0}, "`alpha` must be between 0 and 1, got 0.0"),
         ([run({"m": [1.0]})], {"alpha": 5.0}, "`alpha` must be between 0 and 1, got 5.0"),
+        ([run({"m": [1.0]})], {"smallest_effects": {"gin": 1.0}}, "`smallest_effects`: no run has scores of 'gin'"),
+        (
+            [run({"m": [1.0]})],
+            {"smallest_effects": {"gini": 0.0}},
+            "`smallest_effects` must be positive, got 0.0 for gini",
+        ),
+        ([run({"m": [1.0]})], {"smallest_effects": {"gini": NAN}}, "`smallest_effects` must be positive, got nan for"),
         ([run({"m": [1.0]})], {"seed": -1}, "`seed` must be at least 0, got -1"),
     ],
 )

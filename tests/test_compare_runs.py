@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightning_xai.experiments import read_runs
+from lightning_xai.experiments import compare_methods, read_runs
 from lightning_xai.reporting.scores import ScoreRow, append_scores, write_directions
 
 
@@ -50,6 +50,25 @@ def test_runs_of_one_name_are_told_apart_by_the_folders_above(folder):
         "a/version_0",
         "b/version_0",
     ]
+
+
+def test_what_the_chosen_evaluation_has_no_scores_of_is_named(tmp_path):
+    path = tmp_path / "scores.csv"
+    early, late = (
+        (("m", "gini"), ("m", "auroc"), ("n", "gini"), ("n", "auroc"), ("o", "gini"), ("o", "size")),
+        (
+            ("m", "gini"),
+            ("m", "auroc"),
+            ("n", "gini"),
+            ("new", "gini"),
+        ),
+    )
+    for epoch, pairs in enumerate((early, late)):
+        append_scores(path, [ScoreRow("validate", epoch, 9, method, metric, 0, 1.0) for method, metric in pairs])
+    (run,) = read_runs([path])
+    assert run.not_scored == ("n in auroc", "o", "size")
+    assert read_runs([path], epoch=0)[0].not_scored == ("new",)
+    assert compare_methods([run]).runs[0].not_scored == run.not_scored
 
 
 def test_files_of_any_name_can_be_compared(folder):

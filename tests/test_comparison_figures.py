@@ -163,7 +163,7 @@ def test_pairs_whose_agreement_is_unknown_are_marked():
 def test_notes_say_what_the_marks_mean():
     for figure in (score_bars(COMPARISON), score_boxes(COMPARISON), rank_map(COMPARISON)):
         text = " ".join(texts(figure)).replace("\n", " ")
-        assert "best, or not significantly worse (Wilcoxon, Holm, 0.05)" in text
+        assert "best, or not significantly worse (Wilcoxon, Holm over all pairs, 0.05)" in text
         assert "Italics: controls" in text
     assert "Mean and 90 % confidence interval" in texts(score_bars(replace(COMPARISON, alpha=0.1)))
     plain = replace(COMPARISON, metrics=(GINI, LOSS), controls=())

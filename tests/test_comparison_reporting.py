@@ -27,7 +27,9 @@ from lightning_xai.reporting.scores import ScoreRow, append_scores, write_direct
 NAN = math.nan
 VALUES = (0.5,) * 61
 BEST = MethodResult("smooth_grad", 0, 0.62718, 0.1, 0.6, 0.65, 1, NAN, NAN, NAN, is_best=True, values=VALUES)
-WORSE = MethodResult("a|b & [c]", 3, 0.5, 0.2, 0.45, 0.55, 2, -0.7512, 2e-8, 2e-8, is_best=False, values=VALUES)
+WORSE = MethodResult(
+    "a|b & [c]", 3, 0.5, 0.2, 0.45, 0.55, 2, -0.7512, 2e-8, 2e-8, False, VALUES, -0.12718, -0.15, -0.1, 0.2, True
+)
 GINI = MetricComparison("gini", True, 64, tuple(range(61)), (BEST, WORSE))
 TINY = MethodResult("smooth_grad", 0, 2.5e-7, 1e-8, 2e-7, 3e-7, None, NAN, NAN, NAN, is_best=False, values=VALUES[1:])
 NOTHING = MethodResult("a|b & [c]", 60, NAN, NAN, NAN, NAN, None, NAN, NAN, NAN, is_best=False, values=())
@@ -57,20 +59,20 @@ def test_the_markdown_tables():
     assert text.startswith(
         "### gini ↑, 61 of 64 samples, those defined for all methods\n"
         "\n"
-        "| method | mean | std | 95 % interval | undefined | rank | r | p |\n"
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
-        "| **smooth_grad** | **0.6272** | **0.1000** | **[0.6000, 0.6500]** | **0** | **1** |  |  |\n"
-        "| a\\|b & [c] | 0.5000 | 0.2000 | [0.4500, 0.5500] | 3 | 2 | -0.75 | 2e-08 |\n"
+        "| method | mean | std | 95 % interval | undefined | rank | difference | r | p |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+        "| **smooth_grad** | **0.6272** | **0.1000** | **[0.6000, 0.6500]** | **0** | **1** |  |  |  |\n"
+        "| a\\|b & [c] | 0.5000 | 0.2000 | [0.4500, 0.5500] | 3 | 2 | -0.1272 ≈ | -0.75 | 2e-08 |\n"
         "\n"
         "### inherent_noise, 60 samples\n"
         "\n"
-        "| method | mean | std | 95 % interval | undefined | rank | r | p |\n"
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
-        "| smooth_grad | 2.500e-07 | 1.000e-08 | [2.000e-07, 3.000e-07] | 0 |  |  |  |\n"
-        "| a\\|b & [c] |  |  |  | 60 |  |  |  |\n"
+        "| method | mean | std | 95 % interval | undefined | rank | difference | r | p |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+        "| smooth_grad | 2.500e-07 | 1.000e-08 | [2.000e-07, 3.000e-07] | 0 |  |  |  |  |\n"
+        "| a\\|b & [c] |  |  |  | 60 |  |  |  |  |\n"
     )
     for note in comparison_notes(COMPARISON):
-        assert note.replace("*", r"\*") in text
+        assert note.replace("*", r"\*").replace("|", r"\|") in text
 
 
 def test_the_latex_table():
@@ -97,13 +99,15 @@ def test_the_csv_has_all_numbers_and_nothing_where_there_is_none():
     assert (worse["method"], worse["effect_size"], worse["p_holm"]) == ("a|b & [c]", "-0.7512", "2e-08")
     assert (worse["num_common"], worse["num_samples"], worse["num_undefined"]) == ("64", "61", "3")
     assert (tiny["higher_is_better"], tiny["rank"], tiny["mean"], nothing["mean"]) == ("", "", "2.5e-07", "")
+    assert (worse["difference"], worse["difference_low"], worse["difference_high"]) == ("-0.12718", "-0.15", "-0.1")
+    assert (worse["smallest_effect"], worse["is_negligible"], best["difference"]) == ("0.2", "True", "")
     assert not {"gradients", "values", "samples"} & best.keys()
 
 
 def test_what_a_method_spends_is_a_column_of_every_table():
     rows = list(csv.DictReader(io.StringIO(comparison_csv(COSTS))))
     assert [row["gradients"] for row in rows] == ["50.0", "", "50.0", ""]
-    assert all(None not in row and len(row) == 16 for row in rows), "as many cells as names"
+    assert all(None not in row and len(row) == 21 for row in rows), "as many cells as names"
     text = comparison_markdown(COSTS)
     assert text.count("| method | gradients | mean |") == 2
     assert "| **smooth_grad** | **50** | **0.6272** |" in text
@@ -177,7 +181,30 @@ def test_the_notes_say_what_was_compared():
     plain = comparison_notes(Comparison(RUNS[:1], (GINI,), 0.01, 9999, 0))
     assert "99 % confidence" in plain[1]
     assert "not significantly worse at 0.01" in plain[2]
-    assert len(plain) == 3
+    assert "over all pairs of methods of the metric" in plain[2]
+    assert plain[3].endswith("below the smallest effect of interest: a|b & [c] in gini (less than 0.2).")
+    assert len(plain) == 4
+    published = comparison_notes(Comparison(RUNS[:1], (GINI,), 0.01, 9999, 0, procedure="published"))
+    assert "over the methods (as published; equally good ones are called worse more often" in published[2]
+
+
+def test_the_notes_name_what_was_not_scored():
+    run = replace(RUNS[0], not_scored=("noise_grad", "auroc in x"))
+    absent = replace(NOISE, methods=(TINY,))
+    text = "\n".join(comparison_notes(replace(COMPARISON, runs=(run, RUNS[1]), metrics=(GINI, absent))))
+    assert (
+        "Not scored in epoch 3, step 40 of version_0, but in other evaluations of its stage: noise_grad, auroc in x."
+    ) in text
+    assert "Not scored: a|b & [c] in inherent_noise." in text
+    assert "Not scored" not in "\n".join(comparison_notes(COMPARISON))
+
+
+def test_the_notes_tell_the_interval_of_many_samples():
+    many = replace(GINI, samples=tuple(range(2001)))
+    assert any(
+        "seed 0; beyond 2000 samples its analytic form (ABC)." in n
+        for n in comparison_notes(replace(COMPARISON, metrics=(many,)))
+    )
 
 
 def test_the_files_are_written_as_a_whole(tmp_path):
@@ -225,6 +252,17 @@ def test_the_command_compares_at_equal_compute(folder, capsys):
     assert "Left out: bad (100)." in printed
     assert "good *" in printed
     assert "-1.00" not in printed
+
+
+def test_the_command_takes_the_procedure_and_the_smallest_effects(folder, capsys):
+    append_scores(folder / "xai" / "scores.csv", [ScoreRow("validate", 0, 0, "good", "gini", 0, 0.9)])
+    main(["compare", str(folder), "--procedure=published", "--smallest_effects.gini=1.5"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "-0.8000 ≈" in printed
+    assert "Holm's correction over the methods (as published;" in printed
+    assert "negligible" in printed
+    main(["compare", str(folder)])
+    assert "≈" not in capsys.readouterr().out
 
 
 def test_the_command_takes_its_words_from_the_command_line(folder, monkeypatch, capsys):

@@ -19,7 +19,6 @@ from torchvision.models import VGG16_Weights
 
 import lightning_xai as lx
 from lightning_xai.cli import main
-from lightning_xai.experiments.compare import holm, paired_test
 from lightning_xai.experiments.noise_level import right_under_noise
 from lightning_xai.experiments.papers import Lab, adaptgrad_table2
 from lightning_xai.experiments.papers.adaptgrad_table2 import Effort, figures, pair_records, run, table_methods
@@ -35,6 +34,7 @@ from lightning_xai.experiments.papers.adaptgrad_table2_report import findings, t
 from lightning_xai.experiments.papers.photographs import photographs, pretrained_network
 from lightning_xai.explainers import Context, Explainer, Gradient, PerturbWeights
 from lightning_xai.metrics import InformationLevel, Sparseness
+from lightning_xai.statistics.paired import holm, paired_test
 
 ROOT = Path(__file__).parent.parent
 LAB = Lab(configs=str(ROOT / "configs"), device="cpu", progress=False)

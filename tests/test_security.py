@@ -20,7 +20,6 @@ from lightning_xai.cli.checks import check_local, is_refusal
 from lightning_xai.cli.console import console, printable_lines
 from lightning_xai.data.pictures import printable
 from lightning_xai.experiments import compare_methods
-from lightning_xai.experiments.compare import bootstrap_interval
 from lightning_xai.experiments.networks import kept
 from lightning_xai.experiments.noise_level import check_settings
 from lightning_xai.experiments.papers import Lab
@@ -36,6 +35,7 @@ from lightning_xai.reporting.reproduction import Reproduction, ResultTable, repo
 from lightning_xai.reporting.scores import ScoreRow
 from lightning_xai.reporting.tables import ScoreSummary, markdown_table, score_table
 from lightning_xai.sanity.verdicts import bootstrap
+from lightning_xai.statistics.intervals import mean_interval
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # between Lightning and jsonargparse
@@ -215,7 +215,7 @@ def test_levels_are_between_0_and_1(alpha):
     run = Run("a", [ScoreRow("test", 0, 0, m, "x", i, float(i)) for m in "ab" for i in range(3)], {"x": True})
     for use in (
         lambda: compare_methods([run], alpha),
-        lambda: bootstrap_interval(torch.arange(3.0).double().numpy(), alpha),
+        lambda: mean_interval(torch.arange(3.0).double().numpy(), alpha),
         lambda: bootstrap(torch.rand(2, 3).double().numpy(), alpha),
         lambda: ExaminingTrainer(accelerator="cpu", logger=False).sanity(None, None, alpha=alpha),
         lambda: check_settings(alpha, 10, 0.01, 2.0, None, 0),

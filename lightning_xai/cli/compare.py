@@ -7,6 +7,7 @@ from jsonargparse import ArgumentParser
 from lightning_xai.cli.console import console
 from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
 from lightning_xai.experiments import compare_methods, read_runs
+from lightning_xai.experiments.compare import Procedure
 from lightning_xai.reporting.comparison import comparison_notes, comparison_tables, write_comparison
 from lightning_xai.reporting.comparison_figures import write_comparison_figures
 from lightning_xai.reporting.folders import check_folder
@@ -28,6 +29,8 @@ def compare_runs(
     alpha: float = 0.05,
     seed: int = 0,
     gradients: int | None = None,
+    procedure: Procedure = "all_pairs",
+    smallest_effects: dict[str, float] | None = None,
     output: Path | None = None,
 ) -> None:
     """Compare the attribution methods of one or more runs: means, confidence intervals, ranks, paired tests.
@@ -40,12 +43,16 @@ def compare_runs(
         seed: Of the bootstrap.
         gradients: Compare at equal compute: only methods that spend this many gradients a sample, within 5 %, or at
             most one; null for all methods.
+        procedure: `all_pairs` corrects the tests of each metric over all pairs of methods; `published` only over those
+            against the best, as published tables do, and calls equally good methods worse more often than alpha.
+        smallest_effects: By metric, the smallest difference of means of interest; smaller ones are called negligible
+            also where they are significant. 0.2 standard deviations where not given.
         output: A folder for comparison.csv, comparison.md, comparison.tex and the figures, comparison-bars.png and
             others; null to write nothing.
     """
     if output is not None:
         check_folder("output", output)
-    comparison = compare_methods(read_runs(runs, stage, epoch), alpha, seed, gradients)
+    comparison = compare_methods(read_runs(runs, stage, epoch), alpha, seed, gradients, procedure, smallest_effects)
     terminal = console()
     for table in comparison_tables(comparison):
         terminal.print(table)

@@ -3,38 +3,61 @@
 import itertools
 import math
 from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Float64, Int64
-from scipy import stats
+from jaxtyping import Float64
 
-from lightning_xai.experiments.runs import Run
-from lightning_xai.explainers.base import check_count, check_level
+from lightning_xai.experiments.runs import Run, distinct, told_apart
+from lightning_xai.explainers.base import check_choice, check_count, check_level
 from lightning_xai.metrics.cost import GRADIENTS
 from lightning_xai.reporting.comparison import Agreement, ComparedRun, Comparison, MethodResult, MetricComparison
+from lightning_xai.statistics.agreement import kendall_tau
+from lightning_xai.statistics.intervals import NUM_RESAMPLES, mean_interval
+from lightning_xai.statistics.paired import Values, holm, mean_ranks, paired_test
 
 CONTROLS = ("random", "edges")
 """Names of the methods that know nothing of the model."""
-NUM_RESAMPLES = 9999
-EQUAL = 1e-6
-"""Relative difference up to which two scores count as equal: they are single-precision numbers."""
+Procedure = Literal["all_pairs", "published"]
+"""Which tests are one family: see `compare_methods`."""
+SMALL = 0.2
+"""Fewer standard deviations are a small difference of means (Cohen 1988), where no other smallest effect is given."""
 
-Values = Float64[np.ndarray, " samples"]
 Table = dict[str, dict[int, float]]
 """Scores of one metric: by method, by sample."""
 
 
+@dataclass(frozen=True)
+class _Rules:
+    """The options of `compare_methods` that each metric needs."""
+
+    alpha: float
+    seed: int
+    procedure: Procedure
+    smallest_effects: Mapping[str, float]
+
+
 def compare_methods(
-    runs: Sequence[Run], alpha: float = 0.05, seed: int = 0, gradients: int | None = None
+    runs: Sequence[Run],
+    alpha: float = 0.05,
+    seed: int = 0,
+    gradients: int | None = None,
+    procedure: Procedure = "all_pairs",
+    smallest_effects: Mapping[str, float] | None = None,
 ) -> Comparison:
     """Compare all methods of all runs, in each metric.
 
-    The methods of several runs are named `run:method`. Runs share the numbers of their samples, so they should be
-    evaluated on the same data set. All numbers of a metric are made from the same samples: those of which all of its
-    methods have a defined (finite) score. A method without any is left aside. The best method is chosen on the same
-    samples as the others are tested on. The scores named `gradients` are what the methods cost, and are not compared.
-    The controls `random` and `edges` are tested against the best method too, but have no rank and are never the best:
-    random maps, which do not look at the input, are perfectly robust.
+    The methods of several runs are named `run:method`, and numbered where such names collide. Runs share the numbers of
+    their samples, so they should be evaluated on the same data set. All numbers of a metric are made from the same
+    samples: those of which all of its methods have a defined (finite) score. A method without any is left aside. The
+    scores named `gradients` are what the methods cost, and are not compared. The controls `random` and `edges` are
+    tested against the best method too, but have no rank and are never the best: random maps, which do not look at the
+    input, are perfectly robust.
+
+    The best method is chosen on the same samples as the others are tested on, which makes an equally good one look
+    worse. So the tests of all pairs of a metric are one family (Holm 1979, over K (K - 1) / 2 tests of K methods, the
+    controls among them): whichever of them are looked at, a false "worse" comes with a probability of at most `alpha`.
 
     Args:
         runs: With the rows of one evaluation each (see `read_runs`).
@@ -42,22 +65,31 @@ def compare_methods(
         seed: Of the bootstrap; all methods are resampled alike.
         gradients: Compare at equal compute: only methods that spend this many gradients a sample (within 5 %), and
             those that cannot spend more because they make no draws: at most one. None for all methods.
+        procedure: "all_pairs", or "published" for the rule of published tables: only the tests against the best are a
+            family. Its false "worse" come more often than `alpha` says, the more methods the more often.
+        smallest_effects: The smallest difference of means that is of interest, by metric, in the metric's unit. A
+            significant difference is called negligible where its whole interval is smaller. For a metric without one,
+            `SMALL` times the deviation between samples (root mean square of the two methods').
 
     Raises:
         ValueError: if there is nothing to compare, such as no common sample in a metric or no method that spends that
-            many gradients, if a sample has two scores of the same method and metric, or if two runs disagree on the
-            direction of a metric.
+            many gradients, if a sample has two scores of the same method and metric, if two runs disagree on the
+            direction of a metric, or if a smallest effect is not positive or of no metric.
     """
     check_level("alpha", alpha)
     check_count("seed", seed, 0)
+    check_choice("procedure", procedure, Procedure)
     if not runs or not all(run.rows for run in runs):
         raise ValueError("`runs` must be at least one run, with at least one score each.")
-    directions, tables = _directions(runs), _tables(runs)
+    rules = _Rules(alpha, seed, procedure, smallest_effects or {})
+    names = _full_names(runs := told_apart(runs))
+    directions, tables = _directions(runs), _tables(runs, names)
+    _check_effects(rules.smallest_effects, tables)
     costs = _costs(tables)
     left_out = {} if gradients is None else _left_out(costs, gradients)
-    controls = {_full_name(run, name, runs) for run in runs for name in CONTROLS}
+    controls = {known[name] for known in names for name in CONTROLS if name in known}
     metrics = tuple(
-        _compare_metric(metric, directions.get(metric), _on_common_samples(metric, table), controls, alpha, seed)
+        _compare_metric(metric, directions.get(metric), _on_common_samples(metric, table), controls, rules)
         for metric, table in _without(left_out, tables).items()
     )
     return Comparison(
@@ -71,70 +103,8 @@ def compare_methods(
         matched_gradients=gradients,
         left_out=left_out,
         agreements=tuple(_agreements(metrics, controls)),
+        procedure=procedure,
     )
-
-
-def bootstrap_interval(values: Values, confidence: float, seed: int = 0) -> tuple[float, float]:
-    """Confidence interval of the mean: bias-corrected and accelerated bootstrap (Efron 1987), by SciPy.
-
-    Equal values have an interval of length 0; less than two have none (NaN).
-    """
-    check_level("confidence", confidence)
-    if len(values) < 2:
-        return math.nan, math.nan
-    if values.min() == values.max():
-        return float(values[0]), float(values[0])
-    interval = stats.bootstrap(
-        (values,),
-        np.mean,
-        confidence_level=confidence,
-        n_resamples=NUM_RESAMPLES,
-        batch=1000,  # resamples at a time: memory
-        method="BCa",
-        random_state=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
-
-
-def signed_rank_test(differences: Values) -> tuple[float, float]:
-    """Two-sided p-value of Wilcoxon's signed-rank test, and the matched-pairs rank-biserial correlation.
-
-    Differences of zero are dropped (Wilcoxon 1945); without any other, nothing tells the two apart: p = 1, correlation
-    0. Equal absolute differences share the mean of their ranks. The p-value is exact up to 50 differences if none are
-    equal, and up to 13 if some are; beyond, from the normal approximation with its correction for ties (SciPy's
-    `method="auto"`). The correlation (Kerby 2014) is the sum of ranks of positive differences less that of negative
-    ones, over both.
-    """
-    nonzero = differences[differences != 0]
-    if not len(nonzero):
-        return 1.0, 0.0
-    ranks = stats.rankdata(np.abs(nonzero))
-    correlation = float((ranks * np.sign(nonzero)).sum() / ranks.sum())
-    return float(stats.wilcoxon(nonzero, zero_method="wilcox", method="auto").pvalue), correlation
-
-
-def paired_test(values: Values, others: Values, higher_is_better: bool | None = True) -> tuple[float, float]:
-    """`signed_rank_test` of the differences, those in favour of `values` positive; up to `EQUAL` they count as none."""
-    differences = values - others if higher_is_better else others - values
-    equal = np.isclose(values, others, rtol=EQUAL, atol=0.0)
-    return signed_rank_test(np.where(equal, 0.0, differences))
-
-
-def holm(p_values: Values) -> Values:
-    """Holm's step-down correction (1979) of the p-values of one family."""
-    order = np.argsort(p_values, kind="stable")
-    factors = np.arange(len(order), 0, -1)
-    corrected = np.empty(len(order))
-    corrected[order] = np.minimum(1.0, np.maximum.accumulate(factors * p_values[order]))
-    return corrected
-
-
-def kendall_tau(
-    first: Float64[np.ndarray, "methods samples"], second: Float64[np.ndarray, "methods samples"]
-) -> Values:
-    """Kendall's tau-b of two orders of the methods, sample by sample; NaN where all methods are equal in one."""
-    pairs = zip(_levels(first).T, _levels(second).T, strict=True)
-    return np.array([stats.kendalltau(one, other, method="asymptotic").statistic for one, other in pairs])
 
 
 def _directions(runs: Sequence[Run]) -> dict[str, bool | None]:
@@ -149,12 +119,29 @@ def _directions(runs: Sequence[Run]) -> dict[str, bool | None]:
     return directions
 
 
-def _tables(runs: Sequence[Run]) -> dict[str, Table]:
+def _check_effects(smallest_effects: Mapping[str, float], known: Container[str]) -> None:
+    for metric, effect in smallest_effects.items():
+        if metric not in known:
+            raise ValueError(f"`smallest_effects`: no run has scores of {metric!r}. Name a metric that is compared.")
+        if not 0 < effect < math.inf:
+            raise ValueError(f"`smallest_effects` must be positive, got {effect!r} for {metric}.")
+
+
+def _full_names(runs: Sequence[Run]) -> list[dict[str, str]]:
+    """What each run's methods are called, all different."""
+    methods = [list(dict.fromkeys(row.method for row in run.rows)) for run in runs]
+    if len(runs) == 1:
+        return [dict(zip(methods[0], methods[0], strict=True))]
+    names = iter(distinct([f"{run.name}:{m}" for run, own in zip(runs, methods, strict=True) for m in own]))
+    return [{method: next(names) for method in own} for own in methods]
+
+
+def _tables(runs: Sequence[Run], names: Sequence[Mapping[str, str]]) -> dict[str, Table]:
     """The scores by metric, method and sample, in order of appearance."""
     tables: dict[str, Table] = {}
-    for run in runs:
+    for run, known in zip(runs, names, strict=True):
         for row in run.rows:
-            scores = tables.setdefault(row.metric, {}).setdefault(_full_name(run, row.method, runs), {})
+            scores = tables.setdefault(row.metric, {}).setdefault(known[row.method], {})
             if row.sample in scores:
                 raise ValueError(
                     f"`runs`: {run.name} has two scores of sample {row.sample} for {row.method}, {row.metric}. "
@@ -162,10 +149,6 @@ def _tables(runs: Sequence[Run]) -> dict[str, Table]:
                 )
             scores[row.sample] = row.value
     return tables
-
-
-def _full_name(run: Run, method: str, runs: Sequence[Run]) -> str:
-    return method if len(runs) == 1 else f"{run.name}:{method}"
 
 
 def _costs(tables: Mapping[str, Table]) -> dict[str, float]:
@@ -218,7 +201,7 @@ def _on_common_samples(metric: str, table: Table) -> Table:
 
 
 def _compare_metric(
-    metric: str, higher_is_better: bool | None, table: Table, controls: Container[str], alpha: float, seed: int
+    metric: str, higher_is_better: bool | None, table: Table, controls: Container[str], rules: _Rules
 ) -> MetricComparison:
     scores = {method: np.array(list(samples.values())) for method, samples in table.items()}
     undefined = {method: int((~np.isfinite(values)).sum()) for method, values in scores.items()}
@@ -226,29 +209,32 @@ def _compare_metric(
     known = {name: values for name, values in scores.items() if undefined[name] < len(values)}
     defined = np.isfinite(np.stack(list(known.values()))).all(0) if known else np.zeros(len(samples), dtype=bool)
     compared = {name: values[defined] for name, values in known.items()}
-    ranks = _ranks({name: values for name, values in compared.items() if name not in controls}, higher_is_better)
+    ranks = mean_ranks({name: values for name, values in compared.items() if name not in controls}, higher_is_better)
     # Of equal ones the first by name, so that the order of the rows does not matter.
     best = min(ranks, key=lambda method: (ranks[method], method), default=None)
-    tests = {} if best is None else _tests(compared, best, higher_is_better)
-    results = [
-        MethodResult(
+    tests = {} if best is None else _tests(compared, best, higher_is_better, rules.procedure)
+    results = []
+    for method in scores:
+        values = compared.get(method, np.empty(0))
+        result = MethodResult(
             method,
             undefined[method],
-            *_describe(compared.get(method, np.empty(0)), 1 - alpha, seed),
+            *_describe(values, rules),
             ranks.get(method),
             *tests.get(method, _NO_TEST),
-            is_best=method == best or (method in ranks and _not_worse(*tests[method], alpha)),
-            values=tuple(compared.get(method, np.empty(0)).tolist()),
+            is_best=method == best,
+            values=tuple(values.tolist()),
         )
-        for method in scores
-    ]
+        if best is not None and method in tests:
+            result = _judged(result, compared[best], metric, 1 if higher_is_better else -1, rules)
+        results.append(result)
     kept = tuple(sample for sample, keep in zip(samples, defined, strict=True) if keep)
     return MetricComparison(metric, higher_is_better, len(samples), kept, tuple(results))
 
 
-def _describe(values: Values, confidence: float, seed: int) -> tuple[float, float, float, float]:
+def _describe(values: Values, rules: _Rules) -> tuple[float, float, float, float]:
     """Mean, standard deviation and interval."""
-    return *_mean_and_deviation(values), *bootstrap_interval(values, confidence, seed)
+    return *_mean_and_deviation(values), *mean_interval(values, 1 - rules.alpha, rules.seed)
 
 
 def _mean_and_deviation(values: Values) -> tuple[float, float]:
@@ -256,34 +242,47 @@ def _mean_and_deviation(values: Values) -> tuple[float, float]:
     return mean, float(values.std(ddof=1)) if len(values) > 1 else math.nan
 
 
-def _ranks(scores: Mapping[str, Values], higher_is_better: bool | None) -> dict[str, int]:
-    """By the mean: how many methods are better, plus one."""
-    if higher_is_better is None:
-        return {}
-    sign = -1 if higher_is_better else 1
-    costs = {method: sign * float(values.mean()) for method, values in scores.items() if len(values)}
-    return {method: 1 + sum(other < cost for other in costs.values()) for method, cost in costs.items()}
-
-
 _NO_TEST = (math.nan, math.nan, math.nan)
 
 
 def _tests(
-    scores: Mapping[str, Values], best: str, higher_is_better: bool | None
+    scores: Mapping[str, Values], best: str, higher_is_better: bool | None, procedure: Procedure
 ) -> dict[str, tuple[float, float, float]]:
     """Correlation, p-value and corrected p-value of each method but the best, against it."""
     others = [method for method in scores if method != best]
-    tests = [paired_test(scores[method], scores[best], higher_is_better) for method in others]
+    hidden = itertools.combinations(others, 2) if procedure == "all_pairs" else ()
+    pairs = [*((method, best) for method in others), *hidden]
+    tests = [paired_test(scores[one], scores[other], higher_is_better) for one, other in pairs]
     corrected = holm(np.array([p_value for p_value, _ in tests]))
     return {
         method: (correlation, p_value, float(p_holm))
-        for method, (p_value, correlation), p_holm in zip(others, tests, corrected, strict=True)
+        for method, (p_value, correlation), p_holm in zip(others, tests, corrected, strict=False)
     }
 
 
-def _not_worse(correlation: float, _: float, p_holm: float, alpha: float) -> bool:
-    """Of a method whose mean is not the best one: its ranks do not say that it is worse."""
-    return not (p_holm <= alpha and correlation < 0)
+def _judged(result: MethodResult, best: Values, metric: str, sign: int, rules: _Rules) -> MethodResult:
+    """With the difference from the best method, and whether it is one.
+
+    A method is as good as the best one unless its ranks say that it is worse.
+    """
+    values = np.array(result.values)
+    difference, _, low, high = _describe(sign * (values - best), rules)
+    smallest = rules.smallest_effects.get(metric, SMALL * _deviation(values, best))
+    significant = result.p_holm <= rules.alpha
+    return replace(
+        result,
+        is_best=result.rank is not None and not (significant and result.effect_size < 0),
+        difference=difference,
+        difference_low=low,
+        difference_high=high,
+        smallest_effect=smallest,
+        is_negligible=significant and max(abs(low), abs(high)) < smallest,
+    )
+
+
+def _deviation(*scores: Values) -> float:
+    """Root mean square of the deviations between samples."""
+    return math.sqrt(np.mean([_mean_and_deviation(values)[1] ** 2 for values in scores]))
 
 
 def _agreements(metrics: Sequence[MetricComparison], controls: Container[str]) -> Iterator[Agreement]:
@@ -315,16 +314,8 @@ def _oriented(
     return sign * np.stack([values[method][kept] for method in methods])
 
 
-def _levels(scores: Float64[np.ndarray, "methods samples"]) -> Int64[np.ndarray, "methods samples"]:
-    """For each sample, the place of each method from the worst up; neighbours that are equal share it."""
-    order = scores.argsort(0)
-    ascending = np.take_along_axis(scores, order, 0)
-    steps = ~np.isclose(ascending[1:], ascending[:-1], rtol=EQUAL, atol=0.0)
-    levels = np.zeros(scores.shape, dtype=np.int64)
-    np.put_along_axis(levels, order[1:], steps.cumsum(0), 0)
-    return levels
-
-
 def _compared(run: Run) -> ComparedRun:
     first = run.rows[0]
-    return ComparedRun(run.name, first.stage, first.epoch, first.step, len({row.sample for row in run.rows}))
+    return ComparedRun(
+        run.name, first.stage, first.epoch, first.step, len({row.sample for row in run.rows}), run.not_scored
+    )

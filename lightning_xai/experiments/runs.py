@@ -1,5 +1,6 @@
 """The scores of finished runs: where they are, and which of them to compare."""
 
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,11 +18,14 @@ class Run:
         name: The run's folder, with as many of the folders above it as tell it from the other runs.
         rows: Of one evaluation (stage, epoch and step), once `choose` has been applied.
         higher_is_better: Direction of the metrics whose direction is known; None for those that have none.
+        not_scored: Methods, metrics, and methods in a metric that other evaluations of the stage have scores of, and
+            the chosen one has not.
     """
 
     name: str
     rows: Sequence[ScoreRow]
     higher_is_better: dict[str, bool | None]
+    not_scored: tuple[str, ...] = ()
 
 
 def read_runs(
@@ -73,9 +77,35 @@ def choose(run: Run, stage: str, epoch: int | None = None) -> Run:
     epochs = {row.epoch for row in rows}
     if epoch is not None and epoch not in epochs:
         raise ValueError(f"`epoch`: {run.name} has no scores of epoch {epoch} in {stage!r}; it has {_listed(epochs)}.")
-    rows = [row for row in rows if row.epoch == (max(epochs) if epoch is None else epoch)]
-    last = max(row.step for row in rows)
-    return replace(run, rows=[row for row in rows if row.step == last])
+    of_epoch = [row for row in rows if row.epoch == (max(epochs) if epoch is None else epoch)]
+    last = max(row.step for row in of_epoch)
+    chosen = [row for row in of_epoch if row.step == last]
+    return replace(run, rows=chosen, not_scored=_not_scored(rows, chosen))
+
+
+def told_apart(runs: Sequence[Run]) -> list[Run]:
+    """The runs under names that differ."""
+    return [replace(run, name=name) for run, name in zip(runs, distinct([run.name for run in runs]), strict=True)]
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names, numbered where they come again: a, a (2), a (3)."""
+    found: list[str] = []
+    for name in names:
+        numbered = (f"{name} ({number})" for number in itertools.count(2))
+        found.append(name if name not in found else next(n for n in numbered if n not in found and n not in names))
+    return found
+
+
+def _not_scored(rows: Sequence[ScoreRow], chosen: Sequence[ScoreRow]) -> tuple[str, ...]:
+    here = {(row.method, row.metric) for row in chosen}
+    methods, metrics = ({pair[place] for pair in here} for place in (0, 1))
+    found: dict[str, None] = {}
+    for method, metric in dict.fromkeys((row.method, row.metric) for row in rows):
+        if (method, metric) not in here:
+            gone = [name for name, known in ((method, methods), (metric, metrics)) if name not in known]
+            found |= dict.fromkeys(gone or [f"{method} in {metric}"])
+    return tuple(found)
 
 
 def _common_stage(runs: Sequence[Run]) -> str:

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
-from lightning_xai.experiments.compare import signed_rank_test
 from lightning_xai.explainers import PerturbWeights
 from lightning_xai.explainers.base import check_count
 from lightning_xai.functional.random import fold_in_int
@@ -22,6 +21,7 @@ from lightning_xai.reporting.files import replacing
 from lightning_xai.reporting.reproduction import Reproduction, ResultTable, mean_and_error
 from lightning_xai.reporting.visualization_figures import gallery_figure, shown, trace_figure
 from lightning_xai.shapes import Images, Scores
+from lightning_xai.statistics.paired import paired_test
 from lightning_xai.visualization import Activation, Jitter, answers, visualize
 
 PLAIN, FIXED, REDRAWN = "plain", "NoiseGrad, fixed", "NoiseGrad, redrawn"
@@ -293,9 +293,9 @@ def _findings(
 
 
 def _against(values: np.ndarray, others: np.ndarray, metric: str) -> str:
-    differences = values - others
-    differences = differences[np.isfinite(differences)]
-    p_value, _ = signed_rank_test(differences)
+    defined = np.isfinite(values) & np.isfinite(others)
+    differences = values[defined] - others[defined]
+    p_value, _ = paired_test(values[defined].astype(float), others[defined].astype(float))
     return (
         f"{metric} {np.nanmean(values):.4g} against {np.nanmean(others):.4g}, higher in {int((differences > 0).sum())} "
         f"of {len(differences)} (Wilcoxon p = {p_value:.2g})."

@@ -14,6 +14,7 @@ from rich.table import Table
 from lightning_xai.reporting.escapes import cell, latex, latex_row, markdown, one_line, spreadsheet
 from lightning_xai.reporting.files import replacing
 from lightning_xai.reporting.tables import ARROWS, number_format
+from lightning_xai.statistics.intervals import MOST_RESAMPLED
 
 
 @dataclass(frozen=True)
@@ -29,18 +30,27 @@ class MethodResult:
     """Lower end of the confidence interval of the mean."""
     high: float
     rank: int | None
-    """Of the mean, 1 for the best; equal means share the least rank. None without a direction or a mean, and for the
-    controls."""
+    """Of the mean, 1 for the best; means that are equal but for rounding share the least rank. None without a direction
+    or a mean, and for the controls."""
     effect_size: float
     """Matched-pairs rank-biserial correlation with the best method, in [-1, 1]; negative: worse than it."""
     p_value: float
     """Wilcoxon signed-rank test against the best method."""
     p_holm: float
-    """The same after Holm's correction."""
+    """The same after Holm's correction, over the family that `Comparison.procedure` names."""
     is_best: bool
     """Best, or not significantly worse than the best."""
     values: tuple[float, ...] = field(repr=False)
     """The scores that these numbers are made from, of `MetricComparison.samples`; empty without any defined score."""
+    difference: float = math.nan
+    """Mean difference from the best method, in the metric's unit; negative: worse than it."""
+    difference_low: float = math.nan
+    """Lower end of its confidence interval."""
+    difference_high: float = math.nan
+    smallest_effect: float = math.nan
+    """The smallest difference of interest."""
+    is_negligible: bool = False
+    """Significantly different from the best, but by less than the smallest effect, as far as the interval reaches."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,8 @@ class ComparedRun:
     epoch: int
     step: int
     num_samples: int
+    not_scored: tuple[str, ...] = ()
+    """Methods and metrics that only other evaluations of the stage have scores of."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +119,8 @@ class Comparison:
     """What the methods spend that are not compared for it."""
     agreements: tuple[Agreement, ...] = ()
     """Of each pair of metrics with a direction, unless they have less than three methods or no sample in common."""
+    procedure: str = "all_pairs"
+    """Which tests of a metric are one family: "all_pairs", or "published" for those against the best alone."""
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -211,17 +225,20 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     notes.append(
         "Mean and standard deviation (n - 1) over the samples; "
         f"[{_percent(1 - comparison.alpha)} confidence interval of the mean]: BCa bootstrap, "
-        f"{comparison.num_resamples} resamples, seed {comparison.seed}."
+        f"{comparison.num_resamples} resamples, seed {comparison.seed}{_analytic(comparison)}."
     )
+    notes += _unscored_notes(comparison)
     if any(metric.higher_is_better is not None for metric in comparison.metrics):
         notes.append(
-            "p: two-sided Wilcoxon signed-rank test against the best mean, paired by sample, equal scores dropped, "
-            "after Holm's correction over the methods of the metric. r: matched-pairs rank-biserial correlation, "
-            "negative if worse than the best. Bold, in a terminal also *: the best, and all that are not significantly "
-            f"worse at {comparison.alpha:g}."
+            "difference: mean difference from the best mean, negative if worse (comparison.csv has its interval). p: "
+            "two-sided Wilcoxon signed-rank test against the best mean, paired by sample, equal scores dropped, after "
+            f"Holm's correction over {_FAMILIES[comparison.procedure]} of the metric. r: matched-pairs rank-biserial "
+            "correlation, negative if worse than the best. Bold, in a terminal also *: the best, and all that are not "
+            f"significantly worse at {comparison.alpha:g}."
         )
         if comparison.controls:
             notes[-1] += f" The controls {', '.join(comparison.controls)} are tested too, but never the best."
+        notes += _negligible_notes(comparison)
     if unknown := [metric.metric for metric in comparison.metrics if metric.higher_is_better is None]:
         notes.append(
             "Without a direction in the metrics.json beside the scores, and therefore without best and tests: "
@@ -230,6 +247,51 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     if comparison.agreements:
         notes.append(agreement_note(comparison))
     return notes
+
+
+_FAMILIES = {
+    "all_pairs": "all pairs of methods",
+    "published": "the methods (as published; equally good ones are called worse more often than the level says)",
+}
+
+
+def _analytic(comparison: Comparison) -> str:
+    if all(metric.num_samples <= MOST_RESAMPLED for metric in comparison.metrics):
+        return ""
+    return f"; beyond {MOST_RESAMPLED} samples its analytic form (ABC)"
+
+
+def _unscored_notes(comparison: Comparison) -> list[str]:
+    notes = [
+        f"Not scored in epoch {run.epoch}, step {run.step} of {run.name}, but in other evaluations of its stage: "
+        f"{', '.join(run.not_scored)}."
+        for run in comparison.runs
+        if run.not_scored
+    ]
+    scored = {metric.metric: {result.method for result in metric.methods} for metric in comparison.metrics}
+    missing = [
+        f"{name} in {metric}"
+        for metric, methods in scored.items()
+        for name in comparison.methods
+        if name not in methods
+    ]
+    return [*notes, f"Not scored: {', '.join(missing)}."] if missing else notes
+
+
+def _negligible_notes(comparison: Comparison) -> list[str]:
+    """Effects of samples so many that any difference is significant."""
+    found = [
+        f"{result.method} in {metric.metric} (less than {result.smallest_effect:.3g})"
+        for metric in comparison.metrics
+        for result in metric.methods
+        if result.is_negligible
+    ]
+    if not found:
+        return []
+    return [
+        "≈: significant but negligible, the whole interval of the difference is below the smallest effect of interest: "
+        f"{', '.join(found)}."
+    ]
 
 
 def matching_note(comparison: Comparison) -> str:
@@ -299,7 +361,17 @@ def _markdown_table(title: str, header: list[str], rows: list[list[str]]) -> str
 
 def _header(comparison: Comparison) -> list[str]:
     names = ["method", *(["gradients"] if comparison.gradients else [])]
-    return [*names, "mean", "std", f"{_percent(1 - comparison.alpha)} interval", "undefined", "rank", "r", "p"]
+    return [
+        *names,
+        "mean",
+        "std",
+        f"{_percent(1 - comparison.alpha)} interval",
+        "undefined",
+        "rank",
+        "difference",
+        "r",
+        "p",
+    ]
 
 
 def _cost(comparison: Comparison, method: str) -> list[str]:
@@ -320,6 +392,7 @@ def _cells(comparison: Comparison, result: MethodResult) -> list[str]:
         f"[{low}, {high}]" if low else "",
         str(result.num_undefined),
         str(result.rank or ""),
+        _difference(result),
         "" if math.isnan(result.effect_size) else f"{result.effect_size:+.2f}",
         _probability(result.p_holm),
     ]
@@ -329,6 +402,13 @@ def _numbers(result: MethodResult) -> list[str]:
     """Mean, deviation and interval, all with the digits that suit the mean."""
     values = (result.mean, result.standard_deviation, result.low, result.high)
     return ["" if math.isnan(value) else f"{value:{number_format(result.mean)}}" for value in values]
+
+
+def _difference(result: MethodResult) -> str:
+    """Without its interval, for which a terminal has no room."""
+    if math.isnan(result.difference):
+        return ""
+    return f"{result.difference:+{number_format(result.difference)}}{' ≈' if result.is_negligible else ''}"
 
 
 def _probability(value: float) -> str:

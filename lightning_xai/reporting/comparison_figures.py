@@ -348,7 +348,8 @@ def _colour_notes(comparison: Comparison) -> list[str]:
 
 
 def _best_note(comparison: Comparison) -> str:
-    return f"best, or not significantly worse (Wilcoxon, Holm, {comparison.alpha:g})"
+    family = " over all pairs" if comparison.procedure == "all_pairs" else ""
+    return f"best, or not significantly worse (Wilcoxon, Holm{family}, {comparison.alpha:g})"
 
 
 def _common_notes(comparison: Comparison) -> list[str]:

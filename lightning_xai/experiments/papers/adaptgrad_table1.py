@@ -9,7 +9,6 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from lightning_xai.experiments.compare import holm, paired_test
 from lightning_xai.experiments.networks import TrainedNetwork
 from lightning_xai.experiments.papers.experiment import Experiment
 from lightning_xai.experiments.papers.lab import Lab, described
@@ -27,6 +26,7 @@ from lightning_xai.sanity.randomisation import parameter_blocks, randomise
 from lightning_xai.sanity.similarity import spearman
 from lightning_xai.sanity.verdicts import invariance_verdict, randomisation_verdict
 from lightning_xai.shapes import Images, Scores
+from lightning_xai.statistics.paired import holm, paired_test
 
 SOURCE = "AdaptGrad (Zhou et al. 2024, arXiv 2410.07711), table 1: consistency and invariance on MNIST"
 METHODS = ("Grad", "SG", "AG", "NG", "S-NG", "A-NG")

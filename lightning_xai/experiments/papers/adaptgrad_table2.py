@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from lightning_xai.evaluation import evaluate
-from lightning_xai.experiments.compare import holm, paired_test
 from lightning_xai.experiments.noise_level import right_under_noise
 from lightning_xai.experiments.papers.adaptgrad_table2_published import FAMILIES, METRICS, NETWORKS, PRESET, members
 from lightning_xai.experiments.papers.adaptgrad_table2_report import PUBLISHED_STD, Row, figures, findings, tables
@@ -36,6 +35,7 @@ from lightning_xai.metrics import InformationLevel, SampleMetric, Sparseness
 from lightning_xai.reporting.reproduction import Reproduction, mean_and_standard_error
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.examine import fingerprint
+from lightning_xai.statistics.paired import holm, paired_test
 
 SOURCE = "AdaptGrad (Zhou et al. 2024, arXiv 2410.07711), table 2: Sparseness and Information Level"
 

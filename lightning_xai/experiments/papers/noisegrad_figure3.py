@@ -248,7 +248,7 @@ def _compared(records: Records, base: str, seed: int) -> Compared:
         if record["base"] == base
     ]
     directions: dict[str, bool | None] = {row.metric: True for row in rows if row.metric != GRADIENTS}
-    return rows, compare_methods([Run(base, rows, directions)], seed=seed)
+    return rows, compare_methods([Run(base, rows, directions)], seed=seed, procedure="published")
 
 
 def _tables(compared: Mapping[str, Compared]) -> Iterator[ResultTable]:

@@ -137,7 +137,7 @@ def _names(chosen: NoiseLevel) -> dict[str, str]:
 
 def _compared(evaluation: Evaluation, names: Sequence[str], seed: int) -> Comparison:
     rows = [row for row in evaluation_rows(evaluation, "test", 0, 0) if row.method in (*names, *CONTROLS)]
-    return compare_methods([Run("", rows, dict(evaluation.higher_is_better))], seed=seed)
+    return compare_methods([Run("", rows, dict(evaluation.higher_is_better))], seed=seed, procedure="published")
 
 
 def _records(evaluation: Evaluation, pairs: Mapping[str, tuple[float, float]]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from lightning_xai.callbacks.samples import Samples
 from lightning_xai.evaluation import evaluate
-from lightning_xai.experiments.compare import compare_methods, holm, signed_rank_test
+from lightning_xai.experiments.compare import compare_methods
 from lightning_xai.experiments.networks import TrainedNetwork
 from lightning_xai.experiments.papers.experiment import Experiment
 from lightning_xai.experiments.papers.lab import Lab, described
@@ -35,6 +35,7 @@ from lightning_xai.reporting.reproduction import Reproduction, ResultTable
 from lightning_xai.reporting.scores import ScoreRow, score_rows
 from lightning_xai.reporting.tables import ARROWS, number_format
 from lightning_xai.sanity.cells import Cells
+from lightning_xai.statistics.paired import holm, paired_test
 
 SOURCE = "NoiseGrad (Bykov et al. 2022, arXiv 2106.10185), Table 1"
 PUBLISHED = {
@@ -110,7 +111,11 @@ def run(
         rows += batch_rows(lab, trained, chosen, methods, measured, cells)
     directions = _directions(measured)
     tables = [
-        summary_table(compare_methods([Run(network, rows, directions)], seed=lab.seed), "All methods", published=True),
+        summary_table(
+            compare_methods([Run(network, rows, directions)], seed=lab.seed, procedure="published"),
+            "All methods",
+            published=True,
+        ),
         *equal_cost_tables(network, rows, directions, costs, lab.seed),
         pair_table(rows, directions, costs, list(levels)),
     ]
@@ -225,7 +230,9 @@ def equal_cost_tables(
     """For each cost, the methods that spend it."""
     run = Run(name, rows, dict(directions))
     return [
-        summary_table(compare_methods([run], seed=seed, gradients=cost), f"At {cost} gradients a sample")
+        summary_table(
+            compare_methods([run], seed=seed, gradients=cost, procedure="published"), f"At {cost} gradients a sample"
+        )
         for cost in costs
     ]
 
@@ -248,9 +255,9 @@ def claim_table(
     scores: dict[tuple[str, str], dict[int, float]] = {}
     for row in rows:
         scores.setdefault((row.method, row.metric), {})[row.sample] = row.value
-    gains = {(pair, metric): _gains(scores, pair, metric, directions) for pair in pairs for metric in names}
-    corrected = holm(np.array([signed_rank_test(values)[0] for values in gains.values()]))
-    cells = {key: _answer(values, p) for (key, values), p in zip(gains.items(), corrected, strict=True)}
+    tested = {(pair, metric): _oriented(scores, pair, metric, directions) for pair in pairs for metric in names}
+    corrected = holm(np.array([paired_test(first, second)[0] for first, second in tested.values()]))
+    cells = {key: _answer(one - other, p) for (key, (one, other)), p in zip(tested.items(), corrected, strict=True)}
     lines = tuple((" > ".join(pair), *(cells[pair, metric] for metric in names)) for pair in pairs)
     note = (
         "Mean gain of the first over the second, positive where it is better, and whether the claim holds: Wilcoxon "
@@ -259,15 +266,16 @@ def claim_table(
     return ResultTable(title, ("claim", *(name.replace("_", " ") for name in names)), lines, (note,))
 
 
-def _gains(
+def _oriented(
     scores: Mapping[tuple[str, str], Mapping[int, float]],
     pair: tuple[str, str],
     metric: str,
     directions: Mapping[str, bool | None],
 ) -> np.ndarray:
+    """The scores of both, higher for better, of the samples on which both are defined."""
     first, second = (scores[method, metric] for method in pair)
-    gains = np.array([first[sample] - second[sample] for sample in first]) * (1 if directions[metric] else -1)
-    return gains[np.isfinite(gains)]
+    values = np.array([[first[sample], second[sample]] for sample in first], dtype=float).reshape(-1, 2).T
+    return values[:, np.isfinite(values).all(0)] * (1 if directions[metric] else -1)
 
 
 def _pairs(costs: Sequence[int], levels: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -309,7 +317,11 @@ def _published(method: str) -> tuple[str, ...]:
 def figures(result: Reproduction) -> Mapping[str, Figure]:
     """Bars of all methods in all metrics."""
     rows = [ScoreRow(**row) for row in result.records["scores"]]
-    return {"noisegrad-table1": score_bars(compare_methods([Run("", rows, _directions(metrics(10, 100)))]))}
+    return {
+        "noisegrad-table1": score_bars(
+            compare_methods([Run("", rows, _directions(metrics(10, 100)))], procedure="published")
+        )
+    }
 
 
 EXPERIMENT = Experiment(

@@ -138,7 +138,7 @@ def by_heuristics(std: float, num_draws: int, explainer: Explainer = Saliency())
 def _compared(rows: list[ScoreRow], seed: int) -> Comparison:
     """The networks take the place of the metrics: each has its own best method."""
     networks = {row.metric for row in rows} - {GRADIENTS}
-    return compare_methods([Run("", rows, dict.fromkeys(networks, True))], seed=seed)
+    return compare_methods([Run("", rows, dict.fromkeys(networks, True))], seed=seed, procedure="published")
 
 
 def _table(comparison: Comparison) -> ResultTable:

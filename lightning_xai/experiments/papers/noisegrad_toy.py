@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from lightning_xai.evaluation import explain
-from lightning_xai.experiments.compare import compare_methods, signed_rank_test
+from lightning_xai.experiments.compare import compare_methods
 from lightning_xai.experiments.noise_level import find_noise_level
 from lightning_xai.experiments.papers.experiment import Experiment
 from lightning_xai.experiments.papers.lab import Lab
@@ -27,6 +27,7 @@ from lightning_xai.reporting.reproduction import Reproduction, ResultTable, mean
 from lightning_xai.reporting.scores import ScoreRow
 from lightning_xai.reporting.toy_figures import ToyField, ToyPanel, arrows_figure, fields_figure
 from lightning_xai.shapes import Inputs, Labels
+from lightning_xai.statistics.paired import paired_test
 
 SOURCE = "NoiseGrad (Bykov et al. 2022, arXiv 2106.10185), figures 1 and 2"
 SHOWN = ("Gradient", "SG", "NG", "FG")
@@ -77,7 +78,7 @@ def run(
     measured = [_measure(setting, network) for network in trained]
     rows = [row for part in measured for row in part.rows]
     better: dict[str, bool | None] = {NEAR: False, ALL: False, ROUGHNESS: False}
-    comparison = compare_methods([Run("networks", rows, better)], seed=lab.seed)
+    comparison = compare_methods([Run("networks", rows, better)], seed=lab.seed, procedure="published")
     truth = float(np.nanmean(roughness(_grid_shaped(moons.gradient(setting.grid()).numpy(), columns))))
     settings = {"noise": noise, "fraction": fraction, "num_draws": num_draws, "hidden": list(hidden), "lr": lr}
     settings |= {"num_train": num_train, "num_steps": num_steps, "num_test": num_test, "columns": columns}
@@ -306,7 +307,7 @@ def _against_gradient(metric: MetricComparison, name: str) -> str:
     """Whether the method's field is smoother than the gradient's, network by network."""
     values = {result.method: np.array(result.values) for result in metric.methods}
     differences = values["Gradient"] - values[name]
-    p_value, _ = signed_rank_test(differences)
+    p_value, _ = paired_test(values["Gradient"], values[name])
     word = "smoother" if differences.mean() > 0 else "rougher"
     return (
         f"neighbouring arrows differ by {values[name].mean():.1f}°, those of the gradient by "

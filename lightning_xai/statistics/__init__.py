@@ -1,0 +1,1 @@
+"""What scores say: paired tests, intervals, and whether orders agree."""

@@ -1,0 +1,36 @@
+"""Whether two orders agree: Kendall's tau-b, sample by sample."""
+
+import itertools
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from lightning_xai.statistics.paired import EQUAL
+
+Orders = Float64[np.ndarray, "methods samples"]
+
+
+def kendall_tau(first: Orders, second: Orders) -> Float64[np.ndarray, " samples"]:
+    """Kendall's tau-b of two orders of the methods, sample by sample; NaN where all methods are equal in one.
+
+    Pairs in the same order less pairs in the reverse one, over the geometric mean of the numbers of pairs that each
+    order tells apart. Neighbours in sorted order that differ by a share of at most `EQUAL` are equal.
+    """
+    levels = _levels(first), _levels(second)
+    concordant, untied = np.zeros(first.shape[1]), np.zeros((2, first.shape[1]))
+    for one, other in itertools.combinations(range(len(first)), 2):
+        signs = [np.sign(level[one] - level[other]) for level in levels]
+        concordant += signs[0] * signs[1]
+        untied += np.abs(signs)
+    possible = np.sqrt(untied.prod(0))
+    return np.divide(concordant, possible, out=np.full_like(possible, np.nan), where=possible > 0)
+
+
+def _levels(scores: Orders) -> Int64[np.ndarray, "methods samples"]:
+    """For each sample, the place of each method from the worst up; neighbours that are equal share it."""
+    order = scores.argsort(0)
+    ascending = np.take_along_axis(scores, order, 0)
+    steps = ~np.isclose(ascending[1:], ascending[:-1], rtol=EQUAL, atol=0.0)
+    levels = np.zeros(scores.shape, dtype=np.int64)
+    np.put_along_axis(levels, order[1:], steps.cumsum(0), 0)
+    return levels
