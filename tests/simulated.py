@@ -31,7 +31,7 @@ _WAITS = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "masked_selec
 _FREE = ("_unsafe_view", "_reshape_alias", "_local_scalar_dense", "empty", "empty_like", "empty_strided", "new_empty")
 """Operations without a kernel, that are no views."""
 
-_CROSSES = ("_to_copy", "copy_", "_copy_from")
+_CROSSES = ("_to_copy", "copy_")
 _INDEXES = ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put")
 _now: "list[Simulation]" = []
 
@@ -88,7 +88,7 @@ class Simulation:
     Attributes:
         launches: Operations that compute or copy: a kernel each. Views are free.
         waits: Those after which the CPU waits for the device: values that it reads.
-        uploads: Copies from the CPU.
+        uploads: Copies from the CPU, which wait or not.
     """
 
     def __init__(self) -> None:
@@ -157,7 +157,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     name = func._schema.name.removeprefix("aten::")
     _refuse_mixed(name, args, tensors, ours)
     on_sim = to == "sim" or (to is None and bool(ours))
-    _take_account(func, name, args, ours, to)
+    _take_account(func, name, args, kwargs, ours, to)
     result = func(*tree_map(_plain, args), **tree_map(_plain, kwargs))
     if name in ("copy_", "set_"):
         return args[0]
@@ -197,26 +197,30 @@ def _refuse_mixed(name: str, args: Any, tensors: list[Tensor], ours: list[SimTen
         )
 
 
-def _take_account(func: Any, name: str, args: Any, ours: list[SimTensor], to: str | None) -> None:
+def _take_account(func: Any, name: str, args: Any, kwargs: Any, ours: list[SimTensor], to: str | None) -> None:
+    """As PyTorch does on CUDA: copies wait, and so do indices of the CPU, unless they are said to be non-blocking."""
     if not func.is_view and name not in _FREE:
         _count("launches", name)
     if name in _WAITS:
         _count("waits", name)
-    if name in _CROSSES and ours:
-        to_cpu = to == "cpu" or (name == "copy_" and not isinstance(args[0], SimTensor))
-        from_cpu = name == "copy_" and not isinstance(args[1], SimTensor)
-        if to_cpu:
-            _count("waits", f"{name} to the CPU")
-        if from_cpu:
-            _count("uploads", name)
-    elif name in _CROSSES:
-        _count("uploads", name)
     if name in _INDEXES:
-        for index in args[1]:
-            if index is not None and index.dtype in (torch.bool, torch.uint8) and isinstance(index, SimTensor):
-                _count("waits", f"{name} by a mask")
-            elif index is not None and not isinstance(index, SimTensor):
+        for index in (index for index in args[1] if index is not None):
+            if not isinstance(index, SimTensor):
                 _count("uploads", f"{name} by the CPU's")
+                _count("waits", f"{name} by the CPU's")
+            elif index.dtype in (torch.bool, torch.uint8):
+                _count("waits", f"{name} by a mask")
+    if name not in _CROSSES:
+        return
+    source = args[1] if name == "copy_" else args[0]
+    target_is_sim = isinstance(args[0], SimTensor) if name == "copy_" else to in (None, "sim")
+    if isinstance(source, SimTensor) == target_is_sim or not source.numel():
+        return
+    if target_is_sim:
+        _count("uploads", name)
+    patient = kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2])
+    if not (patient and target_is_sim):
+        _count("waits", f"{name} {'from' if target_is_sim else 'to'} the CPU")
 
 
 class _Everything(TorchDispatchMode):

@@ -314,7 +314,7 @@ def test_a_training_with_the_callback(sim: Simulation, tmp_path: Path) -> None:
         trainer.validate(trainer.lightning_module, loader, verbose=False)
         assert callback.folder is not None
         rows = read_scores(callback.folder / "scores.csv")
-        return {(row.epoch, row.index, row.method, row.metric): row.score for row in rows}
+        return {(row.stage, row.epoch, row.sample, row.method, row.metric): row.value for row in rows}
 
     found, wanted = scores("sim"), scores("cpu")
     assert found.keys() == wanted.keys()
