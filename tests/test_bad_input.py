@@ -176,9 +176,10 @@ def test_sobel_needs_images():
 
 def test_parameter_patterns():
     method = PerturbWeights(include=("conv*",), num_draws=1)
-    with pytest.raises(ValueError, match=r"`include`=\('conv\*',\).*names no parameter.*it has: features.conv1.weight"):
+    expected = r"`include`=\('conv\*',\).*names no floating-point parameter.*it has: features.conv1.weight"
+    with pytest.raises(ValueError, match=expected):
         method(MODEL, IMAGES, 0)
-    with pytest.raises(ValueError, match="names no parameter of `model`; it has: none"):
+    with pytest.raises(ValueError, match="names no floating-point parameter of `model`; it has: none"):
         PerturbWeights()(nn.Flatten(), IMAGES, 0)
 
 

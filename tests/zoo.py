@@ -1309,10 +1309,10 @@ def hooks_that_change_outputs() -> Animal:
 def hooks_that_keep_outputs() -> Animal:
     """A hook that keeps activations on the module, with their graph."""
     net = convolutional()
-    net.features = None
+    net[0].features = None
 
     def keep(module: nn.Module, arguments: Any, output: Tensor) -> None:
-        net.features = output
+        module.features = output
 
     net[0].register_forward_hook(keep)
     return net, images()

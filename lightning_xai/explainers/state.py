@@ -82,6 +82,7 @@ def noting_changes(model: nn.Module) -> Iterator[Callable[[], None]]:
     found = Found(model, parameters=True)
 
     def note() -> None:
+        _noted.add(model)
         wrote = found.wrote()
         if wrote or found.changed():
             _changing.add(model)
@@ -309,6 +310,9 @@ _MANY = 1000
 _writers: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
 """Networks whose forward pass writes to their own parameters (`noting_changes`)."""
 
+_noted: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
+"""Networks of which it is known whether their forward pass writes to parameters; of others all parameters are kept."""
+
 _changing: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
 """Networks whose forward pass changes anything of theirs."""
 
@@ -322,7 +326,7 @@ def _as_found(model: nn.Module) -> Iterator[Found]:
     try:
         _set_gradients_aside(model, undo)
         _leave_inference_mode(list(model.modules()), undo)
-        found = Found(model, parameters=model in _writers)
+        found = Found(model, parameters=model in _writers or model not in _noted)
         token = _found.set({**_found.get(), id(model): found})
         undo += [found.put_back, partial(_found.reset, token)]
         if not isinstance(model, torch.jit.ScriptModule):

@@ -22,7 +22,7 @@ from lightning_xai.explainers.base import (
     explaining,
     resolve_target,
 )
-from lightning_xai.explainers.chunks import in_chunks
+from lightning_xai.explainers.chunks import in_chunks, probe_rows
 from lightning_xai.explainers.controls import CONTROLS
 from lightning_xai.explainers.rectifiers import require_guided
 from lightning_xai.functional.maps import pixel_map
@@ -142,7 +142,8 @@ def other_classes(target: Labels, num_classes: int, context: Context) -> Labels:
 def num_outputs(model: nn.Module, inputs: Inputs) -> int:
     """How many classes the model tells apart."""
     with explaining(model), torch.no_grad():
-        return check_logits(model(inputs[:1]), 1).shape[1]
+        rows = probe_rows(model, inputs)
+        return check_logits(model(rows), len(rows)).shape[1]
 
 
 def cosine_convergence(
