@@ -291,7 +291,9 @@ def _gather(
     collections: Mapping[str, MetricCollection], metrics: list[str]
 ) -> tuple[Labels, dict[str, dict[str, Scores]]]:
     """Indices and scores from all processes; the order of the collective calls is the same in each."""
-    arrived = [cast(SampleMetric, collection[name]).arrivals() for collection in collections.values() for name in metrics]
+    arrived = [
+        cast(SampleMetric, collection[name]).arrivals() for collection in collections.values() for name in metrics
+    ]
     if not arrived:
         return torch.empty(0, dtype=torch.int64), {}
     values = torch.stack([scores for _, scores in arrived]).cpu()  # all at once: each copy waits for an accelerator

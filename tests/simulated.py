@@ -5,9 +5,7 @@ is refused as CUDA refuses it, and while a `Simulation` is entered everything th
 process that has not differentiated anything before, since autograd counts its devices at the first backward pass.
 """
 
-import os
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -115,15 +113,6 @@ class Simulation:
         for counter in (self.launches, self.waits, self.uploads):
             counter.clear()
         return found
-
-
-@pytest.fixture
-def sim() -> Iterator[Simulation]:
-    """The device, for one test; see `OWN_PROCESS`."""
-    if _make_known is None or OWN_PROCESS not in os.environ:
-        pytest.skip("needs a process of its own, and a torch that knows devices written in Python")
-    with Simulation() as simulation:
-        yield simulation
 
 
 def held(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """What holds on an accelerator, on a simulated one; `test_simulated` runs it, in a process of its own."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,12 @@ from lightning_xai.explainers import (
 )
 from lightning_xai.functional.random import root_keys, standard_normal, uniform
 from lightning_xai.metrics.quantus import QuantusMetric
+from lightning_xai.metrics.robustness import Sensitivity
 from lightning_xai.networks import LeNet, ResNet9
 from lightning_xai.reporting.scores import read_scores
 from lightning_xai.sanity.similarity import cosine
 from lightning_xai.visualization import Activation, visualize
-from tests.simulated import Simulation, held, sim  # noqa: F401  (a fixture)
+from tests.simulated import OWN_PROCESS, Simulation, held
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
@@ -52,6 +54,14 @@ pytestmark = [
 
 BOUNDS, CLASSES = ([0.0, -1.0, 0.0], [1.0, 1.0, 1.5]), 3
 ROUNDING = 1e-5
+
+
+@pytest.fixture
+def sim() -> Iterator[Simulation]:
+    if OWN_PROCESS not in os.environ:
+        pytest.skip("autograd looks for devices once in a process: run these by test_simulated.py")
+    with Simulation() as simulation:
+        yield simulation
 
 
 def network() -> nn.Module:
@@ -135,8 +145,23 @@ EXPLAINERS: dict[str, Explainer] = {
     ),
 }
 
+CAPTUMS_OWN = {"gradient_shap", "captum_deep_lift", "captum_ablation", "captum_shapley_values"}
+"""Captum itself looks at values in these."""
 
-@pytest.mark.parametrize("name", EXPLAINERS)
+
+SLOW = {
+    *("probability", "adapt_grad_exact", "mean_square", "antithetic_weights", "guided_grad_cam", "noisy_grad_cam"),
+    *("captum_input_x_gradient", "captum_deconvolution", "captum_ablation", "captum_shapley_values"),
+    *("AverageSensitivity", "LocalLipschitz", "InsertionAUC", "PixelFlipping", "Complexity", "RelevanceMassAccuracy"),
+}
+"""Cousins of others, for the slow run."""
+
+
+def each(names: Any) -> list[Any]:
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in names]
+
+
+@pytest.mark.parametrize("name", each(EXPLAINERS))
 def test_maps_are_those_of_the_cpu(sim: Simulation, name: str) -> None:
     method, x, target = EXPLAINERS[name], images(), torch.tensor([0, 2, 1, 1])
     options: dict[str, Any] = {"bounds": BOUNDS, "seed": 4, "index": torch.tensor([3, 0, 9, 1]), "max_rows": 6}
@@ -144,6 +169,18 @@ def test_maps_are_those_of_the_cpu(sim: Simulation, name: str) -> None:
     found = lx.explain(network().to("sim"), x.to("sim"), target.to("sim"), method, **options)
     assert found.device.type == "sim"
     assert_equal_to_rounding(found, wanted)
+
+
+@pytest.mark.parametrize("name", each(name for name in EXPLAINERS if name not in CAPTUMS_OWN))
+def test_an_explanation_waits_four_times(sim: Simulation, name: str) -> None:
+    """With bounds; whatever the draws, passes and models."""
+    model, x, target = network().to("sim"), images().to("sim"), torch.tensor([0, 2, 1, 1], device="sim")
+    lx.explain(model, x, target, lx.Gradient(), bounds=BOUNDS, max_rows=6)  # a network is looked at when it is new
+    standard_normal(root_keys(0, torch.arange(4)), (2**14,), "sim")  # and the quantiles are copied once
+    sim.counts()
+    lx.explain(model, x, target, EXPLAINERS[name], bounds=BOUNDS, max_rows=6)
+    looks = {"until_tolerated": 3, "captum_integrated_gradients": 1}  # at the tolerance; Captum's
+    assert sim.counts()[1] <= 4 + looks.get(name, 0)
 
 
 def test_the_predicted_class_and_the_default_number_of_rows(sim: Simulation) -> None:
@@ -199,20 +236,32 @@ def test_every_metric_is_tried() -> None:
     assert {*METRICS} == ours | {"Quantus"}
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", each(METRICS))
 def test_scores_are_those_of_the_cpu(sim: Simulation, name: str) -> None:
-    assert_scores_are_equal({name: METRICS[name]})
-
-
-def assert_scores_are_equal(some: dict[str, metrics.SampleMetric]) -> None:
-    options: dict[str, Any] = {"bounds": BOUNDS, "batch_size": 3, "keep_attributions": 2}
+    """And it waits four times, and twice for each method and batch, beyond its explanations."""
+    some, options = {name: METRICS[name]}, dict[str, Any](bounds=BOUNDS, batch_size=3)
     target = torch.tensor([0, 2, 1, 1])
     wanted = lx.evaluate(network(), images(), target, METHODS, some, masks(), **options)
     on_sim = [tensor.to("sim") for tensor in (images(), target, masks())]
-    found = lx.evaluate(network().to("sim"), *on_sim[:2], METHODS, some, on_sim[2], **options)
+    model = network().to("sim")
+    found = lx.evaluate(model, *on_sim[:2], METHODS, some, on_sim[2], **options)
     assert_equal_to_rounding(found.scores, wanted.scores)
-    assert_equal_to_rounding(found.attributions, wanted.attributions)
     assert all(type(scores) is Tensor for method in found.scores.values() for scores in method.values())
+    if name in ("InformationLevel", "Quantus"):  # which work on the CPU
+        return
+    sim.counts()
+    lx.evaluate(model, *on_sim[:2], METHODS, some, on_sim[2], **options)
+    again = METRICS[name].num_draws if isinstance(METRICS[name], Sensitivity) else 0
+    batches = 2 * len(METHODS)
+    assert sim.counts()[1] <= 4 + batches * (2 + 2 * (1 + again))
+
+
+def test_kept_attributions(sim: Simulation) -> None:
+    def kept(device: str) -> Any:
+        model, x = network().to(device), images().to(device)
+        return lx.evaluate(model, x, None, METHODS, bounds=BOUNDS, batch_size=3, keep_attributions=2).attributions
+
+    assert_equal_to_rounding(kept("sim"), kept("cpu"))
 
 
 # Other commands
@@ -319,3 +368,51 @@ def test_a_training_with_the_callback(sim: Simulation, tmp_path: Path) -> None:
     found, wanted = scores("sim"), scores("cpu")
     assert found.keys() == wanted.keys()
     assert_equal_to_rounding(list(found.values()), list(wanted.values()))
+
+
+# What it costs: on a GPU a launch takes some 5 µs, and whoever waits leaves it idle
+
+SMOOTHERS: dict[str, tuple[Callable[[int], Explainer], int]] = {
+    "smooth_grad": (lambda n: lx.smooth_grad(num_draws=n), 25),
+    "adapt_grad": (lambda n: lx.adapt_grad(num_draws=n), 25),
+    "variance": (lambda n: Smooth(lx.Gradient(), AbsoluteScale(0.2), n, statistic="variance"), 25),
+    "integrated_gradients": (lambda n: lx.IntegratedGradients(num_steps=n), 25),
+    "noise_grad": (lambda n: lx.noise_grad(num_draws=n), 40),
+    "antithetic": (lambda n: PerturbWeights(num_draws=n, noise="additive", antithetic=True), 40),
+}
+"""Methods of n passes of four rows, and how many launches a pass may cost beyond a bare one."""
+
+
+@pytest.mark.parametrize("name", SMOOTHERS)
+def test_launches_of_a_pass(sim: Simulation, name: str) -> None:
+    assert_within_budget(sim, name, LeNet(), torch.rand(4, 1, 28, 28))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMOOTHERS)
+def test_launches_of_a_pass_of_a_deeper_network(sim: Simulation, name: str) -> None:
+    assert_within_budget(sim, name, ResNet9(), torch.rand(4, 3, 32, 32))
+
+
+def assert_within_budget(sim: Simulation, name: str, network: nn.Module, images: Tensor) -> None:
+    make, budget = SMOOTHERS[name]
+    model, x, target = network.eval().to("sim"), images.to("sim"), torch.arange(4, device="sim")
+    bare = bare_launches(sim, model, x, target)
+
+    def explained(number: int) -> tuple[int, int]:
+        sim.counts()
+        lx.explain(model, x, target, make(number), bounds=(0.0, 1.0), max_rows=4)
+        return sim.counts()[:2]
+
+    explained(2)  # a network is looked at when it is new
+    (few, waits), (many, more_waits) = explained(2), explained(6)
+    assert (many - few) / 4 <= bare + budget
+    assert waits == more_waits <= 4
+
+
+def bare_launches(sim: Simulation, model: nn.Module, x: Tensor, target: Tensor) -> int:
+    """Of a forward and a backward pass without this package."""
+    sim.counts()
+    x = x.detach().requires_grad_()
+    torch.autograd.grad(model(x).gather(1, target[:, None]).sum(), x)
+    return sim.counts()[0]
