@@ -1,8 +1,9 @@
 """An accelerator without hardware: the device `sim`, whose arithmetic is the CPU's and whose manners are a GPU's.
 
-A tensor on `sim` holds one of the CPU and does what that one does. But an operation that is given tensors of both devices
-is refused as CUDA refuses it, and while a `Simulation` is entered everything that would cost time is counted. Needs a
-process that has not differentiated anything before, since autograd counts its devices at the first backward pass.
+A tensor on `sim` holds one of the CPU and does what that one does. But an operation that is given tensors of both
+devices is refused as CUDA refuses it, and while a `Simulation` is entered everything that would cost time is counted.
+Needs a process that has not differentiated anything before, since autograd counts its devices at the first backward
+pass.
 """
 
 from collections import Counter

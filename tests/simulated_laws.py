@@ -195,7 +195,7 @@ def test_labels_of_the_cpu_are_taken_and_wrong_ones_are_refused(sim: Simulation)
     target = torch.tensor([0, 2, 1, 1])
     wanted = lx.explain(network(), images(), target, lx.Gradient())
     assert_equal_to_rounding(lx.explain(model, x, target, lx.Gradient()), wanted)
-    with pytest.raises(ValueError, match="`target` must be in 0 .. 2, .* got values from 0 to 3"):
+    with pytest.raises(ValueError, match=r"`target` must be in 0 .. 2, .* got values from 0 to 3"):
         lx.explain(model, x, torch.tensor([0, 2, 1, 3]), lx.Gradient())
     with pytest.raises(ValueError, match="`bounds` must hold the inputs"):
         lx.explain(model, x, target, lx.Gradient(), bounds=(0.5, 1.0))

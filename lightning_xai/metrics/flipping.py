@@ -73,7 +73,7 @@ class PerturbationCurve(SampleMetric):
         ranks = pixel_ranks(maps)[:, None]
         baseline = baseline_like(inputs, self.baseline, context)
         replaced = -(-torch.arange(self.num_steps + 1) * maps[0].numel() // self.num_steps)  # rounded up
-        points = []
+        points: list[Tensor] = []
         with explaining(model), torch.no_grad():
             for steps in groups(self.num_steps + 1, model, inputs, context.max_rows):
                 cut = sent(replaced[steps], ranks.device).view(-1, 1, 1, 1, 1)
