@@ -233,7 +233,8 @@ class _Constructors(TorchFunctionMode):
         if func in (torch.tensor, torch.as_tensor, torch.asarray) and _is_sim(device):
             data, dtype = args[0], kwargs.get("dtype")
             made = data if isinstance(data, Tensor) else torch.tensor(data, dtype=dtype, device="cpu")
-            return made.to(device, dtype or made.dtype, copy=func is torch.tensor)
+            made = made.to(device, dtype or made.dtype, copy=func is torch.tensor)
+            return made.requires_grad_() if kwargs.get("requires_grad") else made
         if func is Tensor.__getitem__ and isinstance(args[0], SimTensor) and isinstance(args[1], list):
             return args[0][torch.tensor(args[1], device="cpu")]
         if getattr(func, "__name__", "") == "new_tensor" and isinstance(args[0], SimTensor):

@@ -89,6 +89,43 @@ def assert_equal_to_rounding(found: Any, wanted: Any) -> None:
         torch.testing.assert_close(one, other, rtol=0, atol=ROUNDING * scale, equal_nan=True)
 
 
+# The device
+
+
+def test_the_device_refuses_tensors_of_two_devices_and_counts(sim: Simulation) -> None:
+    there, here = torch.arange(6.0, device="sim").view(2, 3), torch.ones(2, 3)
+    assert there.device.type == "sim"
+    for mixed in (
+        lambda: there + here,
+        lambda: torch.cat([here, there]),
+        lambda: there @ here.T,
+        lambda: here[there[0].long() * 0],
+        lambda: F.linear(there, here),
+    ):
+        with pytest.raises(RuntimeError, match="same device"):
+            mixed()
+    with pytest.raises(TypeError, match="to numpy"):
+        there.numpy()
+    sim.counts()
+    doubled = (2 * there).T[1:].flatten()  # one kernel, views, and a copy, since these do not lie in a row
+    assert sim.counts() == (2, 0, 0)
+    assert torch.equal(held(doubled), torch.tensor([2.0, 8.0, 4.0, 10.0]))
+    for read in (there.sum().item, there.tolist, there.cpu, (there > 1).nonzero, lambda: bool((there > 1).all())):
+        read()
+        assert sim.counts()[1] == 1
+    assert here.to("sim").device.type == "sim"
+    assert sim.counts() == (1, 1, 1)
+    here.to("sim", non_blocking=True)
+    assert sim.counts() == (1, 0, 1)
+    there[torch.tensor([1])], there[there > 2]
+    assert sim.counts()[1:] == (2, 1)
+
+
+def test_gradients_are_those_of_the_cpu(sim: Simulation) -> None:
+    x = torch.tensor([1.0, 2.0], device="sim", requires_grad=True)
+    assert torch.equal(held(torch.autograd.grad(x.square().sum(), x)[0]), torch.tensor([2.0, 4.0]))
+
+
 # Noise
 
 
@@ -404,7 +441,7 @@ def assert_within_budget(sim: Simulation, name: str, network: nn.Module, images:
         lx.explain(model, x, target, make(number), bounds=(0.0, 1.0), max_rows=4)
         return sim.counts()[:2]
 
-    explained(2)  # a network is looked at when it is new
+    assert explained(2)[1] <= 12  # a network is looked at when it is new: not at each of its parameters
     (few, waits), (many, more_waits) = explained(2), explained(6)
     assert (many - few) / 4 <= bare + budget
     assert waits == more_waits <= 4
