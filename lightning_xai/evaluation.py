@@ -25,6 +25,7 @@ from lightning_xai.explainers.bounds import check_in_bounds
 from lightning_xai.explainers.cost import counting_gradients
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.recipes import smooth_grad
+from lightning_xai.functional.devices import sent
 from lightning_xai.functional.random import remembering_noise
 from lightning_xai.metrics import (
     InherentNoise,
@@ -36,6 +37,7 @@ from lightning_xai.metrics import (
     mean_score,
     standard_error,
 )
+from lightning_xai.metrics.base import first_rows
 from lightning_xai.metrics.cost import GRADIENTS, NumGradients
 from lightning_xai.shapes import Inputs, Labels, Masks, Scores
 
@@ -99,7 +101,7 @@ def explain(
         precision: Of the model; "bf16-mixed" is faster where the hardware computes in bfloat16 (see `in_precision`).
     """
     _check_methods({"method": method})
-    check_inputs(images)
+    check_inputs(images, values=False)
     check_in_bounds(images, bounds)
     index = torch.arange(len(images)) if index is None else index.cpu()
     _check_lengths(len(images), index=index)
@@ -166,7 +168,7 @@ def evaluate(
                 "inputs": images[rows],
                 "target": target[rows],
                 "mask": None if masks is None else masks[rows],
-                "index": index[rows].to(images.device),
+                "index": sent(index[rows], images.device),
                 "bounds": context.bounds,
                 "model": model,
                 "context": context,
@@ -219,7 +221,8 @@ def _undefined(attributions: Inputs) -> Int64[Tensor, ""]:
 
 
 def _warn_of_undefined(model: nn.Module, undefined: Mapping[str, Tensor]) -> None:
-    found = {name: number for name, number in zip(undefined, map(int, undefined.values()), strict=True) if number}
+    numbers = torch.stack(list(undefined.values())).tolist() if undefined else []
+    found = {name: number for name, number in zip(undefined, numbers, strict=True) if number}
     if not found:
         return
     bad = [name for name, parameter in model.named_parameters() if not parameter.isfinite().all()]
@@ -237,7 +240,7 @@ def _explained(model: nn.Module, explainer: Explainer, batch: Mapping[str, Any])
     with counting_gradients(model) as count:
         attributions = explainer(model, batch["inputs"], batch["target"], context)
     shares = draws_used if draws_used.any() else torch.ones_like(draws_used)
-    return attributions, count.total * shares / shares.sum()
+    return attributions, sent(count.total * shares / shares.sum(), attributions.device)
 
 
 def default_metrics(has_masks: bool, has_bounds: bool) -> dict[str, SampleMetric]:
@@ -281,18 +284,19 @@ def _collect(metrics: Mapping[str, SampleMetric], device: torch.device) -> Metri
     """Empty copies of the metrics; each takes the arguments that its `update` names."""
     collection = MetricCollection({name: metric.clone() for name, metric in metrics.items()}, compute_groups=False)
     collection.reset()
-    return collection.to(device)
+    return collection.to(device, non_blocking=device.type != "mps")
 
 
 def _gather(
     collections: Mapping[str, MetricCollection], metrics: list[str]
 ) -> tuple[Labels, dict[str, dict[str, Scores]]]:
     """Indices and scores from all processes; the order of the collective calls is the same in each."""
-    index, scores = torch.empty(0, dtype=torch.int64), dict[str, dict[str, Scores]]()
-    for method, collection in collections.items():
-        scores[method] = {}
-        for name in metrics:
-            metric = cast(SampleMetric, collection[name])
-            index, values = (tensor.cpu() for tensor in metric.per_sample())
-            scores[method][name] = values
-    return index, scores
+    arrived = [
+        cast(SampleMetric, collection[name]).arrivals() for collection in collections.values() for name in metrics
+    ]
+    if not arrived:
+        return torch.empty(0, dtype=torch.int64), {}
+    values = torch.stack([scores for _, scores in arrived]).cpu()  # all at once: each copy waits for an accelerator
+    index, rows = first_rows(arrived[0][0].cpu())
+    each = iter(values[:, rows])
+    return index, {method: {name: next(each) for name in metrics} for method in collections}

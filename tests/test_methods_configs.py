@@ -14,7 +14,9 @@ FILES = sorted((ROOT / "configs" / "methods").glob("*.yaml"))
 TABLE_2 = ("Grad", "SG", "AG", "GI", "S-GI", "A-GI", "IG(W)", "S-IG(W)", "A-IG(W)", "IG(B)", "S-IG(B)", "A-IG(B)")
 METRICS = """
 sparseness: {class_path: lightning_xai.metrics.Sparseness}
-information_level: {class_path: lightning_xai.metrics.InformationLevel, init_args: {min_score: 0.0, random_fraction: 0.0}}
+information_level:
+  class_path: lightning_xai.metrics.InformationLevel
+  init_args: {min_score: 0.0, random_fraction: 0.0}  # few random pixels: with more many scores are undefined
 """
 
 pytestmark = pytest.mark.filterwarnings(

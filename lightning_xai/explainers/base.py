@@ -15,6 +15,7 @@ from lightning_xai.explainers.bounds import Bound as Bound
 from lightning_xai.explainers.bounds import parse_bounds as parse_bounds
 from lightning_xai.explainers.chunks import check_logits, in_chunks, probe_rows
 from lightning_xai.explainers.state import explaining, naming_inference_tensors
+from lightning_xai.functional.devices import sent
 from lightning_xai.functional.random import fold_in, fold_in_int, root_keys
 from lightning_xai.shapes import Inputs, Keys, Labels
 
@@ -144,8 +145,13 @@ class Explainer(ABC):
             return function(model, inputs, resolve_target(model, inputs, target, context.max_rows), context)
 
 
-def check_inputs(inputs: Tensor) -> None:
-    """Refuse what cannot be explained: no samples, integers, NaN or infinity."""
+def check_inputs(inputs: Tensor, values: bool = True) -> None:
+    """Refuse what cannot be explained: no samples, integers, NaN or infinity.
+
+    Args:
+        inputs: A batch.
+        values: Whether to look at its values, which waits for an accelerator; every explainer does by itself.
+    """
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
         raise TypeError(
             f"`inputs` must be a floating-point tensor, got {getattr(inputs, 'dtype', type(inputs).__name__)}; "
@@ -153,9 +159,8 @@ def check_inputs(inputs: Tensor) -> None:
         )
     if inputs.ndim < 2 or not inputs.numel():
         raise ValueError(f"`inputs` must be a batch of at least one sample, got shape {tuple(inputs.shape)}.")
-    finite = inputs.isfinite().flatten(1).all(1)
-    if not finite.all():
-        bad = (~finite).nonzero().flatten().tolist()
+    if values and not inputs.isfinite().all():
+        bad = (~inputs.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
         raise ValueError(f"`inputs` must be finite, but has NaN or infinite values in samples {_few(bad)}.")
 
 
@@ -169,7 +174,7 @@ def resolve_target(
     if target is None:
         with torch.no_grad():
             return in_chunks(lambda rows: check_logits(model(rows), len(rows)).argmax(1), model, max_rows, inputs)
-    target = torch.as_tensor(target, device=inputs.device)
+    target = torch.as_tensor(target)
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
         raise TypeError(f"`target` must hold class indices (integers), got {target.dtype}.")
     if target.ndim == 0:
@@ -180,16 +185,16 @@ def resolve_target(
             f"got shape {tuple(target.shape)}."
         )
     target = target.to(torch.int64, copy=True)
-    if target.device.type != "cpu":  # here once: a wrong index would be an error of the GPU, after which nothing runs
+    if inputs.device.type != "cpu":  # here once: a wrong index would be an error of the GPU, after which nothing runs
         with torch.no_grad():
             rows = probe_rows(model, inputs)
             check_target(target, check_logits(model(rows), len(rows)).shape[1])
-    return target
+    return sent(target, inputs.device)
 
 
 def check_target(target: Labels, num_classes: int) -> None:
     """Refuse class indices that are not outputs of the model."""
-    least, most = int(target.min()), int(target.max())
+    least, most = torch.stack((target.min(), target.max())).tolist()  # one look at the device
     if least < 0 or most >= num_classes:
         raise ValueError(
             f"`target` must be in 0 .. {num_classes - 1}, the outputs of `model`, got values from {least} to {most}."

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_xai.functional.bounds import IN_BOUNDS, bound_tolerance
+from lightning_xai.functional.devices import sent
 from lightning_xai.shapes import Inputs
 
 Bound = int | float | np.number | Sequence[float] | np.ndarray | Tensor
@@ -58,7 +59,7 @@ def parse_bounds(
         )
     if not (low < high).all():
         raise ValueError(f"`bounds` must have low < high everywhere, got {_said(low, high)}.")
-    return low.to(device), high.to(device)
+    return sent(low, device), sent(high, device)
 
 
 def check_in_bounds(inputs: Inputs, bounds: tuple[Bound, Bound] | None) -> None:
@@ -74,12 +75,13 @@ def check_in_bounds(inputs: Inputs, bounds: tuple[Bound, Bound] | None) -> None:
     Raises:
         ValueError: with the range that the inputs have, and what to do.
     """
-    parsed = parse_bounds(bounds, inputs.device, inputs.dtype)
+    parsed = parse_bounds(bounds, "cpu", inputs.dtype)
     if parsed is None or not len(inputs):
         return
     check_bound_shapes(*parsed, inputs)
-    low, high = torch.broadcast_tensors(*parsed, torch.empty((1,) * inputs.ndim, device=inputs.device))[:2]
+    low, high = torch.broadcast_tensors(*parsed, torch.empty((1,) * inputs.ndim))[:2]
     _check_resolved(low, high, inputs.dtype)
+    low, high = sent(low, inputs.device), sent(high, inputs.device)
     least, most = _reduced(inputs, low, torch.amin), _reduced(inputs, low, torch.amax)
     tolerance = bound_tolerance(low, high, inputs.dtype, IN_BOUNDS)
     excess = (torch.maximum(low - least, most - high) - tolerance).flatten()

@@ -90,8 +90,9 @@ class CaptumExplainer(Explainer):
 
     def attribute(self, model: nn.Module, inputs: Inputs, target: Labels, context: Context) -> Inputs:
         rows = probe_rows(model, inputs).clone()
-        with torch.no_grad():
-            check_target(target, check_logits(model(rows), len(rows)).shape[1])
+        if target.device.type == "cpu":  # else `resolve_target` has looked at them
+            with torch.no_grad():
+                check_target(target, check_logits(model(rows), len(rows)).shape[1])
         options = fitted(self.options, inputs)
         if self.baseline is not None:
             options["baselines"] = baseline_like(inputs, self.baseline, context).expand_as(inputs[:1])

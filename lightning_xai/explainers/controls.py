@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lightning_xai.explainers.base import Context, Explainer
+from lightning_xai.functional.devices import sent
 from lightning_xai.functional.random import standard_normal
 from lightning_xai.shapes import Images, Inputs, Labels
 
@@ -37,8 +38,8 @@ class SobelEdges(Explainer):
     def attribute(self, model: nn.Module, inputs: Images, target: Labels, context: Context) -> Images:
         if inputs.ndim != 4:
             raise ValueError(f"`inputs` must be images (batch, channel, height, width), got {tuple(inputs.shape)}.")
-        slope = torch.tensor([1.0, 0.0, -1.0]).to(inputs)
-        across = torch.outer(torch.tensor([1.0, 2.0, 1.0]).to(inputs) / 4, slope)
+        slope = sent(torch.tensor([1.0, 0.0, -1.0]), inputs.device, inputs.dtype)
+        across = torch.outer(sent(torch.tensor([0.25, 0.5, 0.25]), inputs.device, inputs.dtype), slope)
         kernels = torch.stack([across, across.T])[:, None]
         padded = F.pad(inputs.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate")
         with torch.autocast(inputs.device.type, enabled=False):  # which is for the model

@@ -12,6 +12,7 @@ from lightning_xai.explainers.base import Context, Explainer, check_choice, chec
 from lightning_xai.explainers.bounds import check_bound_shapes
 from lightning_xai.explainers.chunks import groups, in_chunks
 from lightning_xai.functional.bounds import bound_tolerance
+from lightning_xai.functional.devices import sent
 from lightning_xai.shapes import Inputs, Labels, Scores
 
 Output = Literal["logit", "probability", "log_probability"]
@@ -113,10 +114,11 @@ class IntegratedGradients(Explainer):
         points, weights = _gauss_legendre(self.num_steps, inputs)  # in the inputs' precision, but at least float32
         mean = torch.zeros_like(inputs, dtype=torch.promote_types(inputs.dtype, torch.float32))
         for steps in groups(self.num_steps, model, inputs, context.max_rows):
-            at = _align(points[steps], inputs)
+            some = slice(int(steps[0]), int(steps[-1]) + 1)
+            at = _align(points[some], inputs)
             path = (inputs - (1 - at) * difference).to(inputs.dtype).flatten(0, 1)
             gradients = self.gradient.attribute(model, path, target.repeat(len(steps)), context.branch(steps))
-            mean += (_align(weights[steps], inputs) * gradients.unflatten(0, (len(steps), -1)).to(mean)).sum(0)
+            mean += (_align(weights[some], inputs) * gradients.unflatten(0, (len(steps), -1)).to(mean)).sum(0)
         return (difference * mean).to(inputs.dtype)
 
     def noise_std(self, inputs: Inputs, context: Context) -> Tensor | None:
@@ -143,9 +145,14 @@ def input_gradient(model: nn.Module, inputs: Inputs, target: Labels, output: Out
     return gradient
 
 
-def explained_output(logits: Tensor, target: Labels, output: Output = "logit") -> Scores:
-    """The number of each sample that is explained."""
-    check_target(target, logits.shape[1])
+def explained_output(logits: Tensor, target: Labels, output: Output = "logit", known: bool = False) -> Scores:
+    """The number of each sample that is explained.
+
+    Args:
+        known: Whether the classes are known to be outputs of the model.
+    """
+    if not known:
+        check_target(target, logits.shape[1])
     return _chosen(logits, target, output)
 
 
@@ -165,7 +172,7 @@ def _chosen(logits: Tensor, target: Labels, output: Output) -> Scores:
 def baseline_like(inputs: Inputs, baseline: Baseline, context: Context) -> Tensor:
     """The baseline as a tensor that broadcasts against the inputs."""
     if not isinstance(baseline, str):
-        return torch.as_tensor(baseline, dtype=inputs.dtype, device=inputs.device)
+        return torch.full((), baseline, dtype=inputs.dtype, device=inputs.device)
     low, high = require_bounds(inputs, context, f'baseline="{baseline}"')
     return low if baseline == "black" else high
 
@@ -199,8 +206,9 @@ def check_baseline(baseline: Baseline) -> None:
 def _gauss_legendre(num_steps: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """Nodes and weights of the quadrature on [0, 1]."""
     nodes, weights = np.polynomial.legendre.leggauss(num_steps)
-    like = torch.empty(0, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
-    return torch.from_numpy((1 + nodes) / 2).to(like), torch.from_numpy(weights / 2).to(like)
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    points, shares = (torch.from_numpy(values).to(dtype) for values in ((1 + nodes) / 2, weights / 2))
+    return sent(points, like.device), sent(shares, like.device)
 
 
 def _align(values: Tensor, inputs: Tensor) -> Tensor:

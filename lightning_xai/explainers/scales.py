@@ -41,7 +41,7 @@ class AbsoluteScale(InputScale):
             raise ValueError(f"`std` must be at least 0 and finite, got {self.std}.")
 
     def __call__(self, inputs: Inputs, context: Context) -> Tensor:
-        return torch.as_tensor(self.std, dtype=inputs.dtype, device=inputs.device)
+        return torch.full((), self.std, dtype=inputs.dtype, device=inputs.device)
 
 
 @dataclass(frozen=True)

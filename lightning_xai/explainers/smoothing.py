@@ -15,6 +15,7 @@ from lightning_xai.explainers.chunks import groups, takes_whole_batches
 from lightning_xai.explainers.gradient import Gradient, Saliency
 from lightning_xai.explainers.scales import InputScale, RangeScale
 from lightning_xai.explainers.state import Site, parameter_sites, refuse_lazy, swapped
+from lightning_xai.functional.devices import sent
 from lightning_xai.functional.moments import Moments, Sum
 from lightning_xai.functional.random import root_keys, standard_normal
 from lightning_xai.shapes import Inputs, Labels
@@ -103,15 +104,16 @@ class Averaging(Explainer):
             numbers = range(start, min(start + self.num_draws, self.max_draws))
             for block in self.draws(model, inputs, target, context, numbers):
                 moments.add(block)
-            stop = (moments.relative_error <= tolerance) | (numbers.stop == self.max_draws)
-            done.append((rows[stop.cpu()], moments.select(stop)))
-            go_on = (~stop).nonzero().flatten()
+            stop = (moments.relative_error.cpu() <= tolerance) | (numbers.stop == self.max_draws)  # the only look
+            stopped, go_on = stop.nonzero().flatten(), (~stop).nonzero().flatten()
+            done.append((rows[stopped], moments.select(sent(stopped, inputs.device))))
             if not len(go_on):
                 break
-            rows, moments = rows[go_on.cpu()], moments.select(go_on)
-            inputs, target, context = inputs[go_on], target[go_on], context.select(go_on.cpu())
+            there = sent(go_on, inputs.device)
+            rows, moments = rows[go_on], moments.select(there)
+            inputs, target, context = inputs[there], target[there], context.select(go_on)
         order = torch.cat([where for where, _ in done]).argsort()
-        finished = Moments.join([part for _, part in done]).select(order)
+        finished = Moments.join([part for _, part in done]).select(sent(order, inputs.device))
         asked.count_draws(finished.count.flatten())  # type: ignore[union-attr]  # joined: a tensor
         return finished
 

@@ -198,11 +198,14 @@ class Found:
 
     def wrote(self) -> bool:
         """Whether a kept parameter has other contents."""
-        return any(not torch.equal(now.detach(), before) for now, before in self.written)
+        return _any_differ((now.detach(), before) for now, before in self.written)
 
     def changed(self) -> bool:
         """Whether the tensors of a module, or anything of a torchmetric, are not what they were."""
-        return any(module.changed() or module.differs() for module in self.modules.values())
+        modules = self.modules.values()
+        if any(module.changed() or module.counts_otherwise() for module in modules):
+            return True
+        return _any_differ((now.detach(), before) for module in modules for now, before, _ in module.tensors.values())
 
     def _keep(self, module: nn.Module) -> None:
         if id(module) not in self.modules:
@@ -240,10 +243,8 @@ class _Module:
             if isinstance(container, dict)
         )
 
-    def differs(self) -> bool:
-        """Whether a tensor has other contents, or a torchmetric another state."""
-        if any(not _equal(now, before) for now, before, _ in self.tensors.values()):
-            return True
+    def counts_otherwise(self) -> bool:
+        """Whether this is a torchmetric with another state."""
         return self.metric and not _equal(vars(self.module), self.names)
 
     def put_back(self) -> None:
@@ -446,6 +447,20 @@ def _equal(now: Any, before: Any) -> bool:
     if isinstance(now, list | tuple) and type(now) is type(before):
         return len(now) == len(before) and all(map(_equal, now, before))
     return type(now) is type(before) and type(now) in _ATOMS and now == before
+
+
+def _any_differ(pairs: Iterable[tuple[Tensor, Tensor]]) -> bool:
+    """Whether two tensors of a pair have other contents; each accelerator is waited for once."""
+    found: dict[torch.device, list[Tensor]] = {}
+    for now, before in pairs:
+        if now.dtype != before.dtype or now.shape != before.shape:
+            return True
+        if now.device.type == "cpu" or now.layout != torch.strided:
+            if not torch.equal(now, before):
+                return True
+        else:
+            found.setdefault(now.device, []).append((now != before).any())
+    return any(bool(torch.stack(flags).any()) for flags in found.values())
 
 
 def refuse_lazy(model: nn.Module) -> None:

@@ -44,7 +44,7 @@ def pixel_ranks(maps: Float[Tensor, " batch height width"]) -> Int64[Tensor, " b
     order = maps.flatten(1).argsort(dim=1, descending=True, stable=True)
     return (
         torch.empty_like(order)
-        .scatter_(1, order, torch.arange(order.shape[1]).to(order).expand_as(order))
+        .scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
         .view_as(maps)
     )
 

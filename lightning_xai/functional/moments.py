@@ -86,11 +86,11 @@ class Moments:
         """Merge a block of draws."""
         wide = block.to(wide_dtype(block))
         mean, count = wide.mean(0), self.count + len(block)
-        between = (mean - self._mean.to(mean)).square() * (self.count * len(block) / count)
-        self.deviations = self.deviations.to(mean) + _spread(wide, mean) + between
+        between = (mean - self._mean).square() * (self.count * len(block) / count)
+        self.deviations = self.deviations + _spread(wide, mean) + between
         if self.group > 1:
             within = _spread(wide.unflatten(0, (-1, self.group)).mean(1), mean)
-            self.deviations_of_groups = self.deviations_of_groups.to(mean) + within + between / self.group
+            self.deviations_of_groups = self.deviations_of_groups + within + between / self.group
         self.sum.add(block)
         self.count = count
 
@@ -105,7 +105,10 @@ class Moments:
         """Those of several sets of samples."""
         maps = [part.deviations for part in parts]
         counts = [
-            torch.as_tensor(part.count, device=part.deviations.device).expand(len(part.deviations)) for part in parts
+            part.count.flatten()
+            if isinstance(part.count, Tensor)
+            else torch.full((len(part.deviations),), part.count, device=part.deviations.device)
+            for part in parts
         ]
         return cls(
             torch.cat(counts).view(-1, *[1] * (maps[0].ndim - 1)),
@@ -149,7 +152,7 @@ class Moments:
     @property
     def _standard_error(self) -> Tensor:
         deviations = self.deviations if self.group == 1 else self.deviations_of_groups
-        groups = torch.as_tensor(self.count, device=deviations.device) / self.group
+        groups = torch.as_tensor(self.count) / self.group
         return (deviations / (groups - 1) / groups).sqrt()
 
 

@@ -31,6 +31,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from lightning_xai.functional.devices import sent
 from lightning_xai.shapes import Keys
 
 
@@ -124,7 +125,7 @@ def _draw(values: _Values, keys: Keys, shape: Sequence[int], device: torch.devic
         return _rows(values, keys, shape)
     number = math.prod(shape)
     if len(keys) * number <= _COPIED:  # one copy instead of 16 launches
-        return _rows(values, keys, shape).to(device)
+        return sent(_rows(values, keys, shape), device)
     return _rows_on(device, values, keys, number).reshape(len(keys), *shape)
 
 
@@ -147,7 +148,7 @@ def _rows(values: _Values, keys: Tensor, shape: Sequence[int]) -> Tensor:
 def _rows_on(device: torch.device, values: _Values, keys: Tensor, number: int) -> Tensor:
     """On the device. It and its CPU have the lowest byte first, as all that PyTorch knows."""
     steps = torch.arange(1, -(-number // values.per_word) + 1, device=device)
-    return values.make(_mix(torch.add(keys.to(device)[:, None], steps, alpha=_GOLDEN)), number)
+    return values.make(_mix(torch.add(sent(keys, device)[:, None], steps, alpha=_GOLDEN)), number)
 
 
 def _parts(words: np.ndarray, kind: np.dtype, number: int) -> np.ndarray:
@@ -195,7 +196,7 @@ def _quantiles() -> np.ndarray:
 @cache
 def _quantiles_on(device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # or it could never take part in what is differentiated
-        return torch.from_numpy(_quantiles()).to(device)
+        return sent(torch.from_numpy(_quantiles()), device)
 
 
 def _int64(value: int) -> int:

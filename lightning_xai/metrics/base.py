@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from lightning_xai.functional.devices import sent
 from lightning_xai.shapes import Scores
 
 T = TypeVar("T")
@@ -90,7 +91,7 @@ class SampleMetric(Metric, ABC):
                 f"`index` must have one entry for each of the {len(scores)} samples; got the shape "
                 f"{tuple(numbers.shape)}. Pass the sample indices of the same batch as the attributions."
             )
-        self._append(scores.detach().to(self.device, torch.float32), numbers.to(self.device))
+        self._append(sent(scores.detach(), self.device, torch.float32), sent(numbers, self.device))
 
     def compute(self) -> Float[Tensor, ""]:
         """Mean over the distinct samples whose score is defined."""
@@ -108,6 +109,11 @@ class SampleMetric(Metric, ABC):
         """The distinct samples' indices, ascending, and their scores."""
         with self._all_processes():
             return self._distinct()
+
+    def arrivals(self) -> tuple[Int64[Tensor, " batch"], Scores]:
+        """Index and score of every sample as they came, repeats too; `first_rows` tells which count."""
+        with self._all_processes():
+            return dim_zero_cat(self.index), dim_zero_cat(self.scores)
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather the states of all processes, as torchmetrics does.
@@ -137,10 +143,16 @@ class SampleMetric(Metric, ABC):
 
     def _first(self) -> tuple[Tensor, Tensor]:
         """Indices, ascending, and the row at which each came first, in every state of one row a sample."""
-        index, order = _number(dim_zero_cat(self.index)).sort(stable=True)
-        first = torch.ones_like(index, dtype=torch.bool)
-        first[1:] = index[1:] != index[:-1]
-        return index[first], order[first]
+        return first_rows(dim_zero_cat(self.index))
+
+
+def first_rows(index: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct indices, ascending, and the row at which each came first."""
+    index, order = _number(index).sort(stable=True)
+    first = torch.ones_like(index, dtype=torch.bool)
+    first[1:] = index[1:] != index[:-1]
+    where = first.nonzero().flatten()  # once: it waits for an accelerator
+    return index[where], order[where]
 
 
 def _number(index: Tensor) -> Tensor:

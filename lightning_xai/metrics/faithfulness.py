@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lightning_xai.explainers.base import Context, check_choice, check_count, check_logits, explaining
 from lightning_xai.explainers.chunks import groups, in_chunks
 from lightning_xai.explainers.gradient import Baseline, Output, baseline_like, check_baseline, explained_output
+from lightning_xai.functional.devices import sent
 from lightning_xai.functional.faithfulness import pearson, random_subsets, replace_pixels, subset_sums
 from lightning_xai.functional.maps import scored_map
 from lightning_xai.metrics.base import SampleMetric, Shared
@@ -87,17 +88,18 @@ class FaithfulnessCorrelation(SampleMetric):
                 f"`subset_size` must be at most {num_pixels}, the {what} of an input; got {self.subset_size}."
             )
         keys = context.private_keys("faithfulness")
-        subsets = random_subsets(keys, self.num_subsets, self.subset_size, num_pixels).to(inputs.device)
+        subsets = sent(random_subsets(keys, self.num_subsets, self.subset_size, num_pixels), inputs.device)
         baseline = self._as_maps(baseline_like(inputs, self.baseline, context).expand_as(inputs))
         changed = []
         with explaining(model), torch.no_grad():
             clean = model_output(model, inputs, target, self.output, context.max_rows)
             for numbers in groups(self.num_subsets, model, inputs, context.max_rows):
-                pixels, copies = subsets[:, numbers].transpose(0, 1).flatten(0, 1), (len(numbers), 1, 1, 1)
+                some, copies = subsets[:, int(numbers[0]) : int(numbers[-1]) + 1], (len(numbers), 1, 1, 1)
+                pixels = some.transpose(0, 1).flatten(0, 1)
                 images = replace_pixels(shaped.repeat(copies), pixels, baseline.repeat(copies))
                 images = images.reshape(-1, *inputs.shape[1:])
                 targets = target.repeat(len(numbers))
-                changed.append(model_output(model, images, targets, self.output, context.max_rows))
+                changed.append(model_output(model, images, targets, self.output, context.max_rows, known=True))
         return SubsetDrops(subsets, clean[:, None] - torch.cat(changed).unflatten(0, (-1, len(inputs))).T)
 
     def _as_maps(self, images: Tensor) -> Tensor:
@@ -105,17 +107,23 @@ class FaithfulnessCorrelation(SampleMetric):
         return images.reshape(len(images), 1, 1, -1) if self.per_value else images
 
 
-def model_output(model: nn.Module, images: Tensor, target: Tensor, output: Output, max_rows: int | None) -> Scores:
+def model_output(
+    model: nn.Module, images: Tensor, target: Tensor, output: Output, max_rows: int | None, known: bool = False
+) -> Scores:
     """The explained output of each image, in chunks that fit in memory; half precision is taken on in float32.
 
     NaN where any of an image's logits is: the network does not know what it says.
+
+    Args:
+        known: Whether these classes have been outputs of the model before: to look waits for an accelerator.
     """
+    known = known and target.device.type != "cpu"
 
     def run(images: Tensor, target: Tensor) -> Tensor:
         logits = check_logits(model(images), len(images))
         if output != "logit":
             check_has_softmax(logits)
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return explained_output(wide, target, output).masked_fill(logits.isnan().any(1), torch.nan)
+        return explained_output(wide, target, output, known).masked_fill(logits.isnan().any(1), torch.nan)
 
     return in_chunks(run, model, max_rows, images, target)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lightning_xai.explainers.base import Context, check_choice, check_count, explaining
 from lightning_xai.explainers.chunks import groups
 from lightning_xai.explainers.gradient import Baseline, Output, baseline_like, check_baseline
+from lightning_xai.functional.devices import sent
 from lightning_xai.functional.faithfulness import area_under_curve, pixel_ranks
 from lightning_xai.functional.maps import scored_map
 from lightning_xai.metrics.base import SampleMetric
@@ -72,12 +73,13 @@ class PerturbationCurve(SampleMetric):
         ranks = pixel_ranks(maps)[:, None]
         baseline = baseline_like(inputs, self.baseline, context)
         replaced = -(-torch.arange(self.num_steps + 1) * maps[0].numel() // self.num_steps)  # rounded up
-        points = []
+        points: list[Tensor] = []
         with explaining(model), torch.no_grad():
             for steps in groups(self.num_steps + 1, model, inputs, context.max_rows):
-                cut = replaced[steps].to(ranks).view(-1, 1, 1, 1, 1)
+                cut = sent(replaced[steps], ranks.device).view(-1, 1, 1, 1, 1)
                 images = self.mix(ranks < cut, inputs, baseline).flatten(0, 1)
-                outputs = model_output(model, images, target.repeat(len(steps)), self.output, context.max_rows)
+                targets, known = target.repeat(len(steps)), bool(points)
+                outputs = model_output(model, images, targets, self.output, context.max_rows, known)
                 points.append(outputs.unflatten(0, (len(steps), -1)))
         return torch.cat(points).T
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lightning_xai.explainers.base import Context, check_choice, check_count, explaining
 from lightning_xai.explainers.chunks import groups
 from lightning_xai.explainers.gradient import Baseline, Output, baseline_like, check_baseline
+from lightning_xai.functional.devices import sent
 from lightning_xai.functional.infidelity import infidelity, random_squares
 from lightning_xai.functional.maps import all_finite
 from lightning_xai.functional.random import fold_in, standard_normal
@@ -106,7 +107,7 @@ class Infidelity(SampleMetric):
         if self.perturbation == "noise":
             drawn = standard_normal(keys.flatten(), inputs.shape[1:], inputs.device) * self.std
             return drawn.to(inputs.dtype).unflatten(0, keys.shape)
-        squares = random_squares(keys.flatten(), self.square_size, *inputs.shape[2:]).to(inputs.device)
+        squares = sent(random_squares(keys.flatten(), self.square_size, *inputs.shape[2:]), inputs.device)
         return squares.unflatten(0, keys.shape)[:, :, None] * (inputs - baseline_like(inputs, self.baseline, context))
 
     def _drops(self, model: nn.Module, inputs: Tensor, target: Tensor, context: Context) -> Tensor:
@@ -116,7 +117,8 @@ class Infidelity(SampleMetric):
             clean = model_output(model, inputs, target, self.output, context.max_rows)
             for numbers in groups(self.num_draws, model, inputs, context.max_rows):
                 images = (inputs - self.perturbations(inputs, context, numbers)).flatten(0, 1)
-                changed.append(model_output(model, images, target.repeat(len(numbers)), self.output, context.max_rows))
+                targets = target.repeat(len(numbers))
+                changed.append(model_output(model, images, targets, self.output, context.max_rows, known=True))
         return clean[:, None] - torch.cat(changed).unflatten(0, (self.num_draws, -1)).T
 
     def _predicted(self, attributions: Tensor, model: nn.Module, inputs: Tensor, context: Context) -> Tensor:
