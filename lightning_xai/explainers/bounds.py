@@ -79,7 +79,7 @@ def check_in_bounds(inputs: Inputs, bounds: tuple[Bound, Bound] | None) -> None:
     if parsed is None or not len(inputs):
         return
     check_bound_shapes(*parsed, inputs)
-    low, high = torch.broadcast_tensors(*parsed, torch.empty((1,) * inputs.ndim))[:2]
+    low, high = torch.broadcast_tensors(*parsed, torch.empty((1,) * inputs.ndim, device="cpu"))[:2]
     _check_resolved(low, high, inputs.dtype)
     low, high = sent(low, inputs.device), sent(high, inputs.device)
     least, most = _reduced(inputs, low, torch.amin), _reduced(inputs, low, torch.amax)

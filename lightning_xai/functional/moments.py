@@ -152,7 +152,8 @@ class Moments:
     @property
     def _standard_error(self) -> Tensor:
         deviations = self.deviations if self.group == 1 else self.deviations_of_groups
-        groups = torch.as_tensor(self.count) / self.group
+        count = self.count if isinstance(self.count, Tensor) else torch.tensor(self.count, device="cpu")
+        groups = count / self.group
         return (deviations / (groups - 1) / groups).sqrt()
 
 
