@@ -269,3 +269,37 @@ def test_a_compiled_training_has_no_more_graphs_with_the_callback(tmp_path):
     plain = fit()
     methods = {"gradient": Gradient(), "noise": lx.noise_grad(num_draws=2)}
     assert fit(AttributionCallback(methods, num_samples=3, panel_size=0, bounds=(0.0, 1.0))) == plain >= 2
+
+
+class Keeping(nn.Module):
+    """Keeps what it computes from its weights where it cannot be put back."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.kept = nn.Parameter(torch.randn(3, 64, generator=torch.Generator().manual_seed(0))), []
+
+    def forward(self, x):
+        if not self.kept:
+            self.kept.append(self.weight * 2)
+        return torch.tanh(x.flatten(1) @ self.kept[0].T)
+
+
+@pytest.mark.parametrize("target", [None, 1])
+def test_a_network_that_hides_its_noise_is_told_and_keeps_none_of_it(target):
+    model, twin = Keeping(), Keeping()
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="same logits with noise on its weights as without"):
+            lx.explain(model, IMAGES, target, lx.noise_grad(num_draws=2))
+    torch.testing.assert_close(model(IMAGES), twin(IMAGES), rtol=0, atol=0)
+
+
+def test_attributes_that_hold_themselves_or_much_are_no_obstacle():
+    model, twin = linear(), linear()
+    model.config = {"depth": 1}
+    model.config["self"], model.many = model.config, list(range(10**6))
+    deep = model.deep = []
+    for _ in range(3000):
+        deep.append([])
+        deep = deep[0]
+    for method in (Gradient(), lx.noise_grad(num_draws=2)):
+        torch.testing.assert_close(lx.explain(model, IMAGES, 0, method), lx.explain(twin, IMAGES, 0, method))

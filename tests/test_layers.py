@@ -19,6 +19,7 @@ LAYERS = {
     "networks": 1,
     "evaluation": 1,
     "visualization": 1,
+    "statistics": 1,
     "__init__": 1,
     "reporting": 2,
     "sanity": 2,

@@ -203,6 +203,7 @@ def epochs_and_steps(path: Path) -> list[tuple[int, int]]:
     return sorted({(row.epoch, row.step) for row in read_scores(path) if row.stage == "validate"})
 
 
+@pytest.mark.filterwarnings("ignore:AttributionCallback. .* holds scores of an earlier training")
 def test_a_second_training_in_the_folder_is_refused_while_the_first_one_runs(tmp_path: Path) -> None:
     class Second(Callback):
         def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -274,18 +275,21 @@ def test_a_full_disk_costs_the_scores_and_leaves_what_was_there(
         return plain(Path("/dev/full") if self.name.endswith(".partial") else self, mode, **options)
 
     monkeypatch.setattr(Path, "open", full)
-    with pytest.warns(UserWarning, match="No space left on device"):
+    with pytest.warns(UserWarning, match=r"No space left on device|scores of an earlier training"):
         assert fit(tmp_path, scores(), max_epochs=2).current_epoch == 2
     monkeypatch.undo()
-    assert (tmp_path / "xai" / "scores.csv").read_bytes() == before
+    assert (tmp_path / "xai" / "scores-1.csv").read_bytes() == before
 
 
-def test_a_broken_table_costs_the_scores_too(tmp_path: Path) -> None:
+def test_a_broken_table_costs_the_scores_of_a_test_and_is_set_aside_by_a_training(tmp_path: Path) -> None:
     (tmp_path / "xai").mkdir()
     (tmp_path / "xai" / "scores.csv").write_text("not a table")
     with pytest.warns(UserWarning, match=r"(cannot write|lost) scores .*expected the header"):
-        fit(tmp_path, scores())
+        trainer_of(tmp_path, scores()).test(Module(), loader(), verbose=False)
     assert (tmp_path / "xai" / "scores.csv").read_text() == "not a table"
+    with pytest.warns(UserWarning, match=r"it is scores-1\.csv now"):
+        fit(tmp_path, scores())
+    assert (tmp_path / "xai" / "scores-1.csv").read_text() == "not a table"
 
 
 def test_a_resumed_training_repeats_no_epoch_twice(tmp_path: Path) -> None:
@@ -320,3 +324,13 @@ def test_locks_are_quick(tmp_path: Path) -> None:
         with replacing(tmp_path / str(number)) as temporary:
             temporary.write_text("x")
     assert time.perf_counter() - start < 5
+
+
+def test_a_new_training_in_an_old_folder_begins_with_scores_of_its_own(tmp_path: Path) -> None:
+    fit(tmp_path, scores(), max_epochs=3)
+    file = tmp_path / "xai" / "scores.csv"
+    old = file.read_text()
+    with pytest.warns(UserWarning, match=r"scores of an earlier training in this folder; it is scores-1\.csv now"):
+        fit(tmp_path, scores(), max_epochs=1)
+    assert [epoch for epoch, _ in epochs_and_steps(file)] == [0]
+    assert file.with_name("scores-1.csv").read_text() == old

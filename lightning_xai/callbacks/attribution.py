@@ -1,5 +1,7 @@
 """The callback that scores a model's explanations at every validation end."""
 
+import itertools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -149,6 +151,7 @@ class AttributionCallback(Callback):
         self._logged: set[str] | None = None
         self._files = RunFiles("AttributionCallback", "scores and panels")
         self._resumed_at: int | None = None
+        self._begins = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         check_whole(trainer, pl_module, "AttributionCallback")
@@ -306,6 +309,7 @@ class AttributionCallback(Callback):
         path = self._output(trainer) / SCORES
         self._files.begin(trainer, path)
         self._resumed_at = trainer.global_step if trainer.ckpt_path else None
+        self._begins = trainer.global_step == 0
         if self._resumed_at is not None and trainer.is_global_zero:
             run = Path(trainer.ckpt_path).absolute().parent.parent  # type: ignore[arg-type]
             earlier = run / self._prefix / SCORES
@@ -325,6 +329,9 @@ class AttributionCallback(Callback):
         rows = evaluation_rows(evaluation, stage, epoch, step)
 
         def write_scores() -> None:
+            if self._begins and trainer.state.fn == "fit":
+                set_aside(folder / SCORES)
+                self._begins = False
             write_directions(folder / SCORES, evaluation.higher_is_better)
             append_scores(folder / SCORES, rows, self._resumed_at if stage == "validate" else None)
             self._resumed_at = None
@@ -339,6 +346,18 @@ class AttributionCallback(Callback):
             self.folder = folder
         if evaluation.images.ndim == 4 and len(evaluation.images):
             self._files.attempt(write_panel)
+
+
+def set_aside(path: Path) -> None:
+    """Scores of an earlier training in the same folder get another name: they are not of the one that begins."""
+    if not path.exists():
+        return
+    names = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(1))
+    other = next(name for name in names if not name.exists())
+    os.replace(path, other)
+    rank_zero_warn(
+        f"AttributionCallback: {path} holds scores of an earlier training in this folder; it is {other.name} now."
+    )
 
 
 def take_over(earlier: Path, path: Path, step: int) -> None:

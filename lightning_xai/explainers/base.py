@@ -187,7 +187,7 @@ def resolve_target(
     target = target.to(torch.int64, copy=True)
     if inputs.device.type != "cpu":  # here once: a wrong index would be an error of the GPU, after which nothing runs
         with torch.no_grad():
-            rows = probe_rows(model, inputs)
+            rows = probe_rows(model, inputs, max_rows)
             check_target(target, check_logits(model(rows), len(rows)).shape[1])
     return sent(target, inputs.device)
 

@@ -42,7 +42,7 @@ __all__ = [
     "last_feature_maps",
 ]
 
-_NO_GRADIENT = ("does not require grad", "appears to not have been used in the graph")
+_NO_GRADIENT = ("does not require grad", "doesn't require gradient", "allow_unused")
 """What PyTorch says where a method of Captum asks for a gradient that there is not."""
 
 _GUIDED = (GuidedBackprop, Deconvolution, GuidedGradCam)
@@ -89,7 +89,7 @@ class CaptumExplainer(Explainer):
         check_options(self.method, self.options, self.layer, self.baseline is not None)
 
     def attribute(self, model: nn.Module, inputs: Inputs, target: Labels, context: Context) -> Inputs:
-        rows = probe_rows(model, inputs).clone()
+        rows = probe_rows(model, inputs, context.max_rows).clone()
         if target.device.type == "cpu":  # else `resolve_target` has looked at them
             with torch.no_grad():
                 check_target(target, check_logits(model(rows), len(rows)).shape[1])

@@ -124,9 +124,9 @@ def takes_whole_batches(model: nn.Module, inputs: Inputs, max_rows: int | None =
     return whole
 
 
-def probe_rows(model: nn.Module, inputs: Tensor) -> Tensor:
+def probe_rows(model: nn.Module, inputs: Tensor, max_rows: int | None = None) -> Tensor:
     """As few of the rows as the network takes, to look at what a forward pass does."""
-    return inputs if takes_whole_batches(model, inputs) else inputs[:1]
+    return inputs if takes_whole_batches(model, inputs, max_rows) else inputs[:1]
 
 
 def check_logits(outputs: Any, rows: int) -> Tensor:

@@ -1,5 +1,7 @@
 """The smoothing engine: averages of an explainer over noisy inputs or noisy weights."""
 
+import warnings
+import weakref
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,10 +13,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lightning_xai.explainers.base import Context, Explainer, check_choice, check_count
-from lightning_xai.explainers.chunks import groups, takes_whole_batches
+from lightning_xai.explainers.chunks import groups, in_chunks, probe_rows, takes_whole_batches
 from lightning_xai.explainers.gradient import Gradient, Saliency
 from lightning_xai.explainers.scales import InputScale, RangeScale
-from lightning_xai.explainers.state import Site, parameter_sites, refuse_lazy, swapped
+from lightning_xai.explainers.state import Site, explaining, parameter_sites, refuse_lazy, swapped
 from lightning_xai.functional.devices import sent
 from lightning_xai.functional.moments import Moments, Sum
 from lightning_xai.functional.random import root_keys, standard_normal
@@ -22,6 +24,9 @@ from lightning_xai.shapes import Inputs, Labels
 
 Statistic = Literal["mean", "variance", "mean_square"]
 WeightNoise = Literal["multiplicative", "additive"]
+
+_shows_noise: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
+"""Networks whose logits change with noise on their weights."""
 
 LEAST_DRAWS = 8
 """Independent draws, or antithetic pairs, before the first look at the error: fewer stop too early too often."""
@@ -263,11 +268,39 @@ class PerturbWeights(Averaging):
         self, model: nn.Module, inputs: Inputs, target: Labels, context: Context, numbers: range | None = None
     ) -> Iterator[Float[Tensor, " draws batch *shape"]]:
         clean = self._perturbed(model)
+        self._look(model, clean, inputs, context)
         every = range(self.num_draws) if numbers is None else numbers
         size = 2 if self.antithetic else 1
         for start in range(0, len(every), size):
             drawn = [self._draw(model, clean, n, inputs, target, context) for n in every[start : start + size]]
             yield torch.stack(drawn) if len(drawn) > 1 else drawn[0][None]
+
+    def _look(self, model: nn.Module, clean: "_Clean", inputs: Inputs, context: Context) -> None:
+        """A pass without noise, and, until it shows, one with: what a network caches is clean, and hides the noise.
+
+        Tensors that a forward pass keeps where they cannot be put back (a list, an object, `functools.cache`) would
+        otherwise be those of the first noisy network for good.
+        """
+        rows = probe_rows(model, inputs, context.max_rows)
+
+        def logits() -> Tensor:
+            with explaining(model), torch.no_grad():
+                return in_chunks(model, model, context.max_rows, rows)
+
+        before = logits()
+        if self.std == 0 or model in _shows_noise:
+            return
+        with swapped(clean.sites, clean.noisy(context.model_seed(0), self.std)):
+            same = torch.equal(logits(), before)
+        if not same:
+            _shows_noise.add(model)
+        else:
+            warnings.warn(
+                "`model` gives the same logits with noise on its weights as without: the perturbed parameters have no "
+                "part in them, or its forward pass keeps what it computes from them (in a list, an object or a cache), "
+                "which hides the noise. Make it compute them anew in evaluation mode.",
+                stacklevel=2,
+            )
 
     def _draw(
         self, model: nn.Module, clean: "_Clean", number: int, inputs: Inputs, target: Labels, context: Context

@@ -226,6 +226,7 @@ class _Module:
         self.tensors: dict[int, tuple[Tensor, Tensor, int]] = {}
         self.generators: list[Callable[[], object]] = []
         self.hidden: list[nn.Module] = []
+        self.seen: set[int] = set()
         if isinstance(module, torch.jit.ScriptModule):  # which has its attributes outside Python
             for tensor in module.buffers(recurse=False):
                 self._keep(tensor)
@@ -260,7 +261,7 @@ class _Module:
         if self.module.training is not self.training:
             self.module.training = self.training
 
-    def _keep(self, value: Any, containers: list[tuple[Any, list[Any]]] | None = None) -> None:
+    def _keep(self, value: Any, containers: list[tuple[Any, list[Any]]] | None = None, depth: int = 0) -> None:
         if isinstance(value, nn.Parameter) or is_lazy(value):
             return
         if isinstance(value, Tensor):
@@ -269,12 +270,14 @@ class _Module:
         elif isinstance(value, nn.Module):
             self.hidden.append(value)
         elif isinstance(value, (*_CONTAINERS, tuple)):
+            if id(value) in self.seen or depth > _DEEP or (len(value) >= _MANY and containers is not self.own):
+                return
+            self.seen.add(id(value))
             if isinstance(value, _CONTAINERS) and containers is not None:
                 containers.append((value, _copied(value) if value else []))
-            if len(value) < _MANY:
-                for item in value.values() if isinstance(value, dict) else value:
-                    if type(item) not in _ATOMS:
-                        self._keep(item, containers)
+            for item in value.values() if isinstance(value, dict) else value:
+                if type(item) not in _ATOMS:
+                    self._keep(item, containers, depth + 1)
         elif (back := _rewinding(value)) is not None:
             self.generators.append(back)
 
@@ -286,10 +289,11 @@ def _others(now: Mapping[Any, Any], before: Mapping[Any, Any]) -> bool:
     return any(a is not b and (_has_tensors(a) or _has_tensors(b)) for a, b in pairs)
 
 
-def _has_tensors(value: Any) -> bool:
+def _has_tensors(value: Any, depth: int = 0) -> bool:
     """Tensors, and lists, pairs and tables of them, such as the state or the weights of a recurrent network."""
     if isinstance(value, tuple | list | dict):
-        return len(value) < _MANY and any(map(_has_tensors, value.values() if isinstance(value, dict) else value))
+        items = () if len(value) >= _MANY or depth > _DEEP else value.values() if isinstance(value, dict) else value
+        return any(_has_tensors(item, depth + 1) for item in items)
     return isinstance(value, Tensor)
 
 
@@ -304,6 +308,9 @@ def _restore(tensor: Tensor, before: Tensor) -> None:
 _ATOMS = frozenset({bool, int, float, complex, str, bytes, type(None), FunctionType, type, torch.dtype, torch.device})
 _INTERNAL = frozenset(vars(nn.Module())) | {"_flat_weights", "_flat_weight_refs"}
 """PyTorch's own attributes of a module, and those of recurrent networks, which hold the weights a second time."""
+
+_DEEP = 5
+"""Containers inside containers are looked through so far."""
 
 _MANY = 1000
 """A container of more items is somebody's data, and is not looked through."""
