@@ -212,7 +212,8 @@ def test_maps_are_those_of_the_cpu(sim: Simulation, name: str) -> None:
 def test_an_explanation_waits_four_times(sim: Simulation, name: str) -> None:
     """With bounds; whatever the draws, passes and models."""
     model, x, target = network().to("sim"), images().to("sim"), torch.tensor([0, 2, 1, 1], device="sim")
-    lx.explain(model, x, target, lx.Gradient(), bounds=BOUNDS, max_rows=6)  # a network is looked at when it is new
+    for known in (lx.Gradient(), lx.noise_grad(num_draws=1)):  # a network is looked at when it is new
+        lx.explain(model, x, target, known, bounds=BOUNDS, max_rows=6)
     standard_normal(root_keys(0, torch.arange(4)), (2**14,), "sim")  # and the quantiles are copied once
     sim.counts()
     lx.explain(model, x, target, EXPLAINERS[name], bounds=BOUNDS, max_rows=6)

@@ -16,7 +16,15 @@ from lightning_xai.explainers.base import Context, Explainer, check_choice, chec
 from lightning_xai.explainers.chunks import groups, in_chunks, probe_rows, takes_whole_batches
 from lightning_xai.explainers.gradient import Gradient, Saliency
 from lightning_xai.explainers.scales import InputScale, RangeScale
-from lightning_xai.explainers.state import Site, explaining, parameter_sites, refuse_lazy, swapped
+from lightning_xai.explainers.state import (
+    Site,
+    explaining,
+    one_pass,
+    parameter_sites,
+    random_states_kept,
+    refuse_lazy,
+    swapped,
+)
 from lightning_xai.functional.devices import sent
 from lightning_xai.functional.moments import Moments, Sum
 from lightning_xai.functional.random import root_keys, standard_normal
@@ -284,13 +292,13 @@ class PerturbWeights(Averaging):
         rows = probe_rows(model, inputs, context.max_rows)
 
         def logits() -> Tensor:
-            with explaining(model), torch.no_grad():
-                return in_chunks(model, model, context.max_rows, rows)
+            with random_states_kept(model), explaining(model), one_pass(model, noted=False):
+                return in_chunks(model, model, context.max_rows, rows.detach().clone().requires_grad_()).detach()
 
         before = logits()
         if self.std == 0 or model in _shows_noise:
             return
-        with swapped(clean.sites, clean.noisy(context.model_seed(0), self.std)):
+        with swapped(clean.sites, self._drawn(clean, context.model_seed(0), self.std)):
             same = torch.equal(logits(), before)
         if not same:
             _shows_noise.add(model)
@@ -307,11 +315,15 @@ class PerturbWeights(Averaging):
     ) -> Inputs:
         """The attributions under one draw; antithetic, the noise of 2k + 1 is the negative of that of 2k."""
         seed = context.model_seed(number // 2 if self.antithetic else number)
-        weights = clean.noisy(seed, -self.std if self.antithetic and number % 2 else self.std)
-        for name, weight in weights.items():  # as the parameter does, for networks that learn in their forward pass
-            weight.requires_grad_(clean.sites[name][0].parameter.requires_grad)
+        weights = self._drawn(clean, seed, -self.std if self.antithetic and number % 2 else self.std)
         with swapped(clean.sites, weights):
             return self.explainer.attribute(model, inputs, target, context.model_draw(number))
+
+    def _drawn(self, clean: "_Clean", seed: int, std: float) -> dict[str, Tensor]:
+        weights = clean.noisy(seed, std)
+        for name, weight in weights.items():  # as the parameter does, for networks that learn in their forward pass
+            weight.requires_grad_(clean.sites[name][0].parameter.requires_grad)
+        return weights
 
     def noisy_weights(self, model: nn.Module, seed: int, negative: bool = False) -> dict[str, Tensor]:
         """The perturbed parameters of one draw, by name (the first name of a shared one).
