@@ -69,7 +69,7 @@ def run(tmp_path):
 @pytest.mark.parametrize(
     "config",
     [
-        pytest.param(config, marks=[pytest.mark.slow] if re.search("vgg|resnet(18|50)", config.stem) else [])
+        pytest.param(config, marks=[pytest.mark.slow] if re.search("vgg|resnet", config.stem) else [])
         for config in CONFIGS
     ],
     ids=[config.stem for config in CONFIGS],
@@ -189,6 +189,7 @@ data:
 """
 
 
+@pytest.mark.slow
 def test_torchvision_network_with_chosen_number_of_outputs(run, tmp_path):
     (tmp_path / "resnet18.yaml").write_text(TORCHVISION)
     run("fit", f"--config={tmp_path}/resnet18.yaml")

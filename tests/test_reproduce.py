@@ -14,6 +14,8 @@ ROOT = Path(__file__).parent.parent
 PRETRAINED = ("adaptgrad-table2",)
 """Their fast version takes a network from the package index."""
 SLOW = {
+    "noisegrad-table2",
+    "noisegrad-figure3",
     "adaptgrad-table1",
     "adaptgrad-table2",
     "noisegrad-figure5",

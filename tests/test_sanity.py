@@ -418,6 +418,7 @@ def test_interrupted_work_goes_on_without_repeating_what_is_finished(tmp_path):
     assert finished.calls == 0
 
 
+@pytest.mark.slow
 def test_no_model_is_made_for_finished_cells(tmp_path, monkeypatch):
     run(cells=Cells(tmp_path, {}))
     monkeypatch.setattr(checks, "randomise", lambda *_: pytest.fail("made again"))

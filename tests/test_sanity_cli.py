@@ -205,6 +205,7 @@ def test_killed_and_started_again_it_ends_as_if_nothing_had_happened(trained, tm
     assert len(cells) > len(finished)
 
 
+@pytest.mark.slow
 def test_two_processes_find_what_one_finds(trained, tmp_path):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "lightning_xai")
     process = start(trained, tmp_path / "two", launcher=launcher)
