@@ -68,7 +68,7 @@ def maps_of(chosen):
 
 
 def consistency(chosen, twin):
-    return consistency_scores(LAB, chosen, maps_of(chosen), twin)
+    return consistency_scores(LAB, chosen, maps_of(chosen), [twin])
 
 
 # Table 1

@@ -14,7 +14,7 @@ def report():
                 scores = {name: np.array([value + step, np.nan]) for name in ("spearman_absolute", "ssim")}
                 cells.append(Cell(CellKey(check, variant, step, block, repeat, "gradient"), scores))
     verdicts = tuple(
-        Verdict(check, "gradient", "PASS", "ssim", 0.25, 0.2, 0.3, 0.5, "")
+        Verdict(check, "gradient", "PASS", "ssim", 0.25, 0.2, 0.3, 0.5, 0.025, 3, "")
         for check in ("parameters", "data", "invariance")
     )
     return SanityReport({}, (3, 7), np.empty((0, 1, 2, 2)), tuple(cells), (), verdicts)

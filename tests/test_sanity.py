@@ -11,12 +11,20 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 from torch.testing import assert_close
 
 import lightning_xai as lx
-from lightning_xai.explainers import Explainer, Gradient, InputXGradient, RandomAttribution, SobelEdges, with_controls
-from lightning_xai.functional.random import fold_in_int, root_keys
+from lightning_xai.explainers import (
+    Explainer,
+    Gradient,
+    InputXGradient,
+    RandomAttribution,
+    SobelEdges,
+    with_controls,
+)
+from lightning_xai.functional.random import fold_in, fold_in_int, root_keys
 from lightning_xai.networks import MLP
 from lightning_xai.reporting.sanity import Cell, CellKey, write_sanity
 from lightning_xai.sanity import checks
@@ -33,7 +41,8 @@ from lightning_xai.sanity.checks import (
 from lightning_xai.sanity.examine import examine, fingerprint, invariance_cells, paper_methods
 from lightning_xai.sanity.randomisation import evidence, parameter_blocks, randomise
 from lightning_xai.sanity.similarity import SIMILARITIES, foreground_mask, named_similarities, spearman, ssim
-from lightning_xai.sanity.verdicts import bootstrap, invariance_verdict, randomisation_verdict
+from lightning_xai.sanity.verdicts import invariance_verdict, randomisation_verdict
+from lightning_xai.statistics.intervals import mean_interval
 
 IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 3, 0, 1])
@@ -51,6 +60,11 @@ def subject(model=None, methods=METHODS, **options):
     similarities = {"spearman": spearman, "ssim": ssim}
     settings = {"bounds": (0.0, 1.0), "labels": LABELS, "batch_size": 4} | options
     return Subject(model or net(), IMAGES, LABELS, torch.arange(6), methods, similarities, **settings)
+
+
+def twin(number, accuracy=1.0):
+    model = net()
+    return randomise(model, parameter_blocks(model, IMAGES), seed=number), accuracy
 
 
 def run(examined=None, cells=None, **options):
@@ -272,7 +286,7 @@ def test_recalibrated_as_by_default_it_has_a_signal_and_gets_one():
 def test_of_a_network_that_says_the_same_of_all_images_nothing_can_be_found_out(check):
     model = net().eval()
     nn.init.zeros_(model[-1].weight)
-    for verdict in verdicts_of(model, (check,), repeats=1, make_twin=lambda: (net(), 1.0)):
+    for verdict in verdicts_of(model, (check,), repeats=1, make_twin=twin):
         assert verdict.outcome == "INCONCLUSIVE"
         assert "No verdict: the network itself has the same logits for all samples" in verdict.reason
 
@@ -294,7 +308,7 @@ class Undefined(Explainer):
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("check", ["parameters", "data", "invariance", "efficient", "random_logit"])
 def test_maps_that_are_not_finite_have_no_score_and_no_verdict(check, bad):
-    (verdict,) = verdicts_of(net(), (check,), {"bad": Undefined(bad)}, repeats=1, make_twin=lambda: (net(), 1.0))
+    (verdict,) = verdicts_of(net(), (check,), {"bad": Undefined(bad)}, repeats=1, make_twin=twin)
     assert (verdict.outcome, math.isnan(verdict.mean)) == ("INCONCLUSIVE", True)
     assert "undefined for 6 of 6 samples" in verdict.reason
 
@@ -325,7 +339,7 @@ CHECKS = ("parameters", "data", "invariance", "efficient", "random_logit")
 def test_examining_leaves_the_model_and_the_random_states_as_they_were(batch_norm):
     model = net()
     with left_as_it_was(model):
-        examine(subject(model), CHECKS, make_twin=lambda: (net(), 1.0), repeats=2, batch_norm=batch_norm)
+        examine(subject(model), CHECKS, make_twin=twin, repeats=2, batch_norm=batch_norm)
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -334,7 +348,7 @@ def test_also_after_an_error(check, after):
     model = net()
     methods = {**METHODS, "failing": Failing(after)}
     with left_as_it_was(model), pytest.raises(RuntimeError, match="no more"):
-        examine(subject(model, methods), (check,), make_twin=lambda: (net(), 1.0), repeats=2)
+        examine(subject(model, methods), (check,), make_twin=twin, repeats=2)
 
 
 class Watched(nn.Flatten):
@@ -456,13 +470,13 @@ def cell(check, values, variant="cascading_from_top", step=0, repeat=0, method="
     return Cell(CellKey(check, variant, step, "", repeat, method), {"ssim": np.array(values, dtype=np.float32)})
 
 
-def judged(values, different=0.3, random=0.0, **options):
+def judged(values, different=0.3, random=0.0, check="parameters", **options):
     floors = [
         cell("floor", np.full(8, different), "different_images"),
         cell("floor", np.full(8, random), "random_maps"),
     ]
-    changed = [cell("parameters", v, repeat=r) for r, v in enumerate(values)]
-    return randomisation_verdict("parameters", "m", [*floors, *changed], "ssim", **options)
+    changed = [cell(check, v, repeat=r) for r, v in enumerate(values)]
+    return randomisation_verdict(check, "m", [*floors, *changed], "ssim", **options)
 
 
 SPREAD = np.linspace(-0.05, 0.05, 8)
@@ -471,50 +485,108 @@ SPREAD = np.linspace(-0.05, 0.05, 8)
 @pytest.mark.parametrize(
     ("mean", "outcome", "phrase"),
     [
-        (0.1, "PASS", r"similarity 0.100 \[.*\] is not above that of different images, 0.300"),
+        (
+            0.1,
+            "PASS",
+            r"similarity 0.100 \[.*\] is not above that of different images, 0.300 \+ 0.035, over 8",
+        ),
         (0.5, "FAIL", r"is above that of different images"),
-        (0.31, "INCONCLUSIVE", r"is not clearly apart from that of different images"),
+        (
+            0.33,
+            "INCONCLUSIVE",
+            r"is not clearly apart from .* of 3 networks\. Most .* that of the samples: more",
+        ),
     ],
 )
-def test_the_verdict_compares_with_the_floor(mean, outcome, phrase):
-    verdict = judged([mean + SPREAD, mean - SPREAD])
+def test_the_verdict_compares_with_the_floor_and_a_margin(mean, outcome, phrase):
+    verdict = judged([mean + SPREAD, mean - SPREAD, mean + SPREAD])
     assert verdict.outcome == outcome
-    assert verdict.threshold == pytest.approx(0.3)
-    assert verdict.mean == pytest.approx(mean, abs=1e-6)
+    assert (verdict.threshold, verdict.margin) == (pytest.approx(0.3), pytest.approx(0.05 * 0.7))
+    assert verdict.networks == 3
     assert verdict.low < verdict.mean < verdict.high
     assert re.search(phrase, verdict.reason)
 
 
+def test_the_interval_is_that_of_the_difference_beside_the_floor():
+    """Networks and samples without effects of their own: that of the floor's samples, each of which counts twice."""
+    floor = 0.3 + SPREAD
+    verdict = judged([np.full(8, 0.2)] * 3, different=floor)
+    ends = 0.2 + stats.t.ppf([0.05, 0.95], 7) * 2 * floor.std(ddof=1) / math.sqrt(8)
+    assert (verdict.low, verdict.high) == pytest.approx(tuple(ends), abs=1e-6)
+    verdict = judged([np.full(8, 0.2)] * 3, different=0.0, random=floor)
+    ends = 0.2 + stats.t.ppf([0.05, 0.95], 7) * floor.std(ddof=1) / math.sqrt(8)
+    assert (verdict.low, verdict.high) == pytest.approx(tuple(ends), abs=1e-6)
+
+
+def test_the_margin_is_an_option_and_none_is_the_floor_itself():
+    values = [0.33 + SPREAD / 10] * 3
+    assert [judged(values, margin=m).outcome for m in (0.0, 0.02, 0.05, 0.1)] == ["FAIL", "FAIL", "PASS", "PASS"]
+
+
 def test_the_greater_floor_counts():
-    assert judged([0.2 + SPREAD], different=0.1, random=0.3).outcome == "PASS"
-    assert "random maps, 0.300" in judged([0.2 + SPREAD], different=0.1, random=0.3).reason
+    values = [0.2 + SPREAD] * 3
+    assert judged(values, different=0.1, random=0.3).outcome == "PASS"
+    assert "random maps, 0.300" in judged(values, different=0.1, random=0.3).reason
 
 
 def test_as_alike_as_the_floor_is_a_pass():
-    assert judged([np.full(8, 0.3)]).outcome == "PASS"
+    assert judged([np.full(8, 0.3)] * 3).outcome == "PASS"
 
 
-def test_repeats_that_disagree_widen_the_interval():
-    close, apart = judged([SPREAD, SPREAD]), judged([0.2 + SPREAD, -0.2 + SPREAD])
+@pytest.mark.parametrize(("check", "option"), [("parameters", "repeats"), ("data", "num_twins")])
+@pytest.mark.parametrize(("number", "count"), [(1, "1 network"), (2, "2 networks")])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_fewer_than_three_networks_give_no_verdict_and_the_option_is_named(check, option, number, count, value):
+    verdict = judged([np.full(8, value)] * number, check=check)
+    assert verdict.outcome == "INCONCLUSIVE"
+    assert verdict.reason.endswith(f"8 samples of {count}. A verdict takes 3 networks or more (`{option}`).")
+
+
+def test_the_unit_of_another_class_is_the_sample():
+    (found,) = {judged([value + SPREAD], check="random_logit").outcome for value in (0.2, -0.9)}
+    assert found == "PASS"
+    verdict = judged([0.3 + SPREAD], check="random_logit")
+    assert (verdict.outcome, verdict.margin) == ("INCONCLUSIVE", 0)
+    assert (verdict.low, verdict.high) == pytest.approx(mean_interval((0.3 + SPREAD), 0.95), abs=1e-6)
+    assert verdict.reason.endswith("over 8 samples of the one network.")
+
+
+def test_networks_that_disagree_widen_the_interval():
+    close, apart = judged([SPREAD] * 3), judged([0.2 + SPREAD, SPREAD, -0.2 + SPREAD])
     assert apart.high - apart.low > 3 * (close.high - close.low)
-    assert judged([0.5 + SPREAD, 0.1 + SPREAD]).outcome == "INCONCLUSIVE"
+    verdict = judged([0.5 + SPREAD, 0.3 + SPREAD, 0.1 + SPREAD])
+    assert verdict.outcome == "INCONCLUSIVE"
+    assert verdict.reason.endswith("Most of the uncertainty is that of the networks: more `repeats`.")
 
 
 def test_undefined_similarities():
     few = np.where(np.arange(8) < 3, np.nan, 0.1 + SPREAD)
-    assert judged([few]).outcome == "PASS"
+    assert judged([few] * 3).outcome == "PASS"
     most = np.where(np.arange(8) < 5, np.nan, 0.1)
-    verdict = judged([most])
+    verdict = judged([most] * 3)
     assert verdict.outcome == "INCONCLUSIVE"
     assert verdict.reason.endswith("the similarity is undefined for 5 of 8 samples.")
-    assert judged([np.full(8, np.nan)]).outcome == "INCONCLUSIVE"
+    assert judged([np.full(8, np.nan)] * 3).outcome == "INCONCLUSIVE"
+    nothing = np.full(8, np.nan)
+    assert judged([few, few, few, nothing]).networks == 3
+    assert judged([few, few, nothing]).outcome == "INCONCLUSIVE"
+
+
+def test_the_level_of_a_wrong_fail_is_split_over_the_steps_that_can_fail():
+    floors = [cell("floor", np.full(8, 0.3), "different_images")]
+    alone = [cell("parameters", 0.5 + SPREAD + r / 50, repeat=r) for r in range(3)]
+    both = [*alone, *(cell("parameters", 0.9 + SPREAD + r / 50, step=1, repeat=r) for r in range(3))]
+    one = randomisation_verdict("parameters", "m", [*floors, *alone], "ssim", alpha=0.1)
+    two = randomisation_verdict("parameters", "m", [*floors, *both], "ssim", alpha=0.2)
+    assert two.mean - two.low == pytest.approx(one.mean - one.low)
+    assert two.high - two.mean < one.high - one.mean
 
 
 FLOORS = [cell("floor", np.full(8, 0.3), "different_images"), cell("floor", np.zeros(8), "random_maps")]
 
 
 def cascade(*values, variant="cascading_from_top"):
-    return [cell("parameters", np.full(8, value), variant, step) for step, value in enumerate(values)]
+    return [cell("parameters", np.full(8, v), variant, step, r) for step, v in enumerate(values) for r in range(3)]
 
 
 @pytest.mark.parametrize(
@@ -539,7 +611,10 @@ def test_of_several_orderings_the_cascade_from_the_output_decides_and_of_others_
 
 
 def test_cells_of_other_methods_and_checks_do_not_count():
-    other = [cell("parameters", np.full(8, 0.99), method="other", step=5), cell("data", np.full(8, 0.99), "labels")]
+    other = [
+        cell("parameters", np.full(8, 0.99), method="other", step=5),
+        *(cell("data", np.full(8, 0.99), "labels", repeat=r) for r in range(3)),
+    ]
     cells = [*FLOORS, *other, *cascade(0.1, 0.1)]
     assert randomisation_verdict("parameters", "m", cells, "ssim").outcome == "PASS"
     verdict = randomisation_verdict("data", "m", cells, "ssim")
@@ -554,18 +629,6 @@ def test_invariance_asks_for_the_same_map(value, outcome):
     assert invariance_verdict("m", [cell("invariance", np.full(8, value), "shift")], "ssim").outcome == outcome
 
 
-def test_the_bootstrap_interval_covers_the_mean_as_often_as_it_says():
-    generator = np.random.default_rng(0)
-    hits = []
-    for _ in range(200):
-        values = generator.normal(size=(1, 40))
-        interval = bootstrap(values, alpha=0.1)
-        hits.append(interval.low <= 0 <= interval.high)
-    assert 0.83 <= np.mean(hits) <= 0.96
-    constant = bootstrap(np.full((3, 5), 0.25))
-    assert constant.low == constant.mean == constant.high == 0.25
-
-
 # All together
 
 
@@ -577,8 +640,7 @@ def test_examine_judges_every_method_by_every_check(tmp_path):
         "edges": SobelEdges(),
     }
     model = net()
-    twin = randomise(model, parameter_blocks(model, IMAGES), seed=9)
-    report = examine(subject(model, methods), similarity="ssim", make_twin=lambda: (twin, 0.96), repeats=2)
+    report = examine(subject(model, methods), similarity="ssim", make_twin=partial(twin, accuracy=0.96), repeats=3)
     outcome = {(v.check, v.method): v.outcome for v in report.verdicts}
     assert len(outcome) == 3 * 4
     for check in ("parameters", "data"):
@@ -586,7 +648,8 @@ def test_examine_judges_every_method_by_every_check(tmp_path):
     knowledge = evidence(model, IMAGES, LABELS)
     assert (report.models[0].check, report.models[0].accuracy) == ("original", knowledge.accuracy)
     assert report.models[0].entropy == knowledge.entropy
-    assert len(report.models) == 1 + 2 * 3 + 1
+    assert len(report.models) == 1 + 3 * 3 + 3
+    assert {(v.check, v.networks) for v in report.verdicts} == {("parameters", 3), ("data", 3), ("invariance", 1)}
     paths = write_sanity(report, tmp_path)
     assert [path.name for path in paths] == ["verdicts.csv", "similarities.csv", "models.csv"]
     lines = (tmp_path / "similarities.csv").read_text().splitlines()
@@ -598,17 +661,41 @@ def test_examine_judges_every_method_by_every_check(tmp_path):
 
 def test_a_twin_that_does_not_know_its_labels_gets_no_verdict():
     examined = subject(methods={"edges": SobelEdges()})
-    report = examine(examined, ("data",), make_twin=lambda: (net(), 0.61))
+    report = examine(examined, ("data",), make_twin=lambda n: twin(n, 1.0 if n else 0.61))
     assert [v.outcome for v in report.verdicts] == ["INCONCLUSIVE"]
-    assert report.verdicts[0].reason.startswith(
-        "The network trained on random labels knows only 61.0 % of them by heart"
-    )
+    assert report.verdicts[0].reason.startswith("A network trained on random labels knows only 61.0 % of them by heart")
+
+
+def test_twins_that_are_the_same_network_are_refused():
+    examined = subject(methods={"edges": SobelEdges()})
+    with pytest.raises(ValueError, match="`make_twin` must give another network for each number, but some"):
+        examine(examined, ("data",), make_twin=lambda _: (net(), 1.0))
+
+
+def test_an_explainer_that_is_independent_of_the_weights_it_learned_passes():
+    """Its maps are noise keyed by the weights: of two networks they have nothing in common, which no test can show."""
+
+    class Keyed(Explainer):
+        def attribute(self, model, inputs, target, context):
+            digest = int(fingerprint(model), 16) % 2**31
+            return RandomAttribution().attribute(
+                model, inputs, target, replace(context, keys=fold_in(context.keys, digest))
+            )
+
+    images = torch.rand(96, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    methods = {"keyed": Keyed(), "edges": SobelEdges()}
+    examined = Subject(net(), images, LABELS.repeat(16), torch.arange(96), methods, {"spearman": spearman})
+    report = examine(examined, ("parameters", "data"), "spearman", make_twin=twin)
+    outcomes = {(v.check, v.method): v.outcome for v in report.verdicts}
+    assert {outcomes[check, "edges"] for check in ("parameters", "data")} == {"FAIL"}
+    assert {outcomes[check, "keyed"] for check in ("parameters", "data")} == {"PASS"}
 
 
 def test_a_twin_that_was_trained_longer_is_compared_anew(tmp_path):
     def judged_by(twin, accuracy):
         examined = subject(methods={"gradient": Gradient()})
-        report = examine(examined, ("data",), make_twin=lambda: (twin, accuracy), folder=tmp_path)
+        options = {"make_twin": lambda _: (twin, accuracy), "num_twins": 1}
+        report = examine(examined, ("data",), **options, folder=tmp_path)
         return [cell.scores["ssim"] for cell in report.cells if cell.key.check == "data"], report.models[-1]
 
     model = net()
@@ -642,6 +729,11 @@ def test_bad_arguments_of_examine(tmp_path):
         examine(subject(), ("data",))
     with pytest.raises(ValueError, match="`repeats` must be at least 1, got 0"):
         examine(subject(), ("parameters",), repeats=0)
+    with pytest.raises(ValueError, match="`num_twins` must be at least 1, got 0"):
+        examine(subject(), ("data",), make_twin=twin, num_twins=0)
+    for margin in (-0.1, 1.0, math.nan):
+        with pytest.raises(ValueError, match=f"`margin` must be at least 0 and less than 1, got {margin}"):
+            examine(subject(), ("parameters",), margin=margin)
     with pytest.raises(ValueError, match=r"`groups`.*nothing\*"):
         examine(subject(), ("parameters",), groups={"all": ["*"], "none": ["nothing*"]})
 

@@ -127,7 +127,7 @@ def arguments(trained, output, *options):
         f"--ckpt_path={checkpoint}",
         f"--output={output}",
         "--num_samples=5",
-        "--repeats=2",
+        "--repeats=3",
         f"--methods={methods}",
         *options,
     ]
@@ -156,18 +156,18 @@ def test_all_checks_write_records_and_figures_and_the_exit_code_says_whether_the
     assert "of them by heart" in printed.replace("\n", " ")
     names = {path.name for path in (tmp_path / "out" / "all").iterdir()}
     assert {"similarities.csv", "models.csv", "sanity-cascading_from_top-ssim.png"} <= names
-    (twin,) = (tmp_path / "twins").iterdir()
-    stamp = twin.stat().st_mtime_ns
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "twins").iterdir()}
+    assert len(stamps) == 3, "of three seeds"
     main(arguments(trained, tmp_path / "out", *options, "--check=invariance", "--require=[gradient]"))
     assert {check for check, _ in verdicts(tmp_path / "out", "invariance")} == {"invariance"}
     assert verdicts(tmp_path / "out", "all") == found, "each check has a folder of its own"
-    assert twin.stat().st_mtime_ns == stamp
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "twins").iterdir()} == stamps
 
 
 @pytest.mark.slow
 def test_the_results_lie_beside_the_checkpoint_unless_told_otherwise(trained):
     config, checkpoint = trained
-    options = ["--check=parameters", "--num_samples=3", "--repeats=1", "--methods={}"]
+    options = ["--check=parameters", "--num_samples=3", "--repeats=3", "--methods={}"]
     main(["sanity", f"--config={config}", f"--ckpt_path={checkpoint}", *options])
     assert verdicts(checkpoint.parents[1] / "sanity") == {("parameters", m): "FAIL" for m in ("edges", "random")}
 

@@ -25,7 +25,10 @@ from lightning_xai.reporting.sanity_figures import (
     similarity_curves,
     write_figures,
 )
-from lightning_xai.reporting.sanity_values import mean_of
+from lightning_xai.reporting.sanity_values import mean_of, means
+from lightning_xai.sanity.verdicts import randomisation_verdict
+from lightning_xai.statistics.crossed import crossed_mean
+from lightning_xai.statistics.intervals import mean_interval
 
 NAN = math.nan
 TOP = "cascading_from_top"
@@ -83,7 +86,7 @@ def planted(
                 models.append(ModelState("parameters", variant, step, block, repeat, accuracy, 2.3 - accuracy, 1.0))
     outcomes = ("PASS", "FAIL", "INCONCLUSIVE")
     verdicts = [
-        Verdict(check, name, outcomes[number % 3], "spearman", 0.2, 0.1, 0.3, 0.3, "So it is.")
+        Verdict(check, name, outcomes[number % 3], "spearman", 0.2, 0.1, 0.3, 0.3, 0.035, 3, "So it is.")
         for check in ("parameters", *checks)
         for number, name in enumerate(methods)
     ]
@@ -125,35 +128,41 @@ PLANTED = planted(num_repeats=3)
 # Means
 
 
-def test_the_interval_is_that_of_other_samples_and_other_repeats():
-    """Against the bootstrap that draws samples and repeats anew, of many so that both agree."""
-    rng = np.random.default_rng(0)
-    scores = 0.3 + 0.2 * rng.normal(size=(40, 1)) + 0.3 * rng.normal(size=(1, 60)) + 0.1 * rng.normal(size=(40, 60))
-    means = [scores[rng.integers(40, size=(40, 1)), rng.integers(60, size=60)].mean() for _ in range(4000)]
-    mean = mean_of(scores)
-    assert mean.value == pytest.approx(scores.mean())
-    assert (mean.high - mean.low) / 2 == pytest.approx(1.96 * np.std(means), rel=0.05)
-    assert (mean.high + mean.low) / 2 == pytest.approx(mean.value)
-    assert mean.deviation == pytest.approx(scores.mean(0).std(ddof=1))
-    np.testing.assert_allclose(mean.repeats, scores.mean(1))
+def test_the_interval_is_that_of_other_samples_and_other_networks():
+    scores = np.random.default_rng(0).normal(size=(4, 6))
+    mean, expected = mean_of("parameters", scores), crossed_mean(scores, 0.05)
+    assert (mean.value, mean.low, mean.high) == (expected.mean, expected.low, expected.high)
+    np.testing.assert_allclose(mean.networks, scores.mean(1))
+    split = mean_of("parameters", scores, num_steps=2)
+    assert (split.low, split.high) == (crossed_mean(scores, 0.025).low, expected.high)
 
 
-def test_one_repeat_has_the_interval_of_its_samples():
+def test_one_network_has_the_interval_of_its_samples_where_the_check_is_about_it():
     scores = np.array([[0.1, 0.4, 0.7, 0.4]])
-    assert mean_of(scores).high == pytest.approx(0.4 + 1.959964 * scores.std(ddof=1) / 2)
+    assert np.isnan(mean_of("parameters", scores).high)
+    mean = mean_of("invariance", scores)
+    assert (mean.low, mean.high) == mean_interval(scores[0], 0.95)
 
 
 def test_undefined_scores_are_left_out_of_means():
-    mean = mean_of(np.array([[0.0, NAN, 0.5], [0.4, NAN, NAN]]))
+    mean = mean_of("parameters", np.array([[0.0, NAN, 0.5], [0.4, NAN, NAN]]))
     assert mean.value == pytest.approx(0.3)
-    assert mean.deviation == pytest.approx(np.std([0.2, 0.5], ddof=1))
-    assert mean.repeats == pytest.approx((0.25, 0.4))
-    assert not mean.is_complete
-    nothing = mean_of(np.full((2, 3), NAN))
-    assert np.isnan([nothing.value, nothing.low, nothing.high, nothing.deviation, *nothing.repeats]).all()
-    single = mean_of(np.array([[0.5]]))
+    assert mean.networks == pytest.approx((0.25, 0.4))
+    assert (mean.is_complete, mean.num_undefined, mean.num_networks) == (False, 1, 2)
+    nothing = mean_of("parameters", np.full((2, 3), NAN))
+    assert np.isnan([nothing.value, nothing.low, nothing.high, *nothing.networks]).all()
+    single = mean_of("parameters", np.array([[0.5]]))
     assert single.value == 0.5
-    assert np.isnan([single.low, single.high, single.deviation]).all()
+    assert np.isnan([single.low, single.high]).all()
+
+
+def test_the_interval_is_that_of_the_difference_from_the_greater_floor_beside_it():
+    rng = np.random.default_rng(0)
+    scores, floors = rng.normal(size=(4, 6)), {"a": rng.normal(size=6), "b": 1 + rng.normal(size=6)}
+    mean, expected = mean_of("parameters", scores, floors, margin=0.1), crossed_mean(scores - floors["b"], 0.05)
+    level = floors["b"].mean()
+    assert (mean.floor_name, mean.floor, mean.margin) == ("b", level, 0.1 * (1 - level))
+    assert (mean.low, mean.high) == (expected.low + level, expected.high + level)
 
 
 # The grid
@@ -273,6 +282,21 @@ def curve_axes(figure):
     return overview, (accuracy, entropy), single
 
 
+def decided(report, similarity, variant):
+    """What is to be drawn, by method and step: of each step as many networks as the report has."""
+    found = [cell for cell in report.cells if (cell.key.check, cell.key.variant) == ("parameters", variant)]
+    return means(found, similarity, report)
+
+
+def test_the_figures_draw_the_intervals_of_the_verdicts():
+    """At the steps that decide, of the similarity that does."""
+    drawn = decided(PLANTED, "spearman", TOP)
+    for method in ("gradient", "edges"):
+        verdict = randomisation_verdict("parameters", method, PLANTED.cells, "spearman")
+        ends = [(mean.low, mean.high) for (name, step), mean in drawn.items() if name == method and step > 0]
+        assert (verdict.low, verdict.high) in ends
+
+
 def test_curves_are_the_means_of_all_samples_and_repeats():
     overview, _, single = curve_axes(similarity_curves(PLANTED, TOP, "ssim"))
     for number, method in enumerate(("gradient", "edges")):
@@ -282,13 +306,16 @@ def test_curves_are_the_means_of_all_samples_and_repeats():
         (line,) = by_label(single[number], "mean")
         np.testing.assert_allclose(line, expected)
         for repeat in range(3):
-            (line,) = by_label(single[number], f"repeat {repeat}")
+            (line,) = by_label(single[number], f"network {repeat}")
             np.testing.assert_allclose(line, [1, *(one[repeat].mean() for one in scores)])
         (band,) = single[number].collections
         corners = band.get_paths()[0].vertices
-        for step, one in enumerate(scores, start=1):
-            ends = corners[corners[:, 0] == step, 1]
-            np.testing.assert_allclose([ends.min(), ends.max()], [mean_of(one).low, mean_of(one).high])
+        for step in range(3):
+            ends = corners[corners[:, 0] == step + 1, 1]
+            mean = decided(PLANTED, "ssim", TOP)[method, step]
+            np.testing.assert_allclose([ends.min(), ends.max()], [mean.low, mean.high])
+        (boundary,) = by_label(single[number], "boundary")
+        np.testing.assert_allclose(boundary, mean.floor + 0.05 * (1 - mean.floor))
 
 
 def test_floors_are_horizontal_lines_of_each_method():
@@ -338,8 +365,8 @@ def test_missing_cells_are_gaps_and_undefined_scores_make_points_hollow():
     expected = [1, grid(PLANTED, check="parameters", method="gradient", step=0).mean(), NAN, left.mean()]
     np.testing.assert_allclose(by_label(gradient, "mean")[0], expected)
     np.testing.assert_allclose(by_label(overview, "hollow")[0], [NAN, NAN, NAN, expected[3]])
-    np.testing.assert_allclose(by_label(gradient, "repeat 2")[0][[2, 3]], [NAN, left[1].mean()])
-    assert np.isnan(by_label(gradient, "repeat 1")[0]).tolist() == [False, False, True, True]
+    np.testing.assert_allclose(by_label(gradient, "network 2")[0][[2, 3]], [NAN, left[1].mean()])
+    assert np.isnan(by_label(gradient, "network 1")[0]).tolist() == [False, False, True, True]
     assert [text.get_text() for text in edges.texts] == ["undefined"]
     assert any("Hollow" in text for text in texts(figure))
     assert not any("Hollow" in text for text in texts(similarity_curves(PLANTED, TOP, "spearman")))
@@ -355,14 +382,14 @@ def test_independent_steps_are_not_joined():
     first, second = (line.get_xdata() for line in lines[:2])
     assert np.all(first < second)
     np.testing.assert_array_equal(np.round(first), [0, 1, 2, 3])
-    interval = mean_of(grid(report, "ssim", check="parameters", method="gradient", step=1))
+    interval = decided(report, "ssim", "independent")["gradient", 1]
     segment = single[0].collections[0].get_segments()[2]
     np.testing.assert_allclose(segment, [[2, interval.low], [2, interval.high]])
 
 
 def test_one_repeat_is_not_drawn_twice():
     _, _, single = curve_axes(similarity_curves(planted(num_repeats=1), TOP, "ssim"))
-    assert not by_label(single[0], "repeat 0")
+    assert not by_label(single[0], "network 0")
 
 
 def test_fourteen_methods_can_be_told_apart_even_without_colours():
@@ -388,7 +415,7 @@ def bars(axes):
     return [patch.get_width() for patch in axes.patches]
 
 
-def test_bars_are_means_with_the_deviation_over_samples_and_floors():
+def test_bars_are_means_with_the_interval_that_decides_and_floors():
     figure = randomisation_bars(PLANTED, "data")
     assert len(figure.axes) == 2
     for axes, similarity in zip(figure.axes, ("spearman", "ssim"), strict=True):
@@ -396,9 +423,13 @@ def test_bars_are_means_with_the_deviation_over_samples_and_floors():
         for row, method in enumerate(("gradient", "edges")):
             scores = grid(PLANTED, similarity, check="data", method=method)
             assert bars(axes)[row] == pytest.approx(scores.mean())
-            whisker = [line.get_xdata() for line in axes.lines if line.get_label() == "deviation"][row]
-            deviation = scores.mean(0).std(ddof=1)
-            np.testing.assert_allclose(whisker, [scores.mean() - deviation, scores.mean() + deviation])
+            whisker = [line.get_xdata() for line in axes.lines if line.get_label() == "interval"][row]
+            mean = means([c for c in PLANTED.cells if c.key.check == "data"], similarity, PLANTED)[method, 0]
+            np.testing.assert_allclose(whisker, [mean.low, mean.high])
+            (tick,) = {line.get_xdata()[0] for line in axes.lines if line.get_label() == "boundary"} & {
+                mean.floor + mean.margin
+            }
+            assert tick == mean.floor + mean.margin
             for variant in ("different_images", "random_maps"):
                 floor = grid(PLANTED, similarity, check="floor", variant=variant, method=method).mean()
                 line = [line for line in axes.lines if line.get_label() == variant][row]

@@ -217,10 +217,10 @@ def scores_of(report, check, method):
 def test_the_efficient_check_makes_the_scores_of_efficient_mprt(initialisation):
     examined = subject(network())
     options = {"initialisation": initialisation}
-    report = examine(examined, ("efficient",), "cosine", ["independent"], repeats=2, **options)
+    report = examine(examined, ("efficient",), "cosine", ["independent"], repeats=3, **options)
     context = Context.create(examined.index, 3)
     for name, method in METHODS.items():
-        seeds = [fold_in_int(3, repeat) for repeat in range(2)]
+        seeds = [fold_in_int(3, repeat) for repeat in range(3)]
         expected = [
             efficient_mprt(examined.model, images(), examined.target, method, context, seed=seed, **options)
             for seed in seeds
@@ -229,38 +229,42 @@ def test_the_efficient_check_makes_the_scores_of_efficient_mprt(initialisation):
     verdicts = {verdict.method: verdict for verdict in report.verdicts}
     assert verdicts.keys() == METHODS.keys()
     assert verdicts["edges"].outcome == verdicts["random"].outcome == "FAIL"
-    assert (
-        verdicts["edges"].reason
-        == "All random: the relative rise of the entropy, 0.000 [0.000, 0.000], is not above 0."
-    )
-    assert [state.check for state in report.models] == ["original", "efficient", "efficient"]
+    expected = "All random: the relative rise of the entropy, 0.000 [0.000, 0.000], is not above 0, over 4 samples of 3"
+    assert verdicts["edges"].reason == f"{expected} networks."
+    assert [state.check for state in report.models] == ["original", *["efficient"] * 3]
 
 
 def test_the_efficient_check_passes_what_grows_more_complex():
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 3))
     with torch.no_grad():
         model[1].weight.view(3, 28, 28).zero_()[:, 7] = 1.0
-    report = examine(subject(model), ("efficient",), "cosine", repeats=2)
+    report = examine(subject(model), ("efficient",), "cosine", repeats=3)
     assert {v.method for v in report.verdicts if v.outcome == "PASS"} == {"gradient", "smooth_grad"}
 
 
 @pytest.mark.parametrize(
     ("values", "outcome", "phrase"),
     [
-        ([0.1, 0.2, 0.3, 0.2], "PASS", r"0\.200 \[.*\], is above 0\.$"),
-        ([-0.1, -0.2, -0.3, -0.2], "FAIL", r"-0\.200 \[.*\], is not above 0\.$"),
-        ([0.0, 0.0, 0.0, 0.0], "FAIL", r"0\.000 \[0\.000, 0\.000\], is not above 0\.$"),
-        ([0.3, -0.3, 0.2, -0.1], "INCONCLUSIVE", r"is not clearly apart from 0\.$"),
-        ([0.1, 0.2, math.nan, math.nan], "PASS", r"0\.150"),
+        ([0.1, 0.2, 0.3, 0.2], "PASS", r"0\.200 \[.*\], is above 0, over 4 samples of 3 networks\.$"),
+        ([-0.1, -0.2, -0.3, -0.2], "FAIL", r"-0\.200 \[.*\], is not above 0, over 4 samples of 3 networks\.$"),
+        ([0.0, 0.0, 0.0, 0.0], "FAIL", r"0\.000 \[0\.000, 0\.000\], is not above 0, over 4 samples of 3 networks\.$"),
+        (
+            [0.3, -0.3, 0.2, -0.1],
+            "INCONCLUSIVE",
+            r"is not clearly apart from 0, over .*\. Most .* more `num_samples`\.$",
+        ),
+        ([0.1, 0.11, math.nan, math.nan], "PASS", r"0\.105"),
         ([0.1, math.nan, math.nan, math.nan], "INCONCLUSIVE", "the entropy is undefined for 3 of 4 samples"),
     ],
 )
 def test_the_verdict_on_complexity(values, outcome, phrase):
     key = CellKey("efficient", "full", 0, "all", 0, "m")
     other = [replace(key, method="other"), replace(key, check="parameters")]
-    cells = [Cell(k, {"rise": np.array(v)}) for k, v in ((key, values), *((k, [9.0] * 4) for k in other))]
+    cells = [Cell(replace(key, repeat=repeat), {"rise": np.array(values)}) for repeat in range(3)]
+    cells += [Cell(k, {"rise": np.full(4, 9.0)}) for k in other]
     verdict = complexity_verdict("m", cells, "rise")
     assert verdict.outcome == outcome
+    assert complexity_verdict("m", cells[1:], "rise").outcome == "INCONCLUSIVE", "two networks"
     assert re.search(phrase, verdict.reason)
     assert (verdict.check, verdict.similarity, verdict.threshold) == ("efficient", "rise", 0.0)
 
@@ -276,7 +280,8 @@ def test_the_random_logit_check_makes_the_scores_of_random_logit(repredict):
         assert_close(scores_of(report, "random_logit", name), expected[None], rtol=0, atol=1e-5)
     verdicts = {verdict.method: verdict for verdict in report.verdicts}
     assert verdicts["edges"].outcome == verdicts["random"].outcome == "FAIL"
-    assert verdicts["edges"].reason.startswith("Another class: similarity 1.000 [1.000, 1.000] is above that of")
+    assert verdicts["edges"].reason.startswith("Another class: similarity 1.000 [")
+    assert "is above that of different images" in verdicts["edges"].reason
 
 
 @pytest.mark.parametrize(("factor", "outcome"), [(1.0, "FAIL"), (-1.0, "PASS")])

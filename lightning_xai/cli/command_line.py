@@ -136,11 +136,15 @@ class XAICommandLine(LightningCLI):
             load_weights(model, checkpoint)
         report_visualization(cast(ExaminingTrainer, self.trainer).visualize(model, datamodule, **options), folder)
 
-    def _random_label_twin(self, epochs: int, folder: Path) -> tuple[nn.Module, float]:
-        """A network trained as the configuration says, but on random labels; or the one trained earlier."""
+    def _random_label_twin(self, epochs: int, folder: Path, number: int) -> tuple[nn.Module, float]:
+        """A network trained as the configuration says, but on random labels; or the one trained earlier.
+
+        The labels are the same for all numbers: the seed of the configuration makes them through the data. The first
+        weights and the order of the batches are those of the number.
+        """
         config = self.config.sanity.as_dict()
         seed = config["seed_everything"]
-        config["seed_everything"] = seed if isinstance(seed, int) else 0
+        config["seed_everything"] = number + (seed if isinstance(seed, int) else 0)
         config["trainer"]["max_epochs"] = epochs
         twin = trained(config, folder, by_heart=True)
         return twin.model.to(self.trainer.strategy.root_device), twin.accuracy

@@ -25,6 +25,7 @@ from lightning_xai.sanity.examine import EXAMINED, examine, paper_methods
 from lightning_xai.sanity.randomisation import BatchNormPolicy, Initialisation, Ordering
 from lightning_xai.sanity.refined import smoothed
 from lightning_xai.sanity.similarity import Normaliser, Preset, Similarity, named_similarities
+from lightning_xai.sanity.verdicts import MARGIN
 from lightning_xai.visualization import Activation, Jitter
 
 ExplainedClass = Literal["label", "prediction", "repredicted"]
@@ -52,6 +53,7 @@ class ExaminingTrainer(Trainer):
         shift: float = 1.0,
         target: ExplainedClass = "label",
         alpha: float = 0.05,
+        margin: float = MARGIN,
         seed: int = 0,
         batch_size: int = 64,
         precision: Precision = "32-true",
@@ -60,7 +62,8 @@ class ExaminingTrainer(Trainer):
         output: str | None = None,
         twin_epochs: int = 100,
         twins: str = "runs/twins",
-        make_twin: Callable[[], tuple[nn.Module, float]] | None = None,
+        num_twins: int = 3,
+        make_twin: Callable[[int], tuple[nn.Module, float]] | None = None,
     ) -> SanityReport:
         """Sanity checks: do explanations depend on the model's weights and labels (Adebayo et al. 2018)?
 
@@ -82,7 +85,7 @@ class ExaminingTrainer(Trainer):
             preset: How SSIM and HOG are computed: as the `paper` says, or as the published `notebook` does.
             normaliser: Of the maps that SSIM and HOG compare; null for the preset's, `maximum` or `range`.
             orderings: Which blocks are randomised together; null for `cascading_from_top`.
-            repeats: Independent random models of each step.
+            repeats: Independent random models of each step; a verdict takes three.
             initialisation: Of random weights: `own`, `normal` (the published one) or `permute`.
             batch_norm: Running statistics of randomised models: `recalibrate` them on the samples, `reset` or `keep`
                 them; kept, deep networks with random weights say the same of all images, and get no verdict.
@@ -90,7 +93,8 @@ class ExaminingTrainer(Trainer):
             shift: Added to the input, in the space of the normalised images.
             target: The class explained: the `label` (where the data have one, else the prediction), the trained
                 model's `prediction`, or what each changed model predicts itself.
-            alpha: One less the confidence of the intervals.
+            alpha: Chance of a wrong PASS, and of a wrong FAIL, where the similarity is at the boundary.
+            margin: How far above the floor still counts as at it, as a share of the way from the floor to 1.
             seed: Of noise and random weights.
             batch_size: Samples explained at a time.
             precision: Of the networks while they are examined, whatever the trainer's: `32-true`, or `bf16-mixed`,
@@ -101,7 +105,10 @@ class ExaminingTrainer(Trainer):
             output: Folder, in which each `check` has one for its results; null for `sanity` in the checkpoint's run.
             twin_epochs: Most epochs of the training on random labels; it ends at 95 % training accuracy.
             twins: Folder for networks trained on random labels, which are used again.
-            make_twin: For use from Python: gives a network trained on random labels, and its accuracy on them.
+            num_twins: Networks trained on random labels, of the configuration's seed and the next ones; a verdict takes
+                three.
+            make_twin: For use from Python: gives the network trained on random labels of a number, and its accuracy
+                on them.
         """
         for name, value in (("num_samples", num_samples), ("repeats", repeats), ("batch_size", batch_size)):
             check_count(name, value)
@@ -128,8 +135,10 @@ class ExaminingTrainer(Trainer):
             batch_norm,
             groups,
             make_twin,
+            num_twins,
             shift,
             alpha,
+            margin,
             None if output is None else Path(output) / "cells",
             progress=self.progress_bar_callback is not None,
         )

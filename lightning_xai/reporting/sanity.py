@@ -80,12 +80,16 @@ class Verdict:
     similarity: str
     """The one that decided."""
     mean: float
-    """Mean similarity over samples and repeats."""
+    """Mean similarity over samples and networks."""
     low: float
-    """Lower end of the confidence interval of the mean."""
+    """Lower end of the confidence interval; where there is a floor, of the difference from it, beside its mean."""
     high: float
     threshold: float
-    """What the mean is compared with."""
+    """What the mean is compared with: the floor, or the boundary of the check."""
+    margin: float
+    """How far above the threshold still counts as at it."""
+    networks: int
+    """Changed networks that it is of; 1 where the samples are the unit."""
     reason: str
     """One sentence."""
 
@@ -101,6 +105,8 @@ class SanityReport:
         cells: All comparisons.
         models: What the changed models still do.
         verdicts: One for each check and method.
+        alpha: Chance of a wrong PASS, and of a wrong FAIL; of the intervals in figures too.
+        margin: Of equivalence with the floor, as a share of the way from it to 1.
     """
 
     settings: dict[str, Any]
@@ -109,6 +115,8 @@ class SanityReport:
     cells: tuple[Cell, ...] = field(repr=False)
     models: tuple[ModelState, ...]
     verdicts: tuple[Verdict, ...]
+    alpha: float = 0.05
+    margin: float = 0.05
 
 
 def verdict_table(report: SanityReport) -> Table:

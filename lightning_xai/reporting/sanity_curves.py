@@ -14,7 +14,6 @@ from lightning_xai.reporting.layout import LINE, PAD
 from lightning_xai.reporting.pages import FAINT, SMALL, Page, drawn_width, num_lines, wrapped
 from lightning_xai.reporting.sanity import Outcome, SanityReport
 from lightning_xai.reporting.sanity_values import (
-    CONFIDENCE,
     IDENTICAL,
     ORIGINAL,
     UNKNOWN,
@@ -57,9 +56,10 @@ def similarity_curves(report: SanityReport, variant: str, similarity: str) -> Fi
 
     Curves start at 1, the similarity of the trained model's maps with themselves. The points of "independent" are not
     joined, because no step contains another. Below the curves of all methods is what the models still do, the mean
-    over repeats. The axes of each method also have the 95 % confidence interval of the mean (`Mean`), the means of
-    the single repeats if there are several, the method's floors, and the verdict if this similarity decided it. Points
-    are hollow where some scores are undefined or missing, and left out where all are.
+    over networks. The axes of each method also have the interval that decides (`Mean`), the means of the single
+    networks if there are several, the method's floors, the boundary above the greater one, and the verdict if this
+    similarity decided it: PASS if the interval lies below the boundary, FAIL if above. Points are hollow where some
+    scores are undefined or missing, and left out where all are.
 
     Args:
         report: With or without floors, models and verdicts.
@@ -102,8 +102,13 @@ class _Curve:
     @property
     def extent(self) -> list[float]:
         """What an axis must reach."""
-        ends = [end for point in self.points for end in (point.value, point.low, point.high, *point.repeats)]
-        return [end for end in (*ends, *self.floors.values()) if not math.isnan(end)]
+        ends = [end for point in self.points for end in (point.value, point.low, point.high, *point.networks)]
+        return [end for end in (*ends, *self.floors.values(), self.boundary) if not math.isnan(end)]
+
+    @property
+    def boundary(self) -> float:
+        """How far above the greater floor the floor reaches; NaN without one."""
+        return next((p.floor + p.margin for p in self.points if not math.isnan(p.floor)), math.nan)
 
 
 def _curves(report: SanityReport, variant: str, similarity: str) -> list[_Curve]:
@@ -112,7 +117,7 @@ def _curves(report: SanityReport, variant: str, similarity: str) -> list[_Curve]
         raise ValueError(
             f"`report` has no scores {similarity!r} of the variant {variant!r}; see the scores of its cells."
         )
-    scores, levels = means(found, similarity), floors(report, similarity)
+    scores, levels = means(found, similarity, report), floors(report, similarity)
     decided = outcomes(report, "parameters", similarity)
     numbers = [step for step, _ in steps(cells(report, "parameters", variant))]
     return [
@@ -156,17 +161,19 @@ def _mean(values: Iterable[float]) -> float:
 
 def _notes(report: SanityReport, variant: str, curves: Sequence[_Curve]) -> list[str]:
     points = [point for curve in curves for point in curve.points[1:]]
-    repeats = max(len(point.repeats) for point in points)
+    repeats = max(len(point.networks) for point in points)
     shape, single = ("Bars", "dots") if variant == "independent" else ("Bands", "thin lines")
-    parts = [f"Means over {_count(len(report.samples), 'sample')} and {_count(repeats, 'repeat')}."]
+    parts = [f"Means over {_count(len(report.samples), 'sample')} and {_count(repeats, 'network')}."]
     if not all(math.isnan(point.low) for point in points):
-        interval = f"{100 * CONFIDENCE:.0f} % confidence interval of the mean, for other samples and repeats."
-        parts.append(f"{shape}: {interval}")
+        parts.append(f"{shape}: the interval that decides, for other networks and samples.")
     if repeats > 1:
-        parts.append(f"Faint {single}: single repeats.")
+        parts.append(f"Faint {single}: single networks.")
     notes = [" ".join(parts)]
     if any(curve.floors for curve in curves):
-        notes.append("Grey lines: similarity of maps of different images (dashed) and with random maps (dotted).")
+        notes.append(
+            "Grey lines: similarity of maps of different images (dashed) and with random maps (dotted); solid: the "
+            "boundary, which an interval must not reach to PASS and lies above to FAIL."
+        )
     if not all(point.is_complete for point in points):
         notes.append("Hollow: some scores are undefined or missing, and left out.")
     return notes
@@ -327,10 +334,12 @@ def _draw_curve(axes: Axes, curve: _Curve, joined: bool) -> None:
     places = np.arange(len(curve.points))
     for variant, level in curve.floors.items():
         axes.axhline(level, linestyle=_FLOOR_STYLES[variant], color=FAINT, linewidth=1.0, label=variant)
+    if not math.isnan(curve.boundary):
+        axes.axhline(curve.boundary, color=FAINT, linewidth=0.6, label="boundary")
     _draw_intervals(axes, places, curve, joined)
-    for repeat, values in enumerate(_repeats(curve)):
+    for repeat, values in enumerate(_networks(curve)):
         style: dict[str, Any] = {"linewidth": 0.5} if joined else {"linestyle": "", "marker": ".", "markersize": 2}
-        axes.plot(places, values, color=curve.style["color"], alpha=0.6, label=f"repeat {repeat}", **style)
+        axes.plot(places, values, color=curve.style["color"], alpha=0.6, label=f"network {repeat}", **style)
     _draw_points(axes, places, curve, joined, markersize=3.0)
     if np.isnan(curve.values[1:]).all():
         axes.text(0.5, 0.85, "undefined", color=FAINT, size=SMALL, ha="center", va="center", transform=axes.transAxes)
@@ -345,12 +354,12 @@ def _draw_intervals(axes: Axes, places: np.ndarray, curve: _Curve, joined: bool)
         axes.vlines(places, low, high, linewidth=1.2, **style)
 
 
-def _repeats(curve: _Curve) -> list[list[float]]:
-    """The means of each repeat at each step; nothing if there is only one."""
+def _networks(curve: _Curve) -> list[list[float]]:
+    """The means of each network at each step; nothing if there is only one."""
     first, *others = curve.points
-    number = max(len(point.repeats) for point in others)
-    padded = [point.repeats or (math.nan,) * number for point in others]
-    return [[first.value, *(repeats[repeat] for repeats in padded)] for repeat in range(number if number > 1 else 0)]
+    number = max(len(point.networks) for point in others)
+    padded = [point.networks or (math.nan,) * number for point in others]
+    return [[first.value, *(networks[place] for networks in padded)] for place in range(number if number > 1 else 0)]
 
 
 def _draw_points(axes: Axes, places: np.ndarray, curve: _Curve, joined: bool, markersize: float) -> None:

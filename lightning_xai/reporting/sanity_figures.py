@@ -117,15 +117,15 @@ def randomisation_bars(report: SanityReport, check: Check) -> Figure:
 
     Of efficient MPRT the rise of the maps' entropy is shown instead, which has no floors.
     Of the parameters, the last step is shown, with all blocks randomised: of "full", or of a cascade if there is none.
-    Bars are means over samples and repeats, whiskers the standard deviation over samples, each averaged over the
-    repeats; diamonds and circles are the method's floors, which the check "invariance" has none of, because maps should
-    stay alike there. Verdicts stand beside the names.
+    Bars are means over samples and networks, whiskers the interval that decides (`Mean`), and ticks the boundary, with
+    which it is compared; diamonds and circles are the method's floors, which the check "invariance" has none of,
+    because maps should stay alike there. Verdicts stand beside the names.
 
     Raises:
         ValueError: if the report has no scores for that.
     """
     found = _ending(report, check)
-    panels = [_Panel(name, means(found, name), _floors(report, check, name)) for name in similarities(found)]
+    panels = [_Panel(name, means(found, name, report), _floors(report, check, name)) for name in similarities(found)]
     if not panels:
         known = dict.fromkeys(f"{cell.key.check}/{cell.key.variant}" for cell in report.cells)
         raise ValueError(f"`report` has no scores of a last step of the check {check!r}; it has {', '.join(known)}.")
@@ -161,13 +161,9 @@ class _Panel:
     @property
     def extent(self) -> list[float]:
         """What an axis must reach."""
-        ends = [m.value + sign * _whisker(m) for m in self.means.values() for sign in (-1, 1)]
+        ends = [end for mean in self.means.values() for end in (mean.value, mean.low, mean.high)]
         levels = [level for method, _ in self.means for level in self.floors.get(method, {}).values()]
         return [end for end in (*ends, *levels) if not math.isnan(end)]
-
-
-def _whisker(mean: Mean) -> float:
-    return 0.0 if math.isnan(mean.deviation) else mean.deviation
 
 
 class _Rows:
@@ -201,9 +197,12 @@ def _heading(found: Sequence[Cell]) -> str:
 
 
 def _notes(panels: Sequence[_Panel]) -> list[str]:
-    notes = ["Bar: mean over samples and repeats. Whisker: standard deviation over samples."]
+    known = [mean for panel in panels for mean in panel.means.values()]
+    notes = ["Bar: mean over samples and networks."]
+    if not all(math.isnan(mean.low) for mean in known):
+        notes[0] += " Whisker: the interval that decides."
     if any(panel.floors for panel in panels):
-        notes.append("Diamond: similarity of maps of different images. Circle: with random maps.")
+        notes.append("Diamond: similarity of maps of different images. Circle: with random maps. Tick: the boundary.")
     return notes
 
 
@@ -222,8 +221,10 @@ def _draw_panel(axes: Axes, panel: _Panel, methods: Sequence[str], panels: Seque
             axes.text(0.03, row, text, color=FAINT, size=SMALL, va="center")
             continue
         axes.barh(row, mean.value, height=0.66, color=_BAR_COLOUR)
-        ends = [mean.value - _whisker(mean), mean.value + _whisker(mean)]
-        axes.plot(ends, [row, row], color="black", linewidth=1.1, marker="|", markersize=4, label="deviation")
+        axes.plot([mean.low, mean.high], [row, row], color="black", linewidth=1.1, label="interval")
+        if not math.isnan(mean.floor):
+            boundary = mean.floor + mean.margin
+            axes.plot([boundary] * 2, [row - 0.4, row + 0.4], color="#d55e00", linewidth=0.8, label="boundary")
         for variant, level in panel.floors.get(method, {}).items():
             style: dict[str, Any] = {"marker": _FLOOR_MARKERS[variant], "color": "#d55e00", "markerfacecolor": "none"}
             axes.plot([level], [row], linestyle="", markersize=4, label=variant, **style)

@@ -1,22 +1,21 @@
 """What the figures of the sanity checks show: a report's cells in order, with means, intervals and floors."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
-from typing import get_args
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
 from lightning_xai.reporting.sanity import Cell, Check, ModelState, Outcome, SanityReport
-from lightning_xai.sanity.blocks import Ordering
+from lightning_xai.statistics.crossed import CrossedMean, crossed_mean
+from lightning_xai.statistics.intervals import mean_interval
 
-CONFIDENCE = 0.95
-_QUANTILE = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 ORIGINAL = -1
 """The trained model's place among the steps."""
 
+_ORDER = ("cascading_from_top", "full", "cascading_from_bottom")
 _VARIANTS = {
     "cascading_from_top": "cascading randomisation from the output down",
     "cascading_from_bottom": "cascading randomisation from the input up",
@@ -24,46 +23,109 @@ _VARIANTS = {
     "full": "randomisation of all blocks",
 }
 
+Grid = Float64[np.ndarray, " networks samples"]
+Line = Float64[np.ndarray, " samples"]
+
 
 @dataclass(frozen=True)
 class Mean:
-    """Of all scores of a method at a step; NaN where no sample, or only one for the spread, has a score."""
+    """Of all scores of a method at a step; NaN where nothing has a score."""
 
     value: float
     low: float
-    """Lower end of the normal confidence interval of the mean, whose variance is that over samples, each averaged over
-    the repeats, by their number, plus that over repeats, by theirs: both other images and other weights vary it."""
+    """Lower end of the interval that decides; where there is a floor that of the difference from it, beside its mean.
+    NaN of a single network, unless the samples are the unit, and of a single sample."""
     high: float
-    deviation: float
-    """Standard deviation over samples, each averaged over the repeats."""
-    repeats: tuple[float, ...] = ()
-    """The mean of each repeat, NaN where it has no score."""
+    networks: tuple[float, ...] = ()
+    """The mean of each network, NaN where it has no score."""
     is_complete: bool = True
     """Whether every score is defined; those that are not are left out."""
+    floor_name: str = ""
+    """Of the greater floor; empty without one."""
+    floor: float = math.nan
+    margin: float = 0.0
+    """How far above the floor still counts as at it."""
+    num_samples: int = 0
+    num_undefined: int = 0
+    """Samples without a score, or without a floor."""
+    network_share: float = math.nan
+    """Of the networks in the variance of the mean (`CrossedMean`)."""
+
+    @property
+    def num_networks(self) -> int:
+        """Those that have a score."""
+        return int(np.isfinite(self.networks).sum())
 
 
-IDENTICAL = Mean(1.0, 1.0, 1.0, 0.0)
+IDENTICAL = Mean(1.0, 1.0, 1.0)
 """The trained model's maps and themselves."""
-UNKNOWN = Mean(math.nan, math.nan, math.nan, math.nan)
+UNKNOWN = Mean(math.nan, math.nan, math.nan)
 
 
-def mean_of(scores: Float64[np.ndarray, "repeats samples"]) -> Mean:
-    """The mean over samples and repeats."""
-    defined = np.isfinite(scores)
-    value = float(scores[defined].mean()) if defined.any() else math.nan
-    samples, repeats = (np.ma.masked_invalid(scores).mean(axis=axis).filled(np.nan) for axis in (0, 1))
-    (deviation, error), (_, other_error) = map(_spread, (samples, repeats))
-    half = _QUANTILE * math.hypot(error, 0.0 if math.isnan(other_error) else other_error)
-    return Mean(value, value - half, value + half, deviation, tuple(repeats.tolist()), bool(defined.all()))
+def one_network(check: Check) -> bool:
+    """Whether a check is about the one network, so that the samples are the unit."""
+    return check in ("invariance", "random_logit")
 
 
-def _spread(values: Float64[np.ndarray, " values"]) -> tuple[float, float]:
-    """Standard deviation, and standard error of the mean."""
+def mean_of(
+    check: Check,
+    scores: Grid,
+    floors: Mapping[str, Line] | None = None,
+    alpha: float = 0.05,
+    margin: float = 0.0,
+    num_steps: int = 1,
+) -> Mean:
+    """The mean, and the interval that decides.
+
+    Args:
+        check: Which; of those that change the network, the interval is for other networks and samples.
+        scores: NaN where undefined.
+        floors: What the scores are compared with, by name: of each sample its part in the floor's mean
+            (`parts_of_floor`). The greater one counts.
+        alpha: Chance that the lower end lies above the true mean, and chance that the upper end lies below it; of the
+            checks of one network, the chance that either happens.
+        margin: Share of the way from the floor to 1.
+        num_steps: Steps over which the lower end's chance is split.
+    """
+    means = {name: _mean(values) for name, values in (floors or {}).items()}
+    name = max(means, key=lambda name: np.nan_to_num(means[name], nan=-np.inf), default="")
+    floor = floors[name] if floors else np.zeros(scores.shape[1])
+    level, difference = _mean(floor), scores - floor
+    found = _interval(check, difference, alpha, num_steps)
+    return Mean(
+        _mean(scores),
+        found.low + level,
+        found.high + level,
+        tuple(_mean(row) for row in scores),
+        bool(np.isfinite(scores).all()),
+        name,
+        level if floors else math.nan,
+        margin * (1 - level) if floors else 0.0,
+        scores.shape[1],
+        int((~np.isfinite(difference).any(0)).sum()),
+        found.network_share,
+    )
+
+
+def _interval(check: Check, values: Grid, alpha: float, num_steps: int) -> CrossedMean:
+    if not one_network(check):
+        return crossed_mean(values, alpha / num_steps, alpha)
     known = values[np.isfinite(values)]
-    if len(known) < 2:
-        return math.nan, math.nan
-    deviation = float(known.std(ddof=1))
-    return deviation, deviation / math.sqrt(len(known))
+    return CrossedMean(_mean(values), *mean_interval(known, 1 - alpha), math.nan)
+
+
+def parts_of_floor(cell: Cell, similarity: str) -> Line:
+    """Of each sample its part in the mean of a floor: the scores vary as it does with the samples.
+
+    A sample takes part in the floor of different images twice, as itself and as the other one: twice its distance from
+    the mean, as the linear part of a U-statistic has it (Hoeffding 1948).
+    """
+    scores = cell.scores[similarity].astype(np.float64)
+    return 2 * scores - _mean(scores) if cell.key.variant == "different_images" else scores
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else math.nan
 
 
 # Cells
@@ -81,9 +143,9 @@ def scored_methods(report: SanityReport, found: Iterable[Cell]) -> list[str]:
 
 
 def variants(report: SanityReport, check: Check) -> list[str]:
-    """Of a check; those of the parameters in the order of `Ordering`."""
+    """Of a check; those of the parameters in the order of `_VARIANTS`."""
     found = dict.fromkeys(cell.key.variant for cell in report.cells if cell.key.check == check)
-    return [*(name for name in get_args(Ordering) if name in found), *(n for n in found if n not in get_args(Ordering))]
+    return [*(name for name in _VARIANTS if name in found), *(name for name in found if name not in _VARIANTS)]
 
 
 def variant_phrase(variant: str) -> str:
@@ -115,25 +177,54 @@ def similarities(found: Iterable[Cell]) -> list[str]:
     return list(dict.fromkeys(name for cell in found for name in cell.scores))
 
 
-def means(found: Iterable[Cell], similarity: str) -> dict[tuple[str, int], Mean]:
-    """Of each method and step that has scores; repeats that one of them misses count as undefined."""
+def means(found: Sequence[Cell], similarity: str, report: SanityReport | None = None) -> dict[tuple[str, int], Mean]:
+    """Of each method and step of a variant that has scores; networks that one of them misses count as undefined.
+
+    Args:
+        report: Whose floors the scores are compared with, at its level and with its margin; None for none.
+    """
     scored = [cell for cell in found if similarity in cell.scores]
     repeats = sorted({cell.key.repeat for cell in scored})
-    tables: dict[tuple[str, int], Float64[np.ndarray, "repeats samples"]] = {}
+    tables: dict[tuple[str, int], Grid] = {}
     for cell in scored:
         scores = cell.scores[similarity]
         table = tables.setdefault((cell.key.method, cell.key.step), np.full((len(repeats), len(scores)), np.nan))
         table[repeats.index(cell.key.repeat)] = scores
-    return {key: mean_of(table) for key, table in tables.items()}
+    if report is None:
+        return {key: mean_of(scored[0].key.check, table) for key, table in tables.items()}
+    check = scored[0].key.check if scored else "parameters"
+    margin = 0.0 if one_network(check) else report.margin
+    options: dict[str, Any] = {"alpha": report.alpha, "margin": margin, "num_steps": len(deciding_steps(scored))}
+    compared = [] if check == "invariance" else report.cells
+    return {
+        (method, step): mean_of(check, table, floors_of(compared, method, similarity), **options)
+        for (method, step), table in tables.items()
+    }
+
+
+def floors_of(found: Iterable[Cell], method: str, similarity: str) -> dict[str, Line]:
+    """Of each sample its part in the method's floors (`parts_of_floor`), by variant."""
+    mine = [cell for cell in found if (cell.key.check, cell.key.method) == ("floor", method)]
+    return {cell.key.variant: parts_of_floor(cell, similarity) for cell in mine if similarity in cell.scores}
+
+
+def deciding_steps(found: Sequence[Cell]) -> list[list[Cell]]:
+    """All networks of each step that decides; of several orderings, of the first of `_ORDER`."""
+    kinds = {cell.key.variant for cell in found}
+    variant = min(kinds, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
+    numbers = sorted({cell.key.step for cell in found if cell.key.variant == variant})
+    number = 2 if variant == "cascading_from_top" else 1
+    return [[c for c in found if (c.key.variant, c.key.step) == (variant, step)] for step in numbers[-number:]]
 
 
 def floors(report: SanityReport, similarity: str) -> dict[str, dict[str, float]]:
     """Mean similarity of maps that have nothing to do with each other: by method, by variant."""
     found: dict[str, dict[str, float]] = {}
     for variant in variants(report, "floor"):
-        for (method, _), mean in means(cells(report, "floor", variant), similarity).items():
-            if not math.isnan(mean.value):
-                found.setdefault(method, {})[variant] = mean.value
+        for cell in cells(report, "floor", variant):
+            value = _mean(cell.scores.get(similarity, np.empty(0)).astype(np.float64))
+            if not math.isnan(value):
+                found.setdefault(cell.key.method, {})[variant] = value
     return found
 
 

@@ -33,7 +33,7 @@ from lightning_xai.sanity.similarity import Similarity, TooSmallError, compare, 
 from lightning_xai.shapes import Labels
 
 NUM_SHIFTS = 5
-"""Of the floor: with how many other images each image is paired."""
+"""Of the floor: how far apart images are paired, to either side."""
 
 KEPT = 4
 """Of how many samples maps are kept for figures."""
@@ -141,17 +141,17 @@ def original_maps(subject: Subject, cells: Cells, progress: bool = False) -> dic
 def floor_cells(subject: Subject, originals: Mapping[str, Tensor]) -> list[Cell]:
     """What similarity means nothing: of maps of different images, and of random maps, under the trained model.
 
-    Each sample's map is compared with those of the samples 1 to 5 places behind it (Arun et al. 2021), the mean being
-    its score, and with a random map.
+    Each sample's map is compared with those of the samples 1 to 5 places before and behind it (Arun et al. 2021), the
+    mean being its score, and with a random map.
     """
     context = Context.create(subject.index, fold_in_int(subject.seed, 1))
     noise = RandomAttribution()(subject.model, subject.images.cpu(), 0, context)
     found = []
     for method, maps in originals.items():
         shifts = range(1, min(NUM_SHIFTS, len(maps) - 1) + 1)
-        rolled = [_compare(subject, maps, maps.roll(shift, 0)) for shift in shifts]
-        if rolled:
-            scores = {name: _defined_mean(np.stack([s[name] for s in rolled])) for name in subject.similarities}
+        pairs = [(shift, _compare(subject, maps, maps.roll(shift, 0))) for shift in shifts]
+        if pairs:
+            scores = {name: _of_both([(shift, found[name]) for shift, found in pairs]) for name in subject.similarities}
             found.append(Cell(CellKey("floor", "different_images", 0, "", 0, method), scores))
         found.append(Cell(CellKey("floor", "random_maps", 0, "", 0, method), _compare(subject, maps, noise)))
     return found
@@ -302,8 +302,9 @@ def _compare(subject: Subject, first: Tensor, second: Tensor) -> dict[str, np.nd
     return {name: values.numpy() for name, values in scores.items()}
 
 
-def _defined_mean(scores: np.ndarray) -> np.ndarray:
-    """Over the first axis, without NaN; NaN where nothing else is."""
+def _of_both(pairs: Sequence[tuple[int, np.ndarray]]) -> np.ndarray:
+    """Each sample's mean of the pairs that it is in, as itself or as the other one; NaN where nothing else is."""
+    scores = np.stack([part for shift, found in pairs for part in (found, np.roll(found, -shift))])
     number = np.isfinite(scores).sum(0)
     return np.where(number > 0, np.nansum(scores, axis=0) / np.maximum(number, 1), np.nan).astype(scores.dtype)
 

@@ -59,6 +59,7 @@ from lightning_xai.sanity.randomisation import (
 from lightning_xai.sanity.refined import entropy_rise, num_outputs, other_classes
 from lightning_xai.sanity.similarity import compare, describe
 from lightning_xai.sanity.verdicts import (
+    MARGIN,
     complexity_verdict,
     invariance_verdict,
     randomisation_verdict,
@@ -84,9 +85,11 @@ def examine(
     initialisation: Initialisation = "own",
     batch_norm: BatchNormPolicy = "recalibrate",
     groups: Mapping[str, Sequence[str]] | None = None,
-    make_twin: Callable[[], tuple[nn.Module, float]] | None = None,
+    make_twin: Callable[[int], tuple[nn.Module, float]] | None = None,
+    num_twins: int = 3,
     shift: float = 1.0,
     alpha: float = 0.05,
+    margin: float = MARGIN,
     folder: Path | None = None,
     progress: bool = False,
 ) -> SanityReport:
@@ -101,9 +104,11 @@ def examine(
         orderings, repeats, initialisation, batch_norm, groups: Of `parameters` (see `parameter_cells`), and of
             `efficient`, which randomises all blocks whatever the orderings. The default recalibrates batch
             normalisation on the samples, without which deep networks with random weights pass no signal on.
-        make_twin: Of `data`: the network trained on random labels, and its accuracy on these.
+        make_twin: Of `data`: the network trained on random labels of this number, from 0, and its accuracy on these.
+        num_twins: Of `data`: how many; no verdict with fewer than three, as with fewer `repeats`.
         shift: Of `invariance`: what is added to the input, in its own space.
-        alpha: One less the confidence of the intervals.
+        alpha: Chance of a wrong PASS, and of a wrong FAIL, where the similarity is at the boundary.
+        margin: Of equivalence with the floor, as a share of the way from it to 1 (`randomisation_verdict`).
         folder: Where finished cells are kept, to go on after an interruption; None for nowhere.
         progress: Whether to show progress bars.
 
@@ -113,7 +118,9 @@ def examine(
     """
     check_level("alpha", alpha)
     subject = with_usable_similarities(subject, similarity)
-    _rehearse(subject, checks, repeats, initialisation, batch_norm, groups, make_twin, shift)
+    if not 0 <= margin < 1:
+        raise ValueError(f"`margin` must be at least 0 and less than 1, got {margin}. Usual is {MARGIN}.")
+    _rehearse(subject, checks, repeats, initialisation, batch_norm, groups, make_twin, num_twins, shift)
     settings = {
         "version": __version__,
         "weights": fingerprint(subject.model),
@@ -145,30 +152,37 @@ def examine(
     verdicts: list[Verdict] = []
 
     def judged(check: Examined) -> list[Verdict]:
-        return [randomisation_verdict(check, m, found, similarity, alpha, subject.seed) for m in originals]
+        return [randomisation_verdict(check, m, found, similarity, alpha, margin) for m in originals]
 
     if "parameters" in checks:
         more, changed = parameter_cells(subject, orderings=orderings, **randomising)
         found, states = found + more, states + changed
         verdicts += judged("parameters")
     if "data" in checks and make_twin is not None:
-        more, state, accuracy = data_cells(subject, originals, cells, make_twin)
-        found, states = found + more, [*states, state]
-        verdicts += [v if accuracy >= MEMORISED else _refused(v, accuracy) for v in judged("data")]
+        more, changed, known = data_cells(subject, originals, cells, make_twin, num_twins)
+        found, states = found + more, states + changed
+        verdicts += [v if min(known) >= MEMORISED else _refused(v, known) for v in judged("data")]
     if "invariance" in checks:
         found += invariance_cells(subject, cells, shift, progress)
-        verdicts += [invariance_verdict(m, found, similarity, alpha, subject.seed) for m in originals]
+        verdicts += [invariance_verdict(m, found, similarity, alpha) for m in originals]
     if "efficient" in checks:
         entropies = replace(subject, similarities={ENTROPY_RISE: entropy_rise})
         more, changed = parameter_cells(entropies, orderings=["full"], check="efficient", **randomising)
         found, states = found + more, states + changed
-        verdicts += [complexity_verdict(m, found, ENTROPY_RISE, alpha, subject.seed) for m in originals]
+        verdicts += [complexity_verdict(m, found, ENTROPY_RISE, alpha) for m in originals]
     if "random_logit" in checks:
         found += random_logit_cells(subject, originals, cells, progress)
         verdicts += judged("random_logit")
     verdicts = [without_the_dead(verdict, found, states) for verdict in verdicts]
     return SanityReport(
-        settings, tuple(subject.index.tolist()), pictures(subject), tuple(found), tuple(states), tuple(verdicts)
+        settings,
+        tuple(subject.index.tolist()),
+        pictures(subject),
+        tuple(found),
+        tuple(states),
+        tuple(verdicts),
+        alpha,
+        margin,
     )
 
 
@@ -176,17 +190,29 @@ def data_cells(
     subject: Subject,
     originals: Mapping[str, Tensor],
     cells: Cells,
-    make_twin: Callable[[], tuple[nn.Module, float]],
-) -> tuple[list[Cell], ModelState, float]:
-    """Maps under the network that learned random labels by heart, and its accuracy on these."""
+    make_twin: Callable[[int], tuple[nn.Module, float]],
+    num_twins: int,
+) -> tuple[list[Cell], list[ModelState], list[float]]:
+    """Maps under networks that learned random labels by heart, and their accuracies on these.
 
-    def examined(key: CellKey) -> tuple[list[Cell], ModelState, float]:
-        twin, accuracy = make_twin()
-        place = f"data-{fingerprint(twin)}"  # one that was trained longer is another one
-        return *examine_model(subject, originals, cells, key, lambda: twin, place), accuracy
+    Raises:
+        ValueError: if two of them are the same.
+    """
 
-    (result,) = shared_out([CellKey("data", "labels", 0, "random labels", 0, "")], examined)
-    return result
+    def examined(number: int) -> tuple[list[Cell], ModelState, float, str]:
+        twin, accuracy = make_twin(number)
+        name = fingerprint(twin)  # one that was trained longer is another one
+        key = CellKey("data", "labels", 0, "random labels", number, "")
+        return *examine_model(subject, originals, cells, key, lambda: twin, f"data-{name}"), accuracy, name
+
+    found = shared_out(range(num_twins), examined)
+    if len({name for *_, name in found}) < num_twins:
+        raise ValueError("`make_twin` must give another network for each number, but some have the same weights.")
+    return (
+        [cell for part, *_ in found for cell in part],
+        [state for _, state, *_ in found],
+        [accuracy for *_, accuracy, _ in found],
+    )
 
 
 def invariance_cells(subject: Subject, cells: Cells, shift: float, progress: bool = False) -> list[Cell]:
@@ -297,13 +323,15 @@ def _rehearse(
     initialisation: Initialisation,
     batch_norm: BatchNormPolicy,
     groups: Mapping[str, Sequence[str]] | None,
-    make_twin: Callable[[], tuple[nn.Module, float]] | None,
+    make_twin: Callable[[int], tuple[nn.Module, float]] | None,
+    num_twins: int,
     shift: float,
 ) -> None:
     """Raise what the checks will raise, before anything is explained or written."""
     for check in checks:
         check_choice("checks", check, Examined)
     check_count("repeats", repeats)
+    check_count("num_twins", num_twins)
     check_in_bounds(subject.images, subject.bounds)
     _check_logits(subject)
     if {"parameters", "efficient"} & set(checks):
@@ -326,9 +354,9 @@ def _check_logits(subject: Subject) -> None:
         )
 
 
-def _refused(verdict: Verdict, accuracy: float) -> Verdict:
+def _refused(verdict: Verdict, known: Sequence[float]) -> Verdict:
     reason = (
-        f"The network trained on random labels knows only {100 * accuracy:.1f} % of them by heart, less than "
+        f"A network trained on random labels knows only {100 * min(known):.1f} % of them by heart, less than "
         f"{100 * MEMORISED:.0f} %: train it longer. {verdict.reason}"
     )
     return replace(verdict, outcome="INCONCLUSIVE", reason=reason)

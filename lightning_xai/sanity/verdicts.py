@@ -1,123 +1,169 @@
-"""From similarities to a verdict: does a map fall to the floor when the model's knowledge is gone?"""
+"""From similarities to a verdict: does a map fall to the floor when the model's knowledge is gone?
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+Where models are randomised, the network is the unit, and the samples are crossed with it: another network gives another
+similarity, which more samples do not tell. Where the one network is asked, the samples are.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
 
-from lightning_xai.explainers.base import check_level
 from lightning_xai.reporting.sanity import Cell, CellKey, Check, ModelState, Outcome, Verdict
+from lightning_xai.reporting.sanity_values import Grid, Mean, deciding_steps, floors_of, mean_of, one_network
 
-NUM_RESAMPLES = 2000
 LEAST_DEFINED = 0.5
 """Share of the samples whose similarity must be defined for a verdict."""
+LEAST_NETWORKS = 3
+"""Networks without which there is no verdict on what randomises them."""
+MARGIN = 0.05
+"""Of equivalence, as a share of the way from the floor to 1."""
 UNCHANGED = 0.999
 """The similarity from which maps count as the same, where they should be."""
 
 _BADNESS: tuple[Outcome, ...] = ("PASS", "INCONCLUSIVE", "FAIL")
-_ORDER = ("cascading_from_top", "full", "cascading_from_bottom")
-
-Grid = Float64[np.ndarray, " repeats samples"]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean and its bootstrap confidence interval."""
-
-    mean: float
-    low: float
-    high: float
+_MORE: dict[Check, str] = {"parameters": "repeats", "efficient": "repeats", "data": "num_twins"}
+"""The option that makes more networks."""
 
 
 def randomisation_verdict(
-    check: Check, method: str, cells: Iterable[Cell], similarity: str, alpha: float = 0.05, seed: int = 0
+    check: Check, method: str, cells: Iterable[Cell], similarity: str, alpha: float = 0.05, margin: float = MARGIN
 ) -> Verdict:
-    """PASS if the maps under the changed model are no more like the trained model's than unrelated maps are.
+    """PASS if the maps under the changed models are no more like the trained model's than unrelated maps are.
 
     Two steps of a cascade from the output decide: all blocks random but the first, and all random. At the first of the
     two the model knows nothing any more but still has the features that it learned first: maps that show these, and the
     image, and not what the model makes of them, give themselves away there. The worse outcome counts. Of the other
     orderings, and of the data check, the last step decides.
 
-    At a step, the similarity, averaged over repeats and samples, is compared with the greater of the two floors: of
-    maps of different images, and of random maps. PASS: the whole confidence interval of the difference is at or below
-    0. FAIL: it is above 0. INCONCLUSIVE: it straddles 0, or the similarity is undefined for more than half of the
-    samples.
+    At a step, the similarity, averaged over networks and samples, is compared with the greater of the two floors, of
+    maps of different images and of random maps. No interval lies at or below a difference of exactly 0, so that the
+    question is one of equivalence: with δ = `margin` (1 - floor), PASS if the whole confidence interval of similarity -
+    floor lies at or below δ, FAIL if it lies above δ. INCONCLUSIVE otherwise, with fewer than three networks, and where
+    the similarity is undefined for more than half of the samples.
+
+    The interval (`crossed_mean`) is for other networks and other samples, the floor's uncertainty included. Where the
+    difference is δ, a wrong PASS has a chance of at most `alpha`, and so has a wrong FAIL, for which the level is split
+    over the steps.
+
+    The check "random_logit" is about the one network: the interval is that of the samples alone, of the level 1 -
+    `alpha`, and there is no margin.
 
     Args:
         cells: Of the floor and of the check; cells of other methods and checks are not looked at.
-        alpha: One less the interval's confidence.
+        alpha: Chance of a wrong PASS, and of a wrong FAIL.
+        margin: At least 0, less than 1.
     """
-    mine = [cell for cell in cells if cell.key.method == method]
-    floors = {c.key.variant: _grid([c], similarity) for c in mine if c.key.check == "floor"}
-    steps = _deciding([cell for cell in mine if cell.key.check == check])
-    verdicts = [_step_verdict(step, floors, similarity, alpha, seed) for step in steps]
+    cells = list(cells)
+    floors = floors_of(cells, method, similarity)
+    steps = deciding_steps([cell for cell in cells if (cell.key.check, cell.key.method) == (check, method)])
+    options: dict[str, Any] = {"alpha": alpha, "margin": 0.0 if one_network(check) else margin, "num_steps": len(steps)}
+    verdicts = [
+        _step_verdict(step[0].key, similarity, mean_of(check, _grid(step, similarity), floors, **options))
+        for step in steps
+    ]
     return max(verdicts, key=lambda verdict: (_BADNESS.index(verdict.outcome), verdict.mean))
 
 
-def _step_verdict(
-    cells: Sequence[Cell], floors: Mapping[str, Grid], similarity: str, alpha: float, seed: int
-) -> Verdict:
-    key, changed = cells[0].key, _grid(cells, similarity)
-    means = {variant: _mean(floor) for variant, floor in floors.items()}
-    name = max(means, key=lambda variant: np.nan_to_num(means[variant], nan=-np.inf))
-    shown = bootstrap(changed, alpha, seed)
-    defined = np.isfinite(changed).any(0) & np.isfinite(floors[name]).any(0)
-    if defined.mean() < LEAST_DEFINED:
-        outcome: Outcome = "INCONCLUSIVE"
-        reason = f"{_place(key)}the similarity is undefined for {(~defined).sum()} of {len(defined)} samples."
-    else:
-        difference = bootstrap(changed[:, defined] - floors[name][:, defined], alpha, seed)
-        outcome = "PASS" if difference.high <= 0 else "FAIL" if difference.low > 0 else "INCONCLUSIVE"
-        word = {"PASS": "not above", "FAIL": "above", "INCONCLUSIVE": "not clearly apart from"}[outcome]
-        reason = (
-            f"{_place(key)}similarity {shown.mean:.3f} [{shown.low:.3f}, {shown.high:.3f}] is {word} that of "
-            f"{name.replace('_', ' ')}, {means[name]:.3f}."
-        )
-    return Verdict(key.check, key.method, outcome, similarity, shown.mean, shown.low, shown.high, means[name], reason)
+def _step_verdict(key: CellKey, similarity: str, found: Mean) -> Verdict:
+    margin = f" + {found.margin:.3f}" if found.margin else ""
+    floor = f"that of {found.floor_name.replace('_', ' ')}, {found.floor:.3f}{margin}"
+    outcome = _outcome(key.check, found, found.floor + found.margin)
+    word = {"PASS": "not above", "FAIL": "above", "INCONCLUSIVE": "not clearly apart from"}[outcome]
+    reason = _place(key) + (
+        _undefined(found, "similarity") or f"similarity {_interval(found)} is {word} {floor}{_unit(key.check, found)}."
+    )
+    reason += _advice(key.check, found) if outcome == "INCONCLUSIVE" else ""
+    return _verdict(key, outcome, similarity, found, found.floor, reason)
 
 
-def invariance_verdict(
-    method: str, cells: Iterable[Cell], similarity: str, alpha: float = 0.05, seed: int = 0
-) -> Verdict:
-    """PASS if the maps stay the same where the model's output does: a mean similarity of at least 0.999."""
+def invariance_verdict(method: str, cells: Iterable[Cell], similarity: str, alpha: float = 0.05) -> Verdict:
+    """PASS if the maps stay the same where the model's output does: a mean similarity of at least 0.999.
+
+    The check is about the one network: the interval is that of the samples (`mean_interval`), of the level 1 - `alpha`.
+    """
     mine = [cell for cell in cells if cell.key.method == method and cell.key.check == "invariance"]
-    shown = bootstrap(grid := _grid(mine, similarity), alpha, seed)
-    if np.isnan(shown.mean):
-        outcome: Outcome = "INCONCLUSIVE"
-    elif shown.low >= UNCHANGED:
-        outcome = "PASS"
+    found = mean_of("invariance", _grid(mine, similarity), alpha=alpha)
+    if found.low >= UNCHANGED:
+        outcome: Outcome = "PASS"
     else:
-        outcome = "FAIL" if shown.high < UNCHANGED else "INCONCLUSIVE"
+        outcome = "FAIL" if found.high < UNCHANGED else "INCONCLUSIVE"
     how = ", ".join({f"compensated in the {cell.key.block}" for cell in mine})
-    reason = f"Similarity {shown.mean:.4f} [{shown.low:.4f}, {shown.high:.4f}] to the map of the shifted image, {how}."
-    if undefined := int((~np.isfinite(grid).any(0)).sum()):
-        reason += f" It is undefined for {undefined} of {grid.shape[1]} samples."
-    return Verdict("invariance", method, outcome, similarity, shown.mean, shown.low, shown.high, UNCHANGED, reason)
+    reason = f"Similarity {_interval(found, 4)} to the map of the shifted image, {how}{_unit('invariance', found)}." + (
+        f" It is undefined for {found.num_undefined} of {found.num_samples} samples." if found.num_undefined else ""
+    )
+    return _verdict(mine[0].key, outcome, similarity, found, UNCHANGED, reason)
 
 
-def complexity_verdict(method: str, cells: Iterable[Cell], score: str, alpha: float = 0.05, seed: int = 0) -> Verdict:
+def complexity_verdict(method: str, cells: Iterable[Cell], score: str, alpha: float = 0.05) -> Verdict:
     """PASS if the maps become more complex when all weights are random (efficient MPRT, Hedström et al. 2024).
 
-    PASS: the whole confidence interval of the mean relative rise of their entropy is above 0. FAIL: it is at or below
-    0. INCONCLUSIVE: it straddles 0, or the rise is undefined for more than half of the samples.
+    PASS: the whole confidence interval of the mean relative rise of their entropy, for other networks and samples, is
+    above 0. FAIL: it is at or below 0. INCONCLUSIVE: it straddles 0, there are fewer than three networks, or the rise
+    is undefined for more than half of the samples.
 
     Args:
         score: Name of the rise among the scores of the cells.
+        alpha: Chance of a wrong PASS, and of a wrong FAIL.
     """
     mine = [cell for cell in cells if cell.key.method == method and cell.key.check == "efficient"]
-    shown = bootstrap(_grid(mine, score), alpha, seed)
-    defined = np.isfinite(_grid(mine, score)).any(0)
-    if defined.mean() < LEAST_DEFINED:
-        outcome: Outcome = "INCONCLUSIVE"
-        reason = f"All random: the entropy is undefined for {(~defined).sum()} of {len(defined)} samples."
-    else:
-        outcome = "PASS" if shown.low > 0 else "FAIL" if shown.high <= 0 else "INCONCLUSIVE"
-        word = {"PASS": "above", "FAIL": "not above", "INCONCLUSIVE": "not clearly apart from"}[outcome]
-        interval = f"{shown.mean:.3f} [{shown.low:.3f}, {shown.high:.3f}]"
-        reason = f"All random: the relative rise of the entropy, {interval}, is {word} 0."
-    return Verdict("efficient", method, outcome, score, shown.mean, shown.low, shown.high, 0.0, reason)
+    found = mean_of("efficient", _grid(mine, score), alpha=alpha)
+    below = _outcome("efficient", found, 0.0)
+    outcome: Outcome = {"PASS": "FAIL", "FAIL": "PASS"}.get(below, below)  # type: ignore[assignment]
+    word = {"PASS": "above", "FAIL": "not above", "INCONCLUSIVE": "not clearly apart from"}[outcome]
+    reason = "All random: " + (
+        _undefined(found, "entropy")
+        or f"the relative rise of the entropy, {_interval(found)}, is {word} 0{_unit('efficient', found)}."
+    )
+    reason += _advice("efficient", found) if outcome == "INCONCLUSIVE" else ""
+    return _verdict(mine[0].key, outcome, score, found, 0.0, reason)
+
+
+def _outcome(check: Check, found: Mean, boundary: float) -> Outcome:
+    """PASS at or below the boundary, FAIL above it."""
+    few = not one_network(check) and found.num_networks < LEAST_NETWORKS
+    if few or _undefined(found, ""):
+        return "INCONCLUSIVE"
+    return "PASS" if found.high <= boundary else "FAIL" if found.low > boundary else "INCONCLUSIVE"
+
+
+def _verdict(key: CellKey, outcome: Outcome, similarity: str, found: Mean, threshold: float, reason: str) -> Verdict:
+    ends = found.value, found.low, found.high
+    return Verdict(
+        key.check, key.method, outcome, similarity, *ends, threshold, found.margin, found.num_networks, reason
+    )
+
+
+def _interval(found: Mean, digits: int = 3) -> str:
+    return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+
+
+def _undefined(found: Mean, what: str) -> str:
+    """That too many samples have no score; nothing if enough have one."""
+    if found.num_samples - found.num_undefined >= LEAST_DEFINED * found.num_samples:
+        return ""
+    return f"the {what} is undefined for {found.num_undefined} of {found.num_samples} samples."
+
+
+def _unit(check: Check, found: Mean) -> str:
+    networks = "the one network" if one_network(check) else _count(found.num_networks, "network")
+    return f", over {_count(found.num_samples, 'sample')} of {networks}"
+
+
+def _advice(check: Check, found: Mean) -> str:
+    """What would lead to a verdict."""
+    if _undefined(found, "") or one_network(check):
+        return ""
+    if found.num_networks < LEAST_NETWORKS:
+        return f" A verdict takes {LEAST_NETWORKS} networks or more (`{_MORE[check]}`)."
+    if found.network_share > 0.5:
+        return f" Most of the uncertainty is that of the networks: more `{_MORE[check]}`."
+    return " Most of the uncertainty is that of the samples: more `num_samples`."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def without_the_dead(verdict: Verdict, cells: Iterable[Cell], states: Iterable[ModelState]) -> Verdict:
@@ -132,7 +178,7 @@ def without_the_dead(verdict: Verdict, cells: Iterable[Cell], states: Iterable[M
         reason = "the network itself has the same logits for all samples: give a trained one, or other samples."
         return _none(verdict, reason)
     mine = [cell for cell in cells if (cell.key.check, cell.key.method) == (verdict.check, verdict.method)]
-    deciding = {_model(cell.key) for step in _deciding(mine) for cell in step}
+    deciding = {_model(cell.key) for step in deciding_steps(mine) for cell in step}
     spreads = [state.spread for state in states if state.check != "data" and _model(state) in deciding]
     dead = spreads.count(0)
     if not dead:
@@ -152,35 +198,6 @@ def _model(key: CellKey | ModelState) -> tuple[Check, str, int, int]:
     return key.check, key.variant, key.step, key.repeat
 
 
-def bootstrap(values: Grid, alpha: float = 0.05, seed: int = 0) -> Interval:
-    """Percentile interval of the mean under resampling of samples and, independently, of repeats.
-
-    Both vary: other images, and other random weights. NaN is left out of the means.
-    """
-    check_level("alpha", alpha)
-    values = values[:, np.isfinite(values).any(0)]
-    if not values.size:
-        return Interval(np.nan, np.nan, np.nan)
-    generator = np.random.default_rng(seed)
-    repeats, samples = values.shape
-    rows = generator.integers(repeats, size=(NUM_RESAMPLES, repeats, 1))
-    columns = generator.integers(samples, size=(NUM_RESAMPLES, 1, samples))
-    drawn = values[rows, columns]
-    number = np.isfinite(drawn).sum((1, 2))
-    means = np.nansum(drawn, axis=(1, 2)) / np.where(number > 0, number, np.nan)
-    low, high = np.nanquantile(means, [alpha / 2, 1 - alpha / 2])
-    return Interval(_mean(values), float(low), float(high))
-
-
-def _deciding(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """All repeats of each step that decides; of several orderings, of the first of `_ORDER`."""
-    variants = {cell.key.variant for cell in cells}
-    variant = min(variants, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
-    steps = sorted({cell.key.step for cell in cells if cell.key.variant == variant})
-    number = 2 if variant == "cascading_from_top" else 1
-    return [[c for c in cells if (c.key.variant, c.key.step) == (variant, step)] for step in steps[-number:]]
-
-
 def _place(key: CellKey) -> str:
     places = {
         "cascading_from_top": f"Random from the output down to {key.block}: ",
@@ -195,7 +212,3 @@ def _place(key: CellKey) -> str:
 
 def _grid(cells: Sequence[Cell], similarity: str) -> Grid:
     return np.stack([cell.scores[similarity] for cell in cells]).astype(np.float64)
-
-
-def _mean(values: Grid) -> float:
-    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")

@@ -65,6 +65,12 @@ class Lab:
             model = model.to(memory_format=torch.channels_last)
         return replace(found, model=model)
 
+    def twins(self, name: str, changes: Mapping[str, Any], number: int) -> list[TrainedNetwork]:
+        """So many networks trained on random labels by heart: of the configuration's seed, and of the next ones."""
+        seed = self.config(name, changes).get("seed_everything", 0)
+        others = [{**changes, "seed_everything": seed + place} for place in range(1, number)]
+        return [self.network(name, one, by_heart=True) for one in (changes, *others)]
+
     def config(self, name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
         """The configuration, with the data where they are here."""
         path = Path(self.configs) / f"{name}.yaml"

@@ -1,0 +1,65 @@
+"""Confidence intervals of the mean over networks crossed with samples: both are drawn, and both vary it."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+from scipy import stats
+
+from lightning_xai.explainers.base import check_level
+
+Grid = Float64[np.ndarray, " networks samples"]
+Line = Float64[np.ndarray, " values"]
+
+
+@dataclass(frozen=True)
+class CrossedMean:
+    """The mean of a grid, and its confidence interval for other networks and other samples.
+
+    Attributes:
+        mean: Over all that is defined.
+        low: Lower end; NaN with fewer than two networks or samples.
+        high: Upper end.
+        network_share: Share of the networks in the variance of the mean; the rest is of the samples.
+    """
+
+    mean: float
+    low: float
+    high: float
+    network_share: float
+
+
+def crossed_mean(values: Grid, low_level: float, high_level: float | None = None) -> CrossedMean:
+    """Two-way random effects: t interval of the mean, with Satterthwaite's degrees of freedom.
+
+    The variance is that of the networks' means, by their number, plus that of the samples' means, by theirs. Each holds
+    the part of a network and a sample together, which is so counted twice: the interval is never too short for it, and
+    at most √2 times too long, where networks and samples themselves have no effect. It is so for undefined values too,
+    which are left out of the means.
+
+    Args:
+        values: NaN where undefined.
+        low_level: Chance that the lower end lies above the true mean.
+        high_level: Chance that the upper end lies below it; None for the same.
+    """
+    high_level = low_level if high_level is None else high_level
+    check_level("low_level", low_level)
+    check_level("high_level", high_level)
+    if not np.isfinite(values).any():
+        return CrossedMean(math.nan, math.nan, math.nan, math.nan)
+    mean = float(np.nanmean(values))
+    (networks, freedom), (samples, other) = (_variance(np.ma.masked_invalid(values).mean(axis)) for axis in (1, 0))
+    variance = networks + samples
+    if math.isnan(variance) or variance == 0:
+        return CrossedMean(mean, mean + variance, mean + variance, math.nan)
+    satterthwaite = variance**2 / (networks**2 / freedom + samples**2 / other)
+    below, above = stats.t.ppf([low_level, 1 - high_level], satterthwaite) * math.sqrt(variance)
+    return CrossedMean(mean, float(mean + below), float(mean + above), networks / variance)
+
+
+def _variance(means: np.ma.MaskedArray) -> tuple[float, int]:
+    """Of the mean of means, and its degrees of freedom."""
+    known = means.compressed()
+    freedom = len(known) - 1
+    return (float(known.var(ddof=1)) / len(known) if freedom > 0 else math.nan), freedom
