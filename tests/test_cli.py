@@ -14,8 +14,9 @@ import yaml
 from jsonargparse import Namespace
 from torch import nn
 
-from lightning_xai.cli import load_yaml, main
+from lightning_xai.cli import main
 from lightning_xai.cli.explain import explain_parser
+from lightning_xai.cli.unique_keys import load_yaml
 from lightning_xai.cli.weights import warn_of_random_weights
 from lightning_xai.modules import ClassifierModule
 from lightning_xai.networks import MLP

@@ -30,7 +30,8 @@ from torchvision.models.vision_transformer import VisionTransformer
 
 from lightning_xai import Gradient, IntegratedGradients, Saliency, adapt_grad, fusion_grad, noise_grad, smooth_grad
 from lightning_xai.callbacks import AttributionCallback
-from lightning_xai.cli import load_yaml, main
+from lightning_xai.cli import main
+from lightning_xai.cli.unique_keys import load_yaml
 from lightning_xai.data import ImageFolderDataModule
 from lightning_xai.experiments.trainer import ExaminingTrainer
 from lightning_xai.explainers import Context

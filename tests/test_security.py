@@ -15,9 +15,10 @@ import torch
 import yaml
 from rich.console import Console
 
-from lightning_xai.cli import load_yaml, main
+from lightning_xai.cli import main
 from lightning_xai.cli.checks import check_local, is_refusal
 from lightning_xai.cli.console import console, printable_lines
+from lightning_xai.cli.unique_keys import load_yaml
 from lightning_xai.data.pictures import printable
 from lightning_xai.experiments import compare_methods
 from lightning_xai.experiments.networks import kept

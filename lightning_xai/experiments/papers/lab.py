@@ -12,6 +12,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Subset
 
 from lightning_xai.callbacks.samples import Samples, spread, unpack
+from lightning_xai.carried import carried_folder
 from lightning_xai.experiments.networks import TrainedNetwork, instantiated, parsed, restored, trained
 from lightning_xai.experiments.noise_level import find_noise_level
 from lightning_xai.explainers.precision import Precision, in_precision
@@ -28,8 +29,8 @@ class Lab:
     Args:
         root: Folder with the data sets, in torchvision's layout.
         backgrounds: Of CMNIST: `cifar10`, `embedded`, or a folder of images.
-        configs: Folder with the configurations of the networks.
-        checkpoints: Folder with trained networks that come with the project; they are taken before one is trained.
+        configs: Folder with the configurations of the networks; those that the package brings.
+        checkpoints: Folder with trained networks, which are taken before one is trained; those that the package brings.
         cache: Folder where trained networks are kept.
         embedded: Use the data that the package carries instead of MNIST and CIFAR-10.
         device: That networks and images are on while they are examined.
@@ -41,8 +42,8 @@ class Lab:
 
     root: str = "data"
     backgrounds: str = "cifar10"
-    configs: str = "configs"
-    checkpoints: str = "checkpoints"
+    configs: str = str(carried_folder("configs"))
+    checkpoints: str = str(carried_folder("checkpoints"))
     cache: str = "runs/networks"
     embedded: bool = False
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
@@ -76,8 +77,8 @@ class Lab:
         path = Path(self.configs) / f"{name}.yaml"
         if not path.is_file():
             raise ValueError(
-                f"`configs`: there is no {path}. Start in a copy of the repository, or give the folder that has its"
-                " configurations."
+                f"`configs`: there is no {path}. Give the folder that has the configurations, or none for those that"
+                " the package brings."
             )
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
         config["trainer"]["accelerator"] = "gpu" if self.device.startswith("cuda") else "cpu"
