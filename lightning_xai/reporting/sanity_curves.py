@@ -172,7 +172,7 @@ def _notes(report: SanityReport, variant: str, curves: Sequence[_Curve]) -> list
     if any(curve.floors for curve in curves):
         notes.append(
             "Grey lines: similarity of maps of different images (dashed) and with random maps (dotted); solid: the "
-            "boundary, which an interval must not reach to PASS and lies above to FAIL."
+            "boundary: PASS below, FAIL above."
         )
     if not all(point.is_complete for point in points):
         notes.append("Hollow: some scores are undefined or missing, and left out.")
