@@ -17,7 +17,15 @@ from torch.func import vmap
 from torch.nn.functional import affine_grid, grid_sample
 from tqdm.auto import tqdm
 
-from lightning_xai.explainers.base import Bound, check_count, check_logits, explaining, parse_bounds
+from lightning_xai.explainers.base import (
+    Bound,
+    check_count,
+    check_logits,
+    check_number,
+    check_whole_number,
+    explaining,
+    parse_bounds,
+)
 from lightning_xai.explainers.smoothing import PerturbWeights
 from lightning_xai.explainers.state import one_pass, parameter_sites, swapped
 from lightning_xai.functional.random import fold_in, fold_in_int, root_keys, standard_normal, uniform
@@ -55,6 +63,8 @@ class Activation:
     centre: bool = False
 
     def __post_init__(self) -> None:
+        for channel in self.channels:
+            check_whole_number("channels", channel)
         if not self.channels or min(self.channels) < 0:
             raise ValueError(f"`channels` must be one or more numbers from 0 on, got {self.channels}.")
         if self.centre and self.layer is None:
@@ -174,6 +184,8 @@ def visualize(
         progress: Whether to show a progress bar.
     """
     check_count("steps", steps)
+    check_number("lr", lr)
+    check_whole_number("seed", seed)
     parameter = next(model.parameters(), torch.zeros(()))
     scale = _parsed(bounds, parameter.device)
     with explaining(model):

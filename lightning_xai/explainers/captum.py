@@ -23,7 +23,15 @@ from captum.attr import (
 )
 from torch import Tensor, nn
 
-from lightning_xai.explainers.base import Context, Explainer, check_logits, check_target
+from lightning_xai.explainers.base import (
+    Context,
+    Explainer,
+    check_count,
+    check_kind,
+    check_logits,
+    check_number,
+    check_target,
+)
 from lightning_xai.explainers.captum_options import check_method, check_options, draws, fitted, has_layer
 from lightning_xai.explainers.chunks import in_chunks, probe_rows
 from lightning_xai.explainers.feature_maps import Walk, find_layer, last_feature_maps, tapped
@@ -83,6 +91,8 @@ class CaptumExplainer(Explainer):
     stochastic: bool = False
 
     def __post_init__(self) -> None:
+        check_kind("options", self.options, dict, "a dictionary")
+        check_kind("layer", self.layer, str | None, "the name of a layer, or None")
         if self.baseline is not None:
             check_baseline(self.baseline)
         check_method(self.method)
@@ -219,5 +229,9 @@ def gradient_shap(baseline: Baseline = "black", num_draws: int = 20, std: float 
         std: Standard deviation of the noise on the input, in the space of the inputs. Captum adds it: it is not part of
             `noise_std`, and so not of the inherent noise.
     """
+    check_count("num_draws", num_draws)
+    check_number("std", std)
+    if not 0 <= std < float("inf"):
+        raise ValueError(f"`std` must be at least 0 and finite, got {std}.")
     options = {"n_samples": num_draws, "stdevs": std}
     return CaptumExplainer(GradientShap, options, baseline=baseline, stochastic=True)

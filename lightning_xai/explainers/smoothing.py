@@ -3,7 +3,7 @@
 import warnings
 import weakref
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightning_xai.explainers.base import Context, Explainer, check_choice, check_count
+from lightning_xai.explainers.base import Context, Explainer, check_choice, check_count, check_kind, check_number
 from lightning_xai.explainers.chunks import groups, in_chunks, probe_rows, takes_whole_batches
 from lightning_xai.explainers.gradient import Gradient, Saliency
 from lightning_xai.explainers.scales import InputScale, RangeScale
@@ -63,8 +63,14 @@ class Averaging(Explainer):
     max_draws: int
 
     def __post_init__(self) -> None:
+        check_kind("explainer", self.explainer, Explainer, "an explainer, such as Gradient()")
         check_count("num_draws", self.num_draws)
+        check_count("max_draws", self.max_draws)
         check_choice("statistic", self.statistic, Statistic)
+        if self.statistic == "variance" and self.num_draws < 2:
+            raise ValueError(
+                f'`num_draws` must be at least 2 with `statistic`="variance", got {self.num_draws}: one draw has none.'
+            )
         if self.antithetic and self.num_draws % 2:
             raise ValueError(f"`num_draws` must be even for antithetic pairs, got {self.num_draws}.")
         if self.tolerance is not None:
@@ -134,6 +140,7 @@ class Averaging(Explainer):
         return Moments(group=2 if self.antithetic else 1)
 
     def _check_tolerance(self, tolerance: float) -> None:
+        check_number("tolerance", tolerance)
         if not 0 < tolerance < float("inf"):
             raise ValueError(f"`tolerance` must be positive and finite, or None; got {tolerance}.")
         if self.num_draws < (least := LEAST_DRAWS * (2 if self.antithetic else 1)):
@@ -181,6 +188,7 @@ class Smooth(Averaging):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_kind("scale", self.scale, InputScale, "an InputScale, such as RangeScale(0.2)")
         if self.include_clean and (self.antithetic or self.tolerance is not None):
             raise ValueError("`include_clean` is for a fixed number of independent draws: leave it out.")
 
@@ -263,11 +271,12 @@ class PerturbWeights(Averaging):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("noise", self.noise, WeightNoise)
-        if isinstance(self.include, str) or isinstance(self.exclude, str):
+        if not (_are_patterns(self.include) and _are_patterns(self.exclude)):
             raise TypeError(
                 f"`include` and `exclude` must be tuples of patterns, such as ('*.weight',), "
                 f"got {self.include!r} and {self.exclude!r}."
             )
+        check_number("std", self.std)
         if not 0 <= self.std < float("inf"):
             raise ValueError(f"`std` must be at least 0 and finite, got {self.std}.")
 
@@ -424,6 +433,10 @@ def perturbs_weights(explainer: Explainer) -> bool:
     return isinstance(explainer, PerturbWeights) or any(
         perturbs_weights(part) for part in vars(explainer).values() if isinstance(part, Explainer)
     )
+
+
+def _are_patterns(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(each, str) for each in value)
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
