@@ -1,6 +1,5 @@
 """Explain a model, and score its explanations: the part of the package that needs no Lightning."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from inspect import Parameter, signature
@@ -30,6 +29,7 @@ from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.recipes import smooth_grad
 from lightning_xai.functional.devices import sent
 from lightning_xai.functional.random import remembering_noise
+from lightning_xai.functional.warn import warn_caller
 from lightning_xai.metrics import (
     InherentNoise,
     LocalisationAUROC,
@@ -233,9 +233,7 @@ def _warn_of_undefined(model: nn.Module, undefined: Mapping[str, Tensor]) -> Non
     bad = [name for name, parameter in model.named_parameters() if not parameter.isfinite().all()]
     why = f" Its parameters have such values too: {', '.join(bad[:3])}{', ...' * (len(bad) > 3)}." if bad else ""
     counts = ", ".join(f"{name} ({number})" for name, number in found.items())
-    warnings.warn(
-        f"`model` gives maps with NaN or infinite values: {counts} samples, whose scores are NaN.{why}", stacklevel=3
-    )
+    warn_caller(f"`model` gives maps with NaN or infinite values: {counts} samples, whose scores are NaN.{why}")
 
 
 def _explained(model: nn.Module, explainer: Explainer, batch: Mapping[str, Any]) -> tuple[Inputs, Scores]:

@@ -26,6 +26,7 @@ from lightning_xai.explainers.base import (
     explaining,
     parse_bounds,
 )
+from lightning_xai.explainers.chunks import takes_whole_batches
 from lightning_xai.explainers.smoothing import PerturbWeights
 from lightning_xai.explainers.state import one_pass, parameter_sites, swapped
 from lightning_xai.functional.random import fold_in, fold_in_int, root_keys, standard_normal, uniform
@@ -79,7 +80,7 @@ class Activation:
             weights: Parameters that take the place of the model's.
         """
         with _outputs_of(model, self.layer) as outputs, swapped(parameter_sites(model), weights or {}):
-            logits = model(inputs)
+            logits = model(inputs.to(_dtype(model)))  # images and their gradients stay in float32
         if self.layer is None:
             outputs.append(check_logits(logits, len(inputs)))
         if not outputs:
@@ -190,6 +191,9 @@ def visualize(
     scale = _parsed(bounds, parameter.device)
     with explaining(model):
         networks = _Networks(model, noise, redraw, models_per_pass, seed)
+        grey = to_inputs(torch.full((len(activation.channels), *image_shape), 0.5, device=parameter.device), scale)
+        if len(grey) > 1:
+            takes_whole_batches(model, grey.to(_dtype(model)))  # warns if images would depend on one another
 
         def rise(spectrum: Spectrum, step: int) -> tuple[Scores, Spectrum]:
             """Activations, and their gradient."""
@@ -389,6 +393,11 @@ def _outputs_of(model: nn.Module, layer: str | None) -> Iterator[list[object]]:
         yield outputs
     finally:
         hook.remove()
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    """Of the inputs that the model takes: that of its first floating-point parameter."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:

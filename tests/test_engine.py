@@ -1,5 +1,8 @@
 """What the engine refuses or tells by name, and what it may cost: paths, single outputs, undefined maps, many draws."""
 
+import warnings
+from pathlib import Path
+
 import captum.attr as ca
 import pytest
 import pytorch_lightning as pl
@@ -153,14 +156,21 @@ class Mixing(nn.Module):
         return self.head(torch.tanh(x - (mean.detach() if self.detached else mean)))
 
 
+@pytest.mark.filterwarnings("ignore:`model` treats the rows of a batch together")
 @pytest.mark.parametrize("detached", [False, True])
 @pytest.mark.parametrize("max_rows", [None, 3])
 def test_networks_that_mix_rows_are_told_and_see_the_batch_whole(detached, max_rows):
     model = Mixing(detached)
     inputs = IMAGES.clone().requires_grad_()
     right = torch.autograd.grad(model(inputs)[:, 1].sum(), inputs)[0]
-    with pytest.warns(UserWarning, match="rows of a batch together"):
-        torch.testing.assert_close(lx.explain(model, IMAGES, 1, Gradient(), max_rows=max_rows), right)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")  # each call says it, at the line that made it, once
+        for _ in range(2):
+            torch.testing.assert_close(lx.explain(model, IMAGES, 1, Gradient(), max_rows=max_rows), right)
+        lx.evaluate(model, IMAGES, 1, {name: Gradient() for name in "ab"}, {"auc": DeletionAUC(4, 0.0)})
+    assert len(told) == 3
+    assert all("rows of a batch together" in str(one.message) for one in told)
+    assert not any(Path(one.filename).is_relative_to(Path(lx.__file__).parent) for one in told)
     smooth = [lx.explain(model, IMAGES, 1, lx.smooth_grad(num_draws=n)) for n in (1, 2)]
     draws = Smooth(num_draws=2).draws(model, IMAGES, torch.ones(3).long(), Context.create(torch.arange(3)))
     first, second = draws

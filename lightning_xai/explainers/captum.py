@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -33,9 +33,10 @@ from lightning_xai.explainers.base import (
     check_target,
 )
 from lightning_xai.explainers.captum_options import check_method, check_options, draws, fitted, has_layer
-from lightning_xai.explainers.chunks import in_chunks, probe_rows
+from lightning_xai.explainers.chunks import check_takes_one_row, in_chunks, probe_rows
 from lightning_xai.explainers.feature_maps import Walk, find_layer, last_feature_maps, tapped
 from lightning_xai.explainers.gradient import NO_PATH, Baseline, baseline_like, check_baseline
+from lightning_xai.explainers.precision import called_in_float32
 from lightning_xai.explainers.rectifiers import one_module_a_call, require_deep_lift, require_guided
 from lightning_xai.explainers.state import seeded
 from lightning_xai.shapes import Images, Inputs, Keys, Labels
@@ -107,9 +108,13 @@ class CaptumExplainer(Explainer):
         if self.baseline is not None:
             options["baselines"] = baseline_like(inputs, self.baseline, context).expand_as(inputs[:1])
         keys = context.private_keys("Captum")
-        most = 1 if self._one_by_one(model) else context.max_rows
+        most = context.max_rows
+        if self._one_by_one(model):
+            check_takes_one_row(model, inputs, self.method.__name__)
+            most = 1
         with (
             _no_leftovers(model),
+            called_in_float32(model, inputs.dtype) if draws(self.method) else nullcontext(),
             one_module_a_call(model, self._reused(model, rows)),
             self._bound(model, rows) as bound,
         ):

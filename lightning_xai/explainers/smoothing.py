@@ -1,6 +1,5 @@
 """The smoothing engine: averages of an explainer over noisy inputs or noisy weights."""
 
-import warnings
 import weakref
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ from lightning_xai.explainers.state import (
 from lightning_xai.functional.devices import sent
 from lightning_xai.functional.moments import Moments, Sum
 from lightning_xai.functional.random import root_keys, standard_normal
+from lightning_xai.functional.warn import warn_caller
 from lightning_xai.shapes import Inputs, Labels
 
 Statistic = Literal["mean", "variance", "mean_square"]
@@ -311,11 +311,10 @@ class PerturbWeights(Averaging):
         if not same:
             _shows_noise.add(model)
         else:
-            warnings.warn(
+            warn_caller(
                 "`model` gives the same logits with noise on its weights as without: the perturbed parameters have no "
                 "part in them, or its forward pass keeps what it computes from them (in a list, an object or a cache), "
-                "which hides the noise. Make it compute them anew in evaluation mode.",
-                stacklevel=2,
+                "which hides the noise. Make it compute them anew in evaluation mode."
             )
 
     def _draw(

@@ -58,6 +58,16 @@ def explaining(model: nn.Module, seed: int = 0) -> Iterator[None]:
         yield
 
 
+def first_in_call(model: nn.Module, what: str) -> bool:
+    """Whether this is asked for the first time within the outermost `explaining`; outside of one, always."""
+    found = _found.get().get(id(model))
+    if found is None:
+        return True
+    asked = what in found.asked
+    found.asked.add(what)
+    return not asked
+
+
 @contextmanager
 def naming_inference_tensors() -> Iterator[None]:
     """An error of our own where a tensor made in inference mode lies too deep inside the model to be replaced."""
@@ -177,6 +187,7 @@ class Found:
 
     def __init__(self, model: nn.Module, parameters: bool = False) -> None:
         self.written: list[tuple[Tensor, Tensor]] = []
+        self.asked: set[str] = set()
         self.modules: dict[int, _Module] = {}
         for module in model.modules():
             self._keep(module)
