@@ -1,5 +1,6 @@
 """What the engine refuses or tells by name, and what it may cost: paths, single outputs, undefined maps, many draws."""
 
+import contextlib
 import copy
 import warnings
 from pathlib import Path
@@ -25,10 +26,12 @@ from lightning_xai.explainers import (
     Smooth,
     grad_cam,
     gradient_shap,
+    guided_backprop,
+    guided_grad_cam,
 )
 from lightning_xai.explainers.chunks import groups
 from lightning_xai.metrics import DeletionAUC, Sparseness
-from lightning_xai.sanity import cosine_convergence, efficient_mprt
+from lightning_xai.sanity import cosine_convergence, efficient_mprt, paper_methods
 from lightning_xai.visualization import Activation, answers, visualize
 
 with warnings.catch_warnings():
@@ -421,3 +424,47 @@ def test_deep_lift_of_a_network_with_a_metric_in_it():
     )
     with pytest.raises(ValueError, match=r'it has no rule for .* in "metric" \(MeanSquaredError\)'):
         lx.explain(Scored(MeanSquaredError()), IMAGES, 0, CaptumExplainer(ca.DeepLift))
+
+
+class Functions(nn.Module):
+    """A rectifier and a convolution that are modules, and one of each that are functions."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.relu, self.weight, self.head = (
+            nn.Conv2d(1, 2, 3),
+            nn.ReLU(),
+            nn.Parameter(torch.rand(2, 2, 3, 3)),
+            nn.Linear(2, 3),
+        )
+
+    def forward(self, x):
+        return self.head(F.conv2d(self.relu(self.first(x)), self.weight).relu().mean((2, 3)))
+
+
+class Patches(nn.Module):
+    """A convolution whose maps become tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.patch, self.mix, self.head = (
+            nn.Conv2d(1, 4, 2, 2),
+            nn.Sequential(nn.Linear(4, 4), nn.ReLU()),
+            nn.Linear(4, 3),
+        )
+
+    def forward(self, x):
+        return self.head(self.mix(self.patch(x).flatten(2).mT).mean(1))
+
+
+@pytest.mark.parametrize("model", [Functions, Patches, linear], ids=lambda make: make.__name__)
+def test_the_papers_methods_are_those_that_are_not_refused(model):
+    model = model()
+    named = {"guided_backprop": guided_backprop(), "grad_cam": grad_cam(), "guided_grad_cam": guided_grad_cam()}
+    admitted = set()
+    for name, method in named.items():
+        with contextlib.suppress(ValueError):
+            method(model, IMAGES, 0)
+            admitted.add(name)
+    assert named.keys() & paper_methods(model, True, IMAGES).keys() == admitted
+    assert "gradient" in paper_methods(model, True, IMAGES)
