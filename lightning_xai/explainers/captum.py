@@ -35,10 +35,11 @@ from lightning_xai.explainers.base import (
 from lightning_xai.explainers.captum_options import check_method, check_options, draws, fitted, has_layer
 from lightning_xai.explainers.chunks import check_takes_one_row, in_chunks, probe_rows
 from lightning_xai.explainers.feature_maps import Walk, find_layer, last_feature_maps, tapped
-from lightning_xai.explainers.gradient import NO_PATH, Baseline, baseline_like, check_baseline
+from lightning_xai.explainers.gradient import NO_PATH, Baseline, baseline_like, check_baseline, require_bounds
 from lightning_xai.explainers.precision import called_in_float32
 from lightning_xai.explainers.rectifiers import one_module_a_call, require_deep_lift, require_guided
 from lightning_xai.explainers.state import seeded
+from lightning_xai.functional.bounds import put_on_bounds
 from lightning_xai.shapes import Images, Inputs, Keys, Labels
 
 __all__ = [
@@ -107,6 +108,7 @@ class CaptumExplainer(Explainer):
         options = fitted(self.options, inputs)
         if self.baseline is not None:
             options["baselines"] = baseline_like(inputs, self.baseline, context).expand_as(inputs[:1])
+            inputs = _on_baseline(inputs, self.baseline, context)
         keys = context.private_keys("Captum")
         most = context.max_rows
         if self._one_by_one(model):
@@ -167,6 +169,14 @@ class CaptumExplainer(Explainer):
         attributions = attributions.detach().to(inputs.dtype)
         of_inputs = attributions.shape == inputs.shape and not issubclass(self.method, LayerAttribution)
         return attributions if of_inputs else _enlarge(attributions, inputs)
+
+
+def _on_baseline(inputs: Inputs, baseline: Baseline, context: Context) -> Inputs:
+    """The inputs, exactly black or white where they are so but for rounding: there they do not differ from it."""
+    if not isinstance(baseline, str):
+        return inputs
+    bounds = require_bounds(inputs, context, f'baseline="{baseline}"')
+    return put_on_bounds(inputs, *bounds)[0].to(inputs.dtype)
 
 
 @contextmanager
