@@ -28,7 +28,7 @@ from lightning_xai.explainers.base import (
 )
 from lightning_xai.explainers.chunks import takes_whole_batches
 from lightning_xai.explainers.smoothing import PerturbWeights
-from lightning_xai.explainers.state import one_pass, parameter_sites, swapped
+from lightning_xai.explainers.state import differentiable, one_pass, parameter_sites, swapped
 from lightning_xai.functional.random import fold_in, fold_in_int, root_keys, standard_normal, uniform
 from lightning_xai.shapes import Images, Scores
 
@@ -335,6 +335,7 @@ class _Networks:
         if self.models_per_pass is None:
             self.models_per_pass = max(1, _PASS_BYTES // max(1, size))
         check_count("models_per_pass", self.models_per_pass)
+        self.sites = parameter_sites(self.model)
         self.number = 1 if self.noise is None else self.noise.num_draws
         self.kept = None if self.redraw or self.number * size > _KEPT_BYTES else list(self._groups(0))
 
@@ -359,8 +360,9 @@ class _Networks:
             except RuntimeError:  # it draws random numbers, or looks at values
                 self.models_per_pass = 1
         members = range(len(next(iter(group.values()))))
+        alone = [{name: part[k].detach() for name, part in group.items()} for k in members]
         with one_pass(self.model, noted=False):
-            each = [activation(self.model, inputs, {name: part[k] for name, part in group.items()}) for k in members]
+            each = [activation(self.model, inputs, differentiable(self.sites, weights)) for weights in alone]
         return torch.stack(each).sum(0)
 
     def _groups(self, step: int) -> Iterator[Weights]:
@@ -374,7 +376,7 @@ class _Networks:
 
     def _drawn(self, noise: PerturbWeights, numbers: list[int]) -> Weights:
         drawn = [noise.noisy_weights(self.model, fold_in_int(self.seed, number)) for number in numbers]
-        return {name: torch.stack([weights[name] for weights in drawn]) for name in drawn[0]}
+        return {name: torch.stack([weights[name].detach() for weights in drawn]) for name in drawn[0]}
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from lightning_xai.explainers.gradient import Gradient, Saliency
 from lightning_xai.explainers.scales import InputScale, RangeScale
 from lightning_xai.explainers.state import (
     Site,
+    differentiable,
     explaining,
     one_pass,
     parameter_sites,
@@ -327,10 +328,7 @@ class PerturbWeights(Averaging):
             return self.explainer.attribute(model, inputs, target, context.model_draw(number))
 
     def _drawn(self, clean: "_Clean", seed: int, std: float) -> dict[str, Tensor]:
-        weights = clean.noisy(seed, std)
-        for name, weight in weights.items():  # as the parameter does, for networks that learn in their forward pass
-            weight.requires_grad_(clean.sites[name][0].parameter.requires_grad)
-        return weights
+        return differentiable(clean.sites, clean.noisy(seed, std))
 
     def noisy_weights(self, model: nn.Module, seed: int, negative: bool = False) -> dict[str, Tensor]:
         """The perturbed parameters of one draw, by name (the first name of a shared one).
@@ -342,7 +340,7 @@ class PerturbWeights(Averaging):
         Args:
             negative: Turn the sign of the noise.
         """
-        return self._perturbed(model).noisy(seed, -self.std if negative else self.std)
+        return self._drawn(self._perturbed(model), seed, -self.std if negative else self.std)
 
     def _perturbed(self, model: nn.Module) -> "_Clean":
         """The clean parameters that get noise."""

@@ -166,6 +166,12 @@ def swapped(sites: Mapping[str, list[Site]], weights: Mapping[str, Tensor]) -> I
             back()
 
 
+def differentiable(sites: Mapping[str, list[Site]], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights, requiring a gradient where the parameters do, for networks that learn in their forward pass."""
+    flags = {name: sites[name][0].parameter.requires_grad for name in weights}
+    return {name: tensor.requires_grad_(flags[name]) for name, tensor in weights.items()}
+
+
 def _replaced(site: Site, tensor: Tensor) -> Callable[[], object]:
     """Replaces a parameter, and returns how to undo that."""
     module, name, parameter = site
