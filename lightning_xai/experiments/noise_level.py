@@ -266,8 +266,9 @@ def check_settings(
     drop: float, num_draws: int, tolerance: float, maximum: float, chance: float | None, seed: int
 ) -> None:
     """Refuse arguments outside their ranges; see `find_noise_level`."""
-    for name, value in {"drop": drop, "tolerance": tolerance, "maximum": maximum, "chance": chance or 0}.items():
-        check_number(name, value)
+    for name, value in {"drop": drop, "tolerance": tolerance, "maximum": maximum, "chance": chance}.items():
+        if value is not None:
+            check_number(name, value)
     if not 0 < drop < 1:
         raise ValueError(f"`drop` must be between 0 and 1, such as 0.05 for 5 %, got {drop}.")
     check_count("num_draws", num_draws)

@@ -228,13 +228,13 @@ def check_target(target: Labels, num_classes: int) -> None:
         )
 
 
-def check_whole_number(name: str, value: int) -> None:
+def check_whole_number(name: str, value: object) -> None:
     """Refuse what is none, also if it is one in another type: 2.5, "3", True, a tensor."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"`{name}` must be a whole number, got {value!r}.")
 
 
-def check_number(name: str, value: float) -> None:
+def check_number(name: str, value: object) -> None:
     """Refuse what is no number, also if it is one in another type: "0.2", True, a tensor."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"`{name}` must be a number, got {value!r}.")
