@@ -1,6 +1,5 @@
 """Explain a model, and score its explanations: the part of the package that needs no Lightning."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from inspect import Parameter, signature
@@ -17,7 +16,10 @@ from lightning_xai.explainers.base import (
     Context,
     Explainer,
     check_count,
+    check_index,
     check_inputs,
+    check_kind,
+    check_model,
     explaining,
     resolve_target,
 )
@@ -27,6 +29,7 @@ from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.recipes import smooth_grad
 from lightning_xai.functional.devices import sent
 from lightning_xai.functional.random import remembering_noise
+from lightning_xai.functional.warn import warn_caller
 from lightning_xai.metrics import (
     InherentNoise,
     LocalisationAUROC,
@@ -101,10 +104,10 @@ def explain(
         precision: Of the model; "bf16-mixed" is faster where the hardware computes in bfloat16 (see `in_precision`).
     """
     _check_methods({"method": method})
+    check_model(model)
     check_inputs(images, values=False)
     check_in_bounds(images, bounds)
-    index = torch.arange(len(images)) if index is None else index.cpu()
-    _check_lengths(len(images), index=index)
+    index = _checked_index(index, len(images))
     with in_precision(model, precision):
         context = Context.create(index, seed, bounds, max_rows, images.device, images.dtype)
         attributions = method(model, images, target, context)
@@ -143,12 +146,14 @@ def evaluate(
         keep_attributions: Of how many samples the attributions are returned too.
         progress: Whether to show a progress bar.
     """
+    check_model(model)
     check_inputs(images)
     check_in_bounds(images, bounds)
     check_count("batch_size", batch_size)
+    check_count("keep_attributions", keep_attributions, 0)
     _check_methods(methods := {"smooth_grad": smooth_grad()} if methods is None else methods)
-    index = torch.arange(len(images)) if index is None else index.cpu()
-    _check_lengths(len(images), index=index, masks=masks)
+    index = _checked_index(index, len(images))
+    _check_lengths(len(images), masks=masks)
     whole = Context.create(index, seed, bounds, max_rows, images.device, images.dtype)
     metrics = default_metrics(masks is not None, bounds is not None) if metrics is None else metrics
     check_metrics(metrics, mask=masks is not None, bounds=bounds is not None)
@@ -158,7 +163,7 @@ def evaluate(
     batches = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
     bar = tqdm(total=len(batches) * len(methods), desc="explaining", unit="batch", leave=False, disable=not progress)
     undefined = dict.fromkeys(methods, torch.zeros((), dtype=torch.int64, device=images.device))
-    with in_precision(model, precision), bar, explaining(model, seed):
+    with in_precision(model, precision), bar, explaining(model, whole.seed):
         target = _targets(model, images, target, batches, max_rows)
         shown = images[:keep_attributions]
         predicted = _targets(model, images, None, batches, max_rows, keep_attributions)
@@ -228,9 +233,7 @@ def _warn_of_undefined(model: nn.Module, undefined: Mapping[str, Tensor]) -> Non
     bad = [name for name, parameter in model.named_parameters() if not parameter.isfinite().all()]
     why = f" Its parameters have such values too: {', '.join(bad[:3])}{', ...' * (len(bad) > 3)}." if bad else ""
     counts = ", ".join(f"{name} ({number})" for name, number in found.items())
-    warnings.warn(
-        f"`model` gives maps with NaN or infinite values: {counts} samples, whose scores are NaN.{why}", stacklevel=3
-    )
+    warn_caller(f"`model` gives maps with NaN or infinite values: {counts} samples, whose scores are NaN.{why}")
 
 
 def _explained(model: nn.Module, explainer: Explainer, batch: Mapping[str, Any]) -> tuple[Inputs, Scores]:
@@ -255,6 +258,7 @@ def default_metrics(has_masks: bool, has_bounds: bool) -> dict[str, SampleMetric
 
 def check_metrics(metrics: Mapping[str, SampleMetric], **available: bool) -> None:
     """Refuse a metric that needs masks or bounds where there are none."""
+    check_kind("metrics", metrics, Mapping, "a dictionary of metrics by name")
     if GRADIENTS in metrics:
         raise ValueError(f"`metrics`: {GRADIENTS!r} is the name of what a method spends; choose another name.")
     for name, metric in metrics.items():
@@ -268,7 +272,17 @@ def check_metrics(metrics: Mapping[str, SampleMetric], **available: bool) -> Non
                 )
 
 
+def _checked_index(index: Labels | None, number: int) -> Labels:
+    """On the CPU."""
+    if index is None:
+        return torch.arange(number)
+    check_index(index)
+    _check_lengths(number, index=index)
+    return index.cpu()
+
+
 def _check_methods(methods: Mapping[str, Explainer]) -> None:
+    check_kind("methods", methods, Mapping, "a dictionary of explainers by name")
     for name, method in methods.items():
         if not isinstance(method, Explainer):
             raise TypeError(f"`{name}` must be an explainer such as lightning_xai.smooth_grad(), got {method!r}.")
@@ -276,8 +290,12 @@ def _check_methods(methods: Mapping[str, Explainer]) -> None:
 
 def _check_lengths(length: int, **tensors: Tensor | None) -> None:
     for name, tensor in tensors.items():
-        if tensor is not None and len(tensor) != length:
-            raise ValueError(f"`{name}` must have one entry for each of the {length} samples, got {len(tensor)}.")
+        if tensor is None:
+            continue
+        check_kind(name, tensor, Tensor, "a tensor")
+        if not tensor.ndim or len(tensor) != length:
+            got = len(tensor) if tensor.ndim else "a single number"
+            raise ValueError(f"`{name}` must have one entry for each of the {length} samples, got {got}.")
 
 
 def _collect(metrics: Mapping[str, SampleMetric], device: torch.device) -> MetricCollection:

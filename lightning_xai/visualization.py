@@ -17,9 +17,18 @@ from torch.func import vmap
 from torch.nn.functional import affine_grid, grid_sample
 from tqdm.auto import tqdm
 
-from lightning_xai.explainers.base import Bound, check_count, check_logits, explaining, parse_bounds
+from lightning_xai.explainers.base import (
+    Bound,
+    check_count,
+    check_logits,
+    check_number,
+    check_whole_number,
+    explaining,
+    parse_bounds,
+)
+from lightning_xai.explainers.chunks import takes_whole_batches
 from lightning_xai.explainers.smoothing import PerturbWeights
-from lightning_xai.explainers.state import one_pass, parameter_sites, swapped
+from lightning_xai.explainers.state import differentiable, one_pass, parameter_sites, swapped
 from lightning_xai.functional.random import fold_in, fold_in_int, root_keys, standard_normal, uniform
 from lightning_xai.shapes import Images, Scores
 
@@ -55,6 +64,8 @@ class Activation:
     centre: bool = False
 
     def __post_init__(self) -> None:
+        for channel in self.channels:
+            check_whole_number("channels", channel)
         if not self.channels or min(self.channels) < 0:
             raise ValueError(f"`channels` must be one or more numbers from 0 on, got {self.channels}.")
         if self.centre and self.layer is None:
@@ -69,7 +80,7 @@ class Activation:
             weights: Parameters that take the place of the model's.
         """
         with _outputs_of(model, self.layer) as outputs, swapped(parameter_sites(model), weights or {}):
-            logits = model(inputs)
+            logits = model(inputs.to(_dtype(model)))  # images and their gradients stay in float32
         if self.layer is None:
             outputs.append(check_logits(logits, len(inputs)))
         if not outputs:
@@ -174,10 +185,15 @@ def visualize(
         progress: Whether to show a progress bar.
     """
     check_count("steps", steps)
+    check_number("lr", lr)
+    check_whole_number("seed", seed)
     parameter = next(model.parameters(), torch.zeros(()))
     scale = _parsed(bounds, parameter.device)
     with explaining(model):
         networks = _Networks(model, noise, redraw, models_per_pass, seed)
+        grey = to_inputs(torch.full((len(activation.channels), *image_shape), 0.5, device=parameter.device), scale)
+        if len(grey) > 1:
+            takes_whole_batches(model, grey.to(_dtype(model)))  # warns if images would depend on one another
 
         def rise(spectrum: Spectrum, step: int) -> tuple[Scores, Spectrum]:
             """Activations, and their gradient."""
@@ -319,6 +335,7 @@ class _Networks:
         if self.models_per_pass is None:
             self.models_per_pass = max(1, _PASS_BYTES // max(1, size))
         check_count("models_per_pass", self.models_per_pass)
+        self.sites = parameter_sites(self.model)
         self.number = 1 if self.noise is None else self.noise.num_draws
         self.kept = None if self.redraw or self.number * size > _KEPT_BYTES else list(self._groups(0))
 
@@ -343,8 +360,9 @@ class _Networks:
             except RuntimeError:  # it draws random numbers, or looks at values
                 self.models_per_pass = 1
         members = range(len(next(iter(group.values()))))
+        alone = [{name: part[k].detach() for name, part in group.items()} for k in members]
         with one_pass(self.model, noted=False):
-            each = [activation(self.model, inputs, {name: part[k] for name, part in group.items()}) for k in members]
+            each = [activation(self.model, inputs, differentiable(self.sites, weights)) for weights in alone]
         return torch.stack(each).sum(0)
 
     def _groups(self, step: int) -> Iterator[Weights]:
@@ -358,7 +376,7 @@ class _Networks:
 
     def _drawn(self, noise: PerturbWeights, numbers: list[int]) -> Weights:
         drawn = [noise.noisy_weights(self.model, fold_in_int(self.seed, number)) for number in numbers]
-        return {name: torch.stack([weights[name] for weights in drawn]) for name in drawn[0]}
+        return {name: torch.stack([weights[name].detach() for weights in drawn]) for name in drawn[0]}
 
 
 @contextmanager
@@ -377,6 +395,11 @@ def _outputs_of(model: nn.Module, layer: str | None) -> Iterator[list[object]]:
         yield outputs
     finally:
         hook.remove()
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    """Of the inputs that the model takes: that of its first floating-point parameter."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from captum.attr import IntegratedGradients as CaptumIntegratedGradients
 from torch import nn
 from torch.testing import assert_close
 from torchvision.transforms import CenterCrop, Compose, Lambda, Normalize, RandomApply, ToTensor, v2
@@ -10,7 +11,15 @@ from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 import lightning_xai as lx
 from lightning_xai.data.preprocessing import Preprocessing
-from lightning_xai.explainers import Context, Gradient, InRangeScale, IntegratedGradients, Smooth
+from lightning_xai.explainers import (
+    CaptumExplainer,
+    Context,
+    Gradient,
+    InRangeScale,
+    IntegratedGradients,
+    Smooth,
+    gradient_shap,
+)
 from lightning_xai.explainers.bounds import check_in_bounds, parse_bounds
 from lightning_xai.functional.bounds import bound_tolerance, put_on_bounds
 from lightning_xai.functional.noise import inherent_noise
@@ -178,11 +187,16 @@ def test_a_rounding_of_the_bounds_changes_no_map(name, formula, method):
     assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
-def test_integrated_gradients_of_black_from_black_are_zero():
+@pytest.mark.parametrize(
+    "method",
+    [IntegratedGradients(), CaptumExplainer(CaptumIntegratedGradients, baseline="black"), gradient_shap("black", 5)],
+    ids=["ours", "captum", "shap"],
+)
+def test_black_has_no_part_in_the_difference_from_black(method):
     mean, std = STATISTICS["MNIST"]
     pixels, images = _digits(mean, std)
     for formula in FORMULAS:
-        found = lx.explain(PoolingNet(1), images, 0, IntegratedGradients(), bounds=formula(mean, std))
+        found = lx.explain(PoolingNet(1), images, 0, method, bounds=formula(mean, std))
         assert (found[pixels == 0] == 0).all()
         assert (found[pixels > 0] != 0).any()
 

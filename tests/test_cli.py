@@ -1,11 +1,13 @@
 """The command line: every config runs, results are where it says, and bad input is named before anything is written."""
 
+import io
 import re
 import shlex
 import subprocess
 import sys
 import warnings
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,15 +58,27 @@ def _called_without_arguments(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
+def run_small(folder: Path, command: str, *options: str) -> None:
+    """A command on the quickstart configuration, a few batches long, with its output in the folder."""
+    logger = f"--trainer.logger.init_args.save_dir={folder}"
+    main([command, f"--config={ROOT}/configs/quickstart.yaml", *SMALL, logger, *options])
+
+
 @pytest.fixture
 def run(tmp_path):
-    """Runs a command on the quickstart configuration, a few batches long, with its output in `tmp_path`."""
+    """Runs a command, with its output in `tmp_path`."""
+    return partial(run_small, tmp_path)
 
-    def run_small(command: str, *options: str) -> None:
-        logger = f"--trainer.logger.init_args.save_dir={tmp_path}"
-        main([command, f"--config={ROOT}/configs/quickstart.yaml", *SMALL, logger, *options])
 
-    return run_small
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """The folder of a run that was fitted, and what was printed."""
+    folder, printed = tmp_path_factory.mktemp("fitted"), io.StringIO()
+    with pytest.MonkeyPatch.context() as monkeypatch, redirect_stdout(printed):
+        monkeypatch.setattr(sys, "argv", ["lightning-xai"])
+        monkeypatch.chdir(folder)
+        run_small(folder, "fit")
+    return folder / "quickstart" / "version_0", printed.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -86,10 +100,8 @@ def test_every_config_trains_and_tests(config, capsys):
     assert content["trainer"]["logger"]["init_args"]["name"] == config.stem
 
 
-def test_fit_reports_what_it_wrote_and_the_test_command_it_prints_works(run, tmp_path, capsys):
-    run("fit")
-    printed = capsys.readouterr().out
-    folder = tmp_path / "quickstart" / "version_0"
+def test_fit_reports_what_it_wrote_and_the_test_command_it_prints_works(fitted, capsys):
+    folder, printed = fitted
     for written in ("config.yaml", "checkpoints/best.ckpt", "checkpoints/last.ckpt"):
         assert str(folder / written) in printed
         assert (folder / written).is_file()
@@ -101,21 +113,19 @@ def test_fit_reports_what_it_wrote_and_the_test_command_it_prints_works(run, tmp
     assert "test/accuracy " in capsys.readouterr().out
 
 
-def test_the_same_seed_gives_the_same_weights(run, tmp_path):
-    run("fit")
+def test_the_same_seed_gives_the_same_weights(fitted, run, tmp_path):
     run("fit")
     first, second = (
-        torch.load(tmp_path / "quickstart" / version / "checkpoints" / "last.ckpt")["state_dict"]
-        for version in ("version_0", "version_1")
+        torch.load(folder / "checkpoints" / "last.ckpt")["state_dict"]
+        for folder in (fitted[0], tmp_path / "quickstart" / "version_0")
     )
     torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
-def test_training_resumes_where_it_stopped(run, tmp_path):
-    run("fit")
-    checkpoint = tmp_path / "quickstart" / "version_0" / "checkpoints" / "last.ckpt"
+def test_training_resumes_where_it_stopped(fitted, run, tmp_path):
+    checkpoint = fitted[0] / "checkpoints" / "last.ckpt"
     run("fit", "--trainer.max_epochs=2", f"--ckpt_path={checkpoint}")
-    resumed = torch.load(tmp_path / "quickstart" / "version_1" / "checkpoints" / "last.ckpt")
+    resumed = torch.load(tmp_path / "quickstart" / "version_0" / "checkpoints" / "last.ckpt")
     assert (torch.load(checkpoint)["global_step"], resumed["global_step"]) == (3, 6)
 
 
@@ -250,7 +260,9 @@ def test_yaml_without_repeated_keys_is_read_as_usual():
     assert load_yaml(text) == expected
 
 
-@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+@pytest.mark.parametrize(
+    "command", ["fit", "test", *(pytest.param(twin, marks=pytest.mark.slow) for twin in ("validate", "predict"))]
+)
 def test_bad_checkpoints_are_refused_before_anything_is_written(run, tmp_path, command):
     truncated, foreign, output = tmp_path / "truncated.ckpt", tmp_path / "foreign.ckpt", tmp_path / "output"
     torch.save({"state_dict": {"other": torch.zeros(1)}, "pytorch-lightning_version": "2.6.0"}, foreign)
@@ -265,9 +277,8 @@ def test_bad_checkpoints_are_refused_before_anything_is_written(run, tmp_path, c
     assert not output.exists()
 
 
-def test_resuming_needs_more_than_weights(run, tmp_path):
-    run("fit")
-    checkpoint = torch.load(tmp_path / "quickstart" / "version_0" / "checkpoints" / "last.ckpt")
+def test_resuming_needs_more_than_weights(fitted, run, tmp_path):
+    checkpoint = torch.load(fitted[0] / "checkpoints" / "last.ckpt")
     del checkpoint["optimizer_states"]
     torch.save(checkpoint, tmp_path / "weights.ckpt")
     run("test", f"--ckpt_path={tmp_path}/weights.ckpt")

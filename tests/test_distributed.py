@@ -18,7 +18,7 @@ from lightning_xai.metrics import SampleMetric
 from lightning_xai.reporting.scores import ScoreRow, read_scores
 
 ROOT = Path(__file__).parents[1]
-NUM_SAMPLES = 21  # not divisible by two
+NUM_SAMPLES = 9  # not divisible by two
 
 METHODS = {
     "gradient": {"class_path": "lightning_xai.Gradient"},
@@ -107,7 +107,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[ScoreRow], list
     folder = tmp_path_factory.mktemp("distributed")
     with ThreadPoolExecutor() as pool:  # most of the time goes into starting Python
         one = pool.submit(validate, folder / "one", 1, 64)
-        two = pool.submit(validate, folder / "two", 2, 5)
+        two = pool.submit(validate, folder / "two", 2, 2)
     return one.result(), two.result()
 
 

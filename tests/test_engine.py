@@ -1,5 +1,10 @@
 """What the engine refuses or tells by name, and what it may cost: paths, single outputs, undefined maps, many draws."""
 
+import contextlib
+import copy
+import warnings
+from pathlib import Path
+
 import captum.attr as ca
 import pytest
 import pytorch_lightning as pl
@@ -7,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics import MeanMetric, MeanSquaredError
 
 import lightning_xai as lx
 from lightning_xai.callbacks import AttributionCallback
@@ -18,10 +24,21 @@ from lightning_xai.explainers import (
     PerturbWeights,
     Saliency,
     Smooth,
+    grad_cam,
     gradient_shap,
+    guided_backprop,
+    guided_grad_cam,
 )
 from lightning_xai.explainers.chunks import groups
 from lightning_xai.metrics import DeletionAUC, Sparseness
+from lightning_xai.sanity import cosine_convergence, efficient_mprt, paper_methods
+from lightning_xai.visualization import Activation, answers, visualize
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import quantus
+
+    from lightning_xai.metrics.quantus import QuantusMetric
 
 IMAGES = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -123,7 +140,7 @@ def test_weight_noise_inside_a_smoother_is_fresh_for_each_of_its_draws():
     """Of a linear network under one noisy model a draw: the error of the mean is that of independent draws."""
     model, target = linear(), torch.zeros(1, dtype=torch.int64)
     method = Smooth(PerturbWeights(Gradient(), std=0.2, num_draws=1), num_draws=25)
-    found = [method.moments(model, IMAGES[:1], target, Context.create(torch.arange(1), seed)) for seed in range(100)]
+    found = [method.moments(model, IMAGES[:1], target, Context.create(torch.arange(1), seed)) for seed in range(25)]
     means = torch.stack([moments.mean.flatten() for moments in found])
     told = torch.stack([moments.standard_error.flatten() for moments in found]).square().mean(0).sqrt()
     weight = model[1].weight[0].detach()
@@ -153,14 +170,21 @@ class Mixing(nn.Module):
         return self.head(torch.tanh(x - (mean.detach() if self.detached else mean)))
 
 
+@pytest.mark.filterwarnings("ignore:`model` treats the rows of a batch together")
 @pytest.mark.parametrize("detached", [False, True])
 @pytest.mark.parametrize("max_rows", [None, 3])
 def test_networks_that_mix_rows_are_told_and_see_the_batch_whole(detached, max_rows):
     model = Mixing(detached)
     inputs = IMAGES.clone().requires_grad_()
     right = torch.autograd.grad(model(inputs)[:, 1].sum(), inputs)[0]
-    with pytest.warns(UserWarning, match="rows of a batch together"):
-        torch.testing.assert_close(lx.explain(model, IMAGES, 1, Gradient(), max_rows=max_rows), right)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")  # each call says it, at the line that made it, once
+        for _ in range(2):
+            torch.testing.assert_close(lx.explain(model, IMAGES, 1, Gradient(), max_rows=max_rows), right)
+        lx.evaluate(model, IMAGES, 1, {name: Gradient() for name in "ab"}, {"auc": DeletionAUC(4, 0.0)})
+    assert len(told) == 3
+    assert all("rows of a batch together" in str(one.message) for one in told)
+    assert not any(Path(one.filename).is_relative_to(Path(lx.__file__).parent) for one in told)
     smooth = [lx.explain(model, IMAGES, 1, lx.smooth_grad(num_draws=n)) for n in (1, 2)]
     draws = Smooth(num_draws=2).draws(model, IMAGES, torch.ones(3).long(), Context.create(torch.arange(3)))
     first, second = draws
@@ -174,13 +198,15 @@ def test_networks_that_mix_rows_refuse_to_be_parted():
 
 
 class Fixed(nn.Module):
-    """A batch size written in the code, or lost where it is one."""
+    """A batch size written in the code, or lost where it is one; or any."""
 
     def __init__(self, how):
         super().__init__()
         self.head, self.how = nn.Linear(64, 3), how
 
     def forward(self, x):
+        if self.how == "any":
+            return self.head(x.flatten(1))
         return self.head(x.view(3, 64)) if self.how == "view" else self.head(x.squeeze().flatten(-2))
 
 
@@ -303,3 +329,142 @@ def test_attributes_that_hold_themselves_or_much_are_no_obstacle():
         deep = deep[0]
     for method in (Gradient(), lx.noise_grad(num_draws=2)):
         torch.testing.assert_close(lx.explain(model, IMAGES, 0, method), lx.explain(twin, IMAGES, 0, method))
+
+
+@pytest.mark.parametrize("how", ["view", "squeeze"])
+def test_sanity_checks_of_networks_that_take_one_batch_size(how):
+    model, free = Fixed(how), Fixed("any")
+    free.load_state_dict(model.state_dict())
+    (places, cosines), (expected_places, expected) = (cosine_convergence(each, IMAGES) for each in (model, free))
+    assert places == expected_places == ("input", "head")
+    torch.testing.assert_close(cosines, expected)
+    torch.testing.assert_close(*(efficient_mprt(each, IMAGES, 0, Gradient()) for each in (model, free)))
+
+
+@pytest.mark.parametrize("how", ["view", "squeeze"])
+def test_what_gives_a_network_single_samples_is_refused_where_it_does_not_take_them(how):
+    faithfulness = quantus.FaithfulnessCorrelation(nr_runs=3, subset_size=4, disable_warnings=True)
+    for method, metrics in (
+        (gradient_shap(0.0), {}),
+        (Gradient(), {"faithfulness": QuantusMetric(faithfulness)}),
+        (Gradient(), {"sensitivity": QuantusMetric(quantus.MaxSensitivity(nr_samples=2, disable_warnings=True))}),
+    ):
+        with pytest.raises(
+            ValueError, match="`model` treats the 3 rows of its batch together, or does not take a single"
+        ):
+            lx.evaluate(Fixed(how), IMAGES, 0, {"method": method}, metrics)
+    sparse = QuantusMetric(quantus.Sparseness(disable_warnings=True))
+    assert (
+        lx.evaluate(Fixed(how), IMAGES, 0, {"g": Gradient()}, {"sparse": sparse}).scores["g"]["sparse"].isfinite().all()
+    )
+
+
+HALF = {torch.float16: 5e-3, torch.bfloat16: 5e-2, torch.float64: 1e-5}
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+def test_networks_of_other_types_and_libraries_that_know_float32_alone(dtype):
+    """Captum draws, Quantus perturbs and an image is made in float32: as for the same network in float32."""
+    model, images = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(144, 3)), IMAGES.to(dtype)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.bfloat16())  # a number in every type
+    single, other = copy.deepcopy(model), model.to(dtype)
+    tolerance = {"rtol": 0, "atol": HALF[dtype]}
+    for method in (gradient_shap(0.0), gradient_shap("black", std=0.1)):
+        expected = lx.explain(single, images.float(), 0, method, bounds=(0.0, 1.0))
+        found = lx.explain(other, images, 0, method, bounds=(0.0, 1.0))
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.float(), expected, **tolerance)
+    faithfulness = quantus.FaithfulnessEstimate(features_in_step=16, disable_warnings=True, perturb_baseline="black")
+    scores = [
+        lx.evaluate(each, rows, 0, {"g": Gradient()}, {"q": QuantusMetric(faithfulness)}).scores["g"]["q"]
+        for each, rows in ((single, images.float()), (other, images))
+    ]
+    torch.testing.assert_close(scores[1], scores[0], rtol=0, atol=20 * HALF[dtype])
+    activation, noise = Activation((0, 2)), PerturbWeights(std=0.1, num_draws=2)
+    seen = [visualize(each, activation, (1, 8, 8), (0.0, 1.0), noise, steps=2) for each in (single, other)]
+    assert seen[1].images.dtype == seen[1].trace.dtype == torch.float32
+    torch.testing.assert_close(seen[1].images, seen[0].images, **tolerance)
+    torch.testing.assert_close(seen[1].trace, seen[0].trace, **tolerance)
+    told = [answers(each, activation, seen[0].images, (0.0, 1.0), noise) for each in (single, other)]
+    torch.testing.assert_close(told[1], told[0], **tolerance)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning", "ignore:.*torch.jit.*:DeprecationWarning")
+def test_layers_inside_of_torchscript_are_refused():
+    body = torch.jit.script(nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()))
+    model = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    for scripted in (model, torch.jit.script(model)):
+        with pytest.raises(
+            ValueError, match=r"`model` has no convolution but in TorchScript.*the module that it was made"
+        ):
+            lx.explain(scripted, IMAGES, 0, grad_cam())
+        with pytest.raises(ValueError, match=r'`layer` "0" is TorchScript.*the module that it was made of'):
+            lx.explain(scripted, IMAGES, 0, grad_cam("0"))
+
+
+class Scored(pl.LightningModule):
+    """A network that keeps count of its own outputs."""
+
+    def __init__(self, metric):
+        super().__init__()
+        self.net, self.metric = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.ReLU(), nn.Linear(4, 3)), metric
+
+    def forward(self, x):
+        logits = self.net(x)
+        self.metric(*[logits.sum(1)] * (2 if isinstance(self.metric, MeanSquaredError) else 1))
+        return logits
+
+
+def test_deep_lift_of_a_network_with_a_metric_in_it():
+    model = Scored(MeanMetric())
+    torch.testing.assert_close(
+        *(lx.explain(each, IMAGES, 0, CaptumExplainer(ca.DeepLift)) for each in (model, model.net))
+    )
+    with pytest.raises(ValueError, match=r'it has no rule for .* in "metric" \(MeanSquaredError\)'):
+        lx.explain(Scored(MeanSquaredError()), IMAGES, 0, CaptumExplainer(ca.DeepLift))
+
+
+class Functions(nn.Module):
+    """A rectifier and a convolution that are modules, and one of each that are functions."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.relu, self.weight, self.head = (
+            nn.Conv2d(1, 2, 3),
+            nn.ReLU(),
+            nn.Parameter(torch.rand(2, 2, 3, 3)),
+            nn.Linear(2, 3),
+        )
+
+    def forward(self, x):
+        return self.head(F.conv2d(self.relu(self.first(x)), self.weight).relu().mean((2, 3)))
+
+
+class Patches(nn.Module):
+    """A convolution whose maps become tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.patch, self.mix, self.head = (
+            nn.Conv2d(1, 4, 2, 2),
+            nn.Sequential(nn.Linear(4, 4), nn.ReLU()),
+            nn.Linear(4, 3),
+        )
+
+    def forward(self, x):
+        return self.head(self.mix(self.patch(x).flatten(2).mT).mean(1))
+
+
+@pytest.mark.parametrize("model", [Functions, Patches, linear], ids=lambda make: make.__name__)
+def test_the_papers_methods_are_those_that_are_not_refused(model):
+    model = model()
+    named = {"guided_backprop": guided_backprop(), "grad_cam": grad_cam(), "guided_grad_cam": guided_grad_cam()}
+    admitted = set()
+    for name, method in named.items():
+        with contextlib.suppress(ValueError):
+            method(model, IMAGES, 0)
+            admitted.add(name)
+    assert named.keys() & paper_methods(model, True, IMAGES).keys() == admitted
+    assert "gradient" in paper_methods(model, True, IMAGES)

@@ -79,9 +79,22 @@ METHODS = {
     "smooth_grad of gradient_shap": smooth_grad(gradient_shap(num_draws=2, std=0.1), num_draws=2),
     "noise_grad of grad_cam": noise_grad(grad_cam(), num_draws=2),
 }
-every_method = pytest.mark.parametrize("name", METHODS)
+SLOW = {
+    *("gradient of log_probability", "integrated_gradients of white", "smooth_grad of data", "smooth_grad with clean"),
+    *("adapt_grad exact", "A-GI", "A-NG", "S-IG", "smooth_grad of GI", "smooth_grad of smooth_grad"),
+    *("smooth_grad of random", "smooth_grad of guided_backprop", "smooth_grad of gradient_shap"),
+}
+"""Cousins of others, for the slow run."""
+
+
+def each(names):
+    marked = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in names]
+    return pytest.mark.parametrize("name", marked)
+
+
+every_method = each(METHODS)
 USE_THE_MODEL = [name for name in METHODS if name not in CONTROLS and name != "smooth_grad of random"]
-every_model_method = pytest.mark.parametrize("name", USE_THE_MODEL)
+every_model_method = each(USE_THE_MODEL)
 BOUNDS = [-1.0, -0.5, 0.0], [1.0, 1.5, 2.0]
 
 

@@ -44,7 +44,7 @@ from lightning_xai.explainers import (
 from lightning_xai.metrics.quantus import QuantusMetric
 from lightning_xai.sanity.similarity import cosine
 from lightning_xai.visualization import Activation, answers, visualize
-from tests.zoo import CLASSES, MIXED, NO_NOISE, PIXELS, RANDOM, REFUSED, SIDE, WHOLE, ZOO, Animal, build
+from tests.zoo import CLASSES, MIXED, NO_NOISE, PIXELS, RANDOM, REFUSED, ROWS, SIDE, WHOLE, ZOO, Animal, build
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*`isinstance.treespec, LeafSpec.` is deprecated.*"),
@@ -648,6 +648,19 @@ def test_noise_is_for_numbers_alone() -> None:
                 assert torch.equal(weights[known], value) == (value.numel() == 0)
             elif not value.is_complex():
                 assert known not in weights
+
+
+def test_a_network_that_differentiates_by_its_weights_does_so_under_noise_too() -> None:
+    """Its backward pass in front of a plain network changes nothing."""
+    model, x = build("leaves_gradients")
+    noise, activation, labels = PerturbWeights(std=0.5, num_draws=3), Activation((0, 1)), torch.arange(ROWS) % CLASSES
+    for see in (
+        lambda net: visualize(net, activation, (1, SIDE, SIDE), BOUNDS, noise, steps=2).images,
+        lambda net: answers(net, activation, x[:2], BOUNDS, noise),
+        lambda net: torch.from_numpy(right_under_noise(net, x, labels, 0.5, num_draws=5)),
+        lambda net: lx.explain(net, x, 0, PerturbWeights(num_draws=2)),
+    ):
+        assert_close(see(model), see(model.body))
 
 
 def test_weights_that_cannot_have_noise_are_refused() -> None:

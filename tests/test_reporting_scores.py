@@ -34,6 +34,23 @@ def test_rows_come_back_as_they_were(path):
     assert read_scores(path) == ROWS
 
 
+@pytest.mark.parametrize(
+    "name", ["=1+1", "+a", "-a", "@a", "\ta", "\n=a", "'=a", "''=a", "-0.5", "'-0.5", "'a", "a=1", ""]
+)
+def test_no_name_is_a_formula_and_each_comes_back(path, name):
+    rows = [ScoreRow(name, 0, 1, name, name, 2, 0.5)]
+    append_scores(path, rows)
+    assert read_scores(path) == rows
+    with path.open(newline="") as file:
+        written = next(csv.DictReader(file))["method"]
+    assert written == "-0.5" or not written.startswith(tuple("=+-@\t\r\n"))
+    again = [ScoreRow(name, 0, 1, name, name, 2, -0.5)]
+    append_scores(path, again)
+    assert read_scores(path) == again
+    append_scores(path, rows, after_step=0)
+    assert read_scores(path) == rows
+
+
 def test_rows_are_appended_under_one_header(path):
     append_scores(path, ROWS[:1])
     append_scores(path, [])

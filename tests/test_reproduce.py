@@ -16,6 +16,7 @@ PRETRAINED = ("adaptgrad-table2",)
 SLOW = {
     "noisegrad-table2",
     "noisegrad-figure3",
+    "noisegrad-figure4",
     "adaptgrad-table1",
     "adaptgrad-table2",
     "noisegrad-figure5",

@@ -80,11 +80,16 @@ def test_the_mode_is_that_of_any_new_file(tmp_path: Path) -> None:
 def test_processes_that_append_at_once_lose_nothing(tmp_path: Path) -> None:
     program = (
         "import sys; from lightning_xai.reporting.scores import ScoreRow, append_scores\n"
-        "for i in range(30): append_scores(sys.argv[1], [ScoreRow('test', i, 0, sys.argv[2], 's', 0, 1.0)])"
+        "print(flush=True)\n"
+        "for i in range(30): append_scores(sys.argv[1], [ScoreRow('test', i, 0, 'a', 's', 0, 1.0)])"
     )
     path = tmp_path / "scores.csv"
-    processes = [subprocess.Popen([sys.executable, "-c", program, str(path), name]) for name in "ab"]
-    assert [process.wait(120) for process in processes] == [0, 0]
+    with subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()  # it begins now
+        for i in range(30):
+            append_scores(path, [ScoreRow("test", i, 0, "b", "s", 0, 1.0)])
+        assert other.wait(120) == 0
     rows = read_scores(path)
     assert sorted((row.method, row.epoch) for row in rows) == [(name, i) for name in "ab" for i in range(30)]
     assert os.listdir(tmp_path) == ["scores.csv"]

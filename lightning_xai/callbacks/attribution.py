@@ -35,7 +35,14 @@ from lightning_xai.callbacks.samples import (
 from lightning_xai.callbacks.schedule import check_monitors, tell_epochs
 from lightning_xai.evaluation import Evaluation, default_metrics, evaluate
 from lightning_xai.explainers import Explainer, Gradient, Saliency, with_controls, with_gradients
-from lightning_xai.explainers.base import check_choice, check_count, check_logits, explaining, parse_bounds
+from lightning_xai.explainers.base import (
+    check_choice,
+    check_count,
+    check_logits,
+    check_whole_number,
+    explaining,
+    parse_bounds,
+)
 from lightning_xai.explainers.bounds import check_in_bounds
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.precision import Precision, in_precision
@@ -126,10 +133,12 @@ class AttributionCallback(Callback):
         check_count("every_n_epochs", every_n_epochs)
         check_count("batch_size", batch_size)
         check_choice("precision", precision, Precision)
+        check_whole_number("seed", seed)
+        if max_rows is not None:
+            check_count("max_rows", max_rows)
         if num_gradients is not None:
             check_count("num_gradients", num_gradients)
-        if panel_size < 0:
-            raise ValueError(f"`panel_size` must be at least 0, got {panel_size}.")
+        check_count("panel_size", panel_size, 0)
         if target not in ("label", "prediction", None):
             raise ValueError(f'`target` must be "label" or "prediction", got {target!r}.')
         if methods is not None and not methods:

@@ -14,7 +14,14 @@ from lightning_xai.callbacks.checks import check_folder_name, check_names, check
 from lightning_xai.callbacks.samples import Samples, Target, check_labels, choose_samples, current_loader, unpack
 from lightning_xai.callbacks.schedule import check_monitors
 from lightning_xai.explainers import Explainer, with_controls
-from lightning_xai.explainers.base import check_choice, check_count, check_logits, explaining, resolve_target
+from lightning_xai.explainers.base import (
+    check_choice,
+    check_count,
+    check_logits,
+    check_whole_number,
+    explaining,
+    resolve_target,
+)
 from lightning_xai.explainers.bounds import check_in_bounds
 from lightning_xai.reporting.sanity import Cell
 from lightning_xai.sanity.cells import Cells
@@ -73,6 +80,7 @@ class RandomizationCallback(Callback):
         check_count("every_n_validations", 1 if every_n_validations is None else every_n_validations)
         check_count("repeats", repeats)
         check_count("batch_size", batch_size)
+        check_whole_number("seed", seed)
         check_choice("initialisation", initialisation, Initialisation)
         if target is not None:
             check_choice("target", target, Target)

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float64
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lightning_xai.explainers.base import Context, check_count, check_inputs, check_logits, explaining
+from lightning_xai.explainers.base import Context, check_count, check_inputs, check_logits, check_number, explaining
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.smoothing import PerturbWeights
 from lightning_xai.explainers.state import parameter_sites, swapped
@@ -266,6 +266,9 @@ def check_settings(
     drop: float, num_draws: int, tolerance: float, maximum: float, chance: float | None, seed: int
 ) -> None:
     """Refuse arguments outside their ranges; see `find_noise_level`."""
+    for name, value in {"drop": drop, "tolerance": tolerance, "maximum": maximum, "chance": chance}.items():
+        if value is not None:
+            check_number(name, value)
     if not 0 < drop < 1:
         raise ValueError(f"`drop` must be between 0 and 1, such as 0.05 for 5 %, got {drop}.")
     check_count("num_draws", num_draws)

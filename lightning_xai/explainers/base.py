@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
+from types import UnionType
 from typing import Any, TypeVar, get_args
 
 import torch
@@ -57,11 +58,11 @@ class Context:
                 broadcasts against one sample.
             dtype: Of the inputs, in which the bounds are kept; float32 for half precision.
         """
-        if max_rows is not None and max_rows < 1:
-            raise ValueError(f"`max_rows` must be at least 1, got {max_rows}.")
-        if index.dtype != torch.int64:
-            raise TypeError(f"`index` must be an int64 tensor of sample indices, got {index.dtype}.")
-        return cls(seed, root_keys(seed, index), parse_bounds(bounds, device, dtype), max_rows)
+        if max_rows is not None:
+            check_count("max_rows", max_rows)
+        check_whole_number("seed", seed)
+        check_index(index)
+        return cls(int(seed), root_keys(int(seed), index), parse_bounds(bounds, device, dtype), max_rows)
 
     def select(self, rows: slice | Tensor) -> "Context":
         """The context of some of the rows."""
@@ -136,13 +137,36 @@ class Explainer(ABC):
         target: Labels | int | None,
         context: Context | None,
     ) -> T:
+        check_model(model)
         check_inputs(inputs)
         context = Context.create(torch.arange(len(inputs))) if context is None else context
+        if not isinstance(context, Context):
+            raise TypeError(f"`context` must be a Context, such as Context.create(index, seed), got {context!r:.100}.")
         if len(context.keys) != len(inputs):
             raise ValueError(f"`context` is of {len(context.keys)} samples, but `inputs` has {len(inputs)}.")
         with explaining(model, context.seed), naming_inference_tensors():
             inputs = inputs.detach().clone()
             return function(model, inputs, resolve_target(model, inputs, target, context.max_rows), context)
+
+
+def check_model(model: nn.Module) -> None:
+    """Refuse what is no network: a function, None."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"`model` must be a torch.nn.Module from a batch to logits, got {model!r:.100}; wrap a function in a "
+            "module whose forward calls it."
+        )
+
+
+def check_index(index: Labels) -> None:
+    """Refuse sample indices that are not (batch,) int64."""
+    if not isinstance(index, Tensor) or index.dtype != torch.int64:
+        raise TypeError(
+            f"`index` must be an int64 tensor of sample indices, got {_kind(index)}; "
+            "torch.tensor(..., dtype=torch.int64) makes one."
+        )
+    if index.ndim != 1:
+        raise ValueError(f"`index` must have one entry for each sample, one axis, got shape {tuple(index.shape)}.")
 
 
 def check_inputs(inputs: Tensor, values: bool = True) -> None:
@@ -154,7 +178,7 @@ def check_inputs(inputs: Tensor, values: bool = True) -> None:
     """
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
         raise TypeError(
-            f"`inputs` must be a floating-point tensor, got {getattr(inputs, 'dtype', type(inputs).__name__)}; "
+            f"`inputs` must be a floating-point tensor, got {_kind(inputs)}; "
             "convert it (and normalise it as in training)."
         )
     if inputs.ndim < 2 or not inputs.numel():
@@ -174,7 +198,10 @@ def resolve_target(
     if target is None:
         with torch.no_grad():
             return in_chunks(lambda rows: check_logits(model(rows), len(rows)).argmax(1), model, max_rows, inputs)
-    target = torch.as_tensor(target)
+    try:
+        target = torch.as_tensor(target)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"`target` must hold class indices (integers), got {target!r:.100}.") from error
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
         raise TypeError(f"`target` must hold class indices (integers), got {target.dtype}.")
     if target.ndim == 0:
@@ -201,10 +228,27 @@ def check_target(target: Labels, num_classes: int) -> None:
         )
 
 
-def check_count(name: str, value: int, least: int = 1) -> None:
-    """Refuse a number of draws or steps below 1, and what counts nothing: 2.5, "3", True."""
+def check_whole_number(name: str, value: object) -> None:
+    """Refuse what is none, also if it is one in another type: 2.5, "3", True, a tensor."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"`{name}` must be a whole number, got {value!r}.")
+
+
+def check_number(name: str, value: object) -> None:
+    """Refuse what is no number, also if it is one in another type: "0.2", True, a tensor."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"`{name}` must be a number, got {value!r}.")
+
+
+def check_kind(name: str, value: object, kind: type | UnionType, example: str) -> None:
+    """Refuse a part that is of another kind, such as a class in the place of its object."""
+    if not isinstance(value, kind):
+        raise TypeError(f"`{name}` must be {example}, got {value!r}.")
+
+
+def check_count(name: str, value: int, least: int = 1) -> None:
+    """Refuse a number of draws or steps below 1, and what counts nothing."""
+    check_whole_number(name, value)
     if value < least:
         raise ValueError(f"`{name}` must be at least {least}, got {value}.")
 
@@ -222,6 +266,10 @@ def check_choice(name: str, value: str, choices: Any) -> None:
     known = get_args(choices) or tuple(choices)
     if value not in known:
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, known))}, got {value!r}.")
+
+
+def _kind(value: object) -> str:
+    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
 
 
 def _few(numbers: list[int]) -> str:

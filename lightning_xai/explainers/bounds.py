@@ -1,6 +1,7 @@
 """The least and the greatest value of an input element: read, compared with samples, computed from a normalization."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -196,11 +197,25 @@ def _normalizes(step: Any) -> bool:
 
 def _numbers(name: str, value: Any, dtype: torch.dtype) -> Tensor:
     """On the CPU, without a graph; rounded once."""
+    wrong = TypeError(f"`{name}` must be numbers, one or one a channel, got {value!r:.100}.")
+    if not _numeric(value):
+        raise wrong
     try:
         found = value.detach() if isinstance(value, Tensor) else torch.from_numpy(np.array(value, dtype=np.float64))
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"`{name}` must be numbers, one or one a channel, got {value!r:.100}.") from error
+    except (TypeError, ValueError) as error:  # rows of several lengths
+        raise wrong from error
     return found.to("cpu", dtype)
+
+
+def _numeric(value: Any) -> bool:
+    """Whether all are numbers: neither strings, which NumPy would read, nor booleans, which are somebody's mistake."""
+    if isinstance(value, Tensor):
+        return value.dtype != torch.bool and not value.is_complex()
+    if isinstance(value, np.ndarray | np.generic):
+        return value.dtype.kind in "iuf"
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return all(map(_numeric, value))
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _said(low: Tensor, high: Tensor) -> str:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -23,13 +23,23 @@ from captum.attr import (
 )
 from torch import Tensor, nn
 
-from lightning_xai.explainers.base import Context, Explainer, check_logits, check_target
+from lightning_xai.explainers.base import (
+    Context,
+    Explainer,
+    check_count,
+    check_kind,
+    check_logits,
+    check_number,
+    check_target,
+)
 from lightning_xai.explainers.captum_options import check_method, check_options, draws, fitted, has_layer
-from lightning_xai.explainers.chunks import in_chunks, probe_rows
+from lightning_xai.explainers.chunks import check_takes_one_row, in_chunks, probe_rows
 from lightning_xai.explainers.feature_maps import Walk, find_layer, last_feature_maps, tapped
-from lightning_xai.explainers.gradient import NO_PATH, Baseline, baseline_like, check_baseline
+from lightning_xai.explainers.gradient import NO_PATH, Baseline, baseline_like, check_baseline, require_bounds
+from lightning_xai.explainers.precision import called_in_float32
 from lightning_xai.explainers.rectifiers import one_module_a_call, require_deep_lift, require_guided
 from lightning_xai.explainers.state import seeded
+from lightning_xai.functional.bounds import put_on_bounds
 from lightning_xai.shapes import Images, Inputs, Keys, Labels
 
 __all__ = [
@@ -83,6 +93,8 @@ class CaptumExplainer(Explainer):
     stochastic: bool = False
 
     def __post_init__(self) -> None:
+        check_kind("options", self.options, dict, "a dictionary")
+        check_kind("layer", self.layer, str | None, "the name of a layer, or None")
         if self.baseline is not None:
             check_baseline(self.baseline)
         check_method(self.method)
@@ -96,10 +108,15 @@ class CaptumExplainer(Explainer):
         options = fitted(self.options, inputs)
         if self.baseline is not None:
             options["baselines"] = baseline_like(inputs, self.baseline, context).expand_as(inputs[:1])
+            inputs = _on_baseline(inputs, self.baseline, context)
         keys = context.private_keys("Captum")
-        most = 1 if self._one_by_one(model) else context.max_rows
+        most = context.max_rows
+        if self._one_by_one(model):
+            check_takes_one_row(model, inputs, self.method.__name__)
+            most = 1
         with (
             _no_leftovers(model),
+            called_in_float32(model, inputs.dtype) if draws(self.method) else nullcontext(),
             one_module_a_call(model, self._reused(model, rows)),
             self._bound(model, rows) as bound,
         ):
@@ -152,6 +169,14 @@ class CaptumExplainer(Explainer):
         attributions = attributions.detach().to(inputs.dtype)
         of_inputs = attributions.shape == inputs.shape and not issubclass(self.method, LayerAttribution)
         return attributions if of_inputs else _enlarge(attributions, inputs)
+
+
+def _on_baseline(inputs: Inputs, baseline: Baseline, context: Context) -> Inputs:
+    """The inputs, exactly black or white where they are so but for rounding: there they do not differ from it."""
+    if not isinstance(baseline, str):
+        return inputs
+    bounds = require_bounds(inputs, context, f'baseline="{baseline}"')
+    return put_on_bounds(inputs, *bounds)[0].to(inputs.dtype)
 
 
 @contextmanager
@@ -219,5 +244,9 @@ def gradient_shap(baseline: Baseline = "black", num_draws: int = 20, std: float 
         std: Standard deviation of the noise on the input, in the space of the inputs. Captum adds it: it is not part of
             `noise_std`, and so not of the inherent noise.
     """
+    check_count("num_draws", num_draws)
+    check_number("std", std)
+    if not 0 <= std < float("inf"):
+        raise ValueError(f"`std` must be at least 0 and finite, got {std}.")
     options = {"n_samples": num_draws, "stdevs": std}
     return CaptumExplainer(GradientShap, options, baseline=baseline, stochastic=True)

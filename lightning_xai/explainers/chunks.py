@@ -1,6 +1,5 @@
 """How many rows go through a network at once, and how they lie in memory."""
 
-import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -10,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_xai.explainers.state import explaining, noting_changes, one_pass, random_states_kept
+from lightning_xai.explainers.state import explaining, first_in_call, noting_changes, one_pass, random_states_kept
+from lightning_xai.functional.warn import warn_caller
 from lightning_xai.shapes import Inputs
 
 CPU_BUDGET = 2**30
@@ -54,12 +54,14 @@ class _Pass:
         whole: Whether the rows that are given go through together, neither more nor fewer: networks that treat rows
             together, or that take a batch of one size only.
         alone: Whether this was found out with one row, since no two were allowed at once.
+        mixed: Whether rows are treated together, which is said in each call.
     """
 
     rows: int
     channels_last: bool
     whole: bool = False
     alone: bool = False
+    mixed: bool = False
 
 
 _passes: "weakref.WeakKeyDictionary[nn.Module, dict[tuple, _Pass]]" = weakref.WeakKeyDictionary()
@@ -124,6 +126,16 @@ def takes_whole_batches(model: nn.Module, inputs: Inputs, max_rows: int | None =
     return whole
 
 
+def check_takes_one_row(model: nn.Module, inputs: Inputs, who: str) -> None:
+    """Refuse a network that has to get the batch as it is, for what gives it one sample at a time."""
+    if len(inputs) > 1 and takes_whole_batches(model, inputs):
+        raise ValueError(
+            f"`model` treats the {len(inputs)} rows of its batch together, or does not take a single one (as where "
+            f"`squeeze()` drops its axis), but {who} gives it one sample at a time. Let its forward pass return "
+            "(1, classes) for one row, the same as in a batch."
+        )
+
+
 def probe_rows(model: nn.Module, inputs: Tensor, max_rows: int | None = None) -> Tensor:
     """As few of the rows as the network takes, to look at what a forward pass does."""
     return inputs if takes_whole_batches(model, inputs, max_rows) else inputs[:1]
@@ -147,6 +159,8 @@ def _pass(model: nn.Module, inputs: Inputs, max_rows: int | None = None) -> _Pas
     known = _passes.setdefault(model, {}).get(_key(inputs))
     if known is None or (known.alone and max_rows != 1):
         known = _remember(model, inputs, _measured(model, inputs, alone=max_rows == 1))
+    if known.mixed and first_in_call(model, "mixed"):
+        warn_caller(_MIXED)
     return known
 
 
@@ -154,17 +168,17 @@ def _measured(model: nn.Module, inputs: Inputs, alone: bool) -> _Pass:
     """How the network takes its inputs, found out with one row and with two; it is left as it was."""
     with random_states_kept(model), explaining(model), noting_changes(model) as note:
         rows, logits = _fewest(model, inputs, alone, note)
-        whole = logits is None
+        whole, mixed = logits is None, False
         if logits is None:
             rows, logits = inputs, _answer(model, inputs)  # an error here is one of the user's own batch
         if len(rows) > 1 and _mixes(model, rows, logits):
             whole, rows = True, inputs
-            warnings.warn(_MIXED, stacklevel=2)
+            mixed = True
         channels_last = inputs.ndim == 4 and inputs.device.type == "cpu" and _same_in_channels_last(model, rows)
         activations = _activations(model, _arranged(rows if whole else rows[:1], channels_last))
     needed = max(1, 2 * activations)  # twice: the gradients
     most = GPU_ROWS if inputs.is_cuda else min(CPU_ROWS, max(CPU_LEAST_ROWS, CPU_FAST_BUDGET // needed))
-    return _Pass(max(1, min(most, _budget(inputs.device) // needed)), channels_last, whole, alone)
+    return _Pass(max(1, min(most, _budget(inputs.device) // needed)), channels_last, whole, alone, mixed)
 
 
 def _fewest(model: nn.Module, inputs: Tensor, alone: bool, note: Callable[[], None]) -> tuple[Tensor, Tensor | None]:

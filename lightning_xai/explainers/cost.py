@@ -53,8 +53,8 @@ def with_gradients(explainer: Explainer, num_gradients: int) -> Explainer:
 
     For comparisons at equal cost. Smoothing within smoothing (FusionGrad) keeps the ratio of its numbers of draws.
     Where draws are of something with a fixed cost (Integrated Gradients' steps) there are fewer of them, at least one.
-    Antithetic draws are an even number, and a tolerance is dropped. Explainers without draws, such as Gradient, come
-    back as they are.
+    Antithetic draws are an even number, a variance is of two at least, and a tolerance is dropped. Explainers without
+    draws, such as Gradient, come back as they are.
     """
     check_count("num_gradients", num_gradients)
     chain = list(_chain(explainer))
@@ -99,8 +99,9 @@ def _with_draws(explainer: Explainer, levels: list[int]) -> Explainer:
     changes: dict[str, Any] = {}
     if isinstance(explainer, Averaging):
         number, *levels = levels
-        even = max(2, number - number % 2)
-        changes |= {"num_draws": even if explainer.antithetic else number, "tolerance": None}
+        if explainer.antithetic:
+            number = max(2, number - number % 2)
+        changes |= {"num_draws": max(2, number) if explainer.statistic == "variance" else number, "tolerance": None}
     for name, inner in _wrapped(explainer).items():
         changes[name] = _with_draws(inner, levels)
     return replace(explainer, **changes) if changes else explainer  # type: ignore[type-var]

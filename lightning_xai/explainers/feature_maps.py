@@ -23,10 +23,15 @@ NAME_MAPS = (
     "Name a layer that gives (batch, channel, height, width), such as one that permutes or reshapes its input to that"
 )
 
+_SCRIPTED = "inside of TorchScript nothing can be seen or hooked: give the module that it was made of"
 
-def part_names(model: nn.Module) -> dict[nn.Module, str]:
-    """The name of each part, without what torch.compile puts into it."""
-    return {part: _plain(name) for name, part in model.named_modules()}
+
+def part_names(model: nn.Module) -> dict[int, str]:
+    """The name of each part, by its id, without what torch.compile puts into it.
+
+    Not by the part: torchmetrics have another hash once a forward pass has updated them.
+    """
+    return {id(part): _plain(name) for name, part in model.named_modules()}
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:
@@ -130,6 +135,7 @@ class Walk:
                 f"spatial maps of images can be enlarged to the inputs; got shape {tuple(rows.shape)}."
             )
         self.rows, self.names = rows, part_names(model)
+        self.scripted = any(isinstance(part, torch.jit.ScriptModule) for part in model.modules())
         self.calls: list[Call] = []
         self.runs = Counter[nn.Module]()
         start = rows.detach().requires_grad_().clone()  # a copy, which the model may change in place
@@ -139,7 +145,7 @@ class Walk:
         self.children = _children(self.top)
 
     def _run(self, model: nn.Module, start: Tensor) -> Node | None:
-        parts = [part for part in self.names if part is not model and not isinstance(part, torch.jit.ScriptModule)]
+        parts = [part for part in model.modules() if part is not model and not isinstance(part, torch.jit.ScriptModule)]
         handles = [part.register_forward_hook(self._note) for part in parts]
         try:
             with torch.enable_grad(), self.axes:
@@ -165,12 +171,14 @@ class Walk:
 
     def last_maps(self) -> Call:
         """The call that makes the maps of `last_feature_maps`."""
+        if not self.axes.convolved and self.scripted:
+            raise ValueError(f"`model` has no convolution but in TorchScript: {_SCRIPTED}.")
         if not self.axes.convolved:
             raise ValueError("`layer` must be given: `model` has no convolution whose maps GradCAM could show.")
         found, other = self._last()
         if other is not None:
             raise ValueError(
-                f'`layer` must be given: the last maps of `model`, those of "{self.names[other.module]}", are '
+                f'`layer` must be given: the last maps of `model`, those of "{self.names[id(other.module)]}", are '
                 f"{other.given}; they must be (batch, channel, height, width). {NAME_MAPS}{self._such_as(found)}."
             )
         if found is None:
@@ -220,7 +228,9 @@ class Walk:
 
     def check_layer(self, layer: nn.Module, differentiated: bool = True, of_input: bool = False) -> None:
         """Refuse a layer whose maps cannot be shown, or that the output does not depend on by a differentiable path."""
-        name = f'`layer` "{self.names[layer]}"'
+        name = f'`layer` "{self.names[id(layer)]}"'
+        if isinstance(layer, torch.jit.ScriptModule):
+            raise ValueError(f"{name} is TorchScript: {_SCRIPTED}.")
         calls = [call for call in self.calls if call.module is layer]
         if not calls:
             what = "gives no single tensor" if self.runs[layer] else "is not run by `model` (in evaluation mode)"
@@ -245,7 +255,7 @@ class Walk:
         return abs(rows * width - columns * height) < max(height, width)
 
     def _such_as(self, call: Call | None) -> str:
-        return "" if call is None else f'; the last such maps are those of layer="{self.names[call.module]}"'
+        return "" if call is None else f'; the last such maps are those of layer="{self.names[id(call.module)]}"'
 
     def _any_maps(self) -> Call | None:
         """The last maps with extent that the output depends on."""

@@ -1,14 +1,24 @@
 """The gradient and what is made of it: Gradient, Saliency, Input x Gradient, Integrated Gradients."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_xai.explainers.base import Context, Explainer, check_choice, check_count, check_logits, check_target
+from lightning_xai.explainers.base import (
+    Context,
+    Explainer,
+    check_choice,
+    check_count,
+    check_kind,
+    check_logits,
+    check_target,
+)
 from lightning_xai.explainers.bounds import check_bound_shapes
 from lightning_xai.explainers.chunks import groups, in_chunks
 from lightning_xai.functional.bounds import bound_tolerance
@@ -63,6 +73,9 @@ class Saliency(Explainer):
 
     gradient: Explainer = Gradient()
 
+    def __post_init__(self) -> None:
+        _check_gradient(self.gradient)
+
     def attribute(self, model: nn.Module, inputs: Inputs, target: Labels, context: Context) -> Inputs:
         return self.gradient.attribute(model, inputs, target, context).abs()
 
@@ -79,6 +92,9 @@ class InputXGradient(Explainer):
     """
 
     gradient: Explainer = Gradient()
+
+    def __post_init__(self) -> None:
+        _check_gradient(self.gradient)
 
     def attribute(self, model: nn.Module, inputs: Inputs, target: Labels, context: Context) -> Inputs:
         return inputs * self.gradient.attribute(model, inputs, target, context)
@@ -106,6 +122,7 @@ class IntegratedGradients(Explainer):
     num_steps: int = 50
 
     def __post_init__(self) -> None:
+        _check_gradient(self.gradient)
         check_count("num_steps", self.num_steps)
         check_baseline(self.baseline)
 
@@ -198,9 +215,18 @@ def require_bounds(inputs: Inputs, context: Context, what: str) -> tuple[Tensor,
     return low, high
 
 
+def _check_gradient(gradient: Explainer) -> None:
+    check_kind("gradient", gradient, Explainer, "an explainer, such as Gradient()")
+
+
 def check_baseline(baseline: Baseline) -> None:
-    if isinstance(baseline, str) and baseline not in ("black", "white"):
-        raise ValueError(f'`baseline` must be "black", "white" or a number, got "{baseline}".')
+    if isinstance(baseline, str):
+        if baseline not in ("black", "white"):
+            raise ValueError(f'`baseline` must be "black", "white" or a number, got "{baseline}".')
+    elif isinstance(baseline, bool) or not isinstance(baseline, Real):
+        raise TypeError(f'`baseline` must be "black", "white" or a number, got {baseline!r:.100}.')
+    elif not math.isfinite(baseline):
+        raise ValueError(f"`baseline` must be finite, got {baseline}.")
 
 
 def _gauss_legendre(num_steps: int, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -49,3 +49,36 @@ def in_precision(model: nn.Module, precision: Precision) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def called_in_float32(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Within it a model of any floating type takes inputs of float32, and its outputs are at least float32.
+
+    For libraries that compute in float32, whatever the type of the inputs, and know no bfloat16.
+
+    Args:
+        model: Whose inputs are of this type.
+        dtype: Of the inputs that the model takes.
+    """
+    if isinstance(model, torch.jit.ScriptModule):
+        if dtype == torch.float32:
+            yield
+            return
+        raise ValueError(
+            f"`inputs` must be float32 here, got {dtype} of a TorchScript model, whose forward pass cannot be "
+            "intercepted: give the module that it was made of."
+        )
+
+    def narrow(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(a.to(dtype) if isinstance(a, Tensor) and a.is_floating_point() else a for a in arguments)
+
+    def widen(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
+        return output.to(torch.promote_types(output.dtype, torch.float32)) if isinstance(output, Tensor) else output
+
+    handles = [model.register_forward_pre_hook(narrow), model.register_forward_hook(widen)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -11,6 +11,7 @@ from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR  # its list of modu
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+from torchmetrics import Metric
 
 from lightning_xai.explainers.feature_maps import part_names
 
@@ -30,7 +31,7 @@ def require_relu_modules(model: nn.Module, method: str) -> None:
     if not any(isinstance(module, nn.ReLU) for module in model.modules()):
         raise ValueError(
             f"`model` must apply its ReLUs as nn.ReLU modules for {method}; it has none (functional calls and other "
-            "activations, such as ReLU6 or GELU, cannot be hooked)."
+            "activations, such as ReLU6 or GELU, cannot be hooked, nor what is inside of TorchScript)."
         )
 
 
@@ -72,8 +73,12 @@ def require_deep_lift(model: nn.Module, rows: Tensor, method: str) -> dict[nn.Mo
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """Whether it has neither parameters nor parts; their truth values may be anything."""
-    return next(module.parameters(), None) is None and next(module.children(), None) is None
+    """Whether it has neither parameters nor parts; their truth values may be anything. Not a metric, which counts."""
+    return (
+        not isinstance(module, Metric)
+        and next(module.parameters(), None) is None
+        and next(module.children(), None) is None
+    )
 
 
 class _Operations(TorchDispatchMode):
@@ -93,7 +98,7 @@ class _Operations(TorchDispatchMode):
         # With gradients, as in an explanation: without, some modules take a faster way, in one operation.
         start = rows.detach().requires_grad_().clone()
         self.memory = {_memory(start): start.untyped_storage()}  # kept, so that no address is used twice
-        hooked = [module for module in self.names if not isinstance(module, torch.jit.ScriptModule)]
+        hooked = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
         handles = [module.register_forward_pre_hook(self._begin) for module in hooked]
         handles += [module.register_forward_hook(self._end, always_call=True) for module in hooked]
         try:
@@ -140,7 +145,8 @@ class _Operations(TorchDispatchMode):
         if not self.running:
             return f"{_name(function)} in a ScriptModule"
         module = self.running[-1]
-        place = f'"{self.names[module]}" ({type(module).__name__})' if self.names[module] else type(module).__name__
+        name = self.names[id(module)]
+        place = f'"{name}" ({type(module).__name__})' if name else type(module).__name__
         return f"{_name(function)} in {place}"
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_xai.explainers.base import Context, check_choice
+from lightning_xai.explainers.base import Context, check_choice, check_number
 from lightning_xai.explainers.gradient import require_bounds
 from lightning_xai.functional.scales import (
     adaptgrad_std,
@@ -37,6 +37,7 @@ class AbsoluteScale(InputScale):
     std: float = 0.4
 
     def __post_init__(self) -> None:
+        check_number("std", self.std)
         if not 0 <= self.std < float("inf"):
             raise ValueError(f"`std` must be at least 0 and finite, got {self.std}.")
 
@@ -58,6 +59,7 @@ class RangeScale(InputScale):
     of: Literal["image", "data"] = "image"
 
     def __post_init__(self) -> None:
+        check_number("fraction", self.fraction)
         if not 0 <= self.fraction <= 1:
             raise ValueError(f"`fraction` must be in [0, 1], got {self.fraction}.")
         check_choice("of", self.of, ("image", "data"))
@@ -93,6 +95,7 @@ class InRangeScale(InputScale):
     def __post_init__(self) -> None:
         check_choice("solution", self.solution, _SOLUTIONS)
         least = 0.5 if self.solution == "exact" else 0.0
+        check_number("confidence", self.confidence)
         if not least < self.confidence < 1:
             raise ValueError(f"`confidence` must be in ({least:g}, 1), got {self.confidence}.")
 

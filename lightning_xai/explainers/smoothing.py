@@ -1,9 +1,8 @@
 """The smoothing engine: averages of an explainer over noisy inputs or noisy weights."""
 
-import warnings
 import weakref
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple
@@ -12,12 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightning_xai.explainers.base import Context, Explainer, check_choice, check_count
+from lightning_xai.explainers.base import Context, Explainer, check_choice, check_count, check_kind, check_number
 from lightning_xai.explainers.chunks import groups, in_chunks, probe_rows, takes_whole_batches
 from lightning_xai.explainers.gradient import Gradient, Saliency
 from lightning_xai.explainers.scales import InputScale, RangeScale
 from lightning_xai.explainers.state import (
     Site,
+    differentiable,
     explaining,
     one_pass,
     parameter_sites,
@@ -28,6 +28,7 @@ from lightning_xai.explainers.state import (
 from lightning_xai.functional.devices import sent
 from lightning_xai.functional.moments import Moments, Sum
 from lightning_xai.functional.random import root_keys, standard_normal
+from lightning_xai.functional.warn import warn_caller
 from lightning_xai.shapes import Inputs, Labels
 
 Statistic = Literal["mean", "variance", "mean_square"]
@@ -63,8 +64,14 @@ class Averaging(Explainer):
     max_draws: int
 
     def __post_init__(self) -> None:
+        check_kind("explainer", self.explainer, Explainer, "an explainer, such as Gradient()")
         check_count("num_draws", self.num_draws)
+        check_count("max_draws", self.max_draws)
         check_choice("statistic", self.statistic, Statistic)
+        if self.statistic == "variance" and self.num_draws < 2:
+            raise ValueError(
+                f'`num_draws` must be at least 2 with `statistic`="variance", got {self.num_draws}: one draw has none.'
+            )
         if self.antithetic and self.num_draws % 2:
             raise ValueError(f"`num_draws` must be even for antithetic pairs, got {self.num_draws}.")
         if self.tolerance is not None:
@@ -134,6 +141,7 @@ class Averaging(Explainer):
         return Moments(group=2 if self.antithetic else 1)
 
     def _check_tolerance(self, tolerance: float) -> None:
+        check_number("tolerance", tolerance)
         if not 0 < tolerance < float("inf"):
             raise ValueError(f"`tolerance` must be positive and finite, or None; got {tolerance}.")
         if self.num_draws < (least := LEAST_DRAWS * (2 if self.antithetic else 1)):
@@ -181,6 +189,7 @@ class Smooth(Averaging):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_kind("scale", self.scale, InputScale, "an InputScale, such as RangeScale(0.2)")
         if self.include_clean and (self.antithetic or self.tolerance is not None):
             raise ValueError("`include_clean` is for a fixed number of independent draws: leave it out.")
 
@@ -263,11 +272,12 @@ class PerturbWeights(Averaging):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("noise", self.noise, WeightNoise)
-        if isinstance(self.include, str) or isinstance(self.exclude, str):
+        if not (_are_patterns(self.include) and _are_patterns(self.exclude)):
             raise TypeError(
                 f"`include` and `exclude` must be tuples of patterns, such as ('*.weight',), "
                 f"got {self.include!r} and {self.exclude!r}."
             )
+        check_number("std", self.std)
         if not 0 <= self.std < float("inf"):
             raise ValueError(f"`std` must be at least 0 and finite, got {self.std}.")
 
@@ -302,11 +312,10 @@ class PerturbWeights(Averaging):
         if not same:
             _shows_noise.add(model)
         else:
-            warnings.warn(
+            warn_caller(
                 "`model` gives the same logits with noise on its weights as without: the perturbed parameters have no "
                 "part in them, or its forward pass keeps what it computes from them (in a list, an object or a cache), "
-                "which hides the noise. Make it compute them anew in evaluation mode.",
-                stacklevel=2,
+                "which hides the noise. Make it compute them anew in evaluation mode."
             )
 
     def _draw(
@@ -319,10 +328,7 @@ class PerturbWeights(Averaging):
             return self.explainer.attribute(model, inputs, target, context.model_draw(number))
 
     def _drawn(self, clean: "_Clean", seed: int, std: float) -> dict[str, Tensor]:
-        weights = clean.noisy(seed, std)
-        for name, weight in weights.items():  # as the parameter does, for networks that learn in their forward pass
-            weight.requires_grad_(clean.sites[name][0].parameter.requires_grad)
-        return weights
+        return differentiable(clean.sites, clean.noisy(seed, std))
 
     def noisy_weights(self, model: nn.Module, seed: int, negative: bool = False) -> dict[str, Tensor]:
         """The perturbed parameters of one draw, by name (the first name of a shared one).
@@ -334,7 +340,7 @@ class PerturbWeights(Averaging):
         Args:
             negative: Turn the sign of the noise.
         """
-        return self._perturbed(model).noisy(seed, -self.std if negative else self.std)
+        return self._drawn(self._perturbed(model), seed, -self.std if negative else self.std)
 
     def _perturbed(self, model: nn.Module) -> "_Clean":
         """The clean parameters that get noise."""
@@ -424,6 +430,10 @@ def perturbs_weights(explainer: Explainer) -> bool:
     return isinstance(explainer, PerturbWeights) or any(
         perturbs_weights(part) for part in vars(explainer).values() if isinstance(part, Explainer)
     )
+
+
+def _are_patterns(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(each, str) for each in value)
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:

@@ -58,6 +58,16 @@ def explaining(model: nn.Module, seed: int = 0) -> Iterator[None]:
         yield
 
 
+def first_in_call(model: nn.Module, what: str) -> bool:
+    """Whether this is asked for the first time within the outermost `explaining`; outside of one, always."""
+    found = _found.get().get(id(model))
+    if found is None:
+        return True
+    asked = what in found.asked
+    found.asked.add(what)
+    return not asked
+
+
 @contextmanager
 def naming_inference_tensors() -> Iterator[None]:
     """An error of our own where a tensor made in inference mode lies too deep inside the model to be replaced."""
@@ -156,6 +166,12 @@ def swapped(sites: Mapping[str, list[Site]], weights: Mapping[str, Tensor]) -> I
             back()
 
 
+def differentiable(sites: Mapping[str, list[Site]], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights, requiring a gradient where the parameters do, for networks that learn in their forward pass."""
+    flags = {name: sites[name][0].parameter.requires_grad for name in weights}
+    return {name: tensor.requires_grad_(flags[name]) for name, tensor in weights.items()}
+
+
 def _replaced(site: Site, tensor: Tensor) -> Callable[[], object]:
     """Replaces a parameter, and returns how to undo that."""
     module, name, parameter = site
@@ -177,6 +193,7 @@ class Found:
 
     def __init__(self, model: nn.Module, parameters: bool = False) -> None:
         self.written: list[tuple[Tensor, Tensor]] = []
+        self.asked: set[str] = set()
         self.modules: dict[int, _Module] = {}
         for module in model.modules():
             self._keep(module)

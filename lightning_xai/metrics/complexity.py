@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_xai.explainers.base import check_number
 from lightning_xai.functional.complexity import check_threshold, effective_complexity, entropy, gini
 from lightning_xai.metrics.base import SampleMetric
 
@@ -18,6 +19,7 @@ class Sparseness(SampleMetric):
     higher_is_better = True
 
     def __init__(self, offset: float = 0.0, **kwargs: Any) -> None:
+        check_number("offset", offset)
         if not offset >= 0:
             raise ValueError(f"`offset` must be 0 or more, it is added to absolute values; got {offset}.")
         super().__init__(**kwargs)
@@ -50,6 +52,7 @@ class EffectiveComplexity(SampleMetric):
     higher_is_better = False
 
     def __init__(self, threshold: float = 0.1, relative: bool = True, **kwargs: Any) -> None:
+        check_number("threshold", threshold)
         check_threshold(threshold, relative)
         super().__init__(**kwargs)
         self.threshold = threshold

@@ -50,6 +50,7 @@ class FaithfulnessCorrelation(SampleMetric):
         per_value: bool = False,
         **kwargs: Any,
     ) -> None:
+        check_count("num_subsets", num_subsets)
         if num_subsets < 2:
             raise ValueError(f"`num_subsets` must be at least 2 for a correlation, got {num_subsets}.")
         check_count("subset_size", subset_size)

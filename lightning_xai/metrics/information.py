@@ -15,7 +15,7 @@ from scipy.spatial import QhullError
 from torch import Tensor, nn
 from torchmetrics.utilities import dim_zero_cat
 
-from lightning_xai.explainers.base import Context, check_choice, check_logits, explaining
+from lightning_xai.explainers.base import Context, check_choice, check_logits, check_number, explaining
 from lightning_xai.explainers.chunks import groups, in_chunks
 from lightning_xai.explainers.gradient import explained_output, require_bounds
 from lightning_xai.functional.faithfulness import pixel_ranks, random_subsets
@@ -332,6 +332,7 @@ def _round_down(value: float) -> int:
 
 
 def _check_share(name: str, value: float) -> None:
+    check_number(name, value)
     if not 0 <= value <= 1:
         raise ValueError(f"`{name}` must be in [0, 1], got {value}.")
 

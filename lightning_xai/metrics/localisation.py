@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_xai.explainers.base import check_count
 from lightning_xai.functional.localisation import (
     auroc,
     pointing_game,
@@ -68,8 +69,7 @@ class TopKIntersection(_LocalisationMetric):
     """
 
     def __init__(self, k: int, absolute: bool = True, **kwargs: Any) -> None:
-        if k < 1:
-            raise ValueError(f"`k` must be 1 or more, it is a number of pixels; got {k}.")
+        check_count("k", k)
         super().__init__(absolute, **kwargs)
         self.k = k
 

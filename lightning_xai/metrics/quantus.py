@@ -2,6 +2,8 @@
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ from quantus.metrics.base import Metric as Quantus
 from torch import Tensor, nn
 
 from lightning_xai.explainers.base import Context, Explainer, check_logits, explaining
+from lightning_xai.explainers.chunks import check_takes_one_row, probe_rows, takes_whole_batches
+from lightning_xai.explainers.precision import called_in_float32
 from lightning_xai.explainers.state import seeded
 from lightning_xai.functional.maps import all_finite
 from lightning_xai.metrics.base import SampleMetric
@@ -63,9 +67,11 @@ class QuantusMetric(SampleMetric):
     ) -> None:
         """Score attributions (batch, channel, height, width) that `explainer` made of `inputs`."""
         scores = []
-        with explaining(model):
-            if self.softmax:
-                check_has_softmax(check_logits(model(inputs[:1]), 1))
+        if self.softmax:
+            with explaining(model):
+                rows = probe_rows(model, inputs)
+                check_has_softmax(check_logits(model(rows), len(rows)))
+        with explaining(model), _one_row_only(model, inputs, type(self.metric).__name__):
             for i, finite in enumerate(all_finite(attributions).tolist()):
                 row = slice(i, i + 1)
                 if not finite:
@@ -93,7 +99,8 @@ class QuantusMetric(SampleMetric):
             images = torch.as_tensor(np.asarray(inputs)).to(attributions)
             return _array(explainer(model, images, torch.as_tensor(np.asarray(targets)).to(target), context))
 
-        with seeded(int(context.private_keys("Quantus")[0]), inputs.device), warnings.catch_warnings():
+        seed = int(context.private_keys("Quantus")[0])
+        with seeded(seed, inputs.device), called_in_float32(model, inputs.dtype), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             result = self.metric(
                 model=model,
@@ -117,6 +124,25 @@ class QuantusMetric(SampleMetric):
                 "settings in which it does."
             )
         return float(values.reshape(()))
+
+
+@contextmanager
+def _one_row_only(model: nn.Module, inputs: Tensor, who: str) -> Iterator[None]:
+    """Refuses a network that does not take a sample alone, where the metric calls it: some never do."""
+
+    def look(module: nn.Module, arguments: Any) -> None:
+        check_takes_one_row(model, inputs, who)
+
+    if len(inputs) == 1 or not takes_whole_batches(model, inputs):
+        yield
+        return
+    if isinstance(model, torch.jit.ScriptModule):
+        check_takes_one_row(model, inputs, who)
+    handle = model.register_forward_pre_hook(look)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _array(tensor: Tensor) -> np.ndarray:

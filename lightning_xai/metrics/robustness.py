@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_xai.explainers.base import Context, Explainer, check_choice, check_count
+from lightning_xai.explainers.base import Context, Explainer, check_choice, check_count, check_number
 from lightning_xai.functional.random import fold_in, uniform
 from lightning_xai.functional.robustness import norms
 from lightning_xai.metrics.base import SampleMetric, Shared
@@ -53,6 +53,7 @@ class Sensitivity(SampleMetric):
     ) -> None:
         check_count("num_draws", num_draws)
         check_choice("relative_to", relative_to, Reference)
+        check_number("radius", radius)
         if not 0 < radius < float("inf"):
             raise ValueError(f"`radius` must be positive and finite, got {radius}.")
         super().__init__(**kwargs)

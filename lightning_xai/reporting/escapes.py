@@ -73,15 +73,21 @@ def latex_row(cells: Iterable[str]) -> str:
 def spreadsheet(value: Any) -> Any:
     """A value of a CSV file: text that a spreadsheet would take for a formula gets an apostrophe in front.
 
-    Numbers stay numbers, also where they are text already (`-0.5`).
+    So does text that this rule could have made, so that `from_spreadsheet` gives back what it was. Numbers stay
+    numbers, also where they are text already (`-0.5`).
     """
-    if not isinstance(value, str) or not value.startswith(_FORMULA):
+    if not isinstance(value, str) or not value.lstrip("'").startswith(_FORMULA):
         return value
     try:
         float(value)
     except ValueError:
         return "'" + value
     return value
+
+
+def from_spreadsheet(text: str) -> str:
+    """The text that `spreadsheet` wrote."""
+    return text[1:] if text[:1] == "'" and text.lstrip("'").startswith(_FORMULA) else text
 
 
 def write_csv(path: str | os.PathLike[str], rows: Iterable[Iterable[object]]) -> Path:

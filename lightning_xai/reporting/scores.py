@@ -14,6 +14,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from lightning_xai.evaluation import Evaluation
+from lightning_xai.reporting.escapes import from_spreadsheet, spreadsheet
 from lightning_xai.reporting.files import csv_line, naming, replacing
 from lightning_xai.reporting.locks import waiting_for
 from lightning_xai.shapes import Scores
@@ -72,7 +73,8 @@ def append_scores(path: str | os.PathLike[str], rows: Iterable[ScoreRow], after_
     Earlier rows of the same stage, epoch, step, method and metric give way: a validation that is run again, or an
     epoch repeated after a crash, is not counted twice. The file is replaced as a whole when the rows are written:
     interrupted, it is what it was; processes that add rows at the same time wait for each other. Numbers are written
-    with as many digits as it takes to read back the same ones; an undefined score is `nan`.
+    with as many digits as it takes to read back the same ones; an undefined score is `nan`. A name that a spreadsheet
+    would take for a formula gets an apostrophe in front, which is taken off when it is read.
 
     Args:
         path: Of the file.
@@ -87,7 +89,7 @@ def append_scores(path: str | os.PathLike[str], rows: Iterable[ScoreRow], after_
     path, rows = Path(path), list(rows)
     if wrong := [row for row in rows if "\r" in row.stage + row.method + row.metric]:
         raise ValueError(f"`rows`: names must be without carriage returns, which get lost; got {wrong[0]!r}.")
-    lines = [csv_line(_values(row)) for row in rows]
+    lines = [_line(_values(row)) for row in rows]
     renewed, stages = {_evaluation(line) for line in lines}, {row.stage for row in rows}
 
     def stays(line: str) -> bool:
@@ -105,7 +107,7 @@ def append_scores(path: str | os.PathLike[str], rows: Iterable[ScoreRow], after_
             with path.open(encoding="utf-8", newline="") as old:
                 next(old)  # the header
                 text = old.read()
-            starts = {csv_line((row.stage, row.epoch, row.step))[:-1] for row in rows}
+            starts = {_line((row.stage, row.epoch, row.step))[:-1] for row in rows}
             if after_step is None and not any(f"{start}," in text for start in starts):  # nothing is made again
                 file.write(text)
             else:
@@ -188,6 +190,10 @@ def _records(lines: Iterable[str]) -> Iterator[str]:
             record = ""
 
 
+def _line(values: Iterable[object]) -> str:
+    return csv_line(map(spreadsheet, values))
+
+
 def _evaluation(line: str) -> str:
     """Stage, epoch, step, method and metric, as they stand in a line."""
     return line.rsplit(",", 2)[0]
@@ -207,6 +213,7 @@ def _read(path: Path) -> Iterator[ScoreRow]:
 def _parse(values: list[str], place: str) -> ScoreRow:
     try:
         stage, epoch, step, method, metric, sample, value = values
+        stage, method, metric = map(from_spreadsheet, (stage, method, metric))
         return ScoreRow(stage, int(epoch), int(step), method, metric, int(sample), float(value))
     except ValueError as error:
         raise ValueError(

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lightning_xai.explainers.base import check_choice, check_inputs, explaining
+from lightning_xai.explainers.chunks import probe_rows
 from lightning_xai.explainers.state import seeded
 from lightning_xai.shapes import Inputs
 
@@ -64,7 +65,7 @@ def parameter_blocks(
     """
     check_inputs(inputs)
     copied = copy_model(model)
-    drafts = _divide(copied, _trace(copied, inputs[:1]))
+    drafts = _divide(copied, _trace(copied, probe_rows(model, inputs)))
     drafts = drafts if groups is None else _group(drafts, groups)
     return tuple(_block(copied, name, position, members) for position, (name, members) in enumerate(drafts.items()))
 

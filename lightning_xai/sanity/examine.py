@@ -29,8 +29,8 @@ from lightning_xai.explainers import (
 )
 from lightning_xai.explainers.base import Context, check_choice, check_count, check_level
 from lightning_xai.explainers.bounds import check_in_bounds
+from lightning_xai.explainers.chunks import probe_rows
 from lightning_xai.explainers.gradient import Baseline
-from lightning_xai.explainers.rectifiers import require_relu_modules
 from lightning_xai.functional.maps import pixel_map
 from lightning_xai.reporting.sanity import Cell, CellKey, ModelState, SanityReport, Verdict
 from lightning_xai.sanity.cells import Cells
@@ -266,12 +266,16 @@ def another_class(subject: Subject) -> Labels:
     return other_classes(subject.explained(subject.model), number, Context.create(subject.index, subject.seed))
 
 
-def paper_methods(model: nn.Module, has_bounds: bool) -> dict[str, Explainer]:
+def paper_methods(model: nn.Module, has_bounds: bool, images: Tensor | None = None) -> dict[str, Explainer]:
     """The explainers of Adebayo et al. that the network admits, and AdaptGrad, NoiseGrad and FusionGrad.
 
-    SmoothGrad's noise is 0.15 of the range, as theirs. GradCAM needs a convolution, guided backpropagation ReLU modules
-    that do not work in place; Integrated Gradients start from black where the range of the inputs is known, else from
-    zero. The controls are added by whoever asks.
+    SmoothGrad's noise is 0.15 of the range, as theirs. Integrated Gradients start from black where the range of the
+    inputs is known, else from zero. The controls are added by whoever asks.
+
+    Args:
+        images: By which it is found out whether the network admits guided backpropagation and GradCAM: what would be
+            refused is left out. Without them guided backpropagation takes part where there are ReLU modules, GradCAM
+            where there are convolutions.
     """
     baseline: Baseline = "black" if has_bounds else 0.0
     integrated = IntegratedGradients(baseline=baseline)
@@ -279,9 +283,9 @@ def paper_methods(model: nn.Module, has_bounds: bool) -> dict[str, Explainer]:
         "gradient": Gradient(),
         "smooth_grad": smooth_grad(fraction=0.15),
         "input_x_gradient": InputXGradient(),
-        "guided_backprop": guided_backprop() if _has_relu_modules(model) else None,
-        "grad_cam": grad_cam() if _has_convolution(model) else None,
-        "guided_grad_cam": guided_grad_cam() if _has_convolution(model) and _has_relu_modules(model) else None,
+        "guided_backprop": _if_admitted(guided_backprop(), model, images, nn.ReLU),
+        "grad_cam": _if_admitted(grad_cam(), model, images, nn.Conv2d),
+        "guided_grad_cam": _if_admitted(guided_grad_cam(), model, images, nn.ReLU, nn.Conv2d),
         "integrated_gradients": integrated,
         "smooth_integrated_gradients": Smooth(
             IntegratedGradients(baseline=baseline, num_steps=20), RangeScale(0.15), num_draws=10
@@ -362,13 +366,16 @@ def _refused(verdict: Verdict, known: Sequence[float]) -> Verdict:
     return replace(verdict, outcome="INCONCLUSIVE", reason=reason)
 
 
-def _has_convolution(model: nn.Module) -> bool:
-    return any(isinstance(module, nn.Conv2d) for module in model.modules())
-
-
-def _has_relu_modules(model: nn.Module) -> bool:
+def _if_admitted(
+    method: Explainer, model: nn.Module, images: Tensor | None, *kinds: type[nn.Module]
+) -> Explainer | None:
+    """The method, or None where it would be refused; without images, where the model has no modules of these kinds."""
+    if images is None:
+        return method if all(any(isinstance(part, kind) for part in model.modules()) for kind in kinds) else None
+    rows = probe_rows(model, images)
+    Gradient()(model, rows, 0)  # what no method could explain is not for this one to hide
     try:
-        require_relu_modules(model, "guided backpropagation")
+        method(model, rows, 0)
     except ValueError:
-        return False
-    return True
+        return None
+    return method

@@ -168,23 +168,25 @@ def cosine_convergence(
     check_inputs(images)
     if rule == "guided_backprop":
         with explaining(model):
-            require_guided(model, images[:1], "guided backpropagation")
+            require_guided(model, probe_rows(model, images), "guided backpropagation")
     context = _default(context, images)
     blocks = [block.name for block in parameter_blocks(model, images)]
     with explaining(model), _watching(model, blocks, rule) as outputs:
         images = images.detach().clone()
-        usable = set.intersection(*(_a_row_each(model, outputs, images[:1], rows) for rows in (1, 2)))
+        rows = probe_rows(model, images, context.max_rows)
+        seen = [rows] if len(rows) > 1 else [rows, torch.cat([rows, rows])]
+        usable = set.intersection(*(_a_row_each(model, outputs, some) for some in seen))
         places = tuple(name for name in blocks if name in usable)
         cosines = partial(_cosines, model, outputs, places)
         scores = in_chunks(cosines, model, context.max_rows, images, context.private_keys("cosine_convergence"))
     return (INPUT, *places), scores.cpu()
 
 
-def _a_row_each(model: nn.Module, outputs: dict[str, Tensor], row: Inputs, rows: int) -> set[str]:
+def _a_row_each(model: nn.Module, outputs: dict[str, Tensor], rows: Inputs) -> set[str]:
     """The watched modules that return as many rows as the model gets."""
     outputs.clear()
-    model(torch.cat([row] * rows).requires_grad_())
-    return {name for name, output in outputs.items() if len(output) == rows}
+    model(rows.clone().requires_grad_())
+    return {name for name, output in outputs.items() if len(output) == len(rows)}
 
 
 def _cosines(

@@ -117,7 +117,7 @@ def _with_accuracy(twins: Sequence[TrainedNetwork], number: int) -> tuple[nn.Mod
 def examined(lab: Lab, network: TrainedNetwork, num_samples: int) -> Subject:
     """The network with the paper's methods, explained for the labels of test samples."""
     samples = lab.samples(network, num_samples)
-    methods = with_controls(paper_methods(network.model, network.bounds is not None))
+    methods = with_controls(paper_methods(network.model, network.bounds is not None, samples.images))
     return Subject(
         network.model,
         samples.images,

@@ -1,0 +1,21 @@
+"""Warnings about what a caller handed in."""
+
+import sys
+import warnings
+
+_PACKAGE = __name__.partition(".")[0]
+
+
+def warn_caller(message: str) -> None:
+    """Warn at the line outside of this package by which it was called.
+
+    Python shows a warning once for each line that it is given for. At a line of our own it would be shown for the first
+    network alone, and not for the next.
+    """
+    level = caller = 1
+    frame = sys._getframe()
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == _PACKAGE:
+            caller = level + 1
+        frame, level = frame.f_back, level + 1  # type: ignore[assignment]
+    warnings.warn(message, stacklevel=caller)
