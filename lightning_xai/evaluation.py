@@ -25,7 +25,7 @@ from lightning_xai.explainers.bounds import check_in_bounds
 from lightning_xai.explainers.cost import counting_gradients
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.recipes import smooth_grad
-from lightning_xai.functional.devices import sent
+from lightning_xai.functional.devices import is_apple, sent
 from lightning_xai.functional.random import remembering_noise
 from lightning_xai.metrics import (
     InherentNoise,
@@ -98,7 +98,8 @@ def explain(
         index: Sample indices; noise depends on the seed and the index. By default 0, 1, ...
         seed: Of the noise.
         max_rows: Rows that pass through the network at once; by default as many as fit in memory.
-        precision: Of the model; "bf16-mixed" is faster where the hardware computes in bfloat16 (see `in_precision`).
+        precision: Of the model, whatever the caller's settings; "tf32" and "bf16-mixed" are faster where the hardware
+            has them (see `in_precision`).
     """
     _check_methods({"method": method})
     check_inputs(images, values=False)
@@ -284,7 +285,7 @@ def _collect(metrics: Mapping[str, SampleMetric], device: torch.device) -> Metri
     """Empty copies of the metrics; each takes the arguments that its `update` names."""
     collection = MetricCollection({name: metric.clone() for name, metric in metrics.items()}, compute_groups=False)
     collection.reset()
-    return collection.to(device, non_blocking=device.type != "mps")
+    return collection.to(device, non_blocking=not is_apple(device))
 
 
 def _gather(

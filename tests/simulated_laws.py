@@ -37,6 +37,7 @@ from lightning_xai.explainers import (
     guided_backprop,
     guided_grad_cam,
 )
+from lightning_xai.functional import devices
 from lightning_xai.functional.random import root_keys, standard_normal, uniform
 from lightning_xai.metrics.quantus import QuantusMetric
 from lightning_xai.metrics.robustness import Sensitivity
@@ -300,6 +301,44 @@ def test_kept_attributions(sim: Simulation) -> None:
         return lx.evaluate(model, x, None, METHODS, bounds=BOUNDS, batch_size=3, keep_attributions=2).attributions
 
     assert_equal_to_rounding(kept("sim"), kept("cpu"))
+
+
+# Apple's GPUs
+
+APPLE = {
+    "adapt_grad_exact": lx.metrics.InherentNoise(),
+    "noise_grad": metrics.FaithfulnessCorrelation(num_subsets=12, subset_size=20),
+    "smooth_grad": metrics.MaxSensitivity(num_draws=2),
+    "antithetic_weights": metrics.Infidelity(num_draws=10, square_size=3),
+    "guided_backprop": metrics.LocalisationAUROC(),
+    "variance": metrics.DeletionAUC(num_steps=4),
+}
+
+
+@pytest.mark.parametrize("name", APPLE)
+def test_a_device_without_float64(sim: Simulation, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(devices, "_APPLE", "sim")
+    sim.without_float64 = True
+    with pytest.raises(TypeError, match="float64"):
+        torch.ones(2, device="sim").double()
+
+    def scores(device: str) -> Any:
+        model, x, where = (part.to(device) for part in (network(), images(), masks()))
+        options: dict[str, Any] = {"bounds": BOUNDS, "batch_size": 3, "keep_attributions": 4}
+        done = lx.evaluate(model, x, None, {"m": EXPLAINERS[name]}, {"score": APPLE[name]}, where, **options)
+        return done.scores, done.attributions
+
+    assert_equal_to_rounding(scores("sim"), scores("cpu"))
+
+
+def test_noise_is_copied_to_apples_gpus(sim: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Integers of 64 bits are not to be relied on there."""
+    monkeypatch.setattr(devices, "_APPLE", "sim")
+    keys, shape = root_keys(3, torch.tensor([0, 2**40])), (3, 57, 111)
+    sim.counts()
+    drawn = standard_normal(keys, shape, "sim")
+    assert (sim.counts()[0], drawn.device.type) == (1, "sim")
+    assert torch.equal(held(drawn), standard_normal(keys, shape))
 
 
 # Other commands

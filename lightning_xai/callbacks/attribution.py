@@ -96,8 +96,8 @@ class AttributionCallback(Callback):
         seed: Of the noise. The same seed gives the same noise at every validation end.
         batch_size: Samples explained at a time.
         max_rows: Rows that pass through the network at once; null for as many as fit in memory.
-        precision: Of the model while it is explained, whatever the trainer's: `32-true`, or `bf16-mixed`, which is
-            faster where the hardware computes in bfloat16.
+        precision: Of the model while it is explained, whatever the trainer's: `32-true`, or `tf32` or `bf16-mixed`,
+            which are faster where the hardware has them (see `explainers.precision.in_precision`).
         unpack: Makes `Samples` of a batch; null for the usual tuples and dicts (see `callbacks.samples.unpack`).
         name: Of this callback, where a trainer has several: metrics are then `xai/<name>/<method>/<metric>`, and files
             and panels are in `xai/<name>`.
