@@ -175,7 +175,7 @@ def work(network: str, samples: int, draws: int, world: int, port: int, rank: in
         "noise_grad": lx.noise_grad(num_draws=draws),
         "fusion_grad": lx.fusion_grad(num_weight_draws=draws, num_input_draws=2),
     }
-    _, loop = bare_loop(one, 3 * draws, SINGLE, Setting(one.images.device))
+    _, loop, _ = bare_loop(one, 3 * draws, SINGLE, Setting(one.images.device))
     if world > 1:
         address = f"tcp://127.0.0.1:{port}"
         torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=world)
