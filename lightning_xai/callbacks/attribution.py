@@ -338,9 +338,10 @@ class AttributionCallback(Callback):
 
         def write_panel() -> None:
             figure = draw_panel(evaluation, self._bounds(trainer), _known(trainer, "class_names"))
-            pixels = save_figure(figure, folder / PANELS / f"{stage}-epoch={epoch:03d}-step={step}.png")
+            path = folder / PANELS / f"{stage}-epoch={epoch:03d}-step={step}.png"
+            save_figure(figure, path)
             for logger in trainer.loggers:
-                log_picture(logger, f"{self._prefix}/panel/{stage}", pixels, step)
+                log_picture(logger, f"{self._prefix}/panel/{stage}", path, step)
 
         if self._files.attempt(write_scores):
             self.folder = folder
