@@ -200,6 +200,7 @@ def test_tensorboard_gets_the_file(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     logger, path = TensorBoardLogger(tmp_path), tmp_path / "panel.png"
+    logger.experiment.close()  # as a trainer does behind an earlier validation
     figure = panel({"m": SIGNED})
     save_figure(figure, path)
     log_picture(logger, "xai/panel", path, step=7)
@@ -236,7 +237,7 @@ def test_loggers_that_take_images_get_the_picture(tmp_path, kind):
 
     logger = SimpleNamespace(log_image=log_image)
     if kind == "add_image":  # of something that is like TensorBoard's
-        logger = SimpleNamespace(experiment=SimpleNamespace(add_image=add_image, file_writer=None))
+        logger = SimpleNamespace(experiment=SimpleNamespace(add_image=add_image))
     figure, path = panel({"m": SIGNED}), tmp_path / "panel.png"
     save_figure(figure, path)
     log_picture(logger, "xai/panel", path, step=7)

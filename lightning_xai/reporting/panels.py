@@ -111,8 +111,8 @@ def log_picture(logger: Any, tag: str, path: str | os.PathLike[str], step: int) 
     experiment = getattr(logger, "experiment", None)
     if hasattr(logger, "log_image"):
         logger.log_image(key=tag, images=[_read(path)], step=step)
-    elif type(writer := getattr(experiment, "file_writer", None)).__module__ == "torch.utils.tensorboard.writer":
-        writer.add_summary(_summary(tag, Path(path)), step)
+    elif type(experiment).__module__ == "torch.utils.tensorboard.writer" and hasattr(experiment, "_get_file_writer"):
+        experiment._get_file_writer().add_summary(_summary(tag, Path(path)), step)  # a new one behind a closed one
     elif add_image := getattr(experiment, "add_image", None):
         add_image(tag, _read(path), step, dataformats="HWC")
 
