@@ -65,7 +65,7 @@ NETWORKS = {
 
 @dataclass(frozen=True)
 class Case:
-    """A network and samples for it."""
+    """A network and samples for it, on a device; their bounds are on the CPU, so that nobody waits to read them."""
 
     name: str
     model: nn.Module
@@ -137,8 +137,7 @@ def case(name: str, batch: int, device: torch.device) -> Case:
     images, labels, masks = (
         None if part is None else part.to(device) for part in (samples.images, samples.labels, samples.masks)
     )
-    low, high = (bound.to(device) for bound in bounds)
-    return Case(name, model(name, device), Samples(images, labels, samples.index, masks), (low, high))
+    return Case(name, model(name, device), Samples(images, labels, samples.index, masks), bounds)
 
 
 @cache
