@@ -46,7 +46,7 @@ def test_everything_runs_on_a_cpu(gpu_check, capsys):
         "noise, standard_normal",
         "ResNet9: FusionGrad as on the CPU, float64",
         "LeNet: SmoothGrad in passes of 3 rows, float64",
-        "an LSTM: SmoothGrad as on the CPU",
+        "an LSTM: SmoothGrad as on the CPU, float32",
         "LeNet: max sensitivity of NoiseGrad as on the CPU",
         "everything comes back",
         "LeNet: scores of two processes (by gloo) as of one",
