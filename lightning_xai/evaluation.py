@@ -186,9 +186,10 @@ def evaluate(
                         num_gradients=num_gradients,
                     )
                     undefined[name] = undefined[name] + _undefined(attributions)
-                    kept[name].append(attributions[: max(0, keep_attributions - rows.start)].cpu())
+                    kept[name].append(attributions[: max(0, keep_attributions - rows.start)].clone())
                     bar.update()
     _warn_of_undefined(model, undefined)
+    maps = _on_cpu([torch.cat(parts) for parts in kept.values()])
     return Evaluation(
         *_gather(collections, list(metrics)),
         higher_is_better={name: metric.higher_is_better for name, metric in metrics.items()},
@@ -196,7 +197,7 @@ def evaluate(
         target=target[:keep_attributions].cpu(),
         predicted=predicted.cpu(),
         masks=None if masks is None else masks[:keep_attributions].cpu(),
-        attributions={name: torch.cat(parts) for name, parts in kept.items()},
+        attributions=dict(zip(kept, maps, strict=True)),
     )
 
 
@@ -214,6 +215,14 @@ def _targets(
     needed = [rows for rows in batches if number is None or rows.start < number]
     found = [resolve_target(model, images[rows], None, max_rows) for rows in needed]
     return torch.cat(found)[:number] if found else torch.empty(0, dtype=torch.int64, device=images.device)
+
+
+def _on_cpu(maps: list[Tensor]) -> list[Tensor]:
+    """Copied at once: each copy waits for an accelerator."""
+    if not maps:
+        return []
+    parts = torch.cat([part.flatten() for part in maps]).cpu().split([part.numel() for part in maps])
+    return [part.view(own.shape).to(own.dtype) for part, own in zip(parts, maps, strict=True)]
 
 
 def _undefined(attributions: Inputs) -> Int64[Tensor, ""]:
