@@ -363,7 +363,9 @@ APPLE = {
 }
 
 
-@pytest.mark.parametrize("name", APPLE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if number > 1 else []) for number, name in enumerate(APPLE)]
+)
 def test_a_device_without_float64(sim: Simulation, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(devices, "_APPLE", "sim")
     sim.without_float64 = True

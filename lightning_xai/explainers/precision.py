@@ -78,20 +78,17 @@ def _factors(kind: Literal["ieee", "tf32"]) -> Iterator[None]:
     PyTorch has these settings twice. Who reads the older ones while they contradict the newer ones gets an error, so
     that both are set. The newer ones inherit: with the general ones at "none" each tells its own.
     """
-    general = [torch.backends, torch.backends.cudnn, torch.backends.mkldnn]
-    older, newer = _older_settings(), _settings(general)
+    general: list[Any] = [torch.backends, torch.backends.cudnn, torch.backends.mkldnn]
+    (products, cudnn), newer = _older_settings(), _settings(general)
     _set_newer(dict.fromkeys(general, "none"))
     newer |= _settings(_particular())
     try:
-        _set_older(*(None if value is None else new for value, new in zip(older, _OLDER[kind], strict=True)))
+        _set_older(products and ("highest" if kind == "ieee" else "high"), cudnn if cudnn is None else kind == "tf32")
         _set_newer(dict.fromkeys(_particular(), kind))
         yield
     finally:
-        _set_older(*older)
+        _set_older(products, cudnn)
         _set_newer(newer)
-
-
-_OLDER = {"ieee": ("highest", False), "tf32": ("high", True)}
 
 
 def _older_settings() -> tuple[str | None, bool | None]:
@@ -114,7 +111,8 @@ def _set_older(products: str | None, cudnn: bool | None) -> None:
 
 
 def _particular() -> list[Any]:
-    cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
+    cudnn: Any = torch.backends.cudnn
+    mkldnn: Any = torch.backends.mkldnn
     return [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
 
 

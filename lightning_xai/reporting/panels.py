@@ -108,7 +108,7 @@ def log_picture(logger: Any, tag: str, path: str | os.PathLike[str], step: int) 
     Those are loggers with a `log_image(key, images, step)` (Weights & Biases) and those whose `experiment`
     has TensorBoard's `add_image`. PyTorch's writer of TensorBoard's files gets the file as it is.
     """
-    experiment = getattr(logger, "experiment", None)
+    experiment: Any = getattr(logger, "experiment", None)
     if hasattr(logger, "log_image"):
         logger.log_image(key=tag, images=[_read(path)], step=step)
     elif type(experiment).__module__ == "torch.utils.tensorboard.writer" and hasattr(experiment, "_get_file_writer"):
