@@ -27,7 +27,7 @@ from lightning_xai.explainers.bounds import check_in_bounds
 from lightning_xai.explainers.cost import counting_gradients
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.recipes import smooth_grad
-from lightning_xai.functional.devices import sent
+from lightning_xai.functional.devices import is_apple, sent
 from lightning_xai.functional.random import remembering_noise
 from lightning_xai.functional.warn import warn_caller
 from lightning_xai.metrics import (
@@ -101,7 +101,8 @@ def explain(
         index: Sample indices; noise depends on the seed and the index. By default 0, 1, ...
         seed: Of the noise.
         max_rows: Rows that pass through the network at once; by default as many as fit in memory.
-        precision: Of the model; "bf16-mixed" is faster where the hardware computes in bfloat16 (see `in_precision`).
+        precision: Of the model, whatever the caller's settings; "tf32" and "bf16-mixed" are faster where the hardware
+            has them (see `in_precision`).
     """
     _check_methods({"method": method})
     check_model(model)
@@ -190,9 +191,10 @@ def evaluate(
                         num_gradients=num_gradients,
                     )
                     undefined[name] = undefined[name] + _undefined(attributions)
-                    kept[name].append(attributions[: max(0, keep_attributions - rows.start)].cpu())
+                    kept[name].append(attributions[: max(0, keep_attributions - rows.start)].clone())
                     bar.update()
     _warn_of_undefined(model, undefined)
+    maps = _on_cpu([torch.cat(parts) for parts in kept.values()])
     return Evaluation(
         *_gather(collections, list(metrics)),
         higher_is_better={name: metric.higher_is_better for name, metric in metrics.items()},
@@ -200,7 +202,7 @@ def evaluate(
         target=target[:keep_attributions].cpu(),
         predicted=predicted.cpu(),
         masks=None if masks is None else masks[:keep_attributions].cpu(),
-        attributions={name: torch.cat(parts) for name, parts in kept.items()},
+        attributions=dict(zip(kept, maps, strict=True)),
     )
 
 
@@ -218,6 +220,14 @@ def _targets(
     needed = [rows for rows in batches if number is None or rows.start < number]
     found = [resolve_target(model, images[rows], None, max_rows) for rows in needed]
     return torch.cat(found)[:number] if found else torch.empty(0, dtype=torch.int64, device=images.device)
+
+
+def _on_cpu(maps: list[Tensor]) -> list[Tensor]:
+    """Copied at once: each copy waits for an accelerator."""
+    if not maps:
+        return []
+    parts = torch.cat([part.flatten() for part in maps]).cpu().split([part.numel() for part in maps])
+    return [part.view(own.shape).to(own.dtype) for part, own in zip(parts, maps, strict=True)]
 
 
 def _undefined(attributions: Inputs) -> Int64[Tensor, ""]:
@@ -302,7 +312,7 @@ def _collect(metrics: Mapping[str, SampleMetric], device: torch.device) -> Metri
     """Empty copies of the metrics; each takes the arguments that its `update` names."""
     collection = MetricCollection({name: metric.clone() for name, metric in metrics.items()}, compute_groups=False)
     collection.reset()
-    return collection.to(device, non_blocking=device.type != "mps")
+    return collection.to(device, non_blocking=not is_apple(device))
 
 
 def _gather(

@@ -88,9 +88,11 @@ class Simulation:
         launches: Operations that compute or copy: a kernel each. Views are free.
         waits: Those after which the CPU waits for the device: values that it reads.
         uploads: Copies from the CPU, which wait or not.
+        without_float64: Whether there is no float64 on it, as on Apple's GPUs.
     """
 
     def __init__(self) -> None:
+        self.without_float64 = False
         self.launches: Counter[str] = Counter()
         self.waits: Counter[str] = Counter()
         self.uploads: Counter[str] = Counter()
@@ -160,6 +162,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
     if not on_sim:
         return result
+    if any(s.without_float64 and _is_float64(leaf) for s in _now for leaf in tree_leaves(result)):
+        raise TypeError("Cannot convert a tensor to float64: sim has none now. Please use float32 instead.")
     # A view is one of inference mode if that which it shows is, whatever the mode is now.
     with torch.inference_mode(ours[0].is_inference() if ours and func.is_view else torch.is_inference_mode_enabled()):
         return tree_map(owned, result)
@@ -169,6 +173,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, SimTensor):
         return value.held
     return torch.device("cpu") if isinstance(value, torch.device) and value.type == "sim" else value
+
+
+def _is_float64(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype == torch.float64
 
 
 def _refuse_mixed(name: str, args: Any, tensors: list[Tensor], ours: list[SimTensor]) -> None:

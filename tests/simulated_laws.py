@@ -1,7 +1,9 @@
 """What holds on an accelerator, on a simulated one; `test_simulated` runs it, in a process of its own."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,9 +39,9 @@ from lightning_xai.explainers import (
     guided_backprop,
     guided_grad_cam,
 )
+from lightning_xai.functional import devices
 from lightning_xai.functional.random import root_keys, standard_normal, uniform
 from lightning_xai.metrics.quantus import QuantusMetric
-from lightning_xai.metrics.robustness import Sensitivity
 from lightning_xai.networks import LeNet, ResNet9
 from lightning_xai.reporting.scores import read_scores
 from lightning_xai.sanity.similarity import cosine
@@ -262,11 +264,34 @@ METRICS: dict[str, metrics.SampleMetric] = {
     "LocalLipschitz": metrics.LocalLipschitz(num_draws=2),
     "Quantus": QuantusMetric(quantus.FaithfulnessEstimate(features_in_step=72, disable_warnings=True)),
 }
+ON_THE_CPU = ("InformationLevel", "Quantus")
+"""Metrics that code pictures, or hand them to another library."""
+
 METHODS = {"gradient": lx.Gradient(), "ag": lx.adapt_grad(num_draws=3), "ng": lx.noise_grad(num_draws=2)}
 
 
-def masks() -> Tensor:
-    return images()[:, 0] > 0.6
+def masks(number: int = 4) -> Tensor:
+    return images(number)[:, 0] > 0.6
+
+
+@contextmanager
+def beyond_explanations(sim: Simulation, without: bool = True) -> Iterator[Counter[str]]:
+    """What is waited for within, but for what explanations wait for."""
+    found: Counter[str] = Counter()
+    explain = Explainer.__call__
+
+    def counted(*arguments: Any, **options: Any) -> Tensor:
+        before = sim.waits.copy()
+        result = explain(*arguments, **options)
+        found.subtract(sim.waits - before)
+        return result
+
+    sim.counts()
+    with pytest.MonkeyPatch.context() as patch:
+        if without:
+            patch.setattr(Explainer, "__call__", counted)
+        yield found
+    found.update(sim.waits)
 
 
 def test_every_metric_is_tried() -> None:
@@ -285,13 +310,37 @@ def test_scores_are_those_of_the_cpu(sim: Simulation, name: str) -> None:
     found = lx.evaluate(model, *on_sim[:2], METHODS, some, on_sim[2], **options)
     assert_equal_to_rounding(found.scores, wanted.scores)
     assert all(type(scores) is Tensor for method in found.scores.values() for scores in method.values())
-    if name in ("InformationLevel", "Quantus"):  # which work on the CPU
-        return
-    sim.counts()
-    lx.evaluate(model, *on_sim[:2], METHODS, some, on_sim[2], **options)
-    again = METRICS[name].num_draws if isinstance(METRICS[name], Sensitivity) else 0
-    batches = 2 * len(METHODS)
-    assert sim.counts()[1] <= 4 + batches * (2 + 2 * (1 + again))
+    if name not in ON_THE_CPU:
+        with beyond_explanations(sim) as waits:
+            lx.evaluate(model, *on_sim[:2], METHODS, some, on_sim[2], **options)
+        assert waits.total() <= 4 + 2 * 2 * len(METHODS)
+
+
+def test_all_metrics_together_wait_no_longer_than_one(sim: Simulation) -> None:
+    model, x, where = (part.to("sim") for part in (network(), images(), masks()))
+    some = {name: metric for name, metric in METRICS.items() if name not in ON_THE_CPU}
+    lx.explain(model, x, None, lx.noise_grad(num_draws=1))  # a network is looked at when it is new
+    with beyond_explanations(sim) as waits:
+        lx.evaluate(model, x, None, METHODS, some, where, bounds=BOUNDS, batch_size=3)
+    assert waits.total() <= 4 + 2 * 2 * len(METHODS)
+
+
+def test_nothing_is_copied_to_the_cpu_within_a_loop(sim: Simulation) -> None:
+    """Over draws, passes, batches, methods or metrics."""
+    model, x, where = (part.to("sim") for part in (network(), images(), masks()))
+    lx.explain(model, x, None, lx.noise_grad(num_draws=1))
+    metrics = ("Sparseness", "LocalisationAUROC", "FaithfulnessCorrelation", "DeletionAUC", "Infidelity")
+
+    def copies(draws: int, methods: int, number: int, **options: Any) -> Counter[str]:
+        some = {str(n): lx.fusion_grad(num_weight_draws=draws, num_input_draws=draws) for n in range(methods)}
+        scores = {name: METRICS[name] for name in metrics[:number]}
+        with beyond_explanations(sim, without=False) as waits:
+            lx.evaluate(model, x, None, some, scores, where, bounds=BOUNDS, keep_attributions=4, **options)
+        return Counter({name: times for name, times in waits.items() if "to the CPU" in name})
+
+    few = copies(1, 1, 1)
+    assert few == copies(2, 2, 5, batch_size=2, max_rows=3)
+    assert few
 
 
 def test_kept_attributions(sim: Simulation) -> None:
@@ -300,6 +349,46 @@ def test_kept_attributions(sim: Simulation) -> None:
         return lx.evaluate(model, x, None, METHODS, bounds=BOUNDS, batch_size=3, keep_attributions=2).attributions
 
     assert_equal_to_rounding(kept("sim"), kept("cpu"))
+
+
+# Apple's GPUs
+
+APPLE = {
+    "adapt_grad_exact": lx.metrics.InherentNoise(),
+    "noise_grad": metrics.FaithfulnessCorrelation(num_subsets=12, subset_size=20),
+    "smooth_grad": metrics.MaxSensitivity(num_draws=2),
+    "antithetic_weights": metrics.Infidelity(num_draws=10, square_size=3),
+    "guided_backprop": metrics.LocalisationAUROC(),
+    "variance": metrics.DeletionAUC(num_steps=4),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if number > 1 else []) for number, name in enumerate(APPLE)]
+)
+def test_a_device_without_float64(sim: Simulation, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(devices, "_APPLE", "sim")
+    sim.without_float64 = True
+    with pytest.raises(TypeError, match="float64"):
+        torch.ones(2, device="sim").double()
+
+    def scores(device: str) -> Any:
+        model, x, where = (part.to(device) for part in (network(), images(), masks()))
+        options: dict[str, Any] = {"bounds": BOUNDS, "batch_size": 3, "keep_attributions": 4}
+        done = lx.evaluate(model, x, None, {"m": EXPLAINERS[name]}, {"score": APPLE[name]}, where, **options)
+        return done.scores, done.attributions
+
+    assert_equal_to_rounding(scores("sim"), scores("cpu"))
+
+
+def test_noise_is_copied_to_apples_gpus(sim: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Integers of 64 bits are not to be relied on there."""
+    monkeypatch.setattr(devices, "_APPLE", "sim")
+    keys, shape = root_keys(3, torch.tensor([0, 2**40])), (3, 57, 111)
+    sim.counts()
+    drawn = standard_normal(keys, shape, "sim")
+    assert (sim.counts()[0], drawn.device.type) == (1, "sim")
+    assert torch.equal(held(drawn), standard_normal(keys, shape))
 
 
 # Other commands

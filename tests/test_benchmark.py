@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import lightning_xai as lx
+
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
@@ -100,6 +102,39 @@ def test_the_error_is_that_of_the_draws_alone(benchmark):
     reference.add(mean + torch.randn(100, *mean.shape, generator=generator))
     maps = [mean + torch.randn(100, *mean.shape, generator=generator).mean(0) for _ in range(2)]
     assert draws.relative_error(reference, maps) == pytest.approx(0.1, rel=0.03)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("images", "method", "draws", "models", "rows"),
+    [
+        (3, lx.smooth_grad(num_draws=100), 100, 0, [126, 126, 48]),
+        (200, lx.smooth_grad(num_draws=2), 2, 0, [128, 72] * 2),
+        (200, lx.noise_grad(num_draws=3), 3, 3, [128, 72] * 3),
+        (60, lx.fusion_grad(num_weight_draws=2, num_input_draws=3), 6, 2, [120, 60] * 2),
+    ],
+)
+def test_the_bare_loop_sends_the_passes_of_the_engine(benchmark, images, method, draws, models, rows):
+    measuring, seen = sys.modules["benchmark_rows.measuring"], []
+    one = measuring.case("LeNet", images, torch.device("cpu"))
+    _, loop, _ = measuring.bare_loop(one, draws, "32-true", benchmark.Setting(torch.device("cpu")), models)
+    first = one.model.get_parameter("features.conv1.weight").detach().clone()
+
+    def look(model, arguments):
+        now = model.get_submodule("features.conv1").weight
+        assert now.requires_grad
+        assert torch.equal(now, first) == (models == 0)
+        seen.append(len(arguments[0]))
+
+    with_hook = one.model.register_forward_pre_hook(look)
+    loop()
+    with_hook.remove()
+    assert seen == rows
+    sizes = []
+    with_hook = one.model.register_forward_pre_hook(lambda model, arguments: sizes.append(len(arguments[0])))
+    lx.explain(*one.arguments, method)
+    with_hook.remove()
+    assert [size for size in sizes if size != 1] == rows  # weight noise looks at the network, with one row
 
 
 @pytest.mark.filterwarnings("ignore")

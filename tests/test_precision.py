@@ -31,6 +31,80 @@ class Watched(nn.Module):
         return self.layer(x.flatten(1))
 
 
+def arithmetic():
+    """What float32 products are, as PyTorch's newer settings say, and its older ones where these can be read."""
+    places = [torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn]
+    places += [torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv, torch.backends.mkldnn.rnn]
+    general = [torch.backends, torch.backends.cudnn, torch.backends.mkldnn]
+    try:
+        older = (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)
+    except RuntimeError:
+        older = None
+    return [place.fp32_precision for place in places], [place.fp32_precision for place in general], older
+
+
+def of_both_kinds():
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+
+
+CALLERS = {
+    "nothing": lambda: None,
+    "products": lambda: torch.set_float32_matmul_precision("medium"),
+    "convolutions": lambda: setattr(torch.backends.cudnn, "allow_tf32", False),
+    "one": lambda: setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee"),
+    "all": lambda: setattr(torch.backends, "fp32_precision", "tf32"),
+    "both": of_both_kinds,
+}
+
+
+@pytest.fixture
+def kept_arithmetic():
+    """PyTorch's defaults, to which the next test has a right."""
+    yield
+    torch.backends.fp32_precision = "none"
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = True
+    for part in (torch.backends.cuda, torch.backends.mkldnn):
+        part.matmul.fp32_precision = "none"
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("precision", ["32-true", "tf32", "bf16-mixed"])
+def test_products_of_float32_do_not_follow_the_caller_whose_settings_come_back(kept_arithmetic, caller, precision):
+    CALLERS[caller]()
+    before = arithmetic()
+
+    class Noting(nn.Flatten):
+        def forward(self, x):
+            seen.append(arithmetic())
+            return super().forward(x)
+
+    seen, model = [], Noting()
+    model.register_full_backward_hook(lambda *_: seen.append(arithmetic()))
+    lx.explain(model, IMAGES, 0, lx.Gradient(), precision=precision)
+    kind = "tf32" if precision == "tf32" else "ieee"
+    assert {tuple(products) for products, *_ in seen} == {(kind,) * 6}
+    assert len(seen) > 2
+    if before[-1] is not None:
+        assert {older for *_, older in seen} == {("high", True) if kind == "tf32" else ("highest", False)}
+    assert arithmetic() == before
+    with pytest.raises(ArithmeticError), in_precision(model, precision):
+        raise ArithmeticError
+    assert arithmetic() == before
+
+
+@pytest.mark.parametrize(("precision", "half"), [("32-true", False), ("tf32", False), ("bf16-mixed", True)])
+def test_the_callers_autocast_does_not_reach_the_model(precision, half):
+    model = Watched()
+    expected = lx.explain(model, IMAGES, 0, lx.Gradient(), precision=precision)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = lx.explain(model, IMAGES, 0, lx.Gradient(), precision=precision)
+        assert torch.is_autocast_enabled("cpu")
+    assert set(model.autocast) == {half}
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
 def lenet():
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -122,12 +196,12 @@ def test_gradients_are_counted_in_any_precision():
 )
 def test_unknown_precision(make, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    with pytest.raises(ValueError, match=r"`precision` must be one of '32-true', 'bf16-mixed', got '16-true'\."):
+    with pytest.raises(ValueError, match=r"`precision` must be one of '32-true', 'tf32', .*, got '16-true'\."):
         make()
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning", "ignore:.*torch.jit.*:DeprecationWarning")
 def test_torchscript_models_are_refused():
     scripted = torch.jit.trace(nn.Sequential(nn.Flatten(), nn.Linear(784, 3)), IMAGES)
-    with pytest.raises(ValueError, match='`precision` must be "32-true" for a TorchScript model'):
+    with pytest.raises(ValueError, match='`precision` must be "32-true" or "tf32" for a TorchScript model'):
         lx.explain(scripted, IMAGES, 0, lx.Gradient(), precision="bf16-mixed")

@@ -11,6 +11,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
+from lightning_xai.reporting import panels
 from lightning_xai.reporting.panels import attribution_panel, figure_pixels, log_picture, save_figure
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -194,28 +195,54 @@ def test_a_failed_save_leaves_the_old_picture(tmp_path, monkeypatch):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"panel.png": b"old"}
 
 
-def test_tensorboard_gets_the_picture(tmp_path):
+def test_tensorboard_gets_the_file(tmp_path):
     from pytorch_lightning.loggers import TensorBoardLogger
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    logger = TensorBoardLogger(tmp_path)
+    logger, path = TensorBoardLogger(tmp_path), tmp_path / "panel.png"
+    logger.experiment.close()  # as a trainer does behind an earlier validation
     figure = panel({"m": SIGNED})
-    log_picture(logger, "xai/panel", figure_pixels(figure), step=7)
+    save_figure(figure, path)
+    log_picture(logger, "xai/panel", path, step=7)
+    logger.experiment.add_image("as pixels", figure_pixels(figure), 7, dataformats="HWC")
     logger.experiment.close()
     events = EventAccumulator(logger.log_dir)
     events.Reload()
-    (event,) = events.Images("xai/panel")
-    assert (event.step, (event.height, event.width)) == (7, figure_pixels(figure).shape[:2])
+    (event,), (theirs,) = events.Images("xai/panel"), events.Images("as pixels")
+    assert event.encoded_image_string == path.read_bytes()
+    assert (event.step, event.height, event.width) == (theirs.step, theirs.height, theirs.width)
 
 
-def test_loggers_that_take_images_get_the_picture():
+def test_the_summary_is_the_one_of_tensorboard(tmp_path):
+    from torch.utils.tensorboard.summary import image
+
+    figure, path = panel({"m": SIGNED}), tmp_path / "panel.png"
+    save_figure(figure, path)
+    (ours,), (theirs,) = panels._summary("a", path).value, image("a", figure_pixels(figure), dataformats="HWC").value
+    assert theirs.image.encoded_image_string != ours.image.encoded_image_string
+    theirs.image.encoded_image_string = ours.image.encoded_image_string
+    assert type(ours) is type(theirs)
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("kind", ["log_image", "add_image"])
+def test_loggers_that_take_images_get_the_picture(tmp_path, kind):
     calls = []
-    logger = SimpleNamespace(log_image=lambda **call: calls.append(call))
-    figure = panel({"m": SIGNED})
-    log_picture(logger, "xai/panel", figure_pixels(figure), step=7)
-    (call,) = calls
-    (image,) = call.pop("images")
-    assert call == {"key": "xai/panel", "step": 7}
+
+    def log_image(key, images, step):
+        calls.append((key, *images, step))
+
+    def add_image(tag, pixels, step, dataformats):
+        calls.append((tag, pixels, step))
+
+    logger = SimpleNamespace(log_image=log_image)
+    if kind == "add_image":  # of something that is like TensorBoard's
+        logger = SimpleNamespace(experiment=SimpleNamespace(add_image=add_image))
+    figure, path = panel({"m": SIGNED}), tmp_path / "panel.png"
+    save_figure(figure, path)
+    log_picture(logger, "xai/panel", path, step=7)
+    ((tag, image, step),) = calls
+    assert (tag, step) == ("xai/panel", 7)
     np.testing.assert_array_equal(image, figure_pixels(figure))
 
 
@@ -223,7 +250,7 @@ def test_other_loggers_are_left_alone(tmp_path):
     from pytorch_lightning.loggers import CSVLogger
 
     for logger in (None, CSVLogger(tmp_path), SimpleNamespace()):
-        log_picture(logger, "xai/panel", figure_pixels(panel({})), step=0)
+        log_picture(logger, "xai/panel", tmp_path / "panel.png", step=0)
 
 
 def test_pyplot_knows_nothing_of_our_figures(tmp_path):

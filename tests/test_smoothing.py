@@ -450,6 +450,7 @@ class Small(nn.Module):
 OUT_OF_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory."),
     RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."),
+    RuntimeError("MPS backend out of memory (MPS allocated: 18.1 GB, other allocations: 384.00 KB)."),
 ]
 
 

@@ -103,8 +103,8 @@ class AttributionCallback(Callback):
         seed: Of the noise. The same seed gives the same noise at every validation end.
         batch_size: Samples explained at a time.
         max_rows: Rows that pass through the network at once; null for as many as fit in memory.
-        precision: Of the model while it is explained, whatever the trainer's: `32-true`, or `bf16-mixed`, which is
-            faster where the hardware computes in bfloat16.
+        precision: Of the model while it is explained, whatever the trainer's: `32-true`, or `tf32` or `bf16-mixed`,
+            which are faster where the hardware has them (see `explainers.precision.in_precision`).
         unpack: Makes `Samples` of a batch; null for the usual tuples and dicts (see `callbacks.samples.unpack`).
         name: Of this callback, where a trainer has several: metrics are then `xai/<name>/<method>/<metric>`, and files
             and panels are in `xai/<name>`.
@@ -347,9 +347,10 @@ class AttributionCallback(Callback):
 
         def write_panel() -> None:
             figure = draw_panel(evaluation, self._bounds(trainer), _known(trainer, "class_names"))
-            pixels = save_figure(figure, folder / PANELS / f"{stage}-epoch={epoch:03d}-step={step}.png")
+            path = folder / PANELS / f"{stage}-epoch={epoch:03d}-step={step}.png"
+            save_figure(figure, path)
             for logger in trainer.loggers:
-                log_picture(logger, f"{self._prefix}/panel/{stage}", pixels, step)
+                log_picture(logger, f"{self._prefix}/panel/{stage}", path, step)
 
         if self._files.attempt(write_scores):
             self.folder = folder

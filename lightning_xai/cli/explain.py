@@ -114,7 +114,7 @@ def explain_images(
         batch_size: Pictures explained at a time.
         max_rows: Rows that pass through the network at once; null for as many as fit in memory.
         device: `auto` for a GPU where there is one, `cpu`, `cuda`, `cuda:1`, ...
-        precision: Of the network: `32-true`, or `bf16-mixed`, which is faster where the hardware computes in bfloat16.
+        precision: Of the network: `32-true`, or `tf32` or `bf16-mixed`, which are faster where the hardware has them.
         panels: Whether to draw panels; with a small network that takes longer than explaining.
         progress: Whether to show a progress bar.
     """

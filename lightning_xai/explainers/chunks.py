@@ -22,8 +22,8 @@ CPU_FAST_BUDGET, CPU_LEAST_ROWS = 2**28, 8
 CPU_ROWS, GPU_ROWS = 128, 2048
 """Beyond this many rows a pass gains no speed (on a CPU it loses some, to the caches)."""
 
-_CPU_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory")
-"""What PyTorch's allocator says on Linux and macOS, and on Windows, in a plain RuntimeError."""
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "MPS backend out of memory", "_STATUS_ALLOC_FAILED")
+"""In plain RuntimeErrors: PyTorch's allocator on Linux and macOS, on Windows, on Apple's GPUs; cuBLAS and cuDNN."""
 
 _CONTIGUOUS_ONLY = "view size is not compatible"
 """What PyTorch says where a network views, instead of reshapes, maps whose channels lie together."""
@@ -291,7 +291,7 @@ def _key(inputs: Inputs) -> tuple:
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
-    found = isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _CPU_OUT_OF_MEMORY)
+    found = isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _OUT_OF_MEMORY)
     if found and torch.cuda.is_available():
         with suppress(RuntimeError):
             torch.cuda.empty_cache()

@@ -1,7 +1,8 @@
 """The arithmetic of the explained model."""
 
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Literal
 
 import torch
@@ -9,26 +10,45 @@ from torch import Tensor, nn
 
 from lightning_xai.explainers.base import check_choice
 
-Precision = Literal["32-true", "bf16-mixed"]
+Precision = Literal["32-true", "tf32", "bf16-mixed"]
 
 
 @contextmanager
 def in_precision(model: nn.Module, precision: Precision) -> Iterator[None]:
-    """Within it the model's forward passes run in this precision, and its outputs are float32.
+    """Within it the model's passes run in this precision, whatever the caller's settings, and its outputs are float32.
 
-    Only the model: noise, averages and metrics stay in the precision of the inputs. Weights are not converted: as in
-    Lightning, `bf16-mixed` is autocast, which computes convolutions and matrix products in bfloat16, several times as
-    fast where the hardware has it. `32-true` leaves the model as it is. Ties of max-pooling over flat backgrounds are
-    broken by rounding, so that single draws of NoiseGrad differ more than the means (see `PerturbWeights`).
+    - `32-true`: float32 that is computed in float32. PyTorch's own default on CUDA is another one: there convolutions
+      and recurrent networks round their factors to TF32 (10 bits), and matrix products do where the caller has allowed
+      it; on a CPU `torch.set_float32_matmul_precision("medium")` means bfloat16.
+    - `tf32`: convolutions and products round their factors to TF32 where the hardware has it (CUDA from Ampere on).
+    - `bf16-mixed`: as in Lightning autocast, which computes convolutions and matrix products in bfloat16, several
+      times as fast where the hardware has it; weights are not converted. What autocast leaves is as in `32-true`.
+
+    The caller's autocast is off within. Its settings for TF32, which are those of the whole process, and its autocast
+    come back on leaving. Only the model's passes change: noise, averages and metrics stay in the precision of the
+    inputs. Whether algorithms are deterministic (`torch.use_deterministic_algorithms`) is left to the caller: on CUDA
+    some backward passes add in an order that varies, so that two maps of one network may differ by rounding. Ties of
+    max-pooling over flat backgrounds are broken by rounding, so that single draws of NoiseGrad differ more than the
+    means (see `PerturbWeights`). An explainer that is called by itself follows the caller's settings.
     """
     check_choice("precision", precision, Precision)
-    if precision == "32-true":
-        yield
-        return
-    if isinstance(model, torch.jit.ScriptModule):
+    if precision == "bf16-mixed" and isinstance(model, torch.jit.ScriptModule):
         raise ValueError(
-            '`precision` must be "32-true" for a TorchScript model: its forward pass cannot be intercepted.'
+            '`precision` must be "32-true" or "tf32" for a TorchScript model: its forward pass cannot be intercepted.'
         )
+    with ExitStack() as stack:
+        stack.enter_context(_factors("tf32" if precision == "tf32" else "ieee"))
+        for kind in {"cpu", *(tensor.device.type for tensor in (*model.parameters(), *model.buffers()))}:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if precision == "bf16-mixed":
+            stack.enter_context(_autocast(model))
+        yield
+
+
+@contextmanager
+def _autocast(model: nn.Module) -> Iterator[None]:
+    """The model's forward passes in bfloat16, with outputs in float32."""
     open_ones: list[torch.autocast] = []
 
     def enter(module: nn.Module, arguments: tuple[Any, ...]) -> None:
@@ -82,3 +102,57 @@ def called_in_float32(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def _factors(kind: Literal["ieee", "tf32"]) -> Iterator[None]:
+    """What the factors of float32 products are rounded to: nothing, or TF32. The caller's settings come back.
+
+    PyTorch has these settings twice. Who reads the older ones while they contradict the newer ones gets an error, so
+    that both are set. The newer ones inherit: with the general ones at "none" each tells its own.
+    """
+    general: list[Any] = [torch.backends, torch.backends.cudnn, torch.backends.mkldnn]
+    (products, cudnn), newer = _older_settings(), _settings(general)
+    _set_newer(dict.fromkeys(general, "none"))
+    newer |= _settings(_particular())
+    try:
+        _set_older(products and ("highest" if kind == "ieee" else "high"), cudnn if cudnn is None else kind == "tf32")
+        _set_newer(dict.fromkeys(_particular(), kind))
+        yield
+    finally:
+        _set_older(products, cudnn)
+        _set_newer(newer)
+
+
+def _older_settings() -> tuple[str | None, bool | None]:
+    """Of matrix products and of cuDNN; None where the caller has used the newer ones, so that they cannot be read."""
+    products, cudnn = None, None
+    with suppress(RuntimeError):
+        products = torch.get_float32_matmul_precision()
+    with suppress(RuntimeError):
+        cudnn = torch.backends.cudnn.allow_tf32
+    return products, cudnn
+
+
+def _set_older(products: str | None, cudnn: bool | None) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some releases say that these are the older ones
+        if products is not None:
+            torch.set_float32_matmul_precision(products)
+        if cudnn is not None:
+            torch.backends.cudnn.allow_tf32 = cudnn
+
+
+def _particular() -> list[Any]:
+    cudnn: Any = torch.backends.cudnn
+    mkldnn: Any = torch.backends.mkldnn
+    return [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
+
+
+def _settings(places: list[Any]) -> dict[Any, str]:
+    return {place: place.fp32_precision for place in places}
+
+
+def _set_newer(settings: dict[Any, str]) -> None:
+    for place, value in settings.items():
+        place.fp32_precision = value

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torchmetrics import Metric
 
 from lightning_xai.explainers.feature_maps import part_names
+from lightning_xai.functional.devices import with_float64
 
 _SMALL, _LARGE = 1e-3, 1e3
 _AFFINE = {"add", "sub", "rsub", "neg", "mul", "div", "clone", "copy", "_to_copy", "detach", "alias", "lift_fresh"}
@@ -200,7 +201,7 @@ def _rectifies(function: Any, args: Any, kwargs: Any, source: Tensor, output: Te
 
     def at(point: float) -> Tensor:
         swap = {id(source): torch.full_like(source, point)}
-        return _run(function, args, kwargs, swap)[0].double()
+        return with_float64(_run(function, args, kwargs, swap)[0]).double()
 
     def slope(low: float, high: float) -> Tensor:
         return (at(high) - at(low)) / (high - low)
@@ -216,6 +217,7 @@ def _rectifies(function: Any, args: Any, kwargs: Any, source: Tensor, output: Te
 
 
 def _differ(first: Tensor, second: Tensor) -> bool:
+    first, second = with_float64(first), with_float64(second)
     return bool((first.double() - second.double()).abs().gt(0.02 * second.abs().max().clamp(min=1)).any())
 
 

@@ -34,6 +34,8 @@ def explaining(model: nn.Module, seed: int = 0) -> Iterator[None]:
     may belong to these (the length of a table); elsewhere they are left, such as a count of calls, and so is what lies
     inside other objects.
 
+    Recurrent layers on CUDA run without cuDNN, which refuses the backward pass in evaluation mode.
+
     Meanwhile the random states are seeded, at each entry, so that a forward pass that draws random numbers gives equal
     results for equal calls. Tensors made in inference mode are replaced by copies, and the network gets a copy of its
     input, so that it may work in place.
@@ -356,6 +358,9 @@ def _as_found(model: nn.Module) -> Iterator[Found]:
         undo += [found.put_back, partial(_found.reset, token)]
         if not isinstance(model, torch.jit.ScriptModule):
             undo.append(model.register_forward_pre_hook(_own_copies).remove)
+        for each in found.modules.values():
+            if isinstance(each.module, nn.RNNBase) and _on_cuda(each.module):
+                undo += _without_cudnn(each.module)
         yield found
     finally:
         for back in reversed(undo):
@@ -379,6 +384,27 @@ def _set_gradients_aside(model: nn.Module, undo: list[Callable[[], object]]) -> 
 def _own_copies(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """The network's input, to work on in place: neither the caller's tensor nor a leaf of the graph."""
     return tuple(argument.clone() if isinstance(argument, Tensor) else argument for argument in arguments)
+
+
+def _without_cudnn(module: nn.RNNBase) -> list[Callable[[], object]]:
+    """Its forward passes by PyTorch's own kernels, whose backward passes follow; how to undo that."""
+    flags: list[bool] = []
+
+    def enter(module: nn.Module, arguments: Any) -> None:
+        flags.append(torch.backends.cudnn.enabled)
+        torch.backends.cudnn.enabled = False
+
+    def leave(module: nn.Module, arguments: Any, output: Any) -> None:
+        torch.backends.cudnn.enabled = flags.pop()
+
+    return [
+        module.register_forward_pre_hook(enter).remove,
+        module.register_forward_hook(leave, always_call=True).remove,  # also where it raises
+    ]
+
+
+def _on_cuda(module: nn.Module) -> bool:
+    return any(parameter.is_cuda for parameter in module.parameters())
 
 
 def _leave_inference_mode(modules: list[nn.Module], undo: list[Callable[[], object]]) -> None:

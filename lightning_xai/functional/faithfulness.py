@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from lightning_xai.functional.devices import with_float64
 from lightning_xai.functional.random import fold_in, uniform
 from lightning_xai.shapes import Images, Keys, Scores
 
@@ -32,6 +33,7 @@ def subset_sums(
 
 def pearson(x: Float[Tensor, " batch n"], y: Float[Tensor, " batch n"]) -> Scores:
     """Pearson correlation of each row, in float64; NaN where a row is constant."""
+    x, y = with_float64(x), with_float64(y)
     # Asked before the means are taken, whose rounding would leave a constant row a little variance.
     constant = (x.amax(1) == x.amin(1)) | (y.amax(1) == y.amin(1))
     x, y = (values.double() - values.double().mean(1, keepdim=True) for values in (x, y))

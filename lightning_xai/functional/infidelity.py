@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lightning_xai.functional.devices import with_float64
 from lightning_xai.functional.random import uniform
 from lightning_xai.shapes import Keys, Scores
 
@@ -21,7 +22,7 @@ def infidelity(
         predicted: I·a, what the attribution says that the perturbation I takes from the output.
         drops: f(x) - f(x - I).
     """
-    predicted, drops = predicted.double(), drops.double()
+    predicted, drops = (with_float64(values).double() for values in (predicted, drops))
     finite = predicted.isfinite().all(1) & drops.isfinite().all(1)
     if not rescale:
         return torch.where(finite, (predicted - drops).square().mean(1).float(), torch.nan)

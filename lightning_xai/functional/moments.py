@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lightning_xai.functional.devices import wide_dtype
 from lightning_xai.shapes import Inputs, Scores
 
 _NOTHING = torch.tensor(0.0)
@@ -155,11 +156,6 @@ class Moments:
         count = self.count if isinstance(self.count, Tensor) else torch.tensor(self.count, device="cpu")
         groups = count / self.group
         return (deviations / (groups - 1) / groups).sqrt()
-
-
-def wide_dtype(maps: Tensor) -> torch.dtype:
-    """What sums of these maps are kept in: float64, or float32 on Apple's GPUs, which have no other."""
-    return torch.float32 if maps.device.type == "mps" else torch.float64
 
 
 def _spread(values: Tensor, mean: Tensor) -> Tensor:

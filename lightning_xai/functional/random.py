@@ -31,7 +31,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from lightning_xai.functional.devices import sent
+from lightning_xai.functional.devices import is_apple, sent
 from lightning_xai.shapes import Keys
 
 
@@ -55,7 +55,8 @@ def fold_in_int(seed: int, data: int) -> int:
 def standard_normal(keys: Keys, shape: Sequence[int], device: torch.device | str = "cpu") -> Float[Tensor, "batch ..."]:
     """Independent N(0, 1) float32 values, (len(keys), *shape); element i of a row depends on its key and on i only.
 
-    The bits are the same on all devices. Do not write to them: they may be remembered (`remembering_noise`).
+    The bits are the same on all devices; Apple's GPUs get a copy of the CPU's. Do not write to them: they may be
+    remembered (`remembering_noise`).
     """
     memory = _memory.get()
     return _normal(keys, shape, device) if memory is None else memory.normal(keys, shape, device)
@@ -124,7 +125,7 @@ def _draw(values: _Values, keys: Keys, shape: Sequence[int], device: torch.devic
     if device.type == "cpu":
         return _rows(values, keys, shape)
     number = math.prod(shape)
-    if len(keys) * number <= _COPIED:  # one copy instead of 16 launches
+    if len(keys) * number <= _COPIED or is_apple(device):  # one copy instead of 16 launches
         return sent(_rows(values, keys, shape), device)
     return _rows_on(device, values, keys, number).reshape(len(keys), *shape)
 

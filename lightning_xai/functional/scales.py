@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lightning_xai.functional.bounds import put_on_bounds
+from lightning_xai.functional.devices import with_float64
 from lightning_xai.shapes import Inputs
 
 _BISECTIONS = 60
@@ -50,14 +51,14 @@ def adaptgrad_std_exact(inputs: Inputs, low: Tensor, high: Tensor, confidence: f
     range counted twice) and d/z' with z' the one-sided quantile (the far side not counted): 0 to 19 % above
     `adaptgrad_std` at c = 0.95. Elements on a bound get no noise, as with the other two.
     """
-    x, low, high = (value.double() for value in put_on_bounds(inputs, low, high))
+    x, low, high = (with_float64(value).double() for value in put_on_bounds(inputs, low, high))
     near = distance_to_bounds(x, low, high)
     least, most = near / _normal_quantile((1 + confidence) / 2), near / _normal_quantile(confidence)
     for _ in range(_BISECTIONS):
         middle = (least + most) / 2
         outside = out_of_range_probability(x, middle, low, high) > 1 - confidence
         least, most = torch.where(outside, least, middle), torch.where(outside, middle, most)
-    return ((least + most) / 2).to(inputs.dtype)
+    return ((least + most) / 2).to(inputs)
 
 
 def out_of_range_probability(inputs: Inputs, std: Tensor, low: Tensor, high: Tensor) -> Inputs:

@@ -12,10 +12,12 @@ from lightning_xai.explainers.gradient import Baseline, Output, baseline_like, c
 from lightning_xai.functional.devices import sent
 from lightning_xai.functional.faithfulness import area_under_curve, pixel_ranks
 from lightning_xai.functional.maps import scored_map
-from lightning_xai.metrics.base import SampleMetric
+from lightning_xai.metrics.base import SampleMetric, Shared
 from lightning_xai.metrics.checks import check_batch
 from lightning_xai.metrics.faithfulness import model_output
 from lightning_xai.shapes import Scores
+
+_KNOWN = "classes that are outputs of the model"
 
 
 class PerturbationCurve(SampleMetric):
@@ -59,17 +61,27 @@ class PerturbationCurve(SampleMetric):
         model: nn.Module,
         context: Context,
         index: Tensor | None = None,
+        shared: Shared | None = None,
     ) -> None:
         """Score attributions (batch, channel, height, width) of `inputs` for the classes `target`."""
         maps = scored_map(attributions, self.absolute)
         check_batch(attributions, inputs, target, context)
-        scores = self.summary(self.curve(maps, inputs, target, model, context))
+        scores = self.summary(self.curve(maps, inputs, target, model, context, shared))
         values = maps.flatten(1)
         defined = (values.amax(1) > values.amin(1)) & scores.isfinite()  # not where there is a NaN
         self.record(torch.where(defined, scores, torch.nan), index)
 
-    def curve(self, maps: Tensor, inputs: Tensor, target: Tensor, model: nn.Module, context: Context) -> Tensor:
-        """(batch, num_steps + 1) outputs."""
+    def curve(
+        self,
+        maps: Tensor,
+        inputs: Tensor,
+        target: Tensor,
+        model: nn.Module,
+        context: Context,
+        shared: Shared | None = None,
+    ) -> Tensor:
+        """(batch, num_steps + 1) outputs. Whether the classes are outputs is looked at once in what is `shared`."""
+        shared = Shared() if shared is None else shared
         ranks = pixel_ranks(maps)[:, None]
         baseline = baseline_like(inputs, self.baseline, context)
         replaced = -(-torch.arange(self.num_steps + 1) * maps[0].numel() // self.num_steps)  # rounded up
@@ -78,8 +90,9 @@ class PerturbationCurve(SampleMetric):
             for steps in groups(self.num_steps + 1, model, inputs, context.max_rows):
                 cut = sent(replaced[steps], ranks.device).view(-1, 1, 1, 1, 1)
                 images = self.mix(ranks < cut, inputs, baseline).flatten(0, 1)
-                targets, known = target.repeat(len(steps)), bool(points)
+                targets, known = target.repeat(len(steps)), _KNOWN in shared
                 outputs = model_output(model, images, targets, self.output, context.max_rows, known)
+                shared[_KNOWN] = True
                 points.append(outputs.unflatten(0, (len(steps), -1)))
         return torch.cat(points).T
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_xai.explainers.base import Context, Explainer, check_choice, check_count, check_number
+from lightning_xai.functional.devices import with_float64
 from lightning_xai.functional.random import fold_in, uniform
 from lightning_xai.functional.robustness import norms
 from lightning_xai.metrics.base import SampleMetric, Shared
@@ -98,7 +99,7 @@ class Sensitivity(SampleMetric):
             noise = noise.mul_(2).sub_(1).mul_(self.radius)
             drawn = context.model_draw(draw) if self.independent else context
             changed = explainer(model, inputs + noise, target, drawn)
-            changes.append((norms(changed.double() - attributions.double()), norms(noise)))
+            changes.append((norms(with_float64(changed).double() - with_float64(attributions).double()), norms(noise)))
         return Changes(*(torch.stack(parts) for parts in zip(*changes, strict=True)))
 
     @abstractmethod

@@ -1,8 +1,10 @@
 """Pictures of attributions: one row a sample, one column a method."""
 
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import matplotlib
@@ -88,28 +90,45 @@ def attribution_panel(
     return figure
 
 
-def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Pixels:
-    """Write a PNG and return its pixels; an interrupted call leaves the file that was there.
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a PNG; an interrupted call leaves the file that was there.
 
     Raises:
         OSError: if the folder cannot be written to.
     """
-    pixels = figure_pixels(figure)
+    picture = Image.fromarray(figure_pixels(figure))
     with replacing(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="png", dpi=(figure.dpi, figure.dpi))
-    return pixels
+        # Runs of equal bytes are all that pays in panels: files as small as by default in half of the time.
+        picture.save(temporary, format="png", dpi=(figure.dpi, figure.dpi), compress_type=zlib.Z_RLE)
 
 
-def log_picture(logger: Any, tag: str, pixels: Pixels, step: int) -> None:
-    """Hand a picture to a Lightning logger that shows pictures; others, and None, are left alone.
+def log_picture(logger: Any, tag: str, path: str | os.PathLike[str], step: int) -> None:
+    """Hand a PNG to a Lightning logger that shows pictures; others, and None, are left alone.
 
     Those are loggers with a `log_image(key, images, step)` (Weights & Biases) and those whose `experiment`
-    has TensorBoard's `add_image`. (Its `add_figure` would go through pyplot's global state.)
+    has TensorBoard's `add_image`. PyTorch's writer of TensorBoard's files gets the file as it is.
     """
+    experiment: Any = getattr(logger, "experiment", None)
     if hasattr(logger, "log_image"):
-        logger.log_image(key=tag, images=[pixels], step=step)
-    elif add_image := getattr(getattr(logger, "experiment", None), "add_image", None):
-        add_image(tag, pixels, step, dataformats="HWC")
+        logger.log_image(key=tag, images=[_read(path)], step=step)
+    elif type(experiment).__module__ == "torch.utils.tensorboard.writer" and hasattr(experiment, "_get_file_writer"):
+        experiment._get_file_writer().add_summary(_summary(tag, Path(path)), step)  # a new one behind a closed one
+    elif add_image := getattr(experiment, "add_image", None):
+        add_image(tag, _read(path), step, dataformats="HWC")
+
+
+def _read(path: str | os.PathLike[str]) -> Pixels:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def _summary(tag: str, path: Path) -> Any:
+    """What TensorBoard's `add_image` would make of the pixels, without compressing them a second time."""
+    from tensorboard.compat.proto.summary_pb2 import Summary  # only where TensorBoard is installed
+
+    with Image.open(path) as picture:
+        size = {"width": picture.width, "height": picture.height, "colorspace": len(picture.getbands())}
+    return Summary(value=[Summary.Value(tag=tag, image=Summary.Image(**size, encoded_image_string=path.read_bytes()))])
 
 
 def figure_pixels(figure: Figure) -> Pixels:

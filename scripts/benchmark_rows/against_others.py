@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import lightning_xai as lx
 from benchmark_rows.measuring import (
     HALF,
     PRECISIONS,
+    SINGLE,
     Case,
     Measurement,
     Setting,
@@ -27,6 +28,7 @@ from benchmark_rows.measuring import (
 )
 from lightning_xai.explainers import Context, Explainer
 from lightning_xai.explainers.chunks import row_limit
+from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.metrics import FaithfulnessCorrelation, MaxSensitivity, RelevanceRankAccuracy, Sparseness
 
 NOISE = 0.2
@@ -36,15 +38,21 @@ NOISE = 0.2
 def captum(setting: Setting) -> Iterator[Measurement]:
     """SmoothGrad over Captum's NoiseTunnel, float32, with as many draws in the batch that suits Captum best."""
     for one in setting.cases(1, 16, 64):
-        draws = setting.draws(one, 50)
-        runs = noise_tunnels(one, draws)
+        yield from over_captum(one, setting.draws(one, 50), PRECISIONS, setting)
+
+
+def over_captum(one: Case, draws: int, precisions: Sequence[Precision], setting: Setting) -> Iterator[Measurement]:
+    runs = noise_tunnels(one, draws)
+    single = partial(in_precision, one.model, SINGLE)
+    with single():
         best = fastest(runs, setting.device)
-        for precision in PRECISIONS:
-            ours = partial(lx.explain, *one.arguments, lx.smooth_grad(num_draws=draws), precision=precision)
-            ratios, seconds = alternately(timed(ours, setting.device), timed(runs[best], setting.device), setting)
-            what = f"SmoothGrad, {draws} draws / Captum NoiseTunnel in float32, {best} draws at a time"
-            aim = 1.0 if precision != HALF else 0.4 if has_half_precision_units(setting.device) else None
-            yield Measurement("captum", what, one.name, len(one.images), precision, ratios, seconds, aim)
+    for precision in precisions:
+        ours = partial(lx.explain, *one.arguments, lx.smooth_grad(num_draws=draws), precision=precision)
+        theirs = timed(runs[best], setting.device, single)
+        ratios, seconds = alternately(timed(ours, setting.device), theirs, setting)
+        what = f"SmoothGrad, {draws} draws / Captum NoiseTunnel in float32, {best} draws at a time"
+        aim = 1.0 if precision != HALF else 0.4 if has_half_precision_units(setting.device) else None
+        yield Measurement("captum", what, one.name, len(one.images), precision, ratios, seconds, aim)
 
 
 def noise_tunnels(one: Case, draws: int) -> dict[str, Callable[[], Tensor]]:
@@ -77,16 +85,22 @@ def has_half_precision_units(device: torch.device) -> bool:
 def published_noise_grad(setting: Setting) -> Iterator[Measurement]:
     """NoiseGrad over noise written into the weights for each image and each model, one image at a time."""
     for one in setting.cases(32, large=False):
-        models = setting.draws(one, 10, least=3)
-        method = lx.noise_grad(std=NOISE, num_draws=models)
-        one_by_one = partial(noise_in_place, copy.deepcopy(one.model), one.images, one.target, models)
-        aims = {"LeNet": setting.aim(0.1, 0.02), "ResNet9": setting.aim(0.2, 0.02), "ResNet50": setting.aim(None, 0.02)}
-        for precision in PRECISIONS:
-            ours = partial(lx.explain, *one.arguments, method, precision=precision)
-            ratios, seconds = alternately(timed(ours, setting.device), timed(one_by_one, setting.device), setting)
-            what = f"NoiseGrad, {models} models / noise in place in float32, image by image"
-            aim = aims[one.name]
-            yield Measurement("published_noise_grad", what, one.name, len(one.images), precision, ratios, seconds, aim)
+        yield from over_noise_in_place(one, setting.draws(one, 10, least=3), PRECISIONS, setting)
+
+
+def over_noise_in_place(
+    one: Case, models: int, precisions: Sequence[Precision], setting: Setting
+) -> Iterator[Measurement]:
+    method = lx.noise_grad(std=NOISE, num_draws=models)
+    one_by_one = partial(noise_in_place, copy.deepcopy(one.model), one.images, one.target, models)
+    theirs = timed(one_by_one, setting.device, partial(in_precision, one.model, SINGLE))
+    aims = {"LeNet": setting.aim(0.1, 0.02), "ResNet9": setting.aim(0.2, 0.02), "ResNet50": setting.aim(None, 0.02)}
+    for precision in precisions:
+        ours = partial(lx.explain, *one.arguments, method, precision=precision)
+        ratios, seconds = alternately(timed(ours, setting.device), theirs, setting)
+        what = f"NoiseGrad, {models} models / noise in place in float32, image by image"
+        aim = aims[one.name]
+        yield Measurement("published_noise_grad", what, one.name, len(one.images), precision, ratios, seconds, aim)
 
 
 def noise_in_place(model: nn.Module, images: Tensor, target: Tensor, models: int) -> Tensor:
@@ -113,16 +127,19 @@ def evaluation(setting: Setting) -> Iterator[Measurement]:
             continue
         number, draws = (64, 10) if setting.everything else (64, 3) if name == "LeNet" else (8, 2)
         number, draws = (2, 2) if setting.tiny else (number, draws)
-        one = case(name, number, setting.device)
-        methods = five_methods(draws)
-        model = one.model
-        theirs = partial(evaluate_with_quantus, model, one, methods)
-        for precision in PRECISIONS:
-            ours = partial(evaluate_with_ours, model, one, methods, precision)
-            ratios, seconds = alternately(timed(ours, setting.device), timed(theirs, setting.device), setting)
-            what = f"four criteria, five methods, {draws} draws / Quantus in float32, same explainers"
-            aim = setting.aim(0.25, 0.03)
-            yield Measurement("evaluation", what, name, len(one.images), precision, ratios, seconds, aim)
+        yield from over_quantus(case(name, number, setting.device), draws, PRECISIONS, setting)
+
+
+def over_quantus(one: Case, draws: int, precisions: Sequence[Precision], setting: Setting) -> Iterator[Measurement]:
+    methods = five_methods(draws)
+    single = partial(in_precision, one.model, SINGLE)
+    theirs = timed(partial(evaluate_with_quantus, one.model, one, methods), setting.device, single)
+    for precision in precisions:
+        ours = partial(evaluate_with_ours, one.model, one, methods, precision)
+        ratios, seconds = alternately(timed(ours, setting.device), theirs, setting)
+        what = f"four criteria, five methods, {draws} draws / Quantus in float32, same explainers"
+        aim = setting.aim(0.25, 0.03)
+        yield Measurement("evaluation", what, one.name, len(one.images), precision, ratios, seconds, aim)
 
 
 def five_methods(draws: int) -> dict[str, Explainer]:
@@ -137,7 +154,7 @@ def five_methods(draws: int) -> dict[str, Explainer]:
 
 
 def evaluate_with_ours(
-    model: nn.Module, one: Case, methods: dict[str, Explainer], precision: str
+    model: nn.Module, one: Case, methods: dict[str, Explainer], precision: Precision
 ) -> dict[str, dict[str, Tensor]]:
     metrics = {
         "localisation": RelevanceRankAccuracy(),

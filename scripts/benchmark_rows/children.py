@@ -1,6 +1,6 @@
 """Rows that need processes of their own: peak memory, and two processes on two cores.
 
-    python -m benchmark_rows.children memory|worker SETTINGS
+    python -m benchmark_rows.children memory|worker|share SETTINGS
 
 is what these processes run; SETTINGS is JSON.
 """
@@ -85,20 +85,32 @@ def processes(setting: Setting) -> Iterator[Measurement]:
                 yield Measurement("processes", what, name, number, SINGLE, twice, seconds, aim, at_least=True)
 
 
+def share_scores(number: int, device: str) -> dict[str, list[float]]:
+    """Scores of samples that so many processes share: with GPUs enough one each, or else all on the first."""
+    with ExitStack() as stack:
+        answers = [json.loads(_answer(process)) for process in _group(stack, "share", number, {"device": device})]
+    return answers[0]
+
+
 @contextmanager
 def workers(number: int, settings: dict[str, Any]) -> Iterator[list[subprocess.Popen]]:
     """Processes that wait for a line with a job and then do it, each its share."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     with ExitStack() as stack:
-        shared = settings | {"world": number, "port": port}
-        group = [stack.enter_context(child("worker", shared | {"rank": rank})) for rank in range(number)]
+        group = _group(stack, "worker", number, settings)
         for process in group:
             _answer(process)  # it is ready
         yield group
         for process in group:
             process.stdin.close()  # type: ignore[union-attr]
+
+
+def _group(stack: ExitStack, kind: str, number: int, settings: dict[str, Any]) -> list[subprocess.Popen]:
+    """Processes of the same kind that know of one another."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = settings | {"world": number, "port": port}
+    return [stack.enter_context(child(kind, shared | {"rank": rank})) for rank in range(number)]
 
 
 def run(group: list[subprocess.Popen], job: str) -> float:
@@ -175,7 +187,7 @@ def work(network: str, samples: int, draws: int, world: int, port: int, rank: in
         "noise_grad": lx.noise_grad(num_draws=draws),
         "fusion_grad": lx.fusion_grad(num_weight_draws=draws, num_input_draws=2),
     }
-    _, loop = bare_loop(one, 3 * draws, SINGLE, Setting(one.images.device))
+    _, loop, _ = bare_loop(one, 3 * draws, SINGLE, Setting(one.images.device))
     if world > 1:
         address = f"tcp://127.0.0.1:{port}"
         torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=world)
@@ -192,6 +204,26 @@ def work(network: str, samples: int, draws: int, world: int, port: int, rank: in
         torch.distributed.destroy_process_group()
 
 
+def share(device: str, world: int, port: int, rank: int) -> None:
+    """Write the scores that all processes have found together."""
+    enough = device == "cuda" and torch.cuda.device_count() >= world
+    backend, address = "nccl" if enough else "gloo", f"tcp://127.0.0.1:{port}"
+    if device == "cuda":
+        torch.cuda.set_device(rank if enough else 0)
+    torch.distributed.init_process_group(backend, init_method=address, rank=rank, world_size=world)
+    print(json.dumps(scores_of(slice(rank, None, world), device)), flush=True)
+    torch.distributed.destroy_process_group()
+
+
+def scores_of(rows: slice, device: str) -> dict[str, list[float]]:
+    """Of these of nine samples, and of those of the other processes."""
+    one = case("LeNet", 9, torch.device(device))
+    images, target, index = (part[rows] for part in (one.images, one.target, one.samples.index))
+    methods = {"SmoothGrad": lx.smooth_grad(num_draws=4), "NoiseGrad": lx.noise_grad(num_draws=2)}
+    found = lx.evaluate(one.model, images, target, methods, {"sparseness": Sparseness()}, index=index).scores
+    return {f"{method} {name}": x.tolist() for method, scores in found.items() for name, x in scores.items()}
+
+
 if __name__ == "__main__":
     kind, settings = sys.argv[1:]
-    {"memory": measure_memory, "worker": work}[kind](**json.loads(settings))
+    {"memory": measure_memory, "worker": work, "share": share}[kind](**json.loads(settings))

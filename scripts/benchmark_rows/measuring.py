@@ -4,8 +4,9 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 
@@ -15,14 +16,19 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
+import lightning_xai as lx
 from lightning_xai.callbacks.samples import Samples, unpack
 from lightning_xai.data import CMNISTDataModule, DigitsDataModule
-from lightning_xai.explainers.chunks import row_limit
+from lightning_xai.explainers.chunks import groups, row_limit
+from lightning_xai.explainers.precision import Precision, in_precision
+from lightning_xai.explainers.state import parameter_sites, swapped
 from lightning_xai.networks import LeNet, ResNet9
 
 CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 LEAST_PAIRS = 3
-SINGLE, HALF = PRECISIONS = "32-true", "bf16-mixed"
+SINGLE: Precision = "32-true"
+HALF: Precision = "bf16-mixed"
+PRECISIONS = SINGLE, HALF
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ NETWORKS = {
 
 @dataclass(frozen=True)
 class Case:
-    """A network and samples for it."""
+    """A network and samples for it, on a device; their bounds are on the CPU, so that nobody waits to read them."""
 
     name: str
     model: nn.Module
@@ -131,8 +137,7 @@ def case(name: str, batch: int, device: torch.device) -> Case:
     images, labels, masks = (
         None if part is None else part.to(device) for part in (samples.images, samples.labels, samples.masks)
     )
-    low, high = (bound.to(device) for bound in bounds)
-    return Case(name, model(name, device), Samples(images, labels, samples.index, masks), (low, high))
+    return Case(name, model(name, device), Samples(images, labels, samples.index, masks), bounds)
 
 
 @cache
@@ -226,15 +231,20 @@ def alternately(
     return tuple(a / b for a, b in values), statistics.median(a for a, _ in values)
 
 
-def timed(function: Callable[[], object], device: torch.device) -> Callable[[], float]:
-    """A function that returns the seconds that `function` takes."""
+def timed(
+    function: Callable[[], object],
+    device: torch.device,
+    arithmetic: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Callable[[], float]:
+    """A function that returns the seconds that `function` takes, within a context whose own time does not count."""
 
     def measure() -> float:
-        synchronise(device)
-        start = time.perf_counter()
-        function()
-        synchronise(device)
-        return time.perf_counter() - start
+        with arithmetic():
+            synchronise(device)
+            start = time.perf_counter()
+            function()
+            synchronise(device)
+            return time.perf_counter() - start
 
     return measure
 
@@ -262,25 +272,44 @@ def gradient(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
     return result
 
 
-def bare_loop(case: Case, num_draws: int, precision: str, setting: Setting) -> tuple[str, Callable[[], None]]:
-    """As many gradients of the images as `num_draws` draws need, in passes as large as the engine's, and nothing else.
+def bare_loop(
+    case: Case, num_draws: int, precision: Precision, setting: Setting, models: int = 0
+) -> tuple[str, Callable[[], None], Callable[[], float]]:
+    """As many gradients of the images as `num_draws` draws need, in passes of the engine's sizes, and nothing else.
 
-    In the memory format that is the faster one; its name comes with the loop. The batches are ready beforehand.
+    Returned are the faster memory format's name, the loop, and a function that returns the seconds that it takes.
+
+    Args:
+        models: Among how many noisy models the draws are shared out, which is NoiseGrad's own floor: a pass has one
+            model. Weights are ready beforehand, two sets in turn, as the batches are. 0 for the network as it is.
     """
-    copies = min(num_draws, max(1, row_limit(case.model, case.images, None) // len(case.images)))
+    each = num_draws // max(1, models)
+    passes = [one for some in groups(each, case.model, case.images, None) for one in parts(case, len(some))]
+    copies = max(one.stop for one in passes) // len(case.images) + 1
     images, target = case.images.repeat(copies, 1, 1, 1), case.target.repeat(copies)
-    arithmetic = torch.autocast(setting.device.type, torch.bfloat16, enabled=precision == HALF)
-    formats = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
+    ready = [noisy(case.model, seed) for seed in range(min(models, 2))] or [{}]
+    sites = parameter_sites(case.model)
 
     def loop(images: Tensor) -> None:
-        with arithmetic:
-            for start in range(0, num_draws, copies):
-                rows = min(copies, num_draws - start) * len(case.images)
-                gradient(case.model, images[:rows], target[:rows])
+        for number in range(max(1, models)):
+            with swapped(sites, ready[number % len(ready)]):
+                for rows in passes:
+                    gradient(case.model, images[rows], target[rows])
 
-    loops = {
-        name: (lambda images=images.to(memory_format=memory_format): loop(images))
-        for name, memory_format in formats.items()
-    }
-    name = fastest(loops, setting.device)
-    return name, loops[name]
+    formats = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
+    loops = {name: partial(loop, images.to(memory_format=memory_format)) for name, memory_format in formats.items()}
+    arithmetic = partial(in_precision, case.model, precision)
+    with arithmetic():
+        name = fastest(loops, setting.device)
+    return name, loops[name], timed(loops[name], setting.device, arithmetic)
+
+
+def parts(case: Case, draws: int) -> list[slice]:
+    """The rows of the passes in which the engine sends these draws of the images through the network."""
+    rows, limit = draws * len(case.images), row_limit(case.model, case.images, None)
+    return [slice(start, min(start + limit, rows)) for start in range(0, rows, limit)]
+
+
+def noisy(model: nn.Module, seed: int) -> dict[str, Tensor]:
+    """Weights of NoiseGrad that want gradients, as parameters do."""
+    return {name: weight.requires_grad_() for name, weight in lx.PerturbWeights().noisy_weights(model, seed).items()}
