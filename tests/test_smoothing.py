@@ -451,6 +451,7 @@ OUT_OF_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory."),
     RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."),
     RuntimeError("MPS backend out of memory (MPS allocated: 18.1 GB, other allocations: 384.00 KB)."),
+    RuntimeError("GET was unable to find an engine to execute this computation: no memory for its workspace"),
 ]
 
 

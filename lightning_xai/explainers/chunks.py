@@ -22,8 +22,14 @@ CPU_FAST_BUDGET, CPU_LEAST_ROWS = 2**28, 8
 CPU_ROWS, GPU_ROWS = 128, 2048
 """Beyond this many rows a pass gains no speed (on a CPU it loses some, to the caches)."""
 
-_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "MPS backend out of memory", "_STATUS_ALLOC_FAILED")
-"""In plain RuntimeErrors: PyTorch's allocator on Linux and macOS, on Windows, on Apple's GPUs; cuBLAS and cuDNN."""
+_OUT_OF_MEMORY = (
+    "can't allocate memory",  # PyTorch's allocator on Linux and macOS
+    "not enough memory",  # on Windows
+    "MPS backend out of memory",
+    "_STATUS_ALLOC_FAILED",  # cuBLAS, cuDNN
+    "unable to find an engine to execute this computation",  # cuDNN without room to work in (or with another cause)
+)
+"""What is said in a plain RuntimeError."""
 
 _CONTIGUOUS_ONLY = "view size is not compatible"
 """What PyTorch says where a network views, instead of reshapes, maps whose channels lie together."""
