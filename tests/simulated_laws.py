@@ -37,7 +37,7 @@ from lightning_xai.explainers import (
     guided_backprop,
     guided_grad_cam,
 )
-from lightning_xai.functional.random import root_keys, standard_normal, uniform
+from lightning_xai.functional.random import Strata, fold_in, root_keys, standard_normal, uniform
 from lightning_xai.metrics.quantus import QuantusMetric
 from lightning_xai.metrics.robustness import Sensitivity
 from lightning_xai.networks import LeNet, ResNet9
@@ -137,6 +137,14 @@ def test_noise_is_the_same_bit_for_bit(sim: Simulation, draw: Callable[..., Tens
     assert not sim.waits
 
 
+@pytest.mark.parametrize("shape", [(1,), (3, 5), (3, 57, 111)])
+def test_strata_are_the_same_bit_for_bit(sim: Simulation, shape: tuple[int, ...]) -> None:
+    keys, numbers = root_keys(3, torch.tensor([0, 1, 2**40])), torch.tensor([4, 0, 6])
+    strata, own = Strata(keys, 7, shape), fold_in(keys, numbers[:, None]).flatten()
+    assert torch.equal(held(strata.normal(numbers, own, "sim")), strata.normal(numbers, own))
+    assert not sim.waits
+
+
 # Maps
 
 EXPLAINERS: dict[str, Explainer] = {
@@ -155,8 +163,10 @@ EXPLAINERS: dict[str, Explainer] = {
     "range_of_data": Smooth(lx.Gradient(), RangeScale(of="data"), 2, include_clean=True),
     "variance": Smooth(lx.Gradient(), AbsoluteScale(0.3), 4, statistic="variance"),
     "mean_square": replace(lx.noise_grad(num_draws=2), statistic="mean_square"),
-    "antithetic": replace(lx.smooth_grad(num_draws=4), antithetic=True),
-    "antithetic_weights": replace(lx.noise_grad(num_draws=2), antithetic=True),
+    "antithetic": replace(lx.smooth_grad(num_draws=4), sampling="antithetic"),
+    "antithetic_weights": replace(lx.noise_grad(num_draws=2), sampling="antithetic"),
+    "stratified": replace(lx.adapt_grad(num_draws=5), sampling="stratified"),
+    "stratified_weights": replace(lx.fusion_grad(num_weight_draws=3, num_input_draws=2), sampling="stratified"),
     "until_tolerated": replace(lx.smooth_grad(num_draws=8), tolerance=0.3, max_draws=24),
     "smoothed_integrated_gradients": lx.IntegratedGradients(lx.adapt_grad(num_draws=2), num_steps=2),
     "noise_within_noise": Smooth(PerturbWeights(num_draws=2), AbsoluteScale(0.1), 2),
@@ -416,7 +426,9 @@ SMOOTHERS: dict[str, tuple[Callable[[int], Explainer], int]] = {
     "variance": (lambda n: Smooth(lx.Gradient(), AbsoluteScale(0.2), n, statistic="variance"), 25),
     "integrated_gradients": (lambda n: lx.IntegratedGradients(num_steps=n), 25),
     "noise_grad": (lambda n: lx.noise_grad(num_draws=n), 40),
-    "antithetic": (lambda n: PerturbWeights(num_draws=n, noise="additive", antithetic=True), 40),
+    "antithetic": (lambda n: PerturbWeights(num_draws=n, noise="additive", sampling="antithetic"), 40),
+    "stratified": (lambda n: replace(lx.smooth_grad(num_draws=n), sampling="stratified"), 25),
+    "stratified_weights": (lambda n: replace(lx.noise_grad(num_draws=n), sampling="stratified"), 40),
 }
 """Methods of n passes of four rows, and how many launches a pass may cost beyond a bare one."""
 

@@ -69,6 +69,8 @@ METHODS = {
     "smooth_grad of noise_grad": smooth_grad(noise_grad(num_draws=2), num_draws=2),
     "smooth_grad of smooth_grad": smooth_grad(SG, num_draws=2),
     "smooth_grad of random": smooth_grad(RandomAttribution(), num_draws=2),
+    "stratified smooth_grad": Smooth(num_draws=3, sampling="stratified"),
+    "stratified noise_grad": PerturbWeights(num_draws=3, sampling="stratified"),
     "guided_backprop": guided_backprop(),
     "grad_cam": grad_cam(),
     "guided_grad_cam": guided_grad_cam(),

@@ -100,7 +100,7 @@ def _with_draws(explainer: Explainer, levels: list[int]) -> Explainer:
     if isinstance(explainer, Averaging):
         number, *levels = levels
         even = max(2, number - number % 2)
-        changes |= {"num_draws": even if explainer.antithetic else number, "tolerance": None}
+        changes |= {"num_draws": even if explainer.sampling == "antithetic" else number, "tolerance": None}
     for name, inner in _wrapped(explainer).items():
         changes[name] = _with_draws(inner, levels)
     return replace(explainer, **changes) if changes else explainer  # type: ignore[type-var]

@@ -13,7 +13,7 @@ from benchmark_rows.measuring import PRECISIONS, SINGLE, Case, Measurement, Sett
 from lightning_xai.explainers import Context
 from lightning_xai.functional.moments import Moments
 
-SAMPLINGS = {"independent": False, "antithetic": True}
+SAMPLINGS = ("independent", "antithetic", "stratified")
 
 
 def error(setting: Setting) -> Iterator[Measurement]:
@@ -51,7 +51,7 @@ def compare(one: Case, goal: float, ours: tuple[float, str, str], plain: float, 
 
 def maps(one: Case, draws: float, sampling: str, precision: str) -> partial[Tensor]:
     """Explains with the even number of draws that is not less."""
-    method = lx.Smooth(num_draws=2 * math.ceil(draws / 2), antithetic=SAMPLINGS[sampling])
+    method = lx.Smooth(num_draws=2 * math.ceil(draws / 2), sampling=sampling)
     return partial(lx.explain, *one.arguments, method, precision=precision)
 
 
