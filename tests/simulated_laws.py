@@ -31,6 +31,7 @@ from lightning_xai.explainers import (
     RandomAttribution,
     RangeScale,
     Smooth,
+    SmoothDiff,
     SobelEdges,
     grad_cam,
     gradient_shap,
@@ -167,6 +168,7 @@ EXPLAINERS: dict[str, Explainer] = {
     "antithetic_weights": replace(lx.noise_grad(num_draws=2), sampling="antithetic"),
     "stratified": replace(lx.adapt_grad(num_draws=5), sampling="stratified"),
     "stratified_weights": replace(lx.fusion_grad(num_weight_draws=3, num_input_draws=2), sampling="stratified"),
+    "smooth_diff": SmoothDiff(num_draws=5),
     "until_tolerated": replace(lx.smooth_grad(num_draws=8), tolerance=0.3, max_draws=24),
     "smoothed_integrated_gradients": lx.IntegratedGradients(lx.adapt_grad(num_draws=2), num_steps=2),
     "noise_within_noise": Smooth(PerturbWeights(num_draws=2), AbsoluteScale(0.1), 2),
@@ -222,7 +224,11 @@ def test_maps_are_those_of_the_cpu(sim: Simulation, name: str) -> None:
 def test_an_explanation_waits_four_times(sim: Simulation, name: str) -> None:
     """With bounds; whatever the draws, passes and models."""
     model, x, target = network().to("sim"), images().to("sim"), torch.tensor([0, 2, 1, 1], device="sim")
-    for known in (lx.Gradient(), lx.noise_grad(num_draws=1)):  # a network is looked at when it is new
+    for known in (
+        lx.Gradient(),
+        lx.noise_grad(num_draws=1),
+        SmoothDiff(num_draws=1),
+    ):  # a network is looked at when it is new
         lx.explain(model, x, target, known, bounds=BOUNDS, max_rows=6)
     standard_normal(root_keys(0, torch.arange(4)), (2**14,), "sim")  # and the quantiles are copied once
     sim.counts()
@@ -442,6 +448,19 @@ def test_launches_of_a_pass(sim: Simulation, name: str) -> None:
 @pytest.mark.parametrize("name", SMOOTHERS)
 def test_launches_of_a_pass_of_a_deeper_network(sim: Simulation, name: str) -> None:
     assert_within_budget(sim, name, ResNet9(), torch.rand(4, 3, 32, 32))
+
+
+def test_launches_of_a_pass_with_derivatives(sim: Simulation) -> None:
+    """Four of ReLU, two of MaxPool2d, in the place of a backward pass."""
+    model, x, target = LeNet().eval().to("sim"), torch.rand(4, 1, 28, 28).to("sim"), torch.arange(4, device="sim")
+    bare, found = bare_launches(sim, model, x, target), []
+    for number in (1, 2, 6):
+        sim.counts()
+        lx.explain(model, x, target, SmoothDiff(num_draws=number), bounds=(0.0, 1.0), max_rows=4)
+        found.append(sim.counts()[:2])
+    (few, waits), (many, more_waits) = found[1:]
+    assert (many - few) / 4 <= bare + 20
+    assert waits == more_waits <= 4
 
 
 def assert_within_budget(sim: Simulation, name: str, network: nn.Module, images: Tensor) -> None:

@@ -35,6 +35,7 @@ from lightning_xai.explainers import (
     InputAttribution,
     PerturbWeights,
     RandomAttribution,
+    SmoothDiff,
     SobelEdges,
     grad_cam,
     gradient_shap,
@@ -194,6 +195,7 @@ EXPLAINERS: dict[str, Explainer] = {
     "stratified": PerturbWeights(
         replace(lx.smooth_grad(num_draws=2), sampling="stratified"), num_draws=2, sampling="stratified"
     ),
+    "smooth_diff": SmoothDiff(num_draws=2),
     "until_tolerated": replace(lx.smooth_grad(num_draws=8), tolerance=0.5, max_draws=16),
     "some_weights": PerturbWeights(lx.Gradient(), num_draws=2, exclude=("*bias*",)),
     "random": RandomAttribution(),
