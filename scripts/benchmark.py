@@ -1,8 +1,8 @@
 """What explanations cost, against the bare gradients that they need and against what else there is.
 
 Each row is a ratio of two times (or peaks of memory, or throughputs) measured in turn, A B A B ..., in one run, with
-its aim. Networks: LeNet on 28x28, ResNet-9 on 32x32, ResNet-50 on 224x224 (random weights; on a CPU one image only), and,
-if it is asked for, EfficientNet-Lite0 on 224x224.
+its aim. Networks: LeNet on 28x28, ResNet-9 on 32x32, ResNet-50 on 224x224 (random weights; on a CPU one image only),
+and, if it is asked for, EfficientNet-Lite0 on 224x224.
 On a CPU calls have as many draws as it can do in about a second, and all rows take twenty minutes or more on two cores.
 
     python scripts/benchmark.py [--device cuda] [--rows smoothing captum] [--networks LeNet]

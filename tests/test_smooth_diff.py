@@ -1,5 +1,6 @@
 """SmoothDiff: slow transcriptions on tiny networks, closed forms, and what it refuses."""
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -333,3 +334,21 @@ def test_a_pass_that_does_not_fit_is_not_counted(room: int) -> None:
     method = SmoothDiff(AbsoluteScale(STD), DRAWS)
     found, expected = (method(Small(rows), IMAGES, TARGET, context()) for rows in (room, 1000))
     assert_close(found, expected)
+
+
+def test_memory_does_not_grow_with_the_number_of_draws() -> None:
+    """The elements of the tensors that are alive at any pass, at 20 and at 200 draws."""
+
+    def peak(draws: int) -> int:
+        alive: list[int] = []
+
+        def census(model: Any, x: Tensor) -> Tensor:
+            tensors = (value for value in gc.get_objects() if type(value) is Tensor)
+            alive.append(sum(value.numel() for value in tensors))
+            return model.network(x)
+
+        SmoothDiff(num_draws=draws)(Net(census, network=NETWORKS["mlp"]()), IMAGES, 0, context(max_rows=12))
+        assert len(alive) >= draws // 4
+        return max(alive)
+
+    assert peak(200) - peak(20) < 1000  # the numbers of the draws

@@ -81,9 +81,9 @@ class Strata:
     of element i falls into stratum s = (a k + b) mod n, where the step a, coprime to n, and the start b come from the
     SplitMix64 word that belongs to a key and i. Where in its stratum it falls is said by the 16 bits v that would make
     the independent value: it is quantile (65,536 s + v) // n, so that a single draw is distributed as independent ones
-    are (b is uniform but for n / 2³²), and a single stratum is all of it. Whatever n, elements are independent of one
-    another, and what the draws of one element depend on is that no two share a stratum; if n is prime, the strata of
-    two draws are any two, equally likely.
+    are (b is uniform but for n / 2³²), and a single stratum is all of it. Elements are independent of one another. If n
+    is prime, the strata of two draws are any two, equally likely; else there are pairs that never meet (draws k and
+    k + n/2 are always half of the strata apart), which costs some per cent of what is gained.
 
     Args:
         keys: One a row; other ones than those of the draws.
@@ -114,21 +114,21 @@ class Strata:
         return memory.remembered(what, lambda: self._normal(numbers, keys, device))
 
     def _normal(self, numbers: Tensor, keys: Tensor, device: torch.device) -> Tensor:
-        size = len(keys) * math.prod(self.shape)
-        if device.type == "cpu" or size <= _COPIED:
-            cells = _rows(_CELLS, keys, self.shape).numpy().reshape(len(numbers), -1)
-            strata = self._strata(torch.device("cpu")).numpy().reshape(-1)
+        length = math.prod(self.shape)
+        if device.type == "cpu" or len(keys) * length <= _COPIED:
+            cells = _rows(_CELLS, keys, self.shape).view(len(numbers), -1).numpy()
+            strata = self._strata(torch.device("cpu")).view(-1).numpy()
             drawn = sent(torch.from_numpy(_stratified(cells, strata, numbers.numpy(), self.number)), device)
         else:
-            cells = _rows_on(device, _CELLS, keys, size // len(keys)).reshape(len(numbers), -1)
-            strata = self._strata(device).flatten()
-            drawn = _stratified_on(cells, strata, sent(numbers.int(), device), self.number)
+            own = _rows_on(device, _CELLS, keys, length).view(len(numbers), -1)
+            drawn = _stratified_on(own, self._strata(device).view(-1), sent(numbers.int(), device), self.number)
         return drawn.reshape(len(numbers), len(self.keys), *self.shape)
 
     def _strata(self, device: torch.device) -> Tensor:
         """Of each element the step, in the upper 16 bits, and the start."""
         if device not in self._made:
-            units = np.array([step for step in range(1, self.number + 1) if math.gcd(step, self.number) == 1])
+            steps = np.arange(1, self.number + 1)
+            units = steps[np.gcd(steps, self.number) == 1]
             values = _Values(1, partial(_fill_strata, units, self.number), partial(_make_strata, units, self.number))
             if device.type == "cpu":
                 self._made[device] = _rows(values._replace(kind=np.int32), self.keys, self.shape)
