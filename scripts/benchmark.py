@@ -1,7 +1,8 @@
 """What explanations cost, against the bare gradients that they need and against what else there is.
 
 Each row is a ratio of two times (or peaks of memory, or throughputs) measured in turn, A B A B ..., in one run, with
-its aim. Networks: LeNet on 28x28, ResNet-9 on 32x32, ResNet-50 on 224x224 (random weights; on a CPU one image only).
+its aim. Networks: LeNet on 28x28, ResNet-9 on 32x32, ResNet-50 on 224x224 (random weights; on a CPU one image only),
+and, if it is asked for, EfficientNet-Lite0 on 224x224.
 On a CPU calls have as many draws as it can do in about a second, and all rows take twenty minutes or more on two cores.
 
     python scripts/benchmark.py [--device cuda] [--rows smoothing captum] [--networks LeNet]
@@ -23,7 +24,7 @@ from benchmark_rows.against_others import captum, evaluation, published_noise_gr
 from benchmark_rows.agreement import agreement
 from benchmark_rows.children import memory, processes
 from benchmark_rows.draws import error
-from benchmark_rows.measuring import NETWORKS, Measurement, Setting
+from benchmark_rows.measuring import DEFAULT_NETWORKS, NETWORKS, Measurement, Setting
 
 ROWS: dict[str, Callable[[Setting], Iterator[Measurement]]] = {
     row.__name__: row
@@ -49,7 +50,12 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help="by default all")
     parser.add_argument(
-        "--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), metavar="NETWORK", help=", ".join(NETWORKS)
+        "--networks",
+        nargs="+",
+        choices=NETWORKS,
+        default=list(DEFAULT_NETWORKS),
+        metavar="NETWORK",
+        help=f"{', '.join(NETWORKS)} (which has ImageNet weights, in two packages); by default all but the last",
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--pairs", type=positive, default=7, help="measurements of each ratio, after a warm-up")

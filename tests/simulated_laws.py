@@ -33,6 +33,7 @@ from lightning_xai.explainers import (
     RandomAttribution,
     RangeScale,
     Smooth,
+    SmoothDiff,
     SobelEdges,
     grad_cam,
     gradient_shap,
@@ -40,7 +41,7 @@ from lightning_xai.explainers import (
     guided_grad_cam,
 )
 from lightning_xai.functional import devices
-from lightning_xai.functional.random import root_keys, standard_normal, uniform
+from lightning_xai.functional.random import Strata, fold_in, root_keys, standard_normal, uniform
 from lightning_xai.metrics.quantus import QuantusMetric
 from lightning_xai.networks import LeNet, ResNet9
 from lightning_xai.reporting.scores import read_scores
@@ -139,6 +140,14 @@ def test_noise_is_the_same_bit_for_bit(sim: Simulation, draw: Callable[..., Tens
     assert not sim.waits
 
 
+@pytest.mark.parametrize("shape", [(1,), (3, 5), (3, 57, 111)])
+def test_strata_are_the_same_bit_for_bit(sim: Simulation, shape: tuple[int, ...]) -> None:
+    keys, numbers = root_keys(3, torch.tensor([0, 1, 2**40])), torch.tensor([4, 0, 6])
+    strata, own = Strata(keys, 7, shape), fold_in(keys, numbers[:, None]).flatten()
+    assert torch.equal(held(strata.normal(numbers, own, "sim")), strata.normal(numbers, own))
+    assert not sim.waits
+
+
 # Maps
 
 EXPLAINERS: dict[str, Explainer] = {
@@ -157,8 +166,11 @@ EXPLAINERS: dict[str, Explainer] = {
     "range_of_data": Smooth(lx.Gradient(), RangeScale(of="data"), 2, include_clean=True),
     "variance": Smooth(lx.Gradient(), AbsoluteScale(0.3), 4, statistic="variance"),
     "mean_square": replace(lx.noise_grad(num_draws=2), statistic="mean_square"),
-    "antithetic": replace(lx.smooth_grad(num_draws=4), antithetic=True),
-    "antithetic_weights": replace(lx.noise_grad(num_draws=2), antithetic=True),
+    "antithetic": replace(lx.smooth_grad(num_draws=4), sampling="antithetic"),
+    "antithetic_weights": replace(lx.noise_grad(num_draws=2), sampling="antithetic"),
+    "stratified": replace(lx.adapt_grad(num_draws=5), sampling="stratified"),
+    "stratified_weights": replace(lx.fusion_grad(num_weight_draws=3, num_input_draws=2), sampling="stratified"),
+    "smooth_diff": SmoothDiff(num_draws=5),
     "until_tolerated": replace(lx.smooth_grad(num_draws=8), tolerance=0.3, max_draws=24),
     "smoothed_integrated_gradients": lx.IntegratedGradients(lx.adapt_grad(num_draws=2), num_steps=2),
     "noise_within_noise": Smooth(PerturbWeights(num_draws=2), AbsoluteScale(0.1), 2),
@@ -214,7 +226,11 @@ def test_maps_are_those_of_the_cpu(sim: Simulation, name: str) -> None:
 def test_an_explanation_waits_four_times(sim: Simulation, name: str) -> None:
     """With bounds; whatever the draws, passes and models."""
     model, x, target = network().to("sim"), images().to("sim"), torch.tensor([0, 2, 1, 1], device="sim")
-    for known in (lx.Gradient(), lx.noise_grad(num_draws=1)):  # a network is looked at when it is new
+    for known in (
+        lx.Gradient(),
+        lx.noise_grad(num_draws=1),
+        SmoothDiff(num_draws=1),
+    ):  # a network is looked at when it is new
         lx.explain(model, x, target, known, bounds=BOUNDS, max_rows=6)
     standard_normal(root_keys(0, torch.arange(4)), (2**14,), "sim")  # and the quantiles are copied once
     sim.counts()
@@ -505,7 +521,9 @@ SMOOTHERS: dict[str, tuple[Callable[[int], Explainer], int]] = {
     "variance": (lambda n: Smooth(lx.Gradient(), AbsoluteScale(0.2), n, statistic="variance"), 25),
     "integrated_gradients": (lambda n: lx.IntegratedGradients(num_steps=n), 25),
     "noise_grad": (lambda n: lx.noise_grad(num_draws=n), 40),
-    "antithetic": (lambda n: PerturbWeights(num_draws=n, noise="additive", antithetic=True), 40),
+    "antithetic": (lambda n: PerturbWeights(num_draws=n, noise="additive", sampling="antithetic"), 40),
+    "stratified": (lambda n: replace(lx.smooth_grad(num_draws=n), sampling="stratified"), 25),
+    "stratified_weights": (lambda n: replace(lx.noise_grad(num_draws=n), sampling="stratified"), 40),
 }
 """Methods of n passes of four rows, and how many launches a pass may cost beyond a bare one."""
 
@@ -519,6 +537,19 @@ def test_launches_of_a_pass(sim: Simulation, name: str) -> None:
 @pytest.mark.parametrize("name", SMOOTHERS)
 def test_launches_of_a_pass_of_a_deeper_network(sim: Simulation, name: str) -> None:
     assert_within_budget(sim, name, ResNet9(), torch.rand(4, 3, 32, 32))
+
+
+def test_launches_of_a_pass_with_derivatives(sim: Simulation) -> None:
+    """Four of ReLU, two of MaxPool2d, in the place of a backward pass."""
+    model, x, target = LeNet().eval().to("sim"), torch.rand(4, 1, 28, 28).to("sim"), torch.arange(4, device="sim")
+    bare, found = bare_launches(sim, model, x, target), []
+    for number in (1, 2, 6):
+        sim.counts()
+        lx.explain(model, x, target, SmoothDiff(num_draws=number), bounds=(0.0, 1.0), max_rows=4)
+        found.append(sim.counts()[:2])
+    (few, waits), (many, more_waits) = found[1:]
+    assert (many - few) / 4 <= bare + 20
+    assert waits == more_waits <= 4
 
 
 def assert_within_budget(sim: Simulation, name: str, network: nn.Module, images: Tensor) -> None:

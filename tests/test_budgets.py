@@ -31,7 +31,7 @@ def noise_of(method, inputs, context):
 
 def test_antithetic_noise_comes_in_pairs_and_is_that_of_independent_draws():
     inputs = torch.zeros_like(IMAGES)
-    pairs = noise_of(Smooth(InputAttribution(), AbsoluteScale(1.0), 8, antithetic=True), inputs, CONTEXT)
+    pairs = noise_of(Smooth(InputAttribution(), AbsoluteScale(1.0), 8, sampling="antithetic"), inputs, CONTEXT)
     single = noise_of(Smooth(InputAttribution(), AbsoluteScale(1.0), 4), inputs, CONTEXT)
     assert_close(pairs[::2], single, **exactly)
     assert_close(pairs[1::2], -single, **exactly)
@@ -39,7 +39,7 @@ def test_antithetic_noise_comes_in_pairs_and_is_that_of_independent_draws():
 
 def test_each_antithetic_draw_is_standard_normal():
     inputs, context = torch.zeros(300, 1, 4, 4).double(), Context.create(torch.arange(300))
-    for draw in noise_of(Smooth(InputAttribution(), AbsoluteScale(1.0), 4, antithetic=True), inputs, context):
+    for draw in noise_of(Smooth(InputAttribution(), AbsoluteScale(1.0), 4, sampling="antithetic"), inputs, context):
         assert stats.kstest(draw.flatten().numpy(), "norm").pvalue > 0.01
 
 
@@ -48,14 +48,14 @@ def test_antithetic_smooth_grad_of_a_quadratic_model_is_exact():
     model = Quadratic()
     for max_rows in (None, 1, 5):
         context = Context.create(torch.arange(3), max_rows=max_rows)
-        method = Smooth(Gradient(), AbsoluteScale(0.7), 6, antithetic=True)
+        method = Smooth(Gradient(), AbsoluteScale(0.7), 6, sampling="antithetic")
         assert_close(method(model, IMAGES, TARGET, context), model.gradient(IMAGES, TARGET))
 
 
 @pytest.mark.parametrize("noise", ["multiplicative", "additive"])
 def test_antithetic_noise_grad_of_a_linear_model_is_exact(noise):
     model = linear()
-    method = PerturbWeights(Gradient(), 0.5, 4, noise, antithetic=True)
+    method = PerturbWeights(Gradient(), 0.5, 4, noise, sampling="antithetic")
     assert_close(method(model, IMAGES, TARGET, CONTEXT), Gradient()(model, IMAGES, TARGET, CONTEXT))
     single = PerturbWeights(Gradient(), 0.5, 2, noise)
     draws = torch.cat(list(method.draws(model, IMAGES, TARGET, CONTEXT)))
@@ -64,7 +64,7 @@ def test_antithetic_noise_grad_of_a_linear_model_is_exact(noise):
 
 def test_antithetic_draws_do_not_depend_on_chunks():
     method = lx.smooth_grad(num_draws=10)
-    method = Smooth(method.explainer, method.scale, 10, antithetic=True)
+    method = Smooth(method.explainer, method.scale, 10, sampling="antithetic")
     whole = method(network(), IMAGES, TARGET, CONTEXT)
     for max_rows in (1, 4, 7):
         context = Context.create(torch.tensor([4, 0, 7]), seed=5, max_rows=max_rows)
@@ -88,13 +88,13 @@ def test_antithetic_error_is_smaller_and_is_estimated_without_bias():
     target, context = TARGET.repeat(60), Context.create(torch.arange(180), seed=2)
     exact = Smooth(Gradient(), AbsoluteScale(0.5), 3000)(model, IMAGES, TARGET, Context.create(torch.arange(3)))
     errors, estimates = {}, {}
-    for antithetic in (False, True):
-        method = Smooth(Gradient(), AbsoluteScale(0.5), 20, antithetic=antithetic)
+    for sampling in ("independent", "antithetic"):
+        method = Smooth(Gradient(), AbsoluteScale(0.5), 20, sampling=sampling)
         moments = method.moments(model, inputs, target, context)
-        errors[antithetic] = (moments.mean - exact.repeat(60, 1, 1, 1)).square().mean()
-        estimates[antithetic] = moments.standard_error.square().mean()
-        assert_close(estimates[antithetic], errors[antithetic], rtol=0.15, atol=0)
-    assert errors[True] < errors[False] / 1.3
+        errors[sampling] = (moments.mean - exact.repeat(60, 1, 1, 1)).square().mean()
+        estimates[sampling] = moments.standard_error.square().mean()
+        assert_close(estimates[sampling], errors[sampling], rtol=0.15, atol=0)
+    assert errors["antithetic"] < errors["independent"] / 1.3
 
 
 # A tolerance
@@ -104,11 +104,11 @@ def tolerant(tolerance, **options):
     return Smooth(Gradient(), AbsoluteScale(0.5), 16, tolerance=tolerance, **options)
 
 
-@pytest.mark.parametrize("antithetic", [False, True])
-def test_each_sample_stops_where_its_error_is_small_enough(antithetic):
+@pytest.mark.parametrize("sampling", ["independent", "antithetic"])
+def test_each_sample_stops_where_its_error_is_small_enough(sampling):
     inputs, target = torch.cat([IMAGES, 3 * IMAGES]), TARGET.repeat(2)
     context = Context.create(torch.arange(6), seed=5)
-    method = tolerant(0.06, antithetic=antithetic)
+    method = tolerant(0.06, sampling=sampling)
     moments = method.moments(network(), inputs, target, context)
     counts = moments.count.flatten().tolist()
     assert len(set(counts)) > 1, "otherwise the test says little"
@@ -116,11 +116,11 @@ def test_each_sample_stops_where_its_error_is_small_enough(antithetic):
     assert (moments.relative_error <= 0.06).all()
     for row, count in enumerate(counts):
         alone = (inputs[row : row + 1], target[row : row + 1], context.select(slice(row, row + 1)))
-        fixed = Smooth(Gradient(), AbsoluteScale(0.5), count, antithetic=antithetic)
+        fixed = Smooth(Gradient(), AbsoluteScale(0.5), count, sampling=sampling)
         assert_close(method(network(), *alone)[0], moments.mean[row])
         assert_close(fixed(network(), *alone)[0], moments.mean[row])
         if count > 16:
-            sooner = Smooth(Gradient(), AbsoluteScale(0.5), count - 16, antithetic=antithetic)
+            sooner = Smooth(Gradient(), AbsoluteScale(0.5), count - 16, sampling=sampling)
             assert sooner.moments(network(), *alone).relative_error > 0.06
 
 
@@ -168,23 +168,26 @@ def test_evaluation_tells_the_gradients_of_each_sample(wrap):
 
 
 def test_equal_cost_takes_an_even_number_of_pairs_and_no_tolerance():
-    method = with_gradients(Smooth(num_draws=50, antithetic=True, tolerance=0.1), 25)
+    method = with_gradients(Smooth(num_draws=50, sampling="antithetic", tolerance=0.1), 25)
     assert (method.num_draws, method.tolerance) == (24, None)
-    assert with_gradients(Smooth(num_draws=50, antithetic=True), 1).num_draws == 2
+    assert with_gradients(Smooth(num_draws=50, sampling="antithetic"), 1).num_draws == 2
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_draws": 5, "antithetic": True}, "`num_draws` must be even for antithetic pairs, got 5"),
-        ({"include_clean": True, "antithetic": True}, "`include_clean` is for a fixed number of independent draws"),
+        ({"num_draws": 5, "sampling": "antithetic"}, "`num_draws` must be even for antithetic pairs, got 5"),
+        (
+            {"include_clean": True, "sampling": "antithetic"},
+            "`include_clean` is for a fixed number of independent draws",
+        ),
         ({"include_clean": True, "tolerance": 0.1}, "`include_clean` is for a fixed number of independent draws"),
         ({"tolerance": 0.0}, "`tolerance` must be positive and finite, or None; got 0.0"),
         ({"tolerance": float("inf")}, "`tolerance` must be positive and finite, or None; got inf"),
         ({"tolerance": 0.1, "statistic": "variance"}, '`tolerance` is of the mean over the draws, .* "variance"'),
         ({"tolerance": 0.1, "max_draws": 40}, "`max_draws` must be at least `num_draws`=50; got 40"),
         (
-            {"tolerance": 0.1, "max_draws": 51, "antithetic": True},
+            {"tolerance": 0.1, "max_draws": 51, "sampling": "antithetic"},
             "`max_draws` must be at least `num_draws`=50, and even for antithetic pairs; got 51",
         ),
         (

@@ -149,12 +149,12 @@ def test_weight_noise_inside_a_smoother_is_fresh_for_each_of_its_draws():
     assert 0.9 < ratios.mean() < 1.1  # 4.5 times as much where all draws share the noisy model
 
 
-@pytest.mark.parametrize(("num_draws", "antithetic"), [(7, False), (14, True)])
+@pytest.mark.parametrize(("num_draws", "sampling"), [(7, "independent"), (14, "antithetic")])
 @pytest.mark.parametrize("make", [Smooth, PerturbWeights])
-def test_a_tolerance_wants_enough_draws_at_a_time(make, num_draws, antithetic):
+def test_a_tolerance_wants_enough_draws_at_a_time(make, num_draws, sampling):
     with pytest.raises(ValueError, match=r"`num_draws` must be at least (8|16) with a `tolerance`"):
-        make(num_draws=num_draws, antithetic=antithetic, tolerance=0.1)
-    make(num_draws=num_draws + 1 + antithetic, antithetic=antithetic, tolerance=0.1)
+        make(num_draws=num_draws, sampling=sampling, tolerance=0.1)
+    make(num_draws=num_draws + (2 if sampling == "antithetic" else 1), sampling=sampling, tolerance=0.1)
 
 
 class Mixing(nn.Module):

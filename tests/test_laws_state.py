@@ -35,6 +35,7 @@ from lightning_xai.explainers import (
     InputAttribution,
     PerturbWeights,
     RandomAttribution,
+    SmoothDiff,
     SobelEdges,
     grad_cam,
     gradient_shap,
@@ -190,7 +191,11 @@ EXPLAINERS: dict[str, Explainer] = {
     "adapt_grad": lx.adapt_grad(num_draws=2),
     "smoothed_integrated_gradients": lx.IntegratedGradients(lx.smooth_grad(num_draws=2), num_steps=2),
     "variance": replace(lx.noise_grad(num_draws=2), statistic="variance"),
-    "antithetic": replace(lx.noise_grad(num_draws=2), antithetic=True, noise="additive"),
+    "antithetic": replace(lx.noise_grad(num_draws=2), sampling="antithetic", noise="additive"),
+    "stratified": PerturbWeights(
+        replace(lx.smooth_grad(num_draws=2), sampling="stratified"), num_draws=2, sampling="stratified"
+    ),
+    "smooth_diff": SmoothDiff(num_draws=2),
     "until_tolerated": replace(lx.smooth_grad(num_draws=8), tolerance=0.5, max_draws=16),
     "some_weights": PerturbWeights(lx.Gradient(), num_draws=2, exclude=("*bias*",)),
     "random": RandomAttribution(),

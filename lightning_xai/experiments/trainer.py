@@ -1,7 +1,8 @@
 """A Trainer that can also examine: the `sanity`, `calibrate` and `visualize` commands of the command line."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -119,12 +120,12 @@ class ExaminingTrainer(Trainer):
         check_choice("precision", precision, Precision)
         if output is not None:
             check_folder("output", output)
-        methods = paper_methods(model, getattr(datamodule, "bounds", None) is not None) if methods is None else methods
-        _check_required(require or [], methods := with_controls(smoothed(methods, smooth)))
         similarities = named_similarities(preset, normaliser)
-        subject = self._subject(
-            model, datamodule, methods, similarities, num_samples, target, seed, batch_size, precision
-        )
+        subject = self._subject(model, datamodule, similarities, num_samples, target, seed, batch_size, precision)
+        if methods is None:
+            methods = paper_methods(subject.model, subject.bounds is not None, subject.images)
+        subject = replace(subject, methods=with_controls(smoothed(methods, smooth)))
+        _check_required(require or [], subject.methods)
         return examine(
             subject,
             EXAMINED if check == "all" else (check,),
@@ -285,7 +286,6 @@ class ExaminingTrainer(Trainer):
         self,
         model: LightningModule,
         datamodule: LightningDataModule,
-        methods: dict[str, Explainer],
         similarities: dict[str, Similarity],
         num_samples: int,
         target: ExplainedClass,
@@ -305,7 +305,7 @@ class ExaminingTrainer(Trainer):
             images,
             explained,
             samples.index,
-            methods,
+            {},
             similarities,
             getattr(datamodule, "bounds", None),
             None if labels is None else labels.to(device),
@@ -376,7 +376,7 @@ def _image_space(
     return tuple(shape), bounds, names
 
 
-def _check_required(require: list[str], methods: dict[str, Explainer]) -> None:
+def _check_required(require: list[str], methods: Mapping[str, Explainer]) -> None:
     unknown = [name for name in require if name not in methods]
     if unknown:
         raise ValueError(f"`require` must name methods that are examined, {', '.join(methods)}; got {unknown}.")

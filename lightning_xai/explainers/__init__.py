@@ -13,6 +13,7 @@ from lightning_xai.explainers.cost import with_gradients
 from lightning_xai.explainers.gradient import Gradient, InputXGradient, IntegratedGradients, Saliency
 from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad, smooth_grad
 from lightning_xai.explainers.scales import AbsoluteScale, InputScale, InRangeScale, RangeScale
+from lightning_xai.explainers.smooth_diff import SmoothDiff
 from lightning_xai.explainers.smoothing import PerturbWeights, Smooth
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "RangeScale",
     "Saliency",
     "Smooth",
+    "SmoothDiff",
     "SobelEdges",
     "adapt_grad",
     "fusion_grad",

@@ -99,7 +99,7 @@ def _with_draws(explainer: Explainer, levels: list[int]) -> Explainer:
     changes: dict[str, Any] = {}
     if isinstance(explainer, Averaging):
         number, *levels = levels
-        if explainer.antithetic:
+        if explainer.sampling == "antithetic":
             number = max(2, number - number % 2)
         changes |= {"num_draws": max(2, number) if explainer.statistic == "variance" else number, "tolerance": None}
     for name, inner in _wrapped(explainer).items():

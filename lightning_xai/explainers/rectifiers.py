@@ -2,7 +2,7 @@
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -63,14 +63,27 @@ def require_deep_lift(model: nn.Module, rows: Tensor, method: str) -> dict[nn.Mo
     LayerNorm, products of two such things, as in gates and attention) would get the gradient in place of a multiplier,
     and the attributions would not sum to the difference of the outputs.
     """
-    run = _Nonlinear(model, rows)
+    handled = {module for module in model.modules() if type(module) in SUPPORTED_NON_LINEAR}
+    run = require_modules(model, rows, handled, method, SUPPORTED_NON_LINEAR)
+    return {module: runs for module, runs in run.runs.items() if runs > 1 and _is_plain(module)}
+
+
+def require_modules(
+    model: nn.Module, rows: Tensor, handled: Container[nn.Module], method: str, known: Iterable[type]
+) -> "_Nonlinear":
+    """Refuse models that do anything to what depends on the input that is not affine, outside of the handled modules.
+
+    Args:
+        known: Types of modules that the method handles, which the error names.
+    """
+    run = _Nonlinear(model, rows, handled)
     if run.found:
-        known = ", ".join(module.__name__ for module in SUPPORTED_NON_LINEAR)
+        names = ", ".join(module.__name__ for module in known)
         raise ValueError(
-            f"`model` must apply its nonlinear functions as modules that {method} has rules for ({known}); it has no "
+            f"`model` must apply its nonlinear functions as modules that {method} has rules for ({names}); it has no "
             f"rule for {run.named()}."
         )
-    return {module: runs for module, runs in run.runs.items() if runs > 1 and _is_plain(module)}
+    return run
 
 
 def _is_plain(module: nn.Module) -> bool:
@@ -180,13 +193,13 @@ class _Rectifiers(_Operations):
 
 
 class _Nonlinear(_Operations):
-    """Finds what is not affine, or random, outside of the modules that Captum's DeepLIFT has rules for."""
+    """Finds what is not affine, or random, outside of the modules that a method handles."""
 
-    random_refused = True  # the input and the baseline, which pass together, would get other numbers
+    random_refused = True  # rows that pass together would get other numbers
 
-    @staticmethod
-    def handled(module: nn.Module) -> bool:
-        return type(module) in SUPPORTED_NON_LINEAR
+    def __init__(self, model: nn.Module, rows: Tensor, handled: Container[nn.Module]) -> None:
+        self.handled = handled.__contains__
+        super().__init__(model, rows)
 
     def refused(self, function: Any, args: Any, kwargs: Any, sources: list[Tensor], outputs: list[Tensor]) -> bool:
         if not any(part.is_floating_point() for part in outputs):

@@ -31,12 +31,16 @@ class CrossedMean:
 
 
 def crossed_mean(values: Grid, low_level: float, high_level: float | None = None) -> CrossedMean:
-    """Two-way random effects: t interval of the mean, with Satterthwaite's degrees of freedom.
+    """Two-way random effects: interval of the mean, for other networks and other samples.
 
-    The variance is that of the networks' means, by their number, plus that of the samples' means, by theirs. Each holds
-    the part of a network and a sample together, which is so counted twice: the interval is never too short for it, and
-    at most √2 times too long, where networks and samples themselves have no effect. It is so for undefined values too,
-    which are left out of the means.
+    The variance is that of the networks' means, by their number, plus that of the samples' means, by theirs; each has
+    Student's quantile of its own degrees of freedom (Cochran's solution of the problem of Behrens and Fisher): the
+    interval's half is √(t² variance + t² variance). One t with Satterthwaite's degrees of freedom is shorter, and with
+    three networks too short: where they happen to be alike, it takes their small variance for a known one.
+
+    Each of the two variances holds the part of a network and a sample together, which is so counted twice: the interval
+    is at most √2 times too long for it, where networks and samples themselves have no effect. It is so for undefined
+    values too, which are left out of the means.
 
     Args:
         values: NaN where undefined.
@@ -49,17 +53,18 @@ def crossed_mean(values: Grid, low_level: float, high_level: float | None = None
     if not np.isfinite(values).any():
         return CrossedMean(math.nan, math.nan, math.nan, math.nan)
     mean = float(np.nanmean(values))
-    (networks, freedom), (samples, other) = (_variance(np.ma.masked_invalid(values).mean(axis)) for axis in (1, 0))
-    variance = networks + samples
-    if math.isnan(variance) or variance == 0:
-        return CrossedMean(mean, mean + variance, mean + variance, math.nan)
-    satterthwaite = variance**2 / (networks**2 / freedom + samples**2 / other)
-    below, above = stats.t.ppf([low_level, 1 - high_level], satterthwaite) * math.sqrt(variance)
-    return CrossedMean(mean, float(mean + below), float(mean + above), networks / variance)
+    parts = [_variance(np.ma.masked_invalid(values).mean(axis)) for axis in (1, 0)]
+    below, above = (
+        math.sqrt(sum(variance * float(stats.t.ppf(level, freedom)) ** 2 for variance, freedom in parts))
+        for level in (low_level, high_level)
+    )
+    (networks, _), (samples, _) = parts
+    share = networks / (networks + samples) if networks + samples else math.nan
+    return CrossedMean(mean, mean - below, mean + above, share)
 
 
 def _variance(means: np.ma.MaskedArray) -> tuple[float, int]:
     """Of the mean of means, and its degrees of freedom."""
     known = means.compressed()
     freedom = len(known) - 1
-    return (float(known.var(ddof=1)) / len(known) if freedom > 0 else math.nan), freedom
+    return (float(known.var(ddof=1)) / len(known) if freedom > 0 else math.nan), max(1, freedom)

@@ -1,6 +1,7 @@
-"""The row on the error of the mean over the draws: how long it takes to get it down."""
+"""The row on the error of the mean over the draws: how long it takes to get it down, and what is left at equal cost."""
 
 import math
+import statistics
 from collections.abc import Iterator
 from functools import partial
 from itertools import product
@@ -10,28 +11,72 @@ from torch import Tensor
 
 import lightning_xai as lx
 from benchmark_rows.measuring import PRECISIONS, SINGLE, Case, Measurement, Setting, alternately, case, timed
-from lightning_xai.explainers import Context
+from lightning_xai.explainers import Context, Explainer, InputScale, InRangeScale, RangeScale, SmoothDiff
 from lightning_xai.functional.moments import Moments
 
-SAMPLINGS = {"independent": False, "antithetic": True}
+SAMPLINGS = ("independent", "antithetic", "stratified")
+SCALES: dict[str, InputScale] = {"SmoothGrad": RangeScale(), "AdaptGrad": InRangeScale()}
 
 
 def error(setting: Setting) -> Iterator[Measurement]:
-    """Time to a Monte-Carlo error of 10 % (of ResNet-9 on a CPU 20 %) over that with independent draws in float32."""
+    """Time to a Monte-Carlo error of 10 % (of ResNet-9 on a CPU 20 %) over that with independent draws in float32;
+    and the errors of all ways to draw, and of SmoothDiff, in the time of 50 such draws (EfficientNet-Lite0: 20)."""
     for name in setting.networks:
         if name == "ResNet50":
             continue  # it has random weights, and so next to no error
-        enough = setting.everything or name == "LeNet"  # ResNet-9 needs 3,000 draws for 10 %
-        goal, number, most = (0.1, 16, 1024 if name == "LeNet" else 8192) if enough else (0.2, 2, 2048)
-        if setting.tiny:
-            goal, number, most = 100.0, 2, 16
-        one = case(name, number, setting.device)
-        reference = reference_moments(one, most)
-        plain = draws_needed(one, reference, "independent", SINGLE, goal, most)
-        for sampling, precision in product(SAMPLINGS, PRECISIONS):
-            if (sampling, precision) != ("independent", SINGLE):
-                draws = draws_needed(one, reference, sampling, precision, goal, most)
-                yield compare(one, goal, (draws, sampling, precision), plain, setting)
+        if name != "EfficientNetLite0":  # far from any such goal
+            yield from time_to_error(name, setting)
+        yield from at_equal_cost(name, setting)
+
+
+def time_to_error(name: str, setting: Setting) -> Iterator[Measurement]:
+    enough = setting.everything or name == "LeNet"  # ResNet-9 needs 3,000 draws for 10 %
+    goal, number, most = (0.1, 16, 1024 if name == "LeNet" else 8192) if enough else (0.2, 2, 2048)
+    if setting.tiny:
+        goal, number, most = 100.0, 2, 16
+    one = case(name, number, setting.device)
+    reference = reference_moments(one, 2 * most)
+    plain = draws_needed(one, reference, "independent", SINGLE, goal, most)
+    for sampling, precision in product(SAMPLINGS, PRECISIONS):
+        if (sampling, precision) != ("independent", SINGLE):
+            draws = draws_needed(one, reference, sampling, precision, goal, most)
+            yield compare(one, goal, (draws, sampling, precision), plain, setting)
+
+
+def at_equal_cost(name: str, setting: Setting) -> Iterator[Measurement]:
+    """Errors over those of independent draws, under one seed after the other."""
+    number, draws, most = {"LeNet": (16, 50, 2048), "ResNet9": (2, 50, 1024)}.get(name, (1, 20, 256))
+    draws, most = (4, 32) if setting.tiny else (draws, most)
+    one = case(name, number, setting.device)
+    for method, scale in SCALES.items():
+        reference = reference_moments(one, most, scale)
+        independent = lx.Smooth(scale=scale, num_draws=draws)
+        plain, seconds = errors_and_time(one, reference, independent, setting)
+        passes, per_draw = draws, seconds / draws
+        for _ in range(2):  # there is a fixed cost too
+            taken = errors_and_time(one, reference, SmoothDiff(scale, passes), setting)[1]
+            passes = max(1, round(passes * per_draw * draws / taken))
+        others: dict[str, Explainer] = {
+            f"{sampling}, {draws} draws": lx.Smooth(scale=scale, num_draws=draws, sampling=sampling)
+            for sampling in SAMPLINGS[1:]
+        }
+        for way, explainer in (others | {f"SmoothDiff, {passes} passes": SmoothDiff(scale, passes)}).items():
+            found, seconds = errors_and_time(one, reference, explainer, setting)
+            ratios = tuple(error / other for error, other in zip(found, plain, strict=True))
+            shown = f"{statistics.median(found):.1%} / {statistics.median(plain):.1%}"
+            what = f"{method}'s error, {way} / independent, {draws} draws ({shown})"
+            yield Measurement("error", what, one.name, len(one.images), SINGLE, ratios, seconds)
+
+
+def errors_and_time(one: Case, reference: Moments, explainer: Explainer, setting: Setting) -> tuple[list[float], float]:
+    """Under each seed the relative error; the least of the seconds."""
+    errors, seconds = list[float](), list[float]()
+    for seed in range(1 if setting.tiny else 5):
+        maps: list[Tensor] = []
+        explained = partial(lx.explain, *one.arguments, explainer, bounds=one.bounds, seed=seed)
+        seconds.append(timed(lambda explained=explained, maps=maps: maps.append(explained()), setting.device)())
+        errors.append(relative_error(reference, maps))
+    return errors, min(seconds)
 
 
 def compare(one: Case, goal: float, ours: tuple[float, str, str], plain: float, setting: Setting) -> Measurement:
@@ -51,7 +96,7 @@ def compare(one: Case, goal: float, ours: tuple[float, str, str], plain: float, 
 
 def maps(one: Case, draws: float, sampling: str, precision: str) -> partial[Tensor]:
     """Explains with the even number of draws that is not less."""
-    method = lx.Smooth(num_draws=2 * math.ceil(draws / 2), antithetic=SAMPLINGS[sampling])
+    method = lx.Smooth(num_draws=2 * math.ceil(draws / 2), sampling=sampling)
     return partial(lx.explain, *one.arguments, method, precision=precision)
 
 
@@ -59,10 +104,10 @@ def shown(draws: float) -> str:
     return f"{2 * math.ceil(draws / 2)} draws" if math.isfinite(draws) else "never"
 
 
-def reference_moments(one: Case, draws: int) -> Moments:
+def reference_moments(one: Case, draws: int, scale: InputScale = SCALES["SmoothGrad"]) -> Moments:
     """Of many independent draws in float32, under a seed that no other draw has."""
     context = Context.create(one.samples.index, seed=-1, bounds=one.bounds, device=one.images.device)
-    return lx.Smooth(num_draws=2 * draws).moments(*one.arguments, context)
+    return lx.Smooth(scale=scale, num_draws=draws).moments(*one.arguments, context)
 
 
 def draws_needed(one: Case, reference: Moments, sampling: str, precision: str, goal: float, most: int) -> float:

@@ -18,11 +18,11 @@ from torch.utils.data import DataLoader, Subset
 
 import lightning_xai as lx
 from lightning_xai.callbacks.samples import Samples, unpack
-from lightning_xai.data import CMNISTDataModule, DigitsDataModule
+from lightning_xai.data import CMNISTDataModule, DigitsDataModule, PhotographsDataModule
 from lightning_xai.explainers.chunks import groups, row_limit
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.state import parameter_sites, swapped
-from lightning_xai.networks import LeNet, ResNet9
+from lightning_xai.networks import LeNet, ResNet9, efficientnet_lite0
 
 CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 LEAST_PAIRS = 3
@@ -60,7 +60,16 @@ NETWORKS = {
         256,
     ),
     "ResNet50": Network(torchvision.models.resnet50, None, None, (3, 224, 224), 4),
+    "EfficientNetLite0": Network(
+        efficientnet_lite0,
+        None,
+        lambda: PhotographsDataModule(mean=[0.498039] * 3, std=[0.501961] * 3),
+        (3, 224, 224),
+        8,
+    ),
 }
+DEFAULT_NETWORKS = ("LeNet", "ResNet9", "ResNet50")
+"""Without EfficientNet-Lite0, which needs two more packages."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +109,7 @@ class Setting:
     """
 
     device: torch.device
-    networks: tuple[str, ...] = tuple(NETWORKS)
+    networks: tuple[str, ...] = DEFAULT_NETWORKS
     pairs: int = 7
     budget: float = 10.0
     full: bool = False
@@ -137,7 +146,11 @@ def case(name: str, batch: int, device: torch.device) -> Case:
     images, labels, masks = (
         None if part is None else part.to(device) for part in (samples.images, samples.labels, samples.masks)
     )
-    return Case(name, model(name, device), Samples(images, labels, samples.index, masks), bounds)
+    network = model(name, device)
+    if labels is None:
+        with torch.no_grad():
+            labels = network(images).argmax(1)
+    return Case(name, network, Samples(images, labels, samples.index, masks), bounds)
 
 
 @cache
