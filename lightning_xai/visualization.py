@@ -173,8 +173,8 @@ def visualize(
         activation: What is maximised.
         image_shape: (channel, height, width) of an input.
         bounds: What black and white are in the network's space, as `Context.create` takes them.
-        noise: NoiseGrad's networks, as many as it has draws (the explainer in it plays no part); None for the model
-            itself.
+        noise: NoiseGrad's networks, as many as it has draws, independent (the explainer in it plays no part); None for
+            the model itself.
         redraw: New noisy networks in each step, instead of the same ones in all.
         steps: Of Adam.
         lr: Learning rate of Adam. Coefficients of size 1 in all waves make an image of logits with variance 1.
@@ -187,6 +187,7 @@ def visualize(
     check_count("steps", steps)
     check_number("lr", lr)
     check_whole_number("seed", seed)
+    _check_independent(noise)
     parameter = next(model.parameters(), torch.zeros(()))
     scale = _parsed(bounds, parameter.device)
     with explaining(model):
@@ -215,6 +216,11 @@ def visualize(
     return found
 
 
+def _check_independent(noise: PerturbWeights | None) -> None:
+    if noise is not None and noise.sampling != "independent":
+        raise ValueError(f'`noise` must have `sampling="independent"` networks here, got "{noise.sampling}".')
+
+
 def answers(
     model: nn.Module,
     activation: Activation,
@@ -233,6 +239,7 @@ def answers(
         noise: Noisy networks.
         seed: Of the noise; another one than that of the images gives networks that they were not made for.
     """
+    _check_independent(noise)
     scale = _parsed(bounds, images.device)
     seeds = [] if noise is None else [fold_in_int(seed, number) for number in range(noise.num_draws)]
     drawn = [{}] if noise is None else (noise.noisy_weights(model, each) for each in seeds)

@@ -374,3 +374,12 @@ def test_activations_that_cannot_be_are_refused(arguments, message):
 def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         visualize(Net(), Activation((0,)), SHAPE, **{"bounds": BOUNDS, **options})
+
+
+def test_noisy_networks_are_independent():
+    model, activation = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), Activation((0,))
+    noise = PerturbWeights(sampling="antithetic")
+    with pytest.raises(ValueError, match=r'`noise` must have `sampling="independent"` networks here, got "antithetic"'):
+        visualize(model, activation, (3, 2, 2), (0.0, 1.0), noise)
+    with pytest.raises(ValueError, match='got "antithetic"'):
+        answers(model, activation, torch.rand(1, 3, 2, 2), (0.0, 1.0), noise)
