@@ -13,6 +13,7 @@ PACKAGE = Path(lightning_xai.__file__).parent
 LAYERS = {
     "shapes": 0,
     "_version": 0,
+    "carried": 0,
     "functional": 0,
     "explainers": 1,
     "metrics": 1,

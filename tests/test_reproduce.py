@@ -86,6 +86,6 @@ def test_an_unknown_experiment_is_one_line_that_names_the_known_ones():
 
 
 def test_without_the_configurations_the_error_says_where_they_are(tmp_path):
-    with pytest.raises(ValueError, match=r"`configs`: there is no .*mnist_lenet.yaml. Start in a copy of the"):
-        main(["reproduce", "noise-level"])
+    with pytest.raises(ValueError, match=r"`configs`: there is no .*mnist_lenet.yaml. Give the folder that has the"):
+        main(["reproduce", "noise-level", f"--configs={tmp_path}"])
     assert not list(tmp_path.iterdir())

@@ -35,7 +35,7 @@ from lightning_xai.reporting.pareto import Validation, front_table, write_valida
 from lightning_xai.reporting.reproduction import Reproduction, ResultTable, report_markdown, terminal_tables
 from lightning_xai.reporting.scores import ScoreRow
 from lightning_xai.reporting.tables import ScoreSummary, markdown_table, score_table
-from lightning_xai.sanity.verdicts import bootstrap
+from lightning_xai.statistics.crossed import crossed_mean
 from lightning_xai.statistics.intervals import mean_interval
 
 ROOT = Path(__file__).parent.parent
@@ -217,7 +217,7 @@ def test_levels_are_between_0_and_1(alpha):
     for use in (
         lambda: compare_methods([run], alpha),
         lambda: mean_interval(torch.arange(3.0).double().numpy(), alpha),
-        lambda: bootstrap(torch.rand(2, 3).double().numpy(), alpha),
+        lambda: crossed_mean(torch.rand(2, 3).double().numpy(), alpha),
         lambda: ExaminingTrainer(accelerator="cpu", logger=False).sanity(None, None, alpha=alpha),
         lambda: check_settings(alpha, 10, 0.01, 2.0, None, 0),
     ):
