@@ -43,7 +43,10 @@ __all__ = [
     "smooth_grad",
 ]
 
-_ROOMS = ("callbacks", "data", "explainers", "functional", "metrics", "modules", "networks", "sanity")
+_ROOMS = (
+    *("callbacks", "cli", "data", "evaluation", "experiments", "explainers", "functional", "metrics", "modules"),
+    *("networks", "reporting", "sanity", "statistics", "visualization"),
+)
 _HOMES = {"bounds": "explainers.bounds", **dict.fromkeys(("Evaluation", "evaluate", "explain"), "evaluation")}
 
 

@@ -71,9 +71,11 @@ def test_without_two_of_each_there_is_no_interval_and_equal_values_have_one_of_l
     assert found.low == found.mean == found.high == 0.25
 
 
-@pytest.mark.parametrize("level", [0.0, 1.0, -0.1])
-def test_levels_are_between_0_and_1(level):
-    with pytest.raises(ValueError, match=f"`low_level` must be between 0 and 1, got {level}"):
+@pytest.mark.parametrize(
+    ("level", "message"), [(0.0, "between 0 and 1"), (-0.1, "between 0 and 1"), (0.5, "less than 0.5")]
+)
+def test_levels_are_between_0_and_a_half(level, message):
+    with pytest.raises(ValueError, match=message):
         crossed_mean(np.ones((3, 3)), level)
 
 

@@ -113,6 +113,17 @@ def test_options_take_names(tmp_path, monkeypatch):
     assert resolved(words) == words
 
 
+def test_a_configuration_that_nobody_knows_is_refused_with_the_nearest(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words in (["--config", "quickstrat"], ["--config=quickstrat"], ["-c", "quickstrat"]):
+        with pytest.raises(
+            ValueError, match=r"no file 'quickstrat', .* did you mean 'quickstart'\? It brings cmnist_lenet, "
+        ):
+            main(["fit", *words])
+    (tmp_path / "quickstart").mkdir()
+    assert carried_file("configs", "quickstart") == str(carried_folder("configs") / "quickstart.yaml")
+
+
 @pytest.mark.slow
 def test_the_wheel_works_in_an_empty_folder(tmp_path):
     source, site, empty = tmp_path / "source", tmp_path / "site", tmp_path / "empty"

@@ -27,6 +27,7 @@ from lightning_xai.explainers import (
 from lightning_xai.functional.random import fold_in, fold_in_int, root_keys
 from lightning_xai.networks import MLP
 from lightning_xai.reporting.sanity import Cell, CellKey, write_sanity
+from lightning_xai.reporting.sanity_values import parts_of_floor
 from lightning_xai.sanity import checks
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.checks import (
@@ -310,7 +311,7 @@ class Undefined(Explainer):
 def test_maps_that_are_not_finite_have_no_score_and_no_verdict(check, bad):
     (verdict,) = verdicts_of(net(), (check,), {"bad": Undefined(bad)}, repeats=1, make_twin=twin)
     assert (verdict.outcome, math.isnan(verdict.mean)) == ("INCONCLUSIVE", True)
-    assert "undefined for 6 of 6 samples" in verdict.reason
+    assert re.search(r"undefined for (\d+) of \1 maps|6 of 6 maps undefined", verdict.reason)
 
 
 @pytest.mark.filterwarnings("ignore:`model` gives maps with NaN or infinite values")
@@ -472,8 +473,8 @@ def cell(check, values, variant="cascading_from_top", step=0, repeat=0, method="
 
 def judged(values, different=0.3, random=0.0, check="parameters", **options):
     floors = [
-        cell("floor", np.full(8, different), "different_images"),
-        cell("floor", np.full(8, random), "random_maps"),
+        cell("floor", np.broadcast_to(different, 8), "different_images"),
+        cell("floor", np.broadcast_to(random, 8), "random_maps"),
     ]
     changed = [cell(check, v, repeat=r) for r, v in enumerate(values)]
     return randomisation_verdict(check, "m", [*floors, *changed], "ssim", **options)
@@ -508,10 +509,10 @@ def test_the_verdict_compares_with_the_floor_and_a_margin(mean, outcome, phrase)
 
 
 def test_the_interval_is_that_of_the_difference_beside_the_floor():
-    """Networks and samples without effects of their own: that of the floor's samples, each of which counts twice."""
+    """Networks and samples without effects of their own: that of the floor's samples, by the jackknife."""
     floor = 0.3 + SPREAD
     verdict = judged([np.full(8, 0.2)] * 3, different=floor)
-    ends = 0.2 + stats.t.ppf([0.05, 0.95], 7) * 2 * floor.std(ddof=1) / math.sqrt(8)
+    ends = 0.2 + stats.t.ppf([0.05, 0.95], 7) * 2 * 7 / 6 * floor.std(ddof=1) / math.sqrt(8)
     assert (verdict.low, verdict.high) == pytest.approx(tuple(ends), abs=1e-6)
     verdict = judged([np.full(8, 0.2)] * 3, different=0.0, random=floor)
     ends = 0.2 + stats.t.ppf([0.05, 0.95], 7) * floor.std(ddof=1) / math.sqrt(8)
@@ -548,7 +549,7 @@ def test_the_unit_of_another_class_is_the_sample():
     verdict = judged([0.3 + SPREAD], check="random_logit")
     assert (verdict.outcome, verdict.margin) == ("INCONCLUSIVE", 0)
     assert (verdict.low, verdict.high) == pytest.approx(mean_interval((0.3 + SPREAD), 0.95), abs=1e-6)
-    assert verdict.reason.endswith("over 8 samples of the one network.")
+    assert verdict.reason.endswith("over 8 samples of the one network. More `num_samples` may tell.")
 
 
 def test_networks_that_disagree_widen_the_interval():
@@ -565,11 +566,34 @@ def test_undefined_similarities():
     most = np.where(np.arange(8) < 5, np.nan, 0.1)
     verdict = judged([most] * 3)
     assert verdict.outcome == "INCONCLUSIVE"
-    assert verdict.reason.endswith("the similarity is undefined for 5 of 8 samples.")
+    expected = "the similarity is undefined for 15 of 24 maps. Maps that are constant, or not finite, have none."
+    assert verdict.reason.endswith(expected)
     assert judged([np.full(8, np.nan)] * 3).outcome == "INCONCLUSIVE"
     nothing = np.full(8, np.nan)
     assert judged([few, few, few, nothing]).networks == 3
+    assert "(17 of 32 maps undefined)" not in judged([few] * 3).reason
+    assert "over 8 samples of 3 networks (9 of 24 maps undefined)." in judged([few] * 3).reason
     assert judged([few, few, nothing]).outcome == "INCONCLUSIVE"
+    alone = np.where(np.arange(8) == np.arange(3)[:, None], 0.1, np.nan)  # each network has one sample
+    assert judged(list(alone)).outcome == "INCONCLUSIVE"
+    assert judged([0.1 + SPREAD, *alone[1:]]).networks == 1
+
+
+def test_the_mean_is_that_of_the_maps_that_have_a_floor_and_lies_in_its_interval():
+    values = [np.where(np.arange(8) < 4, 0.05, 0.9) + SPREAD / 10] * 3
+    verdict = judged(values, different=np.where(np.arange(8) < 4, 0.1, np.nan), random=np.full(8, np.nan))
+    assert verdict.mean == pytest.approx(0.05, abs=0.01)
+    assert verdict.low < verdict.mean < verdict.high
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_fewer_than_three_samples_have_no_interval_of_a_difference(number):
+    floor = cell("floor", np.linspace(0.1, 0.2, number), "different_images")
+    changed = [cell("parameters", np.zeros(number), repeat=repeat) for repeat in range(5)]
+    verdict = randomisation_verdict("parameters", "m", [floor, *changed], "ssim")
+    assert (verdict.outcome, math.isnan(verdict.low)) == ("INCONCLUSIVE", True)
+    assert verdict.reason.endswith("A verdict takes 3 samples or more (`num_samples`).")
+    assert "nan" not in verdict.reason
 
 
 def test_the_level_of_a_wrong_fail_is_split_over_the_steps_that_can_fail():
@@ -629,6 +653,21 @@ def test_invariance_asks_for_the_same_map(value, outcome):
     assert invariance_verdict("m", [cell("invariance", np.full(8, value), "shift")], "ssim").outcome == outcome
 
 
+def test_the_floors_uncertainty_is_that_of_other_samples():
+    """The mean over pairs of a similarity that samples and pairs vary, in samples drawn anew: U-statistics."""
+    generator = np.random.default_rng(0)
+    for number in (3, 5, 8, 16, 40):
+        means, variances = [], []
+        for _ in range(600):
+            effect, parts = generator.normal(size=number), []
+            for shift in range(1, min(checks.NUM_SHIFTS, number - 1) + 1):
+                parts.append((shift, effect + np.roll(effect, shift)))
+            values = parts_of_floor(cell("floor", checks._of_both(parts), "different_images"), "ssim")
+            means.append(values.mean())
+            variances.append(values.var(ddof=1) / number)
+        assert np.mean(variances) == pytest.approx(np.var(means), rel=0.25), number
+
+
 # All together
 
 
@@ -663,7 +702,23 @@ def test_a_twin_that_does_not_know_its_labels_gets_no_verdict():
     examined = subject(methods={"edges": SobelEdges()})
     report = examine(examined, ("data",), make_twin=lambda n: twin(n, 1.0 if n else 0.61))
     assert [v.outcome for v in report.verdicts] == ["INCONCLUSIVE"]
-    assert report.verdicts[0].reason.startswith("A network trained on random labels knows only 61.0 % of them by heart")
+    assert report.verdicts[0].reason.startswith("Twin 0 of 3, trained on random labels, knows only 61.0 % of")
+
+
+def test_twins_that_learned_nothing_give_no_verdict_and_accuracies_are_shares():
+    def dead(number):
+        model, _ = twin(number)
+        nn.init.zeros_(model[-1].weight)
+        return model, 0.97
+
+    examined = subject(methods={"edges": SobelEdges()})
+    (verdict,) = examine(examined, ("data",), make_twin=dead).verdicts
+    assert verdict.outcome == "INCONCLUSIVE"
+    assert "No verdict: 3 of the 3 twins that decide have the same logits" in verdict.reason
+    assert "train with another seed" in verdict.reason
+    for wrong in (97.0, -0.1, math.nan):
+        with pytest.raises(ValueError, match=f"`make_twin` must give an accuracy between 0 and 1 .* got {wrong}"):
+            examine(examined, ("data",), make_twin=partial(twin, accuracy=wrong))
 
 
 def test_twins_that_are_the_same_network_are_refused():
@@ -731,6 +786,8 @@ def test_bad_arguments_of_examine(tmp_path):
         examine(subject(), ("parameters",), repeats=0)
     with pytest.raises(ValueError, match="`num_twins` must be at least 1, got 0"):
         examine(subject(), ("data",), make_twin=twin, num_twins=0)
+    with pytest.raises(ValueError, match=r"`alpha` must be less than 0\.5, the chance of a wrong verdict; got 0\.6"):
+        examine(subject(), ("parameters",), alpha=0.6)
     for margin in (-0.1, 1.0, math.nan):
         with pytest.raises(ValueError, match=f"`margin` must be at least 0 and less than 1, got {margin}"):
             examine(subject(), ("parameters",), margin=margin)

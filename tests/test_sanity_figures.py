@@ -148,7 +148,7 @@ def test_undefined_scores_are_left_out_of_means():
     mean = mean_of("parameters", np.array([[0.0, NAN, 0.5], [0.4, NAN, NAN]]))
     assert mean.value == pytest.approx(0.3)
     assert mean.networks == pytest.approx((0.25, 0.4))
-    assert (mean.is_complete, mean.num_undefined, mean.num_networks) == (False, 1, 2)
+    assert (mean.is_complete, mean.num_undefined, mean.num_maps, mean.num_networks) == (False, 3, 6, 1)
     nothing = mean_of("parameters", np.full((2, 3), NAN))
     assert np.isnan([nothing.value, nothing.low, nothing.high, *nothing.networks]).all()
     single = mean_of("parameters", np.array([[0.5]]))
@@ -161,8 +161,9 @@ def test_the_interval_is_that_of_the_difference_from_the_greater_floor_beside_it
     scores, floors = rng.normal(size=(4, 6)), {"a": rng.normal(size=6), "b": 1 + rng.normal(size=6)}
     mean, expected = mean_of("parameters", scores, floors, margin=0.1), crossed_mean(scores - floors["b"], 0.05)
     level = floors["b"].mean()
-    assert (mean.floor_name, mean.floor, mean.margin) == ("b", level, 0.1 * (1 - level))
-    assert (mean.low, mean.high) == (expected.low + level, expected.high + level)
+    assert mean.floor_name == "b"
+    assert (mean.floor, mean.margin) == pytest.approx((level, 0.1 * (1 - level)))
+    assert (mean.low, mean.high) == pytest.approx((expected.low + level, expected.high + level))
 
 
 # The grid

@@ -254,7 +254,7 @@ def test_the_efficient_check_passes_what_grows_more_complex():
             r"is not clearly apart from 0, over .*\. Most .* more `num_samples`\.$",
         ),
         ([0.1, 0.11, math.nan, math.nan], "PASS", r"0\.105"),
-        ([0.1, math.nan, math.nan, math.nan], "INCONCLUSIVE", "the entropy is undefined for 3 of 4 samples"),
+        ([0.1, math.nan, math.nan, math.nan], "INCONCLUSIVE", "the entropy is undefined for 9 of 12 maps"),
     ],
 )
 def test_the_verdict_on_complexity(values, outcome, phrase):

@@ -263,6 +263,9 @@ UNKNOWN: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "another layer": (lambda: net(lambda net, h: net.act(h), act=nn.Hardswish()), r'hardswish in "act" \(Hardswish\)'),
     "subclass": (lambda: net(lambda net, h: net.act(h), act=Softer()), r'softplus in "act" \(Softer\)'),
     "hook": (hooked, r'in "2" \(ReLU\)'),
+    "shrinking": (lambda: net(lambda net, h: net.act(h), act=nn.Hardshrink()), r'hardshrink in "act" \(Hardshrink\)'),
+    "shrinking little": (lambda: net(lambda net, h: F.hardshrink(h, 1e-3)), "hardshrink in Net"),
+    "softshrink": (lambda: net(lambda net, h: F.softshrink(h, 0.1)), "softshrink in Net"),
     "softmax": (lambda: net(lambda net, h: net.act(h), act=nn.Softmax(1)), r'softmax in "act" \(Softmax\)'),
 }  # fmt: skip
 
@@ -282,6 +285,14 @@ def test_a_function_that_comes_later_is_seen() -> None:
         with pytest.raises(ValueError, match="`model` must apply its nonlinear functions as modules"):
             SmoothDiff(num_draws=2)(model, IMAGES.float(), 0)
         handle.remove()
+
+
+def test_pooling_without_channels_is_refused() -> None:
+    model = nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.LazyLinear(CLASSES))
+    images = torch.rand(2, 6, 6)
+    model(images)
+    with pytest.raises(ValueError, match=r"nn.MaxPool2d \(batch, channel, height, width\) .* got shape \(\d, 6, 6\)"):
+        SmoothDiff(num_draws=2)(model, images, 0)
 
 
 def test_rows_that_are_not_in_front_are_refused() -> None:

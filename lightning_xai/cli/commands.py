@@ -7,11 +7,13 @@
 import logging
 import sys
 import warnings
+from difflib import get_close_matches
+from pathlib import Path
 
 from pytorch_lightning import LightningDataModule, LightningModule
 from pytorch_lightning.cli import ArgsType, LightningCLI
 
-from lightning_xai.carried import Kind, carried_file
+from lightning_xai.carried import Kind, carried_file, carried_names
 from lightning_xai.cli.checks import is_refusal
 from lightning_xai.cli.command_line import XAICommandLine
 from lightning_xai.cli.compare import compare_parser, compare_runs
@@ -77,12 +79,25 @@ def resolved(words: list[str]) -> list[str]:
     for word in words:
         option, equals, value = word.partition("=")
         if equals and (kind := _kind(option)):
-            word = f"{option}={carried_file(kind, value)}"
+            word = f"{option}={_found(option, kind, value)}"
         elif kind := _kind(before):
-            word = carried_file(kind, word)
+            word = _found(before, kind, word)
         found.append(word)
         before = word
     return found
+
+
+def _found(option: str, kind: Kind, given: str) -> str:
+    """The path of what is given; a plain name that nobody knows is refused with the nearest one."""
+    path, known = carried_file(kind, given), carried_names(kind)
+    if option in ("-c", "--config") and path == given and given.isidentifier() and not Path(given).exists():
+        near = get_close_matches(given, known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(
+            f"`config`: there is no file {given!r}, and the package brings none of this name: {hint}It brings "
+            f"{', '.join(known)}."
+        )
+    return path
 
 
 def _kind(option: str) -> Kind | None:

@@ -17,6 +17,10 @@ from lightning_xai.explainers.feature_maps import part_names
 from lightning_xai.functional.devices import with_float64
 
 _SMALL, _LARGE = 1e-3, 1e3
+_STEPPED = {"hardshrink", "threshold", "round", "trunc", "floor", "ceil", "frac", "fmod", "remainder", "sign"}
+"""Pointwise operations that are affine in places, where a try may happen to be."""
+_SIZES = (3.0, 0.7, 0.2, 0.05)
+"""Of the points at which operations are tried."""
 _AFFINE = {"add", "sub", "rsub", "neg", "mul", "div", "clone", "copy", "_to_copy", "detach", "alias", "lift_fresh"}
 """Pointwise operations that are affine in one argument."""
 
@@ -235,15 +239,22 @@ def _differ(first: Tensor, second: Tensor) -> bool:
 
 
 def _affine(function: Any, args: Any, kwargs: Any, sources: list[Tensor]) -> bool:
-    """Whether the operation is affine in these arguments together, tried at random points.
+    """Whether the operation is affine in these arguments together, tried at random points of several sizes.
 
-    f(z) + f(-z) = 2 f(0) fails for all that is even in part (ReLU, products), f(2z) + f(-z) = f(z) + f(0) for the rest.
+    f(z) + f(-z) = 2 f(0) fails for all that is even in part (ReLU, products), f(2z) + f(-z) = f(z) + f(0) for the rest,
+    somewhere: what shrinks small values is the identity elsewhere.
     """
+    if _name(function) in _STEPPED:
+        return False
     generator = torch.Generator().manual_seed(0)
-    points = {id(part): 3 * torch.randn(part.shape, generator=generator).to(part) for part in sources}
+    points = {id(part): torch.randn(part.shape, generator=generator).to(part) for part in sources}
+    return all(_affine_at(scale, function, args, kwargs, points) for scale in _SIZES)
+
+
+def _affine_at(scale: float, function: Any, args: Any, kwargs: Any, points: dict[int, Tensor]) -> bool:
 
     def at(factor: float) -> list[Tensor]:
-        return _run(function, args, kwargs, {key: factor * point for key, point in points.items()})
+        return _run(function, args, kwargs, {key: scale * factor * point for key, point in points.items()})
 
     for zero, one, two, minus in zip(at(0.0), at(1.0), at(2.0), at(-1.0), strict=True):
         if not zero.is_floating_point():

@@ -54,7 +54,8 @@ class SmoothDiff(Explainer):
     Nonlinear layers must be modules: `ELEMENTWISE` and nn.MaxPool2d, of exactly these types. All else must be affine in
     what depends on the input: convolutions, linear layers, batch normalization and dropout in evaluation mode, average
     pooling, sums, shapes. Other networks are refused: functional calls and other nonlinear layers would have to keep
-    the derivative at one point. Rows must stay in front: (batch, ...) in all nonlinear layers.
+    the derivative at one point. What a forward pass decides in Python or NumPy, by values of its input, is not seen.
+    Rows must stay in front: (batch, ...) in all nonlinear layers, (batch, channel, height, width) in pooling.
 
     A noisy pass with its derivatives takes about two thirds of a gradient's time on a CPU. What is kept is a map a
     nonlinear layer, however many draws there are. The count of gradients is 1.
@@ -215,7 +216,7 @@ class _Derivatives:
         found: dict[nn.Module, list[Tensor]] = {}
 
         def note(module: nn.Module, x: Tensor, output: Tensor) -> None:
-            _require_rows(x, len(inputs))
+            _require_rows(module, x, len(inputs))
             found.setdefault(module, []).append(self.layers[module].derivative(x.detach(), output.detach()))
 
         self._begin(note)
@@ -290,7 +291,12 @@ _OTHER_CALLS = (
 )
 
 
-def _require_rows(x: Tensor, rows: int) -> None:
+def _require_rows(module: nn.Module, x: Tensor, rows: int) -> None:
+    if isinstance(module, nn.MaxPool2d) and x.ndim != 4:
+        raise ValueError(
+            "`model` must give nn.MaxPool2d (batch, channel, height, width) for SmoothDiff, got shape "
+            f"{tuple(x.shape)}."
+        )
     if len(x) != rows:
         raise ValueError(
             f"`model` must keep its rows in front, (batch, ...), in all nonlinear layers for SmoothDiff; one was given "

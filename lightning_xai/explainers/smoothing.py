@@ -81,6 +81,11 @@ class Averaging(Explainer):
                 f'`num_draws` must be at least 2 with `statistic`="variance", got {self.num_draws}: one draw has none.'
             )
         check_sampling(self.sampling, self.num_draws)
+        if self.statistic == "variance" and self.sampling != "independent":
+            raise ValueError(
+                f'`sampling` must be "independent" with `statistic`="variance", got "{self.sampling}": draws that hang '
+                "together have another variance."
+            )
         if self.tolerance is not None:
             self._check_tolerance(self.tolerance)
 

@@ -12,6 +12,10 @@ from lightning_xai.reporting.sanity import Cell, Check, ModelState, Outcome, San
 from lightning_xai.statistics.crossed import CrossedMean, crossed_mean
 from lightning_xai.statistics.intervals import mean_interval
 
+LEAST_DEFINED = 0.5
+"""Share of the maps whose similarity must be defined for a verdict."""
+LEAST_SAMPLES = 3
+"""Samples without which there is no interval of what has a floor."""
 ORIGINAL = -1
 """The trained model's place among the steps."""
 
@@ -38,6 +42,8 @@ class Mean:
     high: float
     networks: tuple[float, ...] = ()
     """The mean of each network, NaN where it has no score."""
+    num_networks: int = 0
+    """Networks with a score of at least half of the samples."""
     is_complete: bool = True
     """Whether every score is defined; those that are not are left out."""
     floor_name: str = ""
@@ -46,15 +52,12 @@ class Mean:
     margin: float = 0.0
     """How far above the floor still counts as at it."""
     num_samples: int = 0
+    num_maps: int = 0
+    """Scores that there should be: one a network and sample."""
     num_undefined: int = 0
-    """Samples without a score, or without a floor."""
+    """Those without a score, or without a floor."""
     network_share: float = math.nan
     """Of the networks in the variance of the mean (`CrossedMean`)."""
-
-    @property
-    def num_networks(self) -> int:
-        """Those that have a score."""
-        return int(np.isfinite(self.networks).sum())
 
 
 IDENTICAL = Mean(1.0, 1.0, 1.0)
@@ -89,20 +92,26 @@ def mean_of(
     """
     means = {name: _mean(values) for name, values in (floors or {}).items()}
     name = max(means, key=lambda name: np.nan_to_num(means[name], nan=-np.inf), default="")
-    floor = floors[name] if floors else np.zeros(scores.shape[1])
-    level, difference = _mean(floor), scores - floor
-    found = _interval(check, difference, alpha, num_steps)
+    difference = scores - floors[name] if floors else scores
+    known = np.isfinite(difference)
+    value = _mean(np.where(known, scores, np.nan) if known.any() else scores)
+    enough = not floors or int(known.any(0).sum()) >= LEAST_SAMPLES
+    found = _interval(check, difference if enough else difference[:, :1], alpha, num_steps)
+    level = value - found.mean if known.any() else means.get(name, math.nan)  # of the same maps
+    offset = level if floors else 0.0
     return Mean(
-        _mean(scores),
-        found.low + level,
-        found.high + level,
+        value,
+        found.low + offset,
+        found.high + offset,
         tuple(_mean(row) for row in scores),
+        int((known.mean(1) >= LEAST_DEFINED).sum()),
         bool(np.isfinite(scores).all()),
         name,
         level if floors else math.nan,
         margin * (1 - level) if floors else 0.0,
         scores.shape[1],
-        int((~np.isfinite(difference).any(0)).sum()),
+        scores.size,
+        int((~known).sum()),
         found.network_share,
     )
 
@@ -118,10 +127,15 @@ def parts_of_floor(cell: Cell, similarity: str) -> Line:
     """Of each sample its part in the mean of a floor: the scores vary as it does with the samples.
 
     A sample takes part in the floor of different images twice, as itself and as the other one: twice its distance from
-    the mean, as the linear part of a U-statistic has it (Hoeffding 1948).
+    the mean, as the linear part of a U-statistic has it (Hoeffding 1948), and so many times more as the sample's own
+    part is in the mean of the others (the jackknife's pseudo-values). Two samples have a single pair, which tells
+    nothing of how it varies.
     """
     scores = cell.scores[similarity].astype(np.float64)
-    return 2 * scores - _mean(scores) if cell.key.variant == "different_images" else scores
+    number = int(np.isfinite(scores).sum())
+    if cell.key.variant != "different_images" or number < LEAST_SAMPLES:
+        return scores
+    return _mean(scores) + 2 * (number - 1) / (number - 2) * (scores - _mean(scores))
 
 
 def _mean(values: np.ndarray) -> float:

@@ -117,6 +117,8 @@ def examine(
             settings.
     """
     check_level("alpha", alpha)
+    if alpha >= 0.5:
+        raise ValueError(f"`alpha` must be less than 0.5, the chance of a wrong verdict; got {alpha}. Usual is 0.05.")
     subject = with_usable_similarities(subject, similarity)
     if not 0 <= margin < 1:
         raise ValueError(f"`margin` must be at least 0 and less than 1, got {margin}. Usual is {MARGIN}.")
@@ -201,6 +203,8 @@ def data_cells(
 
     def examined(number: int) -> tuple[list[Cell], ModelState, float, str]:
         twin, accuracy = make_twin(number)
+        if not 0 <= accuracy <= 1:
+            raise ValueError(f"`make_twin` must give an accuracy between 0 and 1 with its network, got {accuracy}.")
         name = fingerprint(twin)  # one that was trained longer is another one
         key = CellKey("data", "labels", 0, "random labels", number, "")
         return *examine_model(subject, originals, cells, key, lambda: twin, f"data-{name}"), accuracy, name
@@ -359,9 +363,10 @@ def _check_logits(subject: Subject) -> None:
 
 
 def _refused(verdict: Verdict, known: Sequence[float]) -> Verdict:
+    number = int(np.argmin(known))
     reason = (
-        f"A network trained on random labels knows only {100 * min(known):.1f} % of them by heart, less than "
-        f"{100 * MEMORISED:.0f} %: train it longer. {verdict.reason}"
+        f"Twin {number} of {len(known)}, trained on random labels, knows only {100 * known[number]:.1f} % of them by "
+        f"heart, less than {100 * MEMORISED:.0f} %: train it longer (`twin_epochs`), or otherwise. {verdict.reason}"
     )
     return replace(verdict, outcome="INCONCLUSIVE", reason=reason)
 

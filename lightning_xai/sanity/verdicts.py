@@ -4,6 +4,7 @@ Where models are randomised, the network is the unit, and the samples are crosse
 similarity, which more samples do not tell. Where the one network is asked, the samples are.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,10 +12,17 @@ from typing import Any
 import numpy as np
 
 from lightning_xai.reporting.sanity import Cell, CellKey, Check, ModelState, Outcome, Verdict
-from lightning_xai.reporting.sanity_values import Grid, Mean, deciding_steps, floors_of, mean_of, one_network
+from lightning_xai.reporting.sanity_values import (
+    LEAST_DEFINED,
+    LEAST_SAMPLES,
+    Grid,
+    Mean,
+    deciding_steps,
+    floors_of,
+    mean_of,
+    one_network,
+)
 
-LEAST_DEFINED = 0.5
-"""Share of the samples whose similarity must be defined for a verdict."""
 LEAST_NETWORKS = 3
 """Networks without which there is no verdict on what randomises them."""
 MARGIN = 0.05
@@ -45,7 +53,8 @@ def randomisation_verdict(
 
     The interval (`crossed_mean`) is for other networks and other samples, the floor's uncertainty included. Where the
     difference is δ, a wrong PASS has a chance of at most `alpha`, and so has a wrong FAIL, for which the level is split
-    over the steps.
+    over the steps. That is so as far as the means of networks are about normal: of a network in ten that is quite
+    different, few networks know nothing.
 
     The check "random_logit" is about the one network: the interval is that of the samples alone, of the level 1 -
     `alpha`, and there is no margin.
@@ -90,9 +99,7 @@ def invariance_verdict(method: str, cells: Iterable[Cell], similarity: str, alph
     else:
         outcome = "FAIL" if found.high < UNCHANGED else "INCONCLUSIVE"
     how = ", ".join({f"compensated in the {cell.key.block}" for cell in mine})
-    reason = f"Similarity {_interval(found, 4)} to the map of the shifted image, {how}{_unit('invariance', found)}." + (
-        f" It is undefined for {found.num_undefined} of {found.num_samples} samples." if found.num_undefined else ""
-    )
+    reason = f"Similarity {_interval(found, 4)} to the map of the shifted image, {how}{_unit('invariance', found)}."
     return _verdict(mine[0].key, outcome, similarity, found, UNCHANGED, reason)
 
 
@@ -136,25 +143,31 @@ def _verdict(key: CellKey, outcome: Outcome, similarity: str, found: Mean, thres
 
 
 def _interval(found: Mean, digits: int = 3) -> str:
-    return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+    ends = "" if math.isnan(found.low) else f" [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+    return f"{found.value:.{digits}f}{ends}"
 
 
 def _undefined(found: Mean, what: str) -> str:
-    """That too many samples have no score; nothing if enough have one."""
-    if found.num_samples - found.num_undefined >= LEAST_DEFINED * found.num_samples:
+    """That too many maps have no score; nothing if enough have one."""
+    if found.num_maps - found.num_undefined >= LEAST_DEFINED * found.num_maps:
         return ""
-    return f"the {what} is undefined for {found.num_undefined} of {found.num_samples} samples."
+    return f"the {what} is undefined for {found.num_undefined} of {found.num_maps} maps."
 
 
 def _unit(check: Check, found: Mean) -> str:
     networks = "the one network" if one_network(check) else _count(found.num_networks, "network")
-    return f", over {_count(found.num_samples, 'sample')} of {networks}"
+    but = f" ({found.num_undefined} of {found.num_maps} maps undefined)" if found.num_undefined else ""
+    return f", over {_count(found.num_samples, 'sample')} of {networks}{but}"
 
 
 def _advice(check: Check, found: Mean) -> str:
     """What would lead to a verdict."""
-    if _undefined(found, "") or one_network(check):
-        return ""
+    if _undefined(found, ""):
+        return " Maps that are constant, or not finite, have none."
+    if found.num_samples < LEAST_SAMPLES:
+        return f" A verdict takes {LEAST_SAMPLES} samples or more (`num_samples`)."
+    if one_network(check):
+        return " More `num_samples` may tell."
     if found.num_networks < LEAST_NETWORKS:
         return f" A verdict takes {LEAST_NETWORKS} networks or more (`{_MORE[check]}`)."
     if found.network_share > 0.5:
@@ -170,8 +183,7 @@ def without_the_dead(verdict: Verdict, cells: Iterable[Cell], states: Iterable[M
     """The verdict, if the networks that it is of tell the images apart; else none, INCONCLUSIVE, and the reason.
 
     A map of a network whose logits are the same for all images (`ModelState.spread` 0) says nothing of the method. The
-    trained network counts, and of those with random weights the ones at the steps that decide; a network that learned
-    random labels is asked for its accuracy instead.
+    trained network counts, and of the changed ones those at the steps that decide.
     """
     states = list(states)
     if any(state.check == "original" and state.spread == 0 for state in states):
@@ -179,13 +191,19 @@ def without_the_dead(verdict: Verdict, cells: Iterable[Cell], states: Iterable[M
         return _none(verdict, reason)
     mine = [cell for cell in cells if (cell.key.check, cell.key.method) == (verdict.check, verdict.method)]
     deciding = {_model(cell.key) for step in deciding_steps(mine) for cell in step}
-    spreads = [state.spread for state in states if state.check != "data" and _model(state) in deciding]
+    spreads = [state.spread for state in states if _model(state) in deciding]
     dead = spreads.count(0)
     if not dead:
         return verdict
+    cure = (
+        "they learned nothing: train with another seed (`seed_everything`), a smaller learning rate, or longer."
+        if verdict.check == "data"
+        else 'take `batch_norm="recalibrate"`, or `initialisation="permute"`, which keep it alive.'
+    )
+    kind = "twins" if verdict.check == "data" else "random networks"
     reason = (
-        f"{dead} of the {len(spreads)} random networks that decide have the same logits for all samples, so that no "
-        'signal is left: take `batch_norm="recalibrate"`, or `initialisation="permute"`, which keep it alive.'
+        f"{dead} of the {len(spreads)} {kind} that decide have the same logits for all samples, so that no signal is "
+        f"left: {cure}"
     )
     return _none(verdict, reason)
 

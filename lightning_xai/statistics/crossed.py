@@ -44,12 +44,14 @@ def crossed_mean(values: Grid, low_level: float, high_level: float | None = None
 
     Args:
         values: NaN where undefined.
-        low_level: Chance that the lower end lies above the true mean.
+        low_level: Chance that the lower end lies above the true mean, less than 0.5.
         high_level: Chance that the upper end lies below it; None for the same.
     """
     high_level = low_level if high_level is None else high_level
     check_level("low_level", low_level)
     check_level("high_level", high_level)
+    if max(low_level, high_level) >= 0.5:
+        raise ValueError(f"The levels must be less than 0.5, got {low_level} and {high_level}.")
     if not np.isfinite(values).any():
         return CrossedMean(math.nan, math.nan, math.nan, math.nan)
     mean = float(np.nanmean(values))
