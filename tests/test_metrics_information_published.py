@@ -192,7 +192,7 @@ def test_images_of_pictures_are_the_pictures_again():
         assert torch.equal(eight_bits(from_eight_bits(pictures, *bounds), *bounds), pictures)
 
 
-@pytest.mark.parametrize("preset", ["fast", "published"])
+@pytest.mark.parametrize("preset", ["fast", pytest.param("published", marks=pytest.mark.slow)])
 def test_scores_do_not_depend_on_the_batch(preset):
     case = CASES["colour"]
     images, metrics = case.images(case.drawn[1]), {"pic": InformationLevel(min_score=0.5, preset=preset)}
