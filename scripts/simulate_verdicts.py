@@ -21,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_xai.reporting.sanity import Cell, CellKey
+from lightning_xai.reporting.sanity import MARGIN, Cell, CellKey
 from lightning_xai.sanity.checks import NUM_SHIFTS
-from lightning_xai.sanity.verdicts import MARGIN, randomisation_verdict
+from lightning_xai.sanity.verdicts import randomisation_verdict
 
 FLOOR = 0.2
 FLOOR_DEVIATION, PAIR_DEVIATION = 0.03, 0.06

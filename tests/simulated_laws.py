@@ -405,6 +405,11 @@ def test_noise_is_copied_to_apples_gpus(sim: Simulation, monkeypatch: pytest.Mon
     drawn = standard_normal(keys, shape, "sim")
     assert (sim.counts()[0], drawn.device.type) == (1, "sim")
     assert torch.equal(held(drawn), standard_normal(keys, shape))
+    strata, draws, numbers = Strata(keys, 5, shape), fold_in(keys.repeat(3), 1), torch.tensor([0, 2, 4])
+    sim.counts()
+    drawn = strata.normal(numbers, draws, "sim")
+    assert (sim.counts()[0], drawn.device.type) == (1, "sim")
+    assert torch.equal(held(drawn), Strata(keys, 5, shape).normal(numbers, draws))
 
 
 # Other commands

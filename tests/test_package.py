@@ -109,7 +109,14 @@ def test_options_take_names(tmp_path, monkeypatch):
         f"--config={config}",
         f"--ckpt_path={weights}",
     ]
-    words = ["explain", "mnist_lenet", "--trainer.callbacks.methods={}", "--data.root", "mnist_lenet", "--x=quickstart"]
+    words = [
+        "explain",
+        "mnist_lenet",
+        "--trainer.callbacks.methods={}",
+        "--data.root",
+        "mnist_lenet",
+        "--my.config=quickstart",
+    ]
     assert resolved(words) == words
 
 

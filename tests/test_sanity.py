@@ -594,6 +594,7 @@ def test_fewer_than_three_samples_have_no_interval_of_a_difference(number):
     assert (verdict.outcome, math.isnan(verdict.low)) == ("INCONCLUSIVE", True)
     assert verdict.reason.endswith("A verdict takes 3 samples or more (`num_samples`).")
     assert "nan" not in verdict.reason
+    assert verdict.threshold == pytest.approx(0.15 if number == 2 else 0.1)
 
 
 def test_the_level_of_a_wrong_fail_is_split_over_the_steps_that_can_fail():

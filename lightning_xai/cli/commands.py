@@ -39,8 +39,14 @@ HARMLESS_WARNINGS = (
 )
 
 
-_CARRIED: tuple[tuple[str, Kind], ...] = (("config", "configs"), ("methods", "configs"), ("ckpt_path", "checkpoints"))
-"""Ends of options whose value may be the name of a file that the package brings."""
+_CARRIED: dict[str, Kind] = {
+    "-c": "configs",
+    "--config": "configs",
+    "--methods": "configs",
+    "--trainer.callbacks.methods": "configs",
+    "--ckpt_path": "checkpoints",
+}
+"""Options whose value may be the name of a file that the package brings."""
 
 
 def run(words: ArgsType, as_program: bool) -> None:
@@ -78,17 +84,18 @@ def resolved(words: list[str]) -> list[str]:
     found, before = [], ""
     for word in words:
         option, equals, value = word.partition("=")
-        if equals and (kind := _kind(option)):
-            word = f"{option}={_found(option, kind, value)}"
-        elif kind := _kind(before):
-            word = _found(before, kind, word)
+        if equals and option in _CARRIED:
+            word = f"{option}={_found(option, value)}"
+        elif before in _CARRIED:
+            word = _found(before, word)
         found.append(word)
         before = word
     return found
 
 
-def _found(option: str, kind: Kind, given: str) -> str:
+def _found(option: str, given: str) -> str:
     """The path of what is given; a plain name that nobody knows is refused with the nearest one."""
+    kind = _CARRIED[option]
     path, known = carried_file(kind, given), carried_names(kind)
     if option in ("-c", "--config") and path == given and given.isidentifier() and not Path(given).exists():
         near = get_close_matches(given, known, n=1)
@@ -98,12 +105,6 @@ def _found(option: str, kind: Kind, given: str) -> str:
             f"{', '.join(known)}."
         )
     return path
-
-
-def _kind(option: str) -> Kind | None:
-    """What files an option names; None if none."""
-    option = "--config" if option == "-c" else option
-    return next((kind for end, kind in _CARRIED if option.startswith("--") and option.endswith(end)), None)
 
 
 def run_lightning(words: ArgsType) -> None:

@@ -20,13 +20,12 @@ from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.reporting.folders import check_folder
 from lightning_xai.reporting.noise_level import NoiseLevel
 from lightning_xai.reporting.reproduction import Reproduction
-from lightning_xai.reporting.sanity import SanityReport
+from lightning_xai.reporting.sanity import MARGIN, SanityReport
 from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.examine import EXAMINED, examine, paper_methods
 from lightning_xai.sanity.randomisation import BatchNormPolicy, Initialisation, Ordering
 from lightning_xai.sanity.refined import smoothed
 from lightning_xai.sanity.similarity import Normaliser, Preset, Similarity, named_similarities
-from lightning_xai.sanity.verdicts import MARGIN
 from lightning_xai.visualization import Activation, Jitter
 
 ExplainedClass = Literal["label", "prediction", "repredicted"]

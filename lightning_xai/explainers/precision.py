@@ -1,7 +1,7 @@
 """The arithmetic of the explained model."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Literal
 
@@ -60,15 +60,8 @@ def _autocast(model: nn.Module) -> Iterator[None]:
         open_ones.pop().__exit__(None, None, None)
         return output.float() if isinstance(output, Tensor) and output.is_floating_point() else output
 
-    handles = [
-        model.register_forward_pre_hook(enter),
-        model.register_forward_hook(leave, always_call=True),  # also where the model raises
-    ]
-    try:
+    with _hooked(model, enter, leave):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -96,7 +89,14 @@ def called_in_float32(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     def widen(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
         return output.to(torch.promote_types(output.dtype, torch.float32)) if isinstance(output, Tensor) else output
 
-    handles = [model.register_forward_pre_hook(narrow), model.register_forward_hook(widen)]
+    with _hooked(model, narrow, widen):
+        yield
+
+
+@contextmanager
+def _hooked(model: nn.Module, before: Callable[..., Any], behind: Callable[..., Any]) -> Iterator[None]:
+    """Within it the model calls these around its forward pass, the second one also where it raises."""
+    handles = [model.register_forward_pre_hook(before), model.register_forward_hook(behind, always_call=True)]
     try:
         yield
     finally:

@@ -116,7 +116,7 @@ class Strata:
 
     def _normal(self, numbers: Tensor, keys: Tensor, device: torch.device) -> Tensor:
         length = math.prod(self.shape)
-        if device.type == "cpu" or len(keys) * length <= _COPIED:
+        if _on_cpu(device, len(keys) * length):
             cells = _rows(_CELLS, keys, self.shape).view(len(numbers), -1).numpy()
             strata = self._strata(torch.device("cpu")).view(-1).numpy()
             drawn = sent(torch.from_numpy(_stratified(cells, strata, numbers.numpy(), self.number)), device)
@@ -186,12 +186,15 @@ class _Values(NamedTuple):
 
 def _draw(values: _Values, keys: Keys, shape: Sequence[int], device: torch.device | str) -> Tensor:
     device = torch.device(device)
-    if device.type == "cpu":
-        return _rows(values, keys, shape)
     number = math.prod(shape)
-    if len(keys) * number <= _COPIED or is_apple(device):  # one copy instead of 16 launches
+    if _on_cpu(device, len(keys) * number):
         return sent(_rows(values, keys, shape), device)
     return _rows_on(device, values, keys, number).reshape(len(keys), *shape)
+
+
+def _on_cpu(device: torch.device, number: int) -> bool:
+    """Whether so many values for a device are made on the CPU: of few one copy instead of 16 launches."""
+    return device.type == "cpu" or is_apple(device) or number <= _COPIED
 
 
 def _rows(values: _Values, keys: Tensor, shape: Sequence[int]) -> Tensor:

@@ -14,6 +14,8 @@ from rich.table import Table
 
 from lightning_xai.reporting.escapes import cell, write_csv
 
+MARGIN = 0.05
+"""Of equivalence with the floor, as a share of the way from it to 1."""
 Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 Check = Literal["original", "floor", "parameters", "data", "invariance", "efficient", "random_logit"]
 """`original`: the maps of the trained model, which all others are compared with; `floor`: maps that have nothing to do
@@ -116,7 +118,7 @@ class SanityReport:
     models: tuple[ModelState, ...]
     verdicts: tuple[Verdict, ...]
     alpha: float = 0.05
-    margin: float = 0.05
+    margin: float = MARGIN
 
 
 def verdict_table(report: SanityReport) -> Table:

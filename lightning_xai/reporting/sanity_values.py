@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -95,8 +95,9 @@ def mean_of(
     difference = scores - floors[name] if floors else scores
     known = np.isfinite(difference)
     value = _mean(np.where(known, scores, np.nan) if known.any() else scores)
-    enough = not floors or int(known.any(0).sum()) >= LEAST_SAMPLES
-    found = _interval(check, difference if enough else difference[:, :1], alpha, num_steps)
+    found = _interval(check, difference, alpha, num_steps)
+    if floors and known.any(0).sum() < LEAST_SAMPLES:
+        found = replace(found, low=math.nan, high=math.nan)
     level = value - found.mean if known.any() else means.get(name, math.nan)  # of the same maps
     offset = level if floors else 0.0
     return Mean(

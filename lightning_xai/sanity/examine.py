@@ -32,7 +32,7 @@ from lightning_xai.explainers.bounds import check_in_bounds
 from lightning_xai.explainers.chunks import probe_rows
 from lightning_xai.explainers.gradient import Baseline
 from lightning_xai.functional.maps import pixel_map
-from lightning_xai.reporting.sanity import Cell, CellKey, ModelState, SanityReport, Verdict
+from lightning_xai.reporting.sanity import MARGIN, Cell, CellKey, ModelState, SanityReport, Verdict
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.checks import (
     KEPT,
@@ -59,7 +59,6 @@ from lightning_xai.sanity.randomisation import (
 from lightning_xai.sanity.refined import entropy_rise, num_outputs, other_classes
 from lightning_xai.sanity.similarity import compare, describe
 from lightning_xai.sanity.verdicts import (
-    MARGIN,
     complexity_verdict,
     invariance_verdict,
     randomisation_verdict,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_xai.reporting.sanity import Cell, CellKey, Check, ModelState, Outcome, Verdict
+from lightning_xai.reporting.sanity import MARGIN, Cell, CellKey, Check, ModelState, Outcome, Verdict
 from lightning_xai.reporting.sanity_values import (
     LEAST_DEFINED,
     LEAST_SAMPLES,
@@ -25,8 +25,6 @@ from lightning_xai.reporting.sanity_values import (
 
 LEAST_NETWORKS = 3
 """Networks without which there is no verdict on what randomises them."""
-MARGIN = 0.05
-"""Of equivalence, as a share of the way from the floor to 1."""
 UNCHANGED = 0.999
 """The similarity from which maps count as the same, where they should be."""
 
