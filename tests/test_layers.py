@@ -28,6 +28,7 @@ LAYERS = {
     "modules": 3,
     "callbacks": 3,
     "experiments": 4,
+    "studies": 4,
     "cli": 5,
     "__main__": 5,
 }

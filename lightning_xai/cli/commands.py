@@ -19,7 +19,7 @@ from lightning_xai.cli.command_line import XAICommandLine
 from lightning_xai.cli.compare import compare_parser, compare_runs
 from lightning_xai.cli.console import printable_lines
 from lightning_xai.cli.explain import explain_command
-from lightning_xai.cli.reproduce import reproduce_experiment
+from lightning_xai.cli.reproduce import reproduce_experiment, study_command
 from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
 from lightning_xai.experiments.trainer import ExaminingTrainer
 
@@ -73,6 +73,8 @@ def run_command(words: ArgsType) -> None:
         compare_runs(**compare_parser().parse_args(words[1:]).as_dict())
     elif isinstance(words, list) and words[:1] == ["reproduce"]:
         reproduce_experiment(words[1:])
+    elif isinstance(words, list) and words[:1] == ["study"]:
+        study_command(words[1:])
     elif isinstance(words, list) and words[:1] == ["explain"]:
         explain_command(words[1:])
     else:

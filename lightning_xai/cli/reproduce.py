@@ -1,23 +1,30 @@
-"""`lightning-xai reproduce NAME [--fast] [--OPTION VALUE ...]`."""
+"""`lightning-xai reproduce NAME [--fast] [--OPTION VALUE ...]` and `lightning-xai study FILE [...]`."""
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
+import yaml
 from jsonargparse import ArgumentParser
+from matplotlib.figure import Figure
 
 from lightning_xai.cli.console import console
-from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
+from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode, load_yaml
 from lightning_xai.experiments.papers import EXPERIMENTS, Experiment, Lab
 from lightning_xai.explainers.base import check_count
 from lightning_xai.reporting.folders import check_folder
-from lightning_xai.reporting.reproduction import terminal_tables, write_reproduction
+from lightning_xai.reporting.reproduction import Reproduction, terminal_tables, write_reproduction
+from lightning_xai.studies.engine import run_study
+from lightning_xai.studies.report import study_figures, study_report
+from lightning_xai.studies.study import Study, carried_studies, checked
 
 _COUNTS = r"num_|.*(_samples|_draws|_epochs|_size)$|repeats$|steps$"
 """Options of experiments that count something."""
 USAGE = "lightning-xai reproduce NAME [--fast] [--OPTION VALUE ...]"
+STUDY_USAGE = "lightning-xai study FILE [--fast] [--OPTION VALUE ...]"
 
 
 def reproduce_experiment(words: Sequence[str]) -> None:
@@ -26,28 +33,67 @@ def reproduce_experiment(words: Sequence[str]) -> None:
         list_experiments()
         return
     name, *options = words
+    studies = carried_studies()
+    if name in studies:
+        _run_study(studies[name], f"reproduce {name}", options)
+        return
     if name not in EXPERIMENTS:
-        sys.exit(f"lightning-xai reproduce: NAME must be one of {', '.join(EXPERIMENTS)}; got {name!r}.")
+        known = ", ".join((*EXPERIMENTS, *studies))
+        sys.exit(f"lightning-xai reproduce: NAME must be one of {known}; got {name!r}.")
     experiment, fast = EXPERIMENTS[name], "--fast" in options
-    parsed = experiment_parser(name, experiment, fast).parse_args([word for word in options if word != "--fast"])
-    settings = {option: value for option, value in parsed.as_dict().items() if option != "config"}
+    settings = _parsed(experiment_parser(name, experiment, fast), options)
     folder = Path(settings.pop("output"))
-    check_folder("output", folder)
-    for option, value in settings.items():
-        if isinstance(value, int) and re.match(_COUNTS, option):
-            check_count(option, value)
-    if settings.get("kept") is not None:
-        check_folder("kept", settings["kept"])
-    lab = Lab(**{field.name: settings.pop(field.name) for field in fields(Lab)})
+    lab = _lab(settings)
     result = experiment.run(lab, **settings)
-    terminal = console(width=200)
-    terminal.print(result.source)
-    for table in terminal_tables(result):
-        terminal.print(table)
-    for finding in result.findings:
-        terminal.print(finding)
-    for path in write_reproduction(result, experiment.figures(result), folder):
-        terminal.print(f"{'written':<16} {path}")
+    _report(result, experiment.figures(result), folder)
+
+
+def study_command(words: Sequence[str]) -> None:
+    """Run the study in the file named first."""
+    if not words or words[0] in ("-h", "--help"):
+        console().print(f"{STUDY_USAGE}\nWhat a study is: lightning_xai.studies.study.Study; the package brings")
+        for name, path in carried_studies().items():
+            console().print(f"  {name:<22} {path}")
+        return
+    path, *options = words
+    if not Path(path).is_file():
+        raise ValueError(f"`study`: there is no file {path!r}. Usage: {STUDY_USAGE}")
+    _run_study(Path(path), f"study {path}", options)
+
+
+def _run_study(path: Path, command: str, options: Sequence[str]) -> None:
+    fast = "--fast" in options
+    try:
+        values = checked(load_yaml(path.read_text(encoding="utf-8")), path)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: this is not YAML that can be read: {error}") from error
+    settings = _parsed(study_parser(values, path, command, fast), options)
+    folder, kept = Path(settings.pop("output")), settings.pop("kept")
+    lab = _lab(settings)
+    variables = {name: settings.pop(name) for name in values.get("variables", {})}
+    study = Study(**settings, variables=variables)
+    results = run_study(lab, study, kept)
+    report = study_report(study, results, lab.seed, lab.precision, fast)
+    _report(report, study_figures(study, results, path.stem), folder)
+
+
+def study_parser(values: Mapping[str, Any], path: Path, command: str, fast: bool) -> ArgumentParser:
+    """Options of the `Lab`, parts of the study and its variables, with the file's values for their defaults."""
+    know_yaml_mode()
+    description = values.get("summary") or values["source"]
+    parser = ArgumentParser(prog=f"lightning-xai {command}", description=description, parser_mode=YAML_MODE)
+    kind = "reproduce" if command.startswith("reproduce") else "studies"
+    output = Path("runs", kind, path.stem + ("-fast" if fast else ""))
+    parser.add_argument("--output", default=str(output), help="Folder for report, records and figures.")
+    parser.add_argument("--kept", type=str | None, help="Folder for finished batches, to go on with; null keeps none.")
+    parser.add_class_arguments(Lab, as_group=False)
+    parser.add_class_arguments(Study, as_group=False, skip={"variables", "fast"})
+    for name, value in (values.get("variables") or {}).items():
+        parser.add_argument(f"--{name}", type=Any, default=value, help="A variable of the study.")
+    parser.set_defaults({name: value for name, value in values.items() if name not in ("variables", "fast")})
+    if fast:
+        parser.set_defaults({"embedded": True, **(values.get("fast") or {})})
+    return parser
 
 
 def experiment_parser(name: str, experiment: Experiment, fast: bool) -> ArgumentParser:
@@ -68,9 +114,40 @@ def experiment_parser(name: str, experiment: Experiment, fast: bool) -> Argument
     return parser
 
 
+def _parsed(parser: ArgumentParser, options: Sequence[str]) -> dict[str, Any]:
+    """The options, with folders and counts checked before anything is computed."""
+    parsed = parser.parse_args([word for word in options if word != "--fast"]).as_dict()
+    settings = {option: value for option, value in parsed.items() if option != "config"}
+    for option in ("output", "kept"):
+        if settings.get(option) is not None:
+            check_folder(option, settings[option])
+    for option, value in settings.items():
+        if isinstance(value, int) and re.match(_COUNTS, option):
+            check_count(option, value)
+    return settings
+
+
+def _lab(settings: dict[str, Any]) -> Lab:
+    return Lab(**{field.name: settings.pop(field.name) for field in fields(Lab)})
+
+
+def _report(result: Reproduction, figures: Mapping[str, Figure], folder: Path) -> None:
+    terminal = console(width=200)
+    terminal.print(result.source)
+    for table in terminal_tables(result):
+        terminal.print(table)
+    for finding in result.findings:
+        terminal.print(finding)
+    for path in write_reproduction(result, figures, folder):
+        terminal.print(f"{'written':<16} {path}")
+
+
 def list_experiments() -> None:
     terminal = console()
     terminal.print(USAGE)
-    for name, experiment in EXPERIMENTS.items():
-        terminal.print(f"{name:<22} {experiment.summary}")
+    summaries = {name: experiment.summary for name, experiment in EXPERIMENTS.items()}
+    for name, path in carried_studies().items():
+        summaries[name] = load_yaml(path.read_text(encoding="utf-8"))["summary"]
+    for name, summary in summaries.items():
+        terminal.print(f"{name:<22} {summary}")
     terminal.print(f"{'options of one':<22} lightning-xai reproduce {next(iter(EXPERIMENTS))} --help")

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from lightning_xai.callbacks.samples import unpack
 from lightning_xai.explainers.base import explaining
+from lightning_xai.modules.checkpoints import check_weights_fit, read_checkpoint
 from lightning_xai.modules.manifest import ShippedCheckpoint
 from lightning_xai.reporting.files import replacing
 from lightning_xai.reporting.folders import check_folder
@@ -86,6 +87,20 @@ def restored(config: Mapping[str, Any], weights: Mapping[str, Any], entry: Shipp
     model, data = untrained(config, entry.by_heart)
     model.load_state_dict(weights)
     return TrainedNetwork(model.eval(), data, entry.accuracy, asdict(entry))
+
+
+def from_checkpoint(config: Mapping[str, Any], path: str) -> TrainedNetwork:
+    """The network of a configuration with the weights of a Lightning checkpoint; how accurate it is, is measured.
+
+    Raises:
+        ValueError: if the checkpoint cannot be read, or is not of this network.
+    """
+    model, data = untrained(config)
+    check_weights_fit(read_checkpoint(path), model, path)
+    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+    data.setup("test")
+    reached = accuracy(model.eval(), data.test_dataloader(), torch.device("cpu"))
+    return TrainedNetwork(model, data, reached, {"config": config["model"], "ckpt_path": path})
 
 
 def untrained(config: Mapping[str, Any], by_heart: bool = False) -> tuple[LightningModule, LightningDataModule]:

@@ -12,8 +12,8 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Subset
 
 from lightning_xai.callbacks.samples import Samples, spread, unpack
-from lightning_xai.carried import carried_folder
-from lightning_xai.experiments.networks import TrainedNetwork, instantiated, parsed, restored, trained
+from lightning_xai.carried import carried_file, carried_folder
+from lightning_xai.experiments.networks import TrainedNetwork, from_checkpoint, instantiated, parsed, restored, trained
 from lightning_xai.experiments.noise_level import find_noise_level
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.modules.manifest import shipped_weights
@@ -51,16 +51,26 @@ class Lab:
     seed: int = 0
     progress: bool = True
 
-    def network(self, name: str, changes: Mapping[str, Any] | None = None, by_heart: bool = False) -> TrainedNetwork:
-        """The network of `configs/NAME.yaml`, ready on the device.
+    def network(
+        self,
+        name: str,
+        changes: Mapping[str, Any] | None = None,
+        by_heart: bool = False,
+        ckpt_path: str | None = None,
+    ) -> TrainedNetwork:
+        """The network of `configs/NAME.yaml`, or of the configuration in the file NAME, ready on the device.
 
         Args:
             changes: Values that replace the configuration's, by dotted name: `{"trainer.max_epochs": 3}`.
             by_heart: Trained on random labels until it knows 95 % of them; the accuracy is that on these.
+            ckpt_path: A checkpoint of it, which is taken as it is; None for one that the package brings, or training.
         """
         config = self.config(name, changes or {})
         shipped = None if self.embedded else shipped_weights(self.checkpoints, name, changes or {}, by_heart)
-        found = restored(config, *shipped) if shipped else trained(config, Path(self.cache), by_heart)
+        if ckpt_path is not None:
+            found = from_checkpoint(config, carried_file("checkpoints", ckpt_path))
+        else:
+            found = restored(config, *shipped) if shipped else trained(config, Path(self.cache), by_heart)
         model = found.model.to(self.device).eval()
         if config["model"]["init_args"].get("channels_last"):
             model = model.to(memory_format=torch.channels_last)
@@ -74,13 +84,14 @@ class Lab:
 
     def config(self, name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
         """The configuration, with the data where they are here."""
-        path = Path(self.configs) / f"{name}.yaml"
+        path = Path(name) if Path(name).is_file() else Path(self.configs) / f"{name}.yaml"
         if not path.is_file():
             raise ValueError(
                 f"`configs`: there is no {path}. Give the folder that has the configurations, or none for those that"
                 " the package brings."
             )
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config["trainer"] = config.get("trainer") or {}
         config["trainer"]["accelerator"] = "gpu" if self.device.startswith("cuda") else "cpu"
         config["trainer"]["enable_progress_bar"] = self.progress
         config["data"] = self._data(config["data"])
@@ -94,6 +105,8 @@ class Lab:
 
     def _data(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """The data module's part of a configuration, with the data where they are here."""
+        if not data["class_path"].startswith("lightning_xai."):
+            return dict(data)  # knows itself where it is
         cmnist = data["class_path"].endswith("CMNISTDataModule")
         options = dict(data.get("init_args", {}))
         if self.embedded and not cmnist:

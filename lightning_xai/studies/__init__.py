@@ -1,0 +1,1 @@
+"""Studies: networks x methods x metrics, each in a file, run by one engine."""

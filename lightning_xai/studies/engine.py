@@ -1,0 +1,302 @@
+"""Runs a study: scores, comparisons and claims, for every network."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from lightning_xai.callbacks.samples import Samples
+from lightning_xai.evaluation import evaluate
+from lightning_xai.experiments.compare import compare_methods
+from lightning_xai.experiments.noise_level import right_under_noise
+from lightning_xai.experiments.papers.lab import Lab
+from lightning_xai.experiments.runs import Run
+from lightning_xai.explainers import Explainer
+from lightning_xai.explainers.precision import in_precision
+from lightning_xai.metrics import SampleMetric
+from lightning_xai.metrics.cost import GRADIENTS
+from lightning_xai.reporting.comparison import Comparison
+from lightning_xai.reporting.noise_level import NoiseLevel
+from lightning_xai.reporting.reproduction import mean_and_standard_error
+from lightning_xai.reporting.scores import ScoreRow, score_rows
+from lightning_xai.sanity.cells import Cells
+from lightning_xai.sanity.examine import fingerprint
+from lightning_xai.statistics.paired import holm, paired_test
+from lightning_xai.studies.study import Study, resolved
+from lightning_xai.studies.subjects import Subject, require, subject
+
+LEVEL = 0.05
+"""Of the tests of claims."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Is one method better than another, in one metric, for one network? Paired by sample.
+
+    Attributes:
+        gain: Mean gain of the first over the second, positive where it is better.
+        better_in: Samples in which it is.
+        effect: Matched-pairs rank-biserial correlation.
+        p: Wilcoxon's signed-rank test, two-sided.
+        p_holm: After Holm's correction over the group.
+    """
+
+    network: str
+    group: str
+    better: str
+    worse: str
+    metric: str
+    num_samples: int
+    gain: float
+    standard_error: float
+    better_in: int
+    effect: float
+    p: float
+    p_holm: float = float("nan")
+
+    @property
+    def verdict(self) -> str:
+        if not self.num_samples:
+            return "undefined"
+        if not self.p_holm < LEVEL:
+            return "undecided"
+        return "yes" if self.gain > 0 else "no, the reverse"
+
+
+@dataclass(frozen=True)
+class NetworkResult:
+    """What is found for one network.
+
+    Attributes:
+        subject: The network and its samples, without the model.
+        rows: Scores of the samples.
+        level: Of weight noise, if it was looked for.
+        kept: Shares of predicted classes that noisy networks keep, by level.
+        comparison: Of all methods.
+        claims: Judged.
+        without: Claims that name a method which is not there.
+        maps: Of the samples shown, by method; with the images, and what is explained and predicted.
+    """
+
+    subject: Subject
+    rows: Sequence[ScoreRow]
+    level: NoiseLevel | None
+    kept: Mapping[float, Sequence[float]]
+    comparison: Comparison
+    claims: Sequence[Claim]
+    without: Sequence[str]
+    maps: Mapping[str, Tensor]
+
+    @property
+    def std(self) -> float | None:
+        return None if self.level is None else self.level.std
+
+
+def run_study(lab: Lab, study: Study, kept: str | Path | None = None) -> dict[str, NetworkResult]:
+    """All networks of a study, one after the other.
+
+    Args:
+        lab: Where networks and data come from.
+        study: See `Study`.
+        kept: Folder for finished batches, to go on with after an interruption; None keeps none.
+
+    Raises:
+        ValueError: if the study is wrong or something is missing: before any network is trained.
+    """
+    _check(study)
+    require(lab, study)
+    return {name: _of_network(lab, study, name, kept) for name in study.named_networks}
+
+
+def directions(study: Study) -> dict[str, bool | None]:
+    """`higher_is_better` of all metrics, those in further masks too."""
+    measured = study.measures()
+    known = {name: metric.higher_is_better for name, metric in measured.items()} | {GRADIENTS: None}
+    return known | {
+        _in_mask(name, mask): metric.higher_is_better
+        for mask in study.masks[1:]
+        for name, metric in measured.items()
+        if _asks_mask(metric)
+    }
+
+
+def _check(study: Study) -> None:
+    """Everything that can be wrong in the file itself."""
+    study.explainers(0.1)
+    known = directions(study)
+    for group in study.claims:
+        if missing := {"title", "metrics", "pairs"} - group.keys():
+            raise ValueError(f"`claims`: a group needs {', '.join(sorted(missing))}; got {group!r}.")
+        study.pairs(group, 0.1)
+        for metric in group["metrics"]:
+            if known.get(metric) is None:
+                raise ValueError(f"`claims`: {metric!r} is no metric of the study that has a better side.")
+    for metric in study.published:
+        if metric not in known:
+            raise ValueError(f"`published`: {metric!r} is no metric of the study; there are {', '.join(known)}.")
+
+
+def _of_network(lab: Lab, study: Study, name: str, kept: str | Path | None) -> NetworkResult:
+    found = subject(lab, study, name)
+    level = None
+    if found.network is not None and study.level_samples is not None:
+        level = lab.noise_level(found.network, study.level_samples)
+    std = None if level is None else level.std
+    methods, measured = study.explainers(std), study.measures()
+    settings = {
+        "study": {
+            part: repr(getattr(study, part)) for part in ("networks", "num_samples", "masks", "target", "images")
+        },
+        "methods": {key: repr(method) for key, method in methods.items()},
+        "metrics": {key: repr(part) for key, part in study.metrics.items()},
+        "variables": {key: repr(part) for key, part in study.variables.items()},
+        "precision": lab.precision,
+        "seed": lab.seed,
+        "batch_size": study.batch_size,
+        "weights": fingerprint(found.model),
+    }
+    cells = Cells(None if kept is None else Path(kept) / name, settings)
+    first = next(iter(found.samples.values()))
+    parts = torch.arange(len(first.images)).split(study.batch_size)
+    scored = [
+        _scored(lab, study, found, part, methods, measured, cells)
+        for part in tqdm(parts, name, disable=not lab.progress, leave=False)
+    ]
+    rows = [row for part in scored for row in part["rows"]]
+    claims, without = _judged(study, name, rows, std)
+    run = Run(name, rows, directions(study))
+    return NetworkResult(
+        replace(found, model=torch.nn.Identity()),  # the next network needs the memory
+        rows,
+        level,
+        _kept(lab, study, found),
+        compare_methods([run], seed=lab.seed, procedure=study.procedure),
+        claims,
+        without,
+        scored[0]["maps"],
+    )
+
+
+def _scored(
+    lab: Lab,
+    study: Study,
+    found: Subject,
+    part: Tensor,
+    methods: Mapping[str, Explainer],
+    measured: Mapping[str, SampleMetric],
+    cells: Cells,
+) -> dict[str, Any]:
+    """Scores of some samples, computed if they are not kept; of further masks from the same maps."""
+    chosen = {mask: samples.select(part) for mask, samples in found.samples.items()}
+    (_, first), *others = chosen.items()
+    shown = max(0, study.maps - int(part[0])) if study.maps else 0
+
+    def compute() -> dict[str, Any]:
+        evaluation = evaluate(
+            found.model,
+            first.images,
+            None if found.target is None else found.target[part.to(found.target.device)],
+            methods,
+            measured,
+            first.masks,
+            bounds=found.bounds,
+            index=first.index,
+            seed=lab.seed,
+            precision=lab.precision,
+            batch_size=len(part),
+            keep_attributions=len(part) if others else min(shown, len(part)),
+            progress=lab.progress,
+        )
+        for mask, samples in others:
+            for method, maps in evaluation.attributions.items():
+                evaluation.scores[method].update(_in_other_mask(measured, maps, mask, samples))
+        maps = {"images": evaluation.images, "target": evaluation.target, "predicted": evaluation.predicted}
+        if evaluation.masks is not None:
+            maps["masks"] = evaluation.masks
+        maps |= {f"method {name}": part for name, part in evaluation.attributions.items()}
+        return {"scores": evaluation.scores, "maps": {key: value[:shown].cpu() for key, value in maps.items()}}
+
+    result = cells.once(f"samples-{int(part[0]):06d}-{len(part)}", compute)
+    rows = [
+        row
+        for method, scores in result["scores"].items()
+        for metric, values in scores.items()
+        for row in score_rows("test", 0, 0, method, metric, first.index, values)
+    ]
+    return {"rows": rows, "maps": result["maps"]}
+
+
+def _in_other_mask(
+    measured: Mapping[str, SampleMetric], maps: Tensor, mask: str, samples: Samples
+) -> Iterator[tuple[str, Tensor]]:
+    for name, metric in measured.items():
+        if _asks_mask(metric):
+            own = metric.clone()
+            own.update(maps.cpu(), mask=None if samples.masks is None else samples.masks.cpu())
+            yield _in_mask(name, mask), own.per_sample()[1]
+
+
+def _asks_mask(metric: SampleMetric) -> bool:
+    return "mask" in signature(metric.update).parameters
+
+
+def _in_mask(metric: str, mask: str) -> str:
+    return f"{metric}_of_{mask}"
+
+
+def _kept(lab: Lab, study: Study, found: Subject) -> dict[float, list[float]]:
+    """The share of predicted classes that each noisy network keeps."""
+    levels, draws = resolved([study.kept_under, study.kept_draws], study.at())
+    if not levels or found.target is None:
+        return {}
+    images = next(iter(found.samples.values())).images
+    with in_precision(found.model, lab.precision):
+        return {
+            std: right_under_noise(found.model, images, found.target, std, draws, lab.seed).mean(1).tolist()
+            for std in sorted(set(levels))
+        }
+
+
+def _judged(study: Study, network: str, rows: Sequence[ScoreRow], std: float | None) -> tuple[list[Claim], list[str]]:
+    """The claims, corrected group by group; and those about methods that are not there."""
+    scores: dict[tuple[str, str], dict[int, float]] = {}
+    for row in rows:
+        scores.setdefault((row.method, row.metric), {})[row.sample] = row.value
+    methods, higher = {method for method, _ in scores}, directions(study)
+    claims: list[Claim] = []
+    without: list[str] = []
+    for group in study.claims:
+        pairs = study.pairs(group, std)
+        without += [" > ".join(pair) for pair in pairs if not methods.issuperset(pair)]
+        found = [
+            _claim(network, group["title"], pair, metric, scores, bool(higher[metric]))
+            for pair in pairs
+            if methods.issuperset(pair)
+            for metric in group["metrics"]
+        ]
+        corrected = holm(np.array([claim.p for claim in found], dtype=float))
+        claims += [replace(claim, p_holm=float(p)) for claim, p in zip(found, corrected, strict=True)]
+    return claims, without
+
+
+def _claim(
+    network: str,
+    group: str,
+    pair: tuple[str, str],
+    metric: str,
+    scores: Mapping[tuple[str, str], Mapping[int, float]],
+    higher: bool,
+) -> Claim:
+    first, second = (scores[method, metric] for method in pair)
+    values = np.array([[first[sample], second[sample]] for sample in first], dtype=float).reshape(-1, 2).T
+    one, other = values[:, np.isfinite(values).all(0)]
+    p, effect = paired_test(one, other, higher_is_better=higher)
+    gains = (one - other) * (1 if higher else -1)
+    gain, error = mean_and_standard_error(gains)
+    return Claim(network, group, *pair, metric, len(gains), gain, error, int((gains > 0).sum()), effect, p)

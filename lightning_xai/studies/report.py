@@ -1,0 +1,388 @@
+"""Tables, findings and figures of a study."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from lightning_xai.experiments.compare import CONTROLS, compare_methods
+from lightning_xai.experiments.runs import Run
+from lightning_xai.metrics.cost import GRADIENTS
+from lightning_xai.reporting.bars import Bars, bars_figure
+from lightning_xai.reporting.comparison import Comparison, MetricComparison
+from lightning_xai.reporting.comparison_figures import score_bars
+from lightning_xai.reporting.noise_level import level_lines
+from lightning_xai.reporting.panels import attribution_panel
+from lightning_xai.reporting.reproduction import Reproduction, ResultTable, mean_and_error
+from lightning_xai.reporting.tables import ARROWS, number_format
+from lightning_xai.reporting.weight_noise_figures import NoiseCurve, NoiseGrid, curves_figure, grids_figure
+from lightning_xai.studies.engine import LEVEL, Claim, NetworkResult, directions
+from lightning_xai.studies.study import Study, resolved
+
+Results = Mapping[str, NetworkResult]
+BOLD = (
+    "Mean ± standard error over samples, published means in brackets. Bold: the best, and what is not significantly "
+    "worse (Wilcoxon signed-rank test, Holm, 5 %)."
+)
+CLAIMS = (
+    "Mean gain of the first over the second, positive where it is better, and whether the claim holds: Wilcoxon "
+    f"signed-rank test at {LEVEL:.0%}, Holm's correction over this table."
+)
+MEANINGLESS = "A fast version, on little of everything: its numbers mean nothing."
+
+
+def study_report(study: Study, results: Results, seed: int, precision: str, fast: bool = False) -> Reproduction:
+    """All that is written of a study."""
+    settings: dict[str, Any] = {"seed": seed, "precision": precision, "study": asdict(study)}
+    settings["networks"] = {name: dict(result.subject.settings) for name, result in results.items()}
+    return Reproduction(
+        f"{MEANINGLESS} {study.source}" if fast else study.source,
+        tuple(_tables(study, results, seed)),
+        {name: rows for name, rows in _records(study, results).items() if rows},
+        settings=settings,
+        findings=tuple(_findings(study, results)),
+    )
+
+
+def study_figures(study: Study, results: Results, name: str) -> dict[str, Figure]:
+    """Bars of the scores and of the claims; curves, grids and maps where the study asks for them."""
+    figures = {f"{name}{of}": score_bars(comparison) for of, comparison in _figure_comparisons(study, results)}
+    panels = [_claims_panel(study, results, group) for group in study.claims if len(group["metrics"]) == 1]
+    if panels := [panel for panel in panels if panel is not None]:
+        notes = ["Bars: mean gain of the first over the second, with its standard error. Above zero it is better."]
+        figures[f"{name}-claims"] = bars_figure(study.source, panels, notes)
+    for network, result in results.items():
+        of = f"-{network}" if len(results) > 1 else ""
+        if study.curves is not None:
+            figures[f"{name}-curves{of}"] = _curves(study, result)
+        if study.grid is not None:
+            figures[f"{name}-grid{of}"] = _grids(study, result)
+        if study.maps:
+            figures[f"{name}-maps{of}"] = _maps(result, network)
+    return figures
+
+
+# Records
+
+
+def _records(study: Study, results: Results) -> dict[str, list[dict[str, Any]]]:
+    records: dict[str, list[dict[str, Any]]] = {name: [] for name in ("scores", "samples", "claims", "levels", "kept")}
+    for network, result in results.items():
+        bound = study.coordinates(result.std)
+        records["scores"] += [
+            {
+                "network": network,
+                "method": row.method,
+                **{key: value for key, value in bound.get(row.method, {}).items() if not isinstance(value, Mapping)},
+                "metric": row.metric,
+                "sample": row.sample,
+                "value": row.value,
+            }
+            for row in result.rows
+        ]
+        index = next(iter(result.subject.samples.values())).index.tolist()
+        target = [""] * len(index) if result.subject.target is None else result.subject.target.tolist()
+        pictures = result.subject.pictures or [("", "", "")] * len(index)
+        records["samples"] += [
+            {"network": network, "sample": i, "target": t, "name": name, "class": label, "probability": probability}
+            for i, t, (name, label, probability) in zip(index, target, pictures, strict=True)
+        ]
+        records["claims"] += [asdict(claim) | {"verdict": claim.verdict} for claim in result.claims]
+        if result.level is not None:
+            level = result.level
+            records["levels"].append({"network": network, "std": level.std, "low": level.low, "high": level.high})
+        records["kept"] += [
+            {"network": network, "std": std, "draw": draw, "kept": share}
+            for std, shares in result.kept.items()
+            for draw, share in enumerate(shares)
+        ]
+    return records
+
+
+# Tables
+
+
+def _tables(study: Study, results: Results, seed: int) -> Iterator[ResultTable]:
+    if _networks_across(study, results):
+        yield _scores_table(study, _metric_name(study), [(n, r.comparison) for n, r in results.items()])
+    else:
+        for network, result in results.items():
+            yield _scores_table(study, network, [(network, result.comparison)])
+    for cost in resolved(study.equal_costs, study.at()):
+        for network, result in results.items():
+            run = Run(network, result.rows, directions(study))
+            equal = compare_methods([run], seed=seed, gradients=cost, procedure=study.procedure)
+            of = f", {network}" if len(results) > 1 else ""
+            yield _scores_table(study, f"At {cost} gradients a sample{of}", [(network, equal)])
+    for network, result in results.items():
+        for group in study.claims:
+            claims = [claim for claim in result.claims if claim.group == group["title"]]
+            if claims:
+                title = group["title"] + (f", {network}" if len(results) > 1 else "")
+                yield (_claim_table if len(group["metrics"]) == 1 else _claim_matrix)(study, title, claims)
+    yield _network_table(results)
+    if any(result.kept for result in results.values()):
+        yield _kept_table(results)
+    if any(result.subject.pictures for result in results.values()):
+        yield _picture_table(results)
+
+
+def _networks_across(study: Study, results: Results) -> bool:
+    """A single metric has the networks for its columns."""
+    return len(study.metrics) == 1 and len(results) > 1
+
+
+def _metric_name(study: Study) -> str:
+    return next(iter(study.measures())).replace("_", " ")
+
+
+def _scores_table(study: Study, title: str, comparisons: Sequence[tuple[str, Comparison]]) -> ResultTable:
+    columns, rows = ["method", GRADIENTS], []
+    methods = dict.fromkeys(method for _, comparison in comparisons for method in comparison.methods)
+    costs = {method: cost for _, comparison in comparisons for method, cost in comparison.gradients.items()}
+    for network, comparison in comparisons:
+        for metric in comparison.metrics:
+            name = metric.metric.replace("_", " ") if len(comparisons) == 1 else network
+            columns.append(f"{name} {ARROWS[metric.higher_is_better]}".rstrip())
+    for method in methods:
+        cells = [_cell(study, n, metric, method) for n, comparison in comparisons for metric in comparison.metrics]
+        rows.append((method, f"{costs.get(method, math.nan):g}", *cells))
+    undefined = [
+        f"{metric.metric.replace('_', ' ')} is defined for {metric.num_samples} of {metric.num_common} samples."
+        for _, comparison in comparisons
+        for metric in comparison.metrics
+        if metric.num_samples < metric.num_common
+    ]
+    return ResultTable(title, tuple(columns), tuple(rows), (BOLD, *undefined))
+
+
+def _cell(study: Study, network: str, metric: MetricComparison, method: str) -> str:
+    result = next((result for result in metric.methods if result.method == method), None)
+    if result is None:
+        return "none"
+    error, style = result.standard_deviation / max(1, len(result.values)) ** 0.5, number_format(result.mean)
+    text = "undefined" if math.isnan(result.mean) else f"{result.mean:{style}}"
+    text += "" if math.isnan(error) else f" ± {error:{style}}"
+    beside = _published(study, network, metric.metric, method)
+    text += f" ({' / '.join(f'{value:.4f}' for value in beside)})" if beside else ""
+    return f"**{text}**" if result.is_best else text
+
+
+def _published(study: Study, network: str, metric: str, method: str) -> list[float]:
+    """What is printed for this network; for all, where it is another one than those of the paper."""
+    known = study.published.get(metric, {}).get(method, {})
+    if not isinstance(known, Mapping):
+        return [known]
+    return [known[network]] if network in known else list(known.values())
+
+
+def _published_gain(study: Study, claim: Claim) -> list[float]:
+    sign = 1 if directions(study)[claim.metric] else -1
+    both = (_published(study, claim.network, claim.metric, method) for method in (claim.better, claim.worse))
+    return [sign * round(first - second, 4) for first, second in zip(*both, strict=False)]
+
+
+def _claim_matrix(study: Study, title: str, claims: Sequence[Claim]) -> ResultTable:
+    """Claims down, metrics across."""
+    metrics = dict.fromkeys(claim.metric for claim in claims)
+    rows: dict[str, list[str]] = {}
+    for claim in claims:
+        gain = "" if not claim.num_samples else f"{claim.gain:+{number_format(claim.gain)}} "
+        rows.setdefault(f"{claim.better} > {claim.worse}", []).append(f"{gain}{claim.verdict}")
+    columns = ("claim", *(metric.replace("_", " ") for metric in metrics))
+    return ResultTable(title, columns, tuple((name, *cells) for name, cells in rows.items()), (CLAIMS,))
+
+
+def _claim_table(study: Study, title: str, claims: Sequence[Claim]) -> ResultTable:
+    """Of one metric, in full."""
+    columns = ("claim", "gain", "better in", "effect", "p", "p, Holm", "holds", "published gain")
+    rows = tuple(
+        (
+            f"{claim.better} > {claim.worse}",
+            _gain(claim),
+            f"{claim.better_in} of {claim.num_samples}",
+            f"{claim.effect:+.2f}",
+            f"{claim.p:.2g}",
+            f"{claim.p_holm:.2g}",
+            claim.verdict,
+            " / ".join(f"{gain:+.4f}" for gain in _published_gain(study, claim)) or "none",
+        )
+        for claim in claims
+    )
+    note = "Effect: rank-biserial correlation, +1 where the first is better in each sample."
+    return ResultTable(title, columns, rows, (CLAIMS, note))
+
+
+def _gain(claim: Claim) -> str:
+    if not claim.num_samples:
+        return "undefined"
+    return f"{claim.gain:+.4f}" + ("" if math.isnan(claim.standard_error) else f" ± {claim.standard_error:.4f}")
+
+
+def _network_table(results: Results) -> ResultTable:
+    rows = []
+    for name, result in results.items():
+        network, level = result.subject.network, result.level
+        accuracy = "" if network is None else f"{network.accuracy:.4f}"
+        noise = ("", "") if level is None else (f"{level.std:.3f}", f"{level.low:.3f} to {level.high:.3f}")
+        rows.append((name, accuracy, *noise))
+    columns = ("network", "test accuracy", "weight noise", "95 % interval")
+    note = "Weight noise that costs 5 % of the accuracy above chance." if any(row[2] for row in rows) else ""
+    return ResultTable("Networks", columns, tuple(rows), (note,) if note else ())
+
+
+def _kept_table(results: Results) -> ResultTable:
+    rows = tuple(
+        (network, f"{std:g}", mean_and_error(shares, 3))
+        for network, result in results.items()
+        for std, shares in result.kept.items()
+    )
+    columns, note = ("network", "weight noise", "kept"), "Mean ± standard error over noisy networks."
+    return ResultTable("Predicted classes that noisy networks keep", columns, rows, (note,))
+
+
+def _picture_table(results: Results) -> ResultTable:
+    rows = [(name, n, label, f"{p:.3f}") for n, r in results.items() for name, label, p in r.subject.pictures]
+    notes = () if len(rows) <= 50 else (f"The first 50 of {len(rows)}.",)
+    return ResultTable("Pictures", ("picture", "network", "predicted class", "probability"), tuple(rows[:50]), notes)
+
+
+# Findings
+
+
+def _findings(study: Study, results: Results) -> Iterator[str]:
+    for network, result in results.items():
+        if result.subject.network is not None:
+            number = len(next(iter(result.subject.samples.values())).images)
+            yield f"{network}: accuracy {result.subject.network.accuracy:.4f}; {number} test samples."
+        if result.level is not None:
+            yield from (f"{network}: {line}" for line in level_lines(result.level)[:2])
+        for std, shares in result.kept.items():
+            yield f"{network}: weight noise of {std:g} keeps {np.mean(shares):.0%} of the predicted classes."
+        yield from (f"{network}, {_best(metric)}" for metric in result.comparison.metrics if _has_best(metric))
+        for group in study.claims:
+            claims = [claim for claim in result.claims if claim.group == group["title"]]
+            yield from (f"{network}, {line}" for line in _outcomes(study, group["title"], claims))
+        if result.without:
+            yield f"{network}: left out, for a method is missing: {'; '.join(dict.fromkeys(result.without))}."
+
+
+def _has_best(metric: MetricComparison) -> bool:
+    return any(result.rank == 1 for result in metric.methods)
+
+
+def _best(metric: MetricComparison) -> str:
+    best = next(result for result in metric.methods if result.rank == 1)
+    equal = [result.method for result in metric.methods if result.is_best and result is not best]
+    others = ", ".join(equal) if len(equal) <= 3 else f"{len(equal)} others"
+    beside = f"; not significantly worse: {others}" if equal else ""
+    return f"{metric.metric.replace('_', ' ')}: best is {best.method} ({best.mean:{number_format(best.mean)}}){beside}."
+
+
+def _outcomes(study: Study, title: str, claims: Sequence[Claim]) -> Iterator[str]:
+    """What is decided, how often the published gain has the same sign, and whether so few samples could tell."""
+    outcomes: dict[str, list[str]] = {}
+    for claim in claims:
+        outcomes.setdefault(claim.verdict, []).append(f"{claim.better} > {claim.worse}")
+    if len(claims) > 10:  # the table has them
+        yield f"{title}: " + ", ".join(f"{verdict}: {len(names)}" for verdict, names in outcomes.items()) + "."
+    else:
+        yield from (f"{title}: {verdict}: {'; '.join(names)}." for verdict, names in outcomes.items())
+    same = [(claim.gain > 0) == (gain > 0) for claim in claims for gain in _published_gain(study, claim)]
+    if same:
+        yield f"{title}: {sum(same)} of {len(same)} published gains have the sign of the measured one."
+    number = min((claim.num_samples for claim in claims), default=0)
+    least = min(1.0, 2 * 0.5**number * len(claims))
+    if claims and least > LEVEL:
+        yield f"{title}: {number} samples are too few; the least p-value that they can give is {least:.2g}."
+
+
+# Figures
+
+
+def _figure_comparisons(study: Study, results: Results) -> Iterator[tuple[str, Comparison]]:
+    for network, result in results.items():
+        yield (f"-{network}" if len(results) > 1 else ""), result.comparison
+
+
+def _claims_panel(study: Study, results: Results, group: Mapping[str, Any]) -> Bars | None:
+    """Gains of a group of one metric, of all networks, beside the published ones."""
+    found = {n: [c for c in result.claims if c.group == group["title"]] for n, result in results.items()}
+    names = tuple(dict.fromkeys(f"{c.better} > {c.worse}" for claims in found.values() for c in claims))
+    if not names:
+        return None
+    series: dict[str, list[tuple[float, float]]] = {}
+    for network, claims in found.items():
+        known = {f"{c.better} > {c.worse}": c for c in claims}
+        series[network] = [
+            (known[n].gain, known[n].standard_error) if n in known else (math.nan, math.nan) for n in names
+        ]
+        gains = [_published_gain(study, known[n]) if n in known else [] for n in names]
+        if any(gains):
+            series[f"{network}, published"] = [(float(np.mean(g)) if g else math.nan, math.nan) for g in gains]
+    return Bars(group["title"], names, series, {"equal": 0.0})
+
+
+def _values(result: NetworkResult) -> dict[tuple[str, str], np.ndarray]:
+    found: dict[tuple[str, str], list[float]] = {}
+    for row in result.rows:
+        found.setdefault((row.method, row.metric), []).append(row.value)
+    return {key: np.array(values) for key, values in found.items()}
+
+
+def _curves(study: Study, result: NetworkResult) -> Figure:
+    """Scores over one name of the methods' `for`, where the others have the values of `where`."""
+    assert study.curves is not None
+    over, where = study.curves["over"], study.curves.get("where", {})
+    values, bound = _values(result), study.coordinates(result.std)
+    points = {
+        own[over]: method
+        for method, own in sorted(bound.items(), key=lambda one: one[1].get(over, math.nan))
+        if over in own and all(own.get(key) == value for key, value in where.items())
+    }
+    curves = [
+        NoiseCurve(
+            metric,
+            np.array(list(points)),
+            [values[method, metric] for method in points.values()],
+            {name: float(np.nanmean(values[name, metric])) for name in CONTROLS},
+        )
+        for metric in study.metrics
+    ]
+    level = result.level
+    chosen = (math.inf, math.inf, math.inf) if level is None else (level.std, level.low, level.high)
+    return curves_figure(curves, chosen, tuple(study.curves["published"]))
+
+
+def _grids(study: Study, result: NetworkResult) -> Figure:
+    assert study.grid is not None
+    down, across = study.grid
+    values, bound = _values(result), study.coordinates(result.std)
+    cells = {(own[down], own[across]): method for method, own in bound.items() if down in own and across in own}
+    rows, columns = (sorted({key[place] for key in cells}) for place in (0, 1))
+    grids = [
+        NoiseGrid(
+            metric,
+            np.array(rows),
+            np.array(columns),
+            np.array([[_mean(values, cells.get((r, c)), metric) for c in columns] for r in rows]),
+            None,
+        )
+        for metric in study.metrics
+    ]
+    return grids_figure(grids, (math.inf, math.inf))
+
+
+def _mean(values: Mapping[tuple[str, str], np.ndarray], method: str | None, metric: str) -> float:
+    return math.nan if method is None else float(np.nanmean(values[method, metric]))
+
+
+def _maps(result: NetworkResult, network: str) -> Figure:
+    shown, names, bounds = result.maps, result.subject.class_names, result.subject.bounds
+    maps = {key.removeprefix("method "): value for key, value in shown.items() if key.startswith("method ")}
+    classes = [[str(names[int(c)]) if names else str(int(c)) for c in shown[part]] for part in ("target", "predicted")]
+    limits = None if bounds is None else tuple(bound.cpu() for bound in bounds)
+    return attribution_panel(shown["images"], maps, limits, shown.get("masks"), *classes, network)  # type: ignore[arg-type]

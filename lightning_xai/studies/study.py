@@ -1,0 +1,228 @@
+"""A study as a file says it: networks x methods x metrics, variables, published numbers, claims."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from jsonargparse import ArgumentParser
+
+from lightning_xai.explainers import Explainer, with_controls
+from lightning_xai.metrics import SampleMetric
+
+WEIGHT_NOISE = "weight_noise"
+"""The variable that each network has a value of its own of: the level that costs 5 % of its accuracy."""
+T = TypeVar("T")
+Coordinates = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is compared, on what, and what was expected.
+
+    A value `{from: NAME}` anywhere in methods, metrics and claims is the variable of this name, `{from: NAME, times:
+    0.5}` half of it; `{from: NAME.KEY}` a part of it. An entry with `for: {NAME: LIST}` stands for one entry for each
+    value in the list (for each combination, if there are several), with `{NAME}` in its name filled in by `str.format`.
+    The variable `weight_noise` is the network's own level (see `level_samples`); methods that take it are left out
+    where the level was not reached.
+
+    Args:
+        source: Paper, and table or figure in it; or what the study is about.
+        methods: By name, a plain name of `lightning_xai.explainers` or `class_path` and `init_args`.
+        metrics: By name, likewise.
+        networks: By name; of each, none or some of `config` (file or name of a configuration; the network's name where
+            there is none), `ckpt_path` (a checkpoint; without one the network is trained, or taken from those that the
+            package brings) and `weights` (of a network that others trained, see `PretrainedClassifier`). A list of
+            names is enough.
+        summary: A line for the list of studies.
+        variables: By name. They can be given on the command line as options.
+        target: Class that is explained: the "label", or the model's "prediction".
+        num_samples: Test samples of each network's data, evenly spaced; null for all.
+        images: Folder of pictures for networks that others trained; null for eight photographs that installed packages
+            carry.
+        masks: Names of the data's masks; localization in those after the first has the mask in the metric's name.
+        level_samples: Validation samples for the level of weight noise; null looks for none.
+        kept_under: Levels of weight noise: which share of the predicted classes do noisy networks keep?
+        kept_draws: Noisy networks for that.
+        equal_costs: Numbers of gradients, each with a table of the methods that spend it.
+        procedure: Which tests are one family; see `compare_methods`.
+        published: By metric, by method: a number, or numbers by network.
+        claims: Groups of claims, corrected together (Holm) for each network: `title`, `metrics`, `pairs`, each
+            "BETTER > WORSE" or `{claim: ..., for: ...}`.
+        curves: Of a figure: `over`, a name in some `for`, and `where`, values of the others.
+        grid: Of a figure: two names in some `for`.
+        maps: Samples whose maps are shown for each network.
+        batch_size: Samples at a time; what is finished is kept.
+        changes: Values that replace the configurations', by dotted name.
+        fast: Values of these arguments and of variables for a version that takes a minute; its numbers mean nothing.
+    """
+
+    source: str
+    methods: dict[str, Any]
+    metrics: dict[str, Any]
+    networks: list[str] | dict[str, dict[str, Any]]
+    summary: str = ""
+    variables: dict[str, Any] = field(default_factory=dict)
+    target: Literal["label", "prediction"] = "label"
+    num_samples: int | None = 256
+    images: str | None = None
+    masks: list[str] = field(default_factory=list)
+    level_samples: int | None = None
+    kept_under: list[Any] = field(default_factory=list)
+    kept_draws: Any = 10
+    equal_costs: Any = field(default_factory=list)
+    procedure: Literal["all_pairs", "published"] = "all_pairs"
+    published: dict[str, dict[str, Any]] = field(default_factory=dict)
+    claims: list[dict[str, Any]] = field(default_factory=list)
+    curves: dict[str, Any] | None = None
+    grid: list[str] | None = None
+    maps: int = 0
+    batch_size: int = 64
+    changes: dict[str, Any] = field(default_factory=dict)
+    fast: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def named_networks(self) -> dict[str, dict[str, Any]]:
+        return dict(self.networks) if isinstance(self.networks, Mapping) else {name: {} for name in self.networks}
+
+    def at(self, level: float | None = None) -> dict[str, Any]:
+        """The variables, with a network's level of weight noise; not finite or None: none."""
+        return {**self.variables, WEIGHT_NOISE: level if level is not None and math.isfinite(level) else None}
+
+    def explainers(self, level: float | None = None) -> dict[str, Explainer]:
+        """The methods by name, with the controls."""
+        specified = {name: part for name, (part, _) in expanded(self.methods, self.at(level)).items()}
+        return with_controls(built("methods", specified, Explainer))
+
+    def measures(self) -> dict[str, SampleMetric]:
+        """The metrics by name."""
+        return built(
+            "metrics", {name: part for name, (part, _) in expanded(self.metrics, self.at()).items()}, SampleMetric
+        )
+
+    def coordinates(self, level: float | None = None) -> dict[str, Coordinates]:
+        """Of each method, the values of the names in its `for`."""
+        return {name: bound for name, (_, bound) in expanded(self.methods, self.at(level)).items()}
+
+    def pairs(self, group: Mapping[str, Any], level: float | None = None) -> list[tuple[str, str]]:
+        """(better, worse) of each claim of a group."""
+        claims: list[str] = []
+        for pair in group["pairs"]:
+            entry = dict(pair) if isinstance(pair, Mapping) else {"claim": pair}
+            claims += expanded({entry.pop("claim"): entry}, self.at(level))
+        wrong = next((claim for claim in claims if claim.count(" > ") != 1), None)
+        if wrong is not None:
+            raise ValueError(f"`claims`: a pair must read 'BETTER > WORSE', got {wrong!r}.")
+        return [tuple(claim.split(" > ")) for claim in claims]  # type: ignore[misc]
+
+
+def checked(values: Any, where: str | Path) -> dict[str, Any]:
+    """What a file says, as arguments of `Study`.
+
+    Raises:
+        ValueError: if it is no mapping, or has an argument that `Study` does not know, or lacks one.
+    """
+    known = [one.name for one in fields(Study)]
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where}: expected a mapping with {', '.join(known[:4])}, ...; got {type(values).__name__}.")
+    for name in values:
+        if name not in known:
+            near = get_close_matches(str(name), known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{where}: {name!r} is not part of a study.{hint} There are {', '.join(known)}.")
+    if missing := [name for name in known[:4] if not values.get(name)]:
+        raise ValueError(f"{where}: a study needs {', '.join(missing)}.")
+    variables = values.get("variables") or {}
+    if clash := [name for name in variables if name in (*known, WEIGHT_NOISE)]:
+        raise ValueError(f"{where}: `variables` must have names of their own, got {', '.join(clash)}.")
+    if unknown := [name for name in values.get("fast") or {} if name not in (*known, *variables)]:
+        raise ValueError(f"{where}: `fast` must have arguments of a study or variables, got {', '.join(unknown)}.")
+    return dict(values)
+
+
+def carried_studies() -> dict[str, Path]:
+    """The files that the package brings, by name."""
+    return {path.stem: path for path in sorted(Path(__file__).parent.glob("*.yaml"))}
+
+
+def expanded(parts: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, tuple[Any, Coordinates]]:
+    """The entries, those with `for` once for each combination, and the values that belong to each.
+
+    Entries that need a variable without a value (None) are left out; of equal names the first counts.
+    """
+    found: dict[str, tuple[Any, Coordinates]] = {}
+    for name, part in parts.items():
+        entry = dict(part) if isinstance(part, Mapping) else part
+        loops = entry.pop("for", {}) if isinstance(entry, dict) else {}
+        if not isinstance(loops, Mapping):
+            raise ValueError(f"`for` of {name!r} must be a mapping of names to lists, got {loops!r}.")
+        for bound in _combinations(name, loops, variables):
+            known = {**variables, **bound}
+            try:
+                found.setdefault(_filled(name, known), (resolved(entry, known), bound))
+            except _Missing:
+                continue
+    return found
+
+
+def resolved(part: Any, variables: Mapping[str, Any]) -> Any:
+    """With values in the place of `{from: NAME, times: FACTOR}`."""
+    if isinstance(part, Mapping):
+        if "from" in part and part.keys() <= {"from", "times"}:
+            value = _looked_up(str(part["from"]), variables)
+            return value * part["times"] if "times" in part else value
+        return {key: resolved(value, variables) for key, value in part.items()}
+    return [resolved(value, variables) for value in part] if isinstance(part, list | tuple) else part
+
+
+def built(what: str, specified: Mapping[str, Any], kind: type[T]) -> dict[str, T]:
+    """Objects of their descriptions.
+
+    Raises:
+        ValueError: if one cannot be made; with the parser's reason.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument(f"--{what}", type=dict[str, kind])  # type: ignore[valid-type]
+    try:
+        return getattr(parser.instantiate_classes(parser.parse_object({what: dict(specified)})), what)
+    except Exception as error:
+        raise ValueError(f"`{what}`: {error}") from error
+
+
+class _Missing(Exception):
+    """A variable has no value."""
+
+
+def _combinations(name: str, loops: Mapping[str, Any], variables: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    lists = [resolved(values, variables) for values in loops.values()]
+    for key, values in zip(loops, lists, strict=True):
+        if not isinstance(values, Sequence) or isinstance(values, str):
+            raise ValueError(f"`for` of {name!r}: {key} must have a list of values, got {values!r}.")
+    for values in itertools.product(*lists):
+        yield dict(zip(loops, values, strict=True))
+
+
+def _looked_up(name: str, variables: Mapping[str, Any]) -> Any:
+    value: Any = variables
+    for part in name.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            known = ", ".join(map(str, value)) if isinstance(value, Mapping) else repr(value)
+            raise ValueError(f"`from`: there is no variable {name!r}; there are {known}. Name it in `variables`.")
+        value = value[part]
+    if value is None:
+        raise _Missing(name)
+    return value
+
+
+def _filled(name: str, variables: Mapping[str, Any]) -> str:
+    try:
+        return name.format(**variables)
+    except (KeyError, IndexError) as error:
+        raise ValueError(f"{name!r}: the part in braces must be a variable or in `for`, {error} is neither.") from error
+    except (TypeError, ValueError) as error:
+        if any(value is None for value in variables.values()) and "{" in name:
+            raise _Missing(name) from error  # a level that was not reached has no digits
+        raise ValueError(f"{name!r} cannot be filled in: {error}.") from error
