@@ -11,7 +11,7 @@ from torch import nn
 
 from lightning_xai.data.backgrounds import embedded_photographs, folder_photographs
 from lightning_xai.data.digits import DigitsDataModule
-from lightning_xai.experiments.networks import TrainedNetwork
+from lightning_xai.studies.networks import TrainedNetwork
 from lightning_xai.experiments.papers import Lab, adaptgrad_convergence, adaptgrad_table1
 from lightning_xai.experiments.papers.adaptgrad_convergence import (
     Examined,

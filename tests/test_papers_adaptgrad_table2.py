@@ -31,7 +31,7 @@ from lightning_xai.experiments.papers.adaptgrad_table2_published import (
     published_difference,
 )
 from lightning_xai.experiments.papers.adaptgrad_table2_report import findings, tables, verdict
-from lightning_xai.experiments.papers.photographs import photographs, pretrained_network
+from lightning_xai.studies.photographs import photographs, pretrained_network
 from lightning_xai.explainers import Context, Explainer, Gradient, PerturbWeights
 from lightning_xai.metrics import InformationLevel, Sparseness
 from lightning_xai.statistics.paired import holm, paired_test

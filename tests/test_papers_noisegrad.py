@@ -29,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings(
 @pytest.fixture(params=[LEVEL, NOT_REACHED], ids=["reached", "not reached"])
 def level(request, monkeypatch):
     """In place of the search, which has tests of its own."""
-    monkeypatch.setattr("lightning_xai.experiments.papers.lab.find_noise_level", lambda *_, **__: request.param)
+    monkeypatch.setattr("lightning_xai.studies.lab.find_noise_level", lambda *_, **__: request.param)
     return request.param
 
 

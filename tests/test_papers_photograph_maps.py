@@ -18,7 +18,7 @@ from lightning_xai.experiments.papers import Lab, adaptgrad_gallery, noisegrad_f
 from lightning_xai.experiments.papers.adaptgrad_convergence import Examined
 from lightning_xai.experiments.papers.adaptgrad_gallery import converging
 from lightning_xai.experiments.papers.noisegrad_figure3 import pictures, weight_noise_level
-from lightning_xai.experiments.papers.photographs import PretrainedNetwork
+from lightning_xai.studies.photographs import PretrainedNetwork
 from lightning_xai.explainers import Context, PerturbWeights, RangeScale, Smooth, gradient_shap
 from lightning_xai.functional.localisation import auroc, relevance_rank_accuracy
 from lightning_xai.networks import MLP

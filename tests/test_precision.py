@@ -9,7 +9,7 @@ from torch import nn
 import lightning_xai as lx
 from lightning_xai.callbacks import AttributionCallback
 from lightning_xai.data import DigitsDataModule
-from lightning_xai.experiments.networks import TrainedNetwork
+from lightning_xai.studies.networks import TrainedNetwork
 from lightning_xai.experiments.papers import Lab
 from lightning_xai.explainers.precision import in_precision
 from lightning_xai.networks import LeNet

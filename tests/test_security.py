@@ -21,7 +21,7 @@ from lightning_xai.cli.console import console, printable_lines
 from lightning_xai.cli.unique_keys import load_yaml
 from lightning_xai.data.pictures import printable
 from lightning_xai.experiments import compare_methods
-from lightning_xai.experiments.networks import kept
+from lightning_xai.studies.networks import kept
 from lightning_xai.experiments.noise_level import check_settings
 from lightning_xai.experiments.papers import Lab
 from lightning_xai.experiments.runs import Run

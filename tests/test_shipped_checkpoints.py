@@ -10,7 +10,7 @@ import yaml
 
 from lightning_xai.cli import main
 from lightning_xai.cli.checks import checkpoint_run
-from lightning_xai.experiments.networks import untrained
+from lightning_xai.studies.networks import untrained
 from lightning_xai.experiments.papers import Lab
 from lightning_xai.modules.checkpoints import check_weights_fit, read_checkpoint
 from lightning_xai.modules.manifest import (

@@ -5,7 +5,7 @@ import torch
 from pytorch_lightning import Callback
 
 from lightning_xai.data import DigitsDataModule
-from lightning_xai.experiments.networks import StopWhenMemorised, accuracy, fit, kept, trained
+from lightning_xai.studies.networks import StopWhenMemorised, accuracy, fit, kept, trained
 from lightning_xai.modules import ClassifierModule
 from lightning_xai.networks import MLP
 

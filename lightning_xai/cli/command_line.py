@@ -24,10 +24,10 @@ from lightning_xai.cli.checks import (
 )
 from lightning_xai.cli.reports import report, report_noise_level, report_sanity, report_visualization
 from lightning_xai.cli.weights import warn_of_random_weights
-from lightning_xai.experiments.networks import trained
 from lightning_xai.experiments.trainer import ExaminingTrainer
 from lightning_xai.modules.checkpoints import check_resumable, check_weights_fit, read_checkpoint
 from lightning_xai.reporting.folders import check_file, check_folder
+from lightning_xai.studies.networks import trained
 
 WITHOUT_CHECKPOINT = ("validate", "test", "predict", "visualize")
 """Commands that take the weights as they are."""

@@ -19,7 +19,7 @@ from lightning_xai.reporting.folders import check_folder
 from lightning_xai.reporting.reproduction import Reproduction, terminal_tables, write_reproduction
 from lightning_xai.studies.engine import run_study
 from lightning_xai.studies.report import study_figures, study_report
-from lightning_xai.studies.study import Study, carried_studies, checked
+from lightning_xai.studies.study import Study, carried_studies, checked, study_of
 
 _COUNTS = r"num_|.*(_samples|_draws|_epochs|_size)$|repeats$|steps$"
 """Options of experiments that count something."""
@@ -70,8 +70,7 @@ def _run_study(path: Path, command: str, options: Sequence[str]) -> None:
     settings = _parsed(study_parser(values, path, command, fast), options)
     folder, kept = Path(settings.pop("output")), settings.pop("kept")
     lab = _lab(settings)
-    variables = {name: settings.pop(name) for name in values.get("variables", {})}
-    study = Study(**settings, variables=variables)
+    study = study_of(values, settings)
     results = run_study(lab, study, kept)
     report = study_report(study, results, lab.seed, lab.precision, fast)
     _report(report, study_figures(study, results, path.stem), folder)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,19 @@ from lightning_xai.callbacks.samples import Samples
 from lightning_xai.evaluation import evaluate
 from lightning_xai.experiments.compare import compare_methods
 from lightning_xai.experiments.noise_level import right_under_noise
-from lightning_xai.experiments.papers.lab import Lab
 from lightning_xai.experiments.runs import Run
 from lightning_xai.explainers import Explainer
 from lightning_xai.explainers.precision import in_precision
 from lightning_xai.metrics import SampleMetric
 from lightning_xai.metrics.cost import GRADIENTS
 from lightning_xai.reporting.comparison import Comparison
-from lightning_xai.reporting.noise_level import NoiseLevel
 from lightning_xai.reporting.reproduction import mean_and_standard_error
 from lightning_xai.reporting.scores import ScoreRow, score_rows
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.examine import fingerprint
 from lightning_xai.statistics.paired import holm, paired_test
-from lightning_xai.studies.study import Study, resolved
+from lightning_xai.studies.lab import Lab
+from lightning_xai.studies.study import Study, asks_mask, known_values, resolved
 from lightning_xai.studies.subjects import Subject, require, subject
 
 LEVEL = 0.05
@@ -76,7 +74,6 @@ class NetworkResult:
     Attributes:
         subject: The network and its samples, without the model.
         rows: Scores of the samples.
-        level: Of weight noise, if it was looked for.
         kept: Shares of predicted classes that noisy networks keep, by level.
         comparison: Of all methods.
         claims: Judged.
@@ -86,7 +83,6 @@ class NetworkResult:
 
     subject: Subject
     rows: Sequence[ScoreRow]
-    level: NoiseLevel | None
     kept: Mapping[float, Sequence[float]]
     comparison: Comparison
     claims: Sequence[Claim]
@@ -95,7 +91,11 @@ class NetworkResult:
 
     @property
     def std(self) -> float | None:
-        return None if self.level is None else self.level.std
+        return _std(self.subject)
+
+
+def _std(found: Subject) -> float | None:
+    return None if found.level is None else found.level.std
 
 
 def run_study(lab: Lab, study: Study, kept: str | Path | None = None) -> dict[str, NetworkResult]:
@@ -116,13 +116,13 @@ def run_study(lab: Lab, study: Study, kept: str | Path | None = None) -> dict[st
 
 def directions(study: Study) -> dict[str, bool | None]:
     """`higher_is_better` of all metrics, those in further masks too."""
-    measured = study.measures()
+    measured = study.all_measures()
     known = {name: metric.higher_is_better for name, metric in measured.items()} | {GRADIENTS: None}
     return known | {
         _in_mask(name, mask): metric.higher_is_better
         for mask in study.masks[1:]
         for name, metric in measured.items()
-        if _asks_mask(metric)
+        if asks_mask(metric)
     }
 
 
@@ -144,10 +144,7 @@ def _check(study: Study) -> None:
 
 def _of_network(lab: Lab, study: Study, name: str, kept: str | Path | None) -> NetworkResult:
     found = subject(lab, study, name)
-    level = None
-    if found.network is not None and study.level_samples is not None:
-        level = lab.noise_level(found.network, study.level_samples)
-    std = None if level is None else level.std
+    std = _std(found)
     methods, measured = study.explainers(std), study.measures()
     settings = {
         "study": {
@@ -174,7 +171,6 @@ def _of_network(lab: Lab, study: Study, name: str, kept: str | Path | None) -> N
     return NetworkResult(
         replace(found, model=torch.nn.Identity()),  # the next network needs the memory
         rows,
-        level,
         _kept(lab, study, found),
         compare_methods([run], seed=lab.seed, procedure=study.procedure),
         claims,
@@ -236,14 +232,10 @@ def _in_other_mask(
     measured: Mapping[str, SampleMetric], maps: Tensor, mask: str, samples: Samples
 ) -> Iterator[tuple[str, Tensor]]:
     for name, metric in measured.items():
-        if _asks_mask(metric):
+        if asks_mask(metric):
             own = metric.clone()
             own.update(maps.cpu(), mask=None if samples.masks is None else samples.masks.cpu())
             yield _in_mask(name, mask), own.per_sample()[1]
-
-
-def _asks_mask(metric: SampleMetric) -> bool:
-    return "mask" in signature(metric.update).parameters
 
 
 def _in_mask(metric: str, mask: str) -> str:
@@ -252,7 +244,8 @@ def _in_mask(metric: str, mask: str) -> str:
 
 def _kept(lab: Lab, study: Study, found: Subject) -> dict[float, list[float]]:
     """The share of predicted classes that each noisy network keeps."""
-    levels, draws = resolved([study.kept_under, study.kept_draws], study.at())
+    levels = known_values(study.kept_under, study.at(_std(found)))
+    draws = resolved(study.kept_draws, study.variables)
     if not levels or found.target is None:
         return {}
     images = next(iter(found.samples.values())).images
@@ -264,25 +257,39 @@ def _kept(lab: Lab, study: Study, found: Subject) -> dict[float, list[float]]:
 
 
 def _judged(study: Study, network: str, rows: Sequence[ScoreRow], std: float | None) -> tuple[list[Claim], list[str]]:
-    """The claims, corrected group by group; and those about methods that are not there."""
-    scores: dict[tuple[str, str], dict[int, float]] = {}
-    for row in rows:
-        scores.setdefault((row.method, row.metric), {})[row.sample] = row.value
-    methods, higher = {method for method, _ in scores}, directions(study)
+    """The claims, corrected group by group; and those about methods or metrics that are not there."""
+    methods, metrics, higher = {row.method for row in rows}, {row.metric for row in rows}, directions(study)
     claims: list[Claim] = []
     without: list[str] = []
     for group in study.claims:
         pairs = study.pairs(group, std)
         without += [" > ".join(pair) for pair in pairs if not methods.issuperset(pair)]
-        found = [
-            _claim(network, group["title"], pair, metric, scores, bool(higher[metric]))
-            for pair in pairs
-            if methods.issuperset(pair)
-            for metric in group["metrics"]
-        ]
-        corrected = holm(np.array([claim.p for claim in found], dtype=float))
-        claims += [replace(claim, p_holm=float(p)) for claim, p in zip(found, corrected, strict=True)]
+        without += [metric for metric in group["metrics"] if metric not in metrics]
+        known = [pair for pair in pairs if methods.issuperset(pair)]
+        measured = [metric for metric in group["metrics"] if metric in metrics]
+        claims += judged(rows, known, measured, higher, network, group["title"])
     return claims, without
+
+
+def judged(
+    rows: Sequence[ScoreRow],
+    pairs: Sequence[tuple[str, str]],
+    metrics: Sequence[str],
+    higher_is_better: Mapping[str, bool | None],
+    network: str = "",
+    group: str = "",
+) -> list[Claim]:
+    """Is the first of each pair better than the second, in each metric? Holm's correction over all of them."""
+    scores: dict[tuple[str, str], dict[int, float]] = {}
+    for row in rows:
+        scores.setdefault((row.method, row.metric), {})[row.sample] = row.value
+    found = [
+        _claim(network, group, pair, metric, scores, bool(higher_is_better[metric]))
+        for pair in pairs
+        for metric in metrics
+    ]
+    corrected = holm(np.array([claim.p for claim in found], dtype=float))
+    return [replace(claim, p_holm=float(p)) for claim, p in zip(found, corrected, strict=True)]
 
 
 def _claim(

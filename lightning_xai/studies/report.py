@@ -17,8 +17,8 @@ from lightning_xai.reporting.comparison_figures import score_bars
 from lightning_xai.reporting.noise_level import level_lines
 from lightning_xai.reporting.panels import attribution_panel
 from lightning_xai.reporting.reproduction import Reproduction, ResultTable, mean_and_error
+from lightning_xai.reporting.sweeps import Curve, Grid, curves_figure, grids_figure
 from lightning_xai.reporting.tables import ARROWS, number_format
-from lightning_xai.reporting.weight_noise_figures import NoiseCurve, NoiseGrid, curves_figure, grids_figure
 from lightning_xai.studies.engine import LEVEL, Claim, NetworkResult, directions
 from lightning_xai.studies.study import Study, resolved
 
@@ -91,8 +91,8 @@ def _records(study: Study, results: Results) -> dict[str, list[dict[str, Any]]]:
             for i, t, (name, label, probability) in zip(index, target, pictures, strict=True)
         ]
         records["claims"] += [asdict(claim) | {"verdict": claim.verdict} for claim in result.claims]
-        if result.level is not None:
-            level = result.level
+        if result.subject.level is not None:
+            level = result.subject.level
             records["levels"].append({"network": network, "std": level.std, "low": level.low, "high": level.high})
         records["kept"] += [
             {"network": network, "std": std, "draw": draw, "kept": share}
@@ -122,7 +122,7 @@ def _tables(study: Study, results: Results, seed: int) -> Iterator[ResultTable]:
             claims = [claim for claim in result.claims if claim.group == group["title"]]
             if claims:
                 title = group["title"] + (f", {network}" if len(results) > 1 else "")
-                yield (_claim_table if len(group["metrics"]) == 1 else _claim_matrix)(study, title, claims)
+                yield _claim_table(study, title, claims) if len(group["metrics"]) == 1 else claim_matrix(title, claims)
     yield _network_table(results)
     if any(result.kept for result in results.values()):
         yield _kept_table(results)
@@ -185,7 +185,7 @@ def _published_gain(study: Study, claim: Claim) -> list[float]:
     return [sign * round(first - second, 4) for first, second in zip(*both, strict=False)]
 
 
-def _claim_matrix(study: Study, title: str, claims: Sequence[Claim]) -> ResultTable:
+def claim_matrix(title: str, claims: Sequence[Claim]) -> ResultTable:
     """Claims down, metrics across."""
     metrics = dict.fromkeys(claim.metric for claim in claims)
     rows: dict[str, list[str]] = {}
@@ -225,8 +225,8 @@ def _gain(claim: Claim) -> str:
 def _network_table(results: Results) -> ResultTable:
     rows = []
     for name, result in results.items():
-        network, level = result.subject.network, result.level
-        accuracy = "" if network is None else f"{network.accuracy:.4f}"
+        reached, level = result.subject.accuracy, result.subject.level
+        accuracy = "" if reached is None else f"{reached:.4f}"
         noise = ("", "") if level is None else (f"{level.std:.3f}", f"{level.low:.3f} to {level.high:.3f}")
         rows.append((name, accuracy, *noise))
     columns = ("network", "test accuracy", "weight noise", "95 % interval")
@@ -255,11 +255,11 @@ def _picture_table(results: Results) -> ResultTable:
 
 def _findings(study: Study, results: Results) -> Iterator[str]:
     for network, result in results.items():
-        if result.subject.network is not None:
+        if result.subject.accuracy is not None:
             number = len(next(iter(result.subject.samples.values())).images)
-            yield f"{network}: accuracy {result.subject.network.accuracy:.4f}; {number} test samples."
-        if result.level is not None:
-            yield from (f"{network}: {line}" for line in level_lines(result.level)[:2])
+            yield f"{network}: accuracy {result.subject.accuracy:.4f}; {number} test samples."
+        if result.subject.level is not None:
+            yield from (f"{network}: {line}" for line in level_lines(result.subject.level)[:2])
         for std, shares in result.kept.items():
             yield f"{network}: weight noise of {std:g} keeps {np.mean(shares):.0%} of the predicted classes."
         yield from (f"{network}, {_best(metric)}" for metric in result.comparison.metrics if _has_best(metric))
@@ -267,7 +267,8 @@ def _findings(study: Study, results: Results) -> Iterator[str]:
             claims = [claim for claim in result.claims if claim.group == group["title"]]
             yield from (f"{network}, {line}" for line in _outcomes(study, group["title"], claims))
         if result.without:
-            yield f"{network}: left out, for a method is missing: {'; '.join(dict.fromkeys(result.without))}."
+            listed = "; ".join(dict.fromkeys(result.without))
+            yield f"{network}: left out of the claims, for a method or a metric is missing: {listed}."
 
 
 def _has_best(metric: MetricComparison) -> bool:
@@ -337,43 +338,43 @@ def _curves(study: Study, result: NetworkResult) -> Figure:
     """Scores over one name of the methods' `for`, where the others have the values of `where`."""
     assert study.curves is not None
     over, where = study.curves["over"], study.curves.get("where", {})
-    values, bound = _values(result), study.coordinates(result.std)
+    values, bound, measured = _values(result), study.coordinates(result.std), study.measures()
     points = {
         own[over]: method
         for method, own in sorted(bound.items(), key=lambda one: one[1].get(over, math.nan))
         if over in own and all(own.get(key) == value for key, value in where.items())
     }
     curves = [
-        NoiseCurve(
-            metric,
+        Curve(
+            f"{metric} {ARROWS[measured[metric].higher_is_better]}".rstrip(),
             np.array(list(points)),
             [values[method, metric] for method in points.values()],
             {name: float(np.nanmean(values[name, metric])) for name in CONTROLS},
         )
-        for metric in study.metrics
+        for metric in measured
     ]
-    level = result.level
-    chosen = (math.inf, math.inf, math.inf) if level is None else (level.std, level.low, level.high)
-    return curves_figure(curves, chosen, tuple(study.curves["published"]))
+    level = result.subject.level if study.curves.get("level") else None
+    chosen = None if level is None else (level.std, level.low, level.high)
+    return curves_figure(curves, study.curves.get("label", over), chosen, study.curves.get("published"))
 
 
 def _grids(study: Study, result: NetworkResult) -> Figure:
     assert study.grid is not None
     down, across = study.grid
-    values, bound = _values(result), study.coordinates(result.std)
+    values, bound, measured = _values(result), study.coordinates(result.std), study.measures()
     cells = {(own[down], own[across]): method for method, own in bound.items() if down in own and across in own}
     rows, columns = (sorted({key[place] for key in cells}) for place in (0, 1))
     grids = [
-        NoiseGrid(
-            metric,
+        Grid(
+            f"{metric} {ARROWS[measured[metric].higher_is_better]}".rstrip(),
             np.array(rows),
             np.array(columns),
             np.array([[_mean(values, cells.get((r, c)), metric) for c in columns] for r in rows]),
-            None,
+            measured[metric].higher_is_better is not False,
         )
-        for metric in study.metrics
+        for metric in measured
     ]
-    return grids_figure(grids, (math.inf, math.inf))
+    return grids_figure(grids, down.replace("_", " "), across.replace("_", " "))
 
 
 def _mean(values: Mapping[tuple[str, str], np.ndarray], method: str | None, metric: str) -> float:

@@ -5,14 +5,17 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import yaml
 from jsonargparse import ArgumentParser
 
 from lightning_xai.explainers import Explainer, with_controls
 from lightning_xai.metrics import SampleMetric
 
+VOC = "voc"
 WEIGHT_NOISE = "weight_noise"
 """The variable that each network has a value of its own of: the level that costs 5 % of its accuracy."""
 T = TypeVar("T")
@@ -41,10 +44,13 @@ class Study:
         variables: By name. They can be given on the command line as options.
         target: Class that is explained: the "label", or the model's "prediction".
         num_samples: Test samples of each network's data, evenly spaced; null for all.
-        images: Folder of pictures for networks that others trained; null for eight photographs that installed packages
-            carry.
+        images: Folder of pictures for networks that others trained; `voc` for VOC 2012, which has masks; null for eight
+            photographs that installed packages carry.
+        image_size: Side of the input of networks that others trained; null for what they were trained with.
         masks: Names of the data's masks; localization in those after the first has the mask in the metric's name.
+            Without any, metrics that need masks are left out.
         level_samples: Validation samples for the level of weight noise; null looks for none.
+        weight_noise: The level, instead of looking for it.
         kept_under: Levels of weight noise: which share of the predicted classes do noisy networks keep?
         kept_draws: Noisy networks for that.
         equal_costs: Numbers of gradients, each with a table of the methods that spend it.
@@ -69,8 +75,10 @@ class Study:
     target: Literal["label", "prediction"] = "label"
     num_samples: int | None = 256
     images: str | None = None
+    image_size: int | None = None
     masks: list[str] = field(default_factory=list)
     level_samples: int | None = None
+    weight_noise: float | None = None
     kept_under: list[Any] = field(default_factory=list)
     kept_draws: Any = 10
     equal_costs: Any = field(default_factory=list)
@@ -89,7 +97,8 @@ class Study:
         return dict(self.networks) if isinstance(self.networks, Mapping) else {name: {} for name in self.networks}
 
     def at(self, level: float | None = None) -> dict[str, Any]:
-        """The variables, with a network's level of weight noise; not finite or None: none."""
+        """The variables, with a network's level of weight noise; None where it was not reached."""
+        level = level if self.weight_noise is None else self.weight_noise
         return {**self.variables, WEIGHT_NOISE: level if level is not None and math.isfinite(level) else None}
 
     def explainers(self, level: float | None = None) -> dict[str, Explainer]:
@@ -98,10 +107,14 @@ class Study:
         return with_controls(built("methods", specified, Explainer))
 
     def measures(self) -> dict[str, SampleMetric]:
+        """The metrics by name; without masks those alone that need none."""
+        found = self.all_measures()
+        return found if self.masks else {name: metric for name, metric in found.items() if not asks_mask(metric)}
+
+    def all_measures(self) -> dict[str, SampleMetric]:
         """The metrics by name."""
-        return built(
-            "metrics", {name: part for name, (part, _) in expanded(self.metrics, self.at()).items()}, SampleMetric
-        )
+        specified = {name: part for name, (part, _) in expanded(self.metrics, self.at()).items()}
+        return built("metrics", specified, SampleMetric)
 
     def coordinates(self, level: float | None = None) -> dict[str, Coordinates]:
         """Of each method, the values of the names in its `for`."""
@@ -136,16 +149,34 @@ def checked(values: Any, where: str | Path) -> dict[str, Any]:
     if missing := [name for name in known[:4] if not values.get(name)]:
         raise ValueError(f"{where}: a study needs {', '.join(missing)}.")
     variables = values.get("variables") or {}
-    if clash := [name for name in variables if name in (*known, WEIGHT_NOISE)]:
+    if clash := [name for name in variables if name in known]:
         raise ValueError(f"{where}: `variables` must have names of their own, got {', '.join(clash)}.")
     if unknown := [name for name in values.get("fast") or {} if name not in (*known, *variables)]:
         raise ValueError(f"{where}: `fast` must have arguments of a study or variables, got {', '.join(unknown)}.")
     return dict(values)
 
 
+def known_values(parts: Sequence[Any], variables: Mapping[str, Any]) -> list[Any]:
+    """The parts, resolved, without those that need a variable without a value."""
+    return [value for value, _ in expanded({str(place): part for place, part in enumerate(parts)}, variables).values()]
+
+
 def carried_studies() -> dict[str, Path]:
     """The files that the package brings, by name."""
     return {path.stem: path for path in sorted(Path(__file__).parent.glob("*.yaml"))}
+
+
+def carried_study(name: str, **changes: Any) -> Study:
+    """One that the package brings, with other values of its arguments and variables."""
+    values = yaml.safe_load(carried_studies()[name].read_text(encoding="utf-8"))
+    return study_of(values, changes)
+
+
+def study_of(values: Mapping[str, Any], changes: Mapping[str, Any]) -> Study:
+    """The study of a file's values, with other values of its arguments and variables."""
+    variables = {name: changes.get(name, value) for name, value in (values.get("variables") or {}).items()}
+    own = {name: value for name, value in changes.items() if name not in variables}
+    return Study(**{**values, **own, "variables": variables})
 
 
 def expanded(parts: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, tuple[Any, Coordinates]]:
@@ -190,6 +221,11 @@ def built(what: str, specified: Mapping[str, Any], kind: type[T]) -> dict[str, T
         return getattr(parser.instantiate_classes(parser.parse_object({what: dict(specified)})), what)
     except Exception as error:
         raise ValueError(f"`{what}`: {error}") from error
+
+
+def asks_mask(metric: SampleMetric) -> bool:
+    """Whether it needs a mask of the evidence."""
+    return "mask" in signature(metric.update).parameters
 
 
 class _Missing(Exception):

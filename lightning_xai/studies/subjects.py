@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from lightning_xai.callbacks.samples import Samples
 from lightning_xai.carried import carried_file
-from lightning_xai.experiments.networks import TrainedNetwork
-from lightning_xai.experiments.papers.lab import Lab, described
-from lightning_xai.experiments.papers.photographs import is_pretrained, photographs, pretrained_network
-from lightning_xai.studies.study import Study
+from lightning_xai.experiments.noise_level import find_noise_level
+from lightning_xai.explainers.precision import in_precision
+from lightning_xai.reporting.noise_level import NoiseLevel
+from lightning_xai.studies.lab import Lab, described
+from lightning_xai.studies.photographs import PretrainedNetwork, is_pretrained, photographs, pretrained_network, voc
+from lightning_xai.studies.study import VOC, Study
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,8 @@ class Subject:
     """A network and what it is asked about.
 
     Attributes:
-        network: With its data, where it was trained here.
+        accuracy: On its test samples; None if others trained it.
+        level: Of the weight noise that costs 5 % of its accuracy, if the study asks for it.
         model: On the lab's device, in evaluation mode.
         bounds: Least and greatest value of an input element; None if unknown.
         samples: By mask; under "" without one.
@@ -30,7 +33,8 @@ class Subject:
         settings: What it is, for the settings of a result.
     """
 
-    network: TrainedNetwork | None
+    accuracy: float | None
+    level: NoiseLevel | None
     model: nn.Module
     bounds: tuple[Tensor, Tensor] | None
     samples: Mapping[str, Samples]
@@ -47,13 +51,17 @@ def subject(lab: Lab, study: Study, name: str) -> Subject:
     if is_pretrained(lab, source):
         return _of_pictures(lab, study, source, given.get("weights"))
     network = lab.network(source, study.changes, ckpt_path=given.get("ckpt_path"))
-    number = study.num_samples or len(_all(network))
-    samples = {mask: lab.samples(network, number, mask=mask or None) for mask in study.masks or [""]}
+    level = lab.noise_level(network, study.level_samples) if _looks_for_level(study) else None
+    samples = {mask: lab.samples(network, study.num_samples, mask=mask or None) for mask in study.masks or [""]}
     first = next(iter(samples.values()))
     target = first.labels if study.target == "label" else None
     names = getattr(network.data, "class_names", None)
     settings = described({name: network})[name]
-    return Subject(network, network.model, network.bounds, samples, target, (), names, settings)
+    return Subject(network.accuracy, level, network.model, network.bounds, samples, target, (), names, settings)
+
+
+def _looks_for_level(study: Study) -> bool:
+    return study.level_samples is not None and study.weight_noise is None
 
 
 def require(lab: Lab, study: Study) -> None:
@@ -71,24 +79,47 @@ def require(lab: Lab, study: Study) -> None:
         if checkpoint is not None and not Path(carried_file("checkpoints", checkpoint)).is_file():
             raise ValueError(f"`networks`: the `ckpt_path` of {name}, {checkpoint}, is no file.")
         if is_pretrained(lab, source):
-            if study.masks or study.level_samples:
+            if study.masks and study.images != VOC:
                 raise ValueError(
-                    f"`networks`: {name} was trained by others and sees pictures without masks and labels; it goes with"
-                    " no `masks` and no `level_samples`."
+                    f"`masks`: {name} was trained by others and sees pictures without masks, but for `images: voc`."
                 )
         else:
             lab.require([source], study.changes, study.masks)
 
 
 def _of_pictures(lab: Lab, study: Study, source: str, weights: str | None) -> Subject:
-    network = pretrained_network(lab, source, weights)
-    seen = photographs(lab, network, study.images, study.num_samples)
-    samples = Samples(seen.images, None, seen.index, None)
+    network = pretrained_network(lab, source, weights, study.image_size)
+    samples, pictures = _pictures(lab, study, network, study.num_samples)
+    level = _level(lab, study, network) if _looks_for_level(study) else None
+    target, names = next(iter(samples.values())).labels, network.class_names
+    return Subject(None, level, network.model, network.bounds, samples, target, pictures, names, network.settings)
+
+
+def _pictures(
+    lab: Lab, study: Study, network: PretrainedNetwork, number: int | None
+) -> tuple[dict[str, Samples], tuple[tuple[str, str, float], ...]]:
+    """By mask, and what is in them; the labels are the classes that are explained."""
+    if study.images == VOC and not lab.embedded:
+        return {mask: voc(lab, network, number, mask or "object") for mask in study.masks or [""]}, ()
+    seen = photographs(lab, network, None if study.images == VOC else study.images, number)
     pictures = tuple(zip(seen.names, seen.classes, seen.probability.tolist(), strict=True))
-    names = network.class_names
-    return Subject(None, network.model, network.bounds, {"": samples}, seen.target, pictures, names, network.settings)
+    return {"": Samples(seen.images, seen.target, seen.index, None)}, pictures
 
 
-def _all(network: TrainedNetwork) -> Any:
-    network.data.setup("test")
-    return network.data.test_dataloader().dataset
+def _level(lab: Lab, study: Study, network: PretrainedNetwork) -> NoiseLevel:
+    """The paper's rule; where the pictures have no labels that the network knows, its own decisions are the truth."""
+    found, _ = _pictures(lab, study, network, study.level_samples)
+    samples = next(iter(found.values()))
+    if len(samples.images) < _LEAST:
+        raise ValueError(
+            f"`weight_noise` must be given: to find the level that costs 5 % takes {_LEAST} pictures or more, of which "
+            f"one is 5 %, and there are {len(samples.images)}."
+        )
+    options = {"tolerance": _TOLERANCE, "seed": lab.seed, "progress": lab.progress}
+    with in_precision(network.model, lab.precision):
+        return find_noise_level(network.model, samples.images, samples.labels, **options)  # type: ignore[arg-type]
+
+
+_LEAST = 20
+_TOLERANCE = 0.002
+"""Of the level; large networks bear little noise."""

@@ -9,18 +9,16 @@ from lightning_xai.experiments.papers import (
     adaptgrad_noise,
     adaptgrad_table1,
     noise_level,
-    noisegrad_figure3,
     noisegrad_figure5,
     noisegrad_toy,
     sanity_adebayo,
 )
 from lightning_xai.experiments.papers.experiment import Experiment
-from lightning_xai.experiments.papers.lab import Lab
+from lightning_xai.studies.lab import Lab
 
 EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
     {
         "noise-level": noise_level.EXPERIMENT,
-        "noisegrad-figure3": noisegrad_figure3.EXPERIMENT,
         "noisegrad-figure5": noisegrad_figure5.EXPERIMENT,
         "noisegrad-toy": noisegrad_toy.EXPERIMENT,
         "adaptgrad-noise": adaptgrad_noise.EXPERIMENT,

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from lightning_xai.evaluation import evaluate, explain
 from lightning_xai.experiments.papers.adaptgrad_table1 import FAST_NETWORK
 from lightning_xai.experiments.papers.experiment import Experiment
-from lightning_xai.experiments.papers.lab import Lab, described
-from lightning_xai.experiments.papers.photographs import photographs, pretrained_network
 from lightning_xai.explainers import Explainer, Gradient, Smooth, adapt_grad, smooth_grad
 from lightning_xai.explainers.base import Context, check_count, resolve_target
 from lightning_xai.explainers.precision import in_precision
@@ -28,6 +26,8 @@ from lightning_xai.reporting.reproduction import Reproduction, ResultTable, mean
 from lightning_xai.sanity.invariance import relative_difference
 from lightning_xai.sanity.similarity import spearman
 from lightning_xai.shapes import Images, Labels
+from lightning_xai.studies.lab import Lab, described
+from lightning_xai.studies.photographs import photographs, pretrained_network
 
 SOURCE = "AdaptGrad (Zhou et al. 2024, arXiv 2410.07711), figures 2, 4 and 5: the number of draws and the confidence"
 PHOTOGRAPHS = "photographs"

@@ -1,21 +1,14 @@
 """AdaptGrad's figures 1, 2, 4, 5 and 6: maps of photographs by a pretrained network, with the numbers behind them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from lightning_xai.data.preprocessing import changed
 from lightning_xai.experiments.papers.adaptgrad_convergence import Examined, level_methods, level_rows
-from lightning_xai.experiments.papers.adaptgrad_table2 import Effort, table_methods
-from lightning_xai.experiments.papers.adaptgrad_table2_published import FAMILIES, members
 from lightning_xai.experiments.papers.experiment import Experiment
-from lightning_xai.experiments.papers.lab import Lab
-from lightning_xai.experiments.papers.noisegrad_table1 import claim_table
-from lightning_xai.experiments.papers.photographs import photographs, pretrained_network
 from lightning_xai.explainers import Smooth, adapt_grad, smooth_grad
 from lightning_xai.explainers.base import Context, check_count, explaining
 from lightning_xai.explainers.precision import in_precision
@@ -26,6 +19,11 @@ from lightning_xai.reporting.panels import attribution_panel
 from lightning_xai.reporting.reproduction import Reproduction, ResultTable, mean_and_error
 from lightning_xai.reporting.scores import ScoreRow
 from lightning_xai.shapes import Images, Scores
+from lightning_xai.studies.engine import judged
+from lightning_xai.studies.lab import Lab
+from lightning_xai.studies.photographs import photographs, pretrained_network
+from lightning_xai.studies.report import claim_matrix
+from lightning_xai.studies.study import carried_study
 
 SOURCE = "AdaptGrad (Zhou et al. 2024, arXiv 2410.07711), figures 1, 2, 4, 5 and 6: maps of photographs"
 TITLES = {
@@ -35,6 +33,9 @@ TITLES = {
     "figure5": "SmoothGrad and AdaptGrad by the number of draws, N",
     "figure6": "Smoothed gradients in other methods",
 }
+
+FAMILIES = ("Grad", "GI", "IG(W)", "IG(B)", "NG")
+"""Of AdaptGrad's table 2."""
 
 Row = dict[str, Any]
 Grid = dict[str, dict[str, str]]
@@ -81,15 +82,21 @@ def run(
         raise ValueError(f"`draws` must be numbers of at least 2, got {list(draws)}.")
     check_count("num_images", num_images)
     check_count("num_shown", num_shown)
-    found = pretrained_network(lab, network, weights)
-    if image_size is not None:
-        found = replace(found, preprocessing=changed(found.preprocessing, image_size))
+    found = pretrained_network(lab, network, weights, image_size)
     seen = photographs(lab, found, images, num_images)
     subject = Examined(found.model, seen.images, seen.target, seen.index, found.bounds)
     smooth, adapt = smooth_grad(fraction=fraction, of="data"), adapt_grad(confidence=confidence)
     methods = level_methods((fraction,), sorted({confidence, *confidences}), num_draws)
-    effort = Effort(inner_draws, num_steps, inner_draws, inner_draws, noise_std, fraction, confidence)
-    combined = table_methods(effort)
+    combined = carried_study(
+        "adaptgrad-table2",
+        num_draws=inner_draws,
+        num_steps=num_steps,
+        path_draws=inner_draws,
+        noise_draws=inner_draws,
+        noise_std=noise_std,
+        fraction=fraction,
+        confidence=confidence,
+    ).explainers()
     methods |= {name: combined[name] for family in FAMILIES[1:] for name in members(family)}
     steps = sorted(set(draws))
     with in_precision(found.model, lab.precision):
@@ -200,11 +207,18 @@ def _tables(records: Sequence[Row], plain: Mapping[str, str]) -> Iterator[Result
     )
     yield ResultTable("Maps", ("map", *_COLUMNS.values()), tuple(rows), notes)
     scores = [ScoreRow("test", 0, 0, row["method"], "sparseness", row["sample"], row["sparseness"]) for row in records]
-    yield claim_table(scores, {"sparseness": True}, _pairs(plain), ["sparseness"], "Is AdaptGrad's map sparser?")
+    claims = judged(scores, _pairs(plain), ["sparseness"], {"sparseness": True})
+    yield claim_matrix("Is AdaptGrad's map sparser?", claims)
+
+
+def members(family: str) -> tuple[str, str, str]:
+    """The plain method, with SmoothGrad, and with AdaptGrad."""
+    return ("Grad", "SG", "AG") if family == "Grad" else (family, f"S-{family}", f"A-{family}")
 
 
 def _pairs(plain: Mapping[str, str]) -> list[tuple[str, str]]:
-    return [(plain["AG"], plain["SG"]), *(members(family)[:0:-1] for family in FAMILIES[1:])]
+    others = (members(family) for family in FAMILIES[1:])
+    return [(plain["AG"], plain["SG"]), *((adapt, smooth) for _, smooth, adapt in others)]
 
 
 def _findings(records: Sequence[Row], plain: Mapping[str, str], draws: Sequence[int]) -> Iterator[str]:

@@ -14,7 +14,6 @@ from torch import Tensor
 from lightning_xai.data.backgrounds import embedded_photographs, folder_photographs
 from lightning_xai.data.base import Normalization
 from lightning_xai.experiments.papers.experiment import Experiment
-from lightning_xai.experiments.papers.lab import Lab
 from lightning_xai.explainers import InRangeScale, RangeScale
 from lightning_xai.explainers.base import Context
 from lightning_xai.explainers.scales import InputScale
@@ -25,6 +24,7 @@ from lightning_xai.reporting.bars import Bars, bars_figure
 from lightning_xai.reporting.curves import Curve, CurveAxes, curves_figure
 from lightning_xai.reporting.reproduction import Reproduction, ResultTable, mean_and_error, mean_and_standard_error
 from lightning_xai.shapes import Images, Scores
+from lightning_xai.studies.lab import Lab
 
 SOURCE = "AdaptGrad (Zhou et al. 2024, arXiv 2410.07711), figure 3 and section 3.2: the inherent noise"
 PUBLISHED_MEAN = {"SG": 0.1596, "AG literal": 0.01424}

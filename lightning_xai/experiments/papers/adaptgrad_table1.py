@@ -10,9 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from lightning_xai.experiments.networks import TrainedNetwork
 from lightning_xai.experiments.papers.experiment import Experiment
-from lightning_xai.experiments.papers.lab import Lab, described
 from lightning_xai.explainers import Explainer, Gradient, PerturbWeights, RandomAttribution, adapt_grad, smooth_grad
 from lightning_xai.explainers.base import Context, resolve_target
 from lightning_xai.functional.random import fold_in_int
@@ -28,6 +26,8 @@ from lightning_xai.sanity.similarity import spearman
 from lightning_xai.sanity.verdicts import invariance_verdict, randomisation_verdict
 from lightning_xai.shapes import Images, Scores
 from lightning_xai.statistics.paired import holm, paired_test
+from lightning_xai.studies.lab import Lab, described
+from lightning_xai.studies.networks import TrainedNetwork
 
 SOURCE = "AdaptGrad (Zhou et al. 2024, arXiv 2410.07711), table 1: consistency and invariance on MNIST"
 METHODS = ("Grad", "SG", "AG", "NG", "S-NG", "A-NG")

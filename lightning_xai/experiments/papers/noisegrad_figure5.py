@@ -7,8 +7,6 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from lightning_xai.experiments.papers.experiment import Experiment
-from lightning_xai.experiments.papers.lab import Lab, described
-from lightning_xai.experiments.papers.photographs import is_pretrained, pretrained_network
 from lightning_xai.experiments.visualize import (
     Setting,
     named_channels,
@@ -19,6 +17,8 @@ from lightning_xai.experiments.visualize import (
 from lightning_xai.explainers import PerturbWeights
 from lightning_xai.explainers.precision import in_precision
 from lightning_xai.reporting.reproduction import Reproduction
+from lightning_xai.studies.lab import Lab, described
+from lightning_xai.studies.photographs import is_pretrained, pretrained_network
 from lightning_xai.visualization import Activation
 
 SOURCE = "NoiseGrad (Bykov et al. 2022, arXiv 2106.10185), figure 5: activation maximisation of classes"

@@ -14,7 +14,6 @@ from lightning_xai.evaluation import explain
 from lightning_xai.experiments.compare import compare_methods
 from lightning_xai.experiments.noise_level import find_noise_level
 from lightning_xai.experiments.papers.experiment import Experiment
-from lightning_xai.experiments.papers.lab import Lab
 from lightning_xai.experiments.papers.moons import WINDOW, LogOdds, Moons, as_images, degrees_between, train
 from lightning_xai.experiments.runs import Run
 from lightning_xai.explainers import AbsoluteScale, Context, Explainer, Gradient, PerturbWeights, Smooth
@@ -28,6 +27,7 @@ from lightning_xai.reporting.scores import ScoreRow
 from lightning_xai.reporting.toy_figures import ToyField, ToyPanel, arrows_figure, fields_figure
 from lightning_xai.shapes import Inputs, Labels
 from lightning_xai.statistics.paired import paired_test
+from lightning_xai.studies.lab import Lab
 
 SOURCE = "NoiseGrad (Bykov et al. 2022, arXiv 2106.10185), figures 1 and 2"
 SHOWN = ("Gradient", "SG", "NG", "FG")

@@ -9,9 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import nn
 
-from lightning_xai.experiments.networks import TrainedNetwork
 from lightning_xai.experiments.papers.experiment import Experiment
-from lightning_xai.experiments.papers.lab import Lab, described
 from lightning_xai.explainers import with_controls
 from lightning_xai.explainers.base import check_choice
 from lightning_xai.reporting.reproduction import Reproduction, ResultTable
@@ -21,6 +19,8 @@ from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.examine import Examined, examine, paper_methods
 from lightning_xai.sanity.randomisation import Initialisation
 from lightning_xai.sanity.similarity import SIMILARITIES
+from lightning_xai.studies.lab import Lab, described
+from lightning_xai.studies.networks import TrainedNetwork
 
 SOURCE = "Sanity Checks for Saliency Maps (Adebayo et al. 2018, arXiv 1810.03292), MNIST"
 PUBLISHED_CASCADE = {

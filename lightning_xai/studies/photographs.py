@@ -1,20 +1,26 @@
 """Networks that others trained, and pictures that they see."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
 from pytorch_lightning.cli import instantiate_class
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 from torchvision import models
 
-from lightning_xai.data import ImageFolderDataModule, PhotographsDataModule
-from lightning_xai.data.preprocessing import Preprocessing
-from lightning_xai.experiments.networks import untrained
-from lightning_xai.experiments.papers.lab import Lab
+from lightning_xai.callbacks.samples import Samples, spread, unpack
+from lightning_xai.data import ImageFolderDataModule, PhotographsDataModule, VOCDataModule
+from lightning_xai.data.image_folder import PictureDataset
+from lightning_xai.data.preprocessing import Preprocessing, changed
 from lightning_xai.experiments.pictures import probabilities
+from lightning_xai.explainers.base import explaining, resolve_target
+from lightning_xai.explainers.precision import in_precision
 from lightning_xai.modules import PretrainedClassifier
 from lightning_xai.shapes import Images, Labels, Scores
+from lightning_xai.studies.lab import Lab
+from lightning_xai.studies.networks import untrained
 
 
 @dataclass(frozen=True)
@@ -68,18 +74,28 @@ def is_pretrained(lab: Lab, name: str) -> bool:
     return _is_torchvisions(name) or _is_configured(_config(lab, name, {}))
 
 
-def pretrained_network(lab: Lab, name: str, weights: str | None = None) -> PretrainedNetwork:
+def pretrained_network(
+    lab: Lab, name: str, weights: str | None = None, image_size: int | None = None
+) -> PretrainedNetwork:
     """The network of this name with its weights; torchvision downloads those that it does not have yet.
 
     Args:
         name: Of a classifier of torchvision, or of a configuration of a `PretrainedClassifier`, such as `photographs`.
         weights: File with a state dict, or the name of torchvision's weights; None for torchvision's default, or what
             the configuration says.
+        image_size: Side of the network's input; None for what it was trained with.
 
     Raises:
         ImportError: if a package is missing that brings the network.
         ValueError: if there is no such network, or its weights cannot be had.
     """
+    found = _pretrained(lab, name, weights)
+    if image_size is None:
+        return found
+    return replace(found, preprocessing=changed(found.preprocessing, image_size))
+
+
+def _pretrained(lab: Lab, name: str, weights: str | None) -> PretrainedNetwork:
     if _is_torchvisions(name):
         settings: dict[str, Any] = {"network": name, "weights": weights or "DEFAULT"}
         return _ready(lab, PretrainedClassifier(**settings), settings)
@@ -133,6 +149,33 @@ def photographs(
         probability,
         tuple(named[place] if named else str(place) for place in target.tolist()),
     )
+
+
+def voc(lab: Lab, network: PretrainedNetwork, number: int | None, mask: str) -> Samples:
+    """Pictures of VOC 2012, prepared for the network, with masks of their main objects.
+
+    The labels are the classes that are explained: that of the main object where the network knows VOC's classes, else
+    the one that it predicts.
+
+    Args:
+        number: Of pictures, evenly spaced; None for all.
+        mask: `object`, the pixels of the main object, or `box`, its boxes.
+
+    Raises:
+        FileNotFoundError: if VOC is missing in the lab's `root` and cannot be downloaded (2 GB).
+    """
+    data = VOCDataModule(lab.root)
+    try:
+        data.prepare_data()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error} Or explain others: `images` takes a folder, or null.") from error
+    dataset = PictureDataset(data.find_pictures(network.class_names), network.preprocessing)
+    chosen = spread(len(dataset), number or len(dataset)).tolist()
+    samples = unpack(default_collate([dataset[place] for place in chosen]), mask=mask)
+    images = samples.images.to(lab.device)
+    with in_precision(network.model, lab.precision), explaining(network.model):
+        target = resolve_target(network.model, images, samples.labels)
+    return replace(samples, images=images, labels=target, masks=torch.as_tensor(samples.masks, device=lab.device))
 
 
 def _is_torchvisions(name: str) -> bool:

@@ -13,11 +13,11 @@ from torch.utils.data import DataLoader, Subset
 
 from lightning_xai.callbacks.samples import Samples, spread, unpack
 from lightning_xai.carried import carried_file, carried_folder
-from lightning_xai.experiments.networks import TrainedNetwork, from_checkpoint, instantiated, parsed, restored, trained
 from lightning_xai.experiments.noise_level import find_noise_level
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.modules.manifest import shipped_weights
 from lightning_xai.reporting.noise_level import NoiseLevel
+from lightning_xai.studies.networks import TrainedNetwork, from_checkpoint, instantiated, parsed, restored, trained
 
 Stage = Literal["validate", "test"]
 
@@ -144,20 +144,21 @@ class Lab:
     def samples(
         self,
         source: TrainedNetwork | LightningDataModule,
-        number: int,
+        number: int | None,
         stage: Stage = "test",
         mask: str | None = None,
     ) -> Samples:
         """Samples of a network's data, or of these data, evenly spaced, on the device.
 
         Args:
+            number: How many; None for all.
             mask: The name of a mask, where the data have several.
         """
         data = source.data if isinstance(source, TrainedNetwork) else source
         data.setup("test" if stage == "test" else "fit")
         loader = data.test_dataloader() if stage == "test" else data.val_dataloader()
-        chosen = Subset(loader.dataset, spread(len(loader.dataset), number).tolist())
-        batch = next(iter(DataLoader(chosen, number, collate_fn=loader.collate_fn)))
+        chosen = Subset(loader.dataset, spread(len(loader.dataset), number or len(loader.dataset)).tolist())
+        batch = next(iter(DataLoader(chosen, len(chosen), collate_fn=loader.collate_fn)))
         samples = unpack(batch, mask=mask) if mask else unpack({k: v for k, v in batch.items() if k != "mask"})
         labels, masks = (None if part is None else part.to(self.device) for part in (samples.labels, samples.masks))
         return replace(samples, images=samples.images.to(self.device), labels=labels, masks=masks)
