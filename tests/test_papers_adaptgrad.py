@@ -11,7 +11,6 @@ from torch import nn
 
 from lightning_xai.data.backgrounds import embedded_photographs, folder_photographs
 from lightning_xai.data.digits import DigitsDataModule
-from lightning_xai.studies.networks import TrainedNetwork
 from lightning_xai.experiments.papers import Lab, adaptgrad_convergence, adaptgrad_table1
 from lightning_xai.experiments.papers.adaptgrad_convergence import (
     Examined,
@@ -44,6 +43,7 @@ from lightning_xai.explainers import Gradient, adapt_grad, smooth_grad
 from lightning_xai.networks import MLP
 from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.invariance import invariance_maps, shifted_twin
+from lightning_xai.studies.networks import TrainedNetwork
 
 ROOT = Path(__file__).parent.parent
 LAB = Lab(device="cpu", progress=False)

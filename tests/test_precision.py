@@ -9,10 +9,10 @@ from torch import nn
 import lightning_xai as lx
 from lightning_xai.callbacks import AttributionCallback
 from lightning_xai.data import DigitsDataModule
-from lightning_xai.studies.networks import TrainedNetwork
 from lightning_xai.experiments.papers import Lab
 from lightning_xai.explainers.precision import in_precision
 from lightning_xai.networks import LeNet
+from lightning_xai.studies.networks import TrainedNetwork
 
 IMAGES = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 

@@ -9,6 +9,7 @@ import yaml
 
 from lightning_xai.cli import main
 from lightning_xai.experiments.papers import EXPERIMENTS
+from lightning_xai.studies.study import carried_studies
 
 ROOT = Path(__file__).parent.parent
 PRETRAINED = ("adaptgrad-table2",)
@@ -50,7 +51,11 @@ def reproduce(name, networks, *options):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in EXPERIMENTS]
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
+        for name in (*EXPERIMENTS, *carried_studies())
+    ],
 )
 def test_the_fast_version_writes_report_records_settings_and_figures(name, networks, tmp_path, capsys):
     if name in PRETRAINED:
@@ -78,6 +83,7 @@ def test_the_list_names_every_experiment(capsys):
     main(["reproduce", "--list"])
     printed = capsys.readouterr().out
     assert all(name in printed and experiment.summary in printed for name, experiment in EXPERIMENTS.items())
+    assert all(name in printed for name in carried_studies())
 
 
 def test_an_unknown_experiment_is_one_line_that_names_the_known_ones():

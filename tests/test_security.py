@@ -21,7 +21,6 @@ from lightning_xai.cli.console import console, printable_lines
 from lightning_xai.cli.unique_keys import load_yaml
 from lightning_xai.data.pictures import printable
 from lightning_xai.experiments import compare_methods
-from lightning_xai.studies.networks import kept
 from lightning_xai.experiments.noise_level import check_settings
 from lightning_xai.experiments.papers import Lab
 from lightning_xai.experiments.runs import Run
@@ -37,6 +36,7 @@ from lightning_xai.reporting.scores import ScoreRow
 from lightning_xai.reporting.tables import ScoreSummary, markdown_table, score_table
 from lightning_xai.statistics.crossed import crossed_mean
 from lightning_xai.statistics.intervals import mean_interval
+from lightning_xai.studies.networks import kept
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # between Lightning and jsonargparse

@@ -10,7 +10,6 @@ import yaml
 
 from lightning_xai.cli import main
 from lightning_xai.cli.checks import checkpoint_run
-from lightning_xai.studies.networks import untrained
 from lightning_xai.experiments.papers import Lab
 from lightning_xai.modules.checkpoints import check_weights_fit, read_checkpoint
 from lightning_xai.modules.manifest import (
@@ -21,6 +20,7 @@ from lightning_xai.modules.manifest import (
     read_manifest,
     shipped_weights,
 )
+from lightning_xai.studies.networks import untrained
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "checkpoints"

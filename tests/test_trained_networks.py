@@ -5,9 +5,9 @@ import torch
 from pytorch_lightning import Callback
 
 from lightning_xai.data import DigitsDataModule
-from lightning_xai.studies.networks import StopWhenMemorised, accuracy, fit, kept, trained
 from lightning_xai.modules import ClassifierModule
 from lightning_xai.networks import MLP
+from lightning_xai.studies.networks import StopWhenMemorised, accuracy, fit, kept, trained
 
 OPTIONS = {"accelerator": "cpu", "enable_progress_bar": False}
 pytestmark = pytest.mark.filterwarnings(
