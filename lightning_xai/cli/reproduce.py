@@ -55,10 +55,10 @@ def study_command(words: Sequence[str]) -> None:
         for name, path in carried_studies().items():
             console().print(f"  {name:<22} {path}")
         return
-    path, *options = words
-    if not Path(path).is_file():
-        raise ValueError(f"`study`: there is no file {path!r}. Usage: {STUDY_USAGE}")
-    _run_study(Path(path), f"study {path}", options)
+    name, *options = words
+    if not Path(name).is_file():
+        raise ValueError(f"`study`: there is no file {name!r}. Usage: {STUDY_USAGE}")
+    _run_study(Path(name), f"study {name}", options)
 
 
 def _run_study(path: Path, command: str, options: Sequence[str]) -> None:

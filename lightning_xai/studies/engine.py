@@ -1,6 +1,7 @@
 """Runs a study: scores, comparisons and claims, for every network."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -221,11 +222,11 @@ def _scored(
         for mask, samples in others:
             for method, maps in evaluation.attributions.items():
                 evaluation.scores[method].update(_in_other_mask(measured, maps, mask, samples))
-        maps = {"images": evaluation.images, "target": evaluation.target, "predicted": evaluation.predicted}
+        seen = {"images": evaluation.images, "target": evaluation.target, "predicted": evaluation.predicted}
         if evaluation.masks is not None:
-            maps["masks"] = evaluation.masks
-        maps |= {f"method {name}": part for name, part in evaluation.attributions.items()}
-        return {"scores": evaluation.scores, "maps": {key: value[:shown].cpu() for key, value in maps.items()}}
+            seen["masks"] = evaluation.masks
+        seen |= {f"method {name}": maps for name, maps in evaluation.attributions.items()}
+        return {"scores": evaluation.scores, "maps": {key: value[:shown].cpu() for key, value in seen.items()}}
 
     result = cells.once(f"samples-{int(part[0]):06d}-{len(part)}", compute)
     rows = [
@@ -242,7 +243,7 @@ def _in_other_mask(
 ) -> Iterator[tuple[str, Tensor]]:
     for name, metric in measured.items():
         if asks_mask(metric):
-            own = metric.clone()
+            own = deepcopy(metric)
             own.update(maps.cpu(), mask=None if samples.masks is None else samples.masks.cpu())
             yield _in_mask(name, mask), own.per_sample()[1]
 

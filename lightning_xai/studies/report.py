@@ -384,6 +384,8 @@ def _mean(values: Mapping[tuple[str, str], np.ndarray], method: str | None, metr
 def _maps(result: NetworkResult, network: str) -> Figure:
     shown, names, bounds = result.maps, result.subject.class_names, result.subject.bounds
     maps = {key.removeprefix("method "): value for key, value in shown.items() if key.startswith("method ")}
-    classes = [[str(names[int(c)]) if names else str(int(c)) for c in shown[part]] for part in ("target", "predicted")]
-    limits = None if bounds is None else tuple(bound.cpu() for bound in bounds)
-    return attribution_panel(shown["images"], maps, limits, shown.get("masks"), *classes, network)  # type: ignore[arg-type]
+    target, predicted = (
+        [str(names[int(c)]) if names else str(int(c)) for c in shown[part]] for part in ("target", "predicted")
+    )
+    limits: Any = None if bounds is None else tuple(bound.cpu() for bound in bounds)
+    return attribution_panel(shown["images"], maps, limits, shown.get("masks"), target, predicted, network)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import yaml
 from jsonargparse import ArgumentParser
@@ -18,7 +18,6 @@ from lightning_xai.metrics import SampleMetric
 VOC = "voc"
 WEIGHT_NOISE = "weight_noise"
 """The variable that each network has a value of its own of: the level that costs 5 % of its accuracy."""
-T = TypeVar("T")
 Coordinates = Mapping[str, Any]
 
 
@@ -209,14 +208,14 @@ def resolved(part: Any, variables: Mapping[str, Any]) -> Any:
     return [resolved(value, variables) for value in part] if isinstance(part, list | tuple) else part
 
 
-def built(what: str, specified: Mapping[str, Any], kind: type[T]) -> dict[str, T]:
+def built(what: str, specified: Mapping[str, Any], kind: Any) -> dict[str, Any]:
     """Objects of their descriptions.
 
     Raises:
         ValueError: if one cannot be made; with the parser's reason.
     """
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument(f"--{what}", type=dict[str, kind])  # type: ignore[valid-type]
+    parser.add_argument(f"--{what}", type=dict[str, kind])
     try:
         return getattr(parser.instantiate_classes(parser.parse_object({what: dict(specified)})), what)
     except Exception as error:

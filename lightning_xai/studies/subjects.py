@@ -51,7 +51,8 @@ def subject(lab: Lab, study: Study, name: str) -> Subject:
     if is_pretrained(lab, source):
         return _of_pictures(lab, study, source, given.get("weights"))
     network = lab.network(source, study.changes, ckpt_path=given.get("ckpt_path"))
-    level = lab.noise_level(network, study.level_samples) if _looks_for_level(study) else None
+    number = _level_samples(study)
+    level = None if number is None else lab.noise_level(network, number)
     samples = {mask: lab.samples(network, study.num_samples, mask=mask or None) for mask in study.masks or [""]}
     first = next(iter(samples.values()))
     target = first.labels if study.target == "label" else None
@@ -60,8 +61,9 @@ def subject(lab: Lab, study: Study, name: str) -> Subject:
     return Subject(network.accuracy, level, network.model, network.bounds, samples, target, (), names, settings)
 
 
-def _looks_for_level(study: Study) -> bool:
-    return study.level_samples is not None and study.weight_noise is None
+def _level_samples(study: Study) -> int | None:
+    """Of the search for a level; None where none is looked for."""
+    return study.level_samples if study.weight_noise is None else None
 
 
 def require(lab: Lab, study: Study) -> None:
@@ -90,7 +92,8 @@ def require(lab: Lab, study: Study) -> None:
 def _of_pictures(lab: Lab, study: Study, source: str, weights: str | None) -> Subject:
     network = pretrained_network(lab, source, weights, study.image_size)
     samples, pictures = _pictures(lab, study, network, study.num_samples)
-    level = _level(lab, study, network) if _looks_for_level(study) else None
+    number = _level_samples(study)
+    level = None if number is None else _level(lab, study, network, number)
     target, names = next(iter(samples.values())).labels, network.class_names
     return Subject(None, level, network.model, network.bounds, samples, target, pictures, names, network.settings)
 
@@ -106,9 +109,9 @@ def _pictures(
     return {"": Samples(seen.images, seen.target, seen.index, None)}, pictures
 
 
-def _level(lab: Lab, study: Study, network: PretrainedNetwork) -> NoiseLevel:
+def _level(lab: Lab, study: Study, network: PretrainedNetwork, number: int) -> NoiseLevel:
     """The paper's rule; where the pictures have no labels that the network knows, its own decisions are the truth."""
-    found, _ = _pictures(lab, study, network, study.level_samples)
+    found, _ = _pictures(lab, study, network, number)
     samples = next(iter(found.values()))
     if len(samples.images) < _LEAST:
         raise ValueError(
