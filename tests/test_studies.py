@@ -85,14 +85,14 @@ def test_entries_stand_for_each_combination_of_values_with_their_coordinates():
         },
     }
     found = expanded(parts, {"list": [{"n": 7}, {"n": 8}]})
-    assert {name: part for name, (part, _) in found.items()} == {
+    assert {name: entry.value for name, entry in found.items()} == {
         "plain": {"class_path": "A"},
         "b 1 7": {"v": 4, "w": [7]},
         "b 1 8": {"v": 4, "w": [8]},
         "b 0.5 7": {"v": 2, "w": [7]},
         "b 0.5 8": {"v": 2, "w": [8]},
     }
-    assert found["b 0.5 8"][1] == {"x": 0.5, "y": {"n": 8}}
+    assert found["b 0.5 8"].bound == {"x": 0.5, "y": {"n": 8}}
     assert parts["plain"] == {"class_path": "A"}, "the file's values are left alone"
 
 
@@ -152,6 +152,10 @@ def test_a_wrong_file_is_refused_by_name(values, message):
         ({"published": {"auc": {}}}, "`published`: 'auc' is no metric of the study; there are sparseness"),
         ({"kept_under": [{"from": "no"}]}, "there is no variable 'no'"),
         ({"curves": {"over": "std"}}, "`curves`: no method has 'std' in its `for`"),
+        (
+            {"methods": {"a {n}": {**GRADIENT, "for": {"n": ["x"]}}}, "curves": {"over": "n"}},
+            "`curves`: 'n' must have numbers for its values, got 'x'",
+        ),
         ({"grid": ["std", "fraction"]}, "`grid`: no method has 'std' in its `for`"),
     ],
 )
@@ -387,7 +391,9 @@ def test_curves_and_grids_have_the_mean_of_each_combination(lab, level, monkeypa
     study_figures(study, results, "t")
     curve, grid = drawn["curves"][0][1], drawn["grids"][0][1]
     assert curve.metric == "AUROC ↑"
-    assert curve.levels.tolist() == [0.0, 0.2, 0.5]
+    (line,) = curve.lines.values()
+    assert list(line) == [0.0, 0.2, 0.5]
+    np.testing.assert_array_equal(line[0.5], scores(result, "weights 0.5, inputs 0", "AUROC"))
     assert drawn["curves"][2] == (level.std, level.low, level.high)
     assert grid.rows.tolist() == [0.0, 0.2, 0.5]
     assert grid.columns.tolist() == [0.0, 0.1]
@@ -397,6 +403,23 @@ def test_curves_and_grids_have_the_mean_of_each_combination(lab, level, monkeypa
     network = lab.network("cmnist_lenet", SMALL)
     samples = lab.samples(network, 2, mask="box")
     assert result.maps["images"].shape == samples.images.shape
+
+
+def test_methods_that_differ_in_one_value_only_are_a_line():
+    parts = {
+        "a_{n}": {"for": {"n": [10, 5]}},
+        "b_{n} {s:g}": {"for": {"n": [5, 10], "s": [0.5, 1.0]}},
+        "b_{n:d} {s:.1f}": {"for": {"n": [20], "s": [0.5]}},
+        "c": {},
+    }
+    study = Study(**{**MINE, "methods": parts})
+    assert study.lines("n", {}) == {
+        "a_n": {5: "a_5", 10: "a_10"},
+        "b_n 0.5": {5: "b_5 0.5", 10: "b_10 0.5", 20: "b_20 0.5"},
+        "b_n 1": {5: "b_5 1", 10: "b_10 1"},
+    }
+    assert list(study.lines("n", {"s": 1.0})) == ["b_n 1"]
+    assert list(study.lines("s", {"n": 5})) == ["b_5 s"]
 
 
 def test_the_frame_of_a_grid_is_around_its_best_cell():

@@ -1,5 +1,6 @@
 """Figures of scores against what a study varies: curves, and grids of two things."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,12 +10,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lightning_xai.reporting.bars import COLOURS
 from lightning_xai.reporting.comparison_figures import readable
 from lightning_xai.reporting.layout import FONT_SIZE, LINE, PAD
 from lightning_xai.reporting.pages import FAINT, SMALL, Page
 from lightning_xai.reporting.reproduction import mean_and_standard_error
 
-_CURVE, _LEVEL = "#0072b2", "#d55e00"
+_LEVEL = "#d55e00"
 _FLOORS = ("--", ":")
 _WIDTH, _HEIGHT, _GAP, _LEFT, _BELOW = 3.0, 2.2, 0.55, 0.55, 0.45
 _CELL_WIDTH, _CELL_HEIGHT = 0.55, 0.32
@@ -22,19 +24,17 @@ _COLOURS = matplotlib.colormaps["Blues"]
 
 
 @dataclass(frozen=True)
-class Curve:
+class Curves:
     """Scores in one metric.
 
     Attributes:
         metric: Its name.
-        levels: (levels,) rising, of what is varied.
-        scores: Those of the samples, an array a level; NaN where undefined.
+        lines: By name, the scores of the samples at each value of what is varied, rising; NaN where undefined.
         floors: Mean of the methods that know nothing of the network.
     """
 
     metric: str
-    levels: np.ndarray
-    scores: Sequence[np.ndarray]
+    lines: Mapping[str, Mapping[float, np.ndarray]]
     floors: Mapping[str, float]
 
 
@@ -58,7 +58,7 @@ class Grid:
 
 
 def curves_figure(
-    curves: Sequence[Curve],
+    curves: Sequence[Curves],
     label: str,
     chosen: tuple[float, float, float] | None = None,
     published: Sequence[float] | None = None,
@@ -82,7 +82,7 @@ def curves_figure(
         axes.set_title(curve.metric, size=FONT_SIZE, pad=3)
         _draw_curve(axes, curve, label)
         if chosen is not None:
-            _draw_choice(axes, chosen, float(curve.levels[-1]))
+            _draw_choice(axes, chosen, max(max(points) for points in curve.lines.values()))
         if published is not None:
             axes.plot(published, [0.015, 0.015], transform=axes.get_xaxis_transform(), color=FAINT, lw=3, alpha=0.6)
         if position == 0:
@@ -90,13 +90,16 @@ def curves_figure(
     return page.figure
 
 
-def _draw_curve(axes: Axes, curve: Curve, label: str) -> None:
-    means, errors = np.array([mean_and_standard_error(scores) for scores in curve.scores]).T
-    axes.fill_between(curve.levels, means - errors, means + errors, color=_CURVE, alpha=0.2, lw=0)
-    axes.plot(curve.levels, means, color=_CURVE, marker="o", ms=3, lw=1)
+def _draw_curve(axes: Axes, curve: Curves, label: str) -> None:
+    for (name, points), colour in zip(curve.lines.items(), itertools.cycle(COLOURS)):
+        levels = np.array(list(points))
+        means, errors = np.array([mean_and_standard_error(scores) for scores in points.values()]).T
+        axes.fill_between(levels, means - errors, means + errors, color=colour, alpha=0.2, lw=0)
+        axes.plot(levels, means, color=colour, marker="o", ms=3, lw=1, label=name)
     for (name, floor), style in zip(curve.floors.items(), _FLOORS, strict=False):
         axes.axhline(floor, color=FAINT, lw=0.9, ls=style, label=name)
-    axes.set_xlim(min(0, curve.levels[0]), 1.03 * curve.levels[-1])
+    ends = [value for points in curve.lines.values() for value in points]
+    axes.set_xlim(min(0, *ends), 1.03 * max(ends))
     axes.set_xlabel(label, size=FONT_SIZE)
     axes.tick_params(labelsize=SMALL)
     axes.spines[["top", "right"]].set_visible(False)

@@ -140,13 +140,14 @@ def _check(study: Study) -> None:
                 raise ValueError(f"`claims`: {metric!r} is no metric of the study that has a better side.")
     known_values(study.kept_under, study.at(0.1))
     resolved([study.kept_draws, study.equal_costs], study.variables)
-    varied = {name for bound in study.coordinates(0.1).values() for name in bound}
+    varied = {name: value for bound in study.coordinates(0.1).values() for name, value in bound.items()}
     for part, names in {"curves": [study.curves["over"]] if study.curves else [], "grid": study.grid or []}.items():
         for name in names:
             if name not in varied:
-                raise ValueError(
-                    f"`{part}`: no method has {name!r} in its `for`; there are {', '.join(varied) or 'none'}."
-                )
+                known_names = ", ".join(varied) or "none"
+                raise ValueError(f"`{part}`: no method has {name!r} in its `for`; there are {known_names}.")
+            if not isinstance(varied[name], int | float):
+                raise ValueError(f"`{part}`: {name!r} must have numbers for its values, got {varied[name]!r}.")
     for metric in study.published:
         if metric not in known:
             raise ValueError(f"`published`: {metric!r} is no metric of the study; there are {', '.join(known)}.")

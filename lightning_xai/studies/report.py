@@ -17,7 +17,7 @@ from lightning_xai.reporting.comparison_figures import score_bars
 from lightning_xai.reporting.noise_level import level_lines
 from lightning_xai.reporting.panels import attribution_panel
 from lightning_xai.reporting.reproduction import Reproduction, ResultTable, mean_and_error
-from lightning_xai.reporting.sweeps import Curve, Grid, curves_figure, grids_figure
+from lightning_xai.reporting.sweeps import Curves, Grid, curves_figure, grids_figure
 from lightning_xai.reporting.tables import ARROWS, number_format
 from lightning_xai.studies.engine import LEVEL, Claim, NetworkResult, directions
 from lightning_xai.studies.study import Study, resolved
@@ -286,8 +286,10 @@ def _best(metric: MetricComparison) -> str:
 def _outcomes(study: Study, title: str, claims: Sequence[Claim]) -> Iterator[str]:
     """What is decided, how often the published gain has the same sign, and whether so few samples could tell."""
     outcomes: dict[str, list[str]] = {}
+    many = len({claim.metric for claim in claims}) > 1
     for claim in claims:
-        outcomes.setdefault(claim.verdict, []).append(f"{claim.better} > {claim.worse}")
+        name = f"{claim.better} > {claim.worse}" + (f" in {claim.metric.replace('_', ' ')}" if many else "")
+        outcomes.setdefault(claim.verdict, []).append(name)
     if len(claims) > 10:  # the table has them
         yield f"{title}: " + ", ".join(f"{verdict}: {len(names)}" for verdict, names in outcomes.items()) + "."
     else:
@@ -335,27 +337,21 @@ def _values(result: NetworkResult) -> dict[tuple[str, str], np.ndarray]:
 
 
 def _curves(study: Study, result: NetworkResult) -> Figure:
-    """Scores over one name of the methods' `for`, where the others have the values of `where`."""
+    """Scores over one name of the methods' `for`."""
     assert study.curves is not None
-    over, where = study.curves["over"], study.curves.get("where", {})
-    values, bound, measured = _values(result), study.coordinates(result.std), study.measures()
-    points = {
-        own[over]: method
-        for method, own in sorted(bound.items(), key=lambda one: one[1].get(over, math.nan))
-        if over in own and all(own.get(key) == value for key, value in where.items())
-    }
-    curves = [
-        Curve(
-            f"{metric} {ARROWS[measured[metric].higher_is_better]}".rstrip(),
-            np.array(list(points)),
-            [values[method, metric] for method in points.values()],
+    over, values = study.curves["over"], _values(result)
+    lines = study.lines(over, study.curves.get("where", {}), result.std)
+    panels = [
+        Curves(
+            f"{metric} {ARROWS[measured.higher_is_better]}".rstrip(),
+            {line: {x: values[method, metric] for x, method in points.items()} for line, points in lines.items()},
             {name: float(np.nanmean(values[name, metric])) for name in CONTROLS},
         )
-        for metric in measured
+        for metric, measured in study.measures().items()
     ]
     level = result.subject.level if study.curves.get("level") else None
     chosen = None if level is None else (level.std, level.low, level.high)
-    return curves_figure(curves, study.curves.get("label", over), chosen, study.curves.get("published"))
+    return curves_figure(panels, study.curves.get("label", over), chosen, study.curves.get("published"))
 
 
 def _grids(study: Study, result: NetworkResult) -> Figure:

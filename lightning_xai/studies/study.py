@@ -2,12 +2,13 @@
 
 import itertools
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import yaml
 from jsonargparse import ArgumentParser
@@ -19,6 +20,20 @@ VOC = "voc"
 WEIGHT_NOISE = "weight_noise"
 """The variable that each network has a value of its own of: the level that costs 5 % of its accuracy."""
 Coordinates = Mapping[str, Any]
+
+
+class Entry(NamedTuple):
+    """An entry of a file, with its variables filled in.
+
+    Attributes:
+        value: What the file says of it.
+        bound: Values of the names in its `for`.
+        template: Its name in the file.
+    """
+
+    value: Any
+    bound: Coordinates
+    template: str
 
 
 @dataclass(frozen=True)
@@ -102,7 +117,7 @@ class Study:
 
     def explainers(self, level: float | None = None) -> dict[str, Explainer]:
         """The methods by name, with the controls."""
-        specified = {name: part for name, (part, _) in expanded(self.methods, self.at(level)).items()}
+        specified = {name: entry.value for name, entry in expanded(self.methods, self.at(level)).items()}
         return with_controls(built("methods", specified, Explainer))
 
     def measures(self) -> dict[str, SampleMetric]:
@@ -112,12 +127,27 @@ class Study:
 
     def all_measures(self) -> dict[str, SampleMetric]:
         """The metrics by name."""
-        specified = {name: part for name, (part, _) in expanded(self.metrics, self.at()).items()}
+        specified = {name: entry.value for name, entry in expanded(self.metrics, self.at()).items()}
         return built("metrics", specified, SampleMetric)
 
     def coordinates(self, level: float | None = None) -> dict[str, Coordinates]:
         """Of each method, the values of the names in its `for`."""
-        return {name: bound for name, (_, bound) in expanded(self.methods, self.at(level)).items()}
+        return {name: entry.bound for name, entry in expanded(self.methods, self.at(level)).items()}
+
+    def lines(self, over: str, where: Coordinates, level: float | None = None) -> dict[str, dict[float, str]]:
+        """The methods by their values of one name: those that differ in nothing else are a line, named after them.
+
+        Args:
+            over: A name in the `for` of some methods.
+            where: Values of other names; methods with others are left out.
+        """
+        found: dict[str, dict[float, str]] = {}
+        for method, entry in expanded(self.methods, self.at(level)).items():
+            if over in entry.bound and where.items() <= entry.bound.items():
+                template = re.sub(rf"\{{{over}[^}}]*}}", over, entry.template)
+                line = _filled(template, {**self.at(level), **entry.bound})
+                found.setdefault(line, {})[float(entry.bound[over])] = method
+        return {line: dict(sorted(points.items())) for line, points in found.items()}
 
     def pairs(self, group: Mapping[str, Any], level: float | None = None) -> list[tuple[str, str]]:
         """(better, worse) of each claim of a group."""
@@ -157,7 +187,7 @@ def checked(values: Any, where: str | Path) -> dict[str, Any]:
 
 def known_values(parts: Sequence[Any], variables: Mapping[str, Any]) -> list[Any]:
     """The parts, resolved, without those that need a variable without a value."""
-    return [value for value, _ in expanded({str(place): part for place, part in enumerate(parts)}, variables).values()]
+    return [entry.value for entry in expanded({str(n): part for n, part in enumerate(parts)}, variables).values()]
 
 
 def carried_studies() -> dict[str, Path]:
@@ -178,12 +208,12 @@ def study_of(values: Mapping[str, Any], changes: Mapping[str, Any]) -> Study:
     return Study(**{**values, **own, "variables": variables})
 
 
-def expanded(parts: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, tuple[Any, Coordinates]]:
-    """The entries, those with `for` once for each combination, and the values that belong to each.
+def expanded(parts: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Entry]:
+    """The entries, those with `for` once for each combination.
 
     Entries that need a variable without a value (None) are left out; of equal names the first counts.
     """
-    found: dict[str, tuple[Any, Coordinates]] = {}
+    found: dict[str, Entry] = {}
     for name, part in parts.items():
         entry = dict(part) if isinstance(part, Mapping) else part
         loops = entry.pop("for", {}) if isinstance(entry, dict) else {}
@@ -192,7 +222,7 @@ def expanded(parts: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str
         for bound in _combinations(name, loops, variables):
             known = {**variables, **bound}
             try:
-                found.setdefault(_filled(name, known), (resolved(entry, known), bound))
+                found.setdefault(_filled(name, known), Entry(resolved(entry, known), bound, name))
             except _Missing:
                 continue
     return found
