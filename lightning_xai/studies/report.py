@@ -343,7 +343,7 @@ def _curves(study: Study, result: NetworkResult) -> Figure:
     lines = study.lines(over, study.curves.get("where", {}), result.std)
     panels = [
         Curves(
-            f"{metric} {ARROWS[measured.higher_is_better]}".rstrip(),
+            f"{metric.replace('_', ' ')} {ARROWS[measured.higher_is_better]}".rstrip(),
             {line: {x: values[method, metric] for x, method in points.items()} for line, points in lines.items()},
             {name: float(np.nanmean(values[name, metric])) for name in CONTROLS},
         )
@@ -362,7 +362,7 @@ def _grids(study: Study, result: NetworkResult) -> Figure:
     rows, columns = (sorted({key[place] for key in cells}) for place in (0, 1))
     grids = [
         Grid(
-            f"{metric} {ARROWS[measured[metric].higher_is_better]}".rstrip(),
+            f"{metric.replace('_', ' ')} {ARROWS[measured[metric].higher_is_better]}".rstrip(),
             np.array(rows),
             np.array(columns),
             np.array([[_mean(values, cells.get((r, c)), metric) for c in columns] for r in rows]),
