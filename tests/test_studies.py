@@ -617,6 +617,8 @@ def test_published_numbers_are_of_the_network_or_of_all(folder, use):
         report = study_report(study, results, 0, "32-true")
         cells = {row[0]: row[2] for row in report.tables[0].rows}
         assert f"({number})" in cells["AG"]
+        note = f"No number of {network} is published; those in brackets are of vgg16 / inception_v3 / resnet50."
+        assert (note in report.tables[0].notes) == ("/" in number)
         assert scores(results[network], "A-IG(W)", "gradients").tolist() == [6.0] * 2
         assert scores(results[network], "A-NG", "gradients").tolist() == [4.0] * 2
         assert scores(results[network], "SG", "information_level").isnan().all(), "no picture is as probable"

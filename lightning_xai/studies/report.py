@@ -156,7 +156,17 @@ def _scores_table(study: Study, title: str, comparisons: Sequence[tuple[str, Com
         for metric in comparison.metrics
         if metric.num_samples < metric.num_common
     ]
-    return ResultTable(title, tuple(columns), tuple(rows), (BOLD, *undefined))
+    others = [_of_others(study, network) for network, _ in comparisons]
+    return ResultTable(title, tuple(columns), tuple(rows), (BOLD, *undefined, *filter(None, others)))
+
+
+def _of_others(study: Study, network: str) -> str:
+    """A note where what is published is of other networks."""
+    tables = [known for methods in study.published.values() for known in methods.values() if isinstance(known, Mapping)]
+    if not tables or any(network in known for known in tables):
+        return ""
+    names = dict.fromkeys(name for known in tables for name in known)
+    return f"No number of {network} is published; those in brackets are of {' / '.join(names)}."
 
 
 def _cell(study: Study, network: str, metric: MetricComparison, method: str) -> str:
