@@ -12,7 +12,7 @@ from lightning_xai.experiments.papers import noisegrad_table1
 from lightning_xai.experiments.papers.noisegrad_table1 import pair_table, run, table_methods
 from lightning_xai.functional.localisation import relevance_rank_accuracy
 from lightning_xai.metrics import RelevanceRankAccuracy, Sparseness
-from lightning_xai.reporting.scores import ScoreRow
+from lightning_xai.results.scores import ScoreRow
 from lightning_xai.sanity.cells import Cells
 
 OPTIONS = {

@@ -13,7 +13,7 @@ from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
 from lightning_xai.experiments.papers import EXPERIMENTS, Experiment, Lab
 from lightning_xai.explainers.base import check_count
 from lightning_xai.reporting.folders import check_folder
-from lightning_xai.reporting.reproduction import terminal_tables, write_reproduction
+from lightning_xai.reporting.reproduction import write_reproduction
 
 _COUNTS = r"num_|.*(_samples|_draws|_epochs|_size)$|repeats$|steps$"
 """Options of experiments that count something."""
@@ -42,7 +42,7 @@ def reproduce_experiment(words: Sequence[str]) -> None:
     result = experiment.run(lab, **settings)
     terminal = console(width=200)
     terminal.print(result.source)
-    for table in terminal_tables(result):
+    for table in result.tables:
         terminal.print(table)
     for finding in result.findings:
         terminal.print(finding)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from lightning_xai.reporting.comparison_figures import readable
 from lightning_xai.reporting.layout import FONT_SIZE, LINE, PAD
 from lightning_xai.reporting.pages import FAINT, SMALL, Page
+from lightning_xai.statistics.means import mean_and_standard_error
 
 _CURVE, _LEVEL = "#0072b2", "#d55e00"
 _FLOORS = ("--", ":")
@@ -85,8 +86,7 @@ def curves_figure(
 
 
 def _draw_curve(axes: Axes, curve: NoiseCurve) -> None:
-    means = np.array([np.nanmean(scores) for scores in curve.scores])
-    errors = np.array([np.nanstd(s, ddof=1) / math.sqrt(np.isfinite(s).sum()) for s in curve.scores])
+    means, errors = np.array([mean_and_standard_error(scores) for scores in curve.scores]).T
     axes.fill_between(curve.stds, means - errors, means + errors, color=_CURVE, alpha=0.2, lw=0)
     axes.plot(curve.stds, means, color=_CURVE, marker="o", ms=3, lw=1, label="NoiseGrad")
     for (name, floor), style in zip(curve.floors.items(), _FLOORS, strict=False):

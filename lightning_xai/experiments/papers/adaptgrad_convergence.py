@@ -24,10 +24,12 @@ from lightning_xai.functional.random import fold_in_int
 from lightning_xai.metrics import InherentNoise, Sparseness
 from lightning_xai.reporting.curves import Curve, CurveAxes, curves_figure
 from lightning_xai.reporting.panels import attribution_panel
-from lightning_xai.reporting.reproduction import Reproduction, ResultTable, mean_and_error, mean_and_standard_error
+from lightning_xai.reporting.reproduction import Reproduction
+from lightning_xai.results.tables import ResultTable
 from lightning_xai.sanity.invariance import relative_difference
 from lightning_xai.sanity.similarity import spearman
 from lightning_xai.shapes import Images, Labels
+from lightning_xai.statistics.means import mean_and_error, mean_and_standard_error
 
 SOURCE = "AdaptGrad (Zhou et al. 2024, arXiv 2410.07711), figures 2, 4 and 5: the number of draws and the confidence"
 PHOTOGRAPHS = "photographs"

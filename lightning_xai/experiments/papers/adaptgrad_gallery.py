@@ -23,9 +23,11 @@ from lightning_xai.functional.complexity import gini
 from lightning_xai.functional.maps import pixel_map
 from lightning_xai.functional.moments import Moments
 from lightning_xai.reporting.panels import attribution_panel
-from lightning_xai.reporting.reproduction import Reproduction, ResultTable, mean_and_error
-from lightning_xai.reporting.scores import ScoreRow
+from lightning_xai.reporting.reproduction import Reproduction
+from lightning_xai.results.scores import ScoreRow
+from lightning_xai.results.tables import ResultTable
 from lightning_xai.shapes import Images, Scores
+from lightning_xai.statistics.means import mean_and_error
 
 SOURCE = "AdaptGrad (Zhou et al. 2024, arXiv 2410.07711), figures 1, 2, 4, 5 and 6: maps of photographs"
 TITLES = {

@@ -32,9 +32,10 @@ from lightning_xai.explainers import (
 )
 from lightning_xai.explainers.precision import in_precision
 from lightning_xai.metrics import InformationLevel, SampleMetric, Sparseness
-from lightning_xai.reporting.reproduction import Reproduction, mean_and_standard_error
+from lightning_xai.reporting.reproduction import Reproduction
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.examine import fingerprint
+from lightning_xai.statistics.means import mean_and_standard_error
 from lightning_xai.statistics.paired import holm, paired_test
 
 SOURCE = "AdaptGrad (Zhou et al. 2024, arXiv 2410.07711), table 2: Sparseness and Information Level"

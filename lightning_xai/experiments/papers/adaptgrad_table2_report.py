@@ -15,9 +15,11 @@ from lightning_xai.experiments.papers.adaptgrad_table2_published import (
     published,
     published_difference,
 )
-from lightning_xai.metrics.cost import GRADIENTS
 from lightning_xai.reporting.bars import Bars, bars_figure
-from lightning_xai.reporting.reproduction import Reproduction, ResultTable, mean_and_error, mean_and_standard_error
+from lightning_xai.reporting.reproduction import Reproduction
+from lightning_xai.results.scores import GRADIENTS
+from lightning_xai.results.tables import ResultTable
+from lightning_xai.statistics.means import mean_and_error, mean_and_standard_error
 
 PUBLISHED_STD = 0.2
 """Weight noise of NG."""

@@ -10,7 +10,8 @@ from lightning_xai.experiments.papers.experiment import Experiment
 from lightning_xai.experiments.papers.lab import Lab, described
 from lightning_xai.reporting.noise_level import NoiseLevel, NoisePoint, level_lines
 from lightning_xai.reporting.noise_level_figure import noise_level_figure
-from lightning_xai.reporting.reproduction import Reproduction, ResultTable
+from lightning_xai.reporting.reproduction import Reproduction
+from lightning_xai.results.tables import ResultTable
 
 SOURCE = "NoiseGrad (Bykov et al. 2022, arXiv 2106.10185), the choice of the weight noise"
 PUBLISHED = {"cmnist_resnet9": "0.2 to 0.4 (read off figure 4)"}

@@ -14,7 +14,7 @@ from lightning_xai.callbacks.samples import Samples, spread, unpack
 from lightning_xai.data import VOCDataModule
 from lightning_xai.data.image_folder import PictureDataset
 from lightning_xai.data.preprocessing import changed
-from lightning_xai.evaluation import Evaluation, evaluate
+from lightning_xai.evaluation import Evaluation, evaluate, evaluation_rows
 from lightning_xai.experiments.compare import CONTROLS, compare_methods
 from lightning_xai.experiments.noise_level import find_noise_level, right_under_noise
 from lightning_xai.experiments.papers.experiment import Experiment
@@ -28,13 +28,13 @@ from lightning_xai.explainers.base import check_count, explaining, resolve_targe
 from lightning_xai.explainers.precision import in_precision
 from lightning_xai.functional.maps import pixel_map
 from lightning_xai.metrics import LocalisationAUROC, RelevanceRankAccuracy, SampleMetric, Sparseness
-from lightning_xai.metrics.cost import GRADIENTS
 from lightning_xai.reporting.comparison import Comparison
 from lightning_xai.reporting.comparison_figures import score_bars
 from lightning_xai.reporting.noise_level import NoiseLevel, level_lines
 from lightning_xai.reporting.panels import attribution_panel
-from lightning_xai.reporting.reproduction import Reproduction, ResultTable
-from lightning_xai.reporting.scores import ScoreRow, evaluation_rows
+from lightning_xai.reporting.reproduction import Reproduction
+from lightning_xai.results.scores import GRADIENTS, ScoreRow
+from lightning_xai.results.tables import ResultTable
 
 SOURCE = "NoiseGrad (Bykov et al. 2022, arXiv 2106.10185), figure 3: Integrated Gradients and GradientSHAP on VOC 2012"
 VOC, EMBEDDED = "voc", "embedded"

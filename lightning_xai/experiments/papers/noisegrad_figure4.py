@@ -8,20 +8,21 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from lightning_xai.evaluation import Evaluation, evaluate
+from lightning_xai.evaluation import Evaluation, evaluate, evaluation_rows
 from lightning_xai.experiments.compare import CONTROLS, compare_methods
 from lightning_xai.experiments.papers.experiment import Experiment
 from lightning_xai.experiments.papers.lab import Lab, described
 from lightning_xai.experiments.runs import Run
 from lightning_xai.explainers import Explainer, PerturbWeights, RangeScale, Saliency, Smooth, with_controls
 from lightning_xai.metrics import LocalisationAUROC, RelevanceRankAccuracy
-from lightning_xai.metrics.cost import GRADIENTS
 from lightning_xai.reporting.comparison import Comparison, MetricComparison
 from lightning_xai.reporting.noise_level import INPUT_FRACTION, NoiseLevel, level_lines
 from lightning_xai.reporting.panels import attribution_panel
-from lightning_xai.reporting.reproduction import Reproduction, ResultTable, mean_and_error
-from lightning_xai.reporting.scores import evaluation_rows
+from lightning_xai.reporting.reproduction import Reproduction
 from lightning_xai.reporting.weight_noise_figures import NoiseCurve, NoiseGrid, curves_figure, grids_figure
+from lightning_xai.results.scores import GRADIENTS
+from lightning_xai.results.tables import ResultTable
+from lightning_xai.statistics.means import mean_and_error
 
 SOURCE = "NoiseGrad (Bykov et al. 2022, arXiv 2106.10185), figure 4: maps against the weight noise, CMNIST"
 PUBLISHED = (0.2, 0.4)

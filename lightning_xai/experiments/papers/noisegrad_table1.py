@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 from lightning_xai.callbacks.samples import Samples
-from lightning_xai.evaluation import evaluate
+from lightning_xai.evaluation import evaluate, score_rows
 from lightning_xai.experiments.compare import compare_methods
 from lightning_xai.experiments.networks import TrainedNetwork
 from lightning_xai.experiments.papers.experiment import Experiment
@@ -27,13 +27,12 @@ from lightning_xai.metrics import (
     SampleMetric,
     Sparseness,
 )
-from lightning_xai.metrics.cost import GRADIENTS
 from lightning_xai.reporting.comparison import Comparison, MethodResult, MetricComparison
 from lightning_xai.reporting.comparison_figures import score_bars
 from lightning_xai.reporting.noise_level import INPUT_FRACTION, level_lines
-from lightning_xai.reporting.reproduction import Reproduction, ResultTable
-from lightning_xai.reporting.scores import ScoreRow, score_rows
-from lightning_xai.reporting.tables import ARROWS, number_format
+from lightning_xai.reporting.reproduction import Reproduction
+from lightning_xai.results.scores import GRADIENTS, ScoreRow
+from lightning_xai.results.tables import ARROWS, ResultTable, number_format
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.statistics.paired import holm, paired_test
 

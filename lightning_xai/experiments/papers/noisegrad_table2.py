@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lightning_xai.evaluation import evaluate
+from lightning_xai.evaluation import evaluate, evaluation_rows
 from lightning_xai.experiments.compare import compare_methods
 from lightning_xai.experiments.papers.experiment import Experiment
 from lightning_xai.experiments.papers.lab import Lab, described
@@ -21,12 +21,13 @@ from lightning_xai.explainers import (
     with_controls,
 )
 from lightning_xai.metrics import LocalisationAUROC
-from lightning_xai.metrics.cost import GRADIENTS
 from lightning_xai.reporting.comparison import Comparison, MetricComparison
 from lightning_xai.reporting.comparison_figures import score_bars
 from lightning_xai.reporting.noise_level import INPUT_FRACTION, NoiseLevel
-from lightning_xai.reporting.reproduction import Reproduction, ResultTable, mean_and_error
-from lightning_xai.reporting.scores import ScoreRow, evaluation_rows
+from lightning_xai.reporting.reproduction import Reproduction
+from lightning_xai.results.scores import GRADIENTS, ScoreRow
+from lightning_xai.results.tables import ResultTable
+from lightning_xai.statistics.means import mean_and_error
 
 SOURCE = "NoiseGrad (Bykov et al. 2022, arXiv 2106.10185), table 2: AUROC of six networks, CMNIST"
 NETWORKS = ("cmnist_lenet", "cmnist_vgg11", "cmnist_vgg16", "cmnist_resnet9", "cmnist_resnet18", "cmnist_resnet50")
