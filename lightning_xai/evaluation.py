@@ -41,7 +41,8 @@ from lightning_xai.metrics import (
     standard_error,
 )
 from lightning_xai.metrics.base import first_rows
-from lightning_xai.metrics.cost import GRADIENTS, NumGradients
+from lightning_xai.metrics.cost import NumGradients
+from lightning_xai.results.scores import GRADIENTS, ScoreRow
 from lightning_xai.shapes import Inputs, Labels, Masks, Scores
 
 
@@ -204,6 +205,30 @@ def evaluate(
         masks=None if masks is None else masks[:keep_attributions].cpu(),
         attributions=dict(zip(kept, maps, strict=True)),
     )
+
+
+def score_rows(
+    stage: str,
+    epoch: int,
+    step: int,
+    method: str,
+    metric: str,
+    index: Labels,
+    scores: Scores,
+) -> list[ScoreRow]:
+    """The rows of one method and metric, from what `SampleMetric.per_sample` returns."""
+    pairs = zip(index.tolist(), scores.tolist(), strict=True)
+    return [ScoreRow(stage, epoch, step, method, metric, sample, value) for sample, value in pairs]
+
+
+def evaluation_rows(evaluation: Evaluation, stage: str, epoch: int, step: int) -> list[ScoreRow]:
+    """The rows of all methods and metrics."""
+    return [
+        row
+        for method, scores in evaluation.scores.items()
+        for metric, values in scores.items()
+        for row in score_rows(stage, epoch, step, method, metric, evaluation.index, values)
+    ]
 
 
 def _targets(

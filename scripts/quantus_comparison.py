@@ -33,6 +33,7 @@ from tqdm.auto import tqdm
 
 import lightning_xai as lx
 from lightning_xai.callbacks.samples import Samples, spread, unpack
+from lightning_xai.evaluation import score_rows
 from lightning_xai.experiments import compare_methods, read_runs
 from lightning_xai.explainers import Context, Explainer, with_controls
 from lightning_xai.metrics import (
@@ -44,8 +45,8 @@ from lightning_xai.metrics import (
     Sparseness,
 )
 from lightning_xai.reporting.comparison import comparison_markdown
-from lightning_xai.reporting.files import replacing
-from lightning_xai.reporting.scores import SCORES, ScoreRow, append_scores, score_rows, write_directions
+from lightning_xai.results.files import replacing
+from lightning_xai.results.scores import SCORES, ScoreRow, append_scores, write_directions
 
 METHODS: dict[str, Explainer] = with_controls(
     {

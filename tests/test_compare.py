@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from lightning_xai.experiments import Run, compare_methods, papers
-from lightning_xai.reporting.scores import ScoreRow
+from lightning_xai.results.scores import ScoreRow
 from lightning_xai.statistics.intervals import mean_interval
 from lightning_xai.statistics.paired import holm
 

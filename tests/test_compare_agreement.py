@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lightning_xai.experiments import Run, compare_methods
-from lightning_xai.reporting.scores import ScoreRow
+from lightning_xai.results.scores import ScoreRow
 from lightning_xai.statistics.agreement import kendall_tau
 
 rng = np.random.default_rng(0)

@@ -5,8 +5,7 @@ import math
 import pytest
 
 from lightning_xai.experiments import Run, compare_methods
-from lightning_xai.metrics.cost import GRADIENTS
-from lightning_xai.reporting.scores import ScoreRow
+from lightning_xai.results.scores import GRADIENTS, ScoreRow
 
 COSTS = {"gradient": 1, "smooth": 50, "below": 47.5, "above": 52.5, "far": 53, "fusion": 100, "random": 0}
 

@@ -3,7 +3,7 @@
 import pytest
 
 from lightning_xai.experiments import compare_methods, read_runs
-from lightning_xai.reporting.scores import ScoreRow, append_scores, write_directions
+from lightning_xai.results.scores import ScoreRow, append_scores, write_directions
 
 
 def rows(scores, stage="test", epoch=0, step=0):

@@ -22,7 +22,8 @@ from lightning_xai.reporting.comparison import (
     comparison_tables,
     write_comparison,
 )
-from lightning_xai.reporting.scores import ScoreRow, append_scores, write_directions
+from lightning_xai.reporting.render import terminal_table
+from lightning_xai.results.scores import ScoreRow, append_scores, write_directions
 
 NAN = math.nan
 VALUES = (0.5,) * 61
@@ -50,7 +51,7 @@ AGREEING = replace(
 def rendered(width=200, comparison=COMPARISON):
     console = Console(file=io.StringIO(), width=width)
     for table in comparison_tables(comparison):
-        console.print(table)
+        console.print(terminal_table(table))
     return console.file.getvalue()
 
 
@@ -116,7 +117,7 @@ def test_what_a_method_spends_is_a_column_of_every_table():
     assert r"\begin{tabular}{lrrr}" in latex
     assert r"method & gradients & gini $\uparrow$ & inherent\_noise \\" in latex
     assert [line.split(" & ")[1] for line in latex if line.startswith("smooth")] == ["50"]
-    assert [str(c.header) for c in next(comparison_tables(COSTS)).columns][:3] == ["method", "gradients", "mean"]
+    assert comparison_tables(COSTS)[0].columns[:3] == ("method", "gradients", "mean")
     assert any(note.startswith("gradients: ") for note in comparison_notes(COSTS))
 
 
@@ -168,7 +169,7 @@ def test_the_terminal_tables_say_the_same():
 
 
 def test_the_best_are_bold_in_the_terminal():
-    rows = next(comparison_tables(COMPARISON)).columns[0]._cells
+    rows = terminal_table(comparison_tables(COMPARISON)[0]).columns[0]._cells
     assert [row.style for row in rows] == ["bold", ""]
 
 

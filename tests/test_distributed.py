@@ -13,9 +13,8 @@ import pytest
 import yaml
 
 import lightning_xai.metrics
-from lightning_xai.evaluation import GRADIENTS
 from lightning_xai.metrics import SampleMetric
-from lightning_xai.reporting.scores import ScoreRow, read_scores
+from lightning_xai.results.scores import GRADIENTS, ScoreRow, read_scores
 
 ROOT = Path(__file__).parents[1]
 NUM_SAMPLES = 9  # not divisible by two

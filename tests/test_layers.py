@@ -21,6 +21,7 @@ LAYERS = {
     "evaluation": 1,
     "visualization": 1,
     "statistics": 1,
+    "results": 1,
     "__init__": 1,
     "reporting": 2,
     "sanity": 2,

@@ -18,6 +18,7 @@ from lightning_xai.metrics import Sparseness
 from lightning_xai.modules import ClassifierModule
 from lightning_xai.networks import MLP
 from lightning_xai.reporting.pareto import Validation, front_table, pareto_front, write_validations
+from lightning_xai.reporting.render import terminal_table
 
 MONITOR = {"val/accuracy": "max", "val/loss": "min"}
 
@@ -63,7 +64,7 @@ def test_three_metrics():
 def test_the_table_and_the_file(tmp_path):
     points = validations((0.4, 1.0), (0.9, 0.5), (0.5, 0.25))
     console = Console(width=120, file=io.StringIO())
-    console.print(front_table(points, MONITOR))
+    console.print(terminal_table(front_table(points, MONITOR)))
     text = console.file.getvalue()
     assert "Pareto front: 2 of 3 validations" in text
     assert "val/accuracy ↑" in text

@@ -7,15 +7,9 @@ import os
 import pytest
 import torch
 
-from lightning_xai.reporting.files import replacing
-from lightning_xai.reporting.scores import (
-    ScoreRow,
-    append_scores,
-    read_directions,
-    read_scores,
-    score_rows,
-    write_directions,
-)
+from lightning_xai.evaluation import score_rows
+from lightning_xai.results.files import replacing
+from lightning_xai.results.scores import ScoreRow, append_scores, read_directions, read_scores, write_directions
 
 ROWS = [
     ScoreRow("validate", 0, 100, "smooth_grad", "gini", 7, 0.1),

@@ -1,4 +1,4 @@
-"""Tables of methods x metrics."""
+"""Tables of methods x metrics, and how any table is drawn."""
 
 import io
 import math
@@ -6,72 +6,113 @@ import math
 import pytest
 from rich.console import Console
 
-from lightning_xai.reporting.scores import ScoreRow
-from lightning_xai.reporting.tables import ScoreSummary, markdown_table, score_table, summarise
+from lightning_xai.reporting.render import latex_table, markdown_table, terminal_table
+from lightning_xai.reporting.tables import score_table
+from lightning_xai.results.scores import ScoreRow
+from lightning_xai.results.tables import ResultTable
 
-SUMMARIES = [
-    ScoreSummary("gradient", "gini", 0.62718, 0.00297, higher_is_better=True),
-    ScoreSummary("smooth_grad", "gini", 0.53104, 0.00397, 3, higher_is_better=True),
-    ScoreSummary("gradient", "noise", 0.0, 0.0, higher_is_better=False),
-    ScoreSummary("smooth_grad", "noise", 2.5e-7, 1e-8, higher_is_better=False),
-    ScoreSummary("gradient", "|a|", math.nan, math.nan, 9),
-    ScoreSummary("smooth_grad", "single", 0.5, math.nan),
-]
+NAN = math.nan
+VALUES = {
+    ("gradient", "gini"): [0.62718 - 0.00297, 0.62718 + 0.00297],  # mean 0.62718, standard error 0.00297
+    ("smooth_grad", "gini"): [0.53104 - 0.00397, NAN, NAN, 0.53104 + 0.00397, NAN],
+    ("gradient", "noise"): [0.0, 0.0],
+    ("smooth_grad", "noise"): [2.4e-7, 2.6e-7],
+    ("gradient", "|a|"): [NAN] * 9,
+    ("smooth_grad", "single"): [0.5],
+}
+DIRECTIONS = {"gini": True, "noise": False}
+
+
+def rows(values=VALUES):
+    return [ScoreRow("test", 0, 0, *names, n, value) for names, own in values.items() for n, value in enumerate(own)]
 
 
 def rendered(table, width=200):
     console = Console(file=io.StringIO(), width=width)
-    console.print(table)
+    console.print(terminal_table(table))
     return console.file.getvalue()
 
 
-def test_the_markdown_table():
-    assert markdown_table(SUMMARIES) == (
+def test_the_table_of_scores_in_markdown():
+    assert markdown_table(score_table(rows(), DIRECTIONS)) == (
         "| method | gini ↑ | noise ↓ | \\|a\\| | single |\n"
         "| --- | ---: | ---: | ---: | ---: |\n"
         "| gradient | 0.6272 ± 0.0030 | 0.0000 ± 0.0000 | undefined †9 |  |\n"
         "| smooth_grad | 0.5310 ± 0.0040 †3 | 2.500e-07 ± 1.000e-08 |  | 0.5000 |\n"
         "\n"
-        "† number of samples left out, because the metric is not defined for them\n"
+        "† number of samples left out, because the metric is not defined for them"
     )
 
 
 def test_the_terminal_table_says_the_same():
-    text = rendered(score_table(SUMMARIES, title="Test set"))
-    cells = [cell.strip() for line in markdown_table(SUMMARIES).splitlines()[2:4] for cell in line.split("|")]
-    for word in [*cells, "Test set", "gini ↑", "noise ↓", "† number of samples left out"]:
+    table = score_table(rows(), DIRECTIONS, "Test set")
+    text = rendered(table)
+    for word in [*(cell for row in table.rows for cell in row), "Test set", "gini ↑", "noise ↓", *table.notes]:
         assert word in text
 
 
 def test_names_in_brackets_are_shown_as_they_are():
-    text = rendered(score_table([ScoreSummary("[bold]m", "[s]", 0.5, 0.1)]))
+    text = rendered(score_table(rows({("[bold]m", "[s]"): [0.5]})))
     assert "[bold]m" in text
     assert "[s]" in text
 
 
 def test_a_narrow_terminal_cuts_nothing_off():
-    summaries = [ScoreSummary("integrated_gradients", f"metric_{i}", 0.1234, 0.0056) for i in range(8)]
-    text = rendered(score_table(summaries), width=60)
+    values = {("integrated_gradients", f"metric_{i}"): [0.1234 - 0.0056, 0.1234 + 0.0056] for i in range(8)}
+    text = rendered(score_table(rows(values)), width=60)
     assert "…" not in text
     assert text.count("56") == 8
 
 
 def test_no_note_without_undefined_scores():
-    assert "†" not in markdown_table(SUMMARIES[:1])
-    assert "†" not in rendered(score_table(SUMMARIES[:1]))
-
-
-def test_summaries_of_rows():
-    values = {"a": [1.0, 3.0, math.nan], "b": [0.5, 0.5, 0.5]}
-    rows = [ScoreRow("test", 0, 0, m, "gini", i, v) for m, vs in values.items() for i, v in enumerate(vs)]
-    assert summarise(rows, {"gini": True}) == [
-        ScoreSummary("a", "gini", 2.0, 1.0, 1, True),
-        ScoreSummary("b", "gini", 0.5, 0.0, 0, True),
-    ]
-    assert summarise(rows)[0].higher_is_better is None
+    table = score_table(rows({("gradient", "gini"): [0.5, 0.6]}))
+    assert "†" not in markdown_table(table) + rendered(table)
 
 
 def test_rows_of_several_epochs_are_not_mixed():
-    rows = [ScoreRow("validate", epoch, 0, "a", "gini", 7, 0.5) for epoch in range(2)]
-    with pytest.raises(ValueError, match=r"`rows` has two scores of sample 7 for a, gini"):
-        summarise(rows)
+    twice = [ScoreRow("validate", epoch, 0, "a", "gini", 7, 0.5) for epoch in range(2)]
+    with pytest.raises(ValueError, match=r"`rows` has two scores of sample 7 for a, gini. Pass the rows of one stage"):
+        score_table(twice)
+
+
+# Any table
+
+PLACES = ResultTable("a_b", ("x", "y_z"), (("**n**", "0.5"), ("m", "PASS")), ("so *it* is",), frozenset({(0, 1)}))
+MARKS = ResultTable("", ("x", "y", "z"), (("**n**", "**1.5**", "q"), ("m", "**-2.5e-07 [-1, 0.5]**", "3")))
+
+
+def test_bold_is_what_a_place_or_else_two_asterisks_say():
+    assert markdown_table(PLACES) == (
+        "## a_b\n\n| x | y_z |\n| --- | ---: |\n| \\*\\*n\\*\\* | **0.5** |\n| m | PASS |\n\nso \\*it\\* is"
+    )
+    assert markdown_table(MARKS).splitlines()[2:] == ["| **n** | **1.5** | q |", "| m | **-2.5e-07 [-1, 0.5]** | 3 |"]
+
+
+def test_a_terminal_that_shows_no_bold_shows_a_star():
+    assert [line.split() for line in rendered(PLACES).splitlines() if "─" not in line and line.strip()] == [
+        ["a_b"], ["x", "y", "z"], ["**n**", "0.5", "*"], ["m", "PASS"], ["so", "*it*", "is"]
+    ]  # fmt: skip
+    lines = rendered(MARKS).splitlines()
+    assert [line.split() for line in lines[-3:-1]] == [
+        ["n", "*", "1.5", "q"], ["m", "-2.5e-07", "[-1,", "0.5]", "*", "3"]
+    ]  # fmt: skip
+    assert [cell.style for cell in terminal_table(PLACES).columns[1]._cells] == ["bold", "green"]
+
+
+def test_latex_sets_numbers_as_mathematics():
+    assert latex_table(PLACES).splitlines() == [
+        "% so *it* is",
+        "% Needs the package booktabs.",
+        r"\begin{tabular}{lr}",
+        r"\toprule",
+        r"x & y\_z \\",
+        r"\midrule",
+        r"{}**n** & $\mathbf{0.5}$ \\",
+        r"m & PASS \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    assert latex_table(MARKS).splitlines()[5:7] == [
+        r"\textbf{n} & $\mathbf{1.5}$ & q \\",
+        r"m & $\mathbf{-2.5\cdot10^{-7}}\;{\scriptstyle[-1,\,0.5]}$ & 3 \\",
+    ]

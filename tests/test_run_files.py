@@ -20,9 +20,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_xai.callbacks import AttributionCallback, ParetoFront
 from lightning_xai.explainers import Gradient
 from lightning_xai.metrics import Sparseness
-from lightning_xai.reporting.files import replacing
-from lightning_xai.reporting.locks import RunLock
-from lightning_xai.reporting.scores import ScoreRow, append_scores, read_scores
+from lightning_xai.results.files import replacing
+from lightning_xai.results.locks import RunLock
+from lightning_xai.results.scores import ScoreRow, append_scores, read_scores
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
@@ -79,7 +79,7 @@ def test_the_mode_is_that_of_any_new_file(tmp_path: Path) -> None:
 
 def test_processes_that_append_at_once_lose_nothing(tmp_path: Path) -> None:
     program = (
-        "import sys; from lightning_xai.reporting.scores import ScoreRow, append_scores\n"
+        "import sys; from lightning_xai.results.scores import ScoreRow, append_scores\n"
         "print(flush=True)\n"
         "for i in range(30): append_scores(sys.argv[1], [ScoreRow('test', i, 0, 'a', 's', 0, 1.0)])"
     )
@@ -114,7 +114,7 @@ def test_rows_after_the_step_of_a_resumed_training_give_way(tmp_path: Path) -> N
 HOLDER = """
 import sys, time
 from pathlib import Path
-from lightning_xai.reporting.locks import RunLock
+from lightning_xai.results.locks import RunLock
 lock = RunLock()
 assert lock.acquire(Path(sys.argv[1])) is None
 import multiprocessing
@@ -273,7 +273,7 @@ def test_a_full_disk_costs_the_scores_and_leaves_what_was_there(
 ) -> None:
     fit(tmp_path, scores(), max_epochs=1)
     before = (tmp_path / "xai" / "scores.csv").read_bytes()
-    monkeypatch.setattr("lightning_xai.reporting.scores.csv_line", lambda values: 10_000 * "too much for the disk\n")
+    monkeypatch.setattr("lightning_xai.results.scores.csv_line", lambda values: 10_000 * "too much for the disk\n")
     plain = Path.open
 
     def full(self: Path, mode: str = "r", **options: Any) -> Any:

@@ -28,12 +28,15 @@ from lightning_xai.experiments.trainer import ExaminingTrainer
 from lightning_xai.explainers import Smooth, fusion_grad, with_gradients
 from lightning_xai.explainers.base import check_count, check_level
 from lightning_xai.reporting.comparison import comparison_csv, comparison_latex, comparison_markdown, comparison_tables
-from lightning_xai.reporting.escapes import cell, latex, latex_row, markdown, spreadsheet, write_csv
+from lightning_xai.reporting.escapes import cell, latex, latex_row, markdown
 from lightning_xai.reporting.folders import check_file, check_folder
 from lightning_xai.reporting.pareto import Validation, front_table, write_validations
-from lightning_xai.reporting.reproduction import Reproduction, ResultTable, report_markdown, terminal_tables
-from lightning_xai.reporting.scores import ScoreRow
-from lightning_xai.reporting.tables import ScoreSummary, markdown_table, score_table
+from lightning_xai.reporting.render import markdown_table, terminal_table
+from lightning_xai.reporting.reproduction import Reproduction, report_markdown
+from lightning_xai.reporting.tables import score_table
+from lightning_xai.results.files import spreadsheet, write_csv
+from lightning_xai.results.scores import ScoreRow
+from lightning_xai.results.tables import ResultTable
 from lightning_xai.statistics.crossed import crossed_mean
 from lightning_xai.statistics.intervals import mean_interval
 from lightning_xai.studies.networks import kept
@@ -361,7 +364,7 @@ def test_latex_shows_names_as_they_are():
 
 def rendered(table):
     file = io.StringIO()
-    Console(file=file, width=200).print(table)
+    Console(file=file, width=200).print(terminal_table(table))
     return file.getvalue()
 
 
@@ -380,9 +383,9 @@ def test_every_table_shows_names_and_obeys_none():
     )
     tables = [
         *comparison_tables(found),
-        score_table([ScoreSummary(NAME, NAME, 0.5, 0.1)], NAME),
+        score_table([ScoreRow("test", 0, 0, NAME, NAME, 0, 0.5)], None, NAME),
         front_table([Validation(0, 0, (1.0, 2.0))], {NAME: "max", "b": "min"}),
-        *terminal_tables(reproduction),
+        *reproduction.tables,
     ]
     for table in tables:
         text = rendered(table)
@@ -392,7 +395,7 @@ def test_every_table_shows_names_and_obeys_none():
     for text in (
         comparison_markdown(found),
         report_markdown(reproduction),
-        markdown_table([ScoreSummary(NAME, "x", 1, 0)]),
+        markdown_table(score_table([ScoreRow("test", 0, 0, NAME, "x", 0, 1.0)])),
     ):
         assert "\x1b" not in text
         assert r"[red]=m\|" in text

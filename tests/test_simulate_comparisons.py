@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from lightning_xai.experiments import Run, compare_methods
-from lightning_xai.reporting.scores import ScoreRow
+from lightning_xai.results.scores import ScoreRow
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "simulate_comparisons.py"
 SPEC = importlib.util.spec_from_file_location("simulate_comparisons", SCRIPT)

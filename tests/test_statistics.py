@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from lightning_xai.statistics import means
 from lightning_xai.statistics.intervals import MOST_RESAMPLED, mean_interval
 from lightning_xai.statistics.paired import holm, mean_ranks, paired_test, paired_tests, signed_ranks
 
@@ -236,3 +237,17 @@ def test_the_seed_makes_the_interval():
     values = rng.normal(size=30)
     assert mean_interval(values, 0.95, 0) == mean_interval(values, 0.95, 0)
     assert mean_interval(values, 0.95, 0) != mean_interval(values, 0.95, 1)
+
+
+def test_mean_deviation_and_standard_error_are_of_the_defined_values():
+    values = [1.0, math.nan, 2.0, math.inf, 6.0]
+    assert means.mean(values) == 3.0
+    assert means.deviation(values) == pytest.approx(math.sqrt(7), rel=1e-15)
+    assert means.mean_and_standard_error(np.array([values, values]).T[:, :1]) == pytest.approx((3, math.sqrt(7 / 3)))
+    assert means.mean_and_error(values, 2) == "3.00 ± 1.53"
+
+
+def test_too_few_values_have_no_standard_error():
+    assert means.mean_and_error([0.5]) == "0.5000"
+    assert means.mean_and_error([math.nan]) == means.mean_and_error([]) == "undefined"
+    assert all(math.isnan(value) for value in means.mean_and_standard_error([math.nan]))

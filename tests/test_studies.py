@@ -30,8 +30,8 @@ from lightning_xai.functional.localisation import auroc, relevance_rank_accuracy
 from lightning_xai.metrics import LocalisationAUROC, RelevanceRankAccuracy, Sparseness
 from lightning_xai.reporting.noise_level import NoiseLevel, NoisePoint
 from lightning_xai.reporting.panels import figure_pixels
-from lightning_xai.reporting.scores import ScoreRow
 from lightning_xai.reporting.sweeps import Grid, grids_figure
+from lightning_xai.results.scores import ScoreRow
 from lightning_xai.statistics.paired import holm, paired_test
 from lightning_xai.studies import engine
 from lightning_xai.studies.engine import judged, run_study

@@ -33,7 +33,7 @@ from lightning_xai.callbacks.samples import (
     unpack,
 )
 from lightning_xai.callbacks.schedule import check_monitors, tell_epochs
-from lightning_xai.evaluation import Evaluation, default_metrics, evaluate
+from lightning_xai.evaluation import Evaluation, default_metrics, evaluate, evaluation_rows
 from lightning_xai.explainers import Explainer, Gradient, Saliency, with_controls, with_gradients
 from lightning_xai.explainers.base import (
     check_choice,
@@ -48,12 +48,11 @@ from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad, smooth_grad
 from lightning_xai.metrics import SampleMetric
-from lightning_xai.metrics.cost import GRADIENTS
 from lightning_xai.reporting.panels import attribution_panel, log_picture, save_figure
-from lightning_xai.reporting.scores import (
+from lightning_xai.results.scores import (
+    GRADIENTS,
     SCORES,
     append_scores,
-    evaluation_rows,
     read_directions,
     read_scores,
     write_directions,

@@ -6,7 +6,7 @@ from pathlib import Path
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 
-from lightning_xai.reporting.locks import RunLock
+from lightning_xai.results.locks import RunLock
 
 
 class RunFiles:

@@ -9,23 +9,23 @@ import numpy as np
 from PIL import Image
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
-from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
 from lightning_xai.callbacks.attribution import PANELS, AttributionCallback
 from lightning_xai.callbacks.pareto import VALIDATIONS, ParetoFront
 from lightning_xai.cli.console import console
-from lightning_xai.evaluation import Evaluation
+from lightning_xai.evaluation import Evaluation, evaluation_rows
 from lightning_xai.experiments.visualize import visualization_figures, write_pictures
 from lightning_xai.reporting.noise_level import NoiseLevel, level_lines, write_noise_level
 from lightning_xai.reporting.noise_level_figure import noise_level_figure
 from lightning_xai.reporting.panels import save_figure
 from lightning_xai.reporting.pareto import front_table
-from lightning_xai.reporting.reproduction import Reproduction, terminal_tables, write_reproduction
+from lightning_xai.reporting.reproduction import Reproduction, write_reproduction
 from lightning_xai.reporting.sanity import SanityReport, verdict_table, write_sanity
 from lightning_xai.reporting.sanity_figures import write_figures
-from lightning_xai.reporting.scores import SCORES, evaluation_rows
-from lightning_xai.reporting.tables import score_table, summarise
+from lightning_xai.reporting.tables import score_table
+from lightning_xai.results.scores import SCORES
+from lightning_xai.results.tables import ResultTable
 
 T = TypeVar("T")
 
@@ -80,7 +80,7 @@ def report_sanity(result: SanityReport, folder: Path) -> None:
 def report_visualization(result: Reproduction, folder: Path) -> None:
     """Print scores and times, and write report, records, figures and each image to the folder."""
     terminal = console(width=200)
-    for table in terminal_tables(result):
+    for table in result.tables:
         terminal.print(table)
     for finding in result.findings:
         terminal.print(finding)
@@ -89,9 +89,9 @@ def report_visualization(result: Reproduction, folder: Path) -> None:
         terminal.print(f"{'written':<16} {path}")
 
 
-def _table(evaluation: Evaluation) -> Table:
-    summaries = summarise(evaluation_rows(evaluation, "", 0, 0), evaluation.higher_is_better)
-    return score_table(summaries, f"explanations of {len(evaluation.index)} samples, mean ± standard error")
+def _table(evaluation: Evaluation) -> ResultTable:
+    title = f"explanations of {len(evaluation.index)} samples, mean ± standard error"
+    return score_table(evaluation_rows(evaluation, "", 0, 0), evaluation.higher_is_better, title)
 
 
 def _written(trainer: Trainer, folder: Path) -> Iterator[tuple[str, str | Path]]:

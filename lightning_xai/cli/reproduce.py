@@ -16,7 +16,7 @@ from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode, load_yaml
 from lightning_xai.experiments.papers import EXPERIMENTS, Experiment, Lab
 from lightning_xai.explainers.base import check_count
 from lightning_xai.reporting.folders import check_folder
-from lightning_xai.reporting.reproduction import Reproduction, terminal_tables, write_reproduction
+from lightning_xai.reporting.reproduction import Reproduction, write_reproduction
 from lightning_xai.studies.engine import run_study
 from lightning_xai.studies.report import study_figures, study_report
 from lightning_xai.studies.study import Study, carried_studies, checked, study_of
@@ -133,7 +133,7 @@ def _lab(settings: dict[str, Any]) -> Lab:
 def _report(result: Reproduction, figures: Mapping[str, Figure], folder: Path) -> None:
     terminal = console(width=200)
     terminal.print(result.source)
-    for table in terminal_tables(result):
+    for table in result.tables:
         terminal.print(table)
     for finding in result.findings:
         terminal.print(finding)

@@ -11,10 +11,11 @@ from jaxtyping import Float64
 
 from lightning_xai.experiments.runs import Run, distinct, told_apart
 from lightning_xai.explainers.base import check_choice, check_count, check_level
-from lightning_xai.metrics.cost import GRADIENTS
 from lightning_xai.reporting.comparison import Agreement, ComparedRun, Comparison, MethodResult, MetricComparison
+from lightning_xai.results.scores import GRADIENTS, by_sample
 from lightning_xai.statistics.agreement import kendall_tau
 from lightning_xai.statistics.intervals import NUM_RESAMPLES, mean_interval
+from lightning_xai.statistics.means import deviation, mean, mean_and_standard_error
 from lightning_xai.statistics.paired import Values, holm, mean_ranks, paired_test
 
 CONTROLS = ("random", "edges")
@@ -140,14 +141,8 @@ def _tables(runs: Sequence[Run], names: Sequence[Mapping[str, str]]) -> dict[str
     """The scores by metric, method and sample, in order of appearance."""
     tables: dict[str, Table] = {}
     for run, known in zip(runs, names, strict=True):
-        for row in run.rows:
-            scores = tables.setdefault(row.metric, {}).setdefault(known[row.method], {})
-            if row.sample in scores:
-                raise ValueError(
-                    f"`runs`: {run.name} has two scores of sample {row.sample} for {row.method}, {row.metric}. "
-                    "Remove one."
-                )
-            scores[row.sample] = row.value
+        for metric, table in by_sample(run.rows, f"`runs`: {run.name}", "Remove one.").items():
+            tables.setdefault(metric, {}).update({known[method]: scores for method, scores in table.items()})
     return tables
 
 
@@ -155,8 +150,7 @@ def _costs(tables: Mapping[str, Table]) -> dict[str, float]:
     """Mean number of gradients that each method spends on a sample; NaN if unknown."""
     scores = {method: [math.nan] for table in tables.values() for method in table}
     scores |= {method: list(samples.values()) for method, samples in tables.get(GRADIENTS, {}).items()}
-    known = {method: [value for value in values if math.isfinite(value)] for method, values in scores.items()}
-    return {method: float(np.mean(values)) if values else math.nan for method, values in known.items()}
+    return {method: mean(values) for method, values in scores.items()}
 
 
 def _known(costs: Mapping[str, float]) -> dict[str, float]:
@@ -234,12 +228,7 @@ def _compare_metric(
 
 def _describe(values: Values, rules: _Rules) -> tuple[float, float, float, float]:
     """Mean, standard deviation and interval."""
-    return *_mean_and_deviation(values), *mean_interval(values, 1 - rules.alpha, rules.seed)
-
-
-def _mean_and_deviation(values: Values) -> tuple[float, float]:
-    mean = float(values.mean()) if len(values) else math.nan
-    return mean, float(values.std(ddof=1)) if len(values) > 1 else math.nan
+    return mean(values), deviation(values), *mean_interval(values, 1 - rules.alpha, rules.seed)
 
 
 _NO_TEST = (math.nan, math.nan, math.nan)
@@ -282,7 +271,7 @@ def _judged(result: MethodResult, best: Values, metric: str, sign: int, rules: _
 
 def _deviation(*scores: Values) -> float:
     """Root mean square of the deviations between samples."""
-    return math.sqrt(np.mean([_mean_and_deviation(values)[1] ** 2 for values in scores]))
+    return math.sqrt(np.mean([deviation(values) ** 2 for values in scores]))
 
 
 def _agreements(metrics: Sequence[MetricComparison], controls: Container[str]) -> Iterator[Agreement]:
@@ -299,9 +288,8 @@ def _agreements(metrics: Sequence[MetricComparison], controls: Container[str]) -
         common = set(first.samples) & set(second.samples)
         tau = kendall_tau(_oriented(first, methods, common), _oriented(second, methods, common))
         if len(tau := tau[np.isfinite(tau)]):
-            mean, deviation = _mean_and_deviation(tau)
             names = first.metric, second.metric
-            yield Agreement(names, mean, deviation / math.sqrt(len(tau)), len(tau), len(methods))
+            yield Agreement(names, *mean_and_standard_error(tau), len(tau), len(methods))
 
 
 def _oriented(

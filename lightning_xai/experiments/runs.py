@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lightning_xai.reporting.scores import SCORES, ScoreRow, read_directions, read_scores
+from lightning_xai.results.scores import SCORES, ScoreRow, read_directions, read_scores
 
 
 @dataclass(frozen=True)

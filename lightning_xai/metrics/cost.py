@@ -4,9 +4,6 @@ from torch import Tensor
 
 from lightning_xai.metrics.base import SampleMetric
 
-GRADIENTS = "gradients"
-"""The name under which every evaluation keeps what its methods spent."""
-
 
 class NumGradients(SampleMetric):
     """Gradients that the explainer took for a sample: rows of backward passes."""

@@ -2,18 +2,17 @@
 
 import csv
 import io
+import itertools
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
-from lightning_xai.reporting.escapes import cell, latex, latex_row, markdown, one_line, spreadsheet
-from lightning_xai.reporting.files import replacing
-from lightning_xai.reporting.tables import ARROWS, number_format
+from lightning_xai.reporting.escapes import markdown
+from lightning_xai.reporting.render import latex_table, markdown_table
+from lightning_xai.results.files import replacing, spreadsheet
+from lightning_xai.results.tables import ResultTable, number_format, with_arrow
 from lightning_xai.statistics.intervals import MOST_RESAMPLED
 
 
@@ -147,26 +146,10 @@ def write_comparison(comparison: Comparison, folder: str | os.PathLike[str]) -> 
     return paths
 
 
-def comparison_tables(comparison: Comparison) -> Iterator[Table]:
-    """For `rich.print`: one table a metric; the best are bold and, for terminals that cannot show it, starred.
-
-    The last one is of the agreement between the metrics, if it was measured.
-    """
-    for metric in comparison.metrics:
-        table = _terminal_table(_title(metric), _header(comparison))
-        for result in metric.methods:
-            name, *numbers = _cells(comparison, result)
-            star = " *" if result.is_best else ""
-            style = "bold" if result.is_best else ""
-            table.add_row(*(cell(text, style) for text in (name + star, *numbers)))
-        yield table
-    if comparison.agreements:
-        header, *rows = _agreement_rows(comparison)
-        table = _terminal_table(_AGREEMENT, header)
-        table.min_width = len(_AGREEMENT)  # which a narrower table would fold
-        for row in rows:
-            table.add_row(*map(cell, row))
-        yield table
+def comparison_tables(comparison: Comparison) -> list[ResultTable]:
+    """One table a metric, the best in bold; the last one is of the agreement between metrics, if measured."""
+    tables = [_metric_table(comparison, metric) for metric in comparison.metrics]
+    return [*tables, _agreement_table(comparison)] if comparison.agreements else tables
 
 
 def comparison_csv(comparison: Comparison) -> str:
@@ -186,29 +169,27 @@ def comparison_csv(comparison: Comparison) -> str:
 
 def comparison_markdown(comparison: Comparison) -> str:
     """A heading and a table for each metric and for their agreement, and the notes."""
-    blocks = []
-    for metric in comparison.metrics:
-        rows = [_markdown_cells(comparison, result) for result in metric.methods]
-        blocks.append(_markdown_table(_title(metric), _header(comparison), rows))
-    if comparison.agreements:
-        header, *rows = ([markdown(cell) for cell in row] for row in _agreement_rows(comparison))
-        blocks.append(_markdown_table(_AGREEMENT, header, rows))
-    return "\n\n".join([*blocks, *map(markdown, comparison_notes(comparison))]) + "\n"
+    tables = (markdown_table(table, "###") for table in comparison_tables(comparison))
+    return "\n\n".join([*tables, *map(markdown, comparison_notes(comparison))]) + "\n"
 
 
 def comparison_latex(comparison: Comparison) -> str:
     """A `booktabs` table of methods x metrics, means with intervals, with the notes as comments above it."""
-    cells = {(r.method, metric.metric): _latex_cell(r) for metric in comparison.metrics for r in metric.methods}
-    names = [f"{latex(m.metric)}{_LATEX_ARROWS[m.higher_is_better]}" for m in comparison.metrics]
-    rows = [
-        [latex(name), *_cost(comparison, name), *(cells.get((name, m.metric), "") for m in comparison.metrics)]
-        for name in comparison.methods
-    ]
-    names = ["gradients", *names] if comparison.gradients else names
-    body = [latex_row(row) for row in (["method", *names], *rows)]
-    lines = [*(f"% {one_line(note)}" for note in comparison_notes(comparison)), "% Needs the package booktabs."]
-    lines += [rf"\begin{{tabular}}{{l{'r' * len(names)}}}", r"\toprule", body[0], r"\midrule", *body[1:]]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    found = {(r.method, metric.metric): r for metric in comparison.metrics for r in metric.methods}
+    names = [metric.metric for metric in comparison.metrics]
+    titles = [with_arrow(metric.metric, metric.higher_is_better) for metric in comparison.metrics]
+    columns = ("method", *(["gradients"] if comparison.gradients else []), *titles)
+    best = frozenset(
+        (row, column)
+        for row, method in enumerate(comparison.methods)
+        for column, name in enumerate(names, len(columns) - len(names))
+        if (method, name) in found and found[method, name].is_best
+    )
+    rows = tuple(
+        (method, *_cost(comparison, method), *(_interval(found.get((method, name))) for name in names))
+        for method in comparison.methods
+    )
+    return latex_table(ResultTable("", columns, rows, tuple(comparison_notes(comparison)), best))
 
 
 def comparison_notes(comparison: Comparison) -> list[str]:
@@ -331,47 +312,30 @@ def tau_text(tau: float) -> str:
     return f"{round(tau, 2) + 0.0:+.2f}"
 
 
-_AGREEMENT = "agreement between metrics"
+def _metric_table(comparison: Comparison, metric: MetricComparison) -> ResultTable:
+    columns, rows = _header(comparison), tuple(_cells(comparison, result) for result in metric.methods)
+    best = [number for number, result in enumerate(metric.methods) if result.is_best]
+    bold = frozenset(itertools.product(best, range(len(columns))))
+    title = f"{with_arrow(metric.metric, metric.higher_is_better)}, {_samples(metric)}"
+    return ResultTable(title, columns, rows, bold=bold)
 
 
-def _agreement_rows(comparison: Comparison) -> list[list[str]]:
-    """Header and rows of a triangle; its columns are the rows' numbers."""
+def _agreement_table(comparison: Comparison) -> ResultTable:
+    """A triangle; its columns are the rows' numbers."""
     metrics = agreeing_metrics(comparison)
     tau = {agreement.metrics: agreement.tau for agreement in comparison.agreements}
-    rows = [["metric", *(str(number) for number in range(1, len(metrics)))]]
+    columns, rows = ("metric", *(str(number) for number in range(1, len(metrics)))), []
     for position, metric in enumerate(metrics):
         values = [tau.get((other.metric, metric.metric), math.nan) for other in metrics[:position]]
         cells = ["" if math.isnan(value) else tau_text(value) for value in values]
-        rows.append([f"{position + 1} {metric.metric}", *cells, *[""] * (len(metrics) - 1 - position)])
-    return rows
+        rows.append((f"{position + 1} {metric.metric}", *cells, *[""] * (len(metrics) - 1 - position)))
+    return ResultTable("agreement between metrics", columns, tuple(rows), bold=frozenset())
 
 
-def _terminal_table(title: str, header: list[str]) -> Table:
-    table = Table(title=cell(title), title_justify="left", title_style="", box=SIMPLE_HEAD)
-    for position, name in enumerate(header):
-        table.add_column(cell(name), justify="right" if position else "left", overflow="fold")
-    return table
-
-
-def _markdown_table(title: str, header: list[str], rows: list[list[str]]) -> str:
-    rules = ["---", *["---:"] * (len(header) - 1)]
-    lines = ["| " + " | ".join(row) + " |" for row in (header, rules, *rows)]
-    return "\n".join([f"### {markdown(title)}", "", *lines])
-
-
-def _header(comparison: Comparison) -> list[str]:
-    names = ["method", *(["gradients"] if comparison.gradients else [])]
-    return [
-        *names,
-        "mean",
-        "std",
-        f"{_percent(1 - comparison.alpha)} interval",
-        "undefined",
-        "rank",
-        "difference",
-        "r",
-        "p",
-    ]
+def _header(comparison: Comparison) -> tuple[str, ...]:
+    costs = ["gradients"] if comparison.gradients else []
+    interval = f"{_percent(1 - comparison.alpha)} interval"
+    return ("method", *costs, "mean", "std", interval, "undefined", "rank", "difference", "r", "p")
 
 
 def _cost(comparison: Comparison, method: str) -> list[str]:
@@ -382,9 +346,9 @@ def _cost(comparison: Comparison, method: str) -> list[str]:
     return ["" if math.isnan(cost) else f"{cost:g}"]
 
 
-def _cells(comparison: Comparison, result: MethodResult) -> list[str]:
+def _cells(comparison: Comparison, result: MethodResult) -> tuple[str, ...]:
     mean, deviation, low, high = _numbers(result)
-    return [
+    return (
         result.method,
         *_cost(comparison, result.method),
         mean,
@@ -395,7 +359,7 @@ def _cells(comparison: Comparison, result: MethodResult) -> list[str]:
         _difference(result),
         "" if math.isnan(result.effect_size) else f"{result.effect_size:+.2f}",
         _probability(result.p_holm),
-    ]
+    )
 
 
 def _numbers(result: MethodResult) -> list[str]:
@@ -421,35 +385,18 @@ def _percent(share: float) -> str:
     return f"{100 * share:.4g} %"
 
 
-def _title(metric: MetricComparison) -> str:
-    return f"{metric.metric} {ARROWS[metric.higher_is_better]}".rstrip() + f", {_samples(metric)}"
-
-
 def _samples(metric: MetricComparison) -> str:
     if metric.num_samples == metric.num_common:
         return f"{metric.num_samples} samples"
     return f"{metric.num_samples} of {metric.num_common} samples, those defined for all methods"
 
 
-def _markdown_cells(comparison: Comparison, result: MethodResult) -> list[str]:
-    cells = map(markdown, _cells(comparison, result))
-    return [f"**{cell}**" if result.is_best and cell else cell for cell in cells]
-
-
-_LATEX_ARROWS = {True: r" $\uparrow$", False: r" $\downarrow$", None: ""}
-
-
-def _latex_cell(result: MethodResult) -> str:
-    mean, _, low, high = map(_latex_number, _numbers(result))
-    if not mean:
-        return "--"
-    mean = rf"\mathbf{{{mean}}}" if result.is_best else mean
-    return rf"${mean}\;{{\scriptstyle[{low},\,{high}]}}$" if low else f"${mean}$"
-
-
-def _latex_number(text: str) -> str:
-    digits, _, exponent = text.partition("e")
-    return rf"{digits}\cdot10^{{{int(exponent)}}}" if exponent else digits
+def _interval(result: MethodResult | None) -> str:
+    """Mean and interval; two dashes where they are not defined."""
+    if result is None:
+        return ""
+    mean, _, low, high = _numbers(result)
+    return f"{mean} [{low}, {high}]" if low else mean or "--"
 
 
 def _is_nan(value: object) -> bool:

@@ -28,7 +28,7 @@ from lightning_xai.reporting.comparison import (
 from lightning_xai.reporting.layout import FONT_SIZE, LINE, PAD
 from lightning_xai.reporting.pages import FAINT, SMALL, TEXT, Page, drawn_width, num_lines, wrapped
 from lightning_xai.reporting.panels import save_figure
-from lightning_xai.reporting.tables import ARROWS
+from lightning_xai.results.tables import with_arrow
 
 _BEST, _WORSE, _NO_DIRECTION = "#0072b2", "#a9cfe8", "0.75"
 _NAME_WIDTH = 2.4
@@ -334,7 +334,7 @@ def _label_width(text: str) -> float:
 
 
 def _title(metric: MetricComparison) -> str:
-    return f"{metric.metric} {ARROWS[metric.higher_is_better]}".rstrip()
+    return with_arrow(metric.metric, metric.higher_is_better)
 
 
 def _samples(metric: MetricComparison) -> str:

@@ -1,21 +1,14 @@
-"""Names in Markdown, LaTeX, CSV and terminals: shown as they are, and not obeyed.
+"""Names in Markdown, LaTeX and terminals: shown as they are, and not obeyed.
 
 Methods, metrics, classes, files and runs are called what a user, or a stranger's file, calls them.
 """
 
-import csv
 import os
 import re
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
 
 from rich.text import Text
 
-from lightning_xai.reporting.files import replacing
-
-_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
-"""What a cell begins with that a spreadsheet takes for a formula."""
 _MARKUP = re.compile(
     r"[\\|*`<~$]"
     r"|(?<![^\W_])_|_(?![^\W_])"  # inside a word an underscore is none
@@ -68,35 +61,3 @@ def latex_row(cells: Iterable[str]) -> str:
     r"""A row of a LaTeX table; before one that begins with `[` or `*`, `\\` and `\midrule` would take it for theirs."""
     row = " & ".join(cells)
     return ("{}" if row.startswith(("[", "*")) else "") + row + r" \\"
-
-
-def spreadsheet(value: Any) -> Any:
-    """A value of a CSV file: text that a spreadsheet would take for a formula gets an apostrophe in front.
-
-    So does text that this rule could have made, so that `from_spreadsheet` gives back what it was. Numbers stay
-    numbers, also where they are text already (`-0.5`).
-    """
-    if not isinstance(value, str) or not value.lstrip("'").startswith(_FORMULA):
-        return value
-    try:
-        float(value)
-    except ValueError:
-        return "'" + value
-    return value
-
-
-def from_spreadsheet(text: str) -> str:
-    """The text that `spreadsheet` wrote."""
-    return text[1:] if text[:1] == "'" and text.lstrip("'").startswith(_FORMULA) else text
-
-
-def write_csv(path: str | os.PathLike[str], rows: Iterable[Iterable[object]]) -> Path:
-    """Write a CSV file as a whole, the header being the first row; names are escaped as `spreadsheet` does.
-
-    Raises:
-        OSError: if the folder cannot be written to.
-    """
-    path = Path(path)
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(map(spreadsheet, row) for row in rows)
-    return path

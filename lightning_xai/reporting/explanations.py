@@ -14,9 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lightning_xai.explainers.base import parse_bounds
-from lightning_xai.reporting.escapes import spreadsheet, write_csv
-from lightning_xai.reporting.files import agree_on_settings, csv_line, replacing
 from lightning_xai.reporting.panels import attribution_panel, save_figure
+from lightning_xai.results.files import agree_on_settings, csv_line, replacing, spreadsheet, write_csv
 
 EXPLANATIONS, REFUSED, SETTINGS = "explanations.csv", "refused.csv", "settings.json"
 MAPS, PANELS = "maps", "panels"

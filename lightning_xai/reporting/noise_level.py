@@ -9,8 +9,7 @@ from typing import Any
 
 import yaml
 
-from lightning_xai.reporting.escapes import write_csv
-from lightning_xai.reporting.files import replacing
+from lightning_xai.results.files import replacing, write_csv
 
 INPUT_FRACTION = 0.2
 """Input noise of SmoothGrad by the same paper's rule of thumb, 10 to 20 % of the range; FusionGrad takes half."""

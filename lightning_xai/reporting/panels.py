@@ -20,9 +20,9 @@ from torch import Tensor
 
 from lightning_xai.functional.maps import mask_like, pixel_map
 from lightning_xai.reporting.colours import DIVERGING, PERCENTILE, SCALE_NOTE, SEQUENTIAL, scale_end
-from lightning_xai.reporting.files import replacing
 from lightning_xai.reporting.layout import FONT_SIZE, LINE, PAD, Box, Layout, fit_layout, text_width
 from lightning_xai.reporting.pages import num_lines, wrapped
+from lightning_xai.results.files import replacing
 from lightning_xai.shapes import Images
 
 Pixels = UInt8[np.ndarray, "height width 3"]

@@ -6,11 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
-from lightning_xai.reporting.escapes import cell, write_csv
-from lightning_xai.reporting.tables import ARROWS, number_format
+from lightning_xai.results.files import write_csv
+from lightning_xai.results.tables import ResultTable, number_format, with_arrow
 
 Mode = Literal["max", "min"]
 
@@ -51,16 +48,13 @@ def write_validations(
     write_csv(path, [["epoch", "step", *monitor, "on_front"], *rows])
 
 
-def front_table(validations: Sequence[Validation], monitor: Mapping[str, Mode]) -> Table:
-    """For `rich.print`: the validations on the front, best of the first metric first."""
+def front_table(validations: Sequence[Validation], monitor: Mapping[str, Mode]) -> ResultTable:
+    """The validations on the front, best of the first metric first."""
     front = pareto_front(validations, list(monitor.values()))
     title = f"Pareto front: {len(front)} of {len(validations)} validations, those that no other one beats"
-    table = Table(title=title, title_justify="left", title_style="", box=SIMPLE_HEAD)
-    for name in ("epoch", "step", *(f"{name} {ARROWS[mode == 'max']}" for name, mode in monitor.items())):
-        table.add_column(cell(name), justify="right", overflow="fold")
-    for v in front:
-        table.add_row(str(v.epoch), str(v.step), *(f"{value:{number_format(value)}}" for value in v.values))
-    return table
+    columns = ("epoch", "step", *(with_arrow(name, mode == "max") for name, mode in monitor.items()))
+    rows = ((str(v.epoch), str(v.step), *(f"{value:{number_format(value)}}" for value in v.values)) for v in front)
+    return ResultTable(title, columns, tuple(rows))
 
 
 def _beats(point: tuple[float, ...], other: tuple[float, ...]) -> bool:

@@ -1,10 +1,8 @@
 """An experiment of a paper, repeated: its records, tables beside the published ones, and files."""
 
-import math
 import os
 import platform
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -13,33 +11,15 @@ from typing import Any
 import numpy as np
 import yaml
 from matplotlib.figure import Figure
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
 
 from lightning_xai._version import __version__
-from lightning_xai.reporting.escapes import cell, markdown, write_csv
-from lightning_xai.reporting.files import replacing
+from lightning_xai.reporting.escapes import markdown
 from lightning_xai.reporting.panels import save_figure
+from lightning_xai.reporting.render import markdown_table
+from lightning_xai.results.files import replacing, write_csv
+from lightning_xai.results.tables import ResultTable
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "captum", "numpy", "scipy", "scikit-image")
-
-
-@dataclass(frozen=True)
-class ResultTable:
-    """Rows of text under column titles; the first column is to the left, numbers are to the right.
-
-    Attributes:
-        title: A line above it.
-        columns: Their titles.
-        rows: As many texts each as there are columns.
-        notes: Sentences below it.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,33 +45,10 @@ class Reproduction:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-def terminal_tables(result: Reproduction) -> Iterator[Table]:
-    """For `rich`."""
-    for table in result.tables:
-        notes = Text("\n").join(map(cell, table.notes))
-        drawn = Table(title=cell(table.title), caption=notes, caption_justify="left", box=SIMPLE_HEAD)
-        for position, title in enumerate(table.columns):
-            drawn.add_column(cell(title), justify="right" if position else "left", overflow="fold")
-        for row in table.rows:
-            drawn.add_row(*map(cell, row))
-        yield drawn
-
-
 def report_markdown(result: Reproduction) -> str:
     """Tables, notes and findings."""
-    parts = [markdown(result.source), *(f"- {markdown(finding)}" for finding in result.findings)]
-    for table in result.tables:
-        rules = ("---", *["---:"] * (len(table.columns) - 1))
-        rows = (table.columns, rules, *table.rows)
-        lines = ["| " + " | ".join(map(_markdown_cell, row)) + " |" for row in rows]
-        parts += [f"## {markdown(table.title)}", "\n".join(lines), *map(markdown, table.notes)]
-    return "\n\n".join(parts) + "\n"
-
-
-def _markdown_cell(text: str) -> str:
-    """A text between two pairs of asterisks is bold."""
-    bold = re.fullmatch(r"\*\*(.+)\*\*", text)
-    return f"**{markdown(bold[1])}**" if bold else markdown(text)
+    findings = (f"- {markdown(finding)}" for finding in result.findings)
+    return "\n\n".join([markdown(result.source), *findings, *map(markdown_table, result.tables)]) + "\n"
 
 
 def write_reproduction(
@@ -127,19 +84,3 @@ def provenance() -> dict[str, Any]:
     """Versions and machine."""
     versions = {"lightning-xai": __version__} | {package: version(package) for package in PACKAGES}
     return {"versions": versions, "python": platform.python_version(), "machine": platform.machine()}
-
-
-def mean_and_standard_error(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """Over the defined values; NaN where there are too few."""
-    defined = np.asarray(values, dtype=float)
-    defined = defined[np.isfinite(defined)]
-    mean = float(defined.mean()) if len(defined) else math.nan
-    return mean, float(defined.std(ddof=1)) / len(defined) ** 0.5 if len(defined) > 1 else math.nan
-
-
-def mean_and_error(values: Sequence[float] | np.ndarray, digits: int = 4) -> str:
-    """Mean and standard error over the defined values, `0.1234 ± 0.0012`; "undefined" where there is none."""
-    mean, error = mean_and_standard_error(values)
-    if math.isnan(mean):
-        return "undefined"
-    return f"{mean:.{digits}f}" + ("" if math.isnan(error) else f" ± {error:.{digits}f}")

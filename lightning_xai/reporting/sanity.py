@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
-from lightning_xai.reporting.escapes import cell, write_csv
+from lightning_xai.results.files import write_csv
+from lightning_xai.results.tables import ResultTable
 
 MARGIN = 0.05
 """Of equivalence with the floor, as a share of the way from it to 1."""
@@ -121,16 +120,10 @@ class SanityReport:
     margin: float = MARGIN
 
 
-def verdict_table(report: SanityReport) -> Table:
-    """For `rich.print`: a line for each check and method, with the reason."""
-    table = Table(title="sanity checks", title_justify="left", title_style="", box=SIMPLE_HEAD)
-    for name in ("check", "method", "verdict", "why"):
-        table.add_column(name, overflow="fold")
-    styles = {"PASS": "green", "FAIL": "bold red", "INCONCLUSIVE": "yellow"}
-    for verdict in report.verdicts:
-        cells = (verdict.check, verdict.method, verdict.outcome, verdict.reason)
-        table.add_row(*(cell(text, styles[verdict.outcome] if n == 2 else "") for n, text in enumerate(cells)))
-    return table
+def verdict_table(report: SanityReport) -> ResultTable:
+    """A line for each check and method, with the reason."""
+    rows = tuple((verdict.check, verdict.method, verdict.outcome, verdict.reason) for verdict in report.verdicts)
+    return ResultTable("sanity checks", ("check", "method", "verdict", "why"), rows, bold=frozenset())
 
 
 def write_sanity(report: SanityReport, folder: str | os.PathLike[str]) -> list[Path]:

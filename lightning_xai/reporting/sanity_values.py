@@ -11,6 +11,7 @@ from jaxtyping import Float64
 from lightning_xai.reporting.sanity import Cell, Check, ModelState, Outcome, SanityReport
 from lightning_xai.statistics.crossed import CrossedMean, crossed_mean
 from lightning_xai.statistics.intervals import mean_interval
+from lightning_xai.statistics.means import mean
 
 LEAST_DEFINED = 0.5
 """Share of the maps whose similarity must be defined for a verdict."""
@@ -90,11 +91,11 @@ def mean_of(
         margin: Share of the way from the floor to 1.
         num_steps: Steps over which the lower end's chance is split.
     """
-    means = {name: _mean(values) for name, values in (floors or {}).items()}
+    means = {name: mean(values) for name, values in (floors or {}).items()}
     name = max(means, key=lambda name: np.nan_to_num(means[name], nan=-np.inf), default="")
     difference = scores - floors[name] if floors else scores
     known = np.isfinite(difference)
-    value = _mean(np.where(known, scores, np.nan) if known.any() else scores)
+    value = mean(np.where(known, scores, np.nan) if known.any() else scores)
     found = _interval(check, difference, alpha, num_steps)
     if floors and known.any(0).sum() < LEAST_SAMPLES:
         found = replace(found, low=math.nan, high=math.nan)
@@ -104,7 +105,7 @@ def mean_of(
         value,
         found.low + offset,
         found.high + offset,
-        tuple(_mean(row) for row in scores),
+        tuple(mean(row) for row in scores),
         int((known.mean(1) >= LEAST_DEFINED).sum()),
         bool(np.isfinite(scores).all()),
         name,
@@ -121,7 +122,7 @@ def _interval(check: Check, values: Grid, alpha: float, num_steps: int) -> Cross
     if not one_network(check):
         return crossed_mean(values, alpha / num_steps, alpha)
     known = values[np.isfinite(values)]
-    return CrossedMean(_mean(values), *mean_interval(known, 1 - alpha), math.nan)
+    return CrossedMean(mean(values), *mean_interval(known, 1 - alpha), math.nan)
 
 
 def parts_of_floor(cell: Cell, similarity: str) -> Line:
@@ -136,11 +137,7 @@ def parts_of_floor(cell: Cell, similarity: str) -> Line:
     number = int(np.isfinite(scores).sum())
     if cell.key.variant != "different_images" or number < LEAST_SAMPLES:
         return scores
-    return _mean(scores) + 2 * (number - 1) / (number - 2) * (scores - _mean(scores))
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(np.nanmean(values)) if np.isfinite(values).any() else math.nan
+    return mean(scores) + 2 * (number - 1) / (number - 2) * (scores - mean(scores))
 
 
 # Cells
@@ -237,7 +234,7 @@ def floors(report: SanityReport, similarity: str) -> dict[str, dict[str, float]]
     found: dict[str, dict[str, float]] = {}
     for variant in variants(report, "floor"):
         for cell in cells(report, "floor", variant):
-            value = _mean(cell.scores.get(similarity, np.empty(0)).astype(np.float64))
+            value = mean(cell.scores.get(similarity, np.empty(0)).astype(np.float64))
             if not math.isnan(value):
                 found.setdefault(cell.key.method, {})[variant] = value
     return found

@@ -14,7 +14,7 @@ from lightning_xai.reporting.bars import COLOURS
 from lightning_xai.reporting.comparison_figures import readable
 from lightning_xai.reporting.layout import FONT_SIZE, LINE, PAD
 from lightning_xai.reporting.pages import FAINT, SMALL, Page
-from lightning_xai.reporting.reproduction import mean_and_standard_error
+from lightning_xai.statistics.means import mean_and_standard_error
 
 _LEVEL = "#d55e00"
 _FLOORS = ("--", ":")

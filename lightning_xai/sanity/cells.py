@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lightning_xai.reporting.files import agree_on_settings, replacing
+from lightning_xai.results.files import agree_on_settings, replacing
 
 SETTINGS = "settings.json"
 

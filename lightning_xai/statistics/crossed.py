@@ -8,6 +8,7 @@ from jaxtyping import Float64
 from scipy import stats
 
 from lightning_xai.explainers.base import check_level
+from lightning_xai.statistics.means import mean
 
 Grid = Float64[np.ndarray, " networks samples"]
 Line = Float64[np.ndarray, " values"]
@@ -54,7 +55,7 @@ def crossed_mean(values: Grid, low_level: float, high_level: float | None = None
         raise ValueError(f"The levels must be less than 0.5, got {low_level} and {high_level}.")
     if not np.isfinite(values).any():
         return CrossedMean(math.nan, math.nan, math.nan, math.nan)
-    mean = float(np.nanmean(values))
+    middle = mean(values)
     parts = [_variance(np.ma.masked_invalid(values).mean(axis)) for axis in (1, 0)]
     below, above = (
         math.sqrt(sum(variance * float(stats.t.ppf(level, freedom)) ** 2 for variance, freedom in parts))
@@ -62,7 +63,7 @@ def crossed_mean(values: Grid, low_level: float, high_level: float | None = None
     )
     (networks, _), (samples, _) = parts
     share = networks / (networks + samples) if networks + samples else math.nan
-    return CrossedMean(mean, mean - below, mean + above, share)
+    return CrossedMean(middle, middle - below, middle + above, share)
 
 
 def _variance(means: np.ma.MaskedArray) -> tuple[float, int]:

@@ -12,19 +12,18 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lightning_xai.callbacks.samples import Samples
-from lightning_xai.evaluation import evaluate
+from lightning_xai.evaluation import evaluate, score_rows
 from lightning_xai.experiments.compare import compare_methods
 from lightning_xai.experiments.noise_level import right_under_noise
 from lightning_xai.experiments.runs import Run
 from lightning_xai.explainers import Explainer
 from lightning_xai.explainers.precision import in_precision
 from lightning_xai.metrics import SampleMetric
-from lightning_xai.metrics.cost import GRADIENTS
 from lightning_xai.reporting.comparison import Comparison
-from lightning_xai.reporting.reproduction import mean_and_standard_error
-from lightning_xai.reporting.scores import ScoreRow, score_rows
+from lightning_xai.results.scores import GRADIENTS, ScoreRow
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.examine import fingerprint
+from lightning_xai.statistics.means import mean_and_standard_error
 from lightning_xai.statistics.paired import holm, paired_test
 from lightning_xai.studies.lab import Lab
 from lightning_xai.studies.study import Study, asks_mask, known_values, resolved

@@ -26,8 +26,8 @@ from lightning_xai.callbacks.samples import unpack
 from lightning_xai.explainers.base import explaining
 from lightning_xai.modules.checkpoints import check_weights_fit, read_checkpoint
 from lightning_xai.modules.manifest import ShippedCheckpoint
-from lightning_xai.reporting.files import replacing
 from lightning_xai.reporting.folders import check_folder
+from lightning_xai.results.files import replacing
 from lightning_xai.sanity.examine import MEMORISED
 
 TRAINING = ("max_epochs", "precision", "gradient_clip_val", "accumulate_grad_batches", "limit_train_batches")

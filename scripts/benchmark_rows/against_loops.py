@@ -18,8 +18,8 @@ from benchmark_rows.measuring import PRECISIONS, Case, Measurement, Setting, alt
 from lightning_xai.callbacks import AttributionCallback
 from lightning_xai.explainers import Explainer
 from lightning_xai.explainers.precision import Precision
-from lightning_xai.metrics.cost import GRADIENTS
 from lightning_xai.modules import ClassifierModule
+from lightning_xai.results.scores import GRADIENTS
 
 
 def smoothing(setting: Setting) -> Iterator[Measurement]:

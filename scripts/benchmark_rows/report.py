@@ -15,7 +15,7 @@ import torch
 
 from benchmark_rows.measuring import Measurement
 from lightning_xai import __version__
-from lightning_xai.reporting.files import replacing
+from lightning_xai.results.files import replacing
 
 LIBRARIES = ("torch", "pytorch-lightning", "captum", "quantus")
 COLUMNS = ("row", "network", "batch", "precision", "ratio", "quartiles", "aim", "met?", "seconds")

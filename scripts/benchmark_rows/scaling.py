@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 import lightning_xai as lx
 from benchmark_rows.children import mebibytes, peak_memory
 from benchmark_rows.measuring import SINGLE, Setting, case, timed
-from lightning_xai.reporting.files import replacing
 from lightning_xai.reporting.layout import FONT_SIZE
 from lightning_xai.reporting.pages import SMALL, Page
+from lightning_xai.results.files import replacing
 
 COUNTS = (1, 3, 10, 30, 100, 300, 1000)
 FITTED_FROM = 10

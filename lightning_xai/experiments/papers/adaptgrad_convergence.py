@@ -22,10 +22,12 @@ from lightning_xai.functional.random import fold_in_int
 from lightning_xai.metrics import InherentNoise, Sparseness
 from lightning_xai.reporting.curves import Curve, CurveAxes, curves_figure
 from lightning_xai.reporting.panels import attribution_panel
-from lightning_xai.reporting.reproduction import Reproduction, ResultTable, mean_and_error, mean_and_standard_error
+from lightning_xai.reporting.reproduction import Reproduction
+from lightning_xai.results.tables import ResultTable
 from lightning_xai.sanity.invariance import relative_difference
 from lightning_xai.sanity.similarity import spearman
 from lightning_xai.shapes import Images, Labels
+from lightning_xai.statistics.means import mean_and_error, mean_and_standard_error
 from lightning_xai.studies.lab import Lab, described
 from lightning_xai.studies.photographs import photographs, pretrained_network
 

@@ -16,9 +16,11 @@ from lightning_xai.functional.complexity import gini
 from lightning_xai.functional.maps import pixel_map
 from lightning_xai.functional.moments import Moments
 from lightning_xai.reporting.panels import attribution_panel
-from lightning_xai.reporting.reproduction import Reproduction, ResultTable, mean_and_error
-from lightning_xai.reporting.scores import ScoreRow
+from lightning_xai.reporting.reproduction import Reproduction
+from lightning_xai.results.scores import ScoreRow
+from lightning_xai.results.tables import ResultTable
 from lightning_xai.shapes import Images, Scores
+from lightning_xai.statistics.means import mean_and_error
 from lightning_xai.studies.engine import judged
 from lightning_xai.studies.lab import Lab
 from lightning_xai.studies.photographs import photographs, pretrained_network

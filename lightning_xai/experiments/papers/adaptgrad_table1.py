@@ -15,8 +15,9 @@ from lightning_xai.explainers import Explainer, Gradient, PerturbWeights, Random
 from lightning_xai.explainers.base import Context, resolve_target
 from lightning_xai.functional.random import fold_in_int
 from lightning_xai.reporting.bars import Bars, bars_figure
-from lightning_xai.reporting.reproduction import Reproduction, ResultTable, mean_and_error, mean_and_standard_error
+from lightning_xai.reporting.reproduction import Reproduction
 from lightning_xai.reporting.sanity import MARGIN, Cell, CellKey
+from lightning_xai.results.tables import ResultTable
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.checks import Subject, compared_cells, floor_cells, original_maps
 from lightning_xai.sanity.examine import MEMORISED
@@ -25,6 +26,7 @@ from lightning_xai.sanity.randomisation import parameter_blocks, randomise
 from lightning_xai.sanity.similarity import spearman
 from lightning_xai.sanity.verdicts import invariance_verdict, randomisation_verdict
 from lightning_xai.shapes import Images, Scores
+from lightning_xai.statistics.means import mean_and_error, mean_and_standard_error
 from lightning_xai.statistics.paired import holm, paired_test
 from lightning_xai.studies.lab import Lab, described
 from lightning_xai.studies.networks import TrainedNetwork

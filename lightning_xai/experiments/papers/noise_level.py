@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from lightning_xai.experiments.papers.experiment import Experiment
 from lightning_xai.reporting.noise_level import NoiseLevel, NoisePoint, level_lines
 from lightning_xai.reporting.noise_level_figure import noise_level_figure
-from lightning_xai.reporting.reproduction import Reproduction, ResultTable
+from lightning_xai.reporting.reproduction import Reproduction
+from lightning_xai.results.tables import ResultTable
 from lightning_xai.studies.lab import Lab, described
 
 SOURCE = "NoiseGrad (Bykov et al. 2022, arXiv 2106.10185), the choice of the weight noise"

@@ -20,12 +20,13 @@ from lightning_xai.explainers import AbsoluteScale, Context, Explainer, Gradient
 from lightning_xai.explainers.cost import counting_gradients
 from lightning_xai.explainers.precision import in_precision
 from lightning_xai.explainers.state import parameter_sites, swapped
-from lightning_xai.metrics.cost import GRADIENTS
 from lightning_xai.reporting.comparison import Comparison, MetricComparison
-from lightning_xai.reporting.reproduction import Reproduction, ResultTable, mean_and_error
-from lightning_xai.reporting.scores import ScoreRow
+from lightning_xai.reporting.reproduction import Reproduction
 from lightning_xai.reporting.toy_figures import ToyField, ToyPanel, arrows_figure, fields_figure
+from lightning_xai.results.scores import GRADIENTS, ScoreRow
+from lightning_xai.results.tables import ResultTable
 from lightning_xai.shapes import Inputs, Labels
+from lightning_xai.statistics.means import mean_and_error
 from lightning_xai.statistics.paired import paired_test
 from lightning_xai.studies.lab import Lab
 

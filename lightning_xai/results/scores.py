@@ -10,16 +10,12 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
 
-from jaxtyping import Int64
-from torch import Tensor
-
-from lightning_xai.evaluation import Evaluation
-from lightning_xai.reporting.escapes import from_spreadsheet, spreadsheet
-from lightning_xai.reporting.files import csv_line, naming, replacing
-from lightning_xai.reporting.locks import waiting_for
-from lightning_xai.shapes import Scores
+from lightning_xai.results.files import csv_line, from_spreadsheet, naming, replacing, spreadsheet
+from lightning_xai.results.locks import waiting_for
 
 SCORES, METRICS = "scores.csv", "metrics.json"
+GRADIENTS = "gradients"
+"""The name under which every evaluation keeps what its methods spent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,30 +37,6 @@ class ScoreRow:
 
 COLUMNS = tuple(field.name for field in fields(ScoreRow))
 _values = attrgetter(*COLUMNS)  # `astuple` would copy each value, which takes longer than writing it
-
-
-def score_rows(
-    stage: str,
-    epoch: int,
-    step: int,
-    method: str,
-    metric: str,
-    index: Int64[Tensor, " batch"],
-    scores: Scores,
-) -> list[ScoreRow]:
-    """The rows of one method and metric, from what `SampleMetric.per_sample` returns."""
-    pairs = zip(index.tolist(), scores.tolist(), strict=True)
-    return [ScoreRow(stage, epoch, step, method, metric, sample, value) for sample, value in pairs]
-
-
-def evaluation_rows(evaluation: Evaluation, stage: str, epoch: int, step: int) -> list[ScoreRow]:
-    """The rows of all methods and metrics."""
-    return [
-        row
-        for method, scores in evaluation.scores.items()
-        for metric, values in scores.items()
-        for row in score_rows(stage, epoch, step, method, metric, evaluation.index, values)
-    ]
 
 
 def append_scores(path: str | os.PathLike[str], rows: Iterable[ScoreRow], after_step: int | None = None) -> None:
@@ -125,6 +97,21 @@ def read_scores(path: str | os.PathLike[str]) -> list[ScoreRow]:
     path = Path(path)
     _check_ends(path)
     return list(_read(path))
+
+
+def by_sample(rows: Iterable[ScoreRow], whose: str, advice: str) -> dict[str, dict[str, dict[int, float]]]:
+    """The values by metric, method and sample, in order of appearance.
+
+    Raises:
+        ValueError: naming `whose` rows and giving the advice, if a sample has two scores of a method and metric.
+    """
+    tables: dict[str, dict[str, dict[int, float]]] = {}
+    for row in rows:
+        scores = tables.setdefault(row.metric, {}).setdefault(row.method, {})
+        if row.sample in scores:
+            raise ValueError(f"{whose} has two scores of sample {row.sample} for {row.method}, {row.metric}. {advice}")
+        scores[row.sample] = row.value
+    return tables
 
 
 def write_directions(path: str | os.PathLike[str], higher_is_better: Mapping[str, bool | None]) -> None:

@@ -1,4 +1,4 @@
-"""Files that are either the old version or the new one, never a part of it."""
+"""Files that are either the old version or the new one, never a part of it; CSV that spreadsheets do not obey."""
 
 import csv
 import errno
@@ -10,7 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lightning_xai.reporting.locks import claim, close, release
+from lightning_xai.results.locks import claim, close, release
+
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+"""What a cell begins with that a spreadsheet takes for a formula."""
 
 
 @contextmanager
@@ -75,6 +78,38 @@ def agree_on_settings(path: Path, settings: Mapping[str, Any]) -> None:
             + "; ".join(f"{key} was {known.get(key)!r}, is {settings.get(key)!r}" for key in differing)
             + ". Choose another folder, or remove this one."
         )
+
+
+def spreadsheet(value: Any) -> Any:
+    """A value of a CSV file: text that a spreadsheet would take for a formula gets an apostrophe in front.
+
+    So does text that this rule could have made, so that `from_spreadsheet` gives back what it was. Numbers stay
+    numbers, also where they are text already (`-0.5`).
+    """
+    if not isinstance(value, str) or not value.lstrip("'").startswith(_FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return "'" + value
+    return value
+
+
+def from_spreadsheet(text: str) -> str:
+    """The text that `spreadsheet` wrote."""
+    return text[1:] if text[:1] == "'" and text.lstrip("'").startswith(_FORMULA) else text
+
+
+def write_csv(path: str | os.PathLike[str], rows: Iterable[Iterable[object]]) -> Path:
+    """Write a CSV file as a whole, the header being the first row; names are escaped as `spreadsheet` does.
+
+    Raises:
+        OSError: if the folder cannot be written to.
+    """
+    path = Path(path)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(map(spreadsheet, row) for row in rows)
+    return path
 
 
 def csv_line(values: Iterable[object]) -> str:

@@ -1,0 +1,84 @@
+"""A `ResultTable` in a terminal, in Markdown and in LaTeX."""
+
+import re
+from collections.abc import Iterator
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from lightning_xai.reporting.escapes import cell, latex, latex_row, markdown, one_line
+from lightning_xai.results.tables import ResultTable
+
+_NUMBER = r"([-+]?\d+(?:\.\d+)?)(?:e([-+]\d+))?"
+_INTERVAL = re.compile(rf"{_NUMBER}(?: \[{_NUMBER}, {_NUMBER}\])?")
+"""A number, and perhaps its interval."""
+_STYLES = {"PASS": "green", "FAIL": "bold red", "INCONCLUSIVE": "yellow"}
+"""Of cells that are a verdict, in a terminal."""
+
+
+def terminal_table(table: ResultTable) -> Table:
+    """For `rich.print`. Bold cells are starred too, of a row in bold type the first one: some terminals show none."""
+    drawn = Table(
+        title=cell(table.title) if table.title else None,
+        title_justify="left",
+        title_style="",
+        caption=Text("\n").join(map(cell, table.notes)) if table.notes else None,
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        min_width=len(table.title),  # which a narrower table would fold
+    )
+    for position, title in enumerate(table.columns):
+        # Folded between words in a narrow terminal, never cut off.
+        justify = "right" if position else "left"
+        drawn.add_column(cell(title.replace("_", " ")), justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in _marked(table):
+        texts = []
+        for position, (text, bold) in enumerate(row):
+            star = " *" if bold and not (position and row[0][1]) else ""
+            texts.append(cell(text + star, "bold" if bold else _STYLES.get(text, "")))
+        drawn.add_row(*texts)
+    return drawn
+
+
+def markdown_table(table: ResultTable, heading: str = "##") -> str:
+    """Heading, table and notes, a blank line between them."""
+    rules = ["---", *["---:"] * (len(table.columns) - 1)]
+    rows = [[_in_bold(markdown(text), bold) for text, bold in row] for row in _marked(table)]
+    lines = ["| " + " | ".join(row) + " |" for row in ([*map(markdown, table.columns)], rules, *rows)]
+    title = [f"{heading} {markdown(table.title)}"] if table.title else []
+    return "\n\n".join([*title, "\n".join(lines), *map(markdown, table.notes)])
+
+
+def latex_table(table: ResultTable) -> str:
+    """A `booktabs` table, the notes as comments above it; numbers and their intervals are set as mathematics."""
+    columns = [latex(title).replace("↑", r"$\uparrow$").replace("↓", r"$\downarrow$") for title in table.columns]
+    header, *rows = map(latex_row, (columns, *([_latex_cell(*c) for c in row] for row in _marked(table))))
+    notes = [f"% {one_line(note)}" for note in (*table.notes, "Needs the package booktabs.")]
+    begin = rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}"
+    lines = [*notes, begin, r"\toprule", header, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"]
+    return "\n".join(lines) + "\n"
+
+
+def _marked(table: ResultTable) -> Iterator[list[tuple[str, bool]]]:
+    """The rows, of each cell its text and whether it is bold."""
+    for number, row in enumerate(table.rows):
+        if table.bold is not None:
+            yield [(text, (number, position) in table.bold) for position, text in enumerate(row)]
+        else:
+            marks = [re.fullmatch(r"\*\*(.+)\*\*", text) for text in row]
+            yield [(found[1], True) if found else (text, False) for text, found in zip(row, marks, strict=True)]
+
+
+def _in_bold(text: str, bold: bool) -> str:
+    return f"**{text}**" if bold and text else text
+
+
+def _latex_cell(text: str, bold: bool) -> str:
+    if text.isdigit() or not _INTERVAL.fullmatch(text):
+        return rf"\textbf{{{latex(text)}}}" if bold and text else latex(text)
+    powers = [rf"{digits}\cdot10^{{{int(power)}}}" if power else digits for digits, power in re.findall(_NUMBER, text)]
+    mean, *ends = powers
+    mean = rf"\mathbf{{{mean}}}" if bold else mean
+    interval = r",\,".join(ends)
+    return rf"${mean}\;{{\scriptstyle[{interval}]}}$" if ends else f"${mean}$"

@@ -1,0 +1,1 @@
+"""What was found, as records and in files; nothing here knows of torch, models or pictures."""

@@ -1,0 +1,36 @@
+"""The table: rows of text under titles. `reporting.render` draws it in a terminal, in Markdown and in LaTeX."""
+
+from dataclasses import dataclass
+
+ARROWS = {True: "↑", False: "↓", None: ""}
+"""By `higher_is_better`: where the better scores are."""
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """Rows of text under column titles; the first column is to the left, numbers are to the right.
+
+    Attributes:
+        title: A line above it; empty for none.
+        columns: Their titles.
+        rows: As many texts each as there are columns.
+        notes: Sentences below it.
+        bold: The places (row, column) of the cells in bold type; None where `**text**` in the cells says so, which
+            names that a stranger chose may look like.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+    bold: frozenset[tuple[int, int]] | None = None
+
+
+def number_format(mean: float) -> str:
+    """For a mean and what stands beside it: four decimals, unless they would say nothing of the mean."""
+    return ".4f" if mean == 0 or 1e-3 <= abs(mean) < 1e4 else ".3e"
+
+
+def with_arrow(metric: str, higher_is_better: bool | None) -> str:
+    """A metric's name, and where its better scores are."""
+    return f"{metric} {ARROWS[higher_is_better]}".rstrip()
