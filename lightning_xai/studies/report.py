@@ -25,8 +25,8 @@ from lightning_xai.studies.study import Study, resolved
 
 Results = Mapping[str, NetworkResult]
 BOLD = (
-    "Mean ± standard error over samples, published means in brackets. Bold (* in a terminal): the best, and what is not "
-    "significantly worse (Wilcoxon signed-rank test, Holm, 5 %)."
+    "Mean ± standard error over samples, published means in brackets. Bold (* in a terminal): the best, and what is "
+    "not significantly worse (Wilcoxon signed-rank test, Holm, 5 %)."
 )
 CLAIMS = (
     "Mean gain of the first over the second, positive where it is better, and whether the claim holds: Wilcoxon "
