@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from jsonargparse import Namespace
+from pytorch_lightning.cli import LightningArgumentParser
 from torch import nn
 
 from lightning_xai.cli import main
@@ -221,7 +222,7 @@ def refused(capsys, run, *options: str) -> str:
 def test_unknown_options_and_keys_are_named(run, tmp_path, capsys):
     assert "unrecognized arguments: --trainer.epochs=3" in refused(capsys, run, "--trainer.epochs=3")
     (tmp_path / "wrong.yaml").write_text("trainer: {max_epoch: 3}")
-    assert "'trainer.max_epoch'" in refused(capsys, run, f"--config={tmp_path}/wrong.yaml")
+    assert "'trainer' does not accept option 'max_epoch'" in refused(capsys, run, f"--config={tmp_path}/wrong.yaml")
     (tmp_path / "wrong.yaml").write_text("model: {init_args: {network: {init_args: {width: 3}}}}")
     assert "Option 'width' is not accepted" in refused(capsys, run, f"--config={tmp_path}/wrong.yaml")
     assert "File does not exist" in refused(capsys, run, f"--config={tmp_path}/absent.yaml")
@@ -322,3 +323,36 @@ def test_module_is_a_program_with_an_exit_code():
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert finished.returncode == 2
     assert "unrecognized arguments: --nothing" in finished.stderr
+
+
+@pytest.mark.parametrize("command", ["fit", "sanity"])
+def test_only_the_parser_of_the_command_is_built(command, monkeypatch, capsys):
+    built = []
+    add = LightningArgumentParser.add_lightning_class_args
+
+    def counted(self, kind, *args, **options):
+        built.append(kind.__name__)
+        return add(self, kind, *args, **options)
+
+    monkeypatch.setattr(LightningArgumentParser, "add_lightning_class_args", counted)
+    with pytest.raises(SystemExit, match="0"):
+        main([command, f"--config={ROOT}/configs/quickstart.yaml", "--print_config"])
+    assert built == ["ExaminingTrainer", "LightningModule", "LightningDataModule"]
+    assert ("check: all\n" in capsys.readouterr().out) == (command == "sanity")
+
+
+def test_options_may_be_a_dict(monkeypatch):
+    taken = []
+    monkeypatch.setattr("lightning_xai.cli.command_line.run_configured", lambda *given: taken.append(given))
+    main({"subcommand": "fit", "fit": {"trainer": {"max_epochs": 1}}})
+    assert taken == [("fit", {"trainer": {"max_epochs": 1}})]
+
+
+@pytest.mark.slow
+def test_a_whole_number_of_batches_stays_one():
+    """As a program: whether `typing` has `int` or `float` first depends on what is imported first."""
+    words = ["test", "--config", "quickstart", "--trainer.limit_val_batches", "1", "--print_config"]
+    done = subprocess.run(
+        [sys.executable, "-m", "lightning_xai", *words], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert yaml.safe_load(done.stdout)["trainer"]["limit_val_batches"].__class__ is int

@@ -359,4 +359,4 @@ def test_the_configuration_that_another_command_saved_is_taken(trained, tmp_path
     saved.write_text(yaml.safe_dump(options | {"verbos": True}))
     with pytest.raises(SystemExit):
         main(arguments((saved, checkpoint), tmp_path / "out", "--check=invariance"))
-    assert "does not accept option 'verbos'" in capsys.readouterr().err
+    assert "Option 'verbos' is not accepted" in capsys.readouterr().err

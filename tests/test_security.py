@@ -16,7 +16,8 @@ import yaml
 from rich.console import Console
 
 from lightning_xai.cli import main
-from lightning_xai.cli.checks import check_local, is_refusal
+from lightning_xai.cli.checks import check_local
+from lightning_xai.cli.commands import is_refusal
 from lightning_xai.cli.console import console, printable_lines
 from lightning_xai.cli.unique_keys import load_yaml
 from lightning_xai.data.pictures import printable

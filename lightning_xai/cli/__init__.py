@@ -29,22 +29,25 @@ def main(args: Any = None) -> None:
     """Run one command; `args` are the words after the program's name, by default those it was called with.
 
     Called without `args`, as a program, what this package refuses is one message and exit code 1, without a traceback;
-    from Python it is an exception. LightningCLI's other forms of arguments (a dict) are passed on.
+    from Python it is an exception. LightningCLI's other form of arguments, `{"subcommand": NAME, NAME: OPTIONS}`, is
+    taken as well.
     """
     words = sys.argv[1:] if args is None else args
     if isinstance(words, Sequence):
-        first = words[0] if words else "--help"
-        if first in ("-h", "--help"):
-            print(overview())
-            return
-        if first == "--version":
-            print(f"lightning-xai {__version__}")
-            return
-        if not first.startswith("-") and first not in COMMANDS:
-            sys.exit(unknown(first))
-    from lightning_xai.cli.commands import run  # torch and Lightning: seconds
+        command, rest = (words[0], list(words[1:])) if words else ("--help", [])
+    else:
+        command = words["subcommand"]
+        rest = words[command]
+    if command in ("-h", "--help"):
+        print(overview())
+    elif command == "--version":
+        print(f"lightning-xai {__version__}")
+    elif command not in COMMANDS:
+        sys.exit(unknown(command))
+    else:
+        from lightning_xai.cli.commands import run  # torch and Lightning: seconds
 
-    run(words, as_program=args is None)
+        run(command, rest, as_program=args is None)
 
 
 def overview() -> str:

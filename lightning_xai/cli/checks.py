@@ -1,6 +1,5 @@
 """Checks of the input, before a command trains or writes anything."""
 
-import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -52,14 +51,6 @@ def _known(owner: Any, name: str) -> Any:
     with suppress(Exception):  # a property may say that there are no data yet
         return getattr(owner, name, None)
     return None
-
-
-def is_refusal(error: BaseException) -> bool:
-    """Whether a check of this package raised the error itself, so that its message says all."""
-    if not isinstance(error, ValueError | TypeError | OSError):
-        return False
-    *_, last = traceback.walk_tb(error.__traceback__)
-    return str(last[0].f_globals.get("__name__", "")).partition(".")[0] == __name__.partition(".")[0]
 
 
 def checkpoint_run(path: str | None) -> Path:

@@ -1,4 +1,4 @@
-"""LightningCLI's commands, fit, validate, test and predict, and three more: sanity, calibrate and visualize."""
+"""The commands that take a configuration: fit, validate, test, predict, sanity, calibrate and visualize."""
 
 import os
 import sys
@@ -23,6 +23,7 @@ from lightning_xai.cli.checks import (
     is_local_file,
 )
 from lightning_xai.cli.reports import report, report_noise_level, report_sanity, report_visualization
+from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
 from lightning_xai.cli.weights import warn_of_random_weights
 from lightning_xai.experiments.trainer import ExaminingTrainer
 from lightning_xai.modules.checkpoints import check_resumable, check_weights_fit, read_checkpoint
@@ -34,70 +35,83 @@ WITHOUT_CHECKPOINT = ("validate", "test", "predict", "visualize")
 
 
 class XAICommandLine(LightningCLI):
-    """LightningCLI that checks its input before it trains or writes anything, and reports afterwards."""
+    """LightningCLI for one command, whose parser is the only one built; it checks its input before anything is written.
+
+    `run` does what the command says. LightningCLI's own subcommands would build the parsers of all commands.
+    """
+
+    def __init__(self, command: str, args: ArgsType) -> None:
+        self.command = command
+        method = getattr(ExaminingTrainer, command)
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            trainer_class=ExaminingTrainer,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,  # optimizer and scheduler are arguments of the module
+            seed_everything_default=0,
+            parser_kwargs={
+                "prog": f"lightning-xai {command}",
+                "usage": "%(prog)s --config FILE [--OPTION VALUE ...]",  # printed before each error, so it is short
+                "description": str(method.__doc__).partition("\n")[0],
+                "parser_mode": YAML_MODE,
+            },
+            args=args,
+            run=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The command's options; those of ours may also be the path of a file that has their value."""
+        lightnings = LightningCLI.subcommands()
+        skip: set[str | int] = set(lightnings.get(self.command, ("model", "datamodule", "make_twin")))
+        ours = self.command not in lightnings
+        self.options = parser.add_method_arguments(ExaminingTrainer, self.command, skip=skip, sub_configs=ours)
+        if ours:
+            ignore_options_of_others(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
-        options = self.config[self.config.subcommand]
-        self.ckpt_path = str(options.ckpt_path or "")
+        self.ckpt_path = str(self.config.ckpt_path or "")
         check_local(self.ckpt_path)
-        if options.get("weights_only") is False:
+        if self.config.get("weights_only") is False:
             raise ValueError("`weights_only` must be true or null: a checkpoint is read as data, and never runs.")
-        chosen_by_trainer = not is_local_file(self.ckpt_path) and self.config.subcommand in LightningCLI.subcommands()
+        chosen_by_trainer = not is_local_file(self.ckpt_path) and self.command in LightningCLI.subcommands()
         self.checkpoint = None if not self.ckpt_path or chosen_by_trainer else read_checkpoint(self.ckpt_path)
 
-    def _parse_ckpt_path(self) -> None:
-        """Not as Lightning's: a checkpoint is data, and its hyper-parameters, which name classes, do not say what runs.
-
-        The configuration does, and the checkpoint's weights must fit it.
-        """
-
-    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """Lightning's own loading, as of `last` and after a restart by SLURM, reads tensors and plain values only."""
-        options = super()._prepare_subcommand_kwargs(subcommand)
-        if "weights_only" in options:
-            options["weights_only"] = True
-            if is_local_file(self.ckpt_path):  # Lightning takes any name that begins with "http" for an address
-                options["ckpt_path"] = os.path.abspath(self.ckpt_path)
-        return options
-
     def after_instantiate_classes(self) -> None:
+        """A checkpoint is data: the configuration says what runs, and the checkpoint's weights must fit it."""
         if self.checkpoint and self.model.strict_loading:
             check_weights_fit(self.checkpoint, self.model, self.ckpt_path)
-        if self.checkpoint and self.subcommand == "fit":
+        if self.checkpoint and self.command == "fit":
             check_resumable(self.checkpoint, self.ckpt_path)
-        if not self._get(self.config, "trainer").fast_dev_run:  # which writes nothing
+        if not self.config.trainer.fast_dev_run:  # which writes nothing
             check_writable(self.trainer)
         check_fits_data(self.model, self.datamodule)
-        if self.subcommand in WITHOUT_CHECKPOINT and not self.ckpt_path:
-            warn_of_random_weights(self._parser(self.subcommand), self._get(self.config, "model"), self.model)
+        if self.command in WITHOUT_CHECKPOINT and not self.ckpt_path:
+            warn_of_random_weights(self.parser, self.config.model, self.model)
 
-    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        """As Lightning's; options of our commands may also be the path of a file that has their value."""
-        if subcommand in LightningCLI.subcommands():
-            return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        parser = self.init_parser(**kwargs)
-        self._add_arguments(parser)
-        passed: set[str | int] = set(self.subcommands()[subcommand])
-        added = parser.add_method_arguments(klass, subcommand, skip=passed, sub_configs=True)
-        self._subcommand_method_arguments[subcommand] = added
-        ignore_options_of_others(parser)
-        return parser
-
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        examined = {"model", "datamodule"}
-        examining = {"sanity": {*examined, "make_twin"}, "calibrate": examined, "visualize": examined}
-        return LightningCLI.subcommands() | examining
+    def run(self) -> None:
+        """What the command is for, and its report."""
+        options = {name: self.config_init[name] for name in self.options}
+        if self.command not in LightningCLI.subcommands():
+            getattr(self, self.command)(self.model, self.datamodule, **options)
+            return
+        options["weights_only"] = True  # also of what Lightning finds itself: `last`, and after a restart by SLURM
+        if is_local_file(self.ckpt_path):  # Lightning takes any name that begins with "http" for an address
+            options["ckpt_path"] = os.path.abspath(self.ckpt_path)
+        getattr(self.trainer, self.command)(self.model, datamodule=self.datamodule, **options)
+        if self.command != "predict":
+            report(self.trainer)
 
     def sanity(self, model: LightningModule, datamodule: LightningDataModule, **options: Any) -> None:
-        """The checks, then files, figures and the exit code; what Lightning calls for the subcommand of this name."""
+        """The checks, then files, figures and the exit code."""
         run = checkpoint_run(options["ckpt_path"])
         options["output"] = options["output"] or str(run / "sanity")
         check_folder("output", options["output"])
         if options["check"] in ("data", "all"):
             check_folder("twins", options["twins"])
-            check_randomisable(self.config.sanity.data)
+            check_randomisable(self.config.data)
         world = int(os.environ.get("WORLD_SIZE", 1))
         if world > 1:
             dist.init_process_group("gloo")
@@ -113,7 +127,7 @@ class XAICommandLine(LightningCLI):
             sys.exit(1)
 
     def calibrate(self, model: LightningModule, datamodule: LightningDataModule, **options: Any) -> None:
-        """The level, then its files; what Lightning calls for the subcommand of this name. One process works."""
+        """The level, then its files. One process works."""
         run = checkpoint_run(options["ckpt_path"])
         path = Path(options["output"] or run / "noise_level.yaml")
         check_file("output", path)
@@ -125,7 +139,7 @@ class XAICommandLine(LightningCLI):
         report_noise_level(cast(ExaminingTrainer, self.trainer).calibrate(model, datamodule, **options), path)
 
     def visualize(self, model: LightningModule, datamodule: LightningDataModule, **options: Any) -> None:
-        """The images, then their files; what Lightning calls for the subcommand of this name. One process works."""
+        """The images, then their files. One process works."""
         checkpoint = options["ckpt_path"]
         run = checkpoint_run(checkpoint) if checkpoint else Path("runs")
         folder = Path(options.pop("output") or run / "visualize")
@@ -142,21 +156,18 @@ class XAICommandLine(LightningCLI):
         The labels are the same for all numbers: the seed of the configuration makes them through the data. The first
         weights and the order of the batches are those of the number.
         """
-        config = self.config.sanity.as_dict()
+        config = self.config.as_dict()
         seed = config["seed_everything"]
         config["seed_everything"] = number + (seed if isinstance(seed, int) else 0)
         config["trainer"]["max_epochs"] = epochs
         twin = trained(config, folder, by_heart=True)
         return twin.model.to(self.trainer.strategy.root_device), twin.accuracy
 
-    def after_fit(self) -> None:
-        report(self.trainer)
 
-    def after_validate(self) -> None:
-        report(self.trainer)
-
-    def after_test(self) -> None:
-        report(self.trainer)
+def run_configured(command: str, args: ArgsType) -> None:
+    """Run one of the commands that take a configuration."""
+    know_yaml_mode()
+    XAICommandLine(command, args).run()
 
 
 def ignore_options_of_others(parser: LightningArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""The commands, each with its own arguments.
+"""Run a command: what it warns of, what it says when it refuses something, and names of carried files.
 
 `compare` and `reproduce` have arguments of their own; all other commands take `--config FILE [--OPTION VALUE ...]`,
 `explain` behind the pictures that it is about.
@@ -6,28 +6,24 @@
 
 import logging
 import sys
+import traceback
 import warnings
+from collections.abc import Callable
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
-
-from pytorch_lightning import LightningDataModule, LightningModule
-from pytorch_lightning.cli import ArgsType, LightningCLI
+from pkgutil import resolve_name
+from typing import Any, cast
 
 from lightning_xai.carried import Kind, carried_file, carried_names
-from lightning_xai.cli.checks import is_refusal
-from lightning_xai.cli.command_line import XAICommandLine
-from lightning_xai.cli.compare import compare_parser, compare_runs
-from lightning_xai.cli.console import printable_lines
-from lightning_xai.cli.explain import explain_command
-from lightning_xai.cli.reproduce import reproduce_experiment, study_command
-from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
-from lightning_xai.experiments.trainer import ExaminingTrainer
 
-# Short, because the parser prints it before each error; `--help` explains the options.
-USAGE = {
-    name: {"usage": "%(prog)s --config FILE [--OPTION VALUE ...]"}
-    for name in (*LightningCLI.subcommands(), "sanity", "calibrate", "visualize")
+_FUNCTIONS = {
+    "compare": "compare:compare_command",
+    "explain": "explain:explain_command",
+    "reproduce": "reproduce:reproduce_experiment",
+    "study": "reproduce:study_command",
 }
+"""Module and function of the commands that take no configuration, or not as the others do."""
 
 HARMLESS_WARNINGS = (
     ".*does not have many workers.*",  # our images are in memory, workers only cost time
@@ -49,10 +45,11 @@ _CARRIED: dict[str, Kind] = {
 """Options whose value may be the name of a file that the package brings."""
 
 
-def run(words: ArgsType, as_program: bool) -> None:
-    """Run the command that the words name.
+def run(command: str, words: Any, as_program: bool) -> None:
+    """Run a command.
 
     Args:
+        words: What follows the command, a list; or its options, a dict.
         as_program: End with a message and exit code 1 where this package refuses something, instead of an exception.
     """
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_tip)
@@ -60,25 +57,32 @@ def run(words: ArgsType, as_program: bool) -> None:
         for message in HARMLESS_WARNINGS:
             warnings.filterwarnings("ignore", message)
         try:
-            run_command(resolved(words) if isinstance(words, list) else words)
+            function_of(command)(resolved(words) if isinstance(words, list) else words)
         except Exception as error:
             if not as_program or not is_refusal(error):
                 raise
+            from lightning_xai.cli.console import printable_lines
+
             sys.exit(f"lightning-xai: error: {printable_lines(str(error))}")
 
 
-def run_command(words: ArgsType) -> None:
-    """The command that the words name; those of Lightning take other arguments as they are."""
-    if isinstance(words, list) and words[:1] == ["compare"]:
-        compare_runs(**compare_parser().parse_args(words[1:]).as_dict())
-    elif isinstance(words, list) and words[:1] == ["reproduce"]:
-        reproduce_experiment(words[1:])
-    elif isinstance(words, list) and words[:1] == ["study"]:
-        study_command(words[1:])
-    elif isinstance(words, list) and words[:1] == ["explain"]:
-        explain_command(words[1:])
-    else:
-        run_lightning(words)
+def function_of(command: str) -> Callable[[Any], None]:
+    """Imported when it is asked for: Lightning takes seconds, and not all commands need it.
+
+    Those that do import it before rich: behind it `Optional[Union[int, float]]` is the float first that rich has asked
+    `typing` for, and `--trainer.limit_val_batches 1` would be all batches instead of one.
+    """
+    if command in _FUNCTIONS:
+        return cast(Callable[[Any], None], resolve_name(f"lightning_xai.cli.{_FUNCTIONS[command]}"))
+    return partial(resolve_name("lightning_xai.cli.command_line:run_configured"), command)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether a check of this package raised the error itself, so that its message says all."""
+    if not isinstance(error, ValueError | TypeError | OSError):
+        return False
+    *_, last = traceback.walk_tb(error.__traceback__)
+    return str(last[0].f_globals.get("__name__", "")).partition(".")[0] == __name__.partition(".")[0]
 
 
 def resolved(words: list[str]) -> list[str]:
@@ -107,22 +111,6 @@ def _found(option: str, given: str) -> str:
             f"{', '.join(known)}."
         )
     return path
-
-
-def run_lightning(words: ArgsType) -> None:
-    """The commands that take a configuration."""
-    know_yaml_mode()
-    XAICommandLine(
-        LightningModule,
-        LightningDataModule,
-        trainer_class=ExaminingTrainer,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        auto_configure_optimizers=False,  # optimizer and scheduler are arguments of the module
-        seed_everything_default=0,
-        parser_kwargs={"prog": "lightning-xai", "parser_mode": YAML_MODE} | USAGE,
-        args=words,
-    )
 
 
 def _is_no_tip(record: logging.LogRecord) -> bool:

@@ -1,5 +1,6 @@
 """`lightning-xai compare RUN [RUN ...]`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
@@ -11,6 +12,10 @@ from lightning_xai.experiments.compare import Procedure
 from lightning_xai.reporting.comparison import comparison_notes, comparison_tables, write_comparison
 from lightning_xai.reporting.comparison_figures import write_comparison_figures
 from lightning_xai.reporting.folders import check_folder
+
+
+def compare_command(words: Sequence[str]) -> None:
+    compare_runs(**compare_parser().parse_args(list(words)).as_dict())
 
 
 def compare_parser() -> ArgumentParser:
