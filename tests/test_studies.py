@@ -37,7 +37,7 @@ from lightning_xai.studies import engine
 from lightning_xai.studies.engine import judged, run_study
 from lightning_xai.studies.lab import Lab
 from lightning_xai.studies.photographs import PretrainedNetwork, voc
-from lightning_xai.studies.report import claim_matrix, study_figures, study_report
+from lightning_xai.studies.report import _published_gain, claim_matrix, study_figures, study_report
 from lightning_xai.studies.study import Study, carried_studies, carried_study, checked, expanded, resolved, study_of
 
 ROOT = Path(__file__).parent.parent
@@ -47,12 +47,48 @@ NOT_REACHED = replace(LEVEL, std=math.inf, low=math.inf, high=math.inf)
 SIDE = 8
 GRADIENT = {"class_path": "lightning_xai.Gradient"}
 SPARSENESS = {"class_path": "lightning_xai.metrics.Sparseness"}
+AUROC = {"class_path": "lightning_xai.metrics.LocalisationAUROC"}
+EACH = {"n": [1], "f": [2]}
+TWO_KINDS = {"a {n} {f}": {**GRADIENT, "for": EACH}, "b {n} {f}": {"class_path": "lightning_xai.Saliency", "for": EACH}}
 MINE = {
     "source": "mine",
     "networks": ["mine"],
     "methods": {"gradient": GRADIENT},
     "metrics": {"sparseness": SPARSENESS},
 }
+SOMEBODY = """
+from pathlib import Path
+import torch
+from pytorch_lightning import LightningDataModule, LightningModule
+from torch.utils.data import DataLoader, TensorDataset
+
+class Net(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(12, 3)
+
+    def forward(self, x):
+        return self.layer(x.flatten(1))
+
+    def training_step(self, batch, number):
+        return torch.nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    validation_step = training_step
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+class Data(LightningDataModule):
+    def __init__(self, folder: Path):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.data = TensorDataset(torch.rand(20, 3, 2, 2, generator=generator), torch.arange(20) % 3)
+
+    def train_dataloader(self):
+        return DataLoader(self.data, 5)
+
+    test_dataloader = val_dataloader = train_dataloader
+"""
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning",  # between Lightning and jsonargparse
     "ignore:.*does not have many workers",
@@ -96,13 +132,20 @@ def test_entries_stand_for_each_combination_of_values_with_their_coordinates():
     assert parts["plain"] == {"class_path": "A"}, "the file's values are left alone"
 
 
-def test_what_needs_a_value_that_is_not_there_is_left_out_and_of_equal_names_the_first_counts():
-    variables = {"level": None, "list": [1, 1]}
+def test_what_needs_a_value_that_is_not_there_is_left_out():
+    variables = {"level": None, "x": 3}
     assert expanded({"a": {"std": {"from": "level"}}, "at {level:.3f}": {}}, variables) == {}
-    assert expanded({"{n}": {"for": {"n": {"from": "list"}}, "v": {"from": "n"}}, "1": {"v": 2}}, variables)["1"][
-        0
-    ] == {"v": 1}
+    found = expanded({"{s}": {"for": {"s": [{"from": "level"}, {"from": "x"}]}}}, variables)
+    assert list(found) == ["3"]
     assert resolved({"from": "x", "init": 1}, {}) == {"from": "x", "init": 1}, "a mapping of somebody else's"
+
+
+def test_equal_names_must_stand_for_the_same():
+    same = {"{n:g}": {"for": {"n": [1, 1.0]}, "v": {"from": "n"}}, "1": {"v": 1}}
+    assert {name: entry.value for name, entry in expanded(same, {}).items()} == {"1": {"v": 1}}
+    for different in ({**same, "1": {"v": 2}}, {"a": {"for": {"n": [1, 2]}, "v": {"from": "n"}}}):
+        with pytest.raises(ValueError, match=r"stands for two different things. Put the names of its `for` in braces"):
+            expanded(different, {})
 
 
 @pytest.mark.parametrize(
@@ -128,12 +171,18 @@ def test_a_wrong_entry_is_named(parts, message):
         ({**MINE, "metric": {}}, "'metric' is not part of a study. Did you mean 'metrics'?"),
         ({"source": "x", "methods": {}}, "a study needs methods, metrics, networks"),
         ({**MINE, "variables": {"metrics": 3}}, "`variables` must have names of their own, got metrics"),
+        ({**MINE, "variables": {"root": 3}}, "`variables` must have names of their own, got root"),
+        ({**MINE, "variables": {"my-var": 3}}, "`variables` must have names of letters, digits and _, got 'my-var'"),
+        ({**MINE, "variables": ["a"]}, "`variables` must be a mapping, got"),
+        ({**MINE, "networks": "mine"}, "`networks` must be a mapping or a list, got 'mine'"),
+        ({**MINE, "claims": "a > b"}, "`claims` must be a list, got 'a > b'"),
+        ({**MINE, "methods": {1: GRADIENT}}, "names of methods and metrics must be texts, got 1; put it in quotes"),
         ({**MINE, "fast": {"num_sample": 3}}, "`fast` must have arguments of a study or variables, got num_sample"),
     ],
 )
 def test_a_wrong_file_is_refused_by_name(values, message):
     with pytest.raises(ValueError, match=message.replace("?", r"\?")):
-        checked(values, "mine.yaml")
+        checked(values, "mine.yaml", ["root"])
 
 
 @pytest.mark.parametrize(
@@ -150,6 +199,25 @@ def test_a_wrong_file_is_refused_by_name(values, message):
         ({"claims": [{"title": "t", "pairs": ["a"], "metrics": []}]}, "a pair must read 'BETTER > WORSE', got 'a'"),
         ({"claims": [{"title": "t", "pairs": [], "metrics": ["auc"]}]}, "`claims`: 'auc' is no metric of the study"),
         ({"published": {"auc": {}}}, "`published`: 'auc' is no metric of the study; there are sparseness"),
+        (
+            {"claims": [{"title": "t", "pairs": [{"for": {}}], "metrics": []}]},
+            "a pair must be a text or have a `claim`",
+        ),
+        ({"claims": [{"title": "t", "pairs": "a > b", "metrics": []}]}, "`metrics` and `pairs` of 't' must be lists"),
+        ({"claims": [{"title": "t", "pairs": [], "metrics": []}] * 2}, "`claims`: two groups have the title 't'"),
+        ({"equal_costs": 3}, "`equal_costs` must be a list of numbers of gradients, got 3"),
+        ({"published": {"sparseness": {"gradient": "abc"}}}, "gradient must have a number, or numbers by network"),
+        ({"maps": -1}, "`maps` must be 0 or more, got -1"),
+        ({"metrics": {"gradients": SPARSENESS}}, "the name 'gradients' is taken"),
+        ({"metrics": {"auroc": AUROC}}, "all of auroc need `masks`, and the study has none"),
+        ({"curves": {"lable": 3}}, "`curves` must have `over`, and no other than over, where, label, level, published"),
+        ({"grid": ["n"]}, "`grid` must be two names, got"),
+        ({"methods": TWO_KINDS, "grid": ["n", "f"]}, "`grid`: a 1 2 and b 1 2 have the same cell"),
+        ({"networks": {"photographs": {"ckpt_path": str(ROOT / "checkpoints" / "mnist_lenet.ckpt")}}}, "by others and"),
+        (
+            {"networks": {"quickstart": {"weights": "w.pt"}}},
+            "`networks`: quickstart takes a `ckpt_path`, got a `weights`",
+        ),
         ({"kept_under": [{"from": "no"}]}, "there is no variable 'no'"),
         ({"curves": {"over": "std"}}, "`curves`: no method has 'std' in its `for`"),
         (
@@ -262,6 +330,33 @@ def test_a_file_that_is_not_there_or_no_yaml_is_refused(tmp_path, monkeypatch, c
         main(["study", "bad.yaml"])
     main(["study"])
     assert "noisegrad-table1" in capsys.readouterr().out
+
+
+def test_a_network_and_data_of_somebody_elses(lab, tmp_path, monkeypatch):
+    """A module without arguments, tuples without numbers, a path among the data's arguments."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "somebody.py").write_text(SOMEBODY)
+    config = {
+        "model": {"class_path": "somebody.Net"},
+        "data": {"class_path": "somebody.Data", "init_args": {"folder": "x"}},
+    }
+    (tmp_path / "theirs.yaml").write_text(yaml.safe_dump({**config, "trainer": {"max_epochs": 1}}))
+    study = Study(**{**MINE, "networks": ["theirs.yaml"], "num_samples": 5})
+    results = run_study(lab, study)
+    result = results["theirs.yaml"]
+    assert [row.sample for row in result.rows if row.metric == "sparseness" and row.method == "gradient"] == [
+        0,
+        5,
+        10,
+        14,
+        19,
+    ]
+    report = study_report(study, results, 0, "32-true")
+    yaml.safe_dump(report.settings)
+    (tmp_path / "half.yaml").write_text(yaml.safe_dump({"model": config["model"]}))
+    with pytest.raises(ValueError, match=r"half\.yaml must have a `data` with a `class_path`"):
+        run_study(lab, replace(study, networks=["half.yaml"]))
 
 
 # Scores
@@ -411,12 +506,14 @@ def test_methods_that_differ_in_one_value_only_are_a_line():
         "b_{n} {s:g}": {"for": {"n": [5, 10], "s": [0.5, 1.0]}},
         "b_{n:d} {s:.1f}": {"for": {"n": [20], "s": [0.5]}},
         "c": {},
+        "d_{n} {noise}": {"for": {"n": [1, 2], "noise": [0.5]}},
     }
     study = Study(**{**MINE, "methods": parts})
     assert study.lines("n", {}) == {
         "a_n": {5: "a_5", 10: "a_10"},
         "b_n 0.5": {5: "b_5 0.5", 10: "b_10 0.5", 20: "b_20 0.5"},
         "b_n 1": {5: "b_5 1", 10: "b_10 1"},
+        "d_n 0.5": {1: "d_1 0.5", 2: "d_2 0.5"},
     }
     assert list(study.lines("n", {"s": 1.0})) == ["b_n 1"]
     assert list(study.lines("s", {"n": 5})) == ["b_5 s"]
@@ -428,6 +525,41 @@ def test_the_frame_of_a_grid_is_around_its_best_cell():
         grid = Grid("AUROC", np.array([0.0, 0.2]), np.array([0.0, 0.1, 0.3]), means, higher)
         (axes,) = grids_figure([grid], "down", "across").axes
         assert [patch.get_xy() for patch in axes.patches] == [corner]
+
+
+# What is kept, and whose numbers stand beside
+
+
+def test_kept_batches_of_other_data_are_refused_and_further_networks_are_no_other_data(lab, tmp_path):
+    study = Study(**{**MINE, "networks": ["quickstart"], "num_samples": 4, "changes": {"trainer.max_epochs": 1}})
+    first = run_study(lab, study, tmp_path)["quickstart"]
+    more = {"quickstart": {}, "../other one": {"config": "quickstart"}}
+    again = run_study(lab, replace(study, networks=more), tmp_path)
+    assert str(again["quickstart"].rows) == str(first.rows)
+    assert {path.name for path in tmp_path.iterdir()} == {"quickstart", "_other_one"}
+    with pytest.raises(ValueError, match="has results of other settings: samples was"):
+        run_study(lab, replace(study, num_samples=3), tmp_path)
+
+
+def test_maps_come_from_as_many_batches_as_it_takes(lab):
+    changes = {"trainer.max_epochs": 1}
+    study = Study(
+        **{**MINE, "networks": ["quickstart"], "num_samples": 6, "changes": changes, "maps": 5, "batch_size": 2}
+    )
+    shown = run_study(lab, study)["quickstart"].maps
+    samples = lab.samples(lab.network("quickstart", changes), 6)
+    assert_close(shown["images"], samples.images[:5])
+    assert len(shown["method gradient"]) == 5
+
+
+def test_published_gains_are_of_the_same_network():
+    known = {"better": {"A": 0.9, "B": 0.1}, "worse": {"B": 0.2, "A": 0.8}, "all": 0.5}
+    study = Study(**{**MINE, "published": {"sparseness": known}})
+    pair, metric = ("better", "worse"), "sparseness"
+    (claim,) = judged(made_up({pair: 0.0}, metric=metric), [pair], [metric], {metric: True})
+    assert _published_gain(study, replace(claim, network="A")) == [0.1]
+    assert _published_gain(study, replace(claim, network="C")) == [0.1, -0.1]
+    assert _published_gain(study, replace(claim, worse="all")) == []
 
 
 # Claims
@@ -481,6 +613,16 @@ def test_a_claim_without_any_score_is_undefined():
     (claim,) = judged(rows, [("a", "b")], ["m"], {"m": True})
     assert claim.verdict == "undefined"
     assert claim_matrix("t", [claim]).rows == (("a > b", "undefined"),)
+
+
+def test_undefined_claims_are_no_part_of_the_family():
+    rows = [
+        replace(row, value=math.nan) if row.method in "cd" else row
+        for row in made_up({("a", "b"): 0.05, ("c", "d"): 0})
+    ]
+    first, second = judged(rows, [("a", "b"), ("c", "d")], ["m"], {"m": True})
+    assert first.p_holm == first.p
+    assert second.verdict == "undefined"
 
 
 def test_equal_scores_are_no_difference():
@@ -576,7 +718,9 @@ def test_maps_and_scores_of_a_linear_network_are_the_closed_form(pascal, use):
         for method, cost in {"": 2, " SG": 4, " AG": 4, " NG": 4, " FG": 8}.items():
             assert scores(result, base + method, "gradients").tolist() == [cost] * 3
     assert result.maps["target"].tolist() == samples.labels[:2].tolist()
-    right = right_under_noise(network.model, samples.images, samples.labels, 0.05, 2).mean(1)
+    predicted = network.model(samples.images).argmax(1)
+    assert predicted.tolist() != samples.labels.tolist()
+    right = right_under_noise(network.model, samples.images, predicted, 0.05, 2).mean(1)
     assert result.kept[0.05] == right.tolist()
 
 

@@ -63,8 +63,9 @@ def study_command(words: Sequence[str]) -> None:
 
 def _run_study(path: Path, command: str, options: Sequence[str]) -> None:
     fast = "--fast" in options
+    taken = [*(field.name for field in fields(Lab)), "output", "kept", "help"]
     try:
-        values = checked(load_yaml(path.read_text(encoding="utf-8")), path)
+        values = checked(load_yaml(path.read_text(encoding="utf-8")), path, taken)
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: this is not YAML that can be read: {error}") from error
     settings = _parsed(study_parser(values, path, command, fast), options)

@@ -137,14 +137,17 @@ def grids_figure(grids: Sequence[Grid], down: str, across: str) -> Figure:
 
 
 def _draw_grid(axes: Axes, grid: Grid) -> None:
-    means = np.ma.masked_invalid(grid.means)
-    low, high = float(means.min()), float(means.max())
+    means = np.ma.masked_array(grid.means, ~np.isfinite(grid.means))
+    low, high = (0.0, 1.0) if means.mask.all() else (float(means.min()), float(means.max()))
     span = (high - low) or 1.0
     axes.pcolormesh(means, cmap=_COLOURS, vmin=low - 0.1 * span, vmax=high + 0.1 * span, edgecolors="white", lw=1.2)
     for (row, column), mean in np.ndenumerate(grid.means):
         if math.isfinite(mean):
             colour = readable(_COLOURS((mean - low + 0.1 * span) / (1.2 * span)))
             axes.text(column + 0.5, row + 0.5, f"{mean:.3f}", size=SMALL, ha="center", va="center", color=colour)
+    if means.mask.all():
+        axes.text(0.5, 0.5, "undefined", transform=axes.transAxes, size=SMALL, ha="center")
+        return
     best = (np.nanargmax if grid.higher_is_better else np.nanargmin)(grid.means)
     row, column = map(int, np.unravel_index(best, grid.means.shape))
     axes.add_patch(matplotlib.patches.Rectangle((column, row), 1, 1, fill=False, ec=_LEVEL, lw=1.6, zorder=3))

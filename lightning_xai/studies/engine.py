@@ -1,5 +1,7 @@
 """Runs a study: scores, comparisons and claims, for every network."""
 
+import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -27,7 +29,7 @@ from lightning_xai.statistics.means import mean_and_standard_error
 from lightning_xai.statistics.paired import holm, paired_test
 from lightning_xai.studies.lab import Lab
 from lightning_xai.studies.study import Study, asks_mask, known_values, resolved
-from lightning_xai.studies.subjects import Subject, require, subject
+from lightning_xai.studies.subjects import Subject, predicted, require, subject
 
 LEVEL = 0.05
 """Of the tests of claims."""
@@ -116,7 +118,7 @@ def run_study(lab: Lab, study: Study, kept: str | Path | None = None) -> dict[st
 
 def directions(study: Study) -> dict[str, bool | None]:
     """`higher_is_better` of all metrics, those in further masks too."""
-    measured = study.all_measures()
+    measured = study.all_measures(0.1)
     known = {name: metric.higher_is_better for name, metric in measured.items()} | {GRADIENTS: None}
     return known | {
         _in_mask(name, mask): metric.higher_is_better
@@ -130,46 +132,85 @@ def _check(study: Study) -> None:
     """Everything that can be wrong in the file itself."""
     study.explainers(0.1)
     known = directions(study)
+    if GRADIENTS in study.metrics:
+        raise ValueError(f"`metrics`: the name {GRADIENTS!r} is taken, for what the methods spend.")
+    if not study.measures(0.1):
+        raise ValueError(f"`metrics`: all of {', '.join(study.metrics)} need `masks`, and the study has none.")
+    if study.maps < 0:
+        raise ValueError(f"`maps` must be 0 or more, got {study.maps}.")
+    _check_claims(study, known)
+    known_values(study.kept_under, study.at(0.1))
+    _, costs = resolved([study.kept_draws, study.equal_costs], study.variables)
+    if not isinstance(costs, list) or not all(isinstance(cost, int) and cost > 0 for cost in costs):
+        raise ValueError(f"`equal_costs` must be a list of numbers of gradients, got {costs!r}.")
+    _check_figures(study)
+    for metric, table in study.published.items():
+        if metric not in known:
+            raise ValueError(f"`published`: {metric!r} is no metric of the study; there are {', '.join(known)}.")
+        for method, number in table.items():
+            numbers = list(number.values()) if isinstance(number, Mapping) else [number]
+            if not all(isinstance(value, int | float) for value in numbers):
+                raise ValueError(f"`published`: {method} must have a number, or numbers by network, got {number!r}.")
+
+
+def _check_claims(study: Study, known: Mapping[str, bool | None]) -> None:
     for group in study.claims:
         if missing := {"title", "metrics", "pairs"} - group.keys():
             raise ValueError(f"`claims`: a group needs {', '.join(sorted(missing))}; got {group!r}.")
+        if not isinstance(group["metrics"], list) or not isinstance(group["pairs"], list):
+            raise ValueError(f"`claims`: `metrics` and `pairs` of {group['title']!r} must be lists.")
         study.pairs(group, 0.1)
         for metric in group["metrics"]:
             if known.get(metric) is None:
                 raise ValueError(f"`claims`: {metric!r} is no metric of the study that has a better side.")
-    known_values(study.kept_under, study.at(0.1))
-    resolved([study.kept_draws, study.equal_costs], study.variables)
-    varied = {name: value for bound in study.coordinates(0.1).values() for name, value in bound.items()}
-    for part, names in {"curves": [study.curves["over"]] if study.curves else [], "grid": study.grid or []}.items():
+    titles = [group["title"] for group in study.claims]
+    if twice := {title for title in titles if titles.count(title) > 1}:
+        raise ValueError(f"`claims`: two groups have the title {min(twice)!r}.")
+
+
+def _check_figures(study: Study) -> None:
+    curves, allowed = study.curves or {}, ("over", "where", "label", "level", "published")
+    if study.curves is not None and ("over" not in curves or not curves.keys() <= set(allowed)):
+        raise ValueError(f"`curves` must have `over`, and no other than {', '.join(allowed)}; got {curves!r}.")
+    if not isinstance(curves.get("where", {}), Mapping) or len(curves.get("published", (0, 0))) != 2:
+        raise ValueError("`curves`: `where` must be a mapping, `published` two numbers: from where to where.")
+    if study.grid is not None and len(study.grid) != 2:
+        raise ValueError(f"`grid` must be two names, got {study.grid!r}.")
+    coordinates = study.coordinates(0.1)
+    varied = {name: value for bound in coordinates.values() for name, value in bound.items()}
+    for part, names in {"curves": [curves["over"]] if curves else [], "grid": study.grid or []}.items():
         for name in names:
             if name not in varied:
                 known_names = ", ".join(varied) or "none"
                 raise ValueError(f"`{part}`: no method has {name!r} in its `for`; there are {known_names}.")
             if not isinstance(varied[name], int | float):
                 raise ValueError(f"`{part}`: {name!r} must have numbers for its values, got {varied[name]!r}.")
-    for metric in study.published:
-        if metric not in known:
-            raise ValueError(f"`published`: {metric!r} is no metric of the study; there are {', '.join(known)}.")
+    if study.grid is not None:
+        cells: dict[tuple[Any, ...], str] = {}
+        for method, bound in coordinates.items():
+            place = tuple(bound.get(name) for name in study.grid)
+            if None not in place and cells.setdefault(place, method) != method:
+                raise ValueError(f"`grid`: {cells[place]} and {method} have the same cell. Draw one kind of method.")
 
 
 def _of_network(lab: Lab, study: Study, name: str, kept: str | Path | None) -> NetworkResult:
     found = subject(lab, study, name)
     std = _std(found)
-    methods, measured = study.explainers(std), study.measures()
+    methods, measured = study.explainers(std), study.measures(std)
+    first = next(iter(found.samples.values()))
     settings = {
-        "study": {
-            part: repr(getattr(study, part)) for part in ("networks", "num_samples", "masks", "target", "images")
-        },
         "methods": {key: repr(method) for key, method in methods.items()},
-        "metrics": {key: repr(part) for key, part in study.metrics.items()},
-        "variables": {key: repr(part) for key, part in study.variables.items()},
+        "metrics": repr(study.measured(std)),
+        "masks": study.masks,
+        "maps": study.maps,
         "precision": lab.precision,
         "seed": lab.seed,
         "batch_size": study.batch_size,
+        "bounds": repr(found.bounds),
         "weights": fingerprint(found.model),
+        "samples": _digest(found),
     }
-    cells = Cells(None if kept is None else Path(kept) / name, settings)
-    first = next(iter(found.samples.values()))
+    cells = Cells(None if kept is None else Path(kept) / re.sub(r"[^\w-]+", "_", name), settings)
     parts = torch.arange(len(first.images)).split(study.batch_size)
     scored = [
         _scored(lab, study, found, part, methods, measured, cells)
@@ -185,8 +226,18 @@ def _of_network(lab: Lab, study: Study, name: str, kept: str | Path | None) -> N
         compare_methods([run], seed=lab.seed, procedure=study.procedure),
         claims,
         without,
-        scored[0]["maps"],
+        {key: torch.cat([part["maps"][key] for part in scored if part["maps"]]) for key in scored[0]["maps"]},
     )
+
+
+def _digest(found: Subject) -> str:
+    """A short name of the samples: inputs, classes, masks, numbers."""
+    digest = hashlib.sha256()
+    for samples in found.samples.values():
+        for part in (samples.images, samples.index, samples.masks, found.target):
+            if part is not None:
+                digest.update(str((part.shape, part.dtype)).encode() + part.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _scored(
@@ -201,7 +252,7 @@ def _scored(
     """Scores of some samples, computed if they are not kept; of further masks from the same maps."""
     chosen = {mask: samples.select(part) for mask, samples in found.samples.items()}
     (_, first), *others = chosen.items()
-    shown = max(0, study.maps - int(part[0])) if study.maps else 0
+    shown = min(len(part), max(0, study.maps - int(part[0])))
 
     def compute() -> dict[str, Any]:
         evaluation = evaluate(
@@ -216,17 +267,18 @@ def _scored(
             seed=lab.seed,
             precision=lab.precision,
             batch_size=len(part),
-            keep_attributions=len(part) if others else min(shown, len(part)),
+            keep_attributions=len(part) if others else shown,
             progress=lab.progress,
         )
         for mask, samples in others:
-            for method, maps in evaluation.attributions.items():
-                evaluation.scores[method].update(_in_other_mask(measured, maps, mask, samples))
+            for method, whole in evaluation.attributions.items():
+                evaluation.scores[method].update(_in_other_mask(measured, whole, mask, samples))
         seen = {"images": evaluation.images, "target": evaluation.target, "predicted": evaluation.predicted}
         if evaluation.masks is not None:
             seen["masks"] = evaluation.masks
-        seen |= {f"method {name}": maps for name, maps in evaluation.attributions.items()}
-        return {"scores": evaluation.scores, "maps": {key: value[:shown].cpu() for key, value in seen.items()}}
+        seen |= {f"method {name}": part for name, part in evaluation.attributions.items()}
+        maps = {key: value[:shown].cpu() for key, value in seen.items()} if shown else {}
+        return {"scores": evaluation.scores, "maps": maps}
 
     result = cells.once(f"samples-{int(part[0]):06d}-{len(part)}", compute)
     rows = [
@@ -256,12 +308,13 @@ def _kept(lab: Lab, study: Study, found: Subject) -> dict[float, list[float]]:
     """The share of predicted classes that each noisy network keeps."""
     levels = known_values(study.kept_under, study.at(_std(found)))
     draws = resolved(study.kept_draws, study.variables)
-    if not levels or found.target is None:
-        return {}
     images = next(iter(found.samples.values())).images
+    classes = predicted(lab, found.model, images) if levels else None
+    if classes is None:
+        return {}
     with in_precision(found.model, lab.precision):
         return {
-            std: right_under_noise(found.model, images, found.target, std, draws, lab.seed).mean(1).tolist()
+            std: right_under_noise(found.model, images, classes, std, draws, lab.seed).mean(1).tolist()
             for std in sorted(set(levels))
         }
 
@@ -298,8 +351,9 @@ def judged(
         for pair in pairs
         for metric in metrics
     ]
-    corrected = holm(np.array([claim.p for claim in found], dtype=float))
-    return [replace(claim, p_holm=float(p)) for claim, p in zip(found, corrected, strict=True)]
+    tested = [claim.p for claim in found if claim.num_samples]
+    corrected = iter(holm(np.array(tested, dtype=float)).tolist())
+    return [replace(claim, p_holm=next(corrected)) if claim.num_samples else claim for claim in found]
 
 
 def _claim(

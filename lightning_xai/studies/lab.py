@@ -72,7 +72,7 @@ class Lab:
         else:
             found = restored(config, *shipped) if shipped else trained(config, Path(self.cache), by_heart)
         model = found.model.to(self.device).eval()
-        if config["model"]["init_args"].get("channels_last"):
+        if config["model"].get("init_args", {}).get("channels_last"):
             model = model.to(memory_format=torch.channels_last)
         return replace(found, model=model)
 
@@ -84,13 +84,17 @@ class Lab:
 
     def config(self, name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
         """The configuration, with the data where they are here."""
-        path = Path(name) if Path(name).is_file() else Path(self.configs) / f"{name}.yaml"
+        path = Path(self.configs) / f"{name}.yaml"
+        path = path if path.is_file() else Path(carried_file("configs", name))
         if not path.is_file():
             raise ValueError(
                 f"`configs`: there is no {path}. Give the folder that has the configurations, or none for those that"
                 " the package brings."
             )
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for part in ("model", "data"):
+            if not isinstance(config, Mapping) or "class_path" not in (config.get(part) or {}):
+                raise ValueError(f"`configs`: {path} must have a `{part}` with a `class_path`: a network and its data.")
         config["trainer"] = config.get("trainer") or {}
         config["trainer"]["accelerator"] = "gpu" if self.device.startswith("cuda") else "cpu"
         config["trainer"]["enable_progress_bar"] = self.progress
@@ -157,11 +161,14 @@ class Lab:
         data = source.data if isinstance(source, TrainedNetwork) else source
         data.setup("test" if stage == "test" else "fit")
         loader = data.test_dataloader() if stage == "test" else data.val_dataloader()
-        chosen = Subset(loader.dataset, spread(len(loader.dataset), number or len(loader.dataset)).tolist())
-        batch = next(iter(DataLoader(chosen, len(chosen), collate_fn=loader.collate_fn)))
-        samples = unpack(batch, mask=mask) if mask else unpack({k: v for k, v in batch.items() if k != "mask"})
+        places = spread(len(loader.dataset), number or len(loader.dataset))
+        batch = next(
+            iter(DataLoader(Subset(loader.dataset, places.tolist()), len(places), collate_fn=loader.collate_fn))
+        )
+        samples = unpack(batch, mask=mask or None)
+        index = torch.where(samples.index < 0, places, samples.index)  # a batch need not say
         labels, masks = (None if part is None else part.to(self.device) for part in (samples.labels, samples.masks))
-        return replace(samples, images=samples.images.to(self.device), labels=labels, masks=masks)
+        return Samples(samples.images.to(self.device), labels, index, masks if mask else None)
 
     def noise_level(self, network: TrainedNetwork, num_samples: int, **options: Any) -> NoiseLevel:
         """The weight noise that costs a share of the accuracy on validation samples; options of `find_noise_level`."""

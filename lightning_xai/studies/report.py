@@ -1,6 +1,8 @@
 """Tables, findings and figures of a study."""
 
+import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -39,6 +41,7 @@ def study_report(study: Study, results: Results, seed: int, precision: str, fast
     """All that is written of a study."""
     settings: dict[str, Any] = {"seed": seed, "precision": precision, "study": asdict(study)}
     settings["networks"] = {name: dict(result.subject.settings) for name, result in results.items()}
+    settings = json.loads(json.dumps(settings, default=str))  # a path of somebody else's module becomes text
     return Reproduction(
         f"{MEANINGLESS} {study.source}" if fast else study.source,
         tuple(_tables(study, results, seed)),
@@ -56,7 +59,7 @@ def study_figures(study: Study, results: Results, name: str) -> dict[str, Figure
         notes = ["Bars: mean gain of the first over the second, with its standard error. Above zero it is better."]
         figures[f"{name}-claims"] = bars_figure(study.source, panels, notes)
     for network, result in results.items():
-        of = f"-{network}" if len(results) > 1 else ""
+        of = _of(network, results)
         if study.curves is not None:
             figures[f"{name}-curves{of}"] = _curves(study, result)
         if study.grid is not None:
@@ -114,6 +117,8 @@ def _tables(study: Study, results: Results, seed: int) -> Iterator[ResultTable]:
             yield _scores_table(study, network, [(network, result.comparison)])
     for cost in resolved(study.equal_costs, study.at()):
         for network, result in results.items():
+            if not any(round(spent) == cost for spent in result.comparison.gradients.values()):
+                continue  # the table above says what is spent
             run = Run(network, result.rows, directions(study))
             equal = compare_methods([run], seed=seed, gradients=cost, procedure=study.procedure)
             of = f", {network}" if len(results) > 1 else ""
@@ -141,16 +146,20 @@ def _metric_name(study: Study) -> str:
 
 
 def _scores_table(study: Study, title: str, comparisons: Sequence[tuple[str, Comparison]]) -> ResultTable:
-    columns, rows = ["method", GRADIENTS], []
+    columns, rows = ["method", GRADIENTS], list[tuple[str, ...]]()
+    bold: set[tuple[int, int]] = set()
     methods = dict.fromkeys(method for _, comparison in comparisons for method in comparison.methods)
     costs = {method: cost for _, comparison in comparisons for method, cost in comparison.gradients.items()}
     for network, comparison in comparisons:
         for metric in comparison.metrics:
-            name = metric.metric.replace("_", " ") if len(comparisons) == 1 else network
+            names = [network] if len(comparisons) > 1 else []
+            names += [metric.metric.replace("_", " ")] if not names or len(comparison.metrics) > 1 else []
+            name = " ".join(names)
             columns.append(f"{name} {ARROWS[metric.higher_is_better]}".rstrip())
     for method in methods:
         cells = [_cell(study, n, metric, method) for n, comparison in comparisons for metric in comparison.metrics]
-        rows.append((method, f"{costs.get(method, math.nan):g}", *cells))
+        bold |= {(len(rows), place + 2) for place, (_, is_best) in enumerate(cells) if is_best}
+        rows.append((method, f"{costs.get(method, math.nan):g}", *(text for text, _ in cells)))
     undefined = [
         f"{metric.metric.replace('_', ' ')} is defined for {metric.num_samples} of {metric.num_common} samples."
         for _, comparison in comparisons
@@ -158,7 +167,8 @@ def _scores_table(study: Study, title: str, comparisons: Sequence[tuple[str, Com
         if metric.num_samples < metric.num_common
     ]
     others = [_of_others(study, network) for network, _ in comparisons]
-    return ResultTable(title, tuple(columns), tuple(rows), (BOLD, *undefined, *filter(None, others)))
+    notes = (BOLD, *undefined, *filter(None, others))
+    return ResultTable(title, tuple(columns), tuple(rows), notes, frozenset(bold))
 
 
 def _of_others(study: Study, network: str) -> str:
@@ -170,16 +180,17 @@ def _of_others(study: Study, network: str) -> str:
     return f"No number of {network} is published; those in brackets are of {' / '.join(names)}."
 
 
-def _cell(study: Study, network: str, metric: MetricComparison, method: str) -> str:
+def _cell(study: Study, network: str, metric: MetricComparison, method: str) -> tuple[str, bool]:
+    """What stands in it, and whether it is bold."""
     result = next((result for result in metric.methods if result.method == method), None)
     if result is None:
-        return "none"
+        return "none", False
     error, style = result.standard_deviation / max(1, len(result.values)) ** 0.5, number_format(result.mean)
     text = "undefined" if math.isnan(result.mean) else f"{result.mean:{style}}"
     text += "" if math.isnan(error) else f" ± {error:{style}}"
     beside = _published(study, network, metric.metric, method)
     text += f" ({' / '.join(f'{value:.4f}' for value in beside)})" if beside else ""
-    return f"**{text}**" if result.is_best else text
+    return text, result.is_best
 
 
 def _published(study: Study, network: str, metric: str, method: str) -> list[float]:
@@ -192,8 +203,15 @@ def _published(study: Study, network: str, metric: str, method: str) -> list[flo
 
 def _published_gain(study: Study, claim: Claim) -> list[float]:
     sign = 1 if directions(study)[claim.metric] else -1
-    both = (_published(study, claim.network, claim.metric, method) for method in (claim.better, claim.worse))
-    return [sign * round(first - second, 4) for first, second in zip(*both, strict=False)]
+    tables = study.published.get(claim.metric, {})
+    better, worse = (tables.get(method, {}) for method in (claim.better, claim.worse))
+    if not isinstance(better, Mapping) and not isinstance(worse, Mapping):
+        return [sign * round(better - worse, 4)]
+    if not isinstance(better, Mapping) or not isinstance(worse, Mapping):
+        return []  # of one network and of all: nothing to be compared
+    common = [name for name in better if name in worse]
+    names = [claim.network] if claim.network in common else common
+    return [sign * round(better[name] - worse[name], 4) for name in names]
 
 
 def claim_matrix(title: str, claims: Sequence[Claim]) -> ResultTable:
@@ -310,16 +328,21 @@ def _outcomes(study: Study, title: str, claims: Sequence[Claim]) -> Iterator[str
         yield f"{title}: {sum(same)} of {len(same)} published gains have the sign of the measured one."
     number = min((claim.num_samples for claim in claims), default=0)
     least = min(1.0, 2 * 0.5**number * len(claims))
-    if claims and least > LEVEL:
+    if number and least > LEVEL:
         yield f"{title}: {number} samples are too few; the least p-value that they can give is {least:.2g}."
 
 
 # Figures
 
 
+def _of(network: str, results: Results) -> str:
+    """The end of a file's name, where there are several networks."""
+    return "-" + re.sub(r"[^\w-]+", "_", network) if len(results) > 1 else ""
+
+
 def _figure_comparisons(study: Study, results: Results) -> Iterator[tuple[str, Comparison]]:
     for network, result in results.items():
-        yield (f"-{network}" if len(results) > 1 else ""), result.comparison
+        yield _of(network, results), result.comparison
 
 
 def _claims_panel(study: Study, results: Results, group: Mapping[str, Any]) -> Bars | None:

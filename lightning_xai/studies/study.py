@@ -120,15 +120,18 @@ class Study:
         specified = {name: entry.value for name, entry in expanded(self.methods, self.at(level)).items()}
         return with_controls(built("methods", specified, Explainer))
 
-    def measures(self) -> dict[str, SampleMetric]:
+    def measures(self, level: float | None = None) -> dict[str, SampleMetric]:
         """The metrics by name; without masks those alone that need none."""
-        found = self.all_measures()
+        found = self.all_measures(level)
         return found if self.masks else {name: metric for name, metric in found.items() if not asks_mask(metric)}
 
-    def all_measures(self) -> dict[str, SampleMetric]:
+    def all_measures(self, level: float | None = None) -> dict[str, SampleMetric]:
         """The metrics by name."""
-        specified = {name: entry.value for name, entry in expanded(self.metrics, self.at()).items()}
-        return built("metrics", specified, SampleMetric)
+        return built("metrics", self.measured(level), SampleMetric)
+
+    def measured(self, level: float | None = None) -> dict[str, Any]:
+        """What the file says of the metrics, with the variables filled in."""
+        return {name: entry.value for name, entry in expanded(self.metrics, self.at(level)).items()}
 
     def coordinates(self, level: float | None = None) -> dict[str, Coordinates]:
         """Of each method, the values of the names in its `for`."""
@@ -144,7 +147,7 @@ class Study:
         found: dict[str, dict[float, str]] = {}
         for method, entry in expanded(self.methods, self.at(level)).items():
             if over in entry.bound and where.items() <= entry.bound.items():
-                template = re.sub(rf"\{{{over}[^}}]*}}", over, entry.template)
+                template = re.sub(rf"\{{{over}([\[.!:][^}}]*)?}}", over, entry.template)
                 line = _filled(template, {**self.at(level), **entry.bound})
                 found.setdefault(line, {})[float(entry.bound[over])] = method
         return {line: dict(sorted(points.items())) for line, points in found.items()}
@@ -154,6 +157,8 @@ class Study:
         claims: list[str] = []
         for pair in group["pairs"]:
             entry = dict(pair) if isinstance(pair, Mapping) else {"claim": pair}
+            if not isinstance(entry.get("claim"), str):
+                raise ValueError(f"`claims`: a pair must be a text or have a `claim`, got {pair!r}.")
             claims += expanded({entry.pop("claim"): entry}, self.at(level))
         wrong = next((claim for claim in claims if claim.count(" > ") != 1), None)
         if wrong is not None:
@@ -161,8 +166,20 @@ class Study:
         return [tuple(claim.split(" > ")) for claim in claims]  # type: ignore[misc]
 
 
-def checked(values: Any, where: str | Path) -> dict[str, Any]:
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("methods", "metrics", "variables", "changes", "published", "curves", "fast"), (dict,)),
+    **dict.fromkeys(("claims", "masks", "grid", "kept_under"), (list,)),
+    "networks": (dict, list),
+}
+
+
+def checked(values: Any, where: str | Path, taken: Sequence[str] = ()) -> dict[str, Any]:
     """What a file says, as arguments of `Study`.
+
+    Args:
+        values: As YAML has them.
+        where: The file, for messages.
+        taken: Names that variables must not have, as other options have them.
 
     Raises:
         ValueError: if it is no mapping, or has an argument that `Study` does not know, or lacks one.
@@ -177,8 +194,16 @@ def checked(values: Any, where: str | Path) -> dict[str, Any]:
             raise ValueError(f"{where}: {name!r} is not part of a study.{hint} There are {', '.join(known)}.")
     if missing := [name for name in known[:4] if not values.get(name)]:
         raise ValueError(f"{where}: a study needs {', '.join(missing)}.")
+    for part, kinds in _KINDS.items():
+        if not isinstance(values.get(part) or kinds[0](), kinds):
+            wanted = " or a ".join("mapping" if kind is dict else "list" for kind in kinds)
+            raise ValueError(f"{where}: `{part}` must be a {wanted}, got {values[part]!r}.")
     variables = values.get("variables") or {}
-    if clash := [name for name in variables if name in known]:
+    if wrong := [name for name in variables if not str(name).isidentifier()]:
+        raise ValueError(f"{where}: `variables` must have names of letters, digits and _, got {wrong[0]!r}.")
+    if wrong := [name for part in ("methods", "metrics") for name in values[part] if not isinstance(name, str)]:
+        raise ValueError(f"{where}: names of methods and metrics must be texts, got {wrong[0]!r}; put it in quotes.")
+    if clash := [name for name in variables if name in (*known, *taken)]:
         raise ValueError(f"{where}: `variables` must have names of their own, got {', '.join(clash)}.")
     if unknown := [name for name in values.get("fast") or {} if name not in (*known, *variables)]:
         raise ValueError(f"{where}: `fast` must have arguments of a study or variables, got {', '.join(unknown)}.")
@@ -211,7 +236,7 @@ def study_of(values: Mapping[str, Any], changes: Mapping[str, Any]) -> Study:
 def expanded(parts: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Entry]:
     """The entries, those with `for` once for each combination.
 
-    Entries that need a variable without a value (None) are left out; of equal names the first counts.
+    Entries that need a variable without a value (None) are left out. Equal names must stand for the same.
     """
     found: dict[str, Entry] = {}
     for name, part in parts.items():
@@ -222,9 +247,14 @@ def expanded(parts: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str
         for bound in _combinations(name, loops, variables):
             known = {**variables, **bound}
             try:
-                found.setdefault(_filled(name, known), Entry(resolved(entry, known), bound, name))
+                filled, value = _filled(name, known), resolved(entry, known)
             except _Missing:
                 continue
+            if found.setdefault(filled, Entry(value, bound, name)).value != value:
+                raise ValueError(
+                    f"{filled!r} stands for two different things. Put the names of its `for` in braces into its name,"
+                    " or give the two other names."
+                )
     return found
 
 
@@ -262,7 +292,10 @@ class _Missing(Exception):
 
 
 def _combinations(name: str, loops: Mapping[str, Any], variables: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    lists = [resolved(values, variables) for values in loops.values()]
+    lists = [
+        known_values(values, variables) if isinstance(values, list) else resolved(values, variables)
+        for values in loops.values()
+    ]
     for key, values in zip(loops, lists, strict=True):
         if not isinstance(values, Sequence) or isinstance(values, str):
             raise ValueError(f"`for` of {name!r}: {key} must have a list of values, got {values!r}.")
@@ -285,7 +318,7 @@ def _looked_up(name: str, variables: Mapping[str, Any]) -> Any:
 def _filled(name: str, variables: Mapping[str, Any]) -> str:
     try:
         return name.format(**variables)
-    except (KeyError, IndexError) as error:
+    except (KeyError, IndexError, AttributeError) as error:
         raise ValueError(f"{name!r}: the part in braces must be a variable or in `for`, {error} is neither.") from error
     except (TypeError, ValueError) as error:
         if any(value is None for value in variables.values()) and "{" in name:

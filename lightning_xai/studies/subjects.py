@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from lightning_xai.callbacks.samples import Samples
 from lightning_xai.carried import carried_file
 from lightning_xai.experiments.noise_level import find_noise_level
+from lightning_xai.experiments.pictures import probabilities
 from lightning_xai.explainers.precision import in_precision
+from lightning_xai.modules.checkpoints import read_checkpoint
 from lightning_xai.reporting.noise_level import NoiseLevel
 from lightning_xai.studies.lab import Lab, described
 from lightning_xai.studies.photographs import PretrainedNetwork, is_pretrained, photographs, pretrained_network, voc
@@ -55,10 +57,17 @@ def subject(lab: Lab, study: Study, name: str) -> Subject:
     level = None if number is None else lab.noise_level(network, number)
     samples = {mask: lab.samples(network, study.num_samples, mask=mask or None) for mask in study.masks or [""]}
     first = next(iter(samples.values()))
-    target = first.labels if study.target == "label" else None
+    if study.target == "label" and first.labels is None:
+        raise ValueError(f"`target`: the data of {name} have no labels. Give `target: prediction`.")
+    target = first.labels if study.target == "label" else predicted(lab, network.model, first.images)
     names = getattr(network.data, "class_names", None)
     settings = described({name: network})[name]
     return Subject(network.accuracy, level, network.model, network.bounds, samples, target, (), names, settings)
+
+
+def predicted(lab: Lab, model: nn.Module, images: Tensor) -> Tensor:
+    """The classes that the network predicts."""
+    return probabilities(model, images, lab.precision).argmax(1)
 
 
 def _level_samples(study: Study) -> int | None:
@@ -80,6 +89,12 @@ def require(lab: Lab, study: Study) -> None:
         source, checkpoint = given.get("config", name), given.get("ckpt_path")
         if checkpoint is not None and not Path(carried_file("checkpoints", checkpoint)).is_file():
             raise ValueError(f"`networks`: the `ckpt_path` of {name}, {checkpoint}, is no file.")
+        other = "ckpt_path" if is_pretrained(lab, source) else "weights"
+        if given.get(other) is not None:
+            kind = "was trained by others and takes `weights`" if other == "ckpt_path" else "takes a `ckpt_path`"
+            raise ValueError(f"`networks`: {name} {kind}, got a `{other}`.")
+        if checkpoint is not None:
+            read_checkpoint(carried_file("checkpoints", checkpoint))
         if is_pretrained(lab, source):
             if study.masks and study.images != VOC:
                 raise ValueError(
