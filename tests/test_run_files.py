@@ -112,15 +112,17 @@ def test_rows_after_the_step_of_a_resumed_training_give_way(tmp_path: Path) -> N
 # The lock of a run
 
 HOLDER = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from lightning_xai.results.locks import RunLock
 lock = RunLock()
 assert lock.acquire(Path(sys.argv[1])) is None
 import multiprocessing
-child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+def live():
+    print(os.getpid(), flush=True)  # by itself: a process that was only just forked off has not let go yet
+    time.sleep(60)
+child = multiprocessing.get_context("fork").Process(target=live)
 child.start()
-print(child.pid, flush=True)
 time.sleep(60)
 """
 
