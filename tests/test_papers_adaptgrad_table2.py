@@ -34,6 +34,7 @@ from lightning_xai.experiments.papers.adaptgrad_table2_report import findings, t
 from lightning_xai.experiments.papers.photographs import photographs, pretrained_network
 from lightning_xai.explainers import Context, Explainer, Gradient, PerturbWeights
 from lightning_xai.metrics import InformationLevel, Sparseness
+from lightning_xai.names import specifications
 from lightning_xai.statistics.paired import holm, paired_test
 
 ROOT = Path(__file__).parent.parent
@@ -87,7 +88,7 @@ def test_the_methods_are_those_of_the_file():
     parser = ArgumentParser()
     parser.add_argument("--methods", type=dict[str, Explainer])
     settings = yaml.safe_load((ROOT / "configs" / "methods" / "adaptgrad_table2.yaml").read_text(encoding="utf-8"))
-    expected = parser.instantiate_classes(parser.parse_object({"methods": settings})).methods
+    expected = parser.instantiate_classes(parser.parse_object({"methods": specifications("methods", settings)})).methods
     assert table_methods(Effort()) == expected
     assert list(table_methods(Effort())) == list(expected)
 
