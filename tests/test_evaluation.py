@@ -208,7 +208,6 @@ def test_progress_bar_is_shown_only_when_asked(model, capsys):
 
 
 def test_plain_names_are_the_objects_they_name(model):
-    images = IMAGES[:3]
     named = evaluate(model, IMAGES[:3], 0, ["gradient", "smooth_grad"], ["sparseness"])
     objects = {"gradient": Gradient(), "smooth_grad": lightning_xai.smooth_grad()}
     expected = evaluate(model, IMAGES[:3], 0, objects, {"sparseness": Sparseness()})

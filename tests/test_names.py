@@ -4,6 +4,7 @@ import pytest
 
 import lightning_xai as lx
 from lightning_xai import explainers, metrics
+from lightning_xai.cli import main
 from lightning_xai.names import known, named, specifications, with_class_paths
 
 SMOOTH = {"class_path": "lightning_xai.explainers.smooth_grad"}
@@ -90,3 +91,22 @@ def test_wrong_names_are_refused_with_the_cure(kind, given, message):
 def test_a_wrong_class_path_in_a_specification_names_the_nearest():
     with pytest.raises(ValueError, match="did you mean 'smooth_grad'"):
         specifications("methods", {"a": {"class_path": "smothgrad"}})
+
+
+@pytest.mark.parametrize("kind", ["methods", "metrics"])
+def test_the_command_lists_each_with_its_first_line(kind, capsys):
+    main([kind])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(known(kind))
+    for line, thing in zip(lines, known(kind).values(), strict=True):
+        assert line.endswith(thing.__doc__.strip().splitlines()[0])
+    if kind == "metrics":
+        directions = {line.split()[0]: line.split()[1] for line in lines}
+        assert {"higher", "lower"} == set(directions.values())
+        assert all((directions[name] == "higher") == metric.higher_is_better for name, metric in known(kind).items())
+
+
+def test_the_commands_take_no_options(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["metrics", "--all"])
+    assert "unrecognized arguments: --all" in capsys.readouterr().err

@@ -19,6 +19,8 @@ COMMANDS = {
     "visualize": "what does a class look like, to one network and to noisy ones?",
     "explain": "explain pictures from files",
     "compare": "compare the methods of finished runs",
+    "methods": "list the explanation methods",
+    "metrics": "list the metrics",
     "reproduce": "repeat an experiment of a paper",
 }
 """What there is, a line each."""
