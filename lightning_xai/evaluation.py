@@ -1,6 +1,6 @@
 """Explain a model, and score its explanations: the part of the package that needs no Lightning."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from inspect import Parameter, signature
 from typing import Any, cast
@@ -42,6 +42,7 @@ from lightning_xai.metrics import (
 )
 from lightning_xai.metrics.base import first_rows
 from lightning_xai.metrics.cost import NumGradients
+from lightning_xai.names import named
 from lightning_xai.results.scores import GRADIENTS, ScoreRow
 from lightning_xai.shapes import Inputs, Labels, Masks, Scores
 
@@ -121,8 +122,8 @@ def evaluate(
     model: nn.Module,
     images: Inputs,
     target: Labels | int | None = None,
-    methods: Mapping[str, Explainer] | None = None,
-    metrics: Mapping[str, SampleMetric] | None = None,
+    methods: Mapping[str, Explainer | str] | Sequence[Explainer | str] | None = None,
+    metrics: Mapping[str, SampleMetric | str] | Sequence[SampleMetric | str] | None = None,
     masks: Masks | None = None,
     *,
     bounds: tuple[Bound, Bound] | None = None,
@@ -141,8 +142,8 @@ def evaluate(
 
     Args:
         model: As in `explain`, like images, target, bounds, index, seed, max_rows and precision.
-        methods: Explainers by name.
-        metrics: Metrics by name; None for `default_metrics`. They are copied, not written to.
+        methods: Explainers by name; plain names such as "smooth_grad" will do, as will a list (`lightning_xai.names`).
+        metrics: Metrics by name, likewise; None for `default_metrics`. They are copied, not written to.
         masks: (batch, height, width) booleans, True where the evidence is.
         batch_size: Samples at a time; the scores do not depend on it.
         keep_attributions: Of how many samples the attributions are returned too.
@@ -153,18 +154,19 @@ def evaluate(
     check_in_bounds(images, bounds)
     check_count("batch_size", batch_size)
     check_count("keep_attributions", keep_attributions, 0)
-    _check_methods(methods := {"smooth_grad": smooth_grad()} if methods is None else methods)
+    explainers: Mapping[str, Explainer] = named("methods", ["smooth_grad"] if methods is None else methods)
+    _check_methods(explainers)
     index = _checked_index(index, len(images))
     _check_lengths(len(images), masks=masks)
     whole = Context.create(index, seed, bounds, max_rows, images.device, images.dtype)
-    metrics = default_metrics(masks is not None, bounds is not None) if metrics is None else metrics
-    check_metrics(metrics, mask=masks is not None, bounds=bounds is not None)
-    metrics = {**metrics, GRADIENTS: NumGradients()}
-    collections = {name: _collect(metrics, images.device) for name in methods}
-    kept: dict[str, list[Tensor]] = {name: [] for name in methods}
+    given = default_metrics(masks is not None, bounds is not None) if metrics is None else named("metrics", metrics)
+    check_metrics(given, mask=masks is not None, bounds=bounds is not None)
+    scored: dict[str, SampleMetric] = {**given, GRADIENTS: NumGradients()}
+    collections = {name: _collect(scored, images.device) for name in explainers}
+    kept: dict[str, list[Tensor]] = {name: [] for name in explainers}
     batches = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
-    bar = tqdm(total=len(batches) * len(methods), desc="explaining", unit="batch", leave=False, disable=not progress)
-    undefined = dict.fromkeys(methods, torch.zeros((), dtype=torch.int64, device=images.device))
+    bar = tqdm(total=len(batches) * len(explainers), desc="explaining", unit="batch", leave=False, disable=not progress)
+    undefined = dict.fromkeys(explainers, torch.zeros((), dtype=torch.int64, device=images.device))
     with in_precision(model, precision), bar, explaining(model, whole.seed):
         target = _targets(model, images, target, batches, max_rows)
         shown = images[:keep_attributions]
@@ -182,7 +184,7 @@ def evaluate(
                 "shared": Shared(),
             }
             with remembering_noise():
-                for name, explainer in methods.items():
+                for name, explainer in explainers.items():
                     attributions, num_gradients = _explained(model, explainer, batch)
                     collections[name].update(
                         attributions,
@@ -197,8 +199,8 @@ def evaluate(
     _warn_of_undefined(model, undefined)
     maps = _on_cpu([torch.cat(parts) for parts in kept.values()])
     return Evaluation(
-        *_gather(collections, list(metrics)),
-        higher_is_better={name: metric.higher_is_better for name, metric in metrics.items()},
+        *_gather(collections, list(scored)),
+        higher_is_better={name: metric.higher_is_better for name, metric in scored.items()},
         images=shown.cpu(),
         target=target[:keep_attributions].cpu(),
         predicted=predicted.cpu(),

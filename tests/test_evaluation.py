@@ -205,3 +205,12 @@ def test_progress_bar_is_shown_only_when_asked(model, capsys):
     assert capsys.readouterr().err == ""
     evaluate(model, IMAGES, TARGET, {"saliency": Saliency()}, progress=True)
     assert "explaining" in capsys.readouterr().err
+
+
+def test_plain_names_are_the_objects_they_name(model):
+    named = evaluate(model, IMAGES[:3], 0, ["gradient", "smooth_grad"], ["sparseness"])
+    objects = {"gradient": Gradient(), "smooth_grad": lightning_xai.smooth_grad()}
+    expected = evaluate(model, IMAGES[:3], 0, objects, {"sparseness": Sparseness()})
+    assert_close(named.scores, expected.scores, rtol=0, atol=0)
+    with pytest.raises(ValueError, match="`methods`: 'smoth_grad' is unknown: did you mean 'smooth_grad'"):
+        evaluate(model, IMAGES[:3], 0, {"a": "smoth_grad"})

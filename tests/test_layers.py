@@ -14,6 +14,7 @@ LAYERS = {
     "shapes": 0,
     "_version": 0,
     "carried": 0,
+    "names": 1,
     "functional": 0,
     "explainers": 1,
     "metrics": 1,

@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+import lightning_xai as lx
 from lightning_xai.cli import main
+from lightning_xai.cli.command_line import XAICommandLine
+from lightning_xai.explainers import grad_cam
+from lightning_xai.metrics import MaxSensitivity, Sparseness
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "configs" / "methods").glob("*.yaml"))
@@ -66,3 +70,34 @@ def test_the_file_itself_is_accepted(file, tmp_path, monkeypatch, capsys):
 def test_adaptgrads_table_2_has_its_fifteen_rows():
     methods = yaml.safe_load((ROOT / "configs" / "methods" / "adaptgrad_table2.yaml").read_text(encoding="utf-8"))
     assert tuple(methods) == (*TABLE_2, "NG", "S-NG", "A-NG")
+
+
+@pytest.mark.parametrize(
+    ("text", "methods"),
+    [
+        ("[smooth_grad, grad_cam]", {"smooth_grad": lx.smooth_grad(), "grad_cam": grad_cam()}),
+        (
+            "{G: gradient, N: {class_path: noise_grad, init_args: {std: 0.1, explainer: gradient}}}",
+            {"G": lx.Gradient(), "N": lx.noise_grad(lx.Gradient(), std=0.1)},
+        ),
+    ],
+)
+@pytest.mark.parametrize("where", ["option", "file", "configuration"])
+def test_plain_names_are_enough(text, methods, where, tmp_path, monkeypatch):
+    """As the value of an option, in a file of methods, and in a configuration."""
+    monkeypatch.setattr(sys, "argv", ["lightning-xai"])
+    monkeypatch.chdir(tmp_path)
+    callback = {"methods": yaml.safe_load(text), "metrics": ["sparseness", "MaxSensitivity"]}
+    spec = {"class_path": "lightning_xai.callbacks.AttributionCallback", "init_args": callback}
+    (tmp_path / "methods.yaml").write_text(text)
+    (tmp_path / "more.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [spec]}}))
+    given = {"option": f"={text}", "file": "=methods.yaml"}.get(where)
+    more = [] if given is None else [f"--trainer.callbacks.methods{given}"]
+    words = [f"--config={ROOT}/configs/quickstart.yaml", "--config=more.yaml", *more]
+    command = XAICommandLine("fit", words)
+    found = command.trainer.callbacks[0]
+    assert found.methods == methods
+    assert {name: type(metric) for name, metric in found.metrics.items()} == {
+        "sparseness": Sparseness,
+        "max_sensitivity": MaxSensitivity,
+    }

@@ -48,6 +48,7 @@ from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad, smooth_grad
 from lightning_xai.metrics import SampleMetric
+from lightning_xai.names import named
 from lightning_xai.reporting.panels import attribution_panel, log_picture, save_figure
 from lightning_xai.results.scores import (
     GRADIENTS,
@@ -85,12 +86,13 @@ class AttributionCallback(Callback):
         folder: Where the latest files were written; None before, and in a `fast_dev_run`, which explains one sample.
 
     Args:
-        methods: Explainers by name; null for Gradient, Saliency, SG, AG (where `bounds` are known), NG and FG.
+        methods: Explainers by name; plain names such as `smooth_grad` will do, as will a list of them
+            (`lightning_xai.names`); null for Gradient, Saliency, SG, AG (where `bounds` are known), NG and FG.
         controls: Whether the noise floor is added to the methods: a Sobel edge detector, as `edges`, and `random` maps.
         num_gradients: Gradients a sample that each method with draws shall spend, for a comparison at equal cost; null
             for the methods' own numbers of draws.
-        metrics: Metrics by name; null for what the data allow of these: sparseness, with masks relevance rank accuracy
-            and AUROC, with bounds the share of out-of-range noise.
+        metrics: Metrics by name, likewise; null for what the data allow of these: sparseness, with masks relevance rank
+            accuracy and AUROC, with bounds the share of out-of-range noise.
         num_samples: Samples explained, spread evenly over the rows; all if there are fewer.
         every_n_epochs: Explain after every n-th epoch of training; validation and test runs are always explained.
         panel_size: Samples shown in the panel; 0 for no panel.
@@ -111,8 +113,8 @@ class AttributionCallback(Callback):
 
     def __init__(
         self,
-        methods: dict[str, Explainer] | None = None,
-        metrics: dict[str, SampleMetric] | None = None,
+        methods: dict[str, Explainer | str] | list[str] | None = None,
+        metrics: dict[str, SampleMetric | str] | list[str] | None = None,
         controls: bool = True,
         num_gradients: int | None = None,
         num_samples: int = 64,
@@ -140,14 +142,15 @@ class AttributionCallback(Callback):
         check_count("panel_size", panel_size, 0)
         if target not in ("label", "prediction", None):
             raise ValueError(f'`target` must be "label" or "prediction", got {target!r}.')
-        if methods is not None and not methods:
-            raise ValueError("`methods` must name at least one explainer; null stands for the default ones.")
         check_names("methods", methods or ())
-        with_controls(methods or {})  # refuses their names, which tables and figures know
         check_names("metrics", metrics or ())
+        self.methods: dict[str, Explainer] | None = named("methods", methods)
+        self.metrics: dict[str, SampleMetric] | None = named("metrics", metrics)
+        if self.methods is not None and not self.methods:
+            raise ValueError("`methods` must name at least one explainer; null stands for the default ones.")
+        with_controls(self.methods or {})  # refuses their names, which tables and figures know
         if name is not None:
             check_folder_name(name)
-        self.methods, self.metrics = methods, metrics
         self.controls, self.num_gradients = controls, num_gradients
         self.num_samples, self.every_n_epochs, self.panel_size = num_samples, every_n_epochs, panel_size
         self.target, self.mask, self.bounds, self.seed = target, mask, bounds, seed

@@ -23,6 +23,7 @@ from lightning_xai.explainers.base import (
     resolve_target,
 )
 from lightning_xai.explainers.bounds import check_in_bounds
+from lightning_xai.names import named
 from lightning_xai.reporting.sanity import Cell
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.checks import Subject, floor_cells, original_maps, parameter_cells
@@ -43,7 +44,7 @@ class RandomizationCallback(Callback):
         scores: The latest, by name as logged; None before.
 
     Args:
-        methods: Explainers by name; null for those of `AttributionCallback`. Controls are added.
+        methods: Explainers by name, or plain names, and null, as in `AttributionCallback`. Controls are added.
         similarities: Names of functions of `sanity.similarity`.
         num_samples: Samples explained, spread evenly over the rows that the loader can yield.
         every_n_validations: Check after every n-th validation of a training too; null for test ends alone.
@@ -60,7 +61,7 @@ class RandomizationCallback(Callback):
 
     def __init__(
         self,
-        methods: dict[str, Explainer] | None = None,
+        methods: dict[str, Explainer | str] | list[str] | None = None,
         similarities: list[str] | None = None,
         num_samples: int = 16,
         every_n_validations: int | None = None,
@@ -87,7 +88,8 @@ class RandomizationCallback(Callback):
         check_names("methods", methods or ())
         if name is not None:
             check_folder_name(name)
-        self.methods, self.similarities = methods, {name: SIMILARITIES[name] for name in chosen}
+        self.methods: dict[str, Explainer] | None = named("methods", methods)
+        self.similarities = {name: SIMILARITIES[name] for name in chosen}
         self.num_samples, self.every_n_validations, self.repeats = num_samples, every_n_validations, repeats
         self.initialisation, self.target, self.bounds, self.seed = initialisation, target, bounds, seed
         self.batch_size, self.unpack, self.name = batch_size, unpack, name

@@ -41,6 +41,7 @@ class XAICommandLine(LightningCLI):
     """
 
     def __init__(self, command: str, args: ArgsType) -> None:
+        know_yaml_mode()
         self.command = command
         method = getattr(ExaminingTrainer, command)
         super().__init__(
@@ -166,7 +167,6 @@ class XAICommandLine(LightningCLI):
 
 def run_configured(command: str, args: ArgsType) -> None:
     """Run one of the commands that take a configuration."""
-    know_yaml_mode()
     XAICommandLine(command, args).run()
 
 

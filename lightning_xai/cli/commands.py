@@ -20,6 +20,8 @@ from lightning_xai.carried import Kind, carried_file, carried_names
 _FUNCTIONS = {
     "compare": "compare:compare_command",
     "explain": "explain:explain_command",
+    "methods": "names:list_methods",
+    "metrics": "names:list_metrics",
     "reproduce": "reproduce:reproduce_experiment",
     "study": "reproduce:study_command",
 }

@@ -21,6 +21,7 @@ from lightning_xai.experiments.pictures import Explained, Preparation, explain_p
 from lightning_xai.explainers import Explainer, with_gradients
 from lightning_xai.explainers.precision import Precision
 from lightning_xai.modules.checkpoints import check_weights_fit, read_checkpoint
+from lightning_xai.names import named
 from lightning_xai.reporting.explanations import MAPS, PANELS
 from lightning_xai.reporting.folders import check_folder
 
@@ -87,7 +88,7 @@ def explain_images(
     ckpt_path: str | None = None,
     output: str = "explanations",
     target: int | str | None = None,
-    methods: dict[str, Explainer] | None = None,
+    methods: dict[str, Explainer | str] | list[str] | None = None,
     seed: int = 0,
     batch_size: int = 16,
     max_rows: int | None = None,
@@ -109,7 +110,8 @@ def explain_images(
         output: Folder for explanations.csv, maps/*.safetensors, panels/*.png, and refused.csv where there is something
             to list in it. Started again with the same settings, the command goes on where it stopped.
         target: The class explained, its name or its index; null for the predicted one.
-        methods: Explainers by name; null for those of the configuration's AttributionCallback, or the default ones.
+        methods: Explainers by name; plain names such as `smooth_grad` will do, as will a list of them; null for those
+            of the configuration's AttributionCallback, or the default ones.
         seed: Of the noise, which depends on it and on the content of the picture's file.
         batch_size: Pictures explained at a time.
         max_rows: Rows that pass through the network at once; null for as many as fit in memory.
@@ -127,7 +129,7 @@ def explain_images(
         model,
         images,
         preparation,
-        _chosen_methods(callback, preparation.bounds is not None) if methods is None else methods,
+        _chosen_methods(callback, preparation.bounds is not None) if methods is None else named("methods", methods),
         output,
         target=target,
         seed=seed,

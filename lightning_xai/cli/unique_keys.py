@@ -1,10 +1,12 @@
-"""How the command line reads YAML."""
+"""How the command line reads YAML: with unique keys, and plain names of our explainers and metrics as class paths."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import yaml
 from jsonargparse import get_loader, set_loader
+
+from lightning_xai.names import with_class_paths
 
 YAML_MODE = "yaml_with_unique_keys"
 MAX_COPIES = 10_000
@@ -17,7 +19,7 @@ def know_yaml_mode() -> None:
 
 
 def load_yaml(text: str) -> Any:
-    """YAML as jsonargparse reads it, except that some of it is an error.
+    """YAML as jsonargparse reads it, with `class_path: smooth_grad` for its full path, and some of it is an error.
 
     A key given twice (PyYAML keeps the last), aliases that stand for more than `MAX_COPIES` values or for what they are
     in, and nesting that is too deep to be read.
@@ -30,7 +32,7 @@ def load_yaml(text: str) -> Any:
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=root.start_mark)
         for key in _repeated_keys(root, set()):
             raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark)
-        return get_loader("yaml")(text)
+        return with_class_paths(get_loader("yaml")(text))
     except RecursionError:
         raise yaml.YAMLError("it is nested too deeply to be read") from None
 

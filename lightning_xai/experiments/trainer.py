@@ -17,6 +17,7 @@ from lightning_xai.experiments.visualize import Setting, named_channels, portrai
 from lightning_xai.explainers import Explainer, PerturbWeights, with_controls
 from lightning_xai.explainers.base import check_choice, check_count, check_level, explaining, resolve_target
 from lightning_xai.explainers.precision import Precision, in_precision
+from lightning_xai.names import named
 from lightning_xai.reporting.folders import check_folder
 from lightning_xai.reporting.noise_level import NoiseLevel
 from lightning_xai.reporting.reproduction import Reproduction
@@ -40,7 +41,7 @@ class ExaminingTrainer(Trainer):
         datamodule: LightningDataModule,
         ckpt_path: str | None = None,
         check: Literal["parameters", "data", "invariance", "efficient", "random_logit", "all"] = "all",
-        methods: dict[str, Explainer] | None = None,
+        methods: dict[str, Explainer | str] | list[str] | None = None,
         num_samples: int = 64,
         similarity: str = "ssim",
         preset: Preset = "paper",
@@ -76,8 +77,8 @@ class ExaminingTrainer(Trainer):
             check: `parameters` randomises weights, `data` trains a network on random labels, `invariance` shifts the
                 input and compensates it; `all` makes these three. `efficient` asks whether maps get more complex when
                 all weights are random (efficient MPRT), `random_logit` whether those of another class differ.
-            methods: Explainers by name; null for the paper's that the network admits, and AG, NG, FG. Controls are
-                added.
+            methods: Explainers by name; plain names such as `grad_cam` will do, as will a list of them; null for the
+                paper's that the network admits, and AG, NG, FG. Controls are added.
             num_samples: Test samples, evenly spaced.
             similarity: The one that decides, of `spearman`, `spearman_absolute`, `spearman_foreground`, `pearson`,
                 `cosine`, `ssim`, `ssim_absolute` and `hog`; all that the images admit are written.
@@ -122,8 +123,10 @@ class ExaminingTrainer(Trainer):
         similarities = named_similarities(preset, normaliser)
         subject = self._subject(model, datamodule, similarities, num_samples, target, seed, batch_size, precision)
         if methods is None:
-            methods = paper_methods(subject.model, subject.bounds is not None, subject.images)
-        subject = replace(subject, methods=with_controls(smoothed(methods, smooth)))
+            chosen = paper_methods(subject.model, subject.bounds is not None, subject.images)
+        else:
+            chosen = named("methods", methods)
+        subject = replace(subject, methods=with_controls(smoothed(chosen, smooth)))
         _check_required(require or [], subject.methods)
         return examine(
             subject,

@@ -15,6 +15,7 @@ from jsonargparse import ArgumentParser
 
 from lightning_xai.explainers import Explainer, with_controls
 from lightning_xai.metrics import SampleMetric
+from lightning_xai.names import specifications
 
 VOC = "voc"
 WEIGHT_NOISE = "weight_noise"
@@ -48,7 +49,8 @@ class Study:
 
     Args:
         source: Paper, and table or figure in it; or what the study is about.
-        methods: By name, a plain name of `lightning_xai.explainers` or `class_path` and `init_args`.
+        methods: By name, a plain name of `lightning_xai.explainers` or `class_path` and `init_args`; a list of plain
+            names is enough.
         metrics: By name, likewise.
         networks: By name; of each, none or some of `config` (file or name of a configuration; the network's name where
             there is none), `ckpt_path` (a checkpoint; without one the network is trained, or taken from those that the
@@ -81,8 +83,8 @@ class Study:
     """
 
     source: str
-    methods: dict[str, Any]
-    metrics: dict[str, Any]
+    methods: list[str] | dict[str, Any]
+    metrics: list[str] | dict[str, Any]
     networks: list[str] | dict[str, dict[str, Any]]
     summary: str = ""
     variables: dict[str, Any] = field(default_factory=dict)
@@ -167,9 +169,9 @@ class Study:
 
 
 _KINDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("methods", "metrics", "variables", "changes", "published", "curves", "fast"), (dict,)),
+    **dict.fromkeys(("variables", "changes", "published", "curves", "fast"), (dict,)),
     **dict.fromkeys(("claims", "masks", "grid", "kept_under"), (list,)),
-    "networks": (dict, list),
+    **dict.fromkeys(("methods", "metrics", "networks"), (dict, list)),
 }
 
 
@@ -233,13 +235,13 @@ def study_of(values: Mapping[str, Any], changes: Mapping[str, Any]) -> Study:
     return Study(**{**values, **own, "variables": variables})
 
 
-def expanded(parts: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Entry]:
+def expanded(parts: Mapping[str, Any] | Sequence[str], variables: Mapping[str, Any]) -> dict[str, Entry]:
     """The entries, those with `for` once for each combination.
 
     Entries that need a variable without a value (None) are left out. Equal names must stand for the same.
     """
     found: dict[str, Entry] = {}
-    for name, part in parts.items():
+    for name, part in parts.items() if isinstance(parts, Mapping) else zip(parts, parts, strict=True):
         entry = dict(part) if isinstance(part, Mapping) else part
         loops = entry.pop("for", {}) if isinstance(entry, dict) else {}
         if not isinstance(loops, Mapping):
@@ -268,8 +270,8 @@ def resolved(part: Any, variables: Mapping[str, Any]) -> Any:
     return [resolved(value, variables) for value in part] if isinstance(part, list | tuple) else part
 
 
-def built(what: str, specified: Mapping[str, Any], kind: Any) -> dict[str, Any]:
-    """Objects of their descriptions.
+def built(what: Literal["methods", "metrics"], specified: Mapping[str, Any], kind: Any) -> dict[str, Any]:
+    """Objects of their descriptions, or of plain names.
 
     Raises:
         ValueError: if one cannot be made; with the parser's reason.
@@ -277,7 +279,7 @@ def built(what: str, specified: Mapping[str, Any], kind: Any) -> dict[str, Any]:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument(f"--{what}", type=dict[str, kind])
     try:
-        return getattr(parser.instantiate_classes(parser.parse_object({what: dict(specified)})), what)
+        return getattr(parser.instantiate_classes(parser.parse_object({what: specifications(what, specified)})), what)
     except Exception as error:
         raise ValueError(f"`{what}`: {error}") from error
 
