@@ -28,6 +28,7 @@ from lightning_xai.experiments.noise_level import find_noise_level, right_under_
 from lightning_xai.explainers import Context, Explainer, Gradient, PerturbWeights, RangeScale, Saliency, Smooth
 from lightning_xai.functional.localisation import auroc, relevance_rank_accuracy
 from lightning_xai.metrics import LocalisationAUROC, RelevanceRankAccuracy, Sparseness
+from lightning_xai.names import specifications
 from lightning_xai.reporting.noise_level import NoiseLevel, NoisePoint
 from lightning_xai.reporting.panels import figure_pixels
 from lightning_xai.reporting.sweeps import Grid, grids_figure
@@ -250,7 +251,8 @@ def test_the_methods_of_adaptgrads_table_are_those_of_the_file_of_methods():
     parser = ArgumentParser()
     parser.add_argument("--methods", type=dict[str, Explainer])
     settings = yaml.safe_load((ROOT / "configs" / "methods" / "adaptgrad_table2.yaml").read_text(encoding="utf-8"))
-    expected = parser.instantiate_classes(parser.parse_object({"methods": settings})).methods
+    specified = {"methods": specifications("methods", settings)}
+    expected = parser.instantiate_classes(parser.parse_object(specified)).methods
     methods = carried_study("adaptgrad-table2").explainers()
     assert {name: methods[name] for name in expected} == expected
     assert {m.baseline for n, m in methods.items() if "IG(0)" in n} == {0.0}
