@@ -41,7 +41,7 @@ class ExaminingTrainer(Trainer):
         datamodule: LightningDataModule,
         ckpt_path: str | None = None,
         check: Literal["parameters", "data", "invariance", "efficient", "random_logit", "all"] = "all",
-        methods: dict[str, Explainer | str] | list[str] | None = None,
+        methods: dict[str, Explainer | str] | tuple[str, ...] | None = None,
         num_samples: int = 64,
         similarity: str = "ssim",
         preset: Preset = "paper",

@@ -84,8 +84,8 @@ class Lab:
 
     def config(self, name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
         """The configuration, with the data where they are here."""
-        path = Path(self.configs) / f"{name}.yaml"
-        path = path if path.is_file() else Path(carried_file("configs", name))
+        own = Path(self.configs) / f"{name}.yaml"
+        path = Path(carried_file("configs", name)) if name.endswith((".yaml", ".yml")) else own
         if not path.is_file():
             raise ValueError(
                 f"`configs`: there is no {path}. Give the folder that has the configurations, or none for those that"
