@@ -307,11 +307,11 @@ def _in_mask(metric: str, mask: str) -> str:
 def _kept(lab: Lab, study: Study, found: Subject) -> dict[float, list[float]]:
     """The share of predicted classes that each noisy network keeps."""
     levels = known_values(study.kept_under, study.at(_std(found)))
+    if not levels:
+        return {}
     draws = resolved(study.kept_draws, study.variables)
     images = next(iter(found.samples.values())).images
-    classes = predicted(lab, found.model, images) if levels else None
-    if classes is None:
-        return {}
+    classes = predicted(lab, found.model, images)
     with in_precision(found.model, lab.precision):
         return {
             std: right_under_noise(found.model, images, classes, std, draws, lab.seed).mean(1).tolist()

@@ -142,7 +142,7 @@ def _networks_across(study: Study, results: Results) -> bool:
 
 
 def _metric_name(study: Study) -> str:
-    return next(iter(study.measures())).replace("_", " ")
+    return next(iter(study.measures(0.1))).replace("_", " ")
 
 
 def _scores_table(study: Study, title: str, comparisons: Sequence[tuple[str, Comparison]]) -> ResultTable:
@@ -381,7 +381,7 @@ def _curves(study: Study, result: NetworkResult) -> Figure:
             {line: {x: values[method, metric] for x, method in points.items()} for line, points in lines.items()},
             {name: float(np.nanmean(values[name, metric])) for name in CONTROLS},
         )
-        for metric, measured in study.measures().items()
+        for metric, measured in study.measures(result.std).items()
     ]
     level = result.subject.level if study.curves.get("level") else None
     chosen = None if level is None else (level.std, level.low, level.high)
@@ -391,7 +391,7 @@ def _curves(study: Study, result: NetworkResult) -> Figure:
 def _grids(study: Study, result: NetworkResult) -> Figure:
     assert study.grid is not None
     down, across = study.grid
-    values, bound, measured = _values(result), study.coordinates(result.std), study.measures()
+    values, bound, measured = _values(result), study.coordinates(result.std), study.measures(result.std)
     cells = {(own[down], own[across]): method for method, own in bound.items() if down in own and across in own}
     rows, columns = (sorted({key[place] for key in cells}) for place in (0, 1))
     grids = [
