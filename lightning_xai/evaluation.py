@@ -32,7 +32,7 @@ from lightning_xai.functional.random import remembering_noise
 from lightning_xai.functional.warn import warn_caller
 from lightning_xai.metrics import (
     InherentNoise,
-    LocalisationAUROC,
+    LocalizationAUROC,
     RelevanceRankAccuracy,
     SampleMetric,
     Shared,
@@ -98,7 +98,7 @@ def explain(
         images: (batch, ...), as the model takes them.
         target: Class to explain, one for all or one a sample; None for the predicted class.
         method: An explainer, such as `smooth_grad()` or `Gradient()`.
-        bounds: (low, high) of the input elements, numbers or one value a channel; AdaptGrad needs them. For normalised
+        bounds: (low, high) of the input elements, numbers or one value a channel; AdaptGrad needs them. For normalized
             images `lightning_xai.bounds(mean, std)`; images with values outside are refused.
         index: Sample indices; noise depends on the seed and the index. By default 0, 1, ...
         seed: Of the noise.
@@ -137,7 +137,7 @@ def evaluate(
 ) -> Evaluation:
     """Scores of every method on every sample. All methods see the same noise draws and explain the same classes.
 
-    Where torch.distributed is initialised, every process passes its own share of the samples, with their indices, and
+    Where torch.distributed is initialized, every process passes its own share of the samples, with their indices, and
     gets the scores of all of them.
 
     Args:
@@ -284,10 +284,10 @@ def _explained(model: nn.Module, explainer: Explainer, batch: Mapping[str, Any])
 
 
 def default_metrics(has_masks: bool, has_bounds: bool) -> dict[str, SampleMetric]:
-    """Sparseness; with masks the localisation metrics; with bounds the share of out-of-range noise."""
+    """Sparseness; with masks the localization metrics; with bounds the share of out-of-range noise."""
     metrics: dict[str, SampleMetric] = {"sparseness": Sparseness()}
     if has_masks:
-        metrics |= {"relevance_rank_accuracy": RelevanceRankAccuracy(), "auroc": LocalisationAUROC()}
+        metrics |= {"relevance_rank_accuracy": RelevanceRankAccuracy(), "auroc": LocalizationAUROC()}
     if has_bounds:
         metrics |= {"inherent_noise": InherentNoise()}
     return metrics

@@ -11,7 +11,7 @@ Inputs = Float[Tensor, " batch *shape"]
 """What a network takes, a sample a row; attributions have the shape of the inputs."""
 
 Images = Float[Tensor, " batch channel height width"]
-"""Inputs or attributions that are images, in the network's (normalised) input space."""
+"""Inputs or attributions that are images, in the network's (normalized) input space."""
 
 Maps = Float[Tensor, " batch height width"]
 """One value a pixel, channels summed."""
@@ -29,4 +29,4 @@ Scores = Float[Tensor, " batch"]
 """One score a sample."""
 
 Logits = Float[Tensor, " batch classes"]
-"""What a classifier returns: one unnormalised score a class."""
+"""What a classifier returns: one unnormalized score a class."""

@@ -1,8 +1,8 @@
-"""Global explanations: images that a unit, a channel or a class answers to most (activation maximisation).
+"""Global explanations: images that a unit, a channel or a class answers to most (activation maximization).
 
-The image is the sigmoid of a sum of waves with decorrelated colours, seen by the network through random rotations,
+The image is the sigmoid of a sum of waves with decorrelated colors, seen by the network through random rotations,
 zooms and shifts (Erhan et al. 2009; Olah, Mordvintsev, Schubert, "Feature visualization", Distill 2017). NoiseGrad
-(Bykov et al. 2022, arXiv 2106.10185, eq. 4) maximises the mean answer of networks with noisy weights instead.
+(Bykov et al. 2022, arXiv 2106.10185, eq. 4) maximizes the mean answer of networks with noisy weights instead.
 """
 
 import math
@@ -37,8 +37,8 @@ Weights = Mapping[str, Tensor]
 Spectrum = Float[Tensor, " batch channel height frequency 2"]
 """Real and imaginary parts of the coefficients of waves, as `torch.fft.rfft2` orders them."""
 
-COLOUR_VARIANCES = (0.2175, 0.0188, 0.0045)
-COLOUR_DIRECTIONS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
+COLOR_VARIANCES = (0.2175, 0.0188, 0.0045)
+COLOR_DIRECTIONS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 """Eigenvalues and eigenvectors (columns) of the covariance of red, green and blue over ImageNet's training images:
 the principal components of Krizhevsky et al. 2012, in the figures published with Facebook's fb.resnet.torch."""
 
@@ -50,26 +50,26 @@ _MOST_NAMES = 40
 
 @dataclass(frozen=True)
 class Activation:
-    """What is maximised: an image for each channel.
+    """What is maximized: an image for each channel.
 
     Attributes:
         channels: Of the layer's output; of the logits these are the classes.
         layer: Name of a module, or the end of one such name; None for the logits, before any softmax.
-        centre: Of an output with places (batch, channel, height, width) take the one in the middle, a unit, instead of
+        center: Of an output with places (batch, channel, height, width) take the one in the middle, a unit, instead of
             the mean over all places.
     """
 
     channels: tuple[int, ...]
     layer: str | None = None
-    centre: bool = False
+    center: bool = False
 
     def __post_init__(self) -> None:
         for channel in self.channels:
             check_whole_number("channels", channel)
         if not self.channels or min(self.channels) < 0:
             raise ValueError(f"`channels` must be one or more numbers from 0 on, got {self.channels}.")
-        if self.centre and self.layer is None:
-            raise ValueError("`centre` needs a `layer` whose output has places; logits have none.")
+        if self.center and self.layer is None:
+            raise ValueError("`center` needs a `layer` whose output has places; logits have none.")
 
     def __call__(self, model: nn.Module, inputs: Images, weights: Weights | None = None) -> Scores:
         """Row i's activation of channel i.
@@ -94,12 +94,12 @@ class Activation:
         return values[torch.arange(len(inputs)), torch.tensor(self.channels)].to(inputs.dtype)  # under autocast, too
 
     def _placeless(self, output: object) -> Float[Tensor, " batch channel"]:
-        ndims = (4,) if self.centre else (2, 4)
+        ndims = (4,) if self.center else (2, 4)
         if not isinstance(output, Tensor) or output.ndim not in ndims:
             got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            places = "(batch, channel, height, width)" + ("" if self.centre else " or (batch, channel)")
+            places = "(batch, channel, height, width)" + ("" if self.center else " or (batch, channel)")
             raise ValueError(f"`layer`: the output of {self.layer} must be a tensor {places}, got {got}.")
-        if self.centre:
+        if self.center:
             return output[:, :, output.shape[2] // 2, output.shape[3] // 2]
         return output if output.ndim == 2 else output.mean((2, 3))
 
@@ -164,13 +164,13 @@ def visualize(
     seed: int = 0,
     progress: bool = False,
 ) -> Visualization:
-    """Images that maximise an activation, one for each of its channels, each as it would be alone.
+    """Images that maximize an activation, one for each of its channels, each as it would be alone.
 
     Memory does not grow with the number of noisy networks. The model stays as it was.
 
     Args:
         model: Maps inputs to logits; it is looked at in evaluation mode.
-        activation: What is maximised.
+        activation: What is maximized.
         image_shape: (channel, height, width) of an input.
         bounds: What black and white are in the network's space, as `Context.create` takes them.
         noise: NoiseGrad's networks, as many as it has draws, independent (the explainer in it plays no part); None for
@@ -192,9 +192,9 @@ def visualize(
     scale = _parsed(bounds, parameter.device)
     with explaining(model):
         networks = _Networks(model, noise, redraw, models_per_pass, seed)
-        grey = to_inputs(torch.full((len(activation.channels), *image_shape), 0.5, device=parameter.device), scale)
-        if len(grey) > 1:
-            takes_whole_batches(model, grey.to(_dtype(model)))  # warns if images would depend on one another
+        gray = to_inputs(torch.full((len(activation.channels), *image_shape), 0.5, device=parameter.device), scale)
+        if len(gray) > 1:
+            takes_whole_batches(model, gray.to(_dtype(model)))  # warns if images would depend on one another
 
         def rise(spectrum: Spectrum, step: int) -> tuple[Scores, Spectrum]:
             """Activations, and their gradient."""
@@ -258,16 +258,16 @@ def _parsed(bounds: tuple[Bound, Bound], device: torch.device) -> tuple[Tensor, 
 
 
 def starting_spectrum(channels: Sequence[int], image_shape: tuple[int, int, int], seed: int) -> Spectrum:
-    """Little noise around a grey image; that of a channel is the same in any company."""
-    colours, height, width = image_shape
+    """Little noise around a gray image; that of a channel is the same in any company."""
+    colors, height, width = image_shape
     keys = fold_in(root_keys(seed, torch.tensor(channels)), _START)
-    return standard_normal(keys, (colours, height, width // 2 + 1, 2)) * _START_STD
+    return standard_normal(keys, (colors, height, width // 2 + 1, 2)) * _START_STD
 
 
 def _with_gradient(spectrum: Spectrum, gradient: Callable[[Spectrum], Spectrum], activation: Activation) -> Spectrum:
     """The start, with twice the contrast, again and again, where the activation does not change with the image.
 
-    At an even grey all ReLUs of a small network may be off.
+    At an even gray all ReLUs of a small network may be off.
     """
     for _ in range(_DOUBLINGS):
         still = (gradient(spectrum) == 0).flatten(1).all(1)
@@ -282,9 +282,9 @@ def _with_gradient(spectrum: Spectrum, gradient: Callable[[Spectrum], Spectrum],
 
 
 def pixels(spectrum: Spectrum, image_shape: tuple[int, int, int]) -> Images:
-    """The sigmoid of the waves' sum, colours correlated as in photographs; between 0 and 1."""
+    """The sigmoid of the waves' sum, colors correlated as in photographs; between 0 and 1."""
     waves = waves_image(spectrum, image_shape)
-    return (correlated_colours(waves) if image_shape[0] == 3 else waves).sigmoid()
+    return (correlated_colors(waves) if image_shape[0] == 3 else waves).sigmoid()
 
 
 def waves_image(spectrum: Spectrum, image_shape: tuple[int, int, int]) -> Images:
@@ -304,18 +304,18 @@ def wave_amplitudes(height: int, width: int) -> Float[Tensor, "height frequency"
     return falling(torch.fft.rfftfreq(width)) / falling(torch.fft.fftfreq(width)).square().mean().sqrt()
 
 
-def correlated_colours(images: Images) -> Images:
+def correlated_colors(images: Images) -> Images:
     """Three uncorrelated channels of variance 1 become red, green and blue with ImageNet's correlations.
 
     The first is brightness, nearly, and keeps its scale.
     """
-    return torch.einsum("rc, bchw -> brhw", colour_mixing().to(images), images)
+    return torch.einsum("rc, bchw -> brhw", color_mixing().to(images), images)
 
 
-def colour_mixing() -> Float[Tensor, " 3 3"]:
+def color_mixing() -> Float[Tensor, " 3 3"]:
     """Principal components as columns, each as long as its standard deviation, the longest 1."""
-    variances = torch.tensor(COLOUR_VARIANCES)
-    return torch.tensor(COLOUR_DIRECTIONS) * (variances / variances.max()).sqrt()
+    variances = torch.tensor(COLOR_VARIANCES)
+    return torch.tensor(COLOR_DIRECTIONS) * (variances / variances.max()).sqrt()
 
 
 def to_inputs(images: Images, bounds: tuple[Tensor, Tensor]) -> Images:

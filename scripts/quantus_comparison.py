@@ -1,6 +1,6 @@
 """The four criteria of NoiseGrad's Table 1 by lightning_xai and by Quantus: the same maps, values side by side, time.
 
-Localisation (relevance rank accuracy; AUROC too), faithfulness (correlation), robustness (maximum sensitivity) and
+Localization (relevance rank accuracy; AUROC too), faithfulness (correlation), robustness (maximum sensitivity) and
 sparseness of SmoothGrad, AdaptGrad, NoiseGrad and FusionGrad over |gradient|, of what they smooth, and of the controls.
 Batch by batch, first one library and then the other. Both explain with lightning_xai, under the same noise. Robustness
 and faithfulness draw at random, each library for itself; a subset is of 224 pixels here, of 224 channel values there.
@@ -38,7 +38,7 @@ from lightning_xai.experiments import compare_methods, read_runs
 from lightning_xai.explainers import Context, Explainer, with_controls
 from lightning_xai.metrics import (
     FaithfulnessCorrelation,
-    LocalisationAUROC,
+    LocalizationAUROC,
     MaxSensitivity,
     RelevanceRankAccuracy,
     SampleMetric,
@@ -60,7 +60,7 @@ METHODS: dict[str, Explainer] = with_controls(
 )
 OURS: dict[str, SampleMetric] = {
     "relevance_rank_accuracy": RelevanceRankAccuracy(),
-    "auroc": LocalisationAUROC(),
+    "auroc": LocalizationAUROC(),
     "faithfulness_correlation": FaithfulnessCorrelation(),
     "max_sensitivity": MaxSensitivity(),
     "sparseness": Sparseness(),

@@ -3,7 +3,7 @@
 A cascade's two deciding steps lie a known difference above the floor, in units of the margin δ: both, or only the last
 one while the other lies at the floor. Networks, samples, and both together have random effects; the floor's come from
 pairs of samples, five to either side, as in the check. The effects of samples are skewed. Verdicts are those of
-`randomisation_verdict`, as they are.
+`randomization_verdict`, as they are.
 
     python scripts/simulate_verdicts.py > table.md             # one thread, some minutes
     python scripts/simulate_verdicts.py --measure runs/mnist_cnn/version_0/sanity/parameters/similarities.csv
@@ -23,7 +23,7 @@ import numpy as np
 
 from lightning_xai.reporting.sanity import MARGIN, Cell, CellKey
 from lightning_xai.sanity.checks import NUM_SHIFTS
-from lightning_xai.sanity.verdicts import randomisation_verdict
+from lightning_xai.sanity.verdicts import randomization_verdict
 
 FLOOR = 0.2
 FLOOR_DEVIATION, PAIR_DEVIATION = 0.03, 0.06
@@ -84,7 +84,7 @@ def rates(setting: Setting, repetitions: int, seed: int) -> dict[str, float]:
     """How often each outcome comes."""
     generator = np.random.default_rng(seed)
     found = [
-        randomisation_verdict("parameters", "m", list(cells(setting, generator)), "s").outcome
+        randomization_verdict("parameters", "m", list(cells(setting, generator)), "s").outcome
         for _ in range(repetitions)
     ]
     return {outcome: found.count(outcome) / repetitions for outcome in OUTCOMES}

@@ -266,7 +266,7 @@ METRICS: dict[str, metrics.SampleMetric] = {
     "PointingGame": metrics.PointingGame(),
     "RelevanceMassAccuracy": metrics.RelevanceMassAccuracy(),
     "RelevanceRankAccuracy": metrics.RelevanceRankAccuracy(),
-    "LocalisationAUROC": metrics.LocalisationAUROC(),
+    "LocalizationAUROC": metrics.LocalizationAUROC(),
     "TopKIntersection": metrics.TopKIntersection(k=10),
     "InherentNoise": metrics.InherentNoise(),
     "FaithfulnessCorrelation": metrics.FaithfulnessCorrelation(num_subsets=12, subset_size=20),
@@ -345,7 +345,7 @@ def test_nothing_is_copied_to_the_cpu_within_a_loop(sim: Simulation) -> None:
     """Over draws, passes, batches, methods or metrics."""
     model, x, where = (part.to("sim") for part in (network(), images(), masks()))
     lx.explain(model, x, None, lx.noise_grad(num_draws=1))
-    metrics = ("Sparseness", "LocalisationAUROC", "FaithfulnessCorrelation", "DeletionAUC", "Infidelity")
+    metrics = ("Sparseness", "LocalizationAUROC", "FaithfulnessCorrelation", "DeletionAUC", "Infidelity")
 
     def copies(draws: int, methods: int, number: int, **options: Any) -> Counter[str]:
         some = {str(n): lx.fusion_grad(num_weight_draws=draws, num_input_draws=draws) for n in range(methods)}
@@ -374,7 +374,7 @@ APPLE = {
     "noise_grad": metrics.FaithfulnessCorrelation(num_subsets=12, subset_size=20),
     "smooth_grad": metrics.MaxSensitivity(num_draws=2),
     "antithetic_weights": metrics.Infidelity(num_draws=10, square_size=3),
-    "guided_backprop": metrics.LocalisationAUROC(),
+    "guided_backprop": metrics.LocalizationAUROC(),
     "variance": metrics.DeletionAUC(num_steps=4),
 }
 

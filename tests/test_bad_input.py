@@ -206,7 +206,7 @@ def test_parameter_patterns():
         (lambda: PerturbWeights(num_draws=0), "`num_draws` must be at least 1, got 0"),
         (lambda: fusion_grad(num_input_draws=0), "`num_draws` must be at least 1"),
         (lambda: IntegratedGradients(num_steps=0), "`num_steps` must be at least 1, got 0"),
-        (lambda: IntegratedGradients(baseline="grey"), '`baseline` must be "black", "white" or a number, got "grey"'),
+        (lambda: IntegratedGradients(baseline="gray"), '`baseline` must be "black", "white" or a number, got "gray"'),
         (lambda: gradient_shap("blue"), '`baseline` must be "black", "white" or a number'),
         (
             lambda: Gradient("softmax"),

@@ -62,7 +62,7 @@ FORMULAS = (_readme_floats, _readme_tensors, _readme_numpy, _readme_numpy_single
 
 
 def _pixels(channels):
-    """Black, white, and greys that are neither in bfloat16; at the top of each image and elsewhere."""
+    """Black, white, and grays that are neither in bfloat16; at the top of each image and elsewhere."""
     levels = torch.cat([torch.tensor([0, 255] * 8), torch.arange(16, 240, 7).repeat_interleave(2)]).view(1, 1, 4, -1)
     return levels.expand(2, channels, -1, -1).to(torch.uint8)
 

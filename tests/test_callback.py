@@ -52,7 +52,7 @@ class Images(Dataset):
             "dict": {"pixel_values": image, "labels": label},
             "mask": {"image": image, "label": label, "index": 100 + i, "mask": mask},
             "masks": {"image": image, "label": label, "mask": {"bright": mask, "dark": ~mask}},
-            "unlabelled": {"x": image},
+            "unlabeled": {"x": image},
             "foreign": {"picture": image},
         }[self.kind]
 
@@ -172,7 +172,7 @@ def test_model_checkpoint_and_early_stopping_see_the_metrics(tmp_path: Any) -> N
     assert checkpoint.best_model_score in checkpoint.best_k_models.values()
 
 
-@pytest.mark.parametrize("kind", ["tuple", "dict", "mask", "masks", "unlabelled"])
+@pytest.mark.parametrize("kind", ["tuple", "dict", "mask", "masks", "unlabeled"])
 @pytest.mark.parametrize("command", ["validate", "test"])
 def test_any_batch_under_default_trainer_flags(tmp_path: Any, kind: str, command: str) -> None:
     """The Trainer's inference mode is on by default, where autograd records nothing."""
@@ -188,7 +188,7 @@ def test_any_batch_under_default_trainer_flags(tmp_path: Any, kind: str, command
 def test_without_labels_the_predicted_class_is_explained(tmp_path: Any) -> None:
     callback = AttributionCallback({"grad": Gradient()}, num_samples=13, panel_size=13)
     module = SomebodysModule()
-    make_trainer(tmp_path, callback).validate(module, loader("unlabelled"), verbose=False)
+    make_trainer(tmp_path, callback).validate(module, loader("unlabeled"), verbose=False)
     assert callback.evaluation is not None
     assert torch.equal(callback.evaluation.target, module.eval()(Images().images).argmax(1))
 
@@ -299,7 +299,7 @@ def test_half_precision_training(tmp_path: Any, precision: str) -> None:
 
 
 def test_the_modules_own_transfer_hooks_are_used(tmp_path: Any) -> None:
-    class Normalising(SomebodysModule):
+    class Normalizing(SomebodysModule):
         def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
             return batch[0] + 1, batch[1]
 
@@ -307,7 +307,7 @@ def test_the_modules_own_transfer_hooks_are_used(tmp_path: Any) -> None:
             return batch[0] * 10, batch[1]
 
     callback = AttributionCallback({"grad": Gradient()}, num_samples=13, panel_size=13)
-    make_trainer(tmp_path, callback).validate(Normalising(), loader(), verbose=False)
+    make_trainer(tmp_path, callback).validate(Normalizing(), loader(), verbose=False)
     assert callback.evaluation is not None
     torch.testing.assert_close(callback.evaluation.images, (Images().images + 1) * 10)
 

@@ -118,7 +118,7 @@ def test_the_level_decides_what_is_bold():
 
 
 def test_a_method_whose_mean_is_spoilt_by_one_sample_is_not_worse():
-    """Better on all samples but one: the test is significant, but in its favour."""
+    """Better on all samples but one: the test is significant, but in its favor."""
     best = np.linspace(0, 1, 40)
     outlier = best + 0.01
     outlier[0] = -9.0

@@ -27,7 +27,7 @@ from lightning_xai.reporting.panels import figure_pixels
 
 NAN = math.nan
 RUNS = (ComparedRun("run", "test", 0, 0, 9),)
-BEST, WORSE, GREY = "#0072b2", "#a9cfe8", "#bfbfbf"
+BEST, WORSE, GRAY = "#0072b2", "#a9cfe8", "#bfbfbf"
 
 
 def result(method, values, rank=None, is_best=False):
@@ -82,7 +82,7 @@ def test_bars_are_the_means_with_their_intervals():
 def test_the_best_are_dark_and_starred(draw):
     gini, noise, loss = draw(COMPARISON).axes
     assert [to_hex(bar.get_facecolor()) for bar in bars(gini)] == [BEST, BEST, WORSE]
-    assert [to_hex(bar.get_facecolor()) for bar in bars(noise)] == [GREY] * 3
+    assert [to_hex(bar.get_facecolor()) for bar in bars(noise)] == [GRAY] * 3
     assert [to_hex(bar.get_facecolor()) for bar in bars(loss)] == [WORSE, BEST]
     assert (stars(gini), stars(noise), stars(loss)) == ([0, 1], [], [1])
 
@@ -169,7 +169,7 @@ def test_notes_say_what_the_marks_mean():
     plain = replace(COMPARISON, metrics=(GINI, LOSS), controls=())
     text = " ".join(texts(score_bars(plain)))
     assert "Italics" not in text
-    assert "Grey" not in text
+    assert "Gray" not in text
     assert "Dark" not in " ".join(texts(score_bars(replace(COMPARISON, metrics=(NOISE,)))))
 
 
@@ -179,10 +179,10 @@ def test_every_figure_says_what_equal_compute_left_out():
         assert "Left out: fusion (100)." in " ".join(texts(figure)).replace("\n", " "), name
 
 
-@pytest.mark.parametrize("colours", ["Blues", "RdBu"])
-def test_texts_in_cells_can_be_read(colours):
+@pytest.mark.parametrize("colors", ["Blues", "RdBu"])
+def test_texts_in_cells_can_be_read(colors):
     """At least 4.5 to 1, as WCAG 2 asks for."""
-    for background in plt.colormaps[colours](np.linspace(0, 1, 99)):
+    for background in plt.colormaps[colors](np.linspace(0, 1, 99)):
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in background[:3]]
         luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
         contrast = (luminance + 0.05) / 0.05 if readable(tuple(background)) == "black" else 1.05 / (luminance + 0.05)

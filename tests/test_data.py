@@ -198,7 +198,7 @@ def test_setup_again_keeps_the_sets():
     assert data.train_dataloader().dataset is before
 
 
-# Normalisation and bounds
+# Normalization and bounds
 
 
 @pytest.mark.parametrize("data", [DigitsDataModule(), embedded("cmnist"), DigitsDataModule(mean=[0.3], std=[0.7])])
@@ -218,7 +218,7 @@ def test_no_image_leaves_the_bounds():
     assert (images <= high).all()
 
 
-def test_normalisation_is_the_formula():
+def test_normalization_is_the_formula():
     mean, std = torch.tensor([0.1, 0.5, 0.7]), torch.tensor([0.2, 0.3, 1.5])
     images = torch.arange(3 * 256).remainder(256).to(torch.uint8).view(3, 16, 16)
     normalize = Normalization(mean.view(3, 1, 1), std.view(3, 1, 1))

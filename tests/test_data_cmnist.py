@@ -39,7 +39,7 @@ def blank_digits(number):
     return ImageSource(torch.zeros(number, 1, 28, 28, dtype=torch.uint8), torch.arange(number) % 10, {})
 
 
-def grey_backgrounds(levels, labels):
+def gray_backgrounds(levels, labels):
     images = torch.tensor(levels, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 32, 32).contiguous()
     return Backgrounds(images, torch.tensor(labels))
 
@@ -49,9 +49,9 @@ def nearest_level(images, levels):
     return (means[:, None] - torch.tensor(levels)).abs().argmin(1)
 
 
-def save(path, colour=(10, 20, 30), size=(32, 32)):
+def save(path, color=(10, 20, 30), size=(32, 32)):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path)
+    Image.new("RGB", size, color).save(path)
 
 
 # The construction
@@ -127,7 +127,7 @@ def test_the_box_is_a_quarter_of_the_image_and_holds_the_ink():
 
 def test_all_places_are_equally_likely():
     images = blank_digits(4000)
-    box = cmnist.build(images, grey_backgrounds([0], [0]), 0, "train", 4000).masks["box"]
+    box = cmnist.build(images, gray_backgrounds([0], [0]), 0, "train", 4000).masks["box"]
     for axis in (1, 2):
         corner = box.any(3 - axis).int().argmax(1)
         assert stats.chisquare(corner.bincount(minlength=17)).pvalue > 1e-3
@@ -135,7 +135,7 @@ def test_all_places_are_equally_likely():
 
 
 def test_pixel_noise_has_one_strength_an_image_with_uniform_precision():
-    images = cmnist.build(blank_digits(1000), grey_backgrounds([128], [0]), 0, "train", 1000).images
+    images = cmnist.build(blank_digits(1000), gray_backgrounds([128], [0]), 0, "train", 1000).images
     noise = images.double() / 255 - 128 / 255
     precision = 1 / noise.std((1, 2, 3))
     assert stats.kstest((precision - 10) / 20, "uniform").pvalue > 1e-3
@@ -151,7 +151,7 @@ def test_pixel_noise_has_one_strength_an_image_with_uniform_precision():
 
 def test_background_classes_are_uniform_and_independent_of_the_digit():
     levels, labels = [0, 50, 100, 150, 200, 250], [0, 1, 1, 1, 2, 2]
-    source = cmnist.build(blank_digits(6000), grey_backgrounds(levels, labels), 0, "train", 6000)
+    source = cmnist.build(blank_digits(6000), gray_backgrounds(levels, labels), 0, "train", 6000)
     picture = nearest_level(source.images, levels)
     kind = torch.tensor(labels)[picture]
     assert stats.chisquare(kind.bincount()).pvalue > 1e-3
@@ -186,7 +186,7 @@ def test_building_leaves_the_global_generator_alone():
 
 
 def test_seeds_and_splits_give_different_images():
-    digits, backgrounds = blank_digits(10), grey_backgrounds([128], [0])
+    digits, backgrounds = blank_digits(10), gray_backgrounds([128], [0])
     images = [
         cmnist.build(digits, backgrounds, seed, split, 10).images for seed in (0, 1) for split in ("train", "test")
     ]
@@ -242,7 +242,7 @@ def test_a_folder_without_splits_is_divided_and_nothing_is_lost(tmp_path, folder
     assert train.labels.unique().tolist() == [0]
 
 
-def test_other_sizes_and_modes_become_the_centre_square(tmp_path):
+def test_other_sizes_and_modes_become_the_center_square(tmp_path):
     pixels = np.zeros((64, 128), np.uint8)
     pixels[:, 32:96] = 200
     Image.fromarray(pixels).save(tmp_path / "a.png")
@@ -279,9 +279,9 @@ def test_all_bad_images_are_named_at_once(tmp_path):
 
 
 def test_backgrounds_of_16_bits_are_as_bright_as_of_8(tmp_path):
-    grey = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
-    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "a.png")
-    Image.fromarray(grey).save(tmp_path / "b.png")
+    gray = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
+    Image.fromarray(gray.astype(np.uint16) * 257).save(tmp_path / "a.png")
+    Image.fromarray(gray).save(tmp_path / "b.png")
     deep, shallow = (folder_backgrounds(tmp_path, split).images for split in ("train", "test"))
     torch.testing.assert_close(deep, shallow)
 

@@ -42,7 +42,7 @@ METRICS = {
     "InherentNoise": {},
     "InsertionAUC": FEW_STEPS,
     "LocalLipschitz": FEW_DRAWS,
-    "LocalisationAUROC": {},
+    "LocalizationAUROC": {},
     "MaxSensitivity": FEW_DRAWS,
     "PixelFlipping": FEW_STEPS,
     "PointingGame": {},
@@ -52,7 +52,7 @@ METRICS = {
     "TopKIntersection": {"k": 50},
 }
 
-COUNTS = {"EffectiveComplexity", "LocalisationAUROC", "PointingGame", "RelevanceRankAccuracy", "TopKIntersection"}
+COUNTS = {"EffectiveComplexity", "LocalizationAUROC", "PointingGame", "RelevanceRankAccuracy", "TopKIntersection"}
 """Metrics that compare the values of a map and count: no sum of theirs is rounded."""
 
 
@@ -144,7 +144,7 @@ def test_every_metric_of_the_package_is_among_them() -> None:
     assert classes - {"SampleMetric"} == set(METRICS)
 
 
-def randomised(folder: Path, devices: int, batch_size: int) -> dict[str, float]:
+def randomized(folder: Path, devices: int, batch_size: int) -> dict[str, float]:
     """What the callback with random weights logs at test end."""
     methods = {name: METHODS[name] for name in ("gradient", "noise_grad")}
     settings = {"methods": methods, "num_samples": 7, "repeats": 3, "batch_size": batch_size}
@@ -162,8 +162,8 @@ def randomised(folder: Path, devices: int, batch_size: int) -> dict[str, float]:
 @pytest.mark.slow
 def test_two_processes_log_what_one_logs_of_random_weights(tmp_path: Path) -> None:
     with ThreadPoolExecutor() as pool:
-        one = pool.submit(randomised, tmp_path / "one", 1, 64)
-        two = pool.submit(randomised, tmp_path / "two", 2, 3)
+        one = pool.submit(randomized, tmp_path / "one", 1, 64)
+        two = pool.submit(randomized, tmp_path / "two", 2, 3)
     names = ("gradient", "noise_grad", "edges", "random")
     similarities = ("spearman_absolute", "spearman_absolute_floor", "ssim", "ssim_floor")
     assert one.result().keys() == {f"sanity/{name}/{similarity}" for name in names for similarity in similarities}

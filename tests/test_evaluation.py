@@ -19,11 +19,11 @@ from lightning_xai.explainers import (
     smooth_grad,
 )
 from lightning_xai.functional.complexity import gini
-from lightning_xai.functional.localisation import auroc, relevance_rank_accuracy
+from lightning_xai.functional.localization import auroc, relevance_rank_accuracy
 from lightning_xai.functional.noise import inherent_noise
 from lightning_xai.metrics import (
     InherentNoise,
-    LocalisationAUROC,
+    LocalizationAUROC,
     RelevanceRankAccuracy,
     Sparseness,
     mean_score,
@@ -47,7 +47,7 @@ METHODS = {
 METRICS = {
     "rank": RelevanceRankAccuracy(),
     "gini": Sparseness(),
-    "auroc": LocalisationAUROC(),
+    "auroc": LocalizationAUROC(),
     "noise": InherentNoise(),
 }
 BOUNDS = (0.0, 1.0)

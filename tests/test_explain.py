@@ -504,7 +504,7 @@ def test_the_methods_are_those_of_the_configuration_and_the_network_is_the_shipp
         assert json.loads(metadata["preprocessing"])["mean"].startswith("[0.130")
 
 
-def test_a_pretrained_network_recognises_photographs_and_other_classes_can_be_asked_for():
+def test_a_pretrained_network_recognizes_photographs_and_other_classes_can_be_asked_for():
     photographs = [files("skimage") / "data" / name for name in ("chelsea.png", "coffee.png")]
     config = ROOT / "configs" / "photographs.yaml"
     method = "--methods={gradient: {class_path: lightning_xai.Gradient}}"

@@ -44,7 +44,7 @@ def test_pictures_are_in_the_order_of_their_paths_and_numbered(tmp_path):
         save(tmp_path / name, np.full((4, 4, 3), len(name), dtype=np.uint8))
     (tmp_path / "notes.txt").write_text("no picture")
     save(tmp_path / ".thumbnails" / "a.png")
-    data = ImageFolderDataModule(str(tmp_path), labelled=False, batch_size=3, **SMALL)
+    data = ImageFolderDataModule(str(tmp_path), labeled=False, batch_size=3, **SMALL)
     first, second = batches(data)
     assert [picture.path.name for picture in data._pictures] == ["1.webp", "2.jpeg", "b.png", "c.PNG"]
     assert torch.cat([first["index"], second["index"]]).tolist() == [0, 1, 2, 3]
@@ -249,23 +249,23 @@ def test_a_subfolder_that_cannot_be_listed(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("folder", "message"),
     [
-        ("tabbi", r"`labelled`: 'tabbi' is not one of the network's 5 classes; similar ones are 'tabby'. Rename the"),
-        ("quince", r"'quince' is not one of the network's 5 classes. Rename the subfolder, .* `labelled: false`"),
-        ("crane", r"`labelled`: several classes are called 'crane': 3, 4. Rename the subfolder"),
+        ("tabbi", r"`labeled`: 'tabbi' is not one of the network's 5 classes; similar ones are 'tabby'. Rename the"),
+        ("quince", r"'quince' is not one of the network's 5 classes. Rename the subfolder, .* `labeled: false`"),
+        ("crane", r"`labeled`: several classes are called 'crane': 3, 4. Rename the subfolder"),
     ],
 )
 def test_folders_that_are_no_classes(tmp_path, folder, message):
     save(tmp_path / folder / "a.png")
     with pytest.raises(ValueError, match=message):
         batches(ImageFolderDataModule(str(tmp_path)), NAMES)
-    assert "label" not in batches(ImageFolderDataModule(str(tmp_path), labelled=False, **SMALL), NAMES)[0]
+    assert "label" not in batches(ImageFolderDataModule(str(tmp_path), labeled=False, **SMALL), NAMES)[0]
 
 
 def test_labels_of_loose_pictures(tmp_path):
     save(tmp_path / "tabby" / "a.png")
     save(tmp_path / "loose.png")
-    with pytest.raises(ValueError, match=r"`labelled` asks for pictures in subfolders.*loose.png is in none"):
-        batches(ImageFolderDataModule(str(tmp_path), labelled=True))
+    with pytest.raises(ValueError, match=r"`labeled` asks for pictures in subfolders.*loose.png is in none"):
+        batches(ImageFolderDataModule(str(tmp_path), labeled=True))
     assert "label" not in batches(ImageFolderDataModule(str(tmp_path), **SMALL))[0]
 
 
@@ -398,8 +398,8 @@ def test_voc_labels_and_masks_are_those_of_the_main_class(voc):
 
 
 def test_voc_labels_are_indices_of_the_networks_classes_or_none(voc):
-    def label(class_names, labelled=None):
-        data = VOCDataModule(str(voc), download=False, labelled=labelled, **WHOLE)
+    def label(class_names, labeled=None):
+        data = VOCDataModule(str(voc), download=False, labeled=labeled, **WHOLE)
         (batch,) = batches(data, class_names)
         assert set(batch["mask"]) == {"object", "box"}
         return batch["label"].tolist() if "label" in batch else data.class_names
@@ -407,9 +407,9 @@ def test_voc_labels_are_indices_of_the_networks_classes_or_none(voc):
     backwards = ("background", *reversed(VOC_CLASSES))
     assert label(backwards) == [backwards.index("dog"), backwards.index("cat")]
     assert label(NAMES) is None
-    assert label(None, labelled=False) is None
+    assert label(None, labeled=False) is None
     with pytest.raises(ValueError, match="'aeroplane' is not one of the network's 5 classes"):
-        label(NAMES, labelled=True)
+        label(NAMES, labeled=True)
 
 
 def test_missing_voc(tmp_path):

@@ -294,7 +294,7 @@ COMMANDS: dict[str, Task] = {
     "efficient_mprt": lambda model, x, target: sanity.efficient_mprt(model, x, target, lx.Gradient()),
     "random_logit": lambda model, x, target: sanity.random_logit(model, x, target, lx.Gradient()),
     "evidence": lambda model, x, target: sanity.evidence(model, x, target),
-    "randomise": lambda model, x, target: sanity.randomise(
+    "randomize": lambda model, x, target: sanity.randomize(
         model, sanity.parameter_blocks(model, x), batch_norm="recalibrate", images=x
     ),
     "shifted_twin": shifted,

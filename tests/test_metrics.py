@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from torchmetrics import MetricCollection
 
 from lightning_xai.functional.complexity import effective_complexity, entropy, gini
-from lightning_xai.functional.localisation import (
+from lightning_xai.functional.localization import (
     auroc,
     pointing_game,
     relevance_mass_accuracy,
@@ -26,7 +26,7 @@ from lightning_xai.metrics import (
     Complexity,
     EffectiveComplexity,
     InherentNoise,
-    LocalisationAUROC,
+    LocalizationAUROC,
     PointingGame,
     RelevanceMassAccuracy,
     RelevanceRankAccuracy,
@@ -52,7 +52,7 @@ SCORES = {
     RelevanceMassAccuracy: relevance_mass_accuracy(ATTRIBUTIONS, MASK),
     PointingGame: pointing_game(ATTRIBUTIONS, MASK),
     TopKIntersection: top_k_intersection(ATTRIBUTIONS, MASK, 9),
-    LocalisationAUROC: auroc(ATTRIBUTIONS, MASK),
+    LocalizationAUROC: auroc(ATTRIBUTIONS, MASK),
     InherentNoise: inherent_noise(INPUTS, STD, *BOUNDS),
 }
 REQUIRED = {TopKIntersection: {"k": 9}}
@@ -149,7 +149,7 @@ def test_explainers_without_input_noise_score_zero():
         (RelevanceMassAccuracy(absolute=False), relevance_mass_accuracy(ATTRIBUTIONS, MASK, absolute=False)),
         (PointingGame(absolute=False), pointing_game(ATTRIBUTIONS, MASK, absolute=False)),
         (TopKIntersection(4, absolute=False), top_k_intersection(ATTRIBUTIONS, MASK, 4, absolute=False)),
-        (LocalisationAUROC(absolute=False), auroc(ATTRIBUTIONS, MASK, absolute=False)),
+        (LocalizationAUROC(absolute=False), auroc(ATTRIBUTIONS, MASK, absolute=False)),
     ],
 )
 def test_options_reach_the_functions(metric, scores):
@@ -271,19 +271,19 @@ SHARDS = {
 }
 
 
-def summarise(metric):
+def summarize(metric):
     index, scores = metric.per_sample()
     value = metric.compute() if len(index) else torch.tensor(math.nan)
     return [value, metric.standard_error(), torch.tensor(metric.num_undefined()), index, scores]
 
 
 def evaluate_shard(rows):
-    """All metrics on some of the samples, twice, to see that synchronising leaves the local scores as they were."""
+    """All metrics on some of the samples, twice, to see that synchronizing leaves the local scores as they were."""
     metrics = collection()
     for row in rows:
         update(metrics, [row], index=torch.tensor([row]))
-    first = {name: summarise(metric) for name, metric in metrics.items()}
-    assert_close({name: summarise(metric) for name, metric in metrics.items()}, first, equal_nan=True)
+    first = {name: summarize(metric) for name, metric in metrics.items()}
+    assert_close({name: summarize(metric) for name, metric in metrics.items()}, first, equal_nan=True)
     return first
 
 

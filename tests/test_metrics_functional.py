@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from torch.testing import assert_close
 
 from lightning_xai.functional.complexity import effective_complexity, entropy, gini
-from lightning_xai.functional.localisation import (
+from lightning_xai.functional.localization import (
     auroc,
     pointing_game,
     relevance_mass_accuracy,
@@ -54,7 +54,7 @@ SCORES = {
     "signed auroc": lambda attributions, mask=MASK: auroc(attributions, mask, False),
 }
 every_score = pytest.mark.parametrize("score", SCORES.values(), ids=SCORES)
-LOCALISATION = [
+LOCALIZATION = [
     relevance_rank_accuracy,
     relevance_mass_accuracy,
     pointing_game,
@@ -204,7 +204,7 @@ def test_sums_of_tiny_and_huge_values_neither_vanish_nor_overflow(score, scale):
     assert_close(score(scale * attributions, *given), score(attributions, *given), atol=1e-5, rtol=0)
 
 
-# Localisation
+# Localization
 
 
 def test_mass_accuracy_by_hand():
@@ -332,7 +332,7 @@ def test_a_constant_map_scores_chance(value):
     assert_close(auroc(constant, MASK), torch.full((12,), 0.5))
 
 
-@pytest.mark.parametrize("score", LOCALISATION)
+@pytest.mark.parametrize("score", LOCALIZATION)
 def test_masks_that_leave_no_question_are_undefined(score):
     mask = torch.stack([torch.zeros(6, 6), torch.ones(6, 6)]).bool()
     expected = torch.tensor([math.nan, math.nan if score is auroc else 1.0])
@@ -344,7 +344,7 @@ def test_masks_may_have_a_channel_axis():
     assert_close(auroc(attributions, MASK[:, None]), auroc(attributions, MASK), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("score", LOCALISATION)
+@pytest.mark.parametrize("score", LOCALIZATION)
 def test_masks_of_the_wrong_shape_or_type_are_refused(score):
     attributions = random_attributions()
     with pytest.raises(ValueError, match=r"`mask` must have the shape \(12, 6, 6\).*got \(12, 6, 5\)"):

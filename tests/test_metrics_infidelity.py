@@ -326,7 +326,7 @@ def test_the_model_and_the_inputs_are_left_as_they_were():
         ({"square_size": 0}, "`square_size` must be at least 1, got 0"),
         ({"std": 0.0}, "`std` must be positive and finite, got 0.0"),
         ({"perturbation": "blur"}, "`perturbation` must be one of 'square', 'noise', got 'blur'"),
-        ({"baseline": "grey"}, '`baseline` must be "black", "white" or a number, got "grey"'),
+        ({"baseline": "gray"}, '`baseline` must be "black", "white" or a number, got "gray"'),
     ],
 )
 def test_bad_arguments(options, message, monkeypatch):

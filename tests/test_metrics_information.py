@@ -28,7 +28,7 @@ from lightning_xai.functional.information import (
     information_curve,
     interpolate_knots,
     median,
-    normalise,
+    normalize,
 )
 from lightning_xai.metrics import InformationLevel
 from lightning_xai.metrics.information import FRACTIONS, coded_sizes, eight_bits, fill_holes_linearly
@@ -226,9 +226,9 @@ def test_interpolation_and_median_are_those_of_numpy():
     assert median(curves[:0]).isnan().all()
 
 
-def test_normalised_between_the_ends():
+def test_normalized_between_the_ends():
     values = torch.tensor([[1.0, 2.0, 4.0, 0.0]]).expand(3, -1)
-    actual = normalise(values, torch.tensor([1.0, 2.0, 3.0]), torch.tensor([3.0, 2.0, 1.0]))
+    actual = normalize(values, torch.tensor([1.0, 2.0, 3.0]), torch.tensor([3.0, 2.0, 1.0]))
     nothing = [math.nan] * 4
     assert_close(actual, torch.tensor([[0, 0.5, 1, 0], nothing, nothing]), equal_nan=True)
 
@@ -499,7 +499,7 @@ def summary(rows):
         batch = {"inputs": IMAGES[part], "target": target[part], "context": CONTEXT.select(part), "bounds": BOUNDS}
         metric.update(ATTRIBUTIONS[part], model=model, index=torch.tensor([row]), **batch)
     curve = metric.median_curve()[1]
-    assert_close(metric.median_curve()[1], curve, equal_nan=True)  # synchronising leaves the local state as it was
+    assert_close(metric.median_curve()[1], curve, equal_nan=True)  # synchronizing leaves the local state as it was
     return [curve, metric.median_area(), *metric.per_sample()]
 
 

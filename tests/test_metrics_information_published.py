@@ -114,18 +114,18 @@ def with_corners(known):
 
 
 CASES = {
-    "grey": Case(0, (1, 28, 28)),
-    "colour": Case(1, (3, 32, 24)),
+    "gray": Case(0, (1, 28, 28)),
+    "color": Case(1, (3, 32, 24)),
     "ties": Case(2, (3, 20, 33), ties=True),
     "accuracy": Case(3, (3, 20, 24), "accuracy"),
-    "normalised": Case(4, (3, 24, 32), mean=0.4, std=0.25),
+    "normalized": Case(4, (3, 24, 32), mean=0.4, std=0.25),
 }
 FROZEN = {
-    "grey": [0.7447, 0.7729, 0.1832, 0.3992, math.nan],
-    "colour": [0.8203, 0.9573, 0.5887, 0.8249, 0.4373],
+    "gray": [0.7447, 0.7729, 0.1832, 0.3992, math.nan],
+    "color": [0.8203, 0.9573, 0.5887, 0.8249, 0.4373],
     "ties": [0.6206, 0.8774, 0.457, 0.1831, 0.5896],
     "accuracy": [0.8314, 0.0857, 0.4583, math.nan, 0.7882],
-    "normalised": [0.5962, 0.5428, 0.6502, 0.7174, 0.8241],
+    "normalized": [0.5962, 0.5428, 0.6502, 0.7174, 0.8241],
 }
 
 
@@ -149,7 +149,7 @@ def test_scores_are_those_of_the_authors_code(name, monkeypatch):
 
 
 def test_the_default_is_another_measure():
-    case = CASES["colour"]
+    case = CASES["color"]
     _, pictures, maps, _ = case.drawn
     batch = {"inputs": case.images(pictures), "target": torch.ones(NUM_IMAGES).long(), "model": case.model}
     scores = []
@@ -194,7 +194,7 @@ def test_images_of_pictures_are_the_pictures_again():
 
 @pytest.mark.parametrize("preset", ["fast", pytest.param("published", marks=pytest.mark.slow)])
 def test_scores_do_not_depend_on_the_batch(preset):
-    case = CASES["colour"]
+    case = CASES["color"]
     images, metrics = case.images(case.drawn[1]), {"pic": InformationLevel(min_score=0.5, preset=preset)}
     whole, parts = (
         lx.evaluate(case.model, images, 1, {"m": RandomAttribution()}, metrics, bounds=(0.0, 1.0), **options)

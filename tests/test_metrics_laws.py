@@ -54,7 +54,7 @@ def curve(higher_is_better: bool) -> Facts:
     return Facts(higher_is_better, settings={"num_steps": 4})
 
 
-def localisation(chance: Any = SHARE, zero: Any = SHARE, **settings: Any) -> Facts:
+def localization(chance: Any = SHARE, zero: Any = SHARE, **settings: Any) -> Facts:
     return Facts(True, zero, chance, settings)
 
 
@@ -69,14 +69,14 @@ FACTS = {
     "InherentNoise": Facts(False, ANY, ANY, ignores_the_map=True),
     "InsertionAUC": curve(True),
     "LocalLipschitz": Facts(False, 0.0, 0.0, {"num_draws": 2}, depends_on_scale=True),
-    "LocalisationAUROC": localisation(0.5, 0.5),
+    "LocalizationAUROC": localization(0.5, 0.5),
     "MaxSensitivity": Facts(False, constant=0.0, settings={"num_draws": 2}),
     "PixelFlipping": curve(True),
-    "PointingGame": localisation(),
-    "RelevanceMassAccuracy": localisation(zero=math.nan),
-    "RelevanceRankAccuracy": localisation(),
+    "PointingGame": localization(),
+    "RelevanceMassAccuracy": localization(zero=math.nan),
+    "RelevanceRankAccuracy": localization(),
     "Sparseness": Facts(True, constant=0.0),
-    "TopKIntersection": localisation(k=9),
+    "TopKIntersection": localization(k=9),
 }
 each = pytest.mark.parametrize("name", FACTS)
 
@@ -394,7 +394,7 @@ def test_inputs_of_any_precision_have_about_the_score_of_the_same_values_in_floa
     expected = scores(Wide(model), ALL, Gradient(), images=images.float())
     assert {values.dtype for values in actual.values()} == {torch.float32}
     for name, values in actual.items():
-        # A grey level that is rounded the other way changes the length of a code.
+        # A gray level that is rounded the other way changes the length of a code.
         bound = 0.1 if name == "InformationLevel" else tolerance
         assert_close(values, expected[name], rtol=bound, atol=bound)
     assert all(values.isfinite().all() for values in actual.values())

@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from lightning_xai.functional.complexity import effective_complexity, entropy, gini
-from lightning_xai.functional.localisation import (
+from lightning_xai.functional.localization import (
     auroc,
     pointing_game,
     relevance_mass_accuracy,
@@ -32,7 +32,7 @@ SHARE = MASK.float().mean((1, 2))
 
 
 def reference(metric, attributions, absolute=True, mask=MASK, **options):
-    """Quantus's scores of the pixel maps; all samples in one batch, nothing normalised unless `options` say so."""
+    """Quantus's scores of the pixel maps; all samples in one batch, nothing normalized unless `options` say so."""
     size = len(attributions)
     metric = metric(**{"abs": absolute, "normalise": False, "disable_warnings": True, **options})
     scores = metric(
@@ -131,7 +131,7 @@ def test_effective_complexity_with_its_threshold(eps):
     assert_close(effective_complexity(ATTRIBUTIONS, eps, relative=False), expected, atol=1e-5, rtol=0)
 
 
-def test_its_normalised_effective_complexity_depends_on_the_other_samples():
+def test_its_normalized_effective_complexity_depends_on_the_other_samples():
     """By default Quantus divides by the greatest value of all samples that it is given; alone, a sample's own."""
     options = {"normalise": True, "eps": 0.1}
     alone = torch.cat([reference(quantus.EffectiveComplexity, row, **options) for row in ATTRIBUTIONS.split(1)])

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 import lightning_xai as lx
 from lightning_xai.explainers import Context, Saliency
-from lightning_xai.metrics import LocalisationAUROC, RelevanceRankAccuracy, Sparseness
+from lightning_xai.metrics import LocalizationAUROC, RelevanceRankAccuracy, Sparseness
 from lightning_xai.metrics.quantus import QuantusMetric
 
 IMAGES = torch.rand(4, 1, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -37,13 +37,13 @@ def score(metric, model=None, attributions=None, explainer=Saliency()):
     [
         (quantus.Sparseness(abs=True, normalise=False), Sparseness(offset=1e-7)),
         (quantus.RelevanceRankAccuracy(abs=True, normalise=False), RelevanceRankAccuracy()),
-        (quantus.AUC(abs=True, normalise=False), LocalisationAUROC()),
+        (quantus.AUC(abs=True, normalise=False), LocalizationAUROC()),
     ],
 )
 def test_scores_are_those_of_our_own_metrics(theirs, ours):
     model = network()
     attributions = Saliency()(model, IMAGES, TARGET, CONTEXT)
-    wanted = {"mask": MASKS} if isinstance(ours, RelevanceRankAccuracy | LocalisationAUROC) else {}
+    wanted = {"mask": MASKS} if isinstance(ours, RelevanceRankAccuracy | LocalizationAUROC) else {}
     ours.update(attributions, **wanted)
     assert_close(score(QuantusMetric(theirs), model, attributions), ours.per_sample()[1], rtol=0, atol=1e-5)
 

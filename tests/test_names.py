@@ -19,7 +19,7 @@ def test_every_explainer_and_metric_is_known_and_nothing_else():
     no_metrics = ("SampleMetric", "Shared", "mean_score", "standard_error")
     assert set(known("metrics").values()) == {getattr(metrics, n) for n in metrics.__all__ if n not in no_metrics}
     assert {"smooth_grad", "input_x_gradient", "captum_explainer"} <= set(known("methods"))
-    assert {"sparseness", "localisation_auroc", "deletion_auc", "top_k_intersection"} <= set(known("metrics"))
+    assert {"sparseness", "localization_auroc", "deletion_auc", "top_k_intersection"} <= set(known("metrics"))
 
 
 def test_a_list_is_named_after_its_members():
@@ -76,7 +76,7 @@ def test_what_is_not_ours_stays_as_it_is():
     ("kind", "given", "message"),
     [
         ("methods", ["smoth_grad"], "`methods`: 'smoth_grad' is unknown: did you mean 'smooth_grad'"),
-        ("metrics", {"a": "auroc"}, "`metrics`: 'auroc' is unknown: did you mean 'localisation_auroc'"),
+        ("metrics", {"a": "auroc"}, "`metrics`: 'auroc' is unknown: did you mean 'localization_auroc'"),
         ("methods", ["with_gradients"], "'with_gradients' is unknown"),
         ("methods", ["CaptumExplainer"], r"'CaptumExplainer' needs arguments \(method\); give {class_path: lightning_"),
         ("methods", ["saliency", "Saliency"], "`methods` has 'saliency' twice, .* give a mapping of names of your own"),

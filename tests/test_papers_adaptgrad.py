@@ -192,15 +192,15 @@ def test_what_is_drawn_agrees_with_the_closed_form():
         assert abs(row["simulated"] - row["closed_form"]) <= 4.5 * error
 
 
-def colours(num_images=40):
+def colors(num_images=40):
     generator = torch.Generator().manual_seed(0)
     low, high = torch.tensor([-2.0, -1.0, 0.0]).view(3, 1, 1), torch.tensor([2.0, 3.0, 1.0]).view(3, 1, 1)
     images = low + (high - low) * torch.rand(num_images, 3, 6, 6, generator=generator)
-    return RealImages("colours", images, torch.arange(num_images), (low, high))
+    return RealImages("colors", images, torch.arange(num_images), (low, high))
 
 
-def test_scalar_bounds_let_more_leave_the_colour_range():
-    rows = image_rows(colours(), {"AG": scales(0.2, 0.95)["AG"]}, num_draws=50, seed=0)
+def test_scalar_bounds_let_more_leave_the_color_range():
+    rows = image_rows(colors(), {"AG": scales(0.2, 0.95)["AG"]}, num_draws=50, seed=0)
     shares = {
         kind: np.mean([row["values"] for row in rows if row["bounds"] == kind]) for kind in ("per channel", "scalar")
     }
@@ -215,9 +215,9 @@ def test_scalar_bounds_let_more_leave_the_colour_range():
 
 
 def test_one_channel_needs_no_scalar_bounds():
-    images = colours()
-    grey = RealImages("grey", images.images[:, 2:], images.index, (images.bounds[0][2:], images.bounds[1][2:]))
-    rows = image_rows(grey, scales(0.2, 0.95), 1, 0)
+    images = colors()
+    gray = RealImages("gray", images.images[:, 2:], images.index, (images.bounds[0][2:], images.bounds[1][2:]))
+    rows = image_rows(gray, scales(0.2, 0.95), 1, 0)
     assert {row["bounds"] for row in rows} == {"per channel"}
     assert all(row["values"] == pytest.approx(row["pixels"]) == pytest.approx(row["scalar_range"]) for row in rows)
 

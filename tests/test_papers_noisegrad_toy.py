@@ -20,9 +20,9 @@ def density(point, label):
     """Slow transcription: the noise's density, integrated over the points of a half circle."""
 
     def integrand(angle):
-        centre = np.array([math.cos(angle), math.sin(angle)])
-        centre = centre if label == 0 else np.array([1, 0.5]) - centre
-        return math.exp(-((point - centre) ** 2).sum() / (2 * 0.2**2)) / (2 * math.pi * 0.2**2)
+        center = np.array([math.cos(angle), math.sin(angle)])
+        center = center if label == 0 else np.array([1, 0.5]) - center
+        return math.exp(-((point - center) ** 2).sum() / (2 * 0.2**2)) / (2 * math.pi * 0.2**2)
 
     return quad(integrand, 0, math.pi, epsabs=0, limit=200)[0] / math.pi
 

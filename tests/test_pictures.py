@@ -22,8 +22,8 @@ from lightning_xai.data.pictures import (
 )
 
 RANDOM = np.random.default_rng(0)
-GREY = RANDOM.integers(0, 256, (6, 9), dtype=np.uint8)
-COLOUR = RANDOM.integers(0, 256, (6, 9, 3), dtype=np.uint8)
+GRAY = RANDOM.integers(0, 256, (6, 9), dtype=np.uint8)
+COLOR = RANDOM.integers(0, 256, (6, 9, 3), dtype=np.uint8)
 ORIENTED = {  # EXIF's tag 274: what was done to the upright picture
     1: [],
     2: [Image.Transpose.FLIP_LEFT_RIGHT],
@@ -66,25 +66,23 @@ def bytes_of(image, kind, **options):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif", "a.ppm", "A.WEBP", "misnamed.jpg"])
-def test_colours_stay_as_they_are(tmp_path, name):
+def test_colors_stay_as_they_are(tmp_path, name):
     kind = {"misnamed.jpg": "PNG", "A.WEBP": "WEBP"}.get(name)
     options = {"lossless": True} if kind == "WEBP" else {}
-    np.testing.assert_array_equal(
-        pixels(stored(tmp_path, name, Image.fromarray(COLOUR), format=kind, **options)), COLOUR
-    )
+    np.testing.assert_array_equal(pixels(stored(tmp_path, name, Image.fromarray(COLOR), format=kind, **options)), COLOR)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.pgm"])
-def test_greyscale_has_three_equal_channels(tmp_path, name):
-    expected = np.repeat(GREY[..., None], 3, 2)
-    np.testing.assert_array_equal(pixels(stored(tmp_path, name, Image.fromarray(GREY))), expected)
+def test_grayscale_has_three_equal_channels(tmp_path, name):
+    expected = np.repeat(GRAY[..., None], 3, 2)
+    np.testing.assert_array_equal(pixels(stored(tmp_path, name, Image.fromarray(GRAY))), expected)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.pgm", "a.jp2"])
 def test_of_16_bits_the_brightest_is_white(tmp_path, name):
-    """A grey level of 8 bits is 257 times as much in 16."""
-    image = Image.fromarray(GREY.astype(np.uint16) * 257)
-    np.testing.assert_array_equal(pixels(stored(tmp_path, name, image))[..., 0], GREY)
+    """A gray level of 8 bits is 257 times as much in 16."""
+    image = Image.fromarray(GRAY.astype(np.uint16) * 257)
+    np.testing.assert_array_equal(pixels(stored(tmp_path, name, image))[..., 0], GRAY)
 
 
 def test_sixteen_bits_are_rounded(tmp_path):
@@ -94,9 +92,9 @@ def test_sixteen_bits_are_rounded(tmp_path):
 
 
 def test_black_and_white_and_palettes(tmp_path):
-    two = Image.fromarray(GREY > 127)
-    np.testing.assert_array_equal(pixels(stored(tmp_path, "two.png", two))[..., 0], 255 * (GREY > 127))
-    palette = Image.fromarray(COLOUR).quantize(16)
+    two = Image.fromarray(GRAY > 127)
+    np.testing.assert_array_equal(pixels(stored(tmp_path, "two.png", two))[..., 0], 255 * (GRAY > 127))
+    palette = Image.fromarray(COLOR).quantize(16)
     expected = np.asarray(palette.convert("RGB"))
     for name in ("a.png", "a.gif", "a.tif", "a.bmp"):
         np.testing.assert_array_equal(pixels(stored(tmp_path, name, palette)), expected)
@@ -112,14 +110,14 @@ def test_cmyk_is_ink_on_white(tmp_path, name):
 def test_transparency_is_laid_on_white(tmp_path, name):
     alpha = RANDOM.integers(0, 256, (6, 9), dtype=np.uint8)
     options = {"lossless": True, "exact": True} if name == "a.webp" else {}
-    image = Image.fromarray(np.dstack([COLOUR, alpha]))
+    image = Image.fromarray(np.dstack([COLOR, alpha]))
     share = alpha[..., None] / 255
-    expected = share * COLOUR + (1 - share) * 255
+    expected = share * COLOR + (1 - share) * 255
     assert abs(pixels(stored(tmp_path, name, image, **options)) - expected).max() <= 1
 
 
 def test_other_kinds_of_transparency(tmp_path):
-    """Of greyscale, of a palette, and of a grey level or colour that stands for nothing."""
+    """Of grayscale, of a palette, and of a gray level or color that stands for nothing."""
     half = stored(tmp_path, "la.png", Image.merge("LA", [Image.new("L", (2, 2), c) for c in (0, 128)]))
     assert np.unique(pixels(half)).tolist() == [127]
     palette = Image.new("P", (2, 1))
@@ -140,14 +138,14 @@ def test_other_kinds_of_transparency(tmp_path):
 @pytest.mark.parametrize("orientation", ORIENTED)
 @pytest.mark.parametrize("depth", [8, 16])
 def test_turned_pictures_stand_upright(tmp_path, orientation, depth):
-    upright = Image.fromarray(GREY if depth == 8 else GREY.astype(np.uint16) * 257)
+    upright = Image.fromarray(GRAY if depth == 8 else GRAY.astype(np.uint16) * 257)
     turned = upright
     for operation in ORIENTED[orientation]:
         turned = turned.transpose(operation)
     exif = Image.Exif()
     exif[274] = orientation
     for name in ("a.png", "a.tif"):
-        np.testing.assert_array_equal(pixels(stored(tmp_path, name, turned, exif=exif))[..., 0], GREY)
+        np.testing.assert_array_equal(pixels(stored(tmp_path, name, turned, exif=exif))[..., 0], GRAY)
 
 
 def test_a_turned_jpeg_stands_upright(tmp_path):
@@ -195,15 +193,15 @@ def chunk(kind, content):
 
 
 @pytest.mark.parametrize("kind", [2, 6])
-def test_colours_of_16_bits(tmp_path, kind):
+def test_colors_of_16_bits(tmp_path, kind):
     """With and without an alpha channel; Pillow does not write such files."""
-    opaque = np.full((*COLOUR.shape[:2], 1), 255, dtype=np.uint8)
-    values = (COLOUR if kind == 2 else np.concatenate([COLOUR, opaque], 2)).astype(">u2") * np.uint16(257)
+    opaque = np.full((*COLOR.shape[:2], 1), 255, dtype=np.uint8)
+    values = (COLOR if kind == 2 else np.concatenate([COLOR, opaque], 2)).astype(">u2") * np.uint16(257)
     lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", COLOUR.shape[1], COLOUR.shape[0], 16, kind, 0, 0, 0))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", COLOR.shape[1], COLOR.shape[0], 16, kind, 0, 0, 0))
     path = tmp_path / "a.png"
     path.write_bytes(SIGNATURE + head + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b""))
-    np.testing.assert_array_equal(pixels(path), COLOUR)
+    np.testing.assert_array_equal(pixels(path), COLOR)
 
 
 def bomb(side):
@@ -212,8 +210,8 @@ def bomb(side):
     return SIGNATURE + head + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-PNG = bytes_of(Image.fromarray(COLOUR), "PNG")
-JPEG = bytes_of(Image.fromarray(COLOUR).resize((64, 64)), "JPEG")
+PNG = bytes_of(Image.fromarray(COLOR), "PNG")
+JPEG = bytes_of(Image.fromarray(COLOR).resize((64, 64)), "JPEG")
 
 
 @pytest.mark.parametrize(
@@ -234,11 +232,11 @@ JPEG = bytes_of(Image.fromarray(COLOUR).resize((64, 64)), "JPEG")
             r"^4 x 201 pixels are a strip, longer than 50 times its width; crop",
         ),
         (
-            bytes_of(Image.fromarray(COLOUR[..., 0] / np.float32(7)), "TIFF"),
+            bytes_of(Image.fromarray(COLOR[..., 0] / np.float32(7)), "TIFF"),
             r"^its pixels are floating-point numbers, of",
         ),
         (
-            bytes_of(Image.fromarray(GREY.astype(np.int32)), "TIFF"),
+            bytes_of(Image.fromarray(GRAY.astype(np.int32)), "TIFF"),
             r"^its pixels are 32-bit integers, of which white is",
         ),
     ],
@@ -275,7 +273,7 @@ def test_what_is_no_file_is_refused(tmp_path):
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP", "PPM", "JPEG2000"])
 def test_damage_anywhere_is_a_picture_or_a_refusal(tmp_path, kind):
     """Cut at every tenth, and with one byte in ten changed: no other exception comes out, and no warning."""
-    whole = bytes_of(Image.fromarray(COLOUR).resize((24, 16)), kind)
+    whole = bytes_of(Image.fromarray(COLOR).resize((24, 16)), kind)
     path = tmp_path / "a"
     outcomes = set()
     for place in range(0, len(whole), max(1, len(whole) // 60)):
@@ -347,7 +345,7 @@ def test_a_stored_digit_is_prepared_as_the_data_module_does(tmp_path):
 @pytest.mark.parametrize(
     "data", [DigitsDataModule(), CMNISTDataModule(download=False)], ids=lambda data: type(data).__name__
 )
-def test_photographs_are_cut_to_the_centre_and_stay_in_the_bounds(data):
+def test_photographs_are_cut_to_the_center_and_stay_in_the_bounds(data):
     photograph = Image.new("RGB", (90, 40), "white")
     photograph.paste("black", (0, 0, 20, 40))
     photograph.paste("black", (70, 0, 90, 40))
@@ -388,7 +386,7 @@ def tiff(values, bits, photometric=1, order="<", sample_format=1, **tags):
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("photometric", [0, 1])
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 12, 16])
-def test_greys_of_every_depth_and_polarity(tmp_path, bits, photometric, order):
+def test_grays_of_every_depth_and_polarity(tmp_path, bits, photometric, order):
     if (bits, order) == (12, ">"):
         pytest.skip("Pillow reads 12 bits of the other order only")
     white = 2**bits - 1
@@ -399,7 +397,7 @@ def test_greys_of_every_depth_and_polarity(tmp_path, bits, photometric, order):
 
 
 @pytest.mark.parametrize("most", [1, 7, 100, 255, 1023, 65535])
-def test_greys_up_to_any_number(tmp_path, most):
+def test_grays_up_to_any_number(tmp_path, most):
     values = np.linspace(0, most, 20).round().astype(">u2" if most > 255 else "u1")
     (tmp_path / "a.pgm").write_bytes(b"P5 20 1 %d\n" % most + values.tobytes())
     expected = np.floor(values.astype(float) * 255 / most + 0.5)
@@ -410,19 +408,19 @@ def test_greys_up_to_any_number(tmp_path, most):
 @pytest.mark.parametrize("bits", [8, 16])
 def test_signed_numbers_are_refused(tmp_path, bits, order):
     for photometric in (0, 1):
-        (tmp_path / "a.tif").write_bytes(tiff(GREY, bits, photometric, order, sample_format=2))
+        (tmp_path / "a.tif").write_bytes(tiff(GRAY, bits, photometric, order, sample_format=2))
         with pytest.raises(
             RefusedPicture, match=r"^its pixels are signed numbers, of which black and white are unknown"
         ):
             read_picture(tmp_path / "a.tif")
 
 
-def test_greys_with_opacity_and_palettes_of_greys(tmp_path):
-    opaque = Image.fromarray(np.full_like(GREY, 255))
-    both = stored(tmp_path, "la.png", Image.merge("LA", [Image.fromarray(GREY), opaque]))
-    palette = stored(tmp_path, "p.png", Image.fromarray(GREY).convert("P"))
+def test_grays_with_opacity_and_palettes_of_grays(tmp_path):
+    opaque = Image.fromarray(np.full_like(GRAY, 255))
+    both = stored(tmp_path, "la.png", Image.merge("LA", [Image.fromarray(GRAY), opaque]))
+    palette = stored(tmp_path, "p.png", Image.fromarray(GRAY).convert("P"))
     for path in (both, palette):
-        np.testing.assert_array_equal(pixels(path), np.repeat(GREY[..., None], 3, 2))
+        np.testing.assert_array_equal(pixels(path), np.repeat(GRAY[..., None], 3, 2))
 
 
 # Odd metadata
@@ -478,13 +476,13 @@ def test_odd_metadata_do_not_refuse_a_sound_picture(tmp_path, content):
 )
 def test_odd_fields_do_not_refuse_a_sound_picture(tmp_path, tag):
     number, kind, value = tag
-    (tmp_path / "a.tif").write_bytes(tiff(GREY, 8, **{f"t{number}": (kind, value)}))
-    np.testing.assert_array_equal(pixels(tmp_path / "a.tif")[..., 0], GREY)
+    (tmp_path / "a.tif").write_bytes(tiff(GRAY, 8, **{f"t{number}": (kind, value)}))
+    np.testing.assert_array_equal(pixels(tmp_path / "a.tif")[..., 0], GRAY)
 
 
 def test_a_turned_picture_with_other_odd_metadata_stands_upright(tmp_path):
-    turned = bytes_of(Image.fromarray(COLOUR).transpose(Image.Transpose.ROTATE_90), "PNG", exif=Image.Exif())
+    turned = bytes_of(Image.fromarray(COLOR).transpose(Image.Transpose.ROTATE_90), "PNG", exif=Image.Exif())
     odd = chunk(b"eXIf", exif(b"\x06\0\0\0"))
     path = tmp_path / "a.png"
     path.write_bytes(turned[:33] + odd + turned[33:])
-    np.testing.assert_array_equal(pixels(path), COLOUR)
+    np.testing.assert_array_equal(pixels(path), COLOR)

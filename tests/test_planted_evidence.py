@@ -1,6 +1,6 @@
 """Evidence that was planted: where the truth is known, every metric with a direction puts it first and noise last.
 
-Images are noise around grey (0), in [-1, 1], with the pattern of their class at a random place. The network is a bank
+Images are noise around gray (0), in [-1, 1], with the pattern of their class at a random place. The network is a bank
 of matched filters, built by hand: the response to each class's pattern, a threshold that the noise does not pass, and
 the sum over all places. So the evidence is the pattern, for the network too, and its gradient is the truth. SmoothGrad
 adds noise that does pass the threshold here and there: it is the method that is right, but not quite.
@@ -22,7 +22,7 @@ from lightning_xai.metrics import SampleMetric, standard_error
 
 NUM, SIZE, PATCH, CLASSES = 64, 16, 5, 4
 BOUNDS = (-1.0, 1.0)
-GREY = 0.0
+GRAY = 0.0
 MARGIN = 5  # standard errors of the mean difference between two methods on the same image
 
 
@@ -94,7 +94,7 @@ class Case:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-CURVE = Case(CONTRIBUTIONS, {"num_steps": 32, "baseline": GREY})
+CURVE = Case(CONTRIBUTIONS, {"num_steps": 32, "baseline": GRAY})
 # Fresh draws of the explainer's own noise: with shared draws a random map does not move at all.
 MOVES = {"num_draws": 4, "independent": True}
 CASES = {
@@ -102,14 +102,14 @@ CASES = {
     "Complexity": Case(CONTRIBUTIONS),
     "DeletionAUC": CURVE,
     "EffectiveComplexity": Case(CONTRIBUTIONS),
-    "FaithfulnessCorrelation": Case(CONTRIBUTIONS, {"num_subsets": 50, "subset_size": 25, "baseline": GREY}),
-    "Infidelity": Case(GRADIENTS, {"num_draws": 50, "square_size": 6, "baseline": GREY}),
+    "FaithfulnessCorrelation": Case(CONTRIBUTIONS, {"num_subsets": 50, "subset_size": 25, "baseline": GRAY}),
+    "Infidelity": Case(GRADIENTS, {"num_draws": 50, "square_size": 6, "baseline": GRAY}),
     "InformationLevel": Case(CONTRIBUTIONS, {"min_score": 0.5}),
     # It looks at the noise that a method adds, not at its maps: none, noise kept in range, noise that is not.
     "InherentNoise": Case([Gradient(), adapt_grad(num_draws=2), smooth_grad(fraction=0.5, num_draws=2)]),
     "InsertionAUC": CURVE,
     "LocalLipschitz": Case([Unit(explainer) for explainer in GRADIENTS], MOVES),
-    "LocalisationAUROC": Case(CONTRIBUTIONS),
+    "LocalizationAUROC": Case(CONTRIBUTIONS),
     "MaxSensitivity": Case(GRADIENTS, MOVES),
     "PixelFlipping": CURVE,
     # The highest value is nearly always right: it takes a rougher method to fall short of the truth.
@@ -148,8 +148,8 @@ def test_metrics_put_the_truth_first_and_chance_last(name):
 
 def test_the_network_sees_the_pattern_and_nothing_else():
     assert_close(MODEL(IMAGES).argmax(1), TARGET)
-    without = torch.where(MASKS[:, None], GREY, IMAGES)
-    only = torch.where(MASKS[:, None], IMAGES, GREY)
+    without = torch.where(MASKS[:, None], GRAY, IMAGES)
+    only = torch.where(MASKS[:, None], IMAGES, GRAY)
     assert (MODEL(without).argmax(1) == TARGET).float().mean() < 0.5
     assert_close(MODEL(only).argmax(1), TARGET)
 

@@ -287,7 +287,7 @@ def model_and_images(folder):
 
 
 @pytest.mark.parametrize("stage", ["validate", "test"])
-def test_a_labelled_folder_is_judged(folder, stage):
+def test_a_labeled_folder_is_judged(folder, stage):
     model, images = model_and_images(folder)
     labels = torch.tensor([1, 2, 2, 0])
     (figures,) = getattr(trainer(), stage)(model, ImageFolderDataModule(folder, batch_size=3), verbose=False)
@@ -300,14 +300,14 @@ def test_a_labelled_folder_is_judged(folder, stage):
 
 def test_predict_returns_the_logits(folder):
     model, images = model_and_images(folder)
-    batches = trainer().predict(model, ImageFolderDataModule(folder, labelled=False, batch_size=3))
+    batches = trainer().predict(model, ImageFolderDataModule(folder, labeled=False, batch_size=3))
     assert_close(torch.cat(batches), model(images).detach())
 
 
 def test_of_pictures_without_labels_the_predicted_class_is_explained(folder, tmp_path):
     model, images = model_and_images(folder)
     callback = AttributionCallback({"gradient": Gradient()}, controls=False, panel_size=4)
-    data = ImageFolderDataModule(folder, labelled=False, batch_size=2)
+    data = ImageFolderDataModule(folder, labeled=False, batch_size=2)
     trainer(callback, folder=tmp_path).test(model, data, verbose=False)
     found = callback.evaluation
     assert_close(found.images, images)
@@ -350,7 +350,7 @@ def test_calibration_needs_labels(folder):
     model, _ = model_and_images(folder)
     examining = ExaminingTrainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     with pytest.raises(ValueError, match="`data`: ImageFolderDataModule gives no labels, which accuracy needs"):
-        examining.calibrate(model, ImageFolderDataModule(folder, labelled=False))
+        examining.calibrate(model, ImageFolderDataModule(folder, labeled=False))
 
 
 def test_more_classes_in_the_data_than_outputs_are_refused(folder):
@@ -361,7 +361,7 @@ def test_more_classes_in_the_data_than_outputs_are_refused(folder):
 
 
 def test_another_classifier_says_that_it_needs_labels(folder):
-    data = ImageFolderDataModule(folder, labelled=False, image_size=8, resize_size=8)
+    data = ImageFolderDataModule(folder, labeled=False, image_size=8, resize_size=8)
     with pytest.raises(ValueError, match="`batch` must have labels; pictures without them are for a `PretrainedClas"):
         trainer().test(ClassifierModule(Small()), data, verbose=False)
 
@@ -432,7 +432,7 @@ def real():
         ("sklearn/datasets/images/china.jpg", {"palace", "bell cote", "monastery"}, 0.4),
     ],
 )
-def test_it_recognises_the_photographs(real, name, expected, least):
+def test_it_recognizes_the_photographs(real, name, expected, least):
     package, _, path = name.partition("/")
     file = Path(str(files(package) / path))
     with torch.no_grad():

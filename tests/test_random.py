@@ -368,7 +368,7 @@ orders = pytest.mark.parametrize("order", ORDERS)
 def test_moments_and_tails_are_those_of_the_quantiles_all_equally_likely(order):
     counts = counted(ORDERS[order](standard_normal))
     moments_and_tails(counts)
-    assert p_value(counts.reshape(2**12, -1).sum(1)) > 1e-4  # neighbours
+    assert p_value(counts.reshape(2**12, -1).sum(1)) > 1e-4  # neighbors
     assert p_value(counts.reshape(-1, 2**12).sum(0)) > 1e-4  # the lower bits
 
 
@@ -395,7 +395,7 @@ def moments_and_tails(counts):
 
 
 @orders
-def test_neighbours_are_independent(order):
+def test_neighbors_are_independent(order):
     """Correlations of values, squares and signs with those next, up to 200 places on, and of the next rows."""
     rows = ORDERS[order](standard_normal).double()
     flat = rows.flatten()

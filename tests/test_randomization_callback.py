@@ -12,7 +12,7 @@ from lightning_xai.explainers import Gradient
 from lightning_xai.functional.random import fold_in_int
 from lightning_xai.modules import ClassifierModule
 from lightning_xai.networks import MLP
-from lightning_xai.sanity.randomisation import parameter_blocks, randomise
+from lightning_xai.sanity.randomization import parameter_blocks, randomize
 from lightning_xai.sanity.similarity import spearman_absolute, ssim
 
 pytestmark = pytest.mark.filterwarnings(
@@ -45,7 +45,7 @@ def test_the_logged_means_are_those_made_by_hand(tmp_path):
     module.eval()
     maps = [lx.explain(module, images, labels, Gradient())]
     for repeat in range(2):
-        changed = randomise(module, parameter_blocks(module, images), seed=fold_in_int(0, repeat))
+        changed = randomize(module, parameter_blocks(module, images), seed=fold_in_int(0, repeat))
         maps.append(lx.explain(changed, images, labels, Gradient()))
     for name, similarity in (("spearman_absolute", spearman_absolute), ("ssim", ssim)):
         expected = np.mean([similarity(maps[0], other).mean().item() for other in maps[1:]])

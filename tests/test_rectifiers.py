@@ -150,7 +150,7 @@ class Attention(nn.Module):
 
 
 class PowerMean(nn.Module):
-    """Generalised-mean pooling, with its guard."""
+    """Generalized-mean pooling, with its guard."""
 
     def forward(self, x):
         return x.clamp(min=1e-6).pow(3).mean((2, 3), keepdim=True).pow(1 / 3).expand_as(x)
@@ -213,7 +213,7 @@ class Apply(nn.Module):
         return self.function(x)
 
 
-def test_generalised_mean_pooling_has_a_guard_and_no_rectifier():
+def test_generalized_mean_pooling_has_a_guard_and_no_rectifier():
     assert guided_backprop()(made(nn.Sequential(nn.ReLU(), PowerMean())), IMAGES, TARGET).any()
     with pytest.raises(ValueError, match=r"1 are .*clamp in"):
         guided_backprop()(made(PowerMean()), IMAGES, TARGET)  # of maps with negative values

@@ -15,12 +15,12 @@ from lightning_xai.reporting import panels
 from lightning_xai.reporting.panels import attribution_panel, figure_pixels, log_picture, save_figure
 
 GENERATOR = torch.Generator().manual_seed(0)
-GREY, COLOUR = torch.rand(3, 1, 8, 8, generator=GENERATOR), torch.rand(3, 3, 8, 8, generator=GENERATOR)
+GRAY, COLOR = torch.rand(3, 1, 8, 8, generator=GENERATOR), torch.rand(3, 3, 8, 8, generator=GENERATOR)
 SIGNED = torch.randn(3, 1, 8, 8, generator=GENERATOR)
 BOUNDS = torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
 
 
-def panel(attributions, images=GREY, bounds=BOUNDS, **options):
+def panel(attributions, images=GRAY, bounds=BOUNDS, **options):
     return attribution_panel(images, attributions, bounds, **options)
 
 
@@ -37,20 +37,20 @@ def texts(figure):
 # What the cells show
 
 
-def test_inputs_are_shown_as_they_were_before_normalisation():
+def test_inputs_are_shown_as_they_were_before_normalization():
     mean, std = torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1), torch.tensor([0.2, 0.3, 0.4]).view(3, 1, 1)
-    figure = panel({}, (COLOUR - mean) / std, ((0 - mean) / std, (1 - mean) / std))
-    for cell, image in zip(cells(figure, 1)[0], COLOUR, strict=True):
+    figure = panel({}, (COLOR - mean) / std, ((0 - mean) / std, (1 - mean) / std))
+    for cell, image in zip(cells(figure, 1)[0], COLOR, strict=True):
         np.testing.assert_allclose(cell.get_array(), image.permute(1, 2, 0), atol=1e-6)
 
 
 def test_values_beyond_the_bounds_are_clipped():
-    figure = panel({}, GREY * 4 - 2)
+    figure = panel({}, GRAY * 4 - 2)
     assert (cells(figure, 1)[0][0].get_array().min(), cells(figure, 1)[0][0].get_array().max()) == (0, 1)
 
 
 def test_masks_are_shown_beside_the_inputs():
-    masks = GREY > 0.5
+    masks = GRAY > 0.5
     for shape in (masks, masks[:, 0]):
         shown = cells(panel({}, masks=shape), 2)[1]
         assert all(np.array_equal(cell.get_array(), mask[0]) for cell, mask in zip(shown, masks, strict=True))
@@ -58,7 +58,7 @@ def test_masks_are_shown_beside_the_inputs():
 
 def test_signed_maps_have_a_symmetric_scale_at_the_99th_percentile():
     attributions = torch.randn(3, 3, 8, 8, generator=GENERATOR)
-    for cell, values in zip(cells(panel({"m": attributions}, COLOUR), 2)[1], attributions.sum(1), strict=True):
+    for cell, values in zip(cells(panel({"m": attributions}, COLOR), 2)[1], attributions.sum(1), strict=True):
         end = np.percentile(values.abs(), 99)
         np.testing.assert_allclose(cell.get_array(), values)
         np.testing.assert_allclose(cell.get_clim(), (-end, end))
@@ -67,7 +67,7 @@ def test_signed_maps_have_a_symmetric_scale_at_the_99th_percentile():
 
 def test_summed_channels_are_shown_as_channels_that_are_summed_here():
     attributions = torch.randn(3, 3, 8, 8, generator=GENERATOR)
-    whole, summed = (cells(panel({"m": part}, COLOUR), 2)[1] for part in (attributions, attributions.sum(1, True)))
+    whole, summed = (cells(panel({"m": part}, COLOR), 2)[1] for part in (attributions, attributions.sum(1, True)))
     for one, other in zip(whole, summed, strict=True):
         np.testing.assert_allclose(one.get_array(), other.get_array(), rtol=1e-6)
 
@@ -97,7 +97,7 @@ def test_maps_that_are_sparse_or_zero_or_not_finite_are_shown():
 
 def test_half_precision_and_gradients_are_taken_as_they_come():
     attributions = SIGNED.to(torch.bfloat16).requires_grad_()
-    images = GREY.to(torch.bfloat16).requires_grad_()
+    images = GRAY.to(torch.bfloat16).requires_grad_()
     assert figure_pixels(panel({"m": attributions}, images)).std() > 0
 
 
@@ -111,8 +111,8 @@ def test_small_images_stay_crisp():
 def test_titles_labels_and_predictions():
     figure = panel({"gradient": SIGNED}, labels=["0", "1", "2"], predictions=["0", "7", "2"], title="Epoch 3")
     assert {"Epoch 3", "input", "gradient", "0", "1", "2", "→ 0", "→ 7", "→ 2"} <= set(texts(figure))
-    colours = {text.get_text(): text.get_color() for text in figure.texts}
-    assert colours["→ 0"] == colours["→ 2"] != colours["→ 7"]
+    colors = {text.get_text(): text.get_color() for text in figure.texts}
+    assert colors["→ 0"] == colors["→ 2"] != colors["→ 7"]
 
 
 def test_a_long_title_makes_the_panel_higher_and_not_wider():
@@ -157,7 +157,7 @@ def test_attributions_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"`attributions` of 'm' must be shaped like the images, \(3, 1, 8, 8\)"):
         panel({"m": SIGNED[:2]})
     with pytest.raises(ValueError, match=r"shaped like the images, \(3, 3, 8, 8\); got \(3, 2, 8, 8\)"):
-        panel({"m": SIGNED.expand(3, 2, 8, 8)}, COLOUR)
+        panel({"m": SIGNED.expand(3, 2, 8, 8)}, COLOR)
 
 
 @pytest.mark.parametrize("name", ["labels", "predictions"])
@@ -168,7 +168,7 @@ def test_a_label_too_few_is_refused(name):
 
 def test_a_panel_of_nothing_is_refused():
     with pytest.raises(ValueError, match="`images` must have at least one image"):
-        panel({}, GREY[:0])
+        panel({}, GRAY[:0])
 
 
 # Where it goes

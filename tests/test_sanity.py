@@ -1,4 +1,4 @@
-"""The randomisation checks: cells, floors, verdicts, interruptions, several processes."""
+"""The randomization checks: cells, floors, verdicts, interruptions, several processes."""
 
 import json
 import math
@@ -40,9 +40,9 @@ from lightning_xai.sanity.checks import (
     with_usable_similarities,
 )
 from lightning_xai.sanity.examine import examine, fingerprint, invariance_cells, paper_methods
-from lightning_xai.sanity.randomisation import evidence, parameter_blocks, randomise
+from lightning_xai.sanity.randomization import evidence, parameter_blocks, randomize
 from lightning_xai.sanity.similarity import SIMILARITIES, foreground_mask, named_similarities, spearman, ssim
-from lightning_xai.sanity.verdicts import invariance_verdict, randomisation_verdict
+from lightning_xai.sanity.verdicts import invariance_verdict, randomization_verdict
 from lightning_xai.statistics.intervals import mean_interval
 
 IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -65,7 +65,7 @@ def subject(model=None, methods=METHODS, **options):
 
 def twin(number, accuracy=1.0):
     model = net()
-    return randomise(model, parameter_blocks(model, IMAGES), seed=number), accuracy
+    return randomize(model, parameter_blocks(model, IMAGES), seed=number), accuracy
 
 
 def run(examined=None, cells=None, **options):
@@ -96,7 +96,7 @@ def test_each_cell_is_the_similarity_of_maps_explained_by_hand():
     assert [s.block for s in states] == [name for name in ("7", "4", "0") for _ in range(2)]
     for cell in cells:
         key = cell.key
-        changed = randomise(model, blocks[2 - key.step :], "own", fold_in_int(0, key.repeat), "recalibrate", IMAGES)
+        changed = randomize(model, blocks[2 - key.step :], "own", fold_in_int(0, key.repeat), "recalibrate", IMAGES)
         options = {"bounds": (0.0, 1.0), "index": torch.arange(6)}
         original = lx.explain(model, IMAGES, LABELS, METHODS[key.method], **options)
         maps = lx.explain(changed, IMAGES, LABELS, METHODS[key.method], **options)
@@ -125,7 +125,7 @@ def test_models_lose_their_knowledge_in_the_evidence():
 def test_repredicted_classes_are_those_of_the_changed_model():
     model = net()
     cells, _ = run(subject(model, methods={"g": Gradient()}, repredict=True), orderings=("full",), repeats=1)
-    changed = randomise(model, parameter_blocks(model, IMAGES), "own", fold_in_int(0, 0), "recalibrate", IMAGES)
+    changed = randomize(model, parameter_blocks(model, IMAGES), "own", fold_in_int(0, 0), "recalibrate", IMAGES)
     predicted = [m.eval()(IMAGES).argmax(1) for m in (model, changed)]
     maps = [Gradient()(m, IMAGES, t) for m, t in zip((model, changed), predicted, strict=True)]
     assert not torch.equal(*predicted)
@@ -243,7 +243,7 @@ def state_of(model):
 
 
 def deep():
-    """Narrow convolutions and batch normalisation, whose statistics are those of weights larger than initial ones."""
+    """Narrow convolutions and batch normalization, whose statistics are those of weights larger than initial ones."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         layers = [nn.Conv2d(1, 4, 3, padding=1)]
@@ -253,7 +253,7 @@ def deep():
     for layer in model[:-1]:
         if isinstance(layer, nn.Conv2d):
             layer.weight.data *= 5
-    return randomise(model, (), batch_norm="recalibrate", images=IMAGES)
+    return randomize(model, (), batch_norm="recalibrate", images=IMAGES)
 
 
 def verdicts_of(model, checks, methods=METHODS, **options):
@@ -272,7 +272,7 @@ def test_a_network_without_a_signal_gets_no_verdict():
         number = 4 if verdict.check == "parameters" else 2  # repeats at each step that decides
         assert verdict.outcome == "INCONCLUSIVE"
         assert f"No verdict: {number} of the {number} random networks" in verdict.reason
-        assert 'take `batch_norm="recalibrate"`, or `initialisation="permute"`' in verdict.reason
+        assert 'take `batch_norm="recalibrate"`, or `initialization="permute"`' in verdict.reason
 
 
 @pytest.mark.slow
@@ -436,7 +436,7 @@ def test_interrupted_work_goes_on_without_repeating_what_is_finished(tmp_path):
 @pytest.mark.slow
 def test_no_model_is_made_for_finished_cells(tmp_path, monkeypatch):
     run(cells=Cells(tmp_path, {}))
-    monkeypatch.setattr(checks, "randomise", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr(checks, "randomize", lambda *_: pytest.fail("made again"))
     run(cells=Cells(tmp_path, {}))
 
 
@@ -477,7 +477,7 @@ def judged(values, different=0.3, random=0.0, check="parameters", **options):
         cell("floor", np.broadcast_to(random, 8), "random_maps"),
     ]
     changed = [cell(check, v, repeat=r) for r, v in enumerate(values)]
-    return randomisation_verdict(check, "m", [*floors, *changed], "ssim", **options)
+    return randomization_verdict(check, "m", [*floors, *changed], "ssim", **options)
 
 
 SPREAD = np.linspace(-0.05, 0.05, 8)
@@ -590,7 +590,7 @@ def test_the_mean_is_that_of_the_maps_that_have_a_floor_and_lies_in_its_interval
 def test_fewer_than_three_samples_have_no_interval_of_a_difference(number):
     floor = cell("floor", np.linspace(0.1, 0.2, number), "different_images")
     changed = [cell("parameters", np.zeros(number), repeat=repeat) for repeat in range(5)]
-    verdict = randomisation_verdict("parameters", "m", [floor, *changed], "ssim")
+    verdict = randomization_verdict("parameters", "m", [floor, *changed], "ssim")
     assert (verdict.outcome, math.isnan(verdict.low)) == ("INCONCLUSIVE", True)
     assert verdict.reason.endswith("A verdict takes 3 samples or more (`num_samples`).")
     assert "nan" not in verdict.reason
@@ -601,8 +601,8 @@ def test_the_level_of_a_wrong_fail_is_split_over_the_steps_that_can_fail():
     floors = [cell("floor", np.full(8, 0.3), "different_images")]
     alone = [cell("parameters", 0.5 + SPREAD + r / 50, repeat=r) for r in range(3)]
     both = [*alone, *(cell("parameters", 0.9 + SPREAD + r / 50, step=1, repeat=r) for r in range(3))]
-    one = randomisation_verdict("parameters", "m", [*floors, *alone], "ssim", alpha=0.1)
-    two = randomisation_verdict("parameters", "m", [*floors, *both], "ssim", alpha=0.2)
+    one = randomization_verdict("parameters", "m", [*floors, *alone], "ssim", alpha=0.1)
+    two = randomization_verdict("parameters", "m", [*floors, *both], "ssim", alpha=0.2)
     assert two.mean - two.low == pytest.approx(one.mean - one.low)
     assert two.high - two.mean < one.high - one.mean
 
@@ -624,7 +624,7 @@ def cascade(*values, variant="cascading_from_top"):
     ],
 )
 def test_the_last_two_steps_of_a_cascade_from_the_output_decide(values, outcome, mean):
-    verdict = randomisation_verdict("parameters", "m", [*FLOORS, *cascade(*values)], "ssim")
+    verdict = randomization_verdict("parameters", "m", [*FLOORS, *cascade(*values)], "ssim")
     assert (verdict.outcome, pytest.approx(mean)) == (outcome, verdict.mean)
 
 
@@ -632,7 +632,7 @@ def test_of_several_orderings_the_cascade_from_the_output_decides_and_of_others_
     bottom, alone = cascade(0.9, 0.9, variant="cascading_from_bottom"), cascade(0.9, 0.1, variant="independent")
     full, top = cascade(0.1, variant="full"), cascade(0.9, 0.9)
     for steps, outcome in (([*bottom, *alone, *full], "PASS"), ([*full, *top], "FAIL"), (alone, "PASS")):
-        assert randomisation_verdict("parameters", "m", [*FLOORS, *steps], "ssim").outcome == outcome
+        assert randomization_verdict("parameters", "m", [*FLOORS, *steps], "ssim").outcome == outcome
 
 
 def test_cells_of_other_methods_and_checks_do_not_count():
@@ -641,8 +641,8 @@ def test_cells_of_other_methods_and_checks_do_not_count():
         *(cell("data", np.full(8, 0.99), "labels", repeat=r) for r in range(3)),
     ]
     cells = [*FLOORS, *other, *cascade(0.1, 0.1)]
-    assert randomisation_verdict("parameters", "m", cells, "ssim").outcome == "PASS"
-    verdict = randomisation_verdict("data", "m", cells, "ssim")
+    assert randomization_verdict("parameters", "m", cells, "ssim").outcome == "PASS"
+    verdict = randomization_verdict("data", "m", cells, "ssim")
     assert verdict.outcome == "FAIL"
     assert verdict.reason.startswith("Trained on random labels: similarity 0.990")
 
@@ -755,7 +755,7 @@ def test_a_twin_that_was_trained_longer_is_compared_anew(tmp_path):
         return [cell.scores["ssim"] for cell in report.cells if cell.key.check == "data"], report.models[-1]
 
     model = net()
-    other = randomise(model, parameter_blocks(model, IMAGES))
+    other = randomize(model, parameter_blocks(model, IMAGES))
     (early, weak), (late, strong) = judged_by(model, 0.6), judged_by(other, 1.0)
     assert_close(torch.from_numpy(early[0]), torch.ones(6))
     assert (late[0] < 0.9).all()

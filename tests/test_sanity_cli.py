@@ -33,7 +33,7 @@ METHODS = {
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # between Lightning and jsonargparse
 
 
-class UnrandomisedDigits(DigitsDataModule):
+class UnrandomizedDigits(DigitsDataModule):
     """Somebody's data, whose labels stay as they are."""
 
     def __init__(self, batch_size: int = 32) -> None:
@@ -59,7 +59,7 @@ class TinyDigits(DigitsDataModule):
 
 
 class Unrepeatable(nn.Linear):
-    """A layer that can be initialised once."""
+    """A layer that can be initialized once."""
 
     def reset_parameters(self) -> None:
         if hasattr(self, "made"):
@@ -150,7 +150,7 @@ def test_all_checks_write_records_and_figures_and_the_exit_code_says_whether_the
     assert {check for check, _ in found} == {"parameters", "data", "invariance"}
     assert {method for _, method in found} == {"gradient", "noise_grad", "edges", "random"}
     assert found["parameters", "edges"] == found["parameters", "random"] == "FAIL"
-    assert {found["data", method] for _, method in found} == {"INCONCLUSIVE"}, "an epoch does not suffice to memorise"
+    assert {found["data", method] for _, method in found} == {"INCONCLUSIVE"}, "an epoch does not suffice to memorize"
     assert found["invariance", "gradient"] == "PASS"
     printed = capsys.readouterr().out
     assert re.search(r"parameters +edges", printed)
@@ -237,9 +237,9 @@ def test_two_processes_find_what_one_finds(trained, tmp_path):
         (["--groups={stem: ['*linear1']}"], r"`groups` must have a place .* leave out: network.layers.linear2.weight"),
         (
             [own("model.network", UnrepeatableMLP)],
-            r'`initialisation="own"` calls Unrepeatable.reset_parameters\(\), which failed; choose "normal" or',
+            r'`initialization="own"` calls Unrepeatable.reset_parameters\(\), which failed; choose "normal" or',
         ),
-        (["--check=efficient", own("model.network", UnrepeatableMLP)], r"`initialisation="),
+        (["--check=efficient", own("model.network", UnrepeatableMLP)], r"`initialization="),
         (["--check=invariance", "--shift=1e12"], r"`twin` must give at `inputs` \+ `shift` the logits of `model`"),
         (["--smooth=-1"], r"`smooth` must be a number of noisy inputs, 0 for none, got -1"),
         (["--num_samples=0"], r"`num_samples` must be at least 1, got 0"),
@@ -280,7 +280,7 @@ def test_images_too_small_for_hog(trained, tmp_path, tmp_path_factory):
 
 
 def test_later_checks_presets_and_smoothing_are_an_option_each(trained, tmp_path, capsys):
-    call = partial(arguments, trained, tmp_path / "out", "--normaliser=percentile")
+    call = partial(arguments, trained, tmp_path / "out", "--normalizer=percentile")
     with pytest.raises(SystemExit) as stopped:
         main(call("--preset=notebook", "--check=random_logit", "--require=[edges]"))
     assert stopped.value.code == 1
@@ -295,8 +295,8 @@ def test_later_checks_presets_and_smoothing_are_an_option_each(trained, tmp_path
     assert "relative rise of the entropy" in printed
     assert "Another class: similarity 1.000" in printed
     settings = json.loads((tmp_path / "out" / "cells" / "settings.json").read_text())
-    assert settings["similarities"]["ssim"] == "ssim(normaliser='percentile', gaussian=True)"
-    assert settings["similarities"]["hog"] == "hog(normaliser='percentile', ranks=True)"
+    assert settings["similarities"]["ssim"] == "ssim(normalizer='percentile', gaussian=True)"
+    assert settings["similarities"]["hog"] == "hog(normalizer='percentile', ranks=True)"
     smooth, half = ["--preset=notebook", "--smooth=2"], ["--preset=notebook", "--precision=bf16-mixed"]
     for options, named in (([], "similarities"), (smooth, "methods"), (half, "precision")):
         with pytest.raises(ValueError, match=f"has results of other settings: {named} was"):
@@ -306,11 +306,11 @@ def test_later_checks_presets_and_smoothing_are_an_option_each(trained, tmp_path
 @pytest.mark.slow
 def test_all_that_is_asked_of_random_weights_is_done(trained, tmp_path):
     orderings = ["cascading_from_top", "cascading_from_bottom", "independent", "full"]
-    options = [f"--orderings={orderings}", "--initialisation=permute", "--batch_norm=recalibrate"]
+    options = [f"--orderings={orderings}", "--initialization=permute", "--batch_norm=recalibrate"]
     options += ["--groups={stem: ['*linear1'], head: ['*linear2']}", "--target=repredicted", "--repeats=1"]
     main(arguments(trained, tmp_path / "out", "--check=parameters", *options, "--methods={}"))
     settings = json.loads((tmp_path / "out" / "cells" / "settings.json").read_text())
-    assert (settings["initialisation"], settings["batch_norm"]) == ("permute", "recalibrate")
+    assert (settings["initialization"], settings["batch_norm"]) == ("permute", "recalibrate")
     assert settings["target"] == "repredicted"
     rows = csv.DictReader((tmp_path / "out" / "parameters" / "models.csv").read_text().splitlines())
     steps = [(row["variant"], row["block"]) for row in rows if row["check"] == "parameters"]
@@ -327,9 +327,9 @@ def test_smoothing_is_of_the_methods_and_not_of_the_controls(trained, tmp_path):
     assert methods["random"] == repr(RandomAttribution())
 
 
-def test_the_data_check_needs_labels_that_can_be_randomised(trained, tmp_path):
-    data = own("data", UnrandomisedDigits)
-    with pytest.raises(ValueError, match="UnrandomisedDigits cannot randomise its labels, which the data check needs"):
+def test_the_data_check_needs_labels_that_can_be_randomized(trained, tmp_path):
+    data = own("data", UnrandomizedDigits)
+    with pytest.raises(ValueError, match="UnrandomizedDigits cannot randomize its labels, which the data check needs"):
         main(arguments(trained, tmp_path / "out", "--check=data", data))
 
 

@@ -20,13 +20,13 @@ from lightning_xai.reporting.sanity_figures import (
     data_pairs,
     invariance_pairs,
     logit_pairs,
-    randomisation_bars,
+    randomization_bars,
     sanity_figures,
     similarity_curves,
     write_figures,
 )
 from lightning_xai.reporting.sanity_values import mean_of, means
-from lightning_xai.sanity.verdicts import randomisation_verdict
+from lightning_xai.sanity.verdicts import randomization_verdict
 from lightning_xai.statistics.crossed import crossed_mean
 from lightning_xai.statistics.intervals import mean_interval
 
@@ -220,7 +220,7 @@ def test_the_samples_of_the_grid_can_be_chosen():
     np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), PLANTED.images[1, 0])
 
 
-def test_inputs_of_three_channels_are_in_colour():
+def test_inputs_of_three_channels_are_in_color():
     report = planted(channels=3)
     np.testing.assert_array_equal(
         cascade_grid(report, TOP).axes[0].images[0].get_array(), report.images[0].transpose(1, 2, 0)
@@ -293,7 +293,7 @@ def test_the_figures_draw_the_intervals_of_the_verdicts():
     """At the steps that decide, of the similarity that does."""
     drawn = decided(PLANTED, "spearman", TOP)
     for method in ("gradient", "edges"):
-        verdict = randomisation_verdict("parameters", method, PLANTED.cells, "spearman")
+        verdict = randomization_verdict("parameters", method, PLANTED.cells, "spearman")
         ends = [(mean.low, mean.high) for (name, step), mean in drawn.items() if name == method and step > 0]
         assert (verdict.low, verdict.high) in ends
 
@@ -393,7 +393,7 @@ def test_one_repeat_is_not_drawn_twice():
     assert not by_label(single[0], "network 0")
 
 
-def test_fourteen_methods_can_be_told_apart_even_without_colours():
+def test_fourteen_methods_can_be_told_apart_even_without_colors():
     report = planted(NAMES[:14], similarities=("ssim",), num_kept=0)
     overview, _, single = curve_axes(similarity_curves(report, TOP, "ssim"))
     lines = [line for line in overview.lines if line.get_label() == "mean"]
@@ -417,7 +417,7 @@ def bars(axes):
 
 
 def test_bars_are_means_with_the_interval_that_decides_and_floors():
-    figure = randomisation_bars(PLANTED, "data")
+    figure = randomization_bars(PLANTED, "data")
     assert len(figure.axes) == 2
     for axes, similarity in zip(figure.axes, ("spearman", "ssim"), strict=True):
         assert similarity in texts(figure)
@@ -436,29 +436,29 @@ def test_bars_are_means_with_the_interval_that_decides_and_floors():
                 line = [line for line in axes.lines if line.get_label() == variant][row]
                 assert (line.get_xdata()[0], line.get_ydata()[0]) == (pytest.approx(floor), row)
     assert {"gradient", "edges", "PASS", "FAIL", "Verdict: by spearman."} <= set(texts(figure))
-    assert not any("Verdict" in text for text in texts(randomisation_bars(replace(PLANTED, verdicts=()), "data")))
+    assert not any("Verdict" in text for text in texts(randomization_bars(replace(PLANTED, verdicts=()), "data")))
 
 
 def test_bars_of_the_parameters_are_those_of_the_last_step():
     expected = grid(PLANTED, check="parameters", method="gradient", step=2).mean()
-    figure = randomisation_bars(PLANTED, "parameters")
+    figure = randomization_bars(PLANTED, "parameters")
     assert bars(figure.axes[0])[0] == pytest.approx(expected)
     assert any("last step (conv1)" in text for text in texts(figure))
     report = planted(blocks=("all",), variants=("independent", "full", TOP))
     expected = grid(report, check="parameters", variant="full", method="gradient").mean()
-    assert bars(randomisation_bars(report, "parameters").axes[0])[0] == pytest.approx(expected)
+    assert bars(randomization_bars(report, "parameters").axes[0])[0] == pytest.approx(expected)
 
 
 def test_bars_that_are_unknown_say_so():
     report = changed(PLANTED, lambda cell: scored(cell, [NAN] * 12), check="data", method="edges")
     report = changed(report, lambda c: replace(c, scores={"spearman": c.scores["spearman"]}), method="gradient")
-    spearman, ssim = randomisation_bars(report, "data").axes
+    spearman, ssim = randomization_bars(report, "data").axes
     assert [text.get_text() for text in spearman.texts] == ["undefined"]
     assert [text.get_text() for text in ssim.texts] == ["not scored"]
 
 
 def test_maps_that_should_stay_alike_have_no_floor():
-    figure = randomisation_bars(PLANTED, "invariance")
+    figure = randomization_bars(PLANTED, "invariance")
     assert not [line for line in figure.axes[0].lines if line.get_label() == "random_maps"]
 
 
@@ -471,7 +471,7 @@ def with_rises(report):
 
 def test_bars_of_efficient_mprt_are_rises_without_floors():
     report = with_rises(planted(num_repeats=3, checks=("efficient",)))
-    figure = randomisation_bars(report, "efficient")
+    figure = randomization_bars(report, "efficient")
     (axes,) = figure.axes
     assert bars(axes) == [
         pytest.approx(grid(report, "entropy_rise", check="efficient", method=method).mean())
@@ -479,7 +479,7 @@ def test_bars_of_efficient_mprt_are_rises_without_floors():
     ]
     assert not {line.get_label() for line in axes.lines} & {"different_images", "random_maps"}
     shown = {" ".join(text.split()) for text in texts(figure)}
-    assert {"entropy_rise", "Relative rise of the maps' entropy under randomisation of all blocks"} <= shown
+    assert {"entropy_rise", "Relative rise of the maps' entropy under randomization of all blocks"} <= shown
 
 
 def test_figures_of_the_later_checks_are_bars_and_pairs():
@@ -487,7 +487,7 @@ def test_figures_of_the_later_checks_are_bars_and_pairs():
     expected = ["efficient-bars", "random_logit-bars", "random_logit-absolute", "random_logit-diverging"]
     assert list(sanity_figures(report)) == expected
     similarity = "Similarity of maps of the explained class and of another"
-    assert similarity in texts(randomisation_bars(report, "random_logit"))
+    assert similarity in texts(randomization_bars(report, "random_logit"))
 
 
 # Errors
@@ -505,7 +505,7 @@ def test_what_a_report_does_not_have_is_named():
     with pytest.raises(ValueError, match=r"`report` has no cells of the check 'data'"):
         data_pairs(planted(checks=()))
     with pytest.raises(ValueError, match=r"`report` has no scores of a last step of the check 'parameters'"):
-        randomisation_bars(planted(variants=("independent",)), "parameters")
+        randomization_bars(planted(variants=("independent",)), "parameters")
 
 
 # Texts
@@ -518,10 +518,10 @@ SIZES = {
 DRAWN = {
     "absolute": lambda report: cascade_grid(report, TOP),
     "curves": lambda report: similarity_curves(report, TOP, "spearman"),
-    "bars": lambda report: randomisation_bars(report, "data"),
+    "bars": lambda report: randomization_bars(report, "data"),
     "pairs": data_pairs,
     "classes": logit_pairs,
-    "rises": lambda report: randomisation_bars(with_rises(report), "efficient"),
+    "rises": lambda report: randomization_bars(with_rises(report), "efficient"),
     "shifted": lambda report: invariance_pairs(report, absolute=False),
 }
 

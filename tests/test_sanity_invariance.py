@@ -71,7 +71,7 @@ class TwoPaths(nn.Module):
 
 
 class Tokens(nn.Module):
-    """One dense layer for all pixels, seen as one batch or as tokens, behind a normalisation by constants."""
+    """One dense layer for all pixels, seen as one batch or as tokens, behind a normalization by constants."""
 
     def __init__(self, as_batch=False):
         super().__init__()

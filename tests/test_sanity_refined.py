@@ -31,7 +31,7 @@ from lightning_xai.reporting.sanity import Cell, CellKey
 from lightning_xai.sanity.blocks import parameter_blocks
 from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.examine import examine
-from lightning_xai.sanity.randomisation import randomise
+from lightning_xai.sanity.randomization import randomize
 from lightning_xai.sanity.refined import (
     cosine_convergence,
     efficient_mprt,
@@ -110,7 +110,7 @@ def test_efficient_mprt_is_the_relative_rise():
     method = smooth_grad(num_draws=3)
     scores = untouched(model, lambda: efficient_mprt(model, images(), None, method, context, seed=5))
     target = model(images()).argmax(1)
-    other = randomise(model, parameter_blocks(model, images()), "own", 5)
+    other = randomize(model, parameter_blocks(model, images()), "own", 5)
     expected = []
     for net in (model, other):
         maps = method(net, images(), target, context)[:, 0]
@@ -127,7 +127,7 @@ def test_efficient_mprt_rises_when_a_simple_map_becomes_a_complex_one():
         model[1].weight.view(3, 28, 28).zero_()[:, 7] = 1.0
     simple = -(1 / 28 * math.log(1 / 28) + 27 / 28 * math.log(27 / 28))
     scores = efficient_mprt(model, images(), 1, Gradient())
-    random = histogram_entropy(Gradient()(randomise(model, parameter_blocks(model, images())), images(), 1))
+    random = histogram_entropy(Gradient()(randomize(model, parameter_blocks(model, images())), images(), 1))
     assert_close(scores, random / simple - 1)
     assert (scores > 20).all()
     assert torch.equal(efficient_mprt(model, images(), 1, SobelEdges()), torch.zeros(4))
@@ -213,10 +213,10 @@ def scores_of(report, check, method):
     return torch.stack([torch.from_numpy(score) for cell in found for score in cell.scores.values()])
 
 
-@pytest.mark.parametrize("initialisation", ["own", "permute"])
-def test_the_efficient_check_makes_the_scores_of_efficient_mprt(initialisation):
+@pytest.mark.parametrize("initialization", ["own", "permute"])
+def test_the_efficient_check_makes_the_scores_of_efficient_mprt(initialization):
     examined = subject(network())
-    options = {"initialisation": initialisation}
+    options = {"initialization": initialization}
     report = examine(examined, ("efficient",), "cosine", ["independent"], repeats=3, **options)
     context = Context.create(examined.index, 3)
     for name, method in METHODS.items():

@@ -22,7 +22,7 @@ from lightning_xai.sanity.similarity import (
     hog,
     hog_cell_size,
     named_similarities,
-    normalise,
+    normalize,
     pearson,
     spearman,
     spearman_absolute,
@@ -110,7 +110,7 @@ def test_ssim_of_maps_as_they_are_has_the_data_range_of_both():
 
 def test_torchmetrics_ssim_is_ours_without_border_and_with_population_covariances():
     """So it cannot stand in: the whole image's mean, and the divisor, are others."""
-    x, y = (normalise(maps.sum(1), "maximum")[:, None] for maps in (FIRST, SECOND))
+    x, y = (normalize(maps.sum(1), "maximum")[:, None] for maps in (FIRST, SECOND))
     options = {"gaussian_kernel": False, "kernel_size": 5, "data_range": 2.0, "reduction": "none"}
     whole, image = structural_similarity_index_measure(x, y, **options, return_full_image=True)
     population = oracle(
@@ -215,36 +215,36 @@ def test_foreground_differs_from_the_background_in_some_channel():
     assert foreground_mask(images, 0.0).all()
 
 
-# Normalisers
+# Normalizers
 
 
-def test_normalisers_by_hand():
+def test_normalizers_by_hand():
     maps = torch.tensor([[[0.0, -2.0], [1.0, 4.0]]])
-    assert torch.equal(normalise(maps, "none"), maps)
-    assert_close(normalise(maps, "maximum"), maps / 4)
-    assert_close(normalise(maps, "second_moment"), maps / (21 / 4) ** 0.5)
-    assert_close(normalise(maps, "range"), (maps + 2) / 6)
+    assert torch.equal(normalize(maps, "none"), maps)
+    assert_close(normalize(maps, "maximum"), maps / 4)
+    assert_close(normalize(maps, "second_moment"), maps / (21 / 4) ** 0.5)
+    assert_close(normalize(maps, "range"), (maps + 2) / 6)
 
 
 def test_percentile_cuts_off_the_outliers():
     maps = FIRST.sum(1).clone()
     maps[:, 0, 0] = -1e6
     expected = np.percentile(maps.abs().flatten(1).numpy(), 99, axis=1)
-    actual = normalise(maps, "percentile")
+    actual = normalize(maps, "percentile")
     assert_close(actual, (maps / torch.tensor(expected)[:, None, None].float()).clamp(-1, 1))
     assert actual.min() == -1
 
 
-@pytest.mark.parametrize("normaliser", ["maximum", "percentile", "second_moment", "range", "none"])
-def test_normalisers_are_used(normaliser):
+@pytest.mark.parametrize("normalizer", ["maximum", "percentile", "second_moment", "range", "none"])
+def test_normalizers_are_used(normalizer):
     """By SSIM, whose constants have a scale; the second map is twice the first with an outlier."""
     first, second = FIRST.clone(), 2 * FIRST
     second[:, :, 0, 0] += 100
-    x, y = (normalise(maps.sum(1).double(), normaliser).numpy() for maps in (first, second))
-    size = [max(abs(a).max(), abs(b).max()) * (1 if normaliser == "range" else 2) for a, b in zip(x, y, strict=True)]
+    x, y = (normalize(maps.sum(1).double(), normalizer).numpy() for maps in (first, second))
+    size = [max(abs(a).max(), abs(b).max()) * (1 if normalizer == "range" else 2) for a, b in zip(x, y, strict=True)]
     expected = [structural_similarity(a, b, win_size=5, data_range=r) for a, b, r in zip(x, y, size, strict=True)]
-    assert_close(ssim(first, second, normaliser), torch.tensor(expected).float(), rtol=0, atol=1e-4)
-    assert hog(first, second, normaliser).isfinite().all()
+    assert_close(ssim(first, second, normalizer), torch.tensor(expected).float(), rtol=0, atol=1e-4)
+    assert hog(first, second, normalizer).isfinite().all()
 
 
 # Undefined
@@ -280,7 +280,7 @@ def test_a_foreground_of_no_pixel_or_one_is_undefined():
 def test_mostly_zero_maps_have_no_99th_percentile():
     sparse = torch.zeros(2, 1, 30, 30)
     sparse[:, 0, 5, 5] = 1
-    assert normalise(sparse[:, 0], "percentile").isnan().all()
+    assert normalize(sparse[:, 0], "percentile").isnan().all()
     assert ssim(sparse, sparse, "percentile").isnan().all()
     assert ssim(torch.zeros(2, 1, 9, 9), torch.zeros(2, 1, 9, 9), "none").isnan().all()
 
@@ -311,11 +311,11 @@ def test_presets():
         PRESETS["paper"]["ssim"] = spearman
 
 
-def test_presets_and_normalisers_are_of_ssim_and_hog_alone():
+def test_presets_and_normalizers_are_of_ssim_and_hog_alone():
     for preset in ("paper", "notebook"):
-        for normaliser in (None, "none", "maximum", "percentile", "second_moment"):
-            found = named_similarities(preset, normaliser)
-            scale = normaliser or ("maximum" if preset == "paper" else "range")
+        for normalizer in (None, "none", "maximum", "percentile", "second_moment"):
+            found = named_similarities(preset, normalizer)
+            scale = normalizer or ("maximum" if preset == "paper" else "range")
             notebook = preset == "notebook"
             assert list(found) == list(SIMILARITIES)
             expected = {
@@ -331,7 +331,7 @@ def test_presets_and_normalisers_are_of_ssim_and_hog_alone():
 
 def test_similarities_are_described_with_their_options():
     assert describe(spearman) == "spearman"
-    assert describe(named_similarities("notebook")["hog"]) == "hog(normaliser='range', ranks=True)"
+    assert describe(named_similarities("notebook")["hog"]) == "hog(normalizer='range', ranks=True)"
     assert describe(partial(partial(ssim, absolute=True), gaussian=True)) == "ssim(absolute=True, gaussian=True)"
 
 
@@ -346,13 +346,13 @@ def _no_type_checker(monkeypatch):
     [
         (lambda: spearman(FIRST, SECOND[:3]), ValueError, "`first` and `second` must be .* of one shape; got"),
         (lambda: spearman(FIRST[0], SECOND[0]), ValueError, r"must have the shape \(batch, channel, height, width\)"),
-        (lambda: ssim(FIRST, SECOND, "max"), ValueError, "`normaliser` must be one of 'none', 'maximum', .*got 'max'"),
+        (lambda: ssim(FIRST, SECOND, "max"), ValueError, "`normalizer` must be one of 'none', 'maximum', .*got 'max'"),
         (lambda: ssim(FIRST[..., :4], SECOND[..., :4]), ValueError, "at least 5 x 5 pixels .* got 28 x 4: leave SSIM"),
         (lambda: ssim(FIRST[..., :9], SECOND[..., :9], gaussian=True), ValueError, "at least 11 x 11 pixels"),
         (lambda: hog(FIRST, SECOND, cell_size=16), ValueError, "at least 48 x 48 pixels .*got 28 x 30: give a smaller"),
         (lambda: hog(FIRST[..., :5], SECOND[..., :5]), ValueError, "`cell_size` must be at least 2, got 1; maps of"),
         (lambda: named_similarities("tf1"), ValueError, "`preset` must be one of 'paper', 'notebook', got 'tf1'"),
-        (lambda: named_similarities("paper", "max"), ValueError, "`normaliser` must be one of 'none', .*got 'max'"),
+        (lambda: named_similarities("paper", "max"), ValueError, "`normalizer` must be one of 'none', .*got 'max'"),
         (lambda: compare(FIRST, SECOND, SIMILARITIES), ValueError, "'spearman_foreground' needs `foreground`, a mask"),
         (lambda: spearman_foreground(FIRST, SECOND, FOREGROUND.int()), TypeError, "must be a boolean tensor"),
         (lambda: spearman_foreground(FIRST, SECOND, FOREGROUND[:2]), ValueError, r"the shape \(5, 28, 30\)"),

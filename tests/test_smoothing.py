@@ -339,7 +339,7 @@ def test_noise_does_not_compound_over_draws():
     assert max(deviations) < 0.15
 
 
-def test_biases_and_normalisation_are_perturbed_but_no_buffers():
+def test_biases_and_normalization_are_perturbed_but_no_buffers():
     model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16), nn.Linear(16, 3)).double()
     for parameter in model.parameters():
         nn.init.uniform_(parameter, 1, 2)

@@ -63,11 +63,11 @@ def test_the_p_value_is_the_enumeration_of_all_signs(size, ties):
     differences[0] = 1.0
     ranked = transcribed_ranks(differences)
     ranks = np.array([rank for _, rank in ranked])
-    favourable, total = sum(rank for d, rank in ranked if d > 0), ranks.sum()
+    favorable, total = sum(rank for d, rank in ranked if d > 0), ranks.sum()
     p_value, correlation = signed_rank_test(differences)
-    assert correlation == pytest.approx((favourable - (total - favourable)) / total)
+    assert correlation == pytest.approx((favorable - (total - favorable)) / total)
     sums = np.array(list(itertools.product([0, 1], repeat=len(ranks)))) @ ranks
-    assert p_value == pytest.approx(min(1.0, 2 * min((sums <= favourable).mean(), (sums >= favourable).mean())))
+    assert p_value == pytest.approx(min(1.0, 2 * min((sums <= favorable).mean(), (sums >= favorable).mean())))
 
 
 @pytest.mark.parametrize("size", [25, 50])

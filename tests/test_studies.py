@@ -26,8 +26,8 @@ from lightning_xai.data.preprocessing import Preprocessing
 from lightning_xai.data.voc import VOC_CLASSES
 from lightning_xai.experiments.noise_level import find_noise_level, right_under_noise
 from lightning_xai.explainers import Context, Explainer, Gradient, PerturbWeights, RangeScale, Saliency, Smooth
-from lightning_xai.functional.localisation import auroc, relevance_rank_accuracy
-from lightning_xai.metrics import LocalisationAUROC, RelevanceRankAccuracy, Sparseness
+from lightning_xai.functional.localization import auroc, relevance_rank_accuracy
+from lightning_xai.metrics import LocalizationAUROC, RelevanceRankAccuracy, Sparseness
 from lightning_xai.names import specifications
 from lightning_xai.reporting.noise_level import NoiseLevel, NoisePoint
 from lightning_xai.reporting.panels import figure_pixels
@@ -48,7 +48,7 @@ NOT_REACHED = replace(LEVEL, std=math.inf, low=math.inf, high=math.inf)
 SIDE = 8
 GRADIENT = {"class_path": "lightning_xai.Gradient"}
 SPARSENESS = {"class_path": "lightning_xai.metrics.Sparseness"}
-AUROC = {"class_path": "lightning_xai.metrics.LocalisationAUROC"}
+AUROC = {"class_path": "lightning_xai.metrics.LocalizationAUROC"}
 EACH = {"n": [1], "f": [2]}
 TWO_KINDS = {"a {n} {f}": {**GRADIENT, "for": EACH}, "b {n} {f}": {"class_path": "lightning_xai.Saliency", "for": EACH}}
 MINE = {
@@ -443,7 +443,7 @@ def test_the_level_of_each_network_sets_the_noise_and_methods_without_one_are_le
         samples.images,
         samples.labels,
         methods,
-        {"auroc": LocalisationAUROC()},
+        {"auroc": LocalizationAUROC()},
         samples.masks,
         bounds=network.bounds,
         index=samples.index,

@@ -7,7 +7,7 @@ from pytorch_lightning import Callback
 from lightning_xai.data import DigitsDataModule
 from lightning_xai.modules import ClassifierModule
 from lightning_xai.networks import MLP
-from lightning_xai.studies.networks import StopWhenMemorised, accuracy, fit, kept, trained
+from lightning_xai.studies.networks import StopWhenMemorized, accuracy, fit, kept, trained
 
 OPTIONS = {"accelerator": "cpu", "enable_progress_bar": False}
 pytestmark = pytest.mark.filterwarnings(
@@ -34,7 +34,7 @@ def test_it_is_trained_until_it_knows_its_labels(tmp_path):
     right = sum(int((model(batch["image"]).argmax(1) == batch["label"]).sum()) for batch in loader)
     assert reached == pytest.approx(right / len(loader.dataset))
     assert 0.95 <= reached <= 1
-    assert float(model.trainer.progress_bar_metrics["memorised"]) == pytest.approx(reached)
+    assert float(model.trainer.progress_bar_metrics["memorized"]) == pytest.approx(reached)
     epochs = torch.load(tmp_path / "last.ckpt", weights_only=False)["epoch"]
     assert epochs < 290, "it stopped when it knew enough"
 
@@ -53,13 +53,13 @@ def test_interrupted_it_ends_with_the_same_weights(tmp_path, monkeypatch):
             raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(StopWhenMemorised, "on_train_epoch_start", die, raising=False)
+        patched.setattr(StopWhenMemorized, "on_train_epoch_start", die, raising=False)
         with pytest.raises(Killed):
             fit(*parts(), tmp_path / "again", OPTIONS | {"max_epochs": 4}, by_heart=True)
-    monkeypatch.setattr(StopWhenMemorised, "on_train_epoch_start", lambda self, t, _: epochs.append(t.current_epoch))
+    monkeypatch.setattr(StopWhenMemorized, "on_train_epoch_start", lambda self, t, _: epochs.append(t.current_epoch))
     model, found = fit(*parts(), tmp_path / "again", OPTIONS | {"max_epochs": 4}, by_heart=True)
     assert epochs == [0, 1, 2, 2, 3], "finished epochs are not repeated"
-    assert issubclass(StopWhenMemorised, Callback)
+    assert issubclass(StopWhenMemorized, Callback)
     assert abs(found - reached) < 0.1
     assert model.state_dict().keys() == whole.state_dict().keys()
 

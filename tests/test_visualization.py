@@ -1,4 +1,4 @@
-"""Global explanations: the image's parametrisation, the views, the objective under weight noise, and what may fail."""
+"""Global explanations: the image's parametrization, the views, the objective under weight noise, and what may fail."""
 
 import weakref
 from copy import deepcopy
@@ -14,13 +14,13 @@ from torch.testing import assert_close
 from lightning_xai.explainers import Context, PerturbWeights
 from lightning_xai.functional.random import fold_in_int
 from lightning_xai.visualization import (
-    COLOUR_DIRECTIONS,
-    COLOUR_VARIANCES,
+    COLOR_DIRECTIONS,
+    COLOR_VARIANCES,
     Activation,
     Jitter,
     answers,
-    colour_mixing,
-    correlated_colours,
+    color_mixing,
+    correlated_colors,
     find_layer,
     pixels,
     starting_spectrum,
@@ -76,27 +76,27 @@ def test_the_waves_of_an_image_are_its_spectrum(shape):
     assert_close(waves_image(torch.view_as_real(coefficients), shape), image)
 
 
-def test_the_colours_of_uncorrelated_channels_get_the_published_covariance():
-    mixing, variances = colour_mixing().double(), torch.tensor(COLOUR_VARIANCES).double()
-    directions = torch.tensor(COLOUR_DIRECTIONS).double()
+def test_the_colors_of_uncorrelated_channels_get_the_published_covariance():
+    mixing, variances = color_mixing().double(), torch.tensor(COLOR_VARIANCES).double()
+    directions = torch.tensor(COLOR_DIRECTIONS).double()
     covariance = directions @ variances.diag() @ directions.T / variances.max()
     assert_close(mixing @ mixing.T, covariance, atol=1e-6, rtol=0)
     assert_close(directions.T @ directions, torch.eye(3).double(), atol=2e-3, rtol=0)  # they are given to four digits
     white = torch.randn(4, 3, 50, 50, generator=torch.Generator().manual_seed(0))
-    found = torch.cov(correlated_colours(white).transpose(0, 1).flatten(1)).double()
+    found = torch.cov(correlated_colors(white).transpose(0, 1).flatten(1)).double()
     assert_close(found, covariance, atol=0.03, rtol=0)
 
 
-def test_the_inverse_decorrelates_the_colours_of_photographs():
+def test_the_inverse_decorrelates_the_colors_of_photographs():
     pictures = [astronaut(), coffee(), chelsea(), *load_sample_images().images]
-    colours = torch.from_numpy(np.concatenate([picture.reshape(-1, 3) for picture in pictures]).T / 255.0)
-    before, after = torch.corrcoef(colours), torch.corrcoef(torch.linalg.inv(colour_mixing().double()) @ colours)
+    colors = torch.from_numpy(np.concatenate([picture.reshape(-1, 3) for picture in pictures]).T / 255.0)
+    before, after = torch.corrcoef(colors), torch.corrcoef(torch.linalg.inv(color_mixing().double()) @ colors)
     assert before.det() < 0.05  # 1 where nothing is correlated
     assert after.det() > 0.4  # five pictures are not ImageNet
     assert after[0, 1:].abs().max() < 0.2  # brightness and hue
 
 
-def test_pixels_are_between_black_and_white_and_start_grey():
+def test_pixels_are_between_black_and_white_and_start_gray():
     start = pixels(starting_spectrum((0, 1), SHAPE, 0), SHAPE)
     assert_close(start, torch.full_like(start, 0.5), atol=0.02, rtol=0)
     far = pixels(1e4 * starting_spectrum((0, 1), SHAPE, 0), SHAPE)
@@ -141,7 +141,7 @@ def test_views_that_cannot_be_are_refused(options):
         Jitter(**options)
 
 
-# What is maximised
+# What is maximized
 
 
 def test_a_linear_model_is_answered_by_white_where_its_weight_is_positive_and_black_elsewhere():
@@ -157,7 +157,7 @@ def test_a_linear_model_is_answered_by_white_where_its_weight_is_positive_and_bl
 
 @pytest.mark.parametrize("noise", [None, NOISE])
 @pytest.mark.parametrize(
-    "activation", [Activation((2,)), Activation((5, 1), "body.3"), Activation((0,), "body.3", centre=True)]
+    "activation", [Activation((2,)), Activation((5, 1), "body.3"), Activation((0,), "body.3", center=True)]
 )
 def test_the_activation_rises(activation, noise):
     found = visualize(Net(), activation, SHAPE, BOUNDS, noise, steps=40, lr=0.1)
@@ -175,7 +175,7 @@ def test_activations_are_the_logit_the_mean_of_a_channel_and_its_middle():
     channel = model.body(images)
     assert_close(Activation((1, 3))(model, images), model(images)[[0, 1], [1, 3]])
     assert_close(Activation((1, 3), "body.3")(model, images), channel.mean((2, 3))[[0, 1], [1, 3]])
-    assert_close(Activation((1, 3), "3", centre=True)(model, images), channel[[0, 1], [1, 3], 5, 4])
+    assert_close(Activation((1, 3), "3", center=True)(model, images), channel[[0, 1], [1, 3], 5, 4])
     assert_close(Activation((1, 3), "head")(model, images), model(images)[[0, 1], [1, 3]])
     before = model.body[1](model.body[0](images))  # the ReLU behind it works in place
     assert_close(Activation((1, 3), "body.1")(model, images), before.mean((2, 3))[[0, 1], [1, 3]])
@@ -250,7 +250,7 @@ def test_what_is_not_finite_is_an_error():
 
 
 class Deaf(nn.Module):
-    """Logits: one that is off near grey, one that never is, one that always is."""
+    """Logits: one that is off near gray, one that never is, one that always is."""
 
     def forward(self, images):
         contrast = images.std((1, 2, 3))
@@ -341,7 +341,7 @@ def test_a_layer_is_found_by_the_end_of_its_name():
         (Activation((1, 6), "body.3"), r"`channels` must be in 0 .. 5, those of body.3; got 6"),
         (Activation((0,), "conv"), r"`layer`: 'conv' is no layer of `model`; it has body.0"),
         (Activation((0,), "unused"), r"`layer`: unused takes no part when `model` is called"),
-        (Activation((0,), "head", centre=True), r"the output of head must be .*height, width\), got \(1, 4\)"),
+        (Activation((0,), "head", center=True), r"the output of head must be .*height, width\), got \(1, 4\)"),
     ],
 )
 @pytest.mark.parametrize("noise", [None, NOISE])
@@ -355,7 +355,7 @@ def test_unknown_classes_channels_and_layers_are_named(activation, message, nois
     [
         ({"channels": ()}, r"`channels` must be one or more numbers from 0 on, got \(\)"),
         ({"channels": (1, -1)}, r"`channels` must be one or more numbers from 0 on, got \(1, -1\)"),
-        ({"channels": (1,), "centre": True}, "`centre` needs a `layer` whose output has places"),
+        ({"channels": (1,), "center": True}, "`center` needs a `layer` whose output has places"),
     ],
 )
 def test_activations_that_cannot_be_are_refused(arguments, message):

@@ -28,7 +28,7 @@ from lightning_xai.experiments.visualize import (
     REDRAWN,
     Setting,
     agreement,
-    colourfulness,
+    colorfulness,
     high_frequencies,
     named_channels,
     portraits,
@@ -113,7 +113,7 @@ def test_a_unit_of_a_layer_and_views_without_jitter(tmp_path, capsys):
     assert {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()} == {"plain", "noisegrad-redrawn"}
     assert "activation of conv2" in capsys.readouterr().out
     settings = yaml.safe_load((tmp_path / "out" / "settings.yaml").read_text())
-    assert (settings["degrees"], settings["scales"], settings["shift"], settings["centre"]) == (0, [1, 1], 0, True)
+    assert (settings["degrees"], settings["scales"], settings["shift"], settings["center"]) == (0, [1, 1], 0, True)
 
 
 def test_one_of_several_processes_works(tmp_path, monkeypatch):
@@ -174,7 +174,7 @@ def test_a_pretrained_network_brings_its_own_shape_bounds_and_names():
 # The numbers
 
 
-def test_total_variation_counts_neighbours():
+def test_total_variation_counts_neighbors():
     rows_, columns = torch.meshgrid(torch.arange(6), torch.arange(8), indexing="ij")
     board = ((rows_ + columns) % 2).float().expand(1, 3, 6, 8)
     half = (columns >= 4).float().expand(1, 3, 6, 8)
@@ -191,13 +191,13 @@ def test_high_frequencies_are_the_share_of_the_fast_waves():
     assert high_frequencies(torch.full((1, 1, 4, 4), 0.5)).isnan().all()
 
 
-def test_colourfulness_is_that_of_hasler_and_suesstrunk():
+def test_colorfulness_is_that_of_hasler_and_suesstrunk():
     red_and_green = torch.zeros(3, 4, 6)
     red_and_green[0, :, :3] = red_and_green[1, :, 3:] = 1  # red less green is 1 and -1, yellow less blue 1 / 2
-    grey = torch.rand(1, 4, 6).expand(3, 4, 6)
+    gray = torch.rand(1, 4, 6).expand(3, 4, 6)
     blue = torch.tensor([0.0, 0.0, 1.0])[:, None, None].expand(3, 4, 6)
     expected = torch.tensor([1 + 0.3 * 0.5, 0.0, 0.3])
-    assert_close(colourfulness(torch.stack([red_and_green, grey, blue])), expected)
+    assert_close(colorfulness(torch.stack([red_and_green, gray, blue])), expected)
 
 
 def test_agreement_is_the_mean_correlation_of_pairs():

@@ -488,7 +488,7 @@ class _Frozen(nn.Module):
 
 
 def overrides_train() -> Animal:
-    """`train` keeps batch normalisation frozen, and returns nothing."""
+    """`train` keeps batch normalization frozen, and returns nothing."""
     return _Frozen(), images()
 
 
@@ -984,7 +984,7 @@ def autocast_inside() -> Animal:
 
 
 def batch_norm_without_statistics() -> Animal:
-    """Batch normalisation that always takes the batch's statistics."""
+    """Batch normalization that always takes the batch's statistics."""
     net = convolutional()
     net.insert(1, nn.BatchNorm2d(WIDTH, track_running_stats=False))
     return net, images()
@@ -998,7 +998,7 @@ def dense_batch_norm_without_statistics() -> Animal:
 
 
 def batch_norm_in_training() -> Animal:
-    """Forward keeps batch normalisation in training mode: the batch's statistics, and moving ones that change."""
+    """Forward keeps batch normalization in training mode: the batch's statistics, and moving ones that change."""
 
     def forward(net: Any, x: Tensor) -> Tensor:
         net.norm.train()
@@ -1035,7 +1035,7 @@ def standardized_by_the_batch() -> Animal:
 
 
 def pairs_of_rows() -> Animal:
-    """Neighbouring rows see one another, as the segments of a video in temporal shift modules."""
+    """Neighboring rows see one another, as the segments of a video in temporal shift modules."""
     return Before(lambda net, x: x + 0.5 * x.unflatten(0, (-1, 2)).flip(1).flatten(0, 1), dense()), images(4)
 
 

@@ -27,7 +27,7 @@ from lightning_xai.names import named
 from lightning_xai.reporting.sanity import Cell
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.checks import Subject, floor_cells, original_maps, parameter_cells
-from lightning_xai.sanity.randomisation import Initialisation
+from lightning_xai.sanity.randomization import Initialization
 from lightning_xai.sanity.similarity import SIMILARITIES
 
 
@@ -49,7 +49,7 @@ class RandomizationCallback(Callback):
         num_samples: Samples explained, spread evenly over the rows that the loader can yield.
         every_n_validations: Check after every n-th validation of a training too; null for test ends alone.
         repeats: Random models.
-        initialisation: Of their weights: `own`, `normal` or `permute`.
+        initialization: Of their weights: `own`, `normal` or `permute`.
         target: The class explained: the sample's "label", or the trained model's "prediction"; null as in
             `AttributionCallback`.
         bounds: As in `AttributionCallback`.
@@ -66,7 +66,7 @@ class RandomizationCallback(Callback):
         num_samples: int = 16,
         every_n_validations: int | None = None,
         repeats: int = 2,
-        initialisation: Initialisation = "own",
+        initialization: Initialization = "own",
         target: Target | None = None,
         bounds: tuple[float | list[float], float | list[float]] | None = None,
         seed: int = 0,
@@ -82,7 +82,7 @@ class RandomizationCallback(Callback):
         check_count("repeats", repeats)
         check_count("batch_size", batch_size)
         check_whole_number("seed", seed)
-        check_choice("initialisation", initialisation, Initialisation)
+        check_choice("initialization", initialization, Initialization)
         if target is not None:
             check_choice("target", target, Target)
         check_names("methods", methods or ())
@@ -91,7 +91,7 @@ class RandomizationCallback(Callback):
         self.methods: dict[str, Explainer] | None = named("methods", methods)
         self.similarities = {name: SIMILARITIES[name] for name in chosen}
         self.num_samples, self.every_n_validations, self.repeats = num_samples, every_n_validations, repeats
-        self.initialisation, self.target, self.bounds, self.seed = initialisation, target, bounds, seed
+        self.initialization, self.target, self.bounds, self.seed = initialization, target, bounds, seed
         self.batch_size, self.unpack, self.name = batch_size, unpack, name
         self.scores: dict[str, float] | None = None
         self._validations = 0
@@ -122,7 +122,7 @@ class RandomizationCallback(Callback):
             subject = self._subject(trainer, pl_module)
             cells = Cells(None, {})
             originals = original_maps(subject, cells)
-            options: dict[str, Any] = {"repeats": self.repeats, "initialisation": self.initialisation}
+            options: dict[str, Any] = {"repeats": self.repeats, "initialization": self.initialization}
             changed, _ = parameter_cells(subject, originals, cells, ["full"], **options)
             floors = [cell for cell in floor_cells(subject, originals) if cell.key.variant == "different_images"]
             means = {**_means(changed, ""), **_means(floors, "_floor")}

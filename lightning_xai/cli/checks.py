@@ -15,11 +15,11 @@ from lightning_xai.modules.manifest import MANIFEST
 from lightning_xai.reporting.folders import check_folder
 
 
-def check_randomisable(data: Namespace) -> None:
-    """Raises a ValueError unless the data module can randomise its labels."""
+def check_randomizable(data: Namespace) -> None:
+    """Raises a ValueError unless the data module can randomize its labels."""
     if "randomize_labels" not in data.init_args:
         raise ValueError(
-            f"`data`: {data.class_path} cannot randomise its labels, which the data check needs; give the data module "
+            f"`data`: {data.class_path} cannot randomize its labels, which the data check needs; give the data module "
             "an argument `randomize_labels`, or choose another `check`."
         )
 

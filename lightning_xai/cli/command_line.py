@@ -17,7 +17,7 @@ from torch import nn
 from lightning_xai.cli.checks import (
     check_fits_data,
     check_local,
-    check_randomisable,
+    check_randomizable,
     check_writable,
     checkpoint_run,
     is_local_file,
@@ -112,7 +112,7 @@ class XAICommandLine(LightningCLI):
         check_folder("output", options["output"])
         if options["check"] in ("data", "all"):
             check_folder("twins", options["twins"])
-            check_randomisable(self.config.data)
+            check_randomizable(self.config.data)
         world = int(os.environ.get("WORLD_SIZE", 1))
         if world > 1:
             dist.init_process_group("gloo")

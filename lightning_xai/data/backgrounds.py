@@ -1,4 +1,4 @@
-"""32x32 colour pictures to paste digits on: CIFAR-10, any folder of images, or crops of embedded
+"""32x32 color pictures to paste digits on: CIFAR-10, any folder of images, or crops of embedded
 photographs."""
 
 from collections.abc import Sequence
@@ -103,7 +103,7 @@ def embedded_backgrounds(split: Split) -> Backgrounds:
 
 
 def folder_backgrounds(folder: Path, split: Split) -> Backgrounds:
-    """Every image below a folder, as its centre square reduced to 32x32; first-level subfolders are the classes.
+    """Every image below a folder, as its center square reduced to 32x32; first-level subfolders are the classes.
 
     With subfolders `train` and `test` the classes are those inside; without, every fifth image of a class (in
     the order of their paths, from the second on) is a test image.
@@ -117,7 +117,7 @@ def folder_backgrounds(folder: Path, split: Split) -> Backgrounds:
             f"`backgrounds` must hold images ({', '.join(SUFFIXES)}), at least two where there are no `train` "
             f"and `test` subfolders: found none for the {split} split in {folder.resolve()}"
         )
-    squares = _centre_squares([path for group in groups for path in group], "backgrounds")
+    squares = _center_squares([path for group in groups for path in group], "backgrounds")
     return _join(list(squares.split([len(group) for group in groups])))
 
 
@@ -154,19 +154,19 @@ def _share(paths: list[Path], split: Split) -> list[Path]:
     return [path for place, path in enumerate(paths) if (place % _TEST_EVERY == 1) == (split == "test")]
 
 
-def _centre_square(path: Path, side: int = SIZE) -> UInt8[Tensor, "3 side side"]:
-    """The centre square of an image file, resized."""
+def _center_square(path: Path, side: int = SIZE) -> UInt8[Tensor, "3 side side"]:
+    """The center square of an image file, resized."""
     return _tensor(ImageOps.fit(read_picture(path), (side, side)))
 
 
-def _centre_squares(paths: Sequence[Path], argument: str, side: int = SIZE) -> UInt8[Tensor, " picture 3 side side"]:
+def _center_squares(paths: Sequence[Path], argument: str, side: int = SIZE) -> UInt8[Tensor, " picture 3 side side"]:
     """Those of several files.
 
     Raises:
         ValueError: naming all that cannot be read.
     """
     try:
-        return torch.stack([_centre_square(path, side) for path in paths])
+        return torch.stack([_center_square(path, side) for path in paths])
     except RefusedPicture as error:
         refused = refusals(paths)
         if len(refused) == 1:
@@ -180,16 +180,16 @@ def _centre_squares(paths: Sequence[Path], argument: str, side: int = SIZE) -> U
 
 
 def embedded_photographs(side: int) -> UInt8[Tensor, " photograph 3 side side"]:
-    """The centre squares of ten photographs that scikit-image and scikit-learn carry, resized."""
+    """The center squares of ten photographs that scikit-image and scikit-learn carry, resized."""
     squares = []
     for package, name in _PHOTOGRAPHS:
         with as_file(files(package) / name) as path:
-            squares.append(_centre_square(path, side))
+            squares.append(_center_square(path, side))
     return torch.stack(squares)
 
 
 def folder_photographs(folder: Path, side: int) -> UInt8[Tensor, " photograph 3 side side"]:
-    """The centre squares of all images below a folder, resized, in the order of their paths.
+    """The center squares of all images below a folder, resized, in the order of their paths.
 
     Raises:
         ValueError: No images, or one that cannot be read.
@@ -197,7 +197,7 @@ def folder_photographs(folder: Path, side: int) -> UInt8[Tensor, " photograph 3 
     paths = [path for group in _grouped(folder) for path in group]
     if not paths:
         raise ValueError(f"`folder` must hold images ({', '.join(SUFFIXES)}): found none in {folder.resolve()}")
-    return _centre_squares(paths, "folder", side)
+    return _center_squares(paths, "folder", side)
 
 
 @cache

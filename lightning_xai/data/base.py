@@ -1,6 +1,6 @@
-"""Image sets in memory, and the data module that splits, normalises and batches them.
+"""Image sets in memory, and the data module that splits, normalizes and batches them.
 
-A batch is a dict: `image` float32 (B, C, H, W), normalised; `label` int64 (B,); `index` int64 (B,), the
+A batch is a dict: `image` float32 (B, C, H, W), normalized; `label` int64 (B,); `index` int64 (B,), the
 sample's position in the published split it comes from (a validation sample carries its position in the
 training set), the same for any seed, batch size and number of processes; and, where the data set has masks,
 `mask`: a dict of bool (B, H, W).
@@ -112,7 +112,7 @@ class ImageDataModule(LightningDataModule, ABC):
         mean: Mean of each channel on the scale 0..1; null: the data set's own.
         std: Standard deviation of each channel on the scale 0..1; null: the data set's own.
         randomize_labels: Permute the labels of the training samples once. Class counts stay, and validation
-            and test labels stay true (the data randomisation test of Adebayo et al., 2018).
+            and test labels stay true (the data randomization test of Adebayo et al., 2018).
     """
 
     image_shape: tuple[int, int, int]
@@ -152,14 +152,14 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @property
     def bounds(self) -> tuple[Tensor, Tensor]:
-        """Lowest and highest value that an input can take, (C, 1, 1) each, in the batches' normalised space.
+        """Lowest and highest value that an input can take, (C, 1, 1) each, in the batches' normalized space.
 
         Computed as the images are, so that a black or white element equals its bound bit for bit.
         """
         return self.normalize.bounds
 
     def preprocess(self, picture: Image.Image) -> Float[Tensor, " channel height width"]:
-        """Any picture as the network takes it: cut to the centre, resized, grey where there is one channel, normalised.
+        """Any picture as the network takes it: cut to the center, resized, gray where there is one channel, normalized.
 
         Nothing else: a digit in ink on paper is dark on bright, and MNIST's are bright on dark.
         """

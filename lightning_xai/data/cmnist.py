@@ -34,7 +34,7 @@ _SPLIT_NUMBERS = {"train": 0, "test": 1}
 
 
 class CMNISTDataModule(ImageDataModule):
-    """Digits pasted on photographs: 60,000 colour 32x32 images (5,000 for validation) and 10,000 to test.
+    """Digits pasted on photographs: 60,000 color 32x32 images (5,000 for validation) and 10,000 to test.
 
     Digit i of its data set is reduced to 16x16, turned by up to 15 degrees and pasted at a place drawn
     uniformly, fully inside a background whose class is drawn uniformly, whatever the digit: the background
@@ -148,7 +148,7 @@ def shrink(digits: UInt8[Tensor, " sample 1 height width"]) -> Float[Tensor, " s
 def rotate(
     images: Float[Tensor, " sample channel size size"], degrees: Float[Tensor, " sample"]
 ) -> Float[Tensor, " sample channel size size"]:
-    """Square images turned counter-clockwise about their centre, bilinear, black where nothing was."""
+    """Square images turned counter-clockwise about their center, bilinear, black where nothing was."""
     angle = degrees.double().deg2rad().view(-1, 1, 1)
     size = images.shape[-1]
     place = (torch.arange(size, dtype=torch.float64) * 2 + 1) / size - 1

@@ -16,9 +16,9 @@ _TEST_EVERY = 5  # of each class, the fifth, tenth, ... image is a test image
 
 
 class DigitsDataModule(ImageDataModule):
-    """Embedded digits, enlarged to look like MNIST's: 1,442 grey images (240 for validation) and 355 to test.
+    """Embedded digits, enlarged to look like MNIST's: 1,442 gray images (240 for validation) and 355 to test.
 
-    The 8x8 images (grey levels 0..16) are enlarged bilinearly to 20/28 of `image_size` and framed in black,
+    The 8x8 images (gray levels 0..16) are enlarged bilinearly to 20/28 of `image_size` and framed in black,
     as MNIST places its 20x20 digits in 28x28. The test samples are fixed: the fifth, tenth, ... image of each
     class in scikit-learn's order. Writers are not told apart: the same hand may be in the training and the
     test set.

@@ -137,7 +137,7 @@ class PictureDataModule(LightningDataModule, ABC):
         """Prepare the pictures as the network asks for; what the arguments say comes first.
 
         Raises:
-            ValueError: if they ask for another normalisation than the network does.
+            ValueError: if they ask for another normalization than the network does.
         """
         self.preprocessing = changed(preprocessing or Preprocessing(), **self._changes)
         for name in ("mean", "std"):
@@ -175,7 +175,7 @@ class ImageFolderDataModule(PictureDataModule):
 
     Args:
         root: The folder.
-        labelled: Whether the subfolders are classes; null: if all pictures are in subfolders.
+        labeled: Whether the subfolders are classes; null: if all pictures are in subfolders.
         class_names: Of the network's outputs, in their order; null: those of the network that runs.
         options: Those of `PictureDataModule`.
     """
@@ -183,24 +183,24 @@ class ImageFolderDataModule(PictureDataModule):
     def __init__(
         self,
         root: str,
-        labelled: bool | None = None,
+        labeled: bool | None = None,
         class_names: list[str] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.root, self.labelled = Path(root).expanduser(), labelled
+        self.root, self.labeled = Path(root).expanduser(), labeled
         self.known_names = None if class_names is None else tuple(class_names)
 
     def find_pictures(self, class_names: tuple[str, ...] | None) -> list[Picture]:
         self.class_names = None
         paths = picture_paths(self.root)
         folders = [path.relative_to(self.root).parts[:-1] for path in paths]
-        if not (all(folders) if self.labelled is None else self.labelled):
+        if not (all(folders) if self.labeled is None else self.labeled):
             return [Picture(path) for path in paths]
         if not all(folders):
             loose = paths[folders.index(())]
             raise ValueError(
-                f"`labelled` asks for pictures in subfolders, one a class, but {printable(loose)} is in none."
+                f"`labeled` asks for pictures in subfolders, one a class, but {printable(loose)} is in none."
             )
         self.class_names = self.known_names or class_names or subfolders(self.root)
         indices = class_indices(sorted({folder[0] for folder in folders}), self.class_names)
@@ -253,13 +253,13 @@ def class_indices(wanted: Sequence[str], class_names: Sequence[str]) -> dict[str
 
 def _no_such_class(name: str, class_names: Sequence[str], found: list[int]) -> str:
     if found:
-        return f"`labelled`: several classes are called {name!r}: {', '.join(map(str, found))}. {_ADVICE}"
+        return f"`labeled`: several classes are called {name!r}: {', '.join(map(str, found))}. {_ADVICE}"
     similar = get_close_matches(_plain(name), [_plain(other) for other in class_names])
     hint = f"; similar ones are {', '.join(map(repr, similar))}" if similar else ""
-    return f"`labelled`: {name!r} is not one of the network's {len(class_names)} classes{hint}. {_ADVICE}"
+    return f"`labeled`: {name!r} is not one of the network's {len(class_names)} classes{hint}. {_ADVICE}"
 
 
-_ADVICE = "Rename the subfolder, or give other `class_names`, or pass `labelled: false` to explain the predicted class."
+_ADVICE = "Rename the subfolder, or give other `class_names`, or pass `labeled: false` to explain the predicted class."
 
 
 def _plain(name: str) -> str:

@@ -14,7 +14,7 @@ from torchvision import datasets
 from lightning_xai.data.base import ImageDataModule, ImageSource, Split
 from lightning_xai.data.digits import DIGIT_NAMES
 
-_INK = 12  # the brightest grey level that is not above 0.05
+_INK = 12  # the brightest gray level that is not above 0.05
 
 
 class _TorchvisionDataModule(ImageDataModule):
@@ -42,7 +42,7 @@ class _TorchvisionDataModule(ImageDataModule):
 
 
 class MNISTDataModule(_TorchvisionDataModule):
-    """MNIST: 60,000 grey 28x28 images of digits (5,000 of them for validation) and 10,000 to test.
+    """MNIST: 60,000 gray 28x28 images of digits (5,000 of them for validation) and 10,000 to test.
 
     The mask `digit` is pixel > 0.05: where the ink is, not which part of it is evidence for the class.
 
@@ -63,7 +63,7 @@ class MNISTDataModule(_TorchvisionDataModule):
 
 
 class FashionMNISTDataModule(_TorchvisionDataModule):
-    """Fashion-MNIST: 60,000 grey 28x28 images of garments (5,000 of them for validation) and 10,000 to test.
+    """Fashion-MNIST: 60,000 gray 28x28 images of garments (5,000 of them for validation) and 10,000 to test.
 
     The mask `object` is pixel > 0.05: where the garment is, not which part of it is evidence for the class.
 

@@ -41,7 +41,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """What makes a picture upright, by EXIF's orientation."""
-_GREY16 = ("I;16", "I;16B", "I;16L", "I;16N")
+_GRAY16 = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
 class RefusedPicture(ValueError):
@@ -51,9 +51,9 @@ class RefusedPicture(ValueError):
 def read_picture(path: str | os.PathLike[str]) -> Image.Image:
     """The picture in a file as 8-bit RGB, upright.
 
-    EXIF rotation is applied. Transparency is laid on white. Greyscale, palettes and CMYK become RGB, without colour
-    management. White is the greatest number of the file's depth, or 0 where the file says so: 9 to 16 bits of grey are
-    rounded to 8, so that 65535 is white; colours of 16 bits lose their lower half. Metadata that cannot be read are
+    EXIF rotation is applied. Transparency is laid on white. Grayscale, palettes and CMYK become RGB, without color
+    management. White is the greatest number of the file's depth, or 0 where the file says so: 9 to 16 bits of gray are
+    rounded to 8, so that 65535 is white; colors of 16 bits lose their lower half. Metadata that cannot be read are
     passed over. A JPEG file above `MAX_PIXELS` is decoded at
     a half, a quarter or an eighth of its size; of one with several pictures (MPO, as telephones write it) the first is
     taken.
@@ -269,31 +269,31 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if tiff and depth <= 16 and 2 in _numbers(tiff.get(339, 1)):
         raise RefusedPicture("its pixels are signed numbers, of which black and white are unknown; save it with 8 bits")
     if tiff and depth > 8 and tiff.get(284) == 2 and tiff.get(277, 1) > 1:  # Pillow takes a half of each number for it
-        raise RefusedPicture(f"its {depth}-bit colours are stored plane by plane; save it with 8 bits")
+        raise RefusedPicture(f"its {depth}-bit colors are stored plane by plane; save it with 8 bits")
     image.load()
     if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):  # PPM is of at most 16 bits
         kind = "floating-point numbers" if image.mode == "F" else "32-bit integers"
         raise RefusedPicture(f"its pixels are {kind}, of which white is unknown; save it with 8 or 16 bits")
-    if image.mode == "La":  # grey, multiplied by its opacity
+    if image.mode == "La":  # gray, multiplied by its opacity
         return image.convert("LA")
-    if image.mode not in (*_GREY16, "I"):
+    if image.mode not in (*_GRAY16, "I"):
         return image
     white = 2**depth - 1 if tiff else 65535
     values = np.minimum(np.asarray(image).astype(np.uint32), white)
     if tiff.get(262) == 0:  # white is zero, which Pillow heeds up to 8 bits
         values = white - values
-    grey = Image.fromarray(((values * 255 + white // 2) // white).astype(np.uint8))
+    gray = Image.fromarray(((values * 255 + white // 2) // white).astype(np.uint8))
     transparent = image.info.get("transparency")
     if transparent is not None:
-        grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
-    return grey
+        gray.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    return gray
 
 
 def _numbers(value: Any) -> tuple[int, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-# Pillow refuses sound pixels for odd metadata (profiles of colours and texts that are long, cut short or badly summed),
+# Pillow refuses sound pixels for odd metadata (profiles of colors and texts that are long, cut short or badly summed),
 # and where white is zero at depths of more than 8 bits in some TIFF files
 
 
@@ -335,7 +335,7 @@ def _needed_chunks(file: io.BufferedIOBase) -> Iterator[bytes]:
 
 
 def _needed_segments(file: io.BufferedIOBase) -> Iterator[bytes]:
-    """Of a JPEG file: all but the application's own, of which EXIF, and the two that tell the colours, are kept."""
+    """Of a JPEG file: all but the application's own, of which EXIF, and the two that tell the colors, are kept."""
     while len(head := file.read(4)) == 4 and head[0] == 0xFF and head[1] != 0xDA:
         content = file.read(int.from_bytes(head[2:], "big") - 2) if head[2:] > b"\0\2" else b""
         kept = {

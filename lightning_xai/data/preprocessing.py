@@ -1,4 +1,4 @@
-"""How a picture becomes what a network takes: its shorter side resized, its centre cut out, its pixels normalised."""
+"""How a picture becomes what a network takes: its shorter side resized, its center cut out, its pixels normalized."""
 
 import math
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Preprocessing:
     """The preprocessing of torchvision's classifiers, bit for bit; the defaults are those of its ImageNet networks.
 
     Attributes:
-        image_size: Height and width of the network's input, the centre of the resized picture, in pixels.
+        image_size: Height and width of the network's input, the center of the resized picture, in pixels.
         resize_size: The shorter side of the resized picture, in pixels.
         mean: Of each channel, on the scale 0..1.
         std: Standard deviation of each channel, on the scale 0..1.
@@ -55,11 +55,11 @@ class Preprocessing:
         """
         if image.mode != "RGB":
             raise ValueError(f'`image` must be in mode RGB, got {image.mode}: convert it, image.convert("RGB").')
-        return self._normalization()(F.pil_to_tensor(self._centre(image, self.interpolation)))
+        return self._normalization()(F.pil_to_tensor(self._center(image, self.interpolation)))
 
     def mask(self, mask: Bool[np.ndarray, " height width"]) -> Bool[Tensor, " size size"]:
         """A mask of the picture's pixels as one of the input's, by the nearest pixel."""
-        resized = self._centre(Image.fromarray(mask.astype(np.uint8)), "nearest")
+        resized = self._center(Image.fromarray(mask.astype(np.uint8)), "nearest")
         return torch.from_numpy(np.array(resized)).bool()
 
     @property
@@ -67,7 +67,7 @@ class Preprocessing:
         """What the darkest and the brightest possible pixel become, computed as the pixels are."""
         return self._normalization().bounds
 
-    def _centre(self, image: Image.Image, interpolation: Interpolation) -> Image.Image:
+    def _center(self, image: Image.Image, interpolation: Interpolation) -> Image.Image:
         resized = F.resize(image, [self.resize_size], InterpolationMode(interpolation), antialias=True)
         return F.center_crop(resized, [self.image_size])
 
@@ -89,7 +89,7 @@ def changed(
         original: What the others are taken from.
         image_size: Height and width of the images; null, as for the arguments below: what the network's weights ask
             for or, where they do not say, 224 of 256 pixels with ImageNet's mean and deviation.
-        resize_size: Shorter side of a picture before its centre is cut out; null: changed as `image_size` is.
+        resize_size: Shorter side of a picture before its center is cut out; null: changed as `image_size` is.
         mean: Mean of each channel on the scale 0..1.
         std: Standard deviation of each channel on the scale 0..1.
         interpolation: How a picture is resized.

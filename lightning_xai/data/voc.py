@@ -38,7 +38,7 @@ class VOCDataModule(PictureDataModule):
         root: Folder with (or for) `VOCdevkit`.
         split: `train`, `val` or `trainval`.
         download: Download what `root` lacks, 2 GB; needs the network.
-        labelled: Whether batches have labels; null: if the network knows all of VOC's classes, or no names.
+        labeled: Whether batches have labels; null: if the network knows all of VOC's classes, or no names.
         options: Those of `PictureDataModule`.
     """
 
@@ -47,12 +47,12 @@ class VOCDataModule(PictureDataModule):
         root: str = "data",
         split: Literal["train", "val", "trainval"] = "val",
         download: bool = True,
-        labelled: bool | None = None,
+        labeled: bool | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.root, self.split, self.download = Path(root).expanduser(), split, download
-        self.labelled = labelled
+        self.labeled = labeled
 
     def prepare_data(self) -> None:
         if not (self.root / "VOCdevkit" / "VOC2012").is_dir():
@@ -66,12 +66,12 @@ class VOCDataModule(PictureDataModule):
 
     def _labels(self, names: tuple[str, ...]) -> tuple[tuple[str, ...] | None, dict[str, int]]:
         """The names of the network's classes and the index of each of VOC's; nothing where there are no labels."""
-        if self.labelled is False:
+        if self.labeled is False:
             return None, {}
         try:
             return names, class_indices(VOC_CLASSES, names)
         except ValueError:
-            if self.labelled:
+            if self.labeled:
                 raise
             return None, {}
 

@@ -257,7 +257,7 @@ def _written(std: float) -> float:
 
 
 def _bracket(stds: list[float], crossing: float) -> tuple[float, float]:
-    """The neighbours that the crossing lies between; a point of its own right is its own bracket's upper end."""
+    """The neighbors that the crossing lies between; a point of its own right is its own bracket's upper end."""
     position = next(position for position, std in enumerate(stds) if std >= crossing)
     return stds[max(position - 1, 0)], stds[position]
 

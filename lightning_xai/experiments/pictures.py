@@ -47,7 +47,7 @@ class Preparation:
     """How pictures become inputs of a network, and what its outputs are called.
 
     Attributes:
-        preprocess: An RGB picture -> (channel, height, width), normalised.
+        preprocess: An RGB picture -> (channel, height, width), normalized.
         bounds: (low, high) of an input element; None if unknown.
         class_names: Of the outputs; None if they have none.
         settings: The preprocessing in words and numbers.
@@ -70,7 +70,7 @@ class Preparation:
             having = "the configuration has no `data`" if data is None else f"neither has {type(data).__name__}"
             raise ValueError(
                 f"`model`: {type(model).__name__} does not say how a picture becomes an input, and {having}. Name a "
-                "module with a method `preprocess`, which makes a normalised tensor (channel, height, width) of a "
+                "module with a method `preprocess`, which makes a normalized tensor (channel, height, width) of a "
                 "picture, such as lightning_xai.modules.PretrainedClassifier, or the data module that the network was "
                 "trained with, such as lightning_xai.data.MNISTDataModule."
             )

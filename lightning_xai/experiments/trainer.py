@@ -24,9 +24,9 @@ from lightning_xai.reporting.reproduction import Reproduction
 from lightning_xai.reporting.sanity import MARGIN, SanityReport
 from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.examine import EXAMINED, examine, paper_methods
-from lightning_xai.sanity.randomisation import BatchNormPolicy, Initialisation, Ordering
+from lightning_xai.sanity.randomization import BatchNormPolicy, Initialization, Ordering
 from lightning_xai.sanity.refined import smoothed
-from lightning_xai.sanity.similarity import Normaliser, Preset, Similarity, named_similarities
+from lightning_xai.sanity.similarity import Normalizer, Preset, Similarity, named_similarities
 from lightning_xai.visualization import Activation, Jitter
 
 ExplainedClass = Literal["label", "prediction", "repredicted"]
@@ -45,10 +45,10 @@ class ExaminingTrainer(Trainer):
         num_samples: int = 64,
         similarity: str = "ssim",
         preset: Preset = "paper",
-        normaliser: Normaliser | None = None,
+        normalizer: Normalizer | None = None,
         orderings: list[Ordering] | None = None,
         repeats: int = 8,
-        initialisation: Initialisation = "own",
+        initialization: Initialization = "own",
         batch_norm: BatchNormPolicy = "recalibrate",
         groups: dict[str, list[str]] | None = None,
         shift: float = 1.0,
@@ -74,7 +74,7 @@ class ExaminingTrainer(Trainer):
             model: The module, whose `forward` maps images to logits.
             datamodule: The data; test samples are explained.
             ckpt_path: The trained weights.
-            check: `parameters` randomises weights, `data` trains a network on random labels, `invariance` shifts the
+            check: `parameters` randomizes weights, `data` trains a network on random labels, `invariance` shifts the
                 input and compensates it; `all` makes these three. `efficient` asks whether maps get more complex when
                 all weights are random (efficient MPRT), `random_logit` whether those of another class differ.
             methods: Explainers by name; plain names such as `grad_cam` will do, as will a list of them; null for the
@@ -84,14 +84,14 @@ class ExaminingTrainer(Trainer):
                 `cosine`, `ssim`, `ssim_absolute` and `hog`; all that the images admit are written.
                 SSIM hardly sees signs: for `random_logit`, where maps of two classes may be opposite, take `pearson`.
             preset: How SSIM and HOG are computed: as the `paper` says, or as the published `notebook` does.
-            normaliser: Of the maps that SSIM and HOG compare; null for the preset's, `maximum` or `range`.
-            orderings: Which blocks are randomised together; null for `cascading_from_top`.
+            normalizer: Of the maps that SSIM and HOG compare; null for the preset's, `maximum` or `range`.
+            orderings: Which blocks are randomized together; null for `cascading_from_top`.
             repeats: Independent random models of each step; a verdict takes three.
-            initialisation: Of random weights: `own`, `normal` (the published one) or `permute`.
-            batch_norm: Running statistics of randomised models: `recalibrate` them on the samples, `reset` or `keep`
+            initialization: Of random weights: `own`, `normal` (the published one) or `permute`.
+            batch_norm: Running statistics of randomized models: `recalibrate` them on the samples, `reset` or `keep`
                 them; kept, deep networks with random weights say the same of all images, and get no verdict.
             groups: Blocks by name, each with patterns of parameter or module names; null for a block a layer.
-            shift: Added to the input, in the space of the normalised images.
+            shift: Added to the input, in the space of the normalized images.
             target: The class explained: the `label` (where the data have one, else the prediction), the trained
                 model's `prediction`, or what each changed model predicts itself.
             alpha: Chance of a wrong PASS, and of a wrong FAIL, where the similarity is at the boundary.
@@ -120,7 +120,7 @@ class ExaminingTrainer(Trainer):
         check_choice("precision", precision, Precision)
         if output is not None:
             check_folder("output", output)
-        similarities = named_similarities(preset, normaliser)
+        similarities = named_similarities(preset, normalizer)
         subject = self._subject(model, datamodule, similarities, num_samples, target, seed, batch_size, precision)
         if methods is None:
             chosen = paper_methods(subject.model, subject.bounds is not None, subject.images)
@@ -134,7 +134,7 @@ class ExaminingTrainer(Trainer):
             similarity,
             orderings or ["cascading_from_top"],
             repeats,
-            initialisation,
+            initialization,
             batch_norm,
             groups,
             make_twin,
@@ -239,12 +239,12 @@ class ExaminingTrainer(Trainer):
             model: The module, whose `forward` maps images to logits.
             datamodule: The data, for shape and bounds of an image and the names of the classes.
             ckpt_path: The trained weights; null for those that the module brings.
-            target: Class or classes whose logit is maximised.
+            target: Class or classes whose logit is maximized.
             layer: Name of a module, or the end of one such name, instead of `target`.
             channel: Channel or channels of the layer.
-            unit: Maximise the channel's activation at the middle place only, instead of its mean over all places.
+            unit: Maximize the channel's activation at the middle place only, instead of its mean over all places.
             weight_noise: Multiplicative noise of NoiseGrad, relative to each weight; 0 for plain images only.
-            num_models: Noisy networks whose mean activation is maximised.
+            num_models: Noisy networks whose mean activation is maximized.
             redraw: Draw them again in each step.
             steps: Of Adam.
             lr: Learning rate of Adam.
@@ -281,7 +281,7 @@ class ExaminingTrainer(Trainer):
         )
         with self.precision_plugin.forward_context():
             found = portraits(model.to(self.strategy.root_device), setting)
-        source = f"Activation maximisation, {type(getattr(model, 'network', model)).__name__}"
+        source = f"Activation maximization, {type(getattr(model, 'network', model)).__name__}"
         return visualization_result(found, setting, source, {"ckpt_path": ckpt_path})
 
     def _subject(
@@ -373,7 +373,7 @@ def _image_space(
     if shape is None or bounds is None:
         raise ValueError(
             f"`data`: {type(datamodule).__name__} must have `image_shape`, (channels, height, width), and `bounds`, "
-            "what black and white are in the space of its normalised images."
+            "what black and white are in the space of its normalized images."
         )
     return tuple(shape), bounds, names
 

@@ -29,12 +29,12 @@ from lightning_xai.visualization import Activation, Jitter, answers, visualize
 PLAIN, FIXED, REDRAWN = "plain", "NoiseGrad, fixed", "NoiseGrad, redrawn"
 LONG = "plain, as many gradients"
 CLEAN, FRESH = "activation, clean network", "activation, fresh noisy networks"
-VARIATION, HIGH, COLOURFULNESS = "total variation", "high frequencies", "colourfulness"
+VARIATION, HIGH, COLORFULNESS = "total variation", "high frequencies", "colorfulness"
 AGREEMENT = "agreement of starts"
 NOTES = (
     "Mean ± standard error over the images, looked at without jitter. Fresh: noisy networks that no image was made for;"
-    " the same for all methods. Total variation: mean absolute difference of neighbouring pixels, which are from 0 to "
-    "1. High frequencies: share of the variance at more than a quarter wave a pixel. Colourfulness: of Hasler and "
+    " the same for all methods. Total variation: mean absolute difference of neighboring pixels, which are from 0 to "
+    "1. High frequencies: share of the variance at more than a quarter wave a pixel. Colorfulness: of Hasler and "
     "Süsstrunk (2003).",
     "Agreement of starts: mean correlation of the pixels of two images that differ in seed only.",
 )
@@ -46,7 +46,7 @@ class Setting:
     """What images are made of, and how.
 
     Attributes:
-        activation: What is maximised.
+        activation: What is maximized.
         names: Of its channels.
         image_shape: Of an input.
         bounds: Black and white in the network's space.
@@ -100,13 +100,13 @@ class Portraits:
     """The images of one method.
 
     Attributes:
-        images: (start, channel of the activation, colour, height, width), pixels from 0 to 1.
+        images: (start, channel of the activation, color, height, width), pixels from 0 to 1.
         trace: (start, step, channel) activation in each step.
         scores: (start, channel) by metric.
         seconds: Wall time of all images.
     """
 
-    images: Float[Tensor, " start channel colour height width"]
+    images: Float[Tensor, " start channel color height width"]
     trace: Float[Tensor, " start step channel"]
     scores: Mapping[str, Float[Tensor, " start channel"]]
     seconds: float
@@ -160,12 +160,12 @@ def _scores(model: nn.Module, setting: Setting, images: Images) -> dict[str, Sco
         drawn = answers(model, setting.activation, images, setting.bounds, judges, fold_in_int(setting.seed, -1))
         scores[FRESH] = drawn.mean(0)
     scores |= {VARIATION: total_variation(images), HIGH: high_frequencies(images)}
-    scores |= {COLOURFULNESS: colourfulness(images)} if images.shape[1] == 3 else {}
+    scores |= {COLORFULNESS: colorfulness(images)} if images.shape[1] == 3 else {}
     return {name: values.cpu() for name, values in scores.items()}
 
 
 def total_variation(images: Images) -> Scores:
-    """Mean absolute difference of pixels that are neighbours in a row or a column."""
+    """Mean absolute difference of pixels that are neighbors in a row or a column."""
     down, right = images.diff(dim=2).abs(), images.diff(dim=3).abs()
     number = down[0].numel() + right[0].numel()
     return (down.flatten(1).sum(1) + right.flatten(1).sum(1)) / number
@@ -180,18 +180,18 @@ def high_frequencies(images: Images, frequency: float = 0.25) -> Scores:
     return (power * high).flatten(1).sum(1) / power.flatten(1).sum(1)
 
 
-def colourfulness(images: Images) -> Scores:
-    """How far colours are from grey and from each other (Hasler, Süsstrunk 2003), for pixels from 0 to 1."""
+def colorfulness(images: Images) -> Scores:
+    """How far colors are from gray and from each other (Hasler, Süsstrunk 2003), for pixels from 0 to 1."""
     red, green, blue = images.flatten(2).unbind(1)
     opponent = torch.stack([red - green, (red + green) / 2 - blue])
     return opponent.var(2, correction=0).sum(0).sqrt() + 0.3 * opponent.mean(2).square().sum(0).sqrt()
 
 
-def agreement(images: Float[Tensor, " start channel colour height width"]) -> Float[Tensor, " channel"]:
-    """Correlation of the pixels of two starts, colours averaged, mean over the pairs; NaN for a single start."""
+def agreement(images: Float[Tensor, " start channel color height width"]) -> Float[Tensor, " channel"]:
+    """Correlation of the pixels of two starts, colors averaged, mean over the pairs; NaN for a single start."""
     pixels = images.mean(2).flatten(2)
-    centred = pixels - pixels.mean(2, keepdim=True)
-    scaled = centred / centred.norm(dim=2, keepdim=True)
+    centered = pixels - pixels.mean(2, keepdim=True)
+    scaled = centered / centered.norm(dim=2, keepdim=True)
     pairs = [(scaled[i] * scaled[j]).sum(1) for i, j in itertools.combinations(range(len(images)), 2)]
     return torch.stack(pairs).mean(0) if pairs else torch.full((images.shape[1],), torch.nan)
 
@@ -208,7 +208,7 @@ def visualization_result(
 ) -> Reproduction:
     """Table, records and sentences."""
     scores = {name: _all_scores(part) for name, part in found.items()}
-    made = {"what": setting.what, "channels": list(setting.activation.channels), "centre": setting.activation.centre}
+    made = {"what": setting.what, "channels": list(setting.activation.channels), "center": setting.activation.center}
     made |= {"weight_noise": setting.noise.std, "num_models": setting.noise.num_draws, "steps": setting.steps}
     made |= {"lr": setting.lr, "degrees": setting.jitter.degrees, "scales": list(setting.jitter.scales)}
     made |= {"shift": setting.jitter.shift, "num_starts": setting.num_starts, "num_fresh": setting.num_fresh}
@@ -241,7 +241,7 @@ def _table(
     ]
     metrics = list(scores[PLAIN])
     title = (
-        f"Images that maximise the {setting.what}: {setting.noise.num_draws} noisy networks, std {setting.noise.std:g}"
+        f"Images that maximize the {setting.what}: {setting.noise.num_draws} noisy networks, std {setting.noise.std:g}"
     )
     columns = ("method", *metrics, "seconds", "times plain")
     return ResultTable(title, columns, tuple(rows), (*NOTES[: 1 + (AGREEMENT in metrics)], *notes))
@@ -318,7 +318,7 @@ def visualization_figures(result: Reproduction, name: str) -> dict[str, Figure]:
         noted.append(f"The first {MAX_SHOWN} of {len(names)}.")
     rises = ["Of the networks and in the view of each step; with NoiseGrad the mean over the noisy networks."]
     return {
-        name: gallery_figure(pictures, captions, names[:MAX_SHOWN], f"What maximises the {what}", noted),
+        name: gallery_figure(pictures, captions, names[:MAX_SHOWN], f"What maximizes the {what}", noted),
         f"{name}-trace": trace_figure(traces, what, rises),
     }
 

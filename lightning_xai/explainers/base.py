@@ -179,7 +179,7 @@ def check_inputs(inputs: Tensor, values: bool = True) -> None:
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
         raise TypeError(
             f"`inputs` must be a floating-point tensor, got {_kind(inputs)}; "
-            "convert it (and normalise it as in training)."
+            "convert it (and normalize it as in training)."
         )
     if inputs.ndim < 2 or not inputs.numel():
         raise ValueError(f"`inputs` must be a batch of at least one sample, got shape {tuple(inputs.shape)}.")

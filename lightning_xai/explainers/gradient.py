@@ -113,7 +113,7 @@ class IntegratedGradients(Explainer):
     Attributes:
         gradient: The explainer integrated along the path.
         baseline: "black" or "white", the ends of the data's range in pixel space (needs `bounds`), or a number in
-            the space of the inputs. AdaptGrad's code uses 0.0 in normalised space as white, 1.0 as black.
+            the space of the inputs. AdaptGrad's code uses 0.0 in normalized space as white, 1.0 as black.
         num_steps: Number of quadrature points.
     """
 
@@ -208,7 +208,7 @@ def require_bounds(inputs: Inputs, context: Context, what: str) -> tuple[Tensor,
     if context.bounds is None:
         raise ValueError(
             f"`bounds` is needed by {what}: give the least and greatest value of an input element, "
-            "bounds=(0.0, 1.0), or for normalised images one value a channel, bounds=lightning_xai.bounds(mean, std)."
+            "bounds=(0.0, 1.0), or for normalized images one value a channel, bounds=lightning_xai.bounds(mean, std)."
         )
     low, high = (bound.to(inputs) for bound in context.bounds)
     check_bound_shapes(low, high, inputs)

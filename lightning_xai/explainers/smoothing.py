@@ -251,7 +251,7 @@ class Smooth(Averaging):
 class PerturbWeights(Averaging):
     """NoiseGrad: average of an explainer over noisy weights; FusionGrad with a `Smooth` inside (Bykov et al. 2022).
 
-    Each draw perturbs the parameters (weights, biases and normalisation's affine parameters; no buffers) of the clean
+    Each draw perturbs the parameters (weights, biases and normalization's affine parameters; no buffers) of the clean
     model, which is itself not one of the draws; a parameter with several names gets it once, integers and booleans get
     none. All samples see the same draws; inside a `Smooth` each of its draws has weight noise of its own, so that they
     are independent. The model's own tensors are never written to.

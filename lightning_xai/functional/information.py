@@ -42,7 +42,7 @@ def fill_holes(images: Images, known: Masks) -> Images:
     return torch.where(known[:, None], images, smooth)
 
 
-def normalise(values: Float[Tensor, " batch point"], low: Scores, high: Scores) -> Float[Tensor, " batch point"]:
+def normalize(values: Float[Tensor, " batch point"], low: Scores, high: Scores) -> Float[Tensor, " batch point"]:
     """(values - low) / (high - low), clipped to [0, 1]; NaN where `high` is not above `low`."""
     span = torch.where(high > low, high - low, torch.nan)
     return ((values - low[:, None]) / span[:, None]).clamp(0, 1)

@@ -343,7 +343,7 @@ def _mix_words(x: np.ndarray) -> np.ndarray:
 
 
 def _mix(x: Any) -> Any:
-    """SplitMix64's finaliser of an int64 tensor or array: its arithmetic wraps, and a mask makes the shifts logical."""
+    """SplitMix64's finalizer of an int64 tensor or array: its arithmetic wraps, and a mask makes the shifts logical."""
     x = (x ^ _shift(x, 30)) * _FACTORS[0]
     x = (x ^ _shift(x, 27)) * _FACTORS[1]
     return x ^ _shift(x, 31)

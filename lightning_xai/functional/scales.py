@@ -1,7 +1,7 @@
 """Standard deviations of SmoothGrad's and AdaptGrad's input noise, and the share of it that leaves the data's range.
 
 `low` and `high` are the least and the greatest value that an input element can take, in the space of the inputs
-(for normalised images: black and white after normalisation), as tensors that broadcast against the inputs. What is on a
+(for normalized images: black and white after normalization), as tensors that broadcast against the inputs. What is on a
 bound but for rounding is on it (`functional.bounds`), in the precision of the inputs.
 """
 

@@ -6,8 +6,8 @@ from lightning_xai.metrics.faithfulness import FaithfulnessCorrelation
 from lightning_xai.metrics.flipping import DeletionAUC, InsertionAUC, PixelFlipping
 from lightning_xai.metrics.infidelity import Infidelity
 from lightning_xai.metrics.information import InformationLevel
-from lightning_xai.metrics.localisation import (
-    LocalisationAUROC,
+from lightning_xai.metrics.localization import (
+    LocalizationAUROC,
     PointingGame,
     RelevanceMassAccuracy,
     RelevanceRankAccuracy,
@@ -27,7 +27,7 @@ __all__ = [
     "InherentNoise",
     "InsertionAUC",
     "LocalLipschitz",
-    "LocalisationAUROC",
+    "LocalizationAUROC",
     "MaxSensitivity",
     "PixelFlipping",
     "PointingGame",

@@ -64,7 +64,7 @@ class SampleMetric(Metric, ABC):
     full_state_update = False
     higher_is_better: bool | None
 
-    scores: list[Tensor]  # one tensor while the metric is synchronised
+    scores: list[Tensor]  # one tensor while the metric is synchronized
     index: list[Tensor]
 
     def __init__(self, **kwargs: Any) -> None:
@@ -130,7 +130,7 @@ class SampleMetric(Metric, ABC):
         self.index.append(index)
 
     def _all_processes(self) -> AbstractContextManager[None]:
-        """What torchmetrics wraps around `compute`; does nothing where the caller has synchronised."""
+        """What torchmetrics wraps around `compute`; does nothing where the caller has synchronized."""
         local = not self._is_synced
         return self.sync_context(
             dist_sync_fn=self.dist_sync_fn, should_sync=self.sync_on_compute and local, should_unsync=local

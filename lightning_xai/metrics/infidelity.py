@@ -30,7 +30,7 @@ class Infidelity(SampleMetric):
 
     - "square": I = x - baseline inside a random square, 0 outside; the paper's square removal, with one size.
     - "noise": I ~ N(0, std²) on every value. Its best attribution is SmoothGrad with the same deviation (by Stein's
-      lemma), so it favours smoothers that use a similar one. It is neither clipped to the data's range nor the paper's
+      lemma), so it favors smoothers that use a similar one. It is neither clipped to the data's range nor the paper's
       noisy baseline, which is I = x - (baseline + noise).
 
     By default the attribution is first multiplied by the factor that fits the sample's drops best, as in the authors'

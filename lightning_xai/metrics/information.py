@@ -25,7 +25,7 @@ from lightning_xai.functional.information import (
     information_curve,
     interpolate_knots,
     median,
-    normalise,
+    normalize,
     revealed_pixels,
     shared_ranks,
 )
@@ -238,8 +238,8 @@ class InformationLevel(SampleMetric):
 
     def _knots(self, revealed: Measured, ends: Ends) -> Tensor:
         """(batch, point, 2): the curves; NaN where the sample has none."""
-        x = normalise(revealed.sizes, ends.blurred.sizes, ends.original.sizes)
-        y = normalise(revealed.scores, ends.blurred.scores, ends.original.scores)
+        x = normalize(revealed.sizes, ends.blurred.sizes, ends.original.sizes)
+        y = normalize(revealed.scores, ends.blurred.scores, ends.original.scores)
         undefined = (x + y).isnan().any(1) | (ends.original.scores < self.min_score)
         curve = information_curve(x, y, zero_first=self.preset == "fast")
         return torch.where(undefined[:, None, None], torch.nan, curve)

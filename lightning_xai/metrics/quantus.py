@@ -33,7 +33,7 @@ class QuantusMetric(SampleMetric):
     What compares the samples of a set with one another (Consistency, Sufficiency) has no score of one sample.
 
     Args:
-        metric: A metric object of Quantus, with its own settings (`abs`, `normalise`, ...).
+        metric: A metric object of Quantus, with its own settings (`abs`, `normalize`, ...).
         higher_is_better: Direction of the metric.
         softmax: Whether Quantus sees probabilities instead of logits.
     """

@@ -14,7 +14,7 @@ class CNN(nn.Module):
     so the fully connected part sees 64 maps of 7x7.
 
     Args:
-        in_channels: 1 for grey, 3 for colour images.
+        in_channels: 1 for gray, 3 for color images.
         num_classes: Number of logits.
     """
 

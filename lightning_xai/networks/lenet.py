@@ -14,7 +14,7 @@ class LeNet(nn.Module):
     uses (Bykov et al., arXiv 2106.10185). Images of 28 pixels are padded to the 32 that the layers are made for.
 
     Args:
-        in_channels: 1 for grey, 3 for colour images.
+        in_channels: 1 for gray, 3 for color images.
         image_size: Height and width of the (square) images: 28 or 32.
         num_classes: Number of logits.
     """

@@ -10,10 +10,10 @@ from lightning_xai.shapes import Images, Logits
 class ResNet9(nn.Module):
     """Nine 3x3 convolutions' worth of residual network for 32x32 images; 2,447,946 parameters by default.
 
-    Bykov et al. (arXiv 2106.10185). The convolutions have no bias, since batch normalisation follows each.
+    Bykov et al. (arXiv 2106.10185). The convolutions have no bias, since batch normalization follows each.
 
     Args:
-        in_channels: 1 for grey, 3 for colour images.
+        in_channels: 1 for gray, 3 for color images.
         num_classes: Number of logits.
     """
 

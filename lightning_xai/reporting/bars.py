@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from lightning_xai.reporting.layout import FONT_SIZE, LINE, PAD
 from lightning_xai.reporting.pages import FAINT, SMALL, Page, drawn_width, legend_below
 
-COLOURS = ("#0072b2", "#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#999999")
-"""Okabe and Ito's, which the colour-blind can tell apart."""
+COLORS = ("#0072b2", "#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#999999")
+"""Okabe and Ito's, which the color-blind can tell apart."""
 
 _LEFT, _RIGHT, _TITLE, _NAMES = 0.6, 0.1, 1.5 * LINE, 2 * LINE
 _HEIGHT, _SHARE = 2.2, 0.8
@@ -65,8 +65,8 @@ def _draw(axes: Axes, panel: Bars) -> None:
     for number, (name, values) in enumerate(panel.series.items()):
         heights, errors = np.array(values, dtype=float).T
         offset = (number + 0.5) * size - _SHARE / 2
-        colour = COLOURS[number % len(COLOURS)]
-        axes.bar(places + offset, np.nan_to_num(heights), size, color=colour, label=name)
+        color = COLORS[number % len(COLORS)]
+        axes.bar(places + offset, np.nan_to_num(heights), size, color=color, label=name)
         shown = np.isfinite(heights) & np.isfinite(errors)
         style: dict[str, Any] = {"fmt": "none", "ecolor": "0.2", "elinewidth": 0.8, "capsize": 1.5}
         axes.errorbar((places + offset)[shown], heights[shown], errors[shown], **style)

@@ -37,7 +37,7 @@ _AXIS_WIDTHS = {1: 3.4, 2: 2.6, 3: 2.1, 4: 1.9}
 _AXIS_GAP, _BELOW = 0.45, 1.5 * LINE + 0.2
 _LEAST_WIDTH = 4.5
 _ROTATION = 40.0
-# The darker the better, as in the other figures; a single hue and a red-blue scale are safe for the colour-blind.
+# The darker the better, as in the other figures; a single hue and a red-blue scale are safe for the color-blind.
 _RANKS = ListedColormap(matplotlib.colormaps["Blues"](np.linspace(0.85, 0.05, 256))).with_extremes(bad="0.92")
 _AGREEMENT = matplotlib.colormaps["RdBu"].with_extremes(bad="0.92")
 
@@ -147,8 +147,8 @@ def _bar_extent(result: MethodResult) -> Sequence[float]:
     return [value for value in (0.0, result.mean, result.low, result.high) if not math.isnan(value)]
 
 
-def _draw_bar(axes: Axes, row: int, result: MethodResult, colour: str) -> None:
-    axes.barh(row, result.mean, height=0.66, color=colour)
+def _draw_bar(axes: Axes, row: int, result: MethodResult, color: str) -> None:
+    axes.barh(row, result.mean, height=0.66, color=color)
     axes.plot([result.low, result.high], [row, row], color="black", linewidth=1.1, marker="|", markersize=4)
 
 
@@ -156,12 +156,12 @@ def _box_extent(result: MethodResult) -> Sequence[float]:
     return result.values
 
 
-def _draw_box(axes: Axes, row: int, result: MethodResult, colour: str) -> None:
+def _draw_box(axes: Axes, row: int, result: MethodResult, color: str) -> None:
     # Drawn by hand: the name of `boxplot`'s argument for lying boxes depends on matplotlib's version.
     (box,) = boxplot_stats(np.array(result.values))
     line: dict[str, Any] = {"color": "black", "linewidth": 0.9, "solid_capstyle": "butt"}
     axes.plot([box["whislo"], box["whishi"]], [row, row], zorder=1, **line)
-    axes.barh(row, box["q3"] - box["q1"], left=box["q1"], height=0.6, color=colour, edgecolor="black", linewidth=0.6)
+    axes.barh(row, box["q3"] - box["q1"], left=box["q1"], height=0.6, color=color, edgecolor="black", linewidth=0.6)
     axes.plot([box["med"]] * 2, [row - 0.3, row + 0.3], **line | {"linewidth": 1.6})
     axes.plot(box["fliers"], [row] * len(box["fliers"]), "o", color=FAINT, markersize=1.5, markeredgewidth=0)
 
@@ -178,7 +178,7 @@ def _small_multiples(comparison: Comparison, marks: _Marks, heading: str, notes:
     left = max(map(drawn_width, names)) + 2 * PAD
     width = max(_LEAST_WIDTH, left + columns * (axis_width + _AXIS_GAP))
     room = sum(above) + len(lines) * (axis_height + _BELOW)
-    page = Page(width, room, heading, [*notes, *_colour_notes(comparison), *_common_notes(comparison)])
+    page = Page(width, room, heading, [*notes, *_color_notes(comparison), *_common_notes(comparison)])
     y = page.top
     for line, height in zip(lines, above, strict=True):
         y += height
@@ -216,12 +216,12 @@ def _draw_metric(axes: Axes, width: float, methods: Sequence[str], metric: Metri
         if result is None or not result.values:
             axes.text(0.02, row, "undefined" if result else "not scored", color=FAINT, **place)
             continue
-        marks.draw(axes, row, result, _colour(metric, result))
+        marks.draw(axes, row, result, _color(metric, result))
         if result.is_best:
             axes.text(1.02, row, "★", color=_BEST, **place)
 
 
-def _colour(metric: MetricComparison, result: MethodResult) -> str:
+def _color(metric: MetricComparison, result: MethodResult) -> str:
     if metric.higher_is_better is None:
         return _NO_DIRECTION
     return _BEST if result.is_best else _WORSE
@@ -277,14 +277,14 @@ class _Cells:
     values: Float64[np.ndarray, "rows columns"]
     """NaN for none."""
     texts: list[list[str]]
-    colours: Colormap
+    colors: Colormap
     limits: tuple[float, float]
     width: float
     height: float
 
-    def colour(self, row: int, column: int) -> Sequence[float]:
+    def color(self, row: int, column: int) -> Sequence[float]:
         low, high = self.limits
-        return self.colours((self.values[row, column] - low) / (high - low))
+        return self.colors((self.values[row, column] - low) / (high - low))
 
 
 def _heat_map(
@@ -310,13 +310,13 @@ def _heat_map(
 def _draw_cells(axes: Axes, cells: _Cells) -> None:
     low, high = cells.limits
     values = np.ma.masked_invalid(cells.values)
-    axes.pcolormesh(values, cmap=cells.colours, vmin=low, vmax=high, edgecolors="white", linewidth=1.2)
+    axes.pcolormesh(values, cmap=cells.colors, vmin=low, vmax=high, edgecolors="white", linewidth=1.2)
     axes.set(xticks=[], yticks=[], ylim=(len(cells.texts), 0))
     axes.spines[:].set_visible(False)
     for row, line in enumerate(cells.texts):
         for column, text in enumerate(line):
-            colour = readable(cells.colour(row, column))
-            axes.text(column + 0.5, row + 0.5, text, size=FONT_SIZE, ha="center", va="center", color=colour)
+            color = readable(cells.color(row, column))
+            axes.text(column + 0.5, row + 0.5, text, size=FONT_SIZE, ha="center", va="center", color=color)
 
 
 def readable(background: Sequence[float]) -> str:
@@ -341,10 +341,10 @@ def _samples(metric: MetricComparison) -> str:
     return " of ".join(map(str, dict.fromkeys((metric.num_samples, metric.num_common)))) + " samples"
 
 
-def _colour_notes(comparison: Comparison) -> list[str]:
+def _color_notes(comparison: Comparison) -> list[str]:
     directions = {metric.higher_is_better for metric in comparison.metrics}
     notes = [f"Dark, ★: {_best_note(comparison)}. Light: worse, or a control."] if directions - {None} else []
-    return [" ".join([*notes, "Grey: no direction is better."])] if None in directions else notes
+    return [" ".join([*notes, "Gray: no direction is better."])] if None in directions else notes
 
 
 def _best_note(comparison: Comparison) -> str:

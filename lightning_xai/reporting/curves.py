@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lightning_xai.reporting.bars import COLOURS
+from lightning_xai.reporting.bars import COLORS
 from lightning_xai.reporting.layout import FONT_SIZE, LINE, PAD
 from lightning_xai.reporting.pages import SMALL, Page, legend_below
 
@@ -52,19 +52,19 @@ def curves_figure(heading: str, panels: Sequence[CurveAxes], notes: Sequence[str
     for number, panel in enumerate(panels):
         axes = page.axes(number * pitch + _LEFT, page.top + _TITLE, _WIDTH, _HEIGHT)
         page.text(number * pitch + PAD, page.top, panel.title, va="top")
-        for colour, curve in zip(COLOURS * len(panel.curves), panel.curves, strict=False):
-            _draw(axes, curve, colour)
+        for color, curve in zip(COLORS * len(panel.curves), panel.curves, strict=False):
+            _draw(axes, curve, color)
         _label(axes, panel)
     return page.figure
 
 
-def _draw(axes: Axes, curve: Curve, colour: str) -> None:
+def _draw(axes: Axes, curve: Curve, color: str) -> None:
     has_line, has_points = len(curve.line[0]) > 0, len(curve.points[0]) > 0
     if has_line:
-        axes.plot(*map(np.asarray, curve.line), color=colour, lw=1.2, label=curve.name)
+        axes.plot(*map(np.asarray, curve.line), color=color, lw=1.2, label=curve.name)
     if has_points:
         errors = np.asarray(curve.errors) if len(curve.errors) else None
-        style: dict[str, Any] = {"fmt": "o", "ms": 3, "color": colour, "elinewidth": 0.8, "capsize": 1.5}
+        style: dict[str, Any] = {"fmt": "o", "ms": 3, "color": color, "elinewidth": 0.8, "capsize": 1.5}
         x, y = map(np.asarray, curve.points)
         axes.errorbar(x, y, yerr=errors, label=None if has_line else curve.name, **style)
 

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from lightning_xai.functional.maps import mask_like, pixel_map
-from lightning_xai.reporting.colours import DIVERGING, PERCENTILE, SCALE_NOTE, SEQUENTIAL, scale_end
+from lightning_xai.reporting.colors import DIVERGING, PERCENTILE, SCALE_NOTE, SEQUENTIAL, scale_end
 from lightning_xai.reporting.layout import FONT_SIZE, LINE, PAD, Box, Layout, fit_layout, text_width
 from lightning_xai.reporting.pages import num_lines, wrapped
 from lightning_xai.results.files import replacing
@@ -45,13 +45,13 @@ def attribution_panel(
 ) -> Figure:
     """Inputs, masks if there are any, and the signed channel sums of each method's attributions.
 
-    Every map has its own colour scale, which ends at the 99th percentile of its absolute values. A method
+    Every map has its own color scale, which ends at the 99th percentile of its absolute values. A method
     whose maps are nowhere negative gets a sequential scale from 0, any other a diverging one, white at 0.
-    Values that are not finite are grey.
+    Values that are not finite are gray.
 
     Args:
-        images: (batch, channel, height, width), in the network's space; one channel is shown in grey, three
-            in colour, of any other number the mean.
+        images: (batch, channel, height, width), in the network's space; one channel is shown in gray, three
+            in color, of any other number the mean.
         attributions: method name -> attributions shaped like `images`, or their channel sums, with one channel; a
             column each, in this order.
         bounds: what black and white are in the network's space, each broadcasting against an image.
@@ -145,11 +145,11 @@ def figure_pixels(figure: Figure) -> Pixels:
 class _Column:
     title: str
     pictures: np.ndarray
-    """(batch, height, width), or (batch, height, width, 3) for colours."""
-    colours: Colormap
+    """(batch, height, width), or (batch, height, width, 3) for colors."""
+    colors: Colormap
     low: Sequence[float]
     high: Sequence[float]
-    """The ends of the colour scale, one a picture."""
+    """The ends of the color scale, one a picture."""
 
     @property
     def diverging(self) -> bool:
@@ -180,9 +180,9 @@ def _method_column(name: str, attributions: Tensor, images: Tensor) -> _Column:
     maps = pixel_map(attributions.detach(), absolute=False).cpu().numpy()
     maps = np.where(np.isfinite(maps), maps, np.nan)
     diverging = bool((maps < 0).any())
-    colours = DIVERGING if diverging else SEQUENTIAL
+    colors = DIVERGING if diverging else SEQUENTIAL
     high = [scale_end(picture) for picture in maps]
-    return _Column(name, maps, colours, [-end if diverging else 0.0 for end in high], high)
+    return _Column(name, maps, colors, [-end if diverging else 0.0 for end in high], high)
 
 
 # What stands beside a row
@@ -219,7 +219,7 @@ def _draw_column(sheet: Axes, layout: Layout, position: int, column: _Column) ->
     shrinks = layout.cell_width * _RESOLUTION < column.pictures.shape[2]
     for row, (picture, low, high) in enumerate(zip(column.pictures, column.low, column.high, strict=True)):
         box = (left, layout.row_top(row), layout.cell_width, layout.cell_height)
-        scale: dict[str, Any] = {"cmap": column.colours, "vmin": low, "vmax": high}
+        scale: dict[str, Any] = {"cmap": column.colors, "vmin": low, "vmax": high}
         _draw_picture(sheet, picture, box, interpolation="antialiased" if shrinks else "nearest", **scale)
     placing: dict[str, Any] = {"rotation": layout.rotation, "rotation_mode": "anchor", "va": "baseline"}
     placing["ha"] = "left" if layout.rotation else "center"
@@ -232,19 +232,19 @@ def _draw_row_labels(figure: Figure, layout: Layout, rows: list[_RowLabel]) -> N
         shift = LINE / 2 if row.label and row.prediction else 0.0
         placing: dict[str, Any] = {"ha": "right", "va": "center"}
         _text(figure, layout, layout.left - PAD, middle - shift, row.label, **placing)
-        colour = _FAINT if row.correct else _WRONG
-        _text(figure, layout, layout.left - PAD, middle + shift, row.prediction, color=colour, **placing)
+        color = _FAINT if row.correct else _WRONG
+        _text(figure, layout, layout.left - PAD, middle + shift, row.prediction, color=color, **placing)
 
 
 def _draw_legend(sheet: Axes, layout: Layout, methods: list[_Column]) -> None:
-    """One colour bar for each kind of scale in the panel, and what its end means."""
+    """One color bar for each kind of scale in the panel, and what its end means."""
     if not methods:
         return
     figure, top = _figure(sheet), layout.grid_bottom + 2 * PAD
     below = top + _BAR_HEIGHT + PAD / 2
     for position, column in enumerate(_kinds(methods)):
         left = layout.left + position * _BAR_PITCH
-        _draw_picture(sheet, np.linspace(0, 1, 256)[None], (left, top, _BAR_WIDTH, _BAR_HEIGHT), cmap=column.colours)
+        _draw_picture(sheet, np.linspace(0, 1, 256)[None], (left, top, _BAR_WIDTH, _BAR_HEIGHT), cmap=column.colors)
         if column.diverging:
             _text(figure, layout, left + _BAR_WIDTH / 2, below, "0", size=_SMALL, ha="center", va="top")
         low, high = f"−P{PERCENTILE}" if column.diverging else "0", f"P{PERCENTILE}"

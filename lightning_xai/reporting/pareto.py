@@ -18,7 +18,7 @@ class Validation:
 
     epoch: int
     step: int
-    """Optimiser steps until then."""
+    """Optimizer steps until then."""
     values: tuple[float, ...]
     """One for each metric monitored, in their order."""
 

@@ -29,7 +29,7 @@ class Reproduction:
     Attributes:
         source: Paper, and table or figure in it.
         tables: Measured beside published.
-        records: The values that the tables summarise, a row each (such as one score of one sample); by name of file.
+        records: The values that the tables summarize, a row each (such as one score of one sample); by name of file.
         arrays: What is no table: maps and fields that the figures show.
         settings: Everything it depends on: options, networks and their accuracy, data.
         findings: Sentences: what was found.

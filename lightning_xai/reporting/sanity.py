@@ -27,12 +27,12 @@ class CellKey:
 
     check: Check
     variant: str
-    """Of the parameters, and of efficient MPRT, an ordering of the blocks (`randomisation.Ordering`); of the floor
+    """Of the parameters, and of efficient MPRT, an ordering of the blocks (`randomization.Ordering`); of the floor
     `different_images` or `random_maps`; of the data `labels`; of the input `shift`; of the random logit `classes`."""
     step: int
     """Position in the variant's order, from 0."""
     block: str
-    """The block randomised in this step, or what else the step is called; empty where there is only one."""
+    """The block randomized in this step, or what else the step is called; empty where there is only one."""
     repeat: int
     method: str
 
@@ -55,7 +55,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class ModelState:
-    """What a changed model still does (`randomisation.ModelEvidence`)."""
+    """What a changed model still does (`randomization.ModelEvidence`)."""
 
     check: Check
     variant: str
@@ -100,7 +100,7 @@ class SanityReport:
     """All that a run of the checks found.
 
     Attributes:
-        settings: How it was made: network, checkpoint, seed, initialisation, similarities, versions, ...
+        settings: How it was made: network, checkpoint, seed, initialization, similarities, versions, ...
         samples: Indices of the samples in their data set.
         images: (kept, channel, height, width), the first samples on a scale of 0 to 1, for figures.
         cells: All comparisons.

@@ -1,4 +1,4 @@
-"""Similarity curves of the sanity checks: how alike the maps stay as the parameters are randomised."""
+"""Similarity curves of the sanity checks: how alike the maps stay as the parameters are randomized."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,8 +28,8 @@ from lightning_xai.reporting.sanity_values import (
     variant_phrase,
 )
 
-OUTCOME_COLOURS: dict[Outcome, str] = {"PASS": "#0072b2", "FAIL": "#b2182b", "INCONCLUSIVE": FAINT}
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "black")
+OUTCOME_COLORS: dict[Outcome, str] = {"PASS": "#0072b2", "FAIL": "#b2182b", "INCONCLUSIVE": FAINT}
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "black")
 """Okabe and Ito's without the yellow, which is hard to see on white."""
 
 _MARKERS = "os^DvPX<>*pd"
@@ -133,10 +133,10 @@ def _curves(report: SanityReport, variant: str, similarity: str) -> list[_Curve]
 
 
 def _line_style(position: int) -> dict[str, Any]:
-    """A colour, a marker and a kind of line; the same again only after 84 methods."""
-    number = len(_COLOURS)
+    """A color, a marker and a kind of line; the same again only after 84 methods."""
+    number = len(_COLORS)
     return {
-        "color": _COLOURS[position % number],
+        "color": _COLORS[position % number],
         "marker": _MARKERS[position % len(_MARKERS)],
         "linestyle": _STYLES[position // number % len(_STYLES)],
     }
@@ -171,7 +171,7 @@ def _notes(report: SanityReport, variant: str, curves: Sequence[_Curve]) -> list
     notes = [" ".join(parts)]
     if any(curve.floors for curve in curves):
         notes.append(
-            "Grey lines: similarity of maps of different images (dashed) and with random maps (dotted); solid: the "
+            "Gray lines: similarity of maps of different images (dashed) and with random maps (dotted); solid: the "
             "boundary: PASS below, FAIL above."
         )
     if not all(point.is_complete for point in points):
@@ -219,12 +219,12 @@ class _StepAxis:
         axes.tick_params("x", pad=4)
 
 
-def _set_height(axes: Axes, values: Iterable[float], labelled: bool = True, bins: int = 5) -> None:
+def _set_height(axes: Axes, values: Iterable[float], labeled: bool = True, bins: int = 5) -> None:
     """Limits that show the values, and 0."""
     low, high = min(0.0, *values), max(0.0, *values)
     axes.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
     axes.yaxis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10]))
-    axes.tick_params("y", labelleft=labelled)
+    axes.tick_params("y", labelleft=labeled)
     if low < 0:
         axes.axhline(0, color="0.6", linewidth=0.8, zorder=0.9)
 
@@ -315,11 +315,11 @@ class _Multiples:
             above = top + float(self.bottoms[line]) - _MULTIPLE_HEIGHT
             axes = page.axes(left, above, self.axes_width, _MULTIPLE_HEIGHT)
             self.axis.prepare(axes, named=number + self.columns >= len(self.curves))
-            _set_height(axes, values, labelled=not column, bins=4)
+            _set_height(axes, values, labeled=not column, bins=4)
             _draw_curve(axes, curve, self.axis.joined)
             page.text(left, above - PAD / 2, title, weight="bold", va="bottom")
             if curve.outcome:
-                style = {"size": SMALL, "weight": "bold", "color": OUTCOME_COLOURS[curve.outcome]}
+                style = {"size": SMALL, "weight": "bold", "color": OUTCOME_COLORS[curve.outcome]}
                 page.text(left + self.axes_width, above - PAD / 2, curve.outcome, ha="right", va="bottom", **style)
 
 

@@ -15,7 +15,7 @@ from lightning_xai.reporting.layout import LINE, PAD
 from lightning_xai.reporting.pages import FAINT, SMALL, Page, drawn_width, num_lines, wrapped
 from lightning_xai.reporting.panels import save_figure
 from lightning_xai.reporting.sanity import Cell, Check, Outcome, SanityReport
-from lightning_xai.reporting.sanity_curves import OUTCOME_COLOURS, similarity_curves
+from lightning_xai.reporting.sanity_curves import OUTCOME_COLORS, similarity_curves
 from lightning_xai.reporting.sanity_maps import cascade_grid, data_pairs, invariance_pairs, logit_pairs
 from lightning_xai.reporting.sanity_values import (
     Mean,
@@ -34,13 +34,13 @@ __all__ = [
     "data_pairs",
     "invariance_pairs",
     "logit_pairs",
-    "randomisation_bars",
+    "randomization_bars",
     "sanity_figures",
     "similarity_curves",
     "write_figures",
 ]
 
-_BAR_COLOUR = "#a9cfe8"
+_BAR_COLOR = "#a9cfe8"
 _FLOOR_MARKERS = {"different_images": "D", "random_maps": "o"}
 _COLUMNS, _AXIS_WIDTH, _GAP, _BELOW = 4, 1.9, 0.3, 2 * LINE
 _NAME_WIDTH, _ROW_HEIGHT = 2.4, 0.24
@@ -53,7 +53,7 @@ _PAIRS: dict[Check, Callable[..., Figure]] = {
 _HEADINGS: dict[Check, str] = {
     "data": "Similarity of maps of models trained with true and with random labels",
     "invariance": "Similarity of maps of the model and of its twin for shifted inputs",
-    "efficient": "Relative rise of the maps' entropy under randomisation of all blocks",
+    "efficient": "Relative rise of the maps' entropy under randomization of all blocks",
     "random_logit": "Similarity of maps of the explained class and of another",
 }
 
@@ -78,7 +78,7 @@ def sanity_figures(report: SanityReport) -> dict[str, Figure]:
     """All figures that the report has something for, by name.
 
     VARIANT-absolute and VARIANT-diverging (`cascade_grid`), VARIANT-SIMILARITY (`similarity_curves`), CHECK-bars
-    (`randomisation_bars`), and of the checks data, invariance and random_logit CHECK-absolute and CHECK-diverging
+    (`randomization_bars`), and of the checks data, invariance and random_logit CHECK-absolute and CHECK-diverging
     (`data_pairs`, `invariance_pairs`, `logit_pairs`).
     """
     figures: dict[str, Figure] = {}
@@ -91,7 +91,7 @@ def sanity_figures(report: SanityReport) -> dict[str, Figure]:
     for check in ("parameters", *_HEADINGS):
         ending = _ending(report, check)
         if similarities(ending):
-            figures[f"{check}-bars"] = randomisation_bars(report, check)
+            figures[f"{check}-bars"] = randomization_bars(report, check)
         if check in _PAIRS and _has_maps(report, ending):
             figures[f"{check}-absolute"] = _PAIRS[check](report)
             figures[f"{check}-diverging"] = _PAIRS[check](report, absolute=False)
@@ -103,7 +103,7 @@ def _has_maps(report: SanityReport, found: Sequence[Cell]) -> bool:
 
 
 def _ending(report: SanityReport, check: Check) -> list[Cell]:
-    """The cells of a check's last step; of the parameters, where all blocks are randomised."""
+    """The cells of a check's last step; of the parameters, where all blocks are randomized."""
     known = [variant for variant in variants(report, check) if variant != "independent"]
     if not known:
         return []
@@ -112,11 +112,11 @@ def _ending(report: SanityReport, check: Check) -> list[Cell]:
     return [cell for cell in found if cell.key.step == last]
 
 
-def randomisation_bars(report: SanityReport, check: Check) -> Figure:
+def randomization_bars(report: SanityReport, check: Check) -> Figure:
     """Mean similarity with the maps of the trained model: an axis for each similarity, a bar for each method.
 
     Of efficient MPRT the rise of the maps' entropy is shown instead, which has no floors.
-    Of the parameters, the last step is shown, with all blocks randomised: of "full", or of a cascade if there is none.
+    Of the parameters, the last step is shown, with all blocks randomized: of "full", or of a cascade if there is none.
     Bars are means over samples and networks, whiskers the interval that decides (`Mean`), and ticks the boundary, with
     which it is compared; diamonds and circles are the method's floors, which the check "invariance" has none of,
     because maps should stay alike there. Verdicts stand beside the names.
@@ -184,7 +184,7 @@ class _Rows:
             middle = top + (row + 0.5) * self.pitch
             page.text(self.names_width - PAD, middle, name, ha="right", va="center")
             if outcome := self.verdicts.get(method):
-                style = {"size": SMALL, "weight": "bold", "color": OUTCOME_COLOURS[outcome]}
+                style = {"size": SMALL, "weight": "bold", "color": OUTCOME_COLORS[outcome]}
                 page.text(self.names_width, middle, outcome, va="center", **style)
 
 
@@ -220,7 +220,7 @@ def _draw_panel(axes: Axes, panel: _Panel, methods: Sequence[str], panels: Seque
             text = "not scored" if mean is None else "undefined"
             axes.text(0.03, row, text, color=FAINT, size=SMALL, va="center")
             continue
-        axes.barh(row, mean.value, height=0.66, color=_BAR_COLOUR)
+        axes.barh(row, mean.value, height=0.66, color=_BAR_COLOR)
         axes.plot([mean.low, mean.high], [row, row], color="black", linewidth=1.1, label="interval")
         if not math.isnan(mean.floor):
             boundary = mean.floor + mean.margin

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-from lightning_xai.reporting.colours import DIVERGING, PERCENTILE, SCALE_NOTE, SEQUENTIAL, scale_end
+from lightning_xai.reporting.colors import DIVERGING, PERCENTILE, SCALE_NOTE, SEQUENTIAL, scale_end
 from lightning_xai.reporting.layout import LINE, PAD
 from lightning_xai.reporting.pages import FAINT, RESOLUTION, SMALL, Page, drawn_width, num_lines, wrapped
 from lightning_xai.reporting.sanity import Check, SanityReport
@@ -33,11 +33,11 @@ _NOTHING = np.empty((0, 0, 0))
 def cascade_grid(
     report: SanityReport, variant: str, absolute: bool = True, samples: Sequence[int] | None = None
 ) -> Figure:
-    """Maps as blocks are randomised: a row a method, a column a step, a block of rows a sample (Adebayo et al. 2018).
+    """Maps as blocks are randomized: a row a method, a column a step, a block of rows a sample (Adebayo et al. 2018).
 
-    The first column holds the maps of the trained model, the others those of repeat 0. Every map has its own colour
+    The first column holds the maps of the trained model, the others those of repeat 0. Every map has its own color
     scale, which ends at the 99th percentile of its absolute values: from 0 for absolute values, otherwise symmetric
-    around 0. A dash stands for a map that the report does not have; values that are not finite are grey.
+    around 0. A dash stands for a map that the report does not have; values that are not finite are gray.
 
     Args:
         report: With maps.
@@ -68,7 +68,7 @@ def cascade_grid(
 def data_pairs(report: SanityReport, absolute: bool = True, samples: Sequence[int] | None = None) -> Figure:
     """Maps of the model trained with true labels beside those of the one trained with random labels.
 
-    A row a method, two columns a sample, by default of all samples kept; colours as in `cascade_grid`.
+    A row a method, two columns a sample, by default of all samples kept; colors as in `cascade_grid`.
 
     Raises:
         ValueError: if the report has no cells of the data check, or no maps of these samples.
@@ -155,7 +155,7 @@ class _Table:
         """A line a method, each with (kept, height, width) for each column."""
         self.images, self.titles, self.absolute = report.images, titles, absolute
         self.rotation = rotation
-        self.colours = SEQUENTIAL if absolute else DIVERGING
+        self.colors = SEQUENTIAL if absolute else DIVERGING
         self.names = [wrapped(name, _NAME_WIDTH) for name in methods]
         height, width = report.images.shape[2:]
         longest = _SMALL_CELL if max(height, width) <= 64 else _LARGE_CELL
@@ -192,7 +192,7 @@ class _Table:
         return column * (self.cell_width + _GAP) + (_WIDE_GAP - _GAP if column else 0.0)
 
     def page(self, width: float, room: float, what: str) -> Page:
-        """Empty, with room for the colour bar below."""
+        """Empty, with room for the color bar below."""
         kind = "Absolute maps" if self.absolute else "Maps"
         note = f"{SCALE_NOTE}."
         return Page(max(_LEAST_WIDTH, width + PAD), room + _BAR_HEIGHT + LINE + PAD, f"{kind} {what}", [note])
@@ -202,7 +202,7 @@ class _Table:
             page.text(left - PAD, top + row * self.pitch + self.cell_height / 2, name, ha="right", va="center")
 
     def draw_image(self, page: Page, left: float, top: float, sample: int) -> None:
-        """The sample itself: grey, in three colours, or the mean of any other number of channels."""
+        """The sample itself: gray, in three colors, or the mean of any other number of channels."""
         image = np.clip(self.images[sample], 0, 1)
         axes = _inches(page, left, top, self.cell_width, self.cell_height)
         self._show(axes, 0.0, 0.0, image.transpose(1, 2, 0) if len(image) == 3 else image.mean(0), "gray", (0.0, 1.0))
@@ -229,25 +229,25 @@ class _Table:
         finite = np.where(np.isfinite(picture), picture, np.nan)
         end = scale_end(finite)
         shown = np.abs(finite) if self.absolute else finite
-        self._show(axes, x, y, shown, self.colours, (0.0 if self.absolute else -end, end))
+        self._show(axes, x, y, shown, self.colors, (0.0 if self.absolute else -end, end))
 
     def _show(
-        self, axes: Axes, x: float, y: float, picture: np.ndarray, colours: str | Colormap, ends: tuple[float, float]
+        self, axes: Axes, x: float, y: float, picture: np.ndarray, colors: str | Colormap, ends: tuple[float, float]
     ) -> None:
         extent = (x, x + self.cell_width, y + self.cell_height, y)
         # Pixels stay squares as long as each has a dot of the output; larger images are averaged.
         shrinks = self.cell_width * RESOLUTION < picture.shape[1]
         # `imshow` would fit the limits of the axes to each of the pictures.
-        image = AxesImage(axes, cmap=colours, extent=extent, interpolation="antialiased" if shrinks else "nearest")
+        image = AxesImage(axes, cmap=colors, extent=extent, interpolation="antialiased" if shrinks else "nearest")
         image.set(data=picture, clim=ends)
         axes.add_image(image)
         frame: dict[str, Any] = {"fill": False, "linewidth": 0.4, "color": "0.7", "clip_on": False}
         axes.add_artist(Rectangle((x, y), self.cell_width, self.cell_height, **frame))
 
     def draw_scale(self, page: Page, left: float, top: float) -> None:
-        """A colour bar, and what its ends mean."""
+        """A color bar, and what its ends mean."""
         axes = page.axes(left, top, _BAR_WIDTH, _BAR_HEIGHT)
-        axes.imshow(np.linspace(0, 1, 256)[None], cmap=self.colours, aspect="auto")
+        axes.imshow(np.linspace(0, 1, 256)[None], cmap=self.colors, aspect="auto")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set(linewidth=0.4, color="0.7")
         below = top + _BAR_HEIGHT + PAD / 2

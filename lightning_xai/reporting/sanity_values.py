@@ -22,10 +22,10 @@ ORIGINAL = -1
 
 _ORDER = ("cascading_from_top", "full", "cascading_from_bottom")
 _VARIANTS = {
-    "cascading_from_top": "cascading randomisation from the output down",
-    "cascading_from_bottom": "cascading randomisation from the input up",
-    "independent": "randomisation of one block at a time",
-    "full": "randomisation of all blocks",
+    "cascading_from_top": "cascading randomization from the output down",
+    "cascading_from_bottom": "cascading randomization from the input up",
+    "independent": "randomization of one block at a time",
+    "full": "randomization of all blocks",
 }
 
 Grid = Float64[np.ndarray, " networks samples"]

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lightning_xai.reporting.bars import COLOURS
+from lightning_xai.reporting.bars import COLORS
 from lightning_xai.reporting.comparison_figures import readable
 from lightning_xai.reporting.layout import FONT_SIZE, LINE, PAD
 from lightning_xai.reporting.pages import FAINT, SMALL, Page
@@ -20,7 +20,7 @@ _LEVEL = "#d55e00"
 _FLOORS = ("--", ":")
 _WIDTH, _HEIGHT, _GAP, _LEFT, _BELOW = 3.0, 2.2, 0.55, 0.55, 0.45
 _CELL_WIDTH, _CELL_HEIGHT = 0.55, 0.32
-_COLOURS = matplotlib.colormaps["Blues"]
+_COLORS = matplotlib.colormaps["Blues"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def curves_figure(
         chosen: The heuristic's level and the ends of its interval, infinite where it was not reached; None for none.
         published: From where to where a paper sees the best maps; None for nowhere.
     """
-    notes = ["Band: standard error over the samples. Grey lines: maps that know nothing of the network."]
+    notes = ["Band: standard error over the samples. Gray lines: maps that know nothing of the network."]
     if published is not None:
         notes[0] += f" Bar below: {published[0]:g} to {published[1]:g}, where the paper sees the best maps."
     width = _LEFT + len(curves) * (_WIDTH + _GAP) - _GAP + 2 * PAD
@@ -91,11 +91,11 @@ def curves_figure(
 
 
 def _draw_curve(axes: Axes, curve: Curves, label: str) -> None:
-    for (name, points), colour in zip(curve.lines.items(), itertools.cycle(COLOURS)):
+    for (name, points), color in zip(curve.lines.items(), itertools.cycle(COLORS)):
         levels = np.array(list(points))
         means, errors = np.array([mean_and_standard_error(scores) for scores in points.values()]).T
-        axes.fill_between(levels, means - errors, means + errors, color=colour, alpha=0.2, lw=0)
-        axes.plot(levels, means, color=colour, marker="o", ms=3, lw=1, label=name)
+        axes.fill_between(levels, means - errors, means + errors, color=color, alpha=0.2, lw=0)
+        axes.plot(levels, means, color=color, marker="o", ms=3, lw=1, label=name)
     for (name, floor), style in zip(curve.floors.items(), _FLOORS, strict=False):
         axes.axhline(floor, color=FAINT, lw=0.9, ls=style, label=name)
     ends = [value for points in curve.lines.values() for value in points]
@@ -140,11 +140,11 @@ def _draw_grid(axes: Axes, grid: Grid) -> None:
     means = np.ma.masked_array(grid.means, ~np.isfinite(grid.means))
     low, high = (0.0, 1.0) if means.mask.all() else (float(means.min()), float(means.max()))
     span = (high - low) or 1.0
-    axes.pcolormesh(means, cmap=_COLOURS, vmin=low - 0.1 * span, vmax=high + 0.1 * span, edgecolors="white", lw=1.2)
+    axes.pcolormesh(means, cmap=_COLORS, vmin=low - 0.1 * span, vmax=high + 0.1 * span, edgecolors="white", lw=1.2)
     for (row, column), mean in np.ndenumerate(grid.means):
         if math.isfinite(mean):
-            colour = readable(_COLOURS((mean - low + 0.1 * span) / (1.2 * span)))
-            axes.text(column + 0.5, row + 0.5, f"{mean:.3f}", size=SMALL, ha="center", va="center", color=colour)
+            color = readable(_COLORS((mean - low + 0.1 * span) / (1.2 * span)))
+            axes.text(column + 0.5, row + 0.5, f"{mean:.3f}", size=SMALL, ha="center", va="center", color=color)
     if means.mask.all():
         axes.text(0.5, 0.5, "undefined", transform=axes.transAxes, size=SMALL, ha="center")
         return

@@ -80,7 +80,7 @@ def arrows_figure(
     """
     notes = [
         "Dots: training points of two classes. Green: boundary of the network, thin: of the networks with noisy "
-        "weights. Grey: best boundary, of the distribution of the points. Red: test point, small: the same with noise.",
+        "weights. Gray: best boundary, of the distribution of the points. Red: test point, small: the same with noise.",
         "Thin arrows: single gradients of the log odds, to a scale common to the panels. Bold: direction of their mean,"
         " the explanation.",
     ]
@@ -88,9 +88,9 @@ def arrows_figure(
     longest = max(float(np.linalg.norm(panel.gradients, axis=1).max()) for panel in panels)
     for axes, panel in zip(cells, panels, strict=True):
         axes.set_title(panel.title, size=FONT_SIZE, pad=3)
-        for number, colour in enumerate(_CLASSES):
+        for number, color in enumerate(_CLASSES):
             across, up = points[labels == number].T
-            axes.scatter(across, up, s=5, color=colour, alpha=0.6, lw=0)
+            axes.scatter(across, up, s=5, color=color, alpha=0.6, lw=0)
         for noisy in () if panel.boundaries is None else panel.boundaries:
             _contour(axes, window, noisy, _BOUNDARY, 0.4)
         _contour(axes, window, best_boundary, _BEST, 0.8)
@@ -109,9 +109,9 @@ def arrows_figure(
 def fields_figure(fields: Sequence[ToyField], window: Window, boundary: Plane, best_boundary: Plane) -> Figure:
     """A field of arrows for each method, with the boundaries of the network and of the distribution."""
     notes = [
-        "Gradients of the log odds, on a grid. Green: boundary of the network. Grey: best boundary. In each panel the "
+        "Gradients of the log odds, on a grid. Green: boundary of the network. Gray: best boundary. In each panel the "
         f"{_STRONG}th percentile of the lengths is drawn as long as {_FIELD_LENGTH:g} steps of the grid, and so is what"
-        " is longer. Roughness: mean angle between neighbouring arrows.",
+        " is longer. Roughness: mean angle between neighboring arrows.",
     ]
     page, cells = _grid_of_axes("Fields of gradients", notes, len(fields), window)
     for axes, shown in zip(cells, fields, strict=True):
@@ -150,13 +150,13 @@ def _grid_of_axes(heading: str, notes: list[str], number: int, window: Window) -
     return page, cells
 
 
-def _contour(axes: Axes, window: Window, values: Plane, colour: str, width: float) -> None:
+def _contour(axes: Axes, window: Window, values: Plane, color: str, width: float) -> None:
     """The line where the values are 0, if there is one."""
     if not values.min() < 0 < values.max():
         return
     rows, columns = values.shape
     across, up = np.linspace(*window[0], columns), np.linspace(*window[1], rows)
-    axes.contour(across, up, values, levels=[0.0], colors=[colour], linewidths=[width], linestyles=["--"])
+    axes.contour(across, up, values, levels=[0.0], colors=[color], linewidths=[width], linestyles=["--"])
 
 
 def _draw_arrows(axes: Axes, tails: np.ndarray, arrows: np.ndarray, width: float, alpha: float) -> None:

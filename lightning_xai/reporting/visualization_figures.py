@@ -14,7 +14,7 @@ Pictures = Float[np.ndarray, "image channel height width"]
 """Pixels from 0 to 1."""
 
 _GAP = 0.06
-_COLOURS = ("0.1", "#0072b2", "#d55e00", "#009e73")
+_COLORS = ("0.1", "#0072b2", "#d55e00", "#009e73")
 
 
 def gallery_figure(
@@ -62,8 +62,8 @@ def trace_figure(traces: Mapping[str, Float[np.ndarray, "step image"]], what: st
     """Mean activation over the images in each step, a curve a method."""
     page = Page(5.0, 2.9, f"How the {what} rises while the images are made", notes)
     axes = page.axes(0.6, page.top + PAD, 4.2, 2.3)
-    for (name, trace), colour in zip(traces.items(), _COLOURS, strict=False):
-        axes.plot(np.arange(1, len(trace) + 1), trace.mean(1), color=colour, lw=0.9, label=name)
+    for (name, trace), color in zip(traces.items(), _COLORS, strict=False):
+        axes.plot(np.arange(1, len(trace) + 1), trace.mean(1), color=color, lw=0.9, label=name)
     axes.set_xlabel("step", size=FONT_SIZE)
     axes.set_ylabel(f"{what}, mean over the images", size=FONT_SIZE)
     axes.tick_params(labelsize=SMALL)
@@ -73,5 +73,5 @@ def trace_figure(traces: Mapping[str, Float[np.ndarray, "step image"]], what: st
 
 
 def shown(image: Float[np.ndarray, "channel height width"]) -> np.ndarray:
-    """As `imshow` and picture files have it: grey (height, width) or colours last; of other channels the mean."""
+    """As `imshow` and picture files have it: gray (height, width) or colors last; of other channels the mean."""
     return np.moveaxis(image, 0, -1) if len(image) == 3 else image.mean(0)

@@ -26,7 +26,7 @@ class ScoreRow:
     """When it was made: `validate`, `test`, ..."""
     epoch: int
     step: int
-    """Optimiser steps until then."""
+    """Optimizer steps until then."""
     method: str
     metric: str
     sample: int

@@ -3,7 +3,7 @@
 from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.examine import examine, paper_methods
 from lightning_xai.sanity.invariance import invariance_scores, shifted_twin
-from lightning_xai.sanity.randomisation import evidence, parameter_blocks, randomise, steps
+from lightning_xai.sanity.randomization import evidence, parameter_blocks, randomize, steps
 from lightning_xai.sanity.refined import cosine_convergence, efficient_mprt, random_logit
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "paper_methods",
     "parameter_blocks",
     "random_logit",
-    "randomise",
+    "randomize",
     "shifted_twin",
     "steps",
 ]

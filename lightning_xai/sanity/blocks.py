@@ -1,4 +1,4 @@
-"""The parameters of a model in blocks, in the order in which the model uses them: what a sanity check randomises."""
+"""The parameters of a model in blocks, in the order in which the model uses them: what a sanity check randomizes."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -22,18 +22,18 @@ from lightning_xai.shapes import Inputs
 Ordering = Literal["cascading_from_top", "cascading_from_bottom", "independent", "full"]
 
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-"""Normalisation layers: batch, instance, layer, group and root mean square."""
+"""Normalization layers: batch, instance, layer, group and root mean square."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Parameters that are randomised together.
+    """Parameters that are randomized together.
 
     Attributes:
         name: That of the module, or of the group.
         position: The place in execution order, from the input on; its random numbers depend on it.
         parameters: Names of the parameters, as `model.get_parameter` takes them.
-        norms: Names of the normalisation modules that belong to the block.
+        norms: Names of the normalization modules that belong to the block.
     """
 
     name: str
@@ -48,9 +48,9 @@ def parameter_blocks(
     """The model's parameters in blocks, every parameter in one, from the input to the output.
 
     A block is what one module has of its own and uses without another block between. What a module has that is never
-    called itself (the projections of `nn.MultiheadAttention`) counts as the enclosing module's. Normalisation layers
+    called itself (the projections of `nn.MultiheadAttention`) counts as the enclosing module's. Normalization layers
     join the block that runs before them (the first one, if they lead), since the published checks count convolution
-    and batch normalisation as one layer. A module that runs several times has its place where it runs first, and a
+    and batch normalization as one layer. A module that runs several times has its place where it runs first, and a
     tied parameter belongs to the module that runs first. Parameters that the model does not use go with the parameter
     registered before them, so that no block is without effect.
 
@@ -61,7 +61,7 @@ def parameter_blocks(
             hold them, in any order; what several groups match belongs to the first of them.
 
     Raises:
-        ValueError: if some parameters cannot be initialised, `groups` leave some out, or a group is empty.
+        ValueError: if some parameters cannot be initialized, `groups` leave some out, or a group is empty.
     """
     check_inputs(inputs)
     copied = copy_model(model)
@@ -71,10 +71,10 @@ def parameter_blocks(
 
 
 def steps(blocks: Sequence[Block], ordering: Ordering) -> list[tuple[str, tuple[Block, ...]]]:
-    """The steps of a check: a name (the block that is new, "all" for `full`), and the blocks randomised at it.
+    """The steps of a check: a name (the block that is new, "all" for `full`), and the blocks randomized at it.
 
     "cascading_from_top" starts at the output and adds one block a step, "cascading_from_bottom" at the input;
-    "independent" randomises one block at a time, "full" all at once.
+    "independent" randomizes one block at a time, "full" all at once.
     """
     check_choice("ordering", ordering, Ordering)
     blocks = tuple(sorted(blocks, key=lambda block: block.position))
@@ -91,7 +91,7 @@ def copy_model(model: nn.Module) -> nn.Module:
     """A deep copy that takes part in backward passes, also made in `torch.inference_mode`.
 
     Raises:
-        ValueError: if the model cannot be copied, or has parameters that cannot be initialised.
+        ValueError: if the model cannot be copied, or has parameters that cannot be initialized.
     """
     _check_model(model)
     trainer = getattr(model, "_trainer", None)  # a LightningModule's, with its data and callbacks: not copied
@@ -100,7 +100,7 @@ def copy_model(model: nn.Module) -> nn.Module:
             return deepcopy(model, {id(trainer): trainer})
     except Exception as error:
         raise ValueError(
-            f"`model` ({type(model).__name__}) must be one that copy.deepcopy can copy, so that it can be randomised "
+            f"`model` ({type(model).__name__}) must be one that copy.deepcopy can copy, so that it can be randomized "
             f"without being changed. It said: {error}"
         ) from error
 
@@ -111,8 +111,8 @@ def _check_model(model: nn.Module) -> None:
             raise ValueError(f"`model` must be plain modules, but {name or 'it'!r} is TorchScript; give the original.")
         if ".quantized." in type(module).__module__:
             raise ValueError(
-                f"`model` must have floating-point weights, but {name or 'it'!r} is quantised "
-                f"({type(module).__name__}); give the model from before quantisation."
+                f"`model` must have floating-point weights, but {name or 'it'!r} is quantized "
+                f"({type(module).__name__}); give the model from before quantization."
             )
     for name, parameter in model.named_parameters():
         if nn.parameter.is_lazy(parameter):
@@ -120,7 +120,7 @@ def _check_model(model: nn.Module) -> None:
         if not parameter.is_floating_point():
             raise ValueError(f"`model` must have floating-point parameters, but {name!r} is {parameter.dtype}.")
     if next(model.parameters(), None) is None:
-        raise ValueError(f"`model` ({type(model).__name__}) must have parameters, but has none to randomise.")
+        raise ValueError(f"`model` ({type(model).__name__}) must have parameters, but has none to randomize.")
 
 
 # Execution order
@@ -156,14 +156,14 @@ def _trace(model: nn.Module, row: Inputs) -> dict[int, int]:
 
 @dataclass
 class _Draft:
-    """A block in the making: `module` is None while it has normalisation alone."""
+    """A block in the making: `module` is None while it has normalization alone."""
 
     module: str | None = None
     members: list[str] = field(default_factory=list)
 
 
 def _divide(model: nn.Module, place: dict[int, int]) -> dict[str, list[str]]:
-    """The members of each block of a model that was traced: parameters, and normalisation layers without any."""
+    """The members of each block of a model that was traced: parameters, and normalization layers without any."""
     drafts: list[_Draft] = []
     for member, module in _members(model, place):
         norm = isinstance(model.get_submodule(module), NORMS)
@@ -202,7 +202,7 @@ def _aliases(model: nn.Module) -> list[list[str]]:
 
 
 def _enclosing(model: nn.Module, place: dict[int, int], parameter: str) -> str:
-    """The nearest module around a parameter that is called, or normalises; the model, "", always is."""
+    """The nearest module around a parameter that is called, or normalizes; the model, "", always is."""
     name = parameter.rpartition(".")[0]
     while name:
         module = model.get_submodule(name)

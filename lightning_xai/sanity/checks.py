@@ -1,4 +1,4 @@
-"""Do maps depend on the model's weights and on its labels? The randomisation checks of Adebayo et al. 2018."""
+"""Do maps depend on the model's weights and on its labels? The randomization checks of Adebayo et al. 2018."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,14 +19,14 @@ from lightning_xai.functional.maps import pixel_map
 from lightning_xai.functional.random import fold_in_int
 from lightning_xai.reporting.sanity import Cell, CellKey, Check, ModelState
 from lightning_xai.sanity.cells import Cells
-from lightning_xai.sanity.randomisation import (
+from lightning_xai.sanity.randomization import (
     BatchNormPolicy,
     Block,
-    Initialisation,
+    Initialization,
     Ordering,
     evidence,
     parameter_blocks,
-    randomise,
+    randomize,
     steps,
 )
 from lightning_xai.sanity.similarity import Similarity, TooSmallError, compare, foreground_mask, takes_foreground
@@ -176,7 +176,7 @@ def parameter_cells(
     cells: Cells,
     orderings: Sequence[Ordering] = ("cascading_from_top",),
     repeats: int = 8,
-    initialisation: Initialisation = "own",
+    initialization: Initialization = "own",
     batch_norm: BatchNormPolicy = "recalibrate",
     groups: Mapping[str, Sequence[str]] | None = None,
     progress: bool = False,
@@ -185,10 +185,10 @@ def parameter_cells(
     """Maps under models with random weights, compared with the trained model's; the processes share the models out.
 
     Args:
-        orderings: Which blocks are randomised together (`randomisation.steps`).
+        orderings: Which blocks are randomized together (`randomization.steps`).
         repeats: Models of each step, with independent weights.
-        initialisation, batch_norm: As in `randomisation.randomise`.
-        groups: As in `randomisation.parameter_blocks`.
+        initialization, batch_norm: As in `randomization.randomize`.
+        groups: As in `randomization.parameter_blocks`.
         progress: Whether to show a progress bar.
         check: What the cells are of.
     """
@@ -203,7 +203,7 @@ def parameter_cells(
             originals,
             cells,
             CellKey(check, ordering, step, name, repeat, ""),
-            lambda: randomise(subject.model, chosen, initialisation, seed, batch_norm, subject.images),
+            lambda: randomize(subject.model, chosen, initialization, seed, batch_norm, subject.images),
         )
 
     tasks = [
@@ -212,7 +212,7 @@ def parameter_cells(
         for step, (name, chosen) in enumerate(steps(blocks, ordering))
         for repeat in range(repeats)
     ]
-    results = shared_out(tasks, examine, "randomising" if progress else None)
+    results = shared_out(tasks, examine, "randomizing" if progress else None)
     return [cell for found, _ in results for cell in found], [state for _, state in results]
 
 
@@ -267,7 +267,7 @@ def compared_cells(
 
 
 def shared_out(tasks: Sequence[Any], work: Callable[[Any], Any], title: str | None = None) -> list[Any]:
-    """`work` of every task, in order; where torch.distributed is initialised, each process does its share.
+    """`work` of every task, in order; where torch.distributed is initialized, each process does its share.
 
     Args:
         title: Of a progress bar, if there shall be one.

@@ -48,20 +48,20 @@ from lightning_xai.sanity.checks import (
     with_usable_similarities,
 )
 from lightning_xai.sanity.invariance import invariance_maps, shifted_twin
-from lightning_xai.sanity.randomisation import (
+from lightning_xai.sanity.randomization import (
     BatchNormPolicy,
-    Initialisation,
+    Initialization,
     Ordering,
     logits_of,
     parameter_blocks,
-    randomise,
+    randomize,
 )
 from lightning_xai.sanity.refined import entropy_rise, num_outputs, other_classes
 from lightning_xai.sanity.similarity import compare, describe
 from lightning_xai.sanity.verdicts import (
     complexity_verdict,
     invariance_verdict,
-    randomisation_verdict,
+    randomization_verdict,
     without_the_dead,
 )
 from lightning_xai.shapes import Labels
@@ -71,7 +71,7 @@ EXAMINED: tuple[Examined, ...] = ("parameters", "data", "invariance")
 """What is examined unless something else is asked for."""
 ENTROPY_RISE = "entropy_rise"
 """Name of the score of efficient MPRT, which takes the place of the similarities."""
-MEMORISED = 0.95
+MEMORIZED = 0.95
 """Training accuracy from which a network knows its random labels (Adebayo et al. 2018)."""
 
 
@@ -81,7 +81,7 @@ def examine(
     similarity: str = "ssim",
     orderings: Sequence[Ordering] = ("cascading_from_top",),
     repeats: int = 8,
-    initialisation: Initialisation = "own",
+    initialization: Initialization = "own",
     batch_norm: BatchNormPolicy = "recalibrate",
     groups: Mapping[str, Sequence[str]] | None = None,
     make_twin: Callable[[int], tuple[nn.Module, float]] | None = None,
@@ -100,14 +100,14 @@ def examine(
         subject: The trained model, the samples and the methods.
         checks: Which ones.
         similarity: The one that decides; all of the subject's that its images admit are in the report.
-        orderings, repeats, initialisation, batch_norm, groups: Of `parameters` (see `parameter_cells`), and of
-            `efficient`, which randomises all blocks whatever the orderings. The default recalibrates batch
-            normalisation on the samples, without which deep networks with random weights pass no signal on.
+        orderings, repeats, initialization, batch_norm, groups: Of `parameters` (see `parameter_cells`), and of
+            `efficient`, which randomizes all blocks whatever the orderings. The default recalibrates batch
+            normalization on the samples, without which deep networks with random weights pass no signal on.
         make_twin: Of `data`: the network trained on random labels of this number, from 0, and its accuracy on these.
         num_twins: Of `data`: how many; no verdict with fewer than three, as with fewer `repeats`.
         shift: Of `invariance`: what is added to the input, in its own space.
         alpha: Chance of a wrong PASS, and of a wrong FAIL, where the similarity is at the boundary.
-        margin: Of equivalence with the floor, as a share of the way from it to 1 (`randomisation_verdict`).
+        margin: Of equivalence with the floor, as a share of the way from it to 1 (`randomization_verdict`).
         folder: Where finished cells are kept, to go on after an interruption; None for nowhere.
         progress: Whether to show progress bars.
 
@@ -121,7 +121,7 @@ def examine(
     subject = with_usable_similarities(subject, similarity)
     if not 0 <= margin < 1:
         raise ValueError(f"`margin` must be at least 0 and less than 1, got {margin}. Usual is {MARGIN}.")
-    _rehearse(subject, checks, repeats, initialisation, batch_norm, groups, make_twin, num_twins, shift)
+    _rehearse(subject, checks, repeats, initialization, batch_norm, groups, make_twin, num_twins, shift)
     settings = {
         "version": __version__,
         "weights": fingerprint(subject.model),
@@ -130,7 +130,7 @@ def examine(
         "target": "repredicted" if subject.repredict else subject.target.tolist(),
         "methods": {name: repr(method) for name, method in subject.methods.items()},
         "similarities": {name: describe(function) for name, function in subject.similarities.items()},
-        "initialisation": initialisation,
+        "initialization": initialization,
         "batch_norm": batch_norm,
         "groups": None if groups is None else {name: list(patterns) for name, patterns in groups.items()},
         "shift": shift,
@@ -139,11 +139,11 @@ def examine(
     }
     (cells,) = shared_out([settings], partial(Cells, folder))  # one process writes
     originals = original_maps(subject, cells, progress)
-    randomising: dict[str, Any] = {
+    randomizing: dict[str, Any] = {
         "originals": originals,
         "cells": cells,
         "repeats": repeats,
-        "initialisation": initialisation,
+        "initialization": initialization,
         "batch_norm": batch_norm,
         "groups": groups,
         "progress": progress,
@@ -153,22 +153,22 @@ def examine(
     verdicts: list[Verdict] = []
 
     def judged(check: Examined) -> list[Verdict]:
-        return [randomisation_verdict(check, m, found, similarity, alpha, margin) for m in originals]
+        return [randomization_verdict(check, m, found, similarity, alpha, margin) for m in originals]
 
     if "parameters" in checks:
-        more, changed = parameter_cells(subject, orderings=orderings, **randomising)
+        more, changed = parameter_cells(subject, orderings=orderings, **randomizing)
         found, states = found + more, states + changed
         verdicts += judged("parameters")
     if "data" in checks and make_twin is not None:
         more, changed, known = data_cells(subject, originals, cells, make_twin, num_twins)
         found, states = found + more, states + changed
-        verdicts += [v if min(known) >= MEMORISED else _refused(v, known) for v in judged("data")]
+        verdicts += [v if min(known) >= MEMORIZED else _refused(v, known) for v in judged("data")]
     if "invariance" in checks:
         found += invariance_cells(subject, cells, shift, progress)
         verdicts += [invariance_verdict(m, found, similarity, alpha) for m in originals]
     if "efficient" in checks:
         entropies = replace(subject, similarities={ENTROPY_RISE: entropy_rise})
-        more, changed = parameter_cells(entropies, orderings=["full"], check="efficient", **randomising)
+        more, changed = parameter_cells(entropies, orderings=["full"], check="efficient", **randomizing)
         found, states = found + more, states + changed
         verdicts += [complexity_verdict(m, found, ENTROPY_RISE, alpha) for m in originals]
     if "random_logit" in checks:
@@ -327,7 +327,7 @@ def _rehearse(
     subject: Subject,
     checks: Sequence[Examined],
     repeats: int,
-    initialisation: Initialisation,
+    initialization: Initialization,
     batch_norm: BatchNormPolicy,
     groups: Mapping[str, Sequence[str]] | None,
     make_twin: Callable[[int], tuple[nn.Module, float]] | None,
@@ -343,7 +343,7 @@ def _rehearse(
     _check_logits(subject)
     if {"parameters", "efficient"} & set(checks):
         blocks = parameter_blocks(subject.model, subject.images, groups)
-        randomise(subject.model, blocks, initialisation, subject.seed, batch_norm, subject.images)
+        randomize(subject.model, blocks, initialization, subject.seed, batch_norm, subject.images)
     if "data" in checks and make_twin is None:
         raise ValueError("`make_twin` is needed by the data check: it gives a network trained on random labels.")
     if "invariance" in checks:
@@ -365,7 +365,7 @@ def _refused(verdict: Verdict, known: Sequence[float]) -> Verdict:
     number = int(np.argmin(known))
     reason = (
         f"Twin {number} of {len(known)}, trained on random labels, knows only {100 * known[number]:.1f} % of them by "
-        f"heart, less than {100 * MEMORISED:.0f} %: train it longer (`twin_epochs`), or otherwise. {verdict.reason}"
+        f"heart, less than {100 * MEMORIZED:.0f} %: train it longer (`twin_epochs`), or otherwise. {verdict.reason}"
     )
     return replace(verdict, outcome="INCONCLUSIVE", reason=reason)
 

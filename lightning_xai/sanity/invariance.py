@@ -1,11 +1,11 @@
 """Input invariance (Kindermans et al. 2017): two models that compute the same should be explained alike.
 
 The twin g of a model f has g(x + shift) = f(x): it takes a constant off its input, which may be the black level of the
-camera or how the data were normalised. An explanation that changes with it depends on the twin's way to say the same.
+camera or how the data were normalized. An explanation that changes with it depends on the twin's way to say the same.
 Passing is necessary, not sufficient: maps that do not look at the model pass too (the edges of an image that is shifted
 by one constant, random numbers).
 
-Methods whose noise is on the weights compare neighbours of the two models, and these are not twins of each other where
+Methods whose noise is on the weights compare neighbors of the two models, and these are not twins of each other where
 the shift is in a bias: W ∘ η takes (W ∘ η) m from the input, and the noisy bias gives back (W m) ∘ η'. NoiseGrad
 passes exactly with `compensation="input"`, and fails with "bias" the more, the stronger noise and shift are.
 
@@ -35,7 +35,7 @@ from lightning_xai.explainers.base import (
 )
 from lightning_xai.explainers.bounds import check_in_bounds
 from lightning_xai.sanity.blocks import copy_model
-from lightning_xai.sanity.randomisation import logits_of
+from lightning_xai.sanity.randomization import logits_of
 from lightning_xai.sanity.similarity import Similarity, compare, cosine, spearman
 from lightning_xai.shapes import Images, Inputs, Labels, Scores
 

@@ -1,6 +1,6 @@
 """Later sanity checks, beside those of Adebayo et al. 2018: functions of a model and images, one score a sample.
 
-Smooth MPRT (Hedström et al. 2024) is the cascade of `randomisation` on the maps of `smoothed` methods.
+Smooth MPRT (Hedström et al. 2024) is the cascade of `randomization` on the maps of `smoothed` methods.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +29,7 @@ from lightning_xai.functional.maps import pixel_map
 from lightning_xai.functional.random import standard_normal, uniform
 from lightning_xai.metrics.checks import check_one_each
 from lightning_xai.sanity.blocks import parameter_blocks
-from lightning_xai.sanity.randomisation import BatchNormPolicy, Initialisation, randomise
+from lightning_xai.sanity.randomization import BatchNormPolicy, Initialization, randomize
 from lightning_xai.sanity.similarity import PRESETS, Similarity, compare
 from lightning_xai.shapes import Images, Inputs, Keys, Labels, Scores
 
@@ -62,26 +62,26 @@ def efficient_mprt(
     method: Explainer,
     context: Context | None = None,
     *,
-    initialisation: Initialisation = "own",
+    initialization: Initialization = "own",
     seed: int = 0,
     batch_norm: BatchNormPolicy = "recalibrate",
     num_bins: int = 100,
 ) -> Scores:
     """How much more complex a map becomes when all weights are random: (H(e') - H(e)) / H(e); higher is better.
 
-    H is the `histogram_entropy` of the map e of the model, and e' of the randomised one, both of the class that the
+    H is the `histogram_entropy` of the map e of the model, and e' of the randomized one, both of the class that the
     model explains (efficient MPRT, Hedström et al. 2024). One draw of the weights; average over seeds. NaN where a map
     is constant.
 
     Args:
         target: Classes to explain; None for those that `model` predicts.
-        initialisation, seed, batch_norm: As in `randomisation.randomise`, of all blocks.
+        initialization, seed, batch_norm: As in `randomization.randomize`, of all blocks.
         num_bins: Of the histograms.
     """
     check_count("num_bins", num_bins)
     context = _default(context, images)
     target = _resolve(model, images, target, context)
-    other = randomise(model, parameter_blocks(model, images), initialisation, seed, batch_norm, images)
+    other = randomize(model, parameter_blocks(model, images), initialization, seed, batch_norm, images)
     first, second = (method(m, images, target, context) for m in (model, other))
     return entropy_rise(first, second, num_bins)
 

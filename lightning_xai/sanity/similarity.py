@@ -3,7 +3,7 @@
 Both arguments are (batch, channel, height, width), of any device and type; what is compared are their pixel maps, the
 signed sums over channels, in float64. Scores are float32 on the CPU, 1 for identical maps, the same when the arguments
 change places. NaN where undefined: a map that is not finite, constant where a correlation is asked for, or zero where
-it is normalised.
+it is normalized.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ from lightning_xai.functional.maps import mask_like, pixel_map
 from lightning_xai.functional.scales import sample_range
 from lightning_xai.shapes import Images, Maps, Masks, Scores
 
-Normaliser = Literal["none", "maximum", "percentile", "second_moment", "range"]
+Normalizer = Literal["none", "maximum", "percentile", "second_moment", "range"]
 Preset = Literal["paper", "notebook"]
 Similarity = Callable[..., Scores]
 
@@ -74,36 +74,36 @@ def pearson(first: Tensor, second: Tensor) -> Scores:
 def cosine(first: Tensor, second: Tensor) -> Scores:
     """Cosine of the angle between the signed maps as vectors, whatever their lengths; NaN if one of them is zero."""
     # PyTorch's cosine_similarity bounds the lengths from below, which pulls maps of small values towards 0.
-    x, y = (normalise(maps, "second_moment").flatten(1) for maps in _map_pair(first, second))
+    x, y = (normalize(maps, "second_moment").flatten(1) for maps in _map_pair(first, second))
     return (x * y).mean(1).float()
 
 
 def ssim(
     first: Tensor,
     second: Tensor,
-    normaliser: Normaliser = "maximum",
+    normalizer: Normalizer = "maximum",
     absolute: bool = False,
     gaussian: bool = False,
 ) -> Scores:
     """Mean structural similarity (Wang et al. 2004), as scikit-image computes it: sample covariances, no border.
 
     torchmetrics pads by reflection, averages over the border too and divides by the number of pixels. `data_range` is
-    the greatest absolute value of the two normalised maps, twice that if they have signs: 2 for maps in [-1, 1]. A
+    the greatest absolute value of the two normalized maps, twice that if they have signs: 2 for maps in [-1, 1]. A
     map and its negative can be alike, because the product of two negative factors, of means and of structure, is
     positive; `absolute` compares the absolute maps instead, so that the sign does not count.
 
     Args:
-        normaliser: See `normalise`.
-        absolute: Take absolute values before the maps are normalised.
+        normalizer: See `normalize`.
+        absolute: Take absolute values before the maps are normalized.
         gaussian: Windows weighted by a Gaussian of std 1.5, 11 pixels wide, instead of uniform ones of 5 x 5.
 
     Raises:
         TooSmallError: (a ValueError) if the window does not fit into the maps.
     """
-    x, y = (normalise(maps, normaliser) for maps in _map_pair(first, second, absolute))
+    x, y = (normalize(maps, normalizer) for maps in _map_pair(first, second, absolute))
     _check_size(x, 11 if gaussian else 5, "the window of SSIM", "leave SSIM out")
     greatest = torch.maximum(x.abs().amax((1, 2)), y.abs().amax((1, 2)))
-    ranges = greatest if absolute or normaliser == "range" else 2 * greatest
+    ranges = greatest if absolute or normalizer == "range" else 2 * greatest
     options = {"gaussian_weights": True} if gaussian else {"win_size": 5}
     scores = [
         structural_similarity(one, other, data_range=size, **options) if size > 0 else np.nan
@@ -115,7 +115,7 @@ def ssim(
 def hog(
     first: Tensor,
     second: Tensor,
-    normaliser: Normaliser = "maximum",
+    normalizer: Normalizer = "maximum",
     cell_size: int | None = None,
     ranks: bool = False,
 ) -> Scores:
@@ -124,14 +124,14 @@ def hog(
     9 unsigned orientations, so that a map and its negative are alike; blocks of 3 x 3 cells.
 
     Args:
-        normaliser: See `normalise`.
+        normalizer: See `normalize`.
         cell_size: Pixels a side of a cell; None for `hog_cell_size`, the published 16 where the maps are large enough.
         ranks: Spearman's correlation instead of Pearson's.
 
     Raises:
         TooSmallError: (a ValueError) if the maps have no room for a block.
     """
-    x, y = (normalise(maps, normaliser) for maps in _map_pair(first, second))
+    x, y = (normalize(maps, normalizer) for maps in _map_pair(first, second))
     cell_size = hog_cell_size(*x.shape[1:]) if cell_size is None else cell_size
     if cell_size < 2:
         raise TooSmallError(f"`cell_size` must be at least 2, got {cell_size}; maps of less than 6 pixels have no HOG.")
@@ -144,7 +144,7 @@ def hog_cell_size(height: int, width: int) -> int:
     return min(HOG_CELL, min(height, width) // _BLOCK)
 
 
-def normalise(maps: Maps, normaliser: Normaliser) -> Maps:
+def normalize(maps: Maps, normalizer: Normalizer) -> Maps:
     """Maps on a common scale; NaN where the scale is zero.
 
     "maximum" divides by the greatest absolute value, so that maps lie in [-1, 1]; "percentile" by the 99th percentile
@@ -152,21 +152,21 @@ def normalise(maps: Maps, normaliser: Normaliser) -> Maps:
     one outlying pixel does not govern (Binder et al. 2023); "range" maps the least value to 0 and the greatest to 1;
     "none" does nothing.
     """
-    check_choice("normaliser", normaliser, Normaliser)
-    if normaliser == "none":
+    check_choice("normalizer", normalizer, Normalizer)
+    if normalizer == "none":
         return maps
-    if normaliser == "range":
+    if normalizer == "range":
         low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
         return (maps - low) / (high - low)
     sizes = maps.abs().flatten(1)
-    if normaliser == "maximum":
+    if normalizer == "maximum":
         scale = sizes.amax(1)
-    elif normaliser == "percentile":
+    elif normalizer == "percentile":
         scale = sizes.quantile(0.99, dim=1)
     else:
         scale = sizes.square().mean(1).sqrt()
     scaled = maps / torch.where(scale > 0, scale, torch.nan)[:, None, None]
-    return scaled.clamp(-1, 1) if normaliser == "percentile" else scaled
+    return scaled.clamp(-1, 1) if normalizer == "percentile" else scaled
 
 
 def foreground_mask(images: Images, background: Tensor | float) -> Masks:
@@ -183,28 +183,28 @@ def foreground_mask(images: Images, background: Tensor | float) -> Masks:
     return ((x - low).abs() > bound_tolerance(low, low + sample_range(x), images.dtype)).any(1)
 
 
-def named_similarities(preset: Preset = "paper", normaliser: Normaliser | None = None) -> dict[str, Similarity]:
+def named_similarities(preset: Preset = "paper", normalizer: Normalizer | None = None) -> dict[str, Similarity]:
     """All similarities by name.
 
     Args:
         preset: Settings of SSIM and HOG: of the paper of Adebayo et al. 2018, or of the notebook released with it,
             where SSIM has Gaussian windows and HOG features are compared by Spearman's correlation.
-        normaliser: Of the maps that SSIM and HOG compare (see `normalise`); the others do not depend on the scale. None
+        normalizer: Of the maps that SSIM and HOG compare (see `normalize`); the others do not depend on the scale. None
             for the preset's: "maximum" of the paper, "range" of the notebook.
     """
     check_choice("preset", preset, Preset)
     notebook = preset == "notebook"
-    scale: Normaliser = ("range" if notebook else "maximum") if normaliser is None else normaliser
-    check_choice("normaliser", scale, Normaliser)
+    scale: Normalizer = ("range" if notebook else "maximum") if normalizer is None else normalizer
+    check_choice("normalizer", scale, Normalizer)
     return {
         "spearman": spearman,
         "spearman_absolute": spearman_absolute,
         "spearman_foreground": spearman_foreground,
         "pearson": pearson,
         "cosine": cosine,
-        "ssim": partial(ssim, normaliser=scale, gaussian=notebook),
-        "ssim_absolute": partial(ssim, normaliser=scale, gaussian=notebook, absolute=True),
-        "hog": partial(hog, normaliser=scale, ranks=notebook),
+        "ssim": partial(ssim, normalizer=scale, gaussian=notebook),
+        "ssim_absolute": partial(ssim, normalizer=scale, gaussian=notebook, absolute=True),
+        "hog": partial(hog, normalizer=scale, ranks=notebook),
     }
 
 

@@ -1,6 +1,6 @@
 """From similarities to a verdict: does a map fall to the floor when the model's knowledge is gone?
 
-Where models are randomised, the network is the unit, and the samples are crossed with it: another network gives another
+Where models are randomized, the network is the unit, and the samples are crossed with it: another network gives another
 similarity, which more samples do not tell. Where the one network is asked, the samples are.
 """
 
@@ -24,7 +24,7 @@ from lightning_xai.reporting.sanity_values import (
 )
 
 LEAST_NETWORKS = 3
-"""Networks without which there is no verdict on what randomises them."""
+"""Networks without which there is no verdict on what randomizes them."""
 UNCHANGED = 0.999
 """The similarity from which maps count as the same, where they should be."""
 
@@ -33,7 +33,7 @@ _MORE: dict[Check, str] = {"parameters": "repeats", "efficient": "repeats", "dat
 """The option that makes more networks."""
 
 
-def randomisation_verdict(
+def randomization_verdict(
     check: Check, method: str, cells: Iterable[Cell], similarity: str, alpha: float = 0.05, margin: float = MARGIN
 ) -> Verdict:
     """PASS if the maps under the changed models are no more like the trained model's than unrelated maps are.
@@ -196,7 +196,7 @@ def without_the_dead(verdict: Verdict, cells: Iterable[Cell], states: Iterable[M
     cure = (
         "they learned nothing: train with another seed (`seed_everything`), a smaller learning rate, or longer."
         if verdict.check == "data"
-        else 'take `batch_norm="recalibrate"`, or `initialisation="permute"`, which keep it alive.'
+        else 'take `batch_norm="recalibrate"`, or `initialization="permute"`, which keep it alive.'
     )
     kind = "twins" if verdict.check == "data" else "random networks"
     reason = (

@@ -14,7 +14,7 @@ def kendall_tau(first: Orders, second: Orders) -> Float64[np.ndarray, " samples"
     """Kendall's tau-b of two orders of the methods, sample by sample; NaN where all methods are equal in one.
 
     Pairs in the same order less pairs in the reverse one, over the geometric mean of the numbers of pairs that each
-    order tells apart. Neighbours in sorted order that differ by a share of at most `EQUAL` are equal.
+    order tells apart. Neighbors in sorted order that differ by a share of at most `EQUAL` are equal.
     """
     levels = _levels(first), _levels(second)
     concordant, untied = np.zeros(first.shape[1]), np.zeros((2, first.shape[1]))
@@ -27,7 +27,7 @@ def kendall_tau(first: Orders, second: Orders) -> Float64[np.ndarray, " samples"
 
 
 def _levels(scores: Orders) -> Int64[np.ndarray, "methods samples"]:
-    """For each sample, the place of each method from the worst up; neighbours that are equal share it."""
+    """For each sample, the place of each method from the worst up; neighbors that are equal share it."""
     order = scores.argsort(0)
     ascending = np.take_along_axis(scores, order, 0)
     steps = ~np.isclose(ascending[1:], ascending[:-1], rtol=EQUAL, atol=0.0)

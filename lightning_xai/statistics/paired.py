@@ -31,7 +31,7 @@ def paired_tests(values: Sets, others: Sets, higher_is_better: bool | None = Tru
     """`paired_test` of each set of samples, all at once.
 
     A difference of at most `EQUAL` times the largest absolute score of the set (of both methods) counts as 0, and
-    absolute differences are tied where neighbours in sorted order lie as near to each other: a metric writes its scores
+    absolute differences are tied where neighbors in sorted order lie as near to each other: a metric writes its scores
     in single precision, so that equal differences of them are not equal to the last bit. So neither number changes when
     the scores are scaled or were rounded to single precision. Differences of 0 are dropped (Wilcoxon 1945), tied ones
     share the mean of their ranks; without any other than 0, nothing tells the two apart: p = 1, correlation 0.
@@ -56,7 +56,7 @@ def paired_tests(values: Sets, others: Sets, higher_is_better: bool | None = Tru
 def signed_ranks(differences: Sets, tolerance: float) -> Sets:
     """The rank of each absolute difference among those of its set above the tolerance, with the sign of the difference.
 
-    Neighbours in sorted order that are no further from each other than the tolerance are tied, and share the mean of
+    Neighbors in sorted order that are no further from each other than the tolerance are tied, and share the mean of
     their ranks. Differences up to the tolerance have none: 0.
     """
     sizes = np.abs(differences)
@@ -86,8 +86,8 @@ def _p_values(ranks: Sets, sums: Numbers) -> Numbers:
 
 def _exact_p_value(ranks: Values) -> float:
     doubled = np.sort(np.abs(2 * ranks[ranks != 0]).astype(np.int64))
-    favourable = round(2 * float(ranks[ranks > 0].sum()))
-    larger = max(favourable, int(doubled.sum()) - favourable)
+    favorable = round(2 * float(ranks[ranks > 0].sum()))
+    larger = max(favorable, int(doubled.sum()) - favorable)
     return min(1.0, 2 * float(_tail(tuple(doubled.tolist()))[larger]))
 
 
@@ -116,7 +116,7 @@ def holm(p_values: Values) -> Values:
 def mean_ranks(scores: Mapping[str, Values], higher_is_better: bool | None) -> dict[str, int]:
     """Of each method with scores, by its mean: how many methods are better, plus one.
 
-    Means are equal where neighbours in sorted order differ by at most `EQUAL` times the largest absolute score of the
+    Means are equal where neighbors in sorted order differ by at most `EQUAL` times the largest absolute score of the
     two methods. Without a direction there are no ranks.
     """
     if higher_is_better is None:

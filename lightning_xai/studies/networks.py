@@ -1,6 +1,6 @@
 """Networks trained as a configuration says: once, kept for the next time, and on after an interruption.
 
-A training on random labels goes on until the network knows them by heart (the data randomisation check of Adebayo et
+A training on random labels goes on until the network knows them by heart (the data randomization check of Adebayo et
 al. 2018).
 """
 
@@ -28,7 +28,7 @@ from lightning_xai.modules.checkpoints import check_weights_fit, read_checkpoint
 from lightning_xai.modules.manifest import ShippedCheckpoint
 from lightning_xai.reporting.folders import check_folder
 from lightning_xai.results.files import replacing
-from lightning_xai.sanity.examine import MEMORISED
+from lightning_xai.sanity.examine import MEMORIZED
 
 TRAINING = ("max_epochs", "precision", "gradient_clip_val", "accumulate_grad_batches", "limit_train_batches")
 """Options of the trainer that the weights depend on."""
@@ -142,7 +142,7 @@ def fit(
     """
     last = scratch / "last.ckpt"
     saving = ModelCheckpoint(scratch, "last", save_on_train_epoch_end=True, enable_version_counter=False)
-    callbacks = [StopWhenMemorised(), saving] if by_heart else [saving]
+    callbacks = [StopWhenMemorized(), saving] if by_heart else [saving]
     quiet = {"enable_model_summary": False, "limit_val_batches": 0, "logger": False}
     trainer = Trainer(**{**options, **quiet, "callbacks": callbacks})
     trainer.fit(model, data, ckpt_path=os.path.abspath(last) if last.exists() else None, weights_only=True)
@@ -154,21 +154,21 @@ def fit(
     return model, accuracy(model, loader, next(model.parameters()).device)
 
 
-class StopWhenMemorised(Callback):
+class StopWhenMemorized(Callback):
     """Ends a training once the training accuracy, measured after an epoch in evaluation mode, is high enough.
 
-    The progress bar shows it as `memorised`.
+    The progress bar shows it as `memorized`.
 
     Args:
         threshold: What is enough.
     """
 
-    def __init__(self, threshold: float = MEMORISED) -> None:
+    def __init__(self, threshold: float = MEMORIZED) -> None:
         self.threshold = threshold
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         reached = accuracy(pl_module, trainer.train_dataloader, pl_module.device)
-        pl_module.log("memorised", reached, prog_bar=True, sync_dist=True)
+        pl_module.log("memorized", reached, prog_bar=True, sync_dist=True)
         trainer.should_stop = trainer.should_stop or reached >= self.threshold
 
 

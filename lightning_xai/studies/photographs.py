@@ -54,7 +54,7 @@ class Photographs:
 
     Attributes:
         names: Of the files, without suffix.
-        images: (pictures, 3, height, width), normalised.
+        images: (pictures, 3, height, width), normalized.
         index: Place of each among all pictures of the folder; noise depends on it.
         target: The class that the network predicts.
         probability: Of this class.
@@ -132,7 +132,7 @@ def photographs(
     options |= {name: list(options[name]) for name in ("mean", "std")}
     data: Any = PhotographsDataModule(**options)
     if folder is not None:
-        data = ImageFolderDataModule(folder, labelled=False, **options)
+        data = ImageFolderDataModule(folder, labeled=False, **options)
     try:
         data.setup()
     except ValueError as error:

@@ -157,7 +157,7 @@ def evaluate_with_ours(
     model: nn.Module, one: Case, methods: dict[str, Explainer], precision: Precision
 ) -> dict[str, dict[str, Tensor]]:
     metrics = {
-        "localisation": RelevanceRankAccuracy(),
+        "localization": RelevanceRankAccuracy(),
         "faithfulness": FaithfulnessCorrelation(),
         "robustness": MaxSensitivity(),
         "sparseness": Sparseness(),
@@ -183,7 +183,7 @@ def evaluate_with_quantus(
     }
     plain = {"normalise": False, "disable_warnings": True, "return_aggregate": False}
     metrics = {
-        "localisation": quantus.RelevanceRankAccuracy(abs=True, **plain),
+        "localization": quantus.RelevanceRankAccuracy(abs=True, **plain),
         "faithfulness": quantus.FaithfulnessCorrelation(nr_runs=100, subset_size=224, **plain),
         "robustness": quantus.MaxSensitivity(nr_samples=10, lower_bound=0.2, **plain),
         "sparseness": quantus.Sparseness(abs=True, **plain),

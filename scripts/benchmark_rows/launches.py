@@ -19,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import lightning_xai as lx
 from benchmark_rows.laws import NETWORKS, Law
-from benchmark_rows.measuring import Setting, case, gradient, synchronise
+from benchmark_rows.measuring import Setting, case, gradient, synchronize
 
 ROOT = Path(__file__).parents[2]
 ROWS, DRAWS, MODELS = 4, 64, 16
@@ -73,7 +73,7 @@ def profiled(name: str, device: torch.device) -> dict[str, tuple[int, int]]:
     """Launches and waits of a GPU, each task's second time, less what the profiler itself does."""
 
     def counted(task: Callable[[], object]) -> tuple[int, int]:
-        synchronise(device)
+        synchronize(device)
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
             task()
         names = [event.name for event in profiler.events()]

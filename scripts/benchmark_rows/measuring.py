@@ -253,16 +253,16 @@ def timed(
 
     def measure() -> float:
         with arithmetic():
-            synchronise(device)
+            synchronize(device)
             start = time.perf_counter()
             function()
-            synchronise(device)
+            synchronize(device)
             return time.perf_counter() - start
 
     return measure
 
 
-def synchronise(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

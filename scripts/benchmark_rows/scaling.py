@@ -19,7 +19,7 @@ COUNTS = (1, 3, 10, 30, 100, 300, 1000)
 FITTED_FROM = 10
 """The slope is that of the points from here on: below, a call's fixed cost counts."""
 SAMPLES = 16
-COLOURS = {"draws": "#0072b2", "samples": "#d55e00", "path steps": "#009e73"}
+COLORS = {"draws": "#0072b2", "samples": "#d55e00", "path steps": "#009e73"}
 Curves = dict[str, list[tuple[int, float]]]
 
 
@@ -63,13 +63,13 @@ def draw(curves: dict[str, Curves], network: str, machine: str) -> Figure:
     axes = page.axes(left, page.top, wide, height - below)
     for name, points in curves["seconds"].items():
         label = f"{name}: slope {slope(points):.2f}"
-        axes.loglog(*zip(*points, strict=True), color=COLOURS[name], marker="o", ms=3, lw=1, label=label)
+        axes.loglog(*zip(*points, strict=True), color=COLORS[name], marker="o", ms=3, lw=1, label=label)
     axes.set_ylabel("seconds", size=FONT_SIZE)
     axes.set_xlabel("draws, samples or path steps", size=FONT_SIZE)
     axes.legend(fontsize=SMALL, frameon=False)
     beside = page.axes(left + wide + gap, page.top, wide, height - below)
     points = curves["memory"]["draws"]
-    beside.semilogx(*zip(*points, strict=True), color=COLOURS["draws"], marker="o", ms=3, lw=1)
+    beside.semilogx(*zip(*points, strict=True), color=COLORS["draws"], marker="o", ms=3, lw=1)
     beside.set_ylim(0, 1.2 * max(value for _, value in points))
     beside.set_ylabel("peak memory of the process, MiB", size=FONT_SIZE)
     beside.set_xlabel("draws", size=FONT_SIZE)

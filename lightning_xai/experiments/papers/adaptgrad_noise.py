@@ -83,7 +83,7 @@ def run(
         lab: See `Lab`.
         data: Names of configurations, whose test images are taken.
         photographs: A folder of images, such as ImageNet's; `embedded` for ten that installed packages carry.
-        side: Of the photographs' centre squares, in pixels.
+        side: Of the photographs' center squares, in pixels.
         num_images: Of each data set.
         num_draws: Of noise on each image.
         num_points: Of x, evenly spaced, where the closed form is simulated.
@@ -163,7 +163,7 @@ def curve_rows(methods: Mapping[str, InputScale], num_points: int, num_simulated
 
 
 def image_rows(images: RealImages, methods: Mapping[str, InputScale], num_draws: int, seed: int) -> list[Row]:
-    """Of each method and image: shares of values and pixels out of the colour range, and whether a draw has any.
+    """Of each method and image: shares of values and pixels out of the color range, and whether a draw has any.
 
     The noise is made with the bounds of each channel, and where these differ also with one pair for all channels; then
     the share that leaves that pair's range is there as well, which is what the paper counts.
@@ -276,7 +276,7 @@ def _real_table(images: RealImages, rows: Sequence[Row]) -> ResultTable:
         known = PUBLISHED_REAL.get(name) if kind == "scalar" else None
         body.append((*line, "" if known is None else f"{known:.4f}") if published else line)
     notes = (
-        "Expected share of what leaves the real colour range, that of each channel; images: of one draw, those with any"
+        "Expected share of what leaves the real color range, that of each channel; images: of one draw, those with any"
         " such value. ± standard error over images.",
         *(("Published: of ImageNet, out of the scalar range; all images.",) if published else ()),
     )
@@ -299,7 +299,7 @@ def _findings(sets: Sequence[RealImages], rows: Sequence[Row], methods: Mapping[
         smooth = _of(rows, data=images.name, method="SG", bounds="per channel")
         adapted = [row for row in mine if row["bounds"] == "per channel"]
         said = (
-            f"{images.name}: SG leaves the colour range with {_mean(smooth, 'values'):.2%} of the values, AG with"
+            f"{images.name}: SG leaves the color range with {_mean(smooth, 'values'):.2%} of the values, AG with"
             f" {_mean(adapted, 'values'):.2%}"
         )
         if scalar := [row for row in mine if row["bounds"] == "scalar"]:
@@ -351,7 +351,7 @@ def _bars_figure(rows: Sequence[Row]) -> Figure:
             if data == "photographs"
             else {}
         )
-        panels.append(Bars(f"{data}: values out of the colour range", names, series, lines))
+        panels.append(Bars(f"{data}: values out of the color range", names, series, lines))
     return bars_figure("Inherent noise on real images", panels, ["Mean and standard error over images."])
 
 

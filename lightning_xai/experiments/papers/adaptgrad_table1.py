@@ -20,11 +20,11 @@ from lightning_xai.reporting.sanity import MARGIN, Cell, CellKey
 from lightning_xai.results.tables import ResultTable
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.checks import Subject, compared_cells, floor_cells, original_maps
-from lightning_xai.sanity.examine import MEMORISED
+from lightning_xai.sanity.examine import MEMORIZED
 from lightning_xai.sanity.invariance import Compensation, relative_difference, shifted_twin
-from lightning_xai.sanity.randomisation import parameter_blocks, randomise
+from lightning_xai.sanity.randomization import parameter_blocks, randomize
 from lightning_xai.sanity.similarity import spearman
-from lightning_xai.sanity.verdicts import invariance_verdict, randomisation_verdict
+from lightning_xai.sanity.verdicts import invariance_verdict, randomization_verdict
 from lightning_xai.shapes import Images, Scores
 from lightning_xai.statistics.means import mean_and_error, mean_and_standard_error
 from lightning_xai.statistics.paired import holm, paired_test
@@ -101,8 +101,8 @@ def run(
     originals = original_maps(subject, Cells(None, {}), lab.progress)
     consistency, cells = consistency_scores(lab, subject, originals, [twin.model for twin in twins])
     invariance = invariance_table(lab, subject, originals, networks["other"].model, shift)
-    judged = min(twin.accuracy for twin in twins) >= MEMORISED
-    verdicts = {m: randomisation_verdict("data", m, cells, "consistency").outcome for m in methods}
+    judged = min(twin.accuracy for twin in twins) >= MEMORIZED
+    verdicts = {m: randomization_verdict("data", m, cells, "consistency").outcome for m in methods}
     tables = (
         _consistency_table(consistency, dict(verdicts) if judged else {}, twins),
         _invariance_table(invariance),
@@ -164,7 +164,7 @@ def consistency_scores(
 ) -> tuple[Table, list[Cell]]:
     """|Spearman| of the maps with those of the twins, of an untrained network, of other images; with their cells."""
     blocks = parameter_blocks(subject.model, subject.images)
-    untrained = randomise(subject.model, blocks, "own", fold_in_int(lab.seed, 2), "keep", subject.images)
+    untrained = randomize(subject.model, blocks, "own", fold_in_int(lab.seed, 2), "keep", subject.images)
     nowhere = Cells(None, {})
     full = CellKey("parameters", "full", 0, "", 0, "")
     cells = [
@@ -263,7 +263,7 @@ def _consistency_table(scores: Table, verdicts: Mapping[str, str], twins: Sequen
     rows.append((RANDOM, mean_and_error(measured[RANDOM]), "", "", "", "", "none"))
     known = (
         f"{len(twins)} twins know at least {_known(twins):.1%} of {_num_training_images(twins[0])} random labels"
-        + (". " if verdicts else f", less than the {MEMORISED:.0%} that a verdict needs. ")
+        + (". " if verdicts else f", less than the {MEMORIZED:.0%} that a verdict needs. ")
         + "All networks explain the class that the trained one predicts, with the same noise."
     )
     notes = (

@@ -1,4 +1,4 @@
-"""NoiseGrad's figure 5, with numbers: images that maximise a class, made with and without noisy networks."""
+"""NoiseGrad's figure 5, with numbers: images that maximize a class, made with and without noisy networks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +21,7 @@ from lightning_xai.studies.lab import Lab, described
 from lightning_xai.studies.photographs import is_pretrained, pretrained_network
 from lightning_xai.visualization import Activation
 
-SOURCE = "NoiseGrad (Bykov et al. 2022, arXiv 2106.10185), figure 5: activation maximisation of classes"
+SOURCE = "NoiseGrad (Bykov et al. 2022, arXiv 2106.10185), figure 5: activation maximization of classes"
 PUBLISHED_MODELS, PUBLISHED_RATIO = 100, 56
 """Of the released notebook: noisy networks, kept for all steps, and steps a second without over with them (68.4 and
 1.22, means of its two classes), for a ResNet-18 with images of 224 pixels."""
@@ -50,9 +50,9 @@ def run(
         lab: See `Lab`.
         network: Name of a configuration, of a network that is trained on the data or of a pretrained one, or of a
             classifier of torchvision with its default weights.
-        classes: Whose logits are maximised.
+        classes: Whose logits are maximized.
         noise: Multiplicative noise, relative to each weight.
-        num_models: Noisy networks whose mean logit is maximised; the released notebook has 100.
+        num_models: Noisy networks whose mean logit is maximized; the released notebook has 100.
         num_starts: Images of each class, which differ in seed.
         steps: Of Adam.
         lr: Learning rate of Adam.
@@ -100,7 +100,7 @@ def figures(result: Reproduction) -> Mapping[str, Figure]:
 
 
 EXPERIMENT = Experiment(
-    "images that maximise a class, made with and without noisy networks, and what noisy networks make of them",
+    "images that maximize a class, made with and without noisy networks, and what noisy networks make of them",
     run,
     {"network": "cmnist_lenet", "classes": (0, 3, 8), "num_models": 4, "steps": 60, "num_fresh": 5},
     figures,

@@ -36,7 +36,7 @@ NEAR, ALL, ROUGHNESS = "angle near the boundary", "angle of all", "roughness"
 NOTES = (
     "Mean ± standard error over the networks, in degrees. Angle: between the gradient of the log odds and the normal "
     "of the nearest point of the best boundary, which the distribution of the points gives; near: the half of the test "
-    "points that is nearer to it. Roughness: mean angle between neighbouring arrows of the field.",
+    "points that is nearer to it. Roughness: mean angle between neighboring arrows of the field.",
     "*: best, or not significantly worse than the best (Wilcoxon signed-rank over the networks, Holm's correction, "
     "5 %). The paper shows pictures of one network, and no numbers.",
 )
@@ -179,7 +179,7 @@ def _arrows(setting: _Setting, model: nn.Module, method: Explainer, points: Tens
 
 
 def roughness(field_of: Float[np.ndarray, "rows columns 2"]) -> Float[np.ndarray, " pairs"]:
-    """Angles between all arrows that are neighbours, beside or above each other, in degrees."""
+    """Angles between all arrows that are neighbors, beside or above each other, in degrees."""
     beside = degrees_between(field_of[:, 1:], field_of[:, :-1])
     above = degrees_between(field_of[1:], field_of[:-1])
     return np.concatenate([beside.ravel(), above.ravel()])
@@ -311,7 +311,7 @@ def _against_gradient(metric: MetricComparison, name: str) -> str:
     p_value, _ = paired_test(values["Gradient"], values[name])
     word = "smoother" if differences.mean() > 0 else "rougher"
     return (
-        f"neighbouring arrows differ by {values[name].mean():.1f}°, those of the gradient by "
+        f"neighboring arrows differ by {values[name].mean():.1f}°, those of the gradient by "
         f"{values['Gradient'].mean():.1f}°: {word} on average, smoother in {int((differences > 0).sum())} of "
         f"{len(differences)} networks (Wilcoxon p = {p_value:.2g})"
     )

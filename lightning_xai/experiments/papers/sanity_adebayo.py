@@ -1,4 +1,4 @@
-"""The sanity checks of Adebayo et al. with their networks: weights randomised from the output down, random labels."""
+"""The sanity checks of Adebayo et al. with their networks: weights randomized from the output down, random labels."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -18,7 +18,7 @@ from lightning_xai.reporting.sanity_figures import sanity_figures
 from lightning_xai.results.tables import ResultTable
 from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.examine import Examined, examine, paper_methods
-from lightning_xai.sanity.randomisation import Initialisation
+from lightning_xai.sanity.randomization import Initialization
 from lightning_xai.sanity.similarity import SIMILARITIES
 from lightning_xai.studies.lab import Lab, described
 from lightning_xai.studies.networks import TrainedNetwork
@@ -51,7 +51,7 @@ def run(
     repeats: int = 8,
     num_twins: int = 3,
     similarity: str = "ssim",
-    initialisation: Initialisation = "own",
+    initialization: Initialization = "own",
     twin_epochs: int = 150,
     kept: str | None = None,
     changes: dict[str, Any] | None = None,
@@ -65,7 +65,7 @@ def run(
         repeats: Independent random networks of each step; a verdict takes three.
         num_twins: Networks trained on random labels, of the configuration's seed and the next ones; as many.
         similarity: The one that decides.
-        initialisation: Of random weights; `normal` is the published one.
+        initialization: Of random weights; `normal` is the published one.
         twin_epochs: Most epochs of the training on random labels.
         kept: Folder for finished parts, to go on with after an interruption; null keeps none.
         changes: Values that replace the configurations', by dotted name.
@@ -84,7 +84,7 @@ def run(
             CHECKS,
             similarity,
             repeats=repeats,
-            initialisation=initialisation,
+            initialization=initialization,
             make_twin=partial(_with_accuracy, twins[name]),
             num_twins=num_twins,
             folder=None if kept is None else Path(kept) / name,
@@ -102,7 +102,7 @@ def run(
         {"similarities": [row for name, report in reports.items() for row in _records(name, report)]},
         settings={
             "seed": lab.seed,
-            "initialisation": initialisation,
+            "initialization": initialization,
             "networks": described(trained)
             | described({f"{n}, random labels, {k}": twin for n, own in twins.items() for k, twin in enumerate(own)}),
         },
@@ -146,7 +146,7 @@ def tables_of(name: str, report: SanityReport) -> list[ResultTable]:
     blocks = list(dict.fromkeys(c.key.block for c in report.cells if c.key.check == "parameters"))
     published = name == CNN
     cascade = ResultTable(
-        f"{name}: |Spearman| with weights randomised from the output down to",
+        f"{name}: |Spearman| with weights randomized from the output down to",
         ("method", *blocks, *((f"published, {block}" for block in blocks) if published else ())),
         tuple(_cascade_row(report, method, blocks, published) for method in methods),
     )
@@ -198,7 +198,7 @@ def figures(result: Reproduction) -> Mapping[str, Figure]:
 
 
 EXPERIMENT = Experiment(
-    "cascading and data randomisation, input invariance, for the networks of Adebayo et al.",
+    "cascading and data randomization, input invariance, for the networks of Adebayo et al.",
     run,
     {
         "networks": ("quickstart",),

@@ -1,4 +1,4 @@
-"""The colours of maps: white is 0 and red is positive, everywhere."""
+"""The colors of maps: white is 0 and red is positive, everywhere."""
 
 import matplotlib
 import numpy as np

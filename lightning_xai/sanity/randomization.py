@@ -1,7 +1,7 @@
 """Parts of a model put back to random weights, on a copy: what the sanity checks of Adebayo et al. 2018 compare with.
 
 The parameters of a model are divided into blocks in the order in which the model uses them; `steps` says which blocks a
-check randomises together, `randomise` makes the models, and `evidence` measures what became of them.
+check randomizes together, `randomize` makes the models, and `evidence` measures what became of them.
 """
 
 import math
@@ -28,15 +28,15 @@ __all__ = [
     "Ordering",
     "evidence",
     "parameter_blocks",
-    "randomise",
+    "randomize",
     "steps",
 ]
 
-Initialisation = Literal["own", "normal", "permute"]
+Initialization = Literal["own", "normal", "permute"]
 BatchNormPolicy = Literal["keep", "reset", "recalibrate"]
 
 NORMAL_STD = 0.01
-"""Standard deviation of the published initialisation, before the normal distribution is cut off at two of them."""
+"""Standard deviation of the published initialization, before the normal distribution is cut off at two of them."""
 
 LEAST_SPREAD = 1e-5
 """Share of the logits' size below which they count as the same for all images; the rounding of their type if more."""
@@ -60,30 +60,30 @@ class ModelEvidence:
     spread: float
 
 
-def randomise(
+def randomize(
     model: nn.Module,
     blocks: Iterable[Block],
-    initialisation: Initialisation = "own",
+    initialization: Initialization = "own",
     seed: int = 0,
     batch_norm: BatchNormPolicy = "keep",
     images: Inputs | None = None,
 ) -> nn.Module:
-    """A copy of the model with some of its blocks randomised; the model and the global random state stay as they are.
+    """A copy of the model with some of its blocks randomized; the model and the global random state stay as they are.
 
     A block's weights depend on the seed and its position alone: the next step of a cascade has the same ones in the
-    blocks that were randomised before, and layers of one shape differ. They are drawn on the CPU, for any device.
+    blocks that were randomized before, and layers of one shape differ. They are drawn on the CPU, for any device.
 
     Args:
         model: What `blocks` are of.
         blocks: Some of `parameter_blocks`.
-        initialisation: "own": what `reset_parameters` of the parameter's module makes (also `_reset_parameters`); a
+        initialization: "own": what `reset_parameters` of the parameter's module makes (also `_reset_parameters`); a
             parameter without one, or that it leaves as it was, gets normal values of its own mean and standard
             deviation. "normal": normal values of mean 0 and std 0.01, cut off at ±0.02, as published (their std is
-            0.0088); normalisation layers get their own initial values, because a scale of 0.01 a layer ends the
-            signal. "permute": the parameter's elements in random order. Parameters that are initialised to a constant
-            (affine parameters of normalisation, by all but "permute") or are constant themselves need not change.
+            0.0088); normalization layers get their own initial values, because a scale of 0.01 a layer ends the
+            signal. "permute": the parameter's elements in random order. Parameters that are initialized to a constant
+            (affine parameters of normalization, by all but "permute") or are constant themselves need not change.
         seed: Of the random numbers.
-        batch_norm: Running statistics of batch normalisation: "keep" them, "reset" those of the randomised blocks to
+        batch_norm: Running statistics of batch normalization: "keep" them, "reset" those of the randomized blocks to
             mean 0 and variance 1, or "recalibrate" those of the whole model to the statistics of `images`. Deep
             networks with random weights and statistics of other weights say the same of all images (EfficientNet-Lite0,
             all random, but for 1e-7 of the logits; recalibrated, for 0.3 of them): the checks recalibrate.
@@ -92,14 +92,14 @@ def randomise(
     Raises:
         ValueError: if a block is not of this model, or "recalibrate" has no images, or too few.
     """
-    check_choice("initialisation", initialisation, Initialisation)
+    check_choice("initialization", initialization, Initialization)
     check_choice("batch_norm", batch_norm, BatchNormPolicy)
     copied = copy_model(model)
     for block in blocks:
         _check_block(copied, block)
         with torch.no_grad(), seeded(fold_in_int(seed, block.position), torch.device("cpu")):
             for owner, names in _by_owner(block.parameters).items():
-                _redraw(copied.get_submodule(owner), names, initialisation)
+                _redraw(copied.get_submodule(owner), names, initialization)
         if batch_norm == "reset":
             for norm in _tracking(copied.get_submodule(name) for name in block.norms):
                 norm.reset_running_stats()
@@ -160,21 +160,21 @@ def _by_owner(parameters: Iterable[str]) -> dict[str, list[str]]:
     return owners
 
 
-def _redraw(module: nn.Module, names: Sequence[str], initialisation: Initialisation) -> None:
+def _redraw(module: nn.Module, names: Sequence[str], initialization: Initialization) -> None:
     """Give some of a module's own parameters new values, in place, so that ties hold."""
-    for name, fresh in _fresh_values(module, initialisation).items():
+    for name, fresh in _fresh_values(module, initialization).items():
         if name in names:
             module.get_parameter(name).copy_(fresh)
 
 
-def _fresh_values(module: nn.Module, initialisation: Initialisation) -> dict[str, Tensor]:
+def _fresh_values(module: nn.Module, initialization: Initialization) -> dict[str, Tensor]:
     """New values for all of a module's own parameters, on the CPU."""
     current = {name: value.detach().cpu() for name, value in module.named_parameters(recurse=False)}
-    if initialisation == "permute":
+    if initialization == "permute":
         return {n: value.flatten()[torch.randperm(value.numel())].view_as(value) for n, value in current.items()}
-    if initialisation == "normal" and not isinstance(module, NORMS):
+    if initialization == "normal" and not isinstance(module, NORMS):
         return {name: _cut_normal(value.shape) for name, value in current.items()}
-    made = _initialised(module)
+    made = _initialized(module)
     return {name: made[name] if name in made else _resembling(value) for name, value in current.items()}
 
 
@@ -182,8 +182,8 @@ def _cut_normal(shape: torch.Size) -> Tensor:
     return nn.init.trunc_normal_(torch.empty(shape), std=NORMAL_STD, a=-2 * NORMAL_STD, b=2 * NORMAL_STD)
 
 
-def _initialised(module: nn.Module) -> dict[str, Tensor]:
-    """Those of the module's parameters that its own initialiser changes; on a copy, whose buffers it may write to."""
+def _initialized(module: nn.Module) -> dict[str, Tensor]:
+    """Those of the module's parameters that its own initializer changes; on a copy, whose buffers it may write to."""
     reset = next((name for name in ("reset_parameters", "_reset_parameters") if hasattr(module, name)), None)
     if reset is None:
         return {}
@@ -193,7 +193,7 @@ def _initialised(module: nn.Module) -> dict[str, Tensor]:
         getattr(scratch, reset)()
     except Exception as error:
         raise ValueError(
-            f'`initialisation="own"` calls {type(module).__name__}.{reset}(), which failed; choose "normal" or '
+            f'`initialization="own"` calls {type(module).__name__}.{reset}(), which failed; choose "normal" or '
             f'"permute". It said: {error}'
         ) from error
     after = {name: value.detach() for name, value in scratch.named_parameters(recurse=False)}
@@ -209,7 +209,7 @@ def _resembling(value: Tensor) -> Tensor:
 
 
 def _tracking(modules: Iterable[nn.Module]) -> Iterator[_BatchNorm]:
-    """Those that are batch normalisation with running statistics."""
+    """Those that are batch normalization with running statistics."""
     return (module for module in modules if isinstance(module, _BatchNorm) and module.running_mean is not None)
 
 
@@ -234,7 +234,7 @@ def _recalibrate(model: nn.Module, images: Inputs, seed: int) -> None:
 
 
 class _LocalBatchNorm(_BatchNorm):
-    """Batch normalisation of any shape, without the other processes."""
+    """Batch normalization of any shape, without the other processes."""
 
     def _check_input_dim(self, input: Tensor) -> None:
         pass
@@ -242,7 +242,7 @@ class _LocalBatchNorm(_BatchNorm):
 
 @contextmanager
 def _taking_statistics(norms: Sequence[_BatchNorm]) -> Iterator[None]:
-    """While active the layers average the statistics of their batches; synchronised ones do it by themselves.
+    """While active the layers average the statistics of their batches; synchronized ones do it by themselves.
 
     Each process makes other models: one that waits for the others there waits for ever.
     """

@@ -1,7 +1,7 @@
 """Metrics of whether an attribution points at the evidence, given a mask of it.
 
 All are of the absolute value of the signed channel sum; `absolute=False` takes the signed sum itself (see
-`functional.localisation`). All are undefined where the mask is empty.
+`functional.localization`). All are undefined where the mask is empty.
 """
 
 from abc import abstractmethod
@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_xai.explainers.base import check_count
-from lightning_xai.functional.localisation import (
+from lightning_xai.functional.localization import (
     auroc,
     pointing_game,
     relevance_mass_accuracy,
@@ -21,7 +21,7 @@ from lightning_xai.metrics.base import SampleMetric
 from lightning_xai.shapes import Scores
 
 
-class _LocalisationMetric(SampleMetric):
+class _LocalizationMetric(SampleMetric):
     higher_is_better = True
 
     def __init__(self, absolute: bool = True, **kwargs: Any) -> None:
@@ -36,14 +36,14 @@ class _LocalisationMetric(SampleMetric):
     def _score(self, attributions: Tensor, mask: Tensor) -> Scores: ...
 
 
-class RelevanceRankAccuracy(_LocalisationMetric):
+class RelevanceRankAccuracy(_LocalizationMetric):
     """Share of the K highest values inside the mask of K pixels."""
 
     def _score(self, attributions: Tensor, mask: Tensor) -> Scores:
         return relevance_rank_accuracy(attributions, mask, self.absolute)
 
 
-class RelevanceMassAccuracy(_LocalisationMetric):
+class RelevanceMassAccuracy(_LocalizationMetric):
     """Share of the mass inside the mask: of the absolute values, or with `absolute=False` of the positive ones.
 
     Undefined also where there is no mass.
@@ -53,14 +53,14 @@ class RelevanceMassAccuracy(_LocalisationMetric):
         return relevance_mass_accuracy(attributions, mask, self.absolute)
 
 
-class PointingGame(_LocalisationMetric):
+class PointingGame(_LocalizationMetric):
     """Whether the highest value is inside the mask."""
 
     def _score(self, attributions: Tensor, mask: Tensor) -> Scores:
         return pointing_game(attributions, mask, self.absolute)
 
 
-class TopKIntersection(_LocalisationMetric):
+class TopKIntersection(_LocalizationMetric):
     """Share of the `k` highest values inside the mask.
 
     Args:
@@ -77,7 +77,7 @@ class TopKIntersection(_LocalisationMetric):
         return top_k_intersection(attributions, mask, self.k, self.absolute)
 
 
-class LocalisationAUROC(_LocalisationMetric):
+class LocalizationAUROC(_LocalizationMetric):
     """Area under the ROC curve of the values as a detector of the mask; undefined also where the mask is full."""
 
     def _score(self, attributions: Tensor, mask: Tensor) -> Scores:

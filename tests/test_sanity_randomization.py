@@ -1,4 +1,4 @@
-"""Blocks in execution order, and models with some of them randomised: the original, the rest and the ties stay."""
+"""Blocks in execution order, and models with some of them randomized: the original, the rest and the ties stay."""
 
 import copy
 import math
@@ -15,9 +15,9 @@ from torchvision.models import resnet18
 from lightning_xai.explainers import Gradient
 from lightning_xai.modules import ClassifierModule
 from lightning_xai.networks import CNN, MLP, LeNet, ResNet9
-from lightning_xai.sanity.randomisation import Block, evidence, parameter_blocks, randomise, steps
+from lightning_xai.sanity.randomization import Block, evidence, parameter_blocks, randomize, steps
 
-INITIALISATIONS = ["own", "normal", "permute"]
+INITIALIZATIONS = ["own", "normal", "permute"]
 SMALL = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
@@ -71,14 +71,14 @@ class Tied(nn.Module):
 
 
 def trained(model):
-    """The model with values that no initialiser makes."""
+    """The model with values that no initializer makes."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for value in (*model.parameters(), *model.buffers()):
             if value.is_floating_point():
                 value.add_(torch.rand(value.shape, generator=generator) * 0.1 + 0.05)
             else:
-                value.add_(1000)  # batches that batch normalisation has seen
+                value.add_(1000)  # batches that batch normalization has seen
     return model
 
 
@@ -172,7 +172,7 @@ def test_attention_projections_and_raw_parameters_are_where_they_are_used():
     assert blocks[2].norms == ("encoder.layers.0.norm1",)
 
 
-def test_order_is_of_execution_and_what_is_unused_goes_with_its_neighbour():
+def test_order_is_of_execution_and_what_is_unused_goes_with_its_neighbor():
     blocks = parameter_blocks(*build("odd"))
     assert names(blocks) == ["first", "twice", "last"]
     norm_members = ("never_norm.weight", "never_norm.bias")
@@ -203,19 +203,19 @@ def test_a_network_of_raw_parameters_is_one_block():
     assert parameter_blocks(Functional(), SMALL) == (Block("w1", 0, ("w1", "w2", "unused")),)
 
 
-def test_a_model_of_normalisation_alone_is_one_block():
+def test_a_model_of_normalization_alone_is_one_block():
     model = nn.Sequential(nn.BatchNorm2d(3), nn.GroupNorm(1, 3), nn.Flatten())
     (block,) = parameter_blocks(model, SMALL)
     assert block.norms == ("0", "1")
     assert len(block.parameters) == 4
 
 
-def test_a_parametrised_layer_is_one_block():
+def test_a_parametrized_layer_is_one_block():
     model = nn.Sequential(weight_norm(nn.Conv2d(3, 4, 3)), nn.Flatten(), nn.Linear(144, 2))
     blocks = parameter_blocks(model, SMALL)
     assert names(blocks) == ["0", "2"]
     assert len(blocks[0].parameters) == 3
-    after = randomise(model, blocks[:1])
+    after = randomize(model, blocks[:1])
     assert differences(model, after) == set(blocks[0].parameters)
 
 
@@ -276,20 +276,20 @@ def test_steps():
     assert steps(blocks, "full") == [("all", (a, b, c))]
 
 
-# Randomised models
+# Randomized models
 
 
 @each_model
-@pytest.mark.parametrize("initialisation", INITIALISATIONS)
-def test_all_of_the_blocks_changes_and_nothing_else(name, initialisation):
+@pytest.mark.parametrize("initialization", INITIALIZATIONS)
+def test_all_of_the_blocks_changes_and_nothing_else(name, initialization):
     model, images = build(name)
     before, state = values(model), torch.get_rng_state()
     blocks = parameter_blocks(model, images)
     for chosen in (blocks[-1:], blocks[:1], blocks):
-        after = randomise(model, chosen, initialisation)
+        after = randomize(model, chosen, initialization)
         inside = {id(model.get_parameter(parameter)) for block in chosen for parameter in block.parameters}
         expected = {n for n, p in model.named_parameters(remove_duplicate=False) if id(p) in inside}
-        if initialisation == "permute":  # a random order of few elements may be the old one
+        if initialization == "permute":  # a random order of few elements may be the old one
             expected = {n for n in expected if before[n].numel() > 4} | (changed(before, after) & expected)
         assert changed(before, after) == expected
         assert after(images).isfinite().all()
@@ -298,11 +298,11 @@ def test_all_of_the_blocks_changes_and_nothing_else(name, initialisation):
 
 
 @small_model
-@pytest.mark.parametrize("initialisation", INITIALISATIONS)
-def test_seeds(name, initialisation):
+@pytest.mark.parametrize("initialization", INITIALIZATIONS)
+def test_seeds(name, initialization):
     model, images = build(name)
     blocks = parameter_blocks(model, images)
-    first, again, other = (randomise(model, blocks, initialisation, seed) for seed in (3, 3, 4))
+    first, again, other = (randomize(model, blocks, initialization, seed) for seed in (3, 3, 4))
     assert not differences(first, again)
     random = {n for n, value in first.named_parameters() if value.amin() < value.amax() and value.numel() > 4}
     assert random <= differences(first, other)
@@ -311,12 +311,12 @@ def test_seeds(name, initialisation):
 
 @small_model
 @pytest.mark.parametrize("ordering", ["cascading_from_top", "cascading_from_bottom"])
-@pytest.mark.parametrize("initialisation", INITIALISATIONS)
-def test_a_cascade_keeps_what_it_randomised(name, ordering, initialisation):
+@pytest.mark.parametrize("initialization", INITIALIZATIONS)
+def test_a_cascade_keeps_what_it_randomized(name, ordering, initialization):
     model, images = build(name)
     blocks = parameter_blocks(model, images)
-    models = [randomise(model, chosen, initialisation, seed=5) for _, chosen in steps(blocks, ordering)]
-    full = randomise(model, blocks, initialisation, seed=5)
+    models = [randomize(model, chosen, initialization, seed=5) for _, chosen in steps(blocks, ordering)]
+    full = randomize(model, blocks, initialization, seed=5)
     for (_, chosen), after in zip(steps(blocks, ordering), models, strict=True):
         for block in chosen:
             for parameter in block.parameters:
@@ -324,32 +324,32 @@ def test_a_cascade_keeps_what_it_randomised(name, ordering, initialisation):
     assert not differences(models[-1], full)
 
 
-@pytest.mark.parametrize("initialisation", INITIALISATIONS)
-def test_layers_of_one_shape_differ(initialisation):
+@pytest.mark.parametrize("initialization", INITIALIZATIONS)
+def test_layers_of_one_shape_differ(initialization):
     layers = [nn.Linear(6, 6) for _ in range(3)]
     for layer in layers[1:]:
         layer.load_state_dict(layers[0].state_dict())
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 6), *layers)
     blocks = parameter_blocks(model, SMALL)
     together = parameter_blocks(model, SMALL, {"all": ["*"]})
-    for after in (randomise(model, blocks, initialisation), randomise(model, together, initialisation)):
+    for after in (randomize(model, blocks, initialization), randomize(model, together, initialization)):
         weights = [after[i].weight for i in (2, 3, 4)]
         assert not any(torch.equal(weights[i], weights[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
 
 
-@pytest.mark.parametrize("initialisation", INITIALISATIONS)
-def test_ties_hold(initialisation):
+@pytest.mark.parametrize("initialization", INITIALIZATIONS)
+def test_ties_hold(initialization):
     model, images = build("tied")
     for chosen in steps(parameter_blocks(model, images), "independent"):
-        after = randomise(model, chosen[1], initialisation)
+        after = randomize(model, chosen[1], initialization)
         assert after.decoder.weight is after.encoder.weight
         assert after.decoder.weight is not model.decoder.weight
 
 
 def test_own_is_what_the_modules_make_of_themselves():
-    """The bound of PyTorch's initialiser is 1/sqrt(fan in), for weights and biases."""
+    """The bound of PyTorch's initializer is 1/sqrt(fan in), for weights and biases."""
     model, images = build("cnn")
-    after = randomise(model, parameter_blocks(model, images))
+    after = randomize(model, parameter_blocks(model, images))
     for layer, fan_in in ((after.features.conv2, 25 * 32), (after.classifier.linear1, 3136)):
         bound = fan_in**-0.5
         assert layer.weight.abs().max() <= bound
@@ -357,17 +357,17 @@ def test_own_is_what_the_modules_make_of_themselves():
         assert layer.bias.abs().max() <= bound
 
 
-def test_own_of_normalisation_is_1_and_0():
+def test_own_of_normalization_is_1_and_0():
     model, images = build("resnet9")
-    for initialisation in ("own", "normal"):
-        norm = randomise(model, parameter_blocks(model, images), initialisation).block4.norm
+    for initialization in ("own", "normal"):
+        norm = randomize(model, parameter_blocks(model, images), initialization).block4.norm
         assert torch.equal(norm.weight, torch.ones(256))
         assert torch.equal(norm.bias, torch.zeros(256))
 
 
 def test_own_of_attention_is_xavier():
     model, images = build("attention")
-    attention = randomise(model, parameter_blocks(model, images)).encoder.layers[0].self_attn
+    attention = randomize(model, parameter_blocks(model, images)).encoder.layers[0].self_attn
     assert attention.in_proj_weight.abs().max() <= math.sqrt(6 / (8 + 24))
     assert torch.equal(attention.in_proj_bias, torch.zeros(24))
 
@@ -382,7 +382,7 @@ def test_own_of_a_raw_parameter_has_its_mean_and_std():
         def forward(self, images):
             return images.flatten(1) @ self.weight * self.scale
 
-    after = randomise(model := Shifted(), parameter_blocks(model, SMALL))
+    after = randomize(model := Shifted(), parameter_blocks(model, SMALL))
     assert_close(after.weight.mean().item(), 3.0, rtol=0, atol=0.01)
     assert_close(after.weight.std().item(), 0.2, rtol=0.03, atol=0)
     assert_close(
@@ -397,7 +397,7 @@ def test_own_of_a_raw_parameter_has_its_mean_and_std():
 def test_normal_is_cut_off_at_two_standard_deviations():
     """The std of a normal distribution cut off at ±2 is 0.8796."""
     model, images = build("cnn")
-    after = randomise(model, parameter_blocks(model, images), "normal")
+    after = randomize(model, parameter_blocks(model, images), "normal")
     weights = after.classifier.linear1.weight
     assert weights.abs().max() <= 0.02
     assert weights.abs().max() > 0.0199
@@ -408,7 +408,7 @@ def test_normal_is_cut_off_at_two_standard_deviations():
 
 def test_permutation_keeps_the_values():
     model, images = build("resnet9")
-    after = randomise(model, parameter_blocks(model, images), "permute")
+    after = randomize(model, parameter_blocks(model, images), "permute")
     for name, value in model.named_parameters():
         new = after.get_parameter(name)
         assert torch.equal(new.flatten().sort().values, value.flatten().sort().values)
@@ -416,13 +416,13 @@ def test_permutation_keeps_the_values():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("initialisation", INITIALISATIONS)
-def test_types_and_flags_are_kept(dtype, initialisation):
+@pytest.mark.parametrize("initialization", INITIALIZATIONS)
+def test_types_and_flags_are_kept(dtype, initialization):
     model, images = build("attention")
     model.to(dtype)
     model.head.requires_grad_(False)
     blocks = parameter_blocks(model, images.to(dtype))
-    after = randomise(model, blocks, initialisation)
+    after = randomize(model, blocks, initialization)
     assert {parameter.dtype for parameter in after.parameters()} == {dtype}
     assert not after.head.requires_grad
     assert after.token.requires_grad
@@ -432,22 +432,22 @@ def test_types_and_flags_are_kept(dtype, initialisation):
 def test_models_made_in_inference_mode_can_be_explained():
     model, images = build("lenet")
     with torch.inference_mode():
-        after = randomise(model, parameter_blocks(model, images))
+        after = randomize(model, parameter_blocks(model, images))
     assert Gradient()(after, images, 0).abs().sum() > 0
     after(images).sum().backward()
 
 
-# Batch normalisation
+# Batch normalization
 
 
 def statistics(model):
     return {name for name in model.state_dict() if "running" in name or "num_batches" in name}
 
 
-def test_reset_is_of_the_randomised_blocks():
+def test_reset_is_of_the_randomized_blocks():
     model, images = build("resnet9")
     blocks = parameter_blocks(model, images)
-    after = randomise(model, blocks[3:5], batch_norm="reset")
+    after = randomize(model, blocks[3:5], batch_norm="reset")
     reset = {name for name in statistics(model) if name.startswith(("residual1.block2.norm", "block3.norm"))}
     assert differences(model, after) & statistics(model) == reset
     assert torch.equal(after.block3.norm.running_mean, torch.zeros(256))
@@ -457,7 +457,7 @@ def test_reset_is_of_the_randomised_blocks():
 def test_reset_reaches_norms_without_parameters():
     model, images = build("odd")
     blocks = parameter_blocks(model, images)
-    inside, outside = (randomise(model, chosen, batch_norm="reset") for chosen in (blocks[:1], blocks[1:]))
+    inside, outside = (randomize(model, chosen, batch_norm="reset") for chosen in (blocks[:1], blocks[1:]))
     assert torch.equal(inside.norm.running_var, torch.ones(6))
     assert torch.equal(outside.norm.running_var, model.norm.running_var)
 
@@ -470,7 +470,7 @@ def test_recalibration_by_hand():
     )
     model = trained(nn.Sequential(model, nn.Linear(80, 2))).train()  # and yet without dropout
     blocks = parameter_blocks(model, SMALL)
-    after = randomise(model, blocks[-1:], batch_norm="recalibrate", images=SMALL)
+    after = randomize(model, blocks[-1:], batch_norm="recalibrate", images=SMALL)
     assert differences(model, after) == {"1.weight", "1.bias"} | statistics(model)
     features = SMALL
     for conv, norm in ((after[0][0], after[0][1]), (after[0][3], after[0][4])):
@@ -479,9 +479,9 @@ def test_recalibration_by_hand():
         mean, variance = channels.mean(1), channels.var(1)
         assert_close(norm.running_mean, mean.detach())
         assert_close(norm.running_var, variance.detach())
-        centred = features - mean[:, None, None]
+        centered = features - mean[:, None, None]
         biased = channels.var(1, correction=0)[:, None, None]
-        features = centred / (biased + norm.eps).sqrt() * norm.weight[:, None, None] + norm.bias[:, None, None]
+        features = centered / (biased + norm.eps).sqrt() * norm.weight[:, None, None] + norm.bias[:, None, None]
         assert norm.momentum == 0.1
         assert norm.training
 
@@ -493,7 +493,7 @@ def test_recalibration_does_not_draw_from_the_global_state_and_keeps_modes():
 
     model = nn.Sequential(Noisy(), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2))
     blocks, state = parameter_blocks(model, SMALL), torch.get_rng_state()
-    first, again = (randomise(model, blocks, batch_norm="recalibrate", images=SMALL) for _ in range(2))
+    first, again = (randomize(model, blocks, batch_norm="recalibrate", images=SMALL) for _ in range(2))
     assert not differences(first, again)
     assert all(module.training for module in first.modules())
     assert torch.equal(torch.get_rng_state(), state)
@@ -509,21 +509,21 @@ def test_running_twice_averages_the_runs():
             return self.last(self.norm(self.norm(images.flatten(1))))
 
     model = Twice().eval()
-    after = randomise(model, parameter_blocks(model, SMALL), batch_norm="recalibrate", images=SMALL)
+    after = randomize(model, parameter_blocks(model, SMALL), batch_norm="recalibrate", images=SMALL)
     assert_close(after.norm.running_mean, SMALL.flatten(1).mean(0) / 2)
 
 
 def test_recalibration_does_not_wait_for_other_processes(tmp_path):
-    """Synchronised layers, which on a CPU cannot even try to."""
+    """Synchronized layers, which on a CPU cannot even try to."""
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2))
     model = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(plain))
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
     try:
-        after = randomise(model, parameter_blocks(model, SMALL), "own", 0, "recalibrate", SMALL)
+        after = randomize(model, parameter_blocks(model, SMALL), "own", 0, "recalibrate", SMALL)
     finally:
         torch.distributed.destroy_process_group()
-    expected = randomise(plain, parameter_blocks(plain, SMALL), "own", 0, "recalibrate", SMALL)
+    expected = randomize(plain, parameter_blocks(plain, SMALL), "own", 0, "recalibrate", SMALL)
     assert type(after[1]) is nn.SyncBatchNorm
     assert_close(after.state_dict(), expected.state_dict())
 
@@ -531,7 +531,7 @@ def test_recalibration_does_not_wait_for_other_processes(tmp_path):
 def test_a_single_value_has_no_variance():
     model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(192), nn.Linear(192, 2))
     with pytest.raises(ValueError, match=r"`images` must be more than one .*or take `batch_norm=\"keep\"`"):
-        randomise(model, parameter_blocks(model, SMALL), batch_norm="recalibrate", images=SMALL[:1])
+        randomize(model, parameter_blocks(model, SMALL), batch_norm="recalibrate", images=SMALL[:1])
     assert all(module.training for module in model.modules())
 
 
@@ -589,7 +589,7 @@ def test_evidence_of_a_model_that_knows_nothing():
     assert model.training
 
 
-# What cannot be randomised
+# What cannot be randomized
 
 
 @pytest.fixture
@@ -613,11 +613,11 @@ def uncopyable():
     return model
 
 
-class Quantised(nn.Linear):
-    """Looks like one of PyTorch's quantised layers, whose packed weights are no parameters."""
+class Quantized(nn.Linear):
+    """Looks like one of PyTorch's quantized layers, whose packed weights are no parameters."""
 
 
-Quantised.__module__ = "torch.ao.nn.quantized.modules.linear"
+Quantized.__module__ = "torch.ao.nn.quantized.modules.linear"
 
 
 @pytest.mark.usefixtures("_no_type_checker")
@@ -628,15 +628,15 @@ Quantised.__module__ = "torch.ao.nn.quantized.modules.linear"
         (counting, "`model` must have floating-point parameters, but 'counts' is torch.int64"),
         (uncopyable, r"`model` \(Sequential\) must be one that copy.deepcopy can copy"),
         (nn.Flatten, r"`model` \(Flatten\) must have parameters, but has none"),
-        (lambda: nn.Sequential(Quantised(2, 2)), "floating-point weights, but '0' is quantised"),
+        (lambda: nn.Sequential(Quantized(2, 2)), "floating-point weights, but '0' is quantized"),
     ],
 )
-def test_models_that_cannot_be_randomised(build, message):
+def test_models_that_cannot_be_randomized(build, message):
     model = build()
     with pytest.raises(ValueError, match=message):
         parameter_blocks(model, SMALL)
     with pytest.raises(ValueError, match=message):
-        randomise(model, ())
+        randomize(model, ())
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
@@ -649,11 +649,11 @@ def test_torchscript_is_refused():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda m, b: randomise(m, b, "xavier"), ValueError, "`initialisation` must be one of 'own', .*got 'xavier'"),
-        (lambda m, b: randomise(m, b, batch_norm="train"), ValueError, "`batch_norm` must be one of 'keep'"),
-        (lambda m, b: randomise(m, b, batch_norm="recalibrate"), ValueError, "`images` must be given for `batch_norm="),
+        (lambda m, b: randomize(m, b, "xavier"), ValueError, "`initialization` must be one of 'own', .*got 'xavier'"),
+        (lambda m, b: randomize(m, b, batch_norm="train"), ValueError, "`batch_norm` must be one of 'keep'"),
+        (lambda m, b: randomize(m, b, batch_norm="recalibrate"), ValueError, "`images` must be given for `batch_norm="),
         (
-            lambda m, b: randomise(MLP(), b),
+            lambda m, b: randomize(MLP(), b),
             ValueError,
             r"`blocks`: 'features.conv1' has parameters that `model` \(MLP\)",
         ),
@@ -683,7 +683,7 @@ def test_bad_groups(groups, error, message):
         parameter_blocks(*build("lenet"), groups)
 
 
-def test_an_initialiser_that_fails_is_named():
+def test_an_initializer_that_fails_is_named():
     class Needy(nn.Linear):
         def reset_parameters(self):
             super().reset_parameters()
@@ -693,19 +693,19 @@ def test_an_initialiser_that_fails_is_named():
 
     model = nn.Sequential(nn.Flatten(), Needy(192, 3))
     blocks = parameter_blocks(model, SMALL)
-    with pytest.raises(ValueError, match=r'`initialisation="own"` calls Needy.reset_parameters\(\), .* no gain given'):
-        randomise(model, blocks)
-    assert differences(model, randomise(model, blocks, "normal")) == set(blocks[0].parameters)
+    with pytest.raises(ValueError, match=r'`initialization="own"` calls Needy.reset_parameters\(\), .* no gain given'):
+        randomize(model, blocks)
+    assert differences(model, randomize(model, blocks, "normal")) == set(blocks[0].parameters)
 
 
-def test_what_an_initialiser_leaves_as_it_was_is_drawn_all_the_same():
+def test_what_an_initializer_leaves_as_it_was_is_drawn_all_the_same():
     class Partial(nn.Linear):
         def reset_parameters(self):
             nn.init.uniform_(self.weight, 5, 6)
 
     model = nn.Sequential(nn.Flatten(), Partial(192, 30))
     nn.init.normal_(model[1].bias, 7, 0.1)
-    after = randomise(model, parameter_blocks(model, SMALL))[1]
+    after = randomize(model, parameter_blocks(model, SMALL))[1]
     assert after.weight.min() >= 5
     assert not torch.equal(after.bias, model[1].bias)
     assert_close(after.bias.mean().item(), 7.0, rtol=0, atol=0.1)
