@@ -23,7 +23,7 @@ from benchmark_rows.against_loops import smoothing, validation, weight_noise
 from benchmark_rows.against_others import captum, evaluation, published_noise_grad
 from benchmark_rows.agreement import agreement
 from benchmark_rows.children import memory, processes
-from benchmark_rows.draws import error
+from benchmark_rows.draws import coverage, error
 from benchmark_rows.measuring import DEFAULT_NETWORKS, NETWORKS, Measurement, Setting
 
 ROWS: dict[str, Callable[[Setting], Iterator[Measurement]]] = {
@@ -38,6 +38,7 @@ ROWS: dict[str, Callable[[Setting], Iterator[Measurement]]] = {
         validation,
         processes,
         error,
+        coverage,
         agreement,
     )
 }

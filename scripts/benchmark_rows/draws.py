@@ -1,4 +1,5 @@
-"""The row on the error of the mean over the draws: how long it takes to get it down, and what is left at equal cost."""
+"""The rows on the mean over the draws: how long it takes to get its error down, what is left at equal cost, and whether
+its standard error is true."""
 
 import math
 import statistics
@@ -7,6 +8,7 @@ from functools import partial
 from itertools import product
 
 import torch
+from scipy.stats import t
 from torch import Tensor
 
 import lightning_xai as lx
@@ -66,6 +68,37 @@ def at_equal_cost(name: str, setting: Setting) -> Iterator[Measurement]:
             shown = f"{statistics.median(found):.1%} / {statistics.median(plain):.1%}"
             what = f"{method}'s error, {way} / independent, {draws} draws ({shown})"
             yield Measurement("error", what, one.name, len(one.images), SINGLE, ratios, seconds)
+
+
+def coverage(setting: Setting) -> Iterator[Measurement]:
+    """Share of a map's values within 95 % intervals (mean and standard error of 50 draws, Student's t) around the limit
+    of many draws, under one seed after the other; and how far SmoothDiff's limit is from it, relative to its norm."""
+    for name in setting.networks:
+        if name == "ResNet50":
+            continue
+        number, draws, most = (16, 50, 4096) if name == "LeNet" else (2, 50, 1024)
+        draws, most = (4, 32) if setting.tiny else (draws, most)
+        one = case(name, number, setting.device)
+        for method, scale in SCALES.items():
+            reference = reference_moments(one, most, scale)
+            for sampling in SAMPLINGS:
+                explainer = lx.Smooth(scale=scale, num_draws=draws, sampling=sampling)
+                shares = tuple(covered(one, reference, explainer, seed) for seed in range(1 if setting.tiny else 20))
+                what = f"{method}, {draws} draws, {sampling}: values within 95 % intervals"
+                yield Measurement("coverage", what, name, number, SINGLE, shares, math.nan, 0.945, at_least=True)
+            limit = lx.explain(*one.arguments, SmoothDiff(scale, most), bounds=one.bounds)
+            what = f"SmoothDiff, {most} passes: distance from {method}'s limit"
+            yield Measurement("coverage", what, name, number, SINGLE, (relative_error(reference, [limit]),), math.nan)
+
+
+def covered(one: Case, reference: Moments, explainer: lx.Smooth, seed: int) -> float:
+    """The share of the values that are known better than to rounding; the reference has an error too."""
+    context = Context.create(one.samples.index, seed=seed, bounds=one.bounds, device=one.images.device)
+    found = explainer.moments(*one.arguments, context)
+    freedom = explainer.num_draws // found.group - 1
+    error = (found.standard_error.square() + reference.standard_error.square()).sqrt()
+    within = (found.mean - reference.mean).abs() <= float(t.ppf(0.975, freedom)) * error
+    return float(within[found.standard_error > 0].double().mean())
 
 
 def errors_and_time(one: Case, reference: Moments, explainer: Explainer, setting: Setting) -> tuple[list[float], float]:
