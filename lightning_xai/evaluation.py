@@ -59,6 +59,16 @@ class Evaluation:
         images, target, predicted, masks: The first samples, as many as attributions were kept of: inputs, class
             explained, class that the model predicts, and masks if there are any.
         attributions: attributions[method] of these.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> model, images = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)), torch.rand(3, 1, 2, 2)
+        >>> evaluation = lx.evaluate(model, images, target=1, methods=["noise_grad"], metrics=["sparseness"])
+        >>> evaluation.scores["noise_grad"]["sparseness"].shape, evaluation.means()["noise_grad"]["gradients"]
+        (torch.Size([3]), 10.0)
+        >>> evaluation.higher_is_better["sparseness"]
+        True
     """
 
     index: Labels
@@ -101,10 +111,26 @@ def explain(
         bounds: (low, high) of the input elements, numbers or one value a channel; AdaptGrad needs them. For normalized
             images `lightning_xai.bounds(mean, std)`; images with values outside are refused.
         index: Sample indices; noise depends on the seed and the index. By default 0, 1, ...
-        seed: Of the noise.
+        seed: Seed of the noise, a whole number.
         max_rows: Rows that pass through the network at once; by default as many as fit in memory.
-        precision: Of the model, whatever the caller's settings; "tf32" and "bf16-mixed" are faster where the hardware
+        precision: The model's, whatever the caller's settings; "tf32" and "bf16-mixed" are faster where the hardware
             has them (see `in_precision`).
+
+    Raises:
+        TypeError: if an argument is of another type.
+        ValueError: if the images are no batch, not finite or out of `bounds`; if `target` or `index` do not fit; if
+            the outputs are no logits or have no gradient; if the method needs bounds, or refuses the model.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> model = torch.nn.Linear(2, 2)
+        >>> model.weight.data = torch.tensor([[1.0, -2.0], [3.0, 4.0]])
+        >>> images = torch.tensor([[0.2, 0.9]])
+        >>> lx.explain(model, images, target=1)  # SmoothGrad
+        tensor([[3., 4.]])
+        >>> lx.explain(model, images, target=0, method=lx.adapt_grad(lx.Saliency()), bounds=(0.0, 1.0))
+        tensor([[1., 2.]])
     """
     _check_methods({"method": method})
     check_model(model)
@@ -146,8 +172,23 @@ def evaluate(
         metrics: Metrics by name, likewise; None for `default_metrics`. They are copied, not written to.
         masks: (batch, height, width) booleans, True where the evidence is.
         batch_size: Samples at a time; the scores do not depend on it.
-        keep_attributions: Of how many samples the attributions are returned too.
+        keep_attributions: Number of samples, the first ones, whose attributions are returned too.
         progress: Whether to show a progress bar.
+
+    Raises:
+        TypeError: as `explain`; if `methods` or `metrics` are no names or objects of the kind.
+        ValueError: as `explain`; if a name is unknown, or a metric needs masks or bounds that are not given.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> model, images = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)), torch.rand(5, 1, 2, 2)
+        >>> model[1].weight.data = torch.tensor([[4.0, 3.0, 2.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
+        >>> masks = torch.tensor([[True, False], [False, False]]).expand(5, 2, 2)
+        >>> methods = {"ours": lx.Gradient(), "floor": "random_attribution"}
+        >>> means = lx.evaluate(model, images, 0, methods, ["pointing_game"], masks).means()
+        >>> {name: round(scores["pointing_game"], 3) for name, scores in means.items()}
+        {'ours': 1.0, 'floor': 0.2}
     """
     check_model(model)
     check_inputs(images)

@@ -33,6 +33,15 @@ class Context:
         bounds: Least and greatest value of an input element, broadcasting against one sample; None if unknown.
         max_rows: How many rows may pass through the network at once; None for as many as fit in memory.
         draws_used: Where explainers with a tolerance count the draws of each sample, on the CPU; None if nobody asks.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.explainers import Context, RandomAttribution
+        >>> model, images = torch.nn.Linear(2, 2), torch.rand(3, 2)
+        >>> maps = RandomAttribution()(model, images, 0, Context.create(torch.tensor([5, 8, 2]), seed=1))
+        >>> alone = RandomAttribution()(model, images[1:2], 0, Context.create(torch.tensor([8]), seed=1))
+        >>> torch.equal(maps[1:2], alone)
+        True
     """
 
     seed: int
@@ -54,9 +63,17 @@ class Context:
         """The context of samples with these indices: equal indices and seeds give equal noise.
 
         Args:
+            index: (batch,) int64, the samples' indices in their data set.
+            seed: A whole number, 0 too.
             bounds: (low, high) in the space of the inputs, each a number, one number a channel, or a tensor that
                 broadcasts against one sample.
-            dtype: Of the inputs, in which the bounds are kept; float32 for half precision.
+            max_rows: As in the attributes.
+            device: The device of the inputs, on which the bounds are kept.
+            dtype: The type of the inputs, in which the bounds are kept; float32 for half precision.
+
+        Raises:
+            TypeError: if `index` is no int64 tensor, or a number is of another type.
+            ValueError: if `index` has not one axis, `max_rows` is less than 1, or `bounds` are not low < high, finite.
         """
         if max_rows is not None:
             check_count("max_rows", max_rows)
@@ -98,6 +115,17 @@ class Explainer(ABC):
     The model is explained in evaluation mode, and uncompiled where it is compiled; random numbers that its forward
     pass draws are the same for the same call. Attributions have the shape and the device of the inputs and carry no
     graph.
+
+    Example:
+        >>> import torch
+        >>> from dataclasses import dataclass
+        >>> import lightning_xai as lx
+        >>> @dataclass(frozen=True)
+        ... class SquaredGradient(lx.explainers.Explainer):
+        ...     def attribute(self, model, inputs, target, context):
+        ...         return lx.Gradient().attribute(model, inputs, target, context).square()
+        >>> lx.explain(torch.nn.Tanh(), torch.zeros(1, 2), target=0, method=SquaredGradient())
+        tensor([[1., 0.]])
     """
 
     def __call__(
@@ -111,10 +139,15 @@ class Explainer(ABC):
 
         Args:
             model: Maps (batch, ...) to logits (batch, classes).
-            inputs: A batch of floating-point samples.
+            inputs: (batch, ...), floating-point.
             target: Class indices to explain, one for all or one a sample; None explains the class that the model
                 predicts for the unperturbed input.
             context: Sample keys and bounds; by default the samples are numbered from 0, seed 0, bounds unknown.
+
+        Raises:
+            TypeError: if an argument is of another type.
+            ValueError: if `inputs` are no batch, or not finite; if `target` or `context` do not fit; if the outputs are
+                no logits, or have no gradient.
         """
         return self._explain(self.attribute, model, inputs, target, context)
 

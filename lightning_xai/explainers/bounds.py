@@ -126,6 +126,13 @@ def bounds(mean: Any, std: Bound | None = None) -> tuple[Tensor, Tensor]:
         TypeError: if `mean` is none of these.
         ValueError: if there is no normalization, or more than one; if a number is not finite, or a deviation not
             positive.
+
+    Example:
+        >>> import lightning_xai as lx
+        >>> from torchvision.transforms import Normalize
+        >>> low, high = lx.bounds(Normalize(mean=[0.5, 0.25, 0.0], std=[0.5, 0.25, 0.5]))
+        >>> low.flatten(), high.flatten()
+        (tensor([-1., -1.,  0.]), tensor([1., 3., 2.]))
     """
     if std is None:
         mean, std = _normalization(mean)

@@ -84,6 +84,20 @@ class CaptumExplainer(Explainer):
         baseline: As in `IntegratedGradients`; None leaves Captum's default (zeros in the space of the inputs).
         stochastic: Whether the method draws random numbers, which is known of Captum's own. It is then called for one
             sample at a time, so that the result does not depend on the batch.
+
+    Raises:
+        TypeError: if `method` is no such class, or an option is a tuple where one tensor is needed.
+        ValueError: if `method`, an option, `layer` or `baseline` is refused, as above; when called, if the model is.
+
+    Example:
+        >>> import captum.attr
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> model = torch.nn.Linear(2, 2)
+        >>> model.weight.data = torch.tensor([[1.0, -2.0], [3.0, 4.0]])
+        >>> method = lx.explainers.CaptumExplainer(captum.attr.FeatureAblation, baseline=1.0)
+        >>> lx.explain(model, torch.full((1, 2), 3.0), target=0, method=method).round(decimals=3)
+        tensor([[ 2., -4.]])
     """
 
     method: type[Attribution]
@@ -209,6 +223,17 @@ def guided_backprop() -> CaptumExplainer:
 
     Every rectifier must be an nn.ReLU module: networks with others are refused (see `CaptumExplainer`). Functions that
     are none, such as the sigmoid of a gate, keep their derivative.
+
+    Raises:
+        ValueError: when called, if the model has other rectifiers, or no nn.ReLU.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Linear(2, 1))
+        >>> model[1].weight.data = torch.tensor([[1.0, -2.0]])
+        >>> lx.explain(model, torch.ones(1, 2), target=0, method=lx.explainers.guided_backprop())
+        tensor([[1., 0.]])
     """
     return CaptumExplainer(GuidedBackprop)
 
@@ -222,6 +247,19 @@ def grad_cam(layer: str | None = None) -> CaptumExplainer:
 
     Args:
         layer: Name of the layer; None for `last_feature_maps`.
+
+    Raises:
+        ValueError: when called, if the model has no such layer, or its maps are refused.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> conv = torch.nn.Conv2d(1, 1, kernel_size=1, bias=False)
+        >>> conv.weight.data = torch.ones(1, 1, 1, 1)
+        >>> model = torch.nn.Sequential(conv, torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> images = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])  # each pixel has a quarter of the mean, the logit
+        >>> lx.explain(model, images, target=0, method=lx.explainers.grad_cam()).flatten()
+        tensor([0.2500, 0.5000, 0.7500, 1.0000])
     """
     return CaptumExplainer(LayerGradCam, {"relu_attributions": True}, layer)
 
@@ -231,6 +269,16 @@ def guided_grad_cam(layer: str | None = None) -> CaptumExplainer:
 
     Args:
         layer: Name of the layer; None for `last_feature_maps`.
+
+    Raises:
+        ValueError: when called, as `guided_backprop` and `grad_cam`.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> method = lx.explainers.guided_grad_cam(layer="features.relu2")
+        >>> lx.explain(lx.networks.LeNet(), torch.rand(5, 1, 28, 28), method=method).shape
+        torch.Size([5, 1, 28, 28])
     """
     return CaptumExplainer(GuidedGradCam, {"interpolate_mode": "bilinear"}, layer)
 
@@ -243,6 +291,20 @@ def gradient_shap(baseline: Baseline = "black", num_draws: int = 20, std: float 
         num_draws: Number of random points on the path.
         std: Standard deviation of the noise on the input, in the space of the inputs. Captum adds it: it is not part of
             `noise_std`, and so not of the inherent noise.
+
+    Raises:
+        TypeError: if `num_draws` is no whole number, or `std` no number.
+        ValueError: if `num_draws` is less than 1, `std` negative or not finite, or `baseline` unknown; when called, if
+            bounds are missing.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> model = torch.nn.Linear(2, 2)
+        >>> model.weight.data = torch.tensor([[1.0, -2.0], [3.0, 4.0]])
+        >>> method = lx.explainers.gradient_shap(baseline=1.0)
+        >>> lx.explain(model, torch.full((1, 2), 3.0), target=0, method=method).round(decimals=3)
+        tensor([[ 2., -4.]])
     """
     check_count("num_draws", num_draws)
     check_number("std", std)

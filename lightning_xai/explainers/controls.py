@@ -16,7 +16,15 @@ from lightning_xai.shapes import Images, Inputs, Labels
 
 @dataclass(frozen=True)
 class RandomAttribution(Explainer):
-    """Independent N(0, 1) values, the same for the same sample and seed: the noise floor."""
+    """Independent N(0, 1) values, the same for the same sample and seed: the noise floor.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> maps = lx.explain(torch.nn.Linear(2, 2), torch.ones(1, 2), method=lx.explainers.RandomAttribution())
+        >>> maps.round(decimals=2)
+        tensor([[ 2.6200, -0.0100]])
+    """
 
     def attribute(self, model: nn.Module, inputs: Inputs, target: Labels, context: Context) -> Inputs:
         keys = context.private_keys("RandomAttribution")
@@ -25,7 +33,15 @@ class RandomAttribution(Explainer):
 
 @dataclass(frozen=True)
 class InputAttribution(Explainer):
-    """The input itself."""
+    """The input itself, whatever the model.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> images = torch.tensor([[0.2, 0.7]])
+        >>> lx.explain(torch.nn.Linear(2, 2), images, method=lx.explainers.InputAttribution())
+        tensor([[0.2000, 0.7000]])
+    """
 
     def attribute(self, model: nn.Module, inputs: Inputs, target: Labels, context: Context) -> Inputs:
         return inputs
@@ -33,7 +49,19 @@ class InputAttribution(Explainer):
 
 @dataclass(frozen=True)
 class SobelEdges(Explainer):
-    """Edge strength of each channel: the root of the mean square of the two Sobel derivatives, the border repeated."""
+    """Edge strength of each channel: the root of the mean square of the two Sobel derivatives, the border repeated.
+
+    Raises:
+        ValueError: when called, if the inputs are no images (batch, channel, height, width).
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> images = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(1, 1, 4, 4)  # an upright edge
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))
+        >>> lx.explain(model, images, method=lx.explainers.SobelEdges())[0, 0, 0]
+        tensor([0.0000, 0.7071, 0.7071, 0.0000])
+    """
 
     def attribute(self, model: nn.Module, inputs: Images, target: Labels, context: Context) -> Images:
         if inputs.ndim != 4:
@@ -59,6 +87,12 @@ def with_controls(methods: Mapping[str, Explainer], images: bool = True) -> dict
 
     Raises:
         ValueError: if a method that is not that control is called `edges` or `random`.
+
+    Example:
+        >>> import lightning_xai as lx
+        >>> from lightning_xai.explainers import with_controls
+        >>> list(with_controls({"ours": lx.smooth_grad()}))
+        ['ours', 'edges', 'random']
     """
     for name, kind in CONTROLS.items():
         if name in methods and not isinstance(methods[name], kind):

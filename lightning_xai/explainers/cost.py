@@ -55,6 +55,17 @@ def with_gradients(explainer: Explainer, num_gradients: int) -> Explainer:
     Where draws are of something with a fixed cost (Integrated Gradients' steps) there are fewer of them, at least one.
     Antithetic draws are an even number, a variance is of two at least, and a tolerance is dropped. Explainers without
     draws, such as Gradient, come back as they are.
+
+    Raises:
+        TypeError: if `num_gradients` is no whole number.
+        ValueError: if it is less than 1.
+
+    Example:
+        >>> import lightning_xai as lx
+        >>> from lightning_xai.explainers import with_gradients
+        >>> method = with_gradients(lx.fusion_grad(num_weight_draws=20, num_input_draws=10), 50)
+        >>> method.num_draws, method.explainer.num_draws
+        (10, 5)
     """
     check_count("num_gradients", num_gradients)
     chain = list(_chain(explainer))

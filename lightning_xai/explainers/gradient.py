@@ -49,6 +49,17 @@ class Gradient(Explainer):
 
     Attributes:
         output: What is differentiated: the target's logit, its softmax probability, or the logarithm of that.
+
+    Raises:
+        ValueError: if `output` is unknown; when called, if a probability is asked of a model with a single output.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> model = torch.nn.Linear(2, 2)
+        >>> model.weight.data = torch.tensor([[1.0, -2.0], [3.0, 4.0]])
+        >>> lx.explain(model, torch.ones(1, 2), target=0, method=lx.Gradient())
+        tensor([[ 1., -2.]])
     """
 
     output: Output = "logit"
@@ -69,6 +80,17 @@ class Saliency(Explainer):
 
     Attributes:
         gradient: The explainer whose absolute value is taken.
+
+    Raises:
+        TypeError: if `gradient` is no explainer.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> model = torch.nn.Linear(2, 2)
+        >>> model.weight.data = torch.tensor([[1.0, -2.0], [3.0, 4.0]])
+        >>> lx.explain(model, torch.ones(1, 2), target=0, method=lx.Saliency())
+        tensor([[1., 2.]])
     """
 
     gradient: Explainer = Gradient()
@@ -85,10 +107,23 @@ class Saliency(Explainer):
 
 @dataclass(frozen=True)
 class InputXGradient(Explainer):
-    """Input times gradient, elementwise, signed. With a smoothed gradient: S-GI, A-GI (the input is the clean one).
+    """Input times gradient, elementwise, signed (Shrikumar et al. 2016).
+
+    With a smoothed gradient: S-GI, A-GI (the input is the clean one).
 
     Attributes:
         gradient: The explainer that the clean input multiplies.
+
+    Raises:
+        TypeError: if `gradient` is no explainer.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> model = torch.nn.Linear(2, 2)
+        >>> model.weight.data = torch.tensor([[1.0, -2.0], [3.0, 4.0]])
+        >>> lx.explain(model, torch.tensor([[0.5, 2.0]]), target=0, method=lx.InputXGradient())
+        tensor([[ 0.5000, -4.0000]])
     """
 
     gradient: Explainer = Gradient()
@@ -115,6 +150,19 @@ class IntegratedGradients(Explainer):
         baseline: "black" or "white", the ends of the data's range in pixel space (needs `bounds`), or a number in
             the space of the inputs. AdaptGrad's code uses 0.0 in normalized space as white, 1.0 as black.
         num_steps: Number of quadrature points.
+
+    Raises:
+        TypeError: if `gradient` is no explainer, `baseline` neither a name nor a number, `num_steps` no whole number.
+        ValueError: if `baseline` is unknown or not finite, or `num_steps` less than 1; when called, if "black" or
+            "white" has no bounds.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> images = torch.tensor([[1.0, 3.0]])  # f(x) - f(b) = tanh(1) - tanh(0) = 0.7616
+        >>> method = lx.IntegratedGradients(baseline=0.0)
+        >>> lx.explain(torch.nn.Tanh(), images, target=0, method=method).round(decimals=4)
+        tensor([[0.7616, 0.0000]])
     """
 
     gradient: Explainer = Gradient()
@@ -139,7 +187,7 @@ class IntegratedGradients(Explainer):
         return (difference * mean).to(inputs.dtype)
 
     def noise_std(self, inputs: Inputs, context: Context) -> Tensor | None:
-        """Of the noise at the path's end, which is the input."""
+        """Deviation of the noise at the path's end, which is the input."""
         return self.gradient.noise_std(inputs, context)
 
 

@@ -19,7 +19,18 @@ from lightning_xai.shapes import Inputs
 
 
 class InputScale(ABC):
-    """How strong the noise on an input is."""
+    """How strong the noise on an input is: base class of `AbsoluteScale`, `RangeScale`, `InRangeScale` and your own.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> class Proportional(lx.explainers.InputScale):
+        ...     def __call__(self, inputs, context):
+        ...         return 0.5 * inputs.abs()
+        >>> method = lx.Smooth(lx.Gradient(), Proportional())
+        >>> lx.explain(torch.nn.ReLU(), torch.tensor([[1.0, 0.0]]), target=0, method=method)
+        tensor([[0.9800, 0.0000]])
+    """
 
     @abstractmethod
     def __call__(self, inputs: Inputs, context: Context) -> Tensor:
@@ -32,6 +43,16 @@ class AbsoluteScale(InputScale):
 
     Attributes:
         std: Standard deviation in the space of the inputs.
+
+    Raises:
+        TypeError: if `std` is no number.
+        ValueError: if it is negative or not finite.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.explainers import AbsoluteScale, Context
+        >>> AbsoluteScale(std=0.25)(torch.rand(3, 1, 2, 2), Context.create(torch.arange(3)))
+        tensor(0.2500)
     """
 
     std: float = 0.4
@@ -53,6 +74,17 @@ class RangeScale(InputScale):
         fraction: Standard deviation over range.
         of: "image", the range of each image by itself (Smilkov, Adebayo), or "data", the range that the data can
             take, per channel (AdaptGrad; needs `bounds`).
+
+    Raises:
+        TypeError: if `fraction` is no number.
+        ValueError: if it is not in [0, 1], or `of` unknown; when called, if bounds are missing.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.explainers import Context, RangeScale
+        >>> images, context = torch.tensor([[-1.0, 4.0]]), Context.create(torch.arange(1), bounds=(-10.0, 10.0))
+        >>> RangeScale(0.2)(images, context), RangeScale(0.2, of="data")(images, context)
+        (tensor([[1.]]), tensor(4.))
     """
 
     fraction: float = 0.2
@@ -86,6 +118,18 @@ class InRangeScale(InputScale):
             equation 13 as printed; "exact", equation 14 solved: the confidence is met with equality.
         per_channel: Each channel has its own bounds; False takes the least and greatest bound for all channels, as the
             authors' code does.
+
+    Raises:
+        TypeError: if `confidence` is no number.
+        ValueError: if it is not in (0, 1), or for "exact" in (0.5, 1), or `solution` unknown; when called, if bounds
+            are missing.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.explainers import Context, InRangeScale
+        >>> images, context = torch.tensor([[0.0, 0.1, 0.5]]), Context.create(torch.arange(1), bounds=(0.0, 1.0))
+        >>> InRangeScale(0.95)(images, context) * 1.96  # the distance to the nearer bound
+        tensor([[0.0000, 0.1000, 0.5000]])
     """
 
     confidence: float = 0.95

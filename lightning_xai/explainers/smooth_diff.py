@@ -63,6 +63,18 @@ class SmoothDiff(Explainer):
     Attributes:
         scale: The noise's standard deviation: SmoothGrad's, or AdaptGrad's `InRangeScale`.
         num_draws: Number of noisy forward passes.
+
+    Raises:
+        TypeError: if `num_draws` is no whole number.
+        ValueError: if it is less than 1; when called, if the model has nonlinear functions other than these modules.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> images = torch.tensor([[0.0, 1.0]])
+        >>> model = torch.nn.Sequential(torch.nn.ReLU())  # one nonlinear layer: as SmoothGrad, of the same draws
+        >>> lx.explain(model, images, target=0, method=lx.explainers.SmoothDiff())
+        tensor([[0.5000, 0.0000]])
     """
 
     scale: InputScale = RangeScale()

@@ -195,6 +195,20 @@ class Smooth(Averaging):
         scale: The noise's standard deviation.
         num_draws: Number of noisy inputs; see `Averaging` for `statistic`, `sampling`, `tolerance`, `max_draws`.
         include_clean: Count the clean input as one more draw, as AdaptGrad's published code does.
+
+    Raises:
+        TypeError: if a part is of another kind, such as `explainer`, or a number for `scale`.
+        ValueError: if a number is out of its range, a choice unknown, or two options do not go together.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> model, images = torch.nn.ReLU(), torch.zeros(1, 2)  # where the gradient is 0 to the left, 1 to the right
+        >>> method = lx.Smooth(lx.Gradient(), lx.explainers.AbsoluteScale(0.5), num_draws=100)
+        >>> lx.explain(model, images, target=0, method=method)
+        tensor([[0.5400, 0.0000]])
+        >>> method.moments(model, images, target=0).standard_error.round(decimals=2)
+        tensor([[0.0500, 0.0000]])
     """
 
     explainer: Explainer = Gradient()
@@ -242,7 +256,7 @@ class Smooth(Averaging):
         return rows.unflatten(0, (len(numbers), -1))
 
     def noise_std(self, inputs: Inputs, context: Context) -> Tensor | None:
-        """Of all the noise that reaches the model: independent noise of a smoother inside adds its variance."""
+        """Deviation of all noise that reaches the model: independent noise of a smoother inside adds its variance."""
         std, inner = self.scale(inputs, context), self.explainer.noise_std(inputs, context)
         return std if inner is None else (std.square() + inner.square()).sqrt()
 
@@ -268,6 +282,20 @@ class PerturbWeights(Averaging):
         include: Patterns (as in shells) of the names of the parameters that are perturbed; one of a parameter's names
             has to match.
         exclude: Patterns of the names that are left out of these; one of its names is enough.
+
+    Raises:
+        TypeError: if a part is of another kind, such as a string for `include`.
+        ValueError: if a number is out of its range, a choice unknown, or two options do not go together.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> model = torch.nn.Linear(2, 2)
+        >>> model.weight.data = torch.tensor([[1.0, -2.0], [3.0, 4.0]])
+        >>> method = lx.PerturbWeights(lx.Gradient(), std=0.2, num_draws=100)
+        >>> moments = method.moments(model, torch.ones(1, 2), target=0)
+        >>> moments.mean.round(decimals=2), moments.variance.round(decimals=2)
+        (tensor([[ 1.0200, -2.0400]]), tensor([[0.0300, 0.1700]]))
     """
 
     explainer: Explainer = Saliency()

@@ -20,12 +20,26 @@ _UNNUMBERED = torch.iinfo(torch.int64).min
 
 
 def mean_score(scores: Scores) -> Float[Tensor, ""]:
-    """Mean over the samples whose score is defined (not NaN); NaN where there is none."""
+    """Mean over the samples whose score is defined (not NaN); NaN where there is none.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.metrics import mean_score
+        >>> mean_score(torch.tensor([1.0, torch.nan, 3.0]))
+        tensor(2.)
+    """
     return scores.nanmean()
 
 
 def standard_error(scores: Scores) -> Float[Tensor, ""]:
-    """Standard error of `mean_score`: sample standard deviation (ddof = 1) over √n; NaN for less than two."""
+    """Standard error of `mean_score`: sample standard deviation (ddof = 1) over √n; NaN for less than two.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.metrics import standard_error
+        >>> standard_error(torch.tensor([1.0, torch.nan, 3.0]))
+        tensor(1.)
+    """
     defined = scores[~scores.isnan()]
     if len(defined) < 2:
         return scores.new_tensor(math.nan)
@@ -33,7 +47,14 @@ def standard_error(scores: Scores) -> Float[Tensor, ""]:
 
 
 class Shared(dict[Hashable, Any]):
-    """What the metrics of several methods have in common on one batch: computed once, by whoever asks first."""
+    """What the metrics of several methods have in common on one batch: computed once, by whoever asks first.
+
+    Example:
+        >>> from lightning_xai.metrics import Shared
+        >>> shared = Shared()
+        >>> shared.once("drops", lambda: 3), shared.once("drops", lambda: 4)
+        (3, 3)
+    """
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
         """The value of `compute` that was asked for under this key first."""
@@ -58,6 +79,18 @@ class SampleMetric(Metric, ABC):
     metric the arguments that its signature names), ending in `self.record(scores, index)`, and sets
     `higher_is_better`. In a collection, `compute_groups=False` is needed: torchmetrics merges metrics whose
     first batch of states agrees.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.metrics import SampleMetric
+        >>> class LargestValue(SampleMetric):
+        ...     higher_is_better = None
+        ...     def update(self, attributions, *, index=None):
+        ...         self.record(attributions.flatten(1).amax(1), index)
+        >>> metric = LargestValue()
+        >>> metric.update(torch.tensor([1.0, 3.0, 5.0]).view(3, 1, 1, 1))
+        >>> metric.compute(), metric.standard_error()  # 2 / √3
+        (tensor(3.), tensor(1.1547))
     """
 
     is_differentiable = False

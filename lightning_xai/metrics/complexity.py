@@ -10,10 +10,24 @@ from lightning_xai.metrics.base import SampleMetric
 
 
 class Sparseness(SampleMetric):
-    """Gini index of the absolute pixel map (`functional.complexity.gini`); undefined where all is zero.
+    """Gini index of the absolute pixel map (Chalasani et al. 2020; `functional.complexity.gini`), in [0, 1).
+
+    Undefined where all is zero.
 
     Args:
-        offset: added to every absolute value; 1e-7 gives Quantus's scores.
+        offset: Added to every absolute value; 1e-7 gives Quantus's scores.
+
+    Raises:
+        TypeError: if `offset` is no number.
+        ValueError: if it is negative.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.metrics import Sparseness
+        >>> metric = Sparseness()
+        >>> metric.update(torch.tensor([[[[3.0, 0.0], [0.0, 0.0]]], [[[1.0, 1.0], [1.0, 1.0]]]]))
+        >>> metric.per_sample()[1], metric.compute()
+        (tensor([0.7500, 0.0000]), tensor(0.3750))
     """
 
     higher_is_better = True
@@ -26,27 +40,60 @@ class Sparseness(SampleMetric):
         self.offset = offset
 
     def update(self, attributions: Tensor, *, index: Tensor | None = None) -> None:
-        """Score a batch of attributions (batch, channel, height, width)."""
+        """Score a batch of attributions (batch, channel, height, width).
+
+        Raises:
+            ValueError: if they have not four axes.
+        """
         self.record(gini(attributions, self.offset), index)
 
 
 class Complexity(SampleMetric):
-    """Entropy of the absolute pixel map (`functional.complexity.entropy`); undefined where all is zero."""
+    """Entropy, in nats, of the absolute pixel map (Bhatt et al. 2020; `functional.complexity.entropy`).
+
+    Undefined where all is zero.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.metrics import Complexity
+        >>> metric = Complexity()
+        >>> metric.update(torch.eye(4).view(1, 1, 4, 4))  # ln 4
+        >>> metric.compute()
+        tensor(1.3863)
+    """
 
     higher_is_better = False
 
     def update(self, attributions: Tensor, *, index: Tensor | None = None) -> None:
-        """Score a batch of attributions (batch, channel, height, width)."""
+        """Score a batch of attributions (batch, channel, height, width).
+
+        Raises:
+            ValueError: if they have not four axes.
+        """
         self.record(entropy(attributions), index)
 
 
 class EffectiveComplexity(SampleMetric):
-    """Number of pixels above a threshold (`functional.complexity.effective_complexity`); undefined where all is zero.
+    """Number of pixels above a threshold (`functional.complexity.effective_complexity`).
+
+    Quantus's count, named after Nguyen and Martínez 2020. Undefined where all is zero.
 
     Args:
-        threshold: a share of the greatest absolute value of the sample's pixel map.
+        threshold: A share of the greatest absolute value of the sample's pixel map.
         relative: False takes `threshold` in the attribution's own unit, as Quantus does, and makes the score
             depend on the attribution's scale.
+
+    Raises:
+        TypeError: if `threshold` is no number.
+        ValueError: if it is negative, or a share of 1 or more.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.metrics import EffectiveComplexity
+        >>> metric = EffectiveComplexity(threshold=0.5)
+        >>> metric.update(torch.tensor([[[[4.0, 3.0], [2.0, 1.0]]]]))
+        >>> metric.compute()
+        tensor(2.)
     """
 
     higher_is_better = False
@@ -59,5 +106,9 @@ class EffectiveComplexity(SampleMetric):
         self.relative = relative
 
     def update(self, attributions: Tensor, *, index: Tensor | None = None) -> None:
-        """Score a batch of attributions (batch, channel, height, width)."""
+        """Score a batch of attributions (batch, channel, height, width).
+
+        Raises:
+            ValueError: if they have not four axes.
+        """
         self.record(effective_complexity(attributions, self.threshold, self.relative), index)

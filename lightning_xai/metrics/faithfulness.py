@@ -37,6 +37,21 @@ class FaithfulnessCorrelation(SampleMetric):
         baseline: "black" or "white" (they need bounds), or a number in the space of the inputs.
         output: The explained output: the target's "logit", "probability" or "log_probability".
         per_value: Subsets of channel values instead of pixels, as newer releases of Quantus draw them.
+
+    Raises:
+        TypeError: if a number is of another type.
+        ValueError: if a number is out of its range, or a choice unknown; when updated, if bounds are missing, or inputs
+            have fewer pixels than a subset.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 1))
+        >>> model[1].weight.data = torch.tensor([[4.0, 3.0, 2.0, 1.0]])
+        >>> metrics = {"faithfulness": lx.metrics.FaithfulnessCorrelation(subset_size=2, baseline=0.0)}
+        >>> means = lx.evaluate(model, torch.rand(3, 1, 2, 2), 0, ["input_x_gradient"], metrics).means()
+        >>> round(means["input_x_gradient"]["faithfulness"], 3)
+        1.0
     """
 
     higher_is_better = True
@@ -71,7 +86,11 @@ class FaithfulnessCorrelation(SampleMetric):
         shared: Shared | None = None,
         index: Tensor | None = None,
     ) -> None:
-        """Score attributions (batch, channel, height, width) of `inputs` for the classes `target`."""
+        """Score attributions (batch, channel, height, width) of `inputs` for the classes `target`.
+
+        Raises:
+            ValueError: if they are not of the same samples, or a shape does not fit that of the inputs.
+        """
         check_batch(attributions, inputs, target, context, per_element=self.per_value)
         settings = ("subset drops", self.num_subsets, self.subset_size, self.baseline, self.output, self.per_value)
         measure = partial(self._measure, model, inputs, target, context)

@@ -33,6 +33,11 @@ class PerturbationCurve(SampleMetric):
         baseline: "black" or "white" (they need bounds), or a number in the space of the inputs.
         output: The explained output: the target's "logit", "probability" or "log_probability".
         absolute: Rank by the absolute value.
+
+    Raises:
+        TypeError: if `num_steps` is no whole number, or `baseline` neither a name nor a number.
+        ValueError: if `num_steps` is less than 1, or a choice unknown; when updated, if bounds are missing, or the
+            arguments do not belong together.
     """
 
     default_output: Output = "probability"
@@ -108,7 +113,17 @@ class PerturbationCurve(SampleMetric):
 class PixelFlipping(PerturbationCurve):
     """Area over the perturbation curve: mean over all points of the fall of the logit (Samek et al. 2017, equation 12).
 
-    See `PerturbationCurve` for the arguments.
+    See `PerturbationCurve` for arguments and errors.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 1))
+        >>> model[1].weight.data = torch.tensor([[4.0, 3.0, 2.0, 1.0]])
+        >>> model[1].bias.data = torch.zeros(1)  # logits 10, 6, 3, 1, 0: falls of 0, 4, 7, 9, 10
+        >>> metrics = {"score": lx.metrics.PixelFlipping(num_steps=4, baseline=0.0)}
+        >>> lx.evaluate(model, torch.ones(1, 1, 2, 2), 0, ["gradient"], metrics).means()["gradient"]["score"]
+        6.0
     """
 
     higher_is_better = True
@@ -121,7 +136,17 @@ class PixelFlipping(PerturbationCurve):
 class DeletionAUC(PerturbationCurve):
     """Area under the probability as the highest pixels are deleted first (Petsiuk et al. 2018).
 
-    See `PerturbationCurve` for the arguments.
+    See `PerturbationCurve` for arguments and errors.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 1))
+        >>> model[1].weight.data = torch.tensor([[4.0, 3.0, 2.0, 1.0]])
+        >>> model[1].bias.data = torch.zeros(1)  # logits 10, 6, 3, 1, 0
+        >>> metrics = {"score": lx.metrics.DeletionAUC(num_steps=4, baseline=0.0, output="logit")}
+        >>> lx.evaluate(model, torch.ones(1, 1, 2, 2), 0, ["gradient"], metrics).means()["gradient"]["score"]
+        3.75
     """
 
     higher_is_better = False
@@ -133,7 +158,17 @@ class DeletionAUC(PerturbationCurve):
 class InsertionAUC(PerturbationCurve):
     """Area under the probability as the highest pixels are inserted first into the baseline (Petsiuk et al. 2018).
 
-    See `PerturbationCurve` for the arguments; the curve runs from the baseline to the input.
+    See `PerturbationCurve` for arguments and errors; the curve runs from the baseline to the input.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 1))
+        >>> model[1].weight.data = torch.tensor([[4.0, 3.0, 2.0, 1.0]])
+        >>> model[1].bias.data = torch.zeros(1)  # logits 0, 4, 7, 9, 10
+        >>> metrics = {"score": lx.metrics.InsertionAUC(num_steps=4, baseline=0.0, output="logit")}
+        >>> lx.evaluate(model, torch.ones(1, 1, 2, 2), 0, ["gradient"], metrics).means()["gradient"]["score"]
+        6.25
     """
 
     higher_is_better = True

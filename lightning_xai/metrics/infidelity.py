@@ -48,6 +48,21 @@ class Infidelity(SampleMetric):
         std: Standard deviation of the noise, in the space of the inputs; 0.2 on images in [0, 1] in the authors' code.
         output: The explained output: the target's "logit", "probability" or "log_probability".
         rescale: Fit the attribution's scale, sample by sample.
+
+    Raises:
+        TypeError: if a number is of another type.
+        ValueError: if a number is out of its range, or a choice unknown; when updated, if bounds are missing, or inputs
+            are no images as large as a square.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 1))
+        >>> model[1].weight.data = torch.tensor([[4.0, 3.0, 2.0, 1.0]])
+        >>> metrics = {"infidelity": lx.metrics.Infidelity(square_size=1, baseline=0.0)}
+        >>> means = lx.evaluate(model, torch.ones(1, 1, 2, 2), 0, ["gradient", "random_attribution"], metrics).means()
+        >>> [round(means[name]["infidelity"], 2) for name in means]  # the gradient of a linear model predicts all
+        [0.0, 4.51]
     """
 
     higher_is_better = False
@@ -86,7 +101,11 @@ class Infidelity(SampleMetric):
         shared: Shared | None = None,
         index: Tensor | None = None,
     ) -> None:
-        """Score attributions of `inputs`, shaped like them, for the classes `target`."""
+        """Score attributions of `inputs`, shaped like them, for the classes `target`.
+
+        Raises:
+            ValueError: if they are not of the same samples, or a shape does not fit that of the inputs.
+        """
         check_batch(attributions, inputs, target, context, per_element=True)
         self._check(inputs)
         settings = (

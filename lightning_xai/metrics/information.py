@@ -112,6 +112,25 @@ class InformationLevel(SampleMetric):
             five times slower; on CMNIST areas moved by up to 0.04 and the order of the methods not at all. None for
             the preset's.
         preset: "fast", or "published" for scores that compare with published ones; see above.
+
+    Raises:
+        TypeError: if a share is no number.
+        ValueError: if a share is not in [0, 1], or a choice unknown; when updated, if bounds are missing, or inputs
+            have other than 1 or 3 channels.
+        RuntimeError: if Pillow has no WebP.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> evidence = torch.nn.functional.pad(torch.ones(1, 1, 4, 4), (4, 8, 4, 8))  # a square, white in the image
+        >>> images = torch.maximum(torch.rand(1, 1, 16, 16) / 2, evidence)
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 2))
+        >>> model[1].weight.data = torch.cat([evidence, torch.zeros(1, 1, 16, 16)]).flatten(1)
+        >>> model[1].bias.data = torch.tensor([0.0, 12.0])  # logits 16 and 12; without the square less than 8 and 12
+        >>> methods, metrics = ["gradient", "random_attribution"], ["information_level"]
+        >>> means = lx.evaluate(model, images, 0, methods, metrics, bounds=(0.0, 1.0)).means()
+        >>> means["gradient"]["information_level"] > 0.4 > means["random_attribution"]["information_level"]
+        True
     """
 
     higher_is_better = True
@@ -156,7 +175,11 @@ class InformationLevel(SampleMetric):
         shared: Shared | None = None,
         index: Tensor | None = None,
     ) -> None:
-        """Score attributions (batch, channel, height, width) of `inputs` for the classes `target`."""
+        """Score attributions (batch, channel, height, width) of `inputs` for the classes `target`.
+
+        Raises:
+            ValueError: if they are not of the same samples, or a shape does not fit that of the inputs.
+        """
         maps = scored_map(attributions, self.absolute)
         _check_images(inputs)
         check_batch(attributions, inputs, target, context)

@@ -29,7 +29,12 @@ class _LocalizationMetric(SampleMetric):
         self.absolute = absolute
 
     def update(self, attributions: Tensor, *, mask: Tensor, index: Tensor | None = None) -> None:
-        """Score attributions (batch, channel, height, width) against boolean masks (batch, height, width)."""
+        """Score attributions (batch, channel, height, width) against boolean masks (batch, height, width).
+
+        Raises:
+            TypeError: if `mask` is not boolean.
+            ValueError: if the attributions have not four axes, or `mask` not their shape.
+        """
         self.record(self._score(attributions, mask), index)
 
     @abstractmethod
@@ -37,16 +42,37 @@ class _LocalizationMetric(SampleMetric):
 
 
 class RelevanceRankAccuracy(_LocalizationMetric):
-    """Share of the K highest values inside the mask of K pixels."""
+    """Share of the K highest values inside the mask of K pixels (Arras et al. 2022); undefined where it is empty.
+
+    Args:
+        absolute: Rank the absolute values of the channel sums; False ranks the signed sums.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.metrics import RelevanceRankAccuracy
+        >>> metric = RelevanceRankAccuracy()
+        >>> metric.update(torch.tensor([[[[4.0, 1.0], [3.0, 2.0]]]]), mask=torch.eye(2, dtype=torch.bool)[None])
+        >>> metric.compute()
+        tensor(0.5000)
+    """
 
     def _score(self, attributions: Tensor, mask: Tensor) -> Scores:
         return relevance_rank_accuracy(attributions, mask, self.absolute)
 
 
 class RelevanceMassAccuracy(_LocalizationMetric):
-    """Share of the mass inside the mask: of the absolute values, or with `absolute=False` of the positive ones.
+    """Share of the mass inside the mask (Arras et al. 2022); undefined where it is empty, or there is no mass.
 
-    Undefined also where there is no mass.
+    Args:
+        absolute: The mass is the absolute value of the channel sums; False: their positive part.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.metrics import RelevanceMassAccuracy
+        >>> metric = RelevanceMassAccuracy()
+        >>> metric.update(torch.tensor([[[[4.0, 1.0], [3.0, 2.0]]]]), mask=torch.eye(2, dtype=torch.bool)[None])
+        >>> metric.compute()
+        tensor(0.6000)
     """
 
     def _score(self, attributions: Tensor, mask: Tensor) -> Scores:
@@ -54,18 +80,42 @@ class RelevanceMassAccuracy(_LocalizationMetric):
 
 
 class PointingGame(_LocalizationMetric):
-    """Whether the highest value is inside the mask."""
+    """Whether the highest value is inside the mask (Zhang et al. 2018, no tolerance); undefined where it is empty.
+
+    Args:
+        absolute: Rank the absolute values of the channel sums; False ranks the signed sums.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.metrics import PointingGame
+        >>> metric = PointingGame()
+        >>> metric.update(torch.tensor([[[[4.0, 1.0], [3.0, 2.0]]]]), mask=torch.eye(2, dtype=torch.bool)[None])
+        >>> metric.compute()
+        tensor(1.)
+    """
 
     def _score(self, attributions: Tensor, mask: Tensor) -> Scores:
         return pointing_game(attributions, mask, self.absolute)
 
 
 class TopKIntersection(_LocalizationMetric):
-    """Share of the `k` highest values inside the mask.
+    """Share of the `k` highest values inside the mask (Theiner et al. 2022); undefined where it is empty.
 
     Args:
-        k: number of pixels, at most those of the attributions.
-        absolute: rank the absolute values of the channel sums.
+        k: Number of pixels, at most those of the attributions.
+        absolute: Rank the absolute values of the channel sums; False ranks the signed sums.
+
+    Raises:
+        TypeError: if `k` is no whole number.
+        ValueError: if it is less than 1; when updated, if there are fewer pixels.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.metrics import TopKIntersection
+        >>> metric = TopKIntersection(k=3)
+        >>> metric.update(torch.tensor([[[[4.0, 1.0], [3.0, 2.0]]]]), mask=torch.eye(2, dtype=torch.bool)[None])
+        >>> metric.compute()
+        tensor(0.6667)
     """
 
     def __init__(self, k: int, absolute: bool = True, **kwargs: Any) -> None:
@@ -78,7 +128,21 @@ class TopKIntersection(_LocalizationMetric):
 
 
 class LocalizationAUROC(_LocalizationMetric):
-    """Area under the ROC curve of the values as a detector of the mask; undefined also where the mask is full."""
+    """Area under the ROC curve of the values as a detector of the mask; undefined where it is empty or full.
+
+    The probability that a pixel inside has a higher value than one outside (Mann-Whitney's U over the pairs).
+
+    Args:
+        absolute: Rank the absolute values of the channel sums; False ranks the signed sums.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.metrics import LocalizationAUROC
+        >>> metric = LocalizationAUROC()
+        >>> metric.update(torch.tensor([[[[4.0, 1.0], [3.0, 2.0]]]]), mask=torch.eye(2, dtype=torch.bool)[None])
+        >>> metric.compute()
+        tensor(0.7500)
+    """
 
     def _score(self, attributions: Tensor, mask: Tensor) -> Scores:
         return auroc(attributions, mask, self.absolute)

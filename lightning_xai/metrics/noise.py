@@ -11,7 +11,16 @@ from lightning_xai.metrics.checks import check_one_each
 class InherentNoise(SampleMetric):
     """Expected share of the noisy input values that leave the data's range (`functional.noise`).
 
-    A property of the explainer's input noise alone: explainers without any score 0.
+    Zhou et al. 2024, equation 9. A property of the explainer's input noise alone: explainers without any score 0.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.metrics import InherentNoise
+        >>> metric, images = InherentNoise(), torch.tensor([[0.0, 0.5]])  # half of that at a bound leaves it
+        >>> bounds = (torch.tensor(0.0), torch.tensor(1.0))
+        >>> metric.update(torch.zeros(1, 2), inputs=images, noise_std=torch.tensor(0.01), bounds=bounds)
+        >>> metric.compute()
+        tensor(0.2500)
     """
 
     higher_is_better = False
@@ -28,12 +37,15 @@ class InherentNoise(SampleMetric):
         """Score a batch.
 
         Args:
-            attributions: as for every metric; only their number counts.
+            attributions: As for every metric; only their number counts.
             inputs: (batch, ...), the explained inputs.
-            noise_std: standard deviation of the explainer's input noise, broadcasting against `inputs`; None
+            noise_std: Standard deviation of the explainer's input noise, broadcasting against `inputs`; None
                 for an explainer that adds none.
-            bounds: least and greatest value of the inputs, each broadcasting against them.
-            index: sample indices.
+            bounds: Least and greatest value of the inputs, each broadcasting against them.
+            index: (batch,) sample indices.
+
+        Raises:
+            ValueError: if a shape does not broadcast against the inputs, or there are not as many attributions.
         """
         check_one_each(len(inputs), attributions=attributions)
         std = torch.zeros_like(inputs) if noise_std is None else noise_std

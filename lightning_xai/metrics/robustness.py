@@ -40,6 +40,11 @@ class Sensitivity(SampleMetric):
         independent: Fresh draws of the explainer's own noise for every noisy input.
         relative_to: What a change is divided by: the norm of the "attribution"; of the "input", as Quantus did before
             0.4.2 and so the NoiseGrad paper's numbers; or of the input's "change".
+
+    Raises:
+        TypeError: if a number is of another type.
+        ValueError: if a number is out of its range, or `relative_to` unknown; when updated, if the arguments do not
+            belong together.
     """
 
     higher_is_better = False
@@ -110,7 +115,17 @@ class Sensitivity(SampleMetric):
 class MaxSensitivity(Sensitivity):
     """Greatest relative change of the attribution, max ‖a(x') - a(x)‖ / ‖a(x)‖ (Yeh et al. 2019).
 
-    See `Sensitivity` for the arguments.
+    See `Sensitivity` for arguments and errors.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 1))
+        >>> model[1].weight.data = torch.tensor([[4.0, 3.0, 2.0, 1.0]])
+        >>> metrics, images = {"score": lx.metrics.MaxSensitivity()}, torch.ones(1, 1, 2, 2)
+        >>> means = lx.evaluate(model, images, 0, ["gradient", "input_x_gradient"], metrics).means()
+        >>> [round(means[name]["score"], 2) for name in means]  # the gradient of a linear model stays
+        [0.0, 0.15]
     """
 
     def summary(self, ratios: Tensor) -> Scores:
@@ -120,7 +135,17 @@ class MaxSensitivity(Sensitivity):
 class AverageSensitivity(Sensitivity):
     """Mean relative change of the attribution, mean ‖a(x') - a(x)‖ / ‖a(x)‖ (Yeh et al. 2019).
 
-    See `Sensitivity` for the arguments.
+    See `Sensitivity` for arguments and errors.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 1))
+        >>> model[1].weight.data = torch.tensor([[4.0, 3.0, 2.0, 1.0]])
+        >>> metrics, images = {"score": lx.metrics.AverageSensitivity()}, torch.ones(1, 1, 2, 2)
+        >>> means = lx.evaluate(model, images, 0, ["gradient", "input_x_gradient"], metrics).means()
+        >>> [round(means[name]["score"], 2) for name in means]  # the gradient of a linear model stays
+        [0.0, 0.1]
     """
 
     def summary(self, ratios: Tensor) -> Scores:
@@ -128,9 +153,18 @@ class AverageSensitivity(Sensitivity):
 
 
 class LocalLipschitz(Sensitivity):
-    """Greatest change of the attribution over that of the input, max ‖a(x') - a(x)‖ / ‖x' - x‖ (Alvarez-Melis 2018).
+    """Greatest change of the attribution over that of the input, max ‖a(x') - a(x)‖ / ‖x' - x‖.
 
-    It scales with the attribution: compare methods of the same scale only. See `Sensitivity` for the arguments.
+    Alvarez-Melis and Jaakkola 2018. It scales with the attribution: compare methods of the same scale only. See
+    `Sensitivity` for arguments and errors.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> model, metrics = torch.nn.Flatten(), {"score": lx.metrics.LocalLipschitz()}
+        >>> means = lx.evaluate(model, torch.ones(1, 1, 2, 2), 0, ["gradient", "input_attribution"], metrics).means()
+        >>> [round(means[name]["score"], 3) for name in means]  # the map stays; it is the input
+        [0.0, 1.0]
     """
 
     def __init__(self, num_draws: int = 10, radius: float = 0.2, independent: bool = False, **kwargs: Any) -> None:
