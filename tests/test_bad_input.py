@@ -21,6 +21,7 @@ from lightning_xai.explainers import (
     RangeScale,
     Saliency,
     Smooth,
+    SmoothDiff,
     SobelEdges,
     adapt_grad,
     fusion_grad,
@@ -30,6 +31,8 @@ from lightning_xai.explainers import (
     guided_grad_cam,
     noise_grad,
     smooth_grad,
+    with_controls,
+    with_gradients,
 )
 from lightning_xai.metrics import (
     EffectiveComplexity,
@@ -308,6 +311,9 @@ def test_what_must_be_numbers(name, build, value):
         (lambda: Smooth(Gradient), r"`explainer` must be an explainer, such as Gradient\(\), got <class"),
         (lambda: Saliency("gradient"), "`gradient` must be an explainer"),
         (lambda: Smooth(scale=0.2), r"`scale` must be an InputScale, such as RangeScale\(0.2\), got 0.2"),
+        (lambda: SmoothDiff(0.2), r"`scale` must be an InputScale, such as RangeScale\(0.2\), got 0.2"),
+        (lambda: with_gradients("smooth_grad", 10), "`explainer` must be an explainer such as .*, got 'smooth_grad'"),
+        (lambda: with_controls([Gradient()]), "`methods` must be a dictionary of explainers by name, got"),
         (lambda: grad_cam(3), "`layer` must be the name of a layer, or None, got 3"),
         (lambda: CaptumExplainer(CaptumSaliency, ["abs"]), "`options` must be a dictionary, got"),
     ],

@@ -372,6 +372,7 @@ NORMALIZE = Normalize([0.5], [0.5])
         (([float("nan")], [0.5]), ValueError, r"`mean` must be finite, got \[nan\]"),
         (([0.5, 0.5], [0.5, 0.5, 0.5]), ValueError, "`mean` and `std` must have one number a channel, got 2 and 3"),
         (("0,5", 1.0), TypeError, "`mean` must be numbers"),
+        ((127.5, 127.5), ValueError, r"`mean` must be on the scale 0..1 .* got \[127.5\]; .* give mean / 255"),
     ],
 )
 def test_what_gives_no_bounds_is_refused(given, error, message):

@@ -153,6 +153,11 @@ def bounds(mean: Any, std: Bound | None = None) -> tuple[Tensor, Tensor]:
     if shape is None:
         counts = [numbers.numel() for numbers in pair]
         raise ValueError(f"`mean` and `std` must have one number a channel, got {counts[0]} and {counts[1]}.")
+    if (pair[0] > 1).any():
+        raise ValueError(
+            f"`mean` must be on the scale 0..1 of the images, got {pair[0].flatten().tolist()}; for images in 0..255 "
+            "give mean / 255 and std / 255."
+        )
     black = pair[0].new_zeros(shape)
     low, high = (pixel.sub(pair[0]).div(pair[1]) for pixel in (black, black + 1))
     return low, high

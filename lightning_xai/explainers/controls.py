@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lightning_xai.explainers.base import Context, Explainer
+from lightning_xai.explainers.base import Context, Explainer, check_kind
 from lightning_xai.functional.devices import sent
 from lightning_xai.functional.random import standard_normal
 from lightning_xai.shapes import Images, Inputs, Labels
@@ -94,6 +94,7 @@ def with_controls(methods: Mapping[str, Explainer], images: bool = True) -> dict
         >>> list(with_controls({"ours": lx.smooth_grad()}))
         ['ours', 'edges', 'random']
     """
+    check_kind("methods", methods, Mapping, "a dictionary of explainers by name")
     for name, kind in CONTROLS.items():
         if name in methods and not isinstance(methods[name], kind):
             raise ValueError(

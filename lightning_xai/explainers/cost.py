@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_xai.explainers.base import Explainer, check_count
+from lightning_xai.explainers.base import Explainer, check_count, check_kind
 from lightning_xai.explainers.gradient import IntegratedGradients
 from lightning_xai.explainers.smoothing import Averaging
 
@@ -57,7 +57,7 @@ def with_gradients(explainer: Explainer, num_gradients: int) -> Explainer:
     draws, such as Gradient, come back as they are.
 
     Raises:
-        TypeError: if `num_gradients` is no whole number.
+        TypeError: if `explainer` is none, or `num_gradients` no whole number.
         ValueError: if it is less than 1.
 
     Example:
@@ -67,6 +67,7 @@ def with_gradients(explainer: Explainer, num_gradients: int) -> Explainer:
         >>> method.num_draws, method.explainer.num_draws
         (10, 5)
     """
+    check_kind("explainer", explainer, Explainer, "an explainer such as lightning_xai.smooth_grad()")
     check_count("num_gradients", num_gradients)
     chain = list(_chain(explainer))
     levels = [part.num_draws for part in chain if isinstance(part, Averaging)]

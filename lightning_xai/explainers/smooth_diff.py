@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Int64
 from torch import Tensor, nn
 
-from lightning_xai.explainers.base import Context, Explainer, check_count
+from lightning_xai.explainers.base import Context, Explainer, check_count, check_kind
 from lightning_xai.explainers.chunks import groups, in_chunks, probe_rows, row_limit, takes_whole_batches
 from lightning_xai.explainers.gradient import input_gradient
 from lightning_xai.explainers.rectifiers import require_modules
@@ -81,6 +81,7 @@ class SmoothDiff(Explainer):
     num_draws: int = 50
 
     def __post_init__(self) -> None:
+        check_kind("scale", self.scale, InputScale, "an InputScale, such as RangeScale(0.2)")
         check_count("num_draws", self.num_draws)
 
     def attribute(self, model: nn.Module, inputs: Inputs, target: Labels, context: Context) -> Inputs:
@@ -197,7 +198,14 @@ def _require_known(model: nn.Module, layers: _Layers, rows: Tensor) -> None:
     now = tuple((id(part), len(part._forward_hooks), len(part._forward_pre_hooks)) for part in model.modules())
     seen = _known.setdefault(model, set())
     if now not in seen:
-        require_modules(model, rows, layers, "SmoothDiff", (*ELEMENTWISE, nn.MaxPool2d))
+        known = (*ELEMENTWISE, nn.MaxPool2d)
+        for name, part in model.named_modules():
+            if type(part) in known and part not in layers:
+                raise ValueError(
+                    f'`model` has hooks, a forward of its own or `return_indices` in "{name}" ({type(part).__name__}): '
+                    "SmoothDiff does not know its derivative. Remove them while it explains, or choose another method."
+                )
+        require_modules(model, rows, layers, "SmoothDiff", known)
         seen.add(now)
 
 
