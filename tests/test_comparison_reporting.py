@@ -10,11 +10,6 @@ from rich.console import Console
 
 from lightning_xai.cli import main
 from lightning_xai.reporting.comparison import (
-    Agreement,
-    ComparedRun,
-    Comparison,
-    MethodResult,
-    MetricComparison,
     comparison_csv,
     comparison_latex,
     comparison_markdown,
@@ -23,6 +18,7 @@ from lightning_xai.reporting.comparison import (
     write_comparison,
 )
 from lightning_xai.reporting.render import terminal_table
+from lightning_xai.results.comparison import Agreement, ComparedRun, Comparison, MethodResult, MetricComparison
 from lightning_xai.results.scores import ScoreRow, append_scores, write_directions
 
 NAN = math.nan

@@ -49,7 +49,8 @@ from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad, smooth_grad
 from lightning_xai.metrics import SampleMetric
 from lightning_xai.names import named
-from lightning_xai.reporting.panels import attribution_panel, log_picture, save_figure
+from lightning_xai.reporting.panels import attribution_panel, log_picture
+from lightning_xai.reporting.saving import save_figure
 from lightning_xai.results.scores import (
     GRADIENTS,
     SCORES,

@@ -18,11 +18,11 @@ from lightning_xai.evaluation import Evaluation, evaluation_rows
 from lightning_xai.experiments.visualize import visualization_figures, write_pictures
 from lightning_xai.reporting.noise_level import NoiseLevel, level_lines, write_noise_level
 from lightning_xai.reporting.noise_level_figure import noise_level_figure
-from lightning_xai.reporting.panels import save_figure
 from lightning_xai.reporting.pareto import front_table
 from lightning_xai.reporting.reproduction import Reproduction, write_reproduction
 from lightning_xai.reporting.sanity import SanityReport, verdict_table, write_sanity
 from lightning_xai.reporting.sanity_figures import write_figures
+from lightning_xai.reporting.saving import save_figure
 from lightning_xai.reporting.tables import score_table
 from lightning_xai.results.scores import SCORES
 from lightning_xai.results.tables import ResultTable

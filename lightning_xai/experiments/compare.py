@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64
 
+from lightning_xai.checks import check_choice, check_count, check_level
 from lightning_xai.experiments.runs import Run, distinct, told_apart
-from lightning_xai.explainers.base import check_choice, check_count, check_level
-from lightning_xai.reporting.comparison import Agreement, ComparedRun, Comparison, MethodResult, MetricComparison
+from lightning_xai.results.comparison import Agreement, ComparedRun, Comparison, MethodResult, MetricComparison
 from lightning_xai.results.scores import GRADIENTS, by_sample
 from lightning_xai.statistics.agreement import kendall_tau
 from lightning_xai.statistics.intervals import NUM_RESAMPLES, mean_interval

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lightning_xai.explainers.base import parse_bounds
-from lightning_xai.reporting.panels import attribution_panel, save_figure
+from lightning_xai.reporting.panels import attribution_panel
+from lightning_xai.reporting.saving import save_figure
 from lightning_xai.results.files import agree_on_settings, csv_line, replacing, spreadsheet, write_csv
 
 EXPLANATIONS, REFUSED, SETTINGS = "explanations.csv", "refused.csv", "settings.json"

@@ -21,7 +21,7 @@ from lightning_xai.experiments.runs import Run
 from lightning_xai.explainers import Explainer
 from lightning_xai.explainers.precision import in_precision
 from lightning_xai.metrics import SampleMetric
-from lightning_xai.reporting.comparison import Comparison
+from lightning_xai.results.comparison import Comparison
 from lightning_xai.results.scores import GRADIENTS, ScoreRow
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.examine import fingerprint
