@@ -44,7 +44,7 @@ from lightning_xai.functional import devices
 from lightning_xai.functional.random import Strata, fold_in, root_keys, standard_normal, uniform
 from lightning_xai.metrics.quantus import QuantusMetric
 from lightning_xai.networks import LeNet, ResNet9
-from lightning_xai.results.scores import read_scores
+from lightning_xai.results.store import read_scores
 from lightning_xai.sanity.similarity import cosine
 from lightning_xai.visualization import Activation, visualize
 from tests.simulated import OWN_PROCESS, Simulation, held

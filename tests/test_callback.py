@@ -17,7 +17,7 @@ from lightning_xai.callbacks import AttributionCallback
 from lightning_xai.callbacks.samples import choose_samples, share, spread, unpack
 from lightning_xai.explainers import Gradient, RandomAttribution, with_controls
 from lightning_xai.metrics import InherentNoise, RelevanceRankAccuracy, Sparseness
-from lightning_xai.results.scores import read_directions, read_scores
+from lightning_xai.results.store import read_directions, read_scores
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),

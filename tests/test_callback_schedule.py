@@ -14,7 +14,7 @@ from lightning_xai.callbacks import AttributionCallback, ParetoFront, Randomizat
 from lightning_xai.callbacks.schedule import Schedule, Waiting
 from lightning_xai.explainers import Gradient, Saliency
 from lightning_xai.metrics import Sparseness
-from lightning_xai.results.scores import read_scores
+from lightning_xai.results.store import read_scores
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),

@@ -3,15 +3,16 @@
 import pytest
 
 from lightning_xai.experiments import compare_methods, read_runs
-from lightning_xai.results.scores import ScoreRow, append_scores, write_directions
+from lightning_xai.results.scores import Scores
+from lightning_xai.results.store import append_scores, write_directions
 
 
 def rows(scores, stage="test", epoch=0, step=0):
-    return [
-        ScoreRow(stage, epoch, step, method, "gini", sample, float(value))
+    return Scores.from_rows(
+        (stage, epoch, step, method, "gini", sample, float(value))
         for method, values in scores.items()
         for sample, value in enumerate(values)
-    ]
+    )
 
 
 @pytest.fixture
@@ -37,7 +38,9 @@ def test_a_run_is_its_folder_its_xai_folder_or_the_file(folder):
 
 def test_the_last_evaluation_is_chosen_or_the_epoch_asked_for(folder):
     def chosen(*runs, **options):
-        return [r.rows[0].value for r in read_runs([folder / name / "version_0" for name in runs], **options)]
+        return [
+            next(iter(r.scores)).value for r in read_runs([folder / name / "version_0" for name in runs], **options)
+        ]
 
     assert chosen("b") == [7.0]
     assert chosen("a") == [1.10]
@@ -64,7 +67,7 @@ def test_what_the_chosen_evaluation_has_no_scores_of_is_named(tmp_path):
         ),
     )
     for epoch, pairs in enumerate((early, late)):
-        append_scores(path, [ScoreRow("validate", epoch, 9, method, metric, 0, 1.0) for method, metric in pairs])
+        append_scores(path, Scores.from_rows(("validate", epoch, 9, *pair, 0, 1.0) for pair in pairs))
     (run,) = read_runs([path])
     assert run.not_scored == ("n in auroc", "o", "size")
     assert read_runs([path], epoch=0)[0].not_scored == ("new",)
@@ -96,7 +99,7 @@ def test_files_of_any_name_can_be_compared(folder):
 )
 def test_what_cannot_be_chosen_is_refused(folder, names, options, message):
     append_scores(folder / "only_test" / "scores.csv", rows({"m": [7.0]}, stage="test"))
-    append_scores(folder / "empty" / "scores.csv", [])
+    append_scores(folder / "empty" / "scores.csv", Scores.from_rows([]))
     with pytest.raises(ValueError, match=message):
         read_runs([folder / name for name in names], **options)
 

@@ -7,15 +7,16 @@ import os
 import pytest
 import torch
 
-from lightning_xai.evaluation import score_rows
 from lightning_xai.results.files import replacing
-from lightning_xai.results.scores import ScoreRow, append_scores, read_directions, read_scores, write_directions
+from lightning_xai.results.scores import Scores
+from lightning_xai.results.store import append_scores, read_directions, read_scores, write_directions
 
-ROWS = [
-    ScoreRow("validate", 0, 100, "smooth_grad", "gini", 7, 0.1),
-    ScoreRow("validate", 0, 100, 'a, "quoted"\nname | é', "auroc", 8, torch.tensor(1 / 3).item()),
-    ScoreRow("test", 3, 400, "smooth_grad", "gini", 2**40, -1.5e-30),
+LINES = [
+    ("validate", 0, 100, "smooth_grad", "gini", 7, 0.1),
+    ("validate", 0, 100, 'a, "quoted"\nname | é', "auroc", 8, torch.tensor(1 / 3).item()),
+    ("test", 3, 400, "smooth_grad", "gini", 2**40, -1.5e-30),
 ]
+ROWS = Scores.from_rows(LINES)
 
 
 @pytest.fixture
@@ -32,13 +33,13 @@ def test_rows_come_back_as_they_were(path):
     "name", ["=1+1", "+a", "-a", "@a", "\ta", "\n=a", "'=a", "''=a", "-0.5", "'-0.5", "'a", "a=1", ""]
 )
 def test_no_name_is_a_formula_and_each_comes_back(path, name):
-    rows = [ScoreRow(name, 0, 1, name, name, 2, 0.5)]
+    rows = Scores.from_rows([(name, 0, 1, name, name, 2, 0.5)])
     append_scores(path, rows)
     assert read_scores(path) == rows
     with path.open(newline="") as file:
         written = next(csv.DictReader(file))["method"]
     assert written == "-0.5" or not written.startswith(tuple("=+-@\t\r\n"))
-    again = [ScoreRow(name, 0, 1, name, name, 2, -0.5)]
+    again = Scores.from_rows([(name, 0, 1, name, name, 2, -0.5)])
     append_scores(path, again)
     assert read_scores(path) == again
     append_scores(path, rows, after_step=0)
@@ -46,9 +47,9 @@ def test_no_name_is_a_formula_and_each_comes_back(path, name):
 
 
 def test_rows_are_appended_under_one_header(path):
-    append_scores(path, ROWS[:1])
-    append_scores(path, [])
-    append_scores(path, ROWS[1:])
+    append_scores(path, Scores.from_rows(LINES[:1]))
+    append_scores(path, Scores.from_rows([]))
+    append_scores(path, Scores.from_rows(LINES[1:]))
     assert read_scores(path) == ROWS
     assert path.read_text().splitlines()[0] == "stage,epoch,step,method,metric,sample,value"
     assert path.read_text().count("stage,epoch") == 1
@@ -56,16 +57,16 @@ def test_rows_are_appended_under_one_header(path):
 
 def test_float32_scores_come_back_bit_for_bit(path):
     scores = torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 10.0 ** torch.arange(-30, 20).repeat(20)
-    append_scores(path, score_rows("test", 0, 0, "m", "s", torch.arange(1000), scores))
+    append_scores(path, Scores.from_values("test", 0, 0, torch.arange(1000), {"m": {"s": scores}}))
     rows = read_scores(path)
     assert [row.sample for row in rows] == list(range(1000))
     assert torch.equal(torch.tensor([row.value for row in rows]), scores)
 
 
 def test_undefined_scores_are_written_as_nan(path):
-    append_scores(path, [ScoreRow("test", 0, 0, "m", "s", 0, math.nan)])
+    append_scores(path, Scores.from_rows([("test", 0, 0, "m", "s", 0, math.nan)]))
     assert path.read_text().endswith(",0,nan\n")
-    assert math.isnan(read_scores(path)[0].value)
+    assert math.isnan(next(iter(read_scores(path))).value)
 
 
 def test_other_programs_read_the_file(path):
@@ -74,15 +75,16 @@ def test_other_programs_read_the_file(path):
         assert [row["method"] for row in csv.DictReader(file)] == [row.method for row in ROWS]
 
 
-def test_an_interrupted_write_leaves_the_old_file(path):
-    append_scores(path, ROWS)
-
-    def interrupted():
-        yield ROWS[0]
+def test_an_interrupted_write_leaves_the_old_file(path, monkeypatch):
+    def interrupted(*_):
         raise KeyboardInterrupt
 
+    append_scores(path, ROWS)
+
+    monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        append_scores(path, interrupted())
+        append_scores(path, ROWS)
+    monkeypatch.undo()
     assert read_scores(path) == ROWS
     assert os.listdir(path.parent) == ["scores.csv"]
 
@@ -108,14 +110,14 @@ def test_a_foreign_file_is_refused_and_kept(path):
     "line", ["test,0,0,m,s,1", "test,0,0,m,s,1,high", "test,x,0,m,s,1,0.5", "test,0,0,m,s,1,0.5,9"]
 )
 def test_a_line_that_is_no_row_is_named(path, line):
-    append_scores(path, [ROWS[0]])
+    append_scores(path, Scores.from_rows(LINES[:1]))
     path.write_text(path.read_text() + line + "\n")
     with pytest.raises(ValueError, match=r"scores.csv, line 3: expected the columns stage,epoch"):
         read_scores(path)
 
 
 def test_a_line_that_is_no_csv_is_named(path):
-    append_scores(path, [ROWS[0]])
+    append_scores(path, Scores.from_rows(LINES[:1]))
     path.write_text(path.read_text() + 'test,0,0,"m"x,s,1,0.5\n')
     with pytest.raises(ValueError, match=r"scores.csv, line 3: not a line of CSV"):
         read_scores(path)
@@ -154,11 +156,11 @@ def test_an_evaluation_made_again_replaces_the_earlier_one(tmp_path):
     path = tmp_path / "scores.csv"
 
     def row(epoch, method, value):
-        return ScoreRow("validate", epoch, 10 * epoch, method, "gini", 7, value)
+        return ("validate", epoch, 10 * epoch, method, "gini", 7, value)
 
-    append_scores(path, [row(0, 'a,"b"', 0.1), row(0, "c", 0.2), row(1, "c", 0.3)])
-    append_scores(path, [row(0, 'a,"b"', 0.4), row(1, "c", 0.5)])
-    assert read_scores(path) == [row(0, "c", 0.2), row(0, 'a,"b"', 0.4), row(1, "c", 0.5)]
+    append_scores(path, Scores.from_rows([row(0, 'a,"b"', 0.1), row(0, "c", 0.2), row(1, "c", 0.3)]))
+    append_scores(path, Scores.from_rows([row(0, 'a,"b"', 0.4), row(1, "c", 0.5)]))
+    assert read_scores(path) == Scores.from_rows([row(0, "c", 0.2), row(0, 'a,"b"', 0.4), row(1, "c", 0.5)])
 
 
 def test_directions_are_kept_beside_the_scores(path):

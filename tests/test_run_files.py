@@ -22,7 +22,8 @@ from lightning_xai.explainers import Gradient
 from lightning_xai.metrics import Sparseness
 from lightning_xai.results.files import replacing
 from lightning_xai.results.locks import RunLock
-from lightning_xai.results.scores import ScoreRow, append_scores, read_scores
+from lightning_xai.results.scores import Scores
+from lightning_xai.results.store import append_scores, read_scores
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
@@ -79,16 +80,17 @@ def test_the_mode_is_that_of_any_new_file(tmp_path: Path) -> None:
 
 def test_processes_that_append_at_once_lose_nothing(tmp_path: Path) -> None:
     program = (
-        "import sys; from lightning_xai.results.scores import ScoreRow, append_scores\n"
+        "import sys; from lightning_xai.results.scores import Scores\n"
+        "from lightning_xai.results.store import append_scores\n"
         "print(flush=True)\n"
-        "for i in range(30): append_scores(sys.argv[1], [ScoreRow('test', i, 0, 'a', 's', 0, 1.0)])"
+        "for i in range(30): append_scores(sys.argv[1], Scores.from_rows([('test', i, 0, 'a', 's', 0, 1.0)]))"
     )
     path = tmp_path / "scores.csv"
     with subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()  # it begins now
         for i in range(30):
-            append_scores(path, [ScoreRow("test", i, 0, "b", "s", 0, 1.0)])
+            append_scores(path, Scores.from_rows([("test", i, 0, "b", "s", 0, 1.0)]))
         assert other.wait(120) == 0
     rows = read_scores(path)
     assert sorted((row.method, row.epoch) for row in rows) == [(name, i) for name in "ab" for i in range(30)]
@@ -98,11 +100,12 @@ def test_processes_that_append_at_once_lose_nothing(tmp_path: Path) -> None:
 def test_rows_after_the_step_of_a_resumed_training_give_way(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
 
-    def row(stage: str, step: int, value: float) -> ScoreRow:
-        return ScoreRow(stage, step // 10, step, 'a "name",\nin two lines', "s", 0, value)
+    def row(stage: str, step: int, value: float) -> tuple:
+        return (stage, step // 10, step, 'a "name",\nin two lines', "s", 0, value)
 
-    append_scores(path, [row(stage, step, 0.0) for stage in ("validate", "test") for step in (10, 20, 30)])
-    append_scores(path, [row("validate", 22, 1.0)], after_step=20)
+    rows = [row(stage, step, 0.0) for stage in ("validate", "test") for step in (10, 20, 30)]
+    append_scores(path, Scores.from_rows(rows))
+    append_scores(path, Scores.from_rows([row("validate", 22, 1.0)]), after_step=20)
     assert [(r.stage, r.step) for r in read_scores(path)] == [
         *[("validate", 10), ("validate", 20), ("test", 10), ("test", 20), ("test", 30)],
         ("validate", 22),
@@ -275,7 +278,7 @@ def test_a_full_disk_costs_the_scores_and_leaves_what_was_there(
 ) -> None:
     fit(tmp_path, scores(), max_epochs=1)
     before = (tmp_path / "xai" / "scores.csv").read_bytes()
-    monkeypatch.setattr("lightning_xai.results.scores.csv_line", lambda values: 10_000 * "too much for the disk\n")
+    monkeypatch.setattr("lightning_xai.results.store.csv_line", lambda values: 10_000 * "too much for the disk\n")
     plain = Path.open
 
     def full(self: Path, mode: str = "r", **options: Any) -> Any:

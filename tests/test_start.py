@@ -8,7 +8,8 @@ import pytest
 
 import lightning_xai
 from lightning_xai.cli import main
-from lightning_xai.results.scores import ScoreRow, append_scores, write_directions
+from lightning_xai.results.scores import Scores
+from lightning_xai.results.store import append_scores, write_directions
 
 NO_TORCH = """
 import sys
@@ -35,12 +36,12 @@ def run(tmp_path):
     path = tmp_path / "version_0" / "xai" / "scores.csv"
     append_scores(
         path,
-        [
-            ScoreRow("test", 0, 3, method, metric, sample, value + sample % 5 / 100)
+        Scores.from_rows(
+            ("test", 0, 3, method, metric, sample, value + sample % 5 / 100)
             for method, value in methods.items()
             for metric in ("gini", "auroc", "noise")
             for sample in range(12)
-        ],
+        ),
     )
     write_directions(path, {"gini": True, "auroc": True, "noise": False})
     return tmp_path / "version_0"

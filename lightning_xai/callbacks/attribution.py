@@ -33,7 +33,7 @@ from lightning_xai.callbacks.samples import (
     unpack,
 )
 from lightning_xai.callbacks.schedule import check_monitors, tell_epochs
-from lightning_xai.evaluation import Evaluation, default_metrics, evaluate, evaluation_rows
+from lightning_xai.evaluation import Evaluation, default_metrics, evaluate
 from lightning_xai.explainers import Explainer, Gradient, Saliency, with_controls, with_gradients
 from lightning_xai.explainers.base import (
     check_choice,
@@ -51,14 +51,8 @@ from lightning_xai.metrics import SampleMetric
 from lightning_xai.names import named
 from lightning_xai.reporting.panels import attribution_panel, log_picture
 from lightning_xai.reporting.saving import save_figure
-from lightning_xai.results.scores import (
-    GRADIENTS,
-    SCORES,
-    append_scores,
-    read_directions,
-    read_scores,
-    write_directions,
-)
+from lightning_xai.results.scores import GRADIENTS, Scores
+from lightning_xai.results.store import SCORES, append_scores, read_directions, read_scores, write_directions
 
 PANELS = "panels"
 Stage = Literal["validate", "test"]
@@ -338,14 +332,14 @@ class AttributionCallback(Callback):
             self.folder = folder
             return
         epoch, step = trainer.current_epoch, trainer.global_step
-        rows = evaluation_rows(evaluation, stage, epoch, step)
 
         def write_scores() -> None:
             if self._begins and trainer.state.fn == "fit":
                 set_aside(folder / SCORES)
                 self._begins = False
             write_directions(folder / SCORES, evaluation.higher_is_better)
-            append_scores(folder / SCORES, rows, self._resumed_at if stage == "validate" else None)
+            resumed_at = self._resumed_at if stage == "validate" else None
+            append_scores(folder / SCORES, evaluation.to_scores(stage, epoch, step), resumed_at)
             self._resumed_at = None
 
         def write_panel() -> None:
@@ -375,9 +369,9 @@ def set_aside(path: Path) -> None:
 
 def take_over(earlier: Path, path: Path, step: int) -> None:
     """Begin a resumed training's scores with those of the run that it goes on from, up to this step."""
-    rows = [row for row in read_scores(earlier) if row.stage == "validate" and row.step <= step]
-    if rows:
-        append_scores(path, rows)
+    table = read_scores(earlier).select(stage="validate").table
+    if len(kept := Scores(table[table["step"] <= step])):
+        append_scores(path, kept)
         write_directions(path, read_directions(earlier))
         rank_zero_info(f"AttributionCallback goes on with the scores up to step {step} of {earlier}, in {path}.")
 
