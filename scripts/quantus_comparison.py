@@ -8,7 +8,7 @@ and faithfulness draw at random, each library for itself; a subset is of 224 pix
     python scripts/quantus_comparison.py --config runs/cmnist_resnet9/version_0/config.yaml \\
         --ckpt_path runs/cmnist_resnet9/version_0/checkpoints/best.ckpt --output runs/quantus
 
-writes scores.csv and metrics.json of both (`lightning-xai compare runs/quantus/lightning_xai`), and table.md.
+writes scores and metrics.json of both (`lightning-xai compare runs/quantus/lightning_xai`), and table.md.
 """
 
 import argparse

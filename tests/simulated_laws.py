@@ -510,7 +510,7 @@ def test_a_training_with_the_callback(sim: Simulation, tmp_path: Path) -> None:
         assert trainer.strategy.root_device.type == device
         trainer.validate(trainer.lightning_module, loader, verbose=False)
         assert callback.folder is not None
-        rows = read_scores(callback.folder / "scores.csv")
+        rows = read_scores(callback.folder / "scores")
         return {(row.stage, row.epoch, row.sample, row.method, row.metric): row.value for row in rows}
 
     found, wanted = scores("sim"), scores("cpu")

@@ -219,7 +219,7 @@ def test_the_files_are_written_as_a_whole(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    path = tmp_path / "version_0" / "xai" / "scores.csv"
+    path = tmp_path / "version_0" / "xai" / "scores"
     values = {"good": 0.9, "bad": 0.1}
     rows = [("test", 0, 0, m, "gini", i, v + i / 100) for m, v in values.items() for i in range(12)]
     append_scores(path, Scores.from_rows(rows))
@@ -242,7 +242,7 @@ def test_the_command_prints_and_writes(folder, tmp_path, capsys):
 def test_the_command_compares_at_equal_compute(folder, capsys):
     costs = {"good": 50, "bad": 100}
     rows = [("test", 0, 0, m, "gradients", i, float(c)) for m, c in costs.items() for i in range(12)]
-    append_scores(folder / "xai" / "scores.csv", Scores.from_rows(rows))
+    append_scores(folder / "xai" / "scores", Scores.from_rows(rows))
     main(["compare", str(folder)])
     assert {"bad", "gradients", "100"} <= set(capsys.readouterr().out.split())
     main(["compare", str(folder), "--gradients", "50"])
@@ -253,7 +253,7 @@ def test_the_command_compares_at_equal_compute(folder, capsys):
 
 
 def test_the_command_takes_the_procedure_and_the_smallest_effects(folder, capsys):
-    append_scores(folder / "xai" / "scores.csv", Scores.from_rows([("validate", 0, 0, "good", "gini", 0, 0.9)]))
+    append_scores(folder / "xai" / "scores", Scores.from_rows([("validate", 0, 0, "good", "gini", 0, 0.9)]))
     main(["compare", str(folder), "--procedure=published", "--smallest_effects.gini=1.5"])
     printed = " ".join(capsys.readouterr().out.split())
     assert "-0.8000 ≈" in printed

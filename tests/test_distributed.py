@@ -99,7 +99,7 @@ def run(command: str, config: Path) -> None:
 
 def validate(folder: Path, devices: int, batch_size: int) -> Scores:
     run("validate", write_config(folder, devices, callbacks=[attribution(batch_size)]))
-    return read_scores(folder / "xai" / "scores.csv")
+    return read_scores(folder / "xai" / "scores")
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +225,7 @@ def test_two_processes_explain_the_same_rows_of_a_split_in_the_sampler(tmp_path:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         result = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
         assert result.returncode == 0, result.stdout + result.stderr
-        rows = read_scores(tmp_path / str(devices) / "xai" / "scores.csv")
+        rows = read_scores(tmp_path / str(devices) / "xai" / "scores")
         return {(row.sample, row.epoch, row.method, row.metric): row.value for row in rows}
 
     one, two = scores(1), scores(2)

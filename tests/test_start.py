@@ -33,17 +33,17 @@ def without_torch(*words: str, **options) -> subprocess.CompletedProcess:
 @pytest.fixture
 def run(tmp_path):
     methods = {"good": 0.9, "bad": 0.1, "random": 0.2, "=odd": 0.5}
-    path = tmp_path / "version_0" / "xai" / "scores.csv"
+    path = tmp_path / "version_0" / "xai" / "scores"
     append_scores(
         path,
         Scores.from_rows(
             ("test", 0, 3, method, metric, sample, value + sample % 5 / 100)
             for method, value in methods.items()
-            for metric in ("gini", "auroc", "noise")
+            for metric in ("gini", "noise")
             for sample in range(12)
         ),
     )
-    write_directions(path, {"gini": True, "auroc": True, "noise": False})
+    write_directions(path, {"gini": True, "noise": False})
     return tmp_path / "version_0"
 
 
@@ -55,6 +55,13 @@ def test_compare_needs_no_torch_and_says_the_same(run, tmp_path, capsys):
     made = {path.name: path.read_bytes() for path in (tmp_path / "without").iterdir()}
     assert made == {path.name: path.read_bytes() for path in (tmp_path / "with").iterdir()}
     assert {"comparison.csv", "comparison.md", "comparison.tex", "comparison-agreement.png"} < made.keys()
+
+
+def test_export_needs_no_torch(run, tmp_path, capsys):
+    main(["export", str(run)])
+    done = without_torch("export", str(run), "--output", str(tmp_path / "scores.csv"))
+    assert done.returncode == 0, done.stderr.decode()
+    assert (tmp_path / "scores.csv").read_text() == capsys.readouterr().out
 
 
 def test_a_refusal_needs_no_torch_either(tmp_path):

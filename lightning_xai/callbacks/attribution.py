@@ -1,7 +1,5 @@
 """The callback that scores a model's explanations at every validation end."""
 
-import itertools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -52,7 +50,15 @@ from lightning_xai.names import named
 from lightning_xai.reporting.panels import attribution_panel, log_picture
 from lightning_xai.reporting.saving import save_figure
 from lightning_xai.results.scores import GRADIENTS, Scores
-from lightning_xai.results.store import SCORES, append_scores, read_directions, read_scores, write_directions
+from lightning_xai.results.store import (
+    SCORES,
+    append_scores,
+    read_directions,
+    read_scores,
+    score_files,
+    set_aside,
+    write_directions,
+)
 
 PANELS = "panels"
 Stage = Literal["validate", "test"]
@@ -63,8 +69,9 @@ class AttributionCallback(Callback):
 
     Works on any LightningModule whose `forward` maps images to logits. Logs the mean of every metric as
     `xai/<method>/<metric>`, so that `ModelCheckpoint` and `EarlyStopping` can monitor it; writes the score of every
-    sample to `xai/scores.csv`, the direction of every metric to `xai/metrics.json` and a panel of maps to `xai/panels/`
-    beside the run's checkpoints, and gives the panel to the loggers. Training goes on exactly as it would without it:
+    sample to `xai/scores/` (Parquet; `lightning-xai export` makes a CSV file of it), the direction of every metric to
+    `xai/metrics.json` and a panel of maps to `xai/panels/` beside the run's checkpoints, and gives the panel to the
+    loggers. Training goes on exactly as it would without it:
     weights, modes, gradients and random states are left alone.
 
     The samples are of the rows that the loader's sampler can yield in its first `limit_val_batches`; a loader of
@@ -320,7 +327,7 @@ class AttributionCallback(Callback):
             run = Path(trainer.ckpt_path).absolute().parent.parent  # type: ignore[arg-type]
             earlier = run / self._prefix / SCORES
             step = self._resumed_at
-            if earlier.is_file() and not path.exists():
+            if score_files(earlier) and not score_files(path):
                 self._files.attempt(lambda: take_over(earlier, path, step))
 
     def _output(self, trainer: Trainer) -> Path:
@@ -335,7 +342,11 @@ class AttributionCallback(Callback):
 
         def write_scores() -> None:
             if self._begins and trainer.state.fn == "fit":
-                set_aside(folder / SCORES)
+                if other := set_aside(folder / SCORES):
+                    rank_zero_warn(
+                        f"AttributionCallback: {folder / SCORES} holds scores of an earlier training in this folder; "
+                        f"they are in {other.name} now."
+                    )
                 self._begins = False
             write_directions(folder / SCORES, evaluation.higher_is_better)
             resumed_at = self._resumed_at if stage == "validate" else None
@@ -353,18 +364,6 @@ class AttributionCallback(Callback):
             self.folder = folder
         if evaluation.images.ndim == 4 and len(evaluation.images):
             self._files.attempt(write_panel)
-
-
-def set_aside(path: Path) -> None:
-    """Scores of an earlier training in the same folder get another name: they are not of the one that begins."""
-    if not path.exists():
-        return
-    names = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(1))
-    other = next(name for name in names if not name.exists())
-    os.replace(path, other)
-    rank_zero_warn(
-        f"AttributionCallback: {path} holds scores of an earlier training in this folder; it is {other.name} now."
-    )
 
 
 def take_over(earlier: Path, path: Path, step: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_xai.results.scores import Scores
-from lightning_xai.results.store import SCORES, read_directions, read_scores
+from lightning_xai.results.store import SCORES, read_directions, read_scores, score_files
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def read_runs(
     """The runs with the scores of one evaluation each, ready to be compared.
 
     Args:
-        folders: One or more run folders, their `xai` folders, or files of scores.
+        folders: One or more run folders, their `xai` folders, or files of scores (Parquet or CSV).
         stage: Of the evaluations, such as "validate"; None for "test" if all runs have that, else for "validate".
         epoch: Of the evaluations; None for each run's last one.
 
@@ -52,15 +52,18 @@ def read_runs(
 
 
 def scores_path(run: str | os.PathLike[str]) -> Path:
-    """The file of scores in a run's folder or in its `xai` folder; a file is taken as it is."""
+    """The scores in a run's folder or in its `xai` folder; a folder of parts, or a file, is taken as it is."""
     path = Path(os.path.abspath(run))
-    candidates = [path, path / SCORES, path / "xai" / SCORES]
-    for candidate in candidates:
-        if candidate.is_file():
+    if path.name == f"{SCORES}.csv" and path.is_file():
+        return path.with_name(SCORES)  # of which a former version made this file
+    if path.is_file() or any(part.parent == path for part in score_files(path)):
+        return path
+    for candidate in (path / SCORES, path / "xai" / SCORES):
+        if score_files(candidate):
             return candidate
     raise ValueError(
-        f"`runs`: no scores in {path}. Name a run's folder (the one with xai/{SCORES} in it), its xai folder or the "
-        "file itself."
+        f"`runs`: no scores in {path}. Name a run's folder (the one with xai/{SCORES} in it), its xai folder or a file "
+        "of scores."
     )
 
 

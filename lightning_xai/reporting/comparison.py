@@ -1,7 +1,5 @@
 """A comparison of methods as text: terminal, CSV, Markdown and LaTeX."""
 
-import csv
-import io
 import itertools
 import math
 import os
@@ -11,7 +9,7 @@ from pathlib import Path
 from lightning_xai.reporting.escapes import markdown
 from lightning_xai.reporting.render import latex_table, markdown_table
 from lightning_xai.results.comparison import Comparison, MethodResult, MetricComparison
-from lightning_xai.results.files import replacing, spreadsheet
+from lightning_xai.results.files import csv_text, replacing
 from lightning_xai.results.tables import ResultTable, number_format, with_arrow
 from lightning_xai.statistics.intervals import MOST_RESAMPLED
 
@@ -45,15 +43,13 @@ def comparison_csv(comparison: Comparison) -> str:
     """One line for each metric and method, with all digits; what is not defined is empty."""
     ofs = ["metric", "higher_is_better", "num_common", "num_samples"]
     names = [item.name for item in fields(MethodResult) if item.name != "values"]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*ofs, *names, *(["gradients"] if comparison.gradients else [])])
+    rows: list[list[object]] = [[*ofs, *names, *(["gradients"] if comparison.gradients else [])]]
     for metric in comparison.metrics:
         for result in metric.methods:
             values = [*(getattr(metric, name) for name in ofs), *(getattr(result, name) for name in names)]
             values += [comparison.gradients[result.method]] if comparison.gradients else []
-            writer.writerow(["" if _is_nan(value) else spreadsheet(value) for value in values])
-    return text.getvalue()
+            rows.append(["" if _is_nan(value) else value for value in values])
+    return csv_text(rows)
 
 
 def comparison_markdown(comparison: Comparison) -> str:

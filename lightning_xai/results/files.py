@@ -5,7 +5,7 @@ import errno
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -107,13 +107,50 @@ def write_csv(path: str | os.PathLike[str], rows: Iterable[Iterable[object]]) ->
         OSError: if the folder cannot be written to.
     """
     path = Path(path)
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(map(spreadsheet, row) for row in rows)
+    with replacing(path) as temporary:
+        temporary.write_text(csv_text(rows), encoding="utf-8", newline="\n")
     return path
 
 
-def csv_line(values: Iterable[object]) -> str:
-    """A line of a CSV file, with its end."""
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """What `write_csv` writes."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(values)
+    plain, quoting = (csv.writer(text, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
+    for row in rows:
+        cells = list(map(spreadsheet, row))
+        writer = quoting if any(isinstance(cell, str) and "\r" in cell for cell in cells) else plain
+        writer.writerow(cells)  # unquoted, a carriage return would end the line
     return text.getvalue()
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """The rows that `write_csv` wrote, each with its place: "FILE, line N". A spreadsheet may have saved the file.
+
+    Raises:
+        ValueError: if the header is not that of the columns, or the file is damaged; with file, line and cure.
+    """
+    header, text = ",".join(columns), _text(path)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        if (found := ",".join(next(reader, []))) != header:
+            raise ValueError(
+                f"{path}, line 1: expected the header {header!r}, got {found[:100]!r}. "
+                "This is not a table of scores of this version; choose another file."
+            )
+        if not text.endswith("\n"):
+            number = len(text.split("\n"))
+            raise ValueError(
+                f"{path}, line {number}: the file is cut short in the middle of this line. Remove the line to keep the "
+                "rest; if nothing is missing, end it with a line break."
+            )
+        for values in reader:
+            yield f"{path}, line {reader.line_num}", list(map(from_spreadsheet, values))
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num}: not a line of CSV ({error}).") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error}). Save it as CSV in UTF-8.") from error

@@ -1,12 +1,16 @@
 """Per-sample scores as one tidy table: a row for each score of each sample."""
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from lightning_xai.results.files import read_csv, write_csv
+from lightning_xai.results.parquet import read_parquet, write_parquet
 from lightning_xai.statistics.means import mean_and_standard_error
 
 GRADIENTS = "gradients"
@@ -61,6 +65,33 @@ class Scores:
     def concatenated(cls, parts: Iterable["Scores"]) -> "Scores":
         """The rows of all, part after part."""
         return cls(pd.concat([cls.from_rows(()).table, *(part.table for part in parts)]))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Scores":
+        """From a Parquet file, or else a CSV file, also as a spreadsheet saves it (CRLF, byte order mark).
+
+        Raises:
+            ValueError: if the file is damaged or no such table; with its name, and for CSV the line.
+        """
+        path = Path(path)
+        if path.suffix == ".parquet":
+            return cls(read_parquet(path, COLUMNS)[0])
+        return cls.from_rows(_row(place, values) for place, values in read_csv(path, tuple(COLUMNS)))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a Parquet file where the path ends so, or else a CSV file, as a whole.
+
+        In CSV, numbers have as many digits as it takes to read back the same ones, an undefined score is `nan`, and a
+        name that a spreadsheet would take for a formula gets an apostrophe in front, which `load` takes off.
+
+        Raises:
+            OSError: if the folder cannot be written to.
+        """
+        path = Path(path)
+        if path.suffix == ".parquet":
+            write_parquet(path, self.table, COLUMNS, {})
+        else:
+            write_csv(path, [COLUMNS, *self])
 
     def __len__(self) -> int:
         return len(self.table)
@@ -122,3 +153,15 @@ class Scores:
             for method, values in ((method, series.to_numpy()) for method, series in table.items())
         ]
         return pd.DataFrame(rows, columns=columns)
+
+
+def _row(place: str, values: list[str]) -> tuple[Any, ...]:
+    """A line of a CSV file."""
+    try:
+        stage, epoch, step, method, metric, sample, value = values
+        return stage, int(epoch), int(step), method, metric, int(sample), float(value)
+    except ValueError as error:
+        raise ValueError(
+            f"{place}: expected the columns {','.join(COLUMNS)}, got {','.join(values)!r}. "
+            "Remove the line, or write the file anew."
+        ) from error

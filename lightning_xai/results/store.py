@@ -1,79 +1,101 @@
-"""The scores of a run in files: tidy CSV, one row for each score of each sample; beside it, what is better."""
+"""The scores of a run in files: a part for each time that some were made; beside them, what is better."""
 
-import csv
-import io
+import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
-from lightning_xai.results.files import csv_line, from_spreadsheet, naming, replacing, spreadsheet
+import pandas as pd
+
+from lightning_xai.results.files import naming, replacing
 from lightning_xai.results.locks import waiting_for
+from lightning_xai.results.parquet import read_parquet, write_parquet
 from lightning_xai.results.scores import COLUMNS, Scores
 
-SCORES, METRICS = "scores.csv", "metrics.json"
+SCORES, METRICS = "scores", "metrics.json"
 
 
-def append_scores(path: str | os.PathLike[str], scores: Scores, after_step: int | None = None) -> None:
-    """Add rows to the file at `path`, which is created with its header if need be.
+def append_scores(path: str | os.PathLike[str], scores: Scores, after_step: int | None = None) -> Path:
+    """Add a part, `NNNNNN.parquet`, to the folder at `path`, which is made if need be, and return the part's path.
 
-    Earlier rows of the same stage, epoch, step, method and metric give way: a validation that is run again, or an
-    epoch repeated after a crash, is not counted twice. The file is replaced as a whole when the rows are written:
-    interrupted, it is what it was; processes that add rows at the same time wait for each other. Numbers are written
-    with as many digits as it takes to read back the same ones; an undefined score is `nan`. A name that a spreadsheet
-    would take for a formula gets an apostrophe in front, which is taken off when it is read.
+    Parts are never changed. When they are read, the scores of a part take the place of those of the same stage, epoch,
+    step, method and metric in earlier ones: a validation that is run again, or an epoch repeated after a crash, is not
+    counted twice. A part is there as a whole or not at all; processes that add parts at the same time wait for each
+    other.
 
     Args:
-        path: Of the file.
+        path: Of the folder.
         scores: To add.
-        after_step: Rows of the same stages with more steps than this give way too: a training that was resumed there
-            makes them again, perhaps at other steps.
+        after_step: When they are read, scores of the same stages in earlier parts with more steps than this give way
+            too: a training that was resumed there makes them again, perhaps at other steps.
 
     Raises:
-        ValueError: if the file at `path` is not such a table, or is cut short; or if a name has a carriage return.
         OSError: if the folder cannot be written to.
     """
-    path, rows = Path(path), list(scores)
-    if wrong := [row for row in rows if "\r" in row.stage + row.method + row.metric]:
-        raise ValueError(f"`scores`: names must be without carriage returns, which get lost; got {wrong[0]!r}.")
-    lines = list(map(_line, rows))
-    renewed, stages = {_evaluation(line) for line in lines}, {row.stage for row in rows}
-
-    def stays(line: str) -> bool:
-        if _evaluation(line) in renewed:
-            return False
-        if after_step is None:
-            return True
-        old = _parse(next(csv.reader([line])), str(path))
-        return old[0] not in stages or old[2] <= after_step
-
-    with _alone_with(path), replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        file.write(csv_line(COLUMNS))
-        if path.exists():
-            _check_ends(path)
-            with path.open(encoding="utf-8", newline="") as old:
-                next(old)  # the header
-                text = old.read()
-            starts = {_line((row.stage, row.epoch, row.step))[:-1] for row in rows}
-            if after_step is None and not any(f"{start}," in text for start in starts):  # nothing is made again
-                file.write(text)
-            else:
-                file.writelines(filter(stays, _records(io.StringIO(text, newline=""))))
-        file.writelines(lines)
+    folder = Path(path)
+    with _alone_with(folder):
+        last = max((int(part.stem) for part in _numbered(folder)), default=0)
+        part = folder / f"{last + 1:06d}.parquet"
+        write_parquet(part, scores.table, COLUMNS, {"after_step": after_step})
+    return part
 
 
 def read_scores(path: str | os.PathLike[str]) -> Scores:
-    """All rows of the file at `path`.
+    """What holds of all parts in the folder at `path`, after the file `path`.csv of an earlier version if there is one.
+
+    A file is read as it is, Parquet or CSV. No scores where there is nothing.
 
     Raises:
-        ValueError: if a line is not a row of such a table, or the file is cut short; the message names file
-            and line.
+        ValueError: if a file is damaged; with its name, and for CSV the line.
     """
     path = Path(path)
-    _check_ends(path)
-    return Scores.from_rows(_read(path))
+    if path.is_file():
+        return Scores.load(path)
+    tables = [Scores.from_rows(()).table.assign(part=0)]
+    for number, part in enumerate(score_files(path)):
+        scores, after_step = _read(part)
+        if after_step is not None:
+            stages = scores.unique("stage")
+            tables = [old[~(old["stage"].isin(stages) & (old["step"] > after_step))] for old in tables]
+        tables.append(scores.table.assign(part=number))
+    table = pd.concat(tables)
+    return Scores(table[table["part"] == table.groupby(list(COLUMNS)[:5], sort=False)["part"].transform("max")])
+
+
+def score_files(path: Path) -> list[Path]:
+    """The files that hold the scores at `path`, the oldest first."""
+    former = _former(path)
+    return [*([former] if former.is_file() else []), *sorted(_numbered(path), key=lambda part: int(part.stem))]
+
+
+def set_aside(path: Path) -> Path | None:
+    """Give the scores at `path` another name, which is returned; None where there are none."""
+    if not score_files(path):
+        return None
+    names = (path.with_name(f"{path.name}-{number}") for number in itertools.count(1))
+    other = next(name for name in names if not (name.exists() or _former(name).exists()))
+    for old, new in ((path, other), (_former(path), _former(other))):
+        if old.exists():
+            os.replace(old, new)
+    return other
+
+
+def _read(part: Path) -> tuple[Scores, int | None]:
+    if part.suffix != ".parquet":
+        return Scores.load(part), None
+    table, notes = read_parquet(part, COLUMNS)
+    return Scores(table), notes.get("after_step")
+
+
+def _numbered(folder: Path) -> Iterator[Path]:
+    return (part for part in folder.glob("*.parquet") if part.stem.isdecimal())
+
+
+def _former(path: Path) -> Path:
+    """Where versions before the parts had the scores."""
+    return path.with_name(f"{path.name}.csv")
 
 
 def write_directions(path: str | os.PathLike[str], higher_is_better: Mapping[str, bool | None]) -> None:
@@ -127,61 +149,3 @@ def _no_directions(path: Path) -> ValueError:
         f'{path}: expected {{"METRIC": {{"higher_is_better": true, false or null}}, ...}}. Write the file anew, or '
         "remove it: then no direction is known."
     )
-
-
-def _records(lines: Iterable[str]) -> Iterator[str]:
-    """The lines of each row: more than one where a name has a line break."""
-    record = ""
-    for line in lines:
-        record += line
-        if record.count('"') % 2 == 0:
-            yield record
-            record = ""
-
-
-def _line(values: Iterable[object]) -> str:
-    return csv_line(map(spreadsheet, values))
-
-
-def _evaluation(line: str) -> str:
-    """Stage, epoch, step, method and metric, as they stand in a line."""
-    return line.rsplit(",", 2)[0]
-
-
-def _read(path: Path) -> Iterator[tuple[Any, ...]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.reader(file, strict=True)
-        next(reader)
-        try:
-            for values in reader:
-                yield _parse(values, f"{path}, line {reader.line_num}")
-        except csv.Error as error:
-            raise ValueError(f"{path}, line {reader.line_num}: not a line of CSV ({error}).") from error
-
-
-def _parse(values: list[str], place: str) -> tuple[Any, ...]:
-    try:
-        stage, epoch, step, method, metric, sample, value = values
-        stage, method, metric = map(from_spreadsheet, (stage, method, metric))
-        return stage, int(epoch), int(step), method, metric, int(sample), float(value)
-    except ValueError as error:
-        raise ValueError(
-            f"{place}: expected the columns {','.join(COLUMNS)}, got {','.join(values)!r}. "
-            "Remove the line, or write the file anew."
-        ) from error
-
-
-def _check_ends(path: Path) -> None:
-    """The first line is the header, and the last one was written to its end."""
-    lines = path.read_bytes().split(b"\n")
-    header = ",".join(COLUMNS)
-    if lines[0].decode(errors="replace") != header:
-        raise ValueError(
-            f"{path}, line 1: expected the header {header!r}, got {lines[0].decode(errors='replace')[:100]!r}. "
-            "This is not a table of scores of this version; choose another file."
-        )
-    if lines[-1]:
-        raise ValueError(
-            f"{path}, line {len(lines)}: the file is cut short in the middle of this line. "
-            "Remove the line to keep the rest."
-        )
