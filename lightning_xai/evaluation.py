@@ -43,8 +43,7 @@ from lightning_xai.metrics import (
 from lightning_xai.metrics.base import first_rows
 from lightning_xai.metrics.cost import NumGradients
 from lightning_xai.names import named
-from lightning_xai.results.scores import GRADIENTS
-from lightning_xai.results.scores import Scores as ScoreTable
+from lightning_xai.results.scores import GRADIENTS, Scores as ScoreTable
 from lightning_xai.shapes import Inputs, Labels, Masks, Scores
 
 

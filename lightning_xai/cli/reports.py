@@ -108,6 +108,7 @@ def _written(trainer: Trainer, folder: Path) -> Iterator[tuple[str, str | Path]]
         if callback.folder is None:
             continue
         yield "sample scores", callback.folder / SCORES
+        yield "as a table", shlex.join(["lightning-xai", "export", str(callback.folder), "--output", "scores.csv"])
         if panels := sorted((callback.folder / PANELS).glob("*.png")):
             yield "latest panel", max(panels, key=lambda panel: panel.stat().st_mtime)
     for _ in _fronts(trainer):

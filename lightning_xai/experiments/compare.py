@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64
 
 from lightning_xai.checks import check_choice, check_count, check_level
 from lightning_xai.experiments.runs import Run, distinct, told_apart
@@ -199,22 +198,20 @@ def _on_common_samples(metric: str, table: Table) -> pd.DataFrame:
 def _compare_metric(
     metric: str, higher_is_better: bool | None, table: pd.DataFrame, controls: Container[str], rules: _Rules
 ) -> MetricComparison:
-    scores = {method: table[method].to_numpy(copy=True) for method in table}
-    undefined = {method: int((~np.isfinite(values)).sum()) for method, values in scores.items()}
-    samples = table.index.tolist()
-    known = {name: values for name, values in scores.items() if undefined[name] < len(values)}
-    defined = np.isfinite(np.stack(list(known.values()))).all(0) if known else np.zeros(len(samples), dtype=bool)
-    compared = {name: values[defined] for name, values in known.items()}
+    finite = np.isfinite(table)
+    known = [method for method in table if finite[method].any()]
+    kept = table[known][finite[known].all(axis=1) & bool(known)]
+    compared = {method: kept[method].to_numpy(copy=True) for method in known}
     ranks = mean_ranks({name: values for name, values in compared.items() if name not in controls}, higher_is_better)
     # Of equal ones the first by name, so that the order of the rows does not matter.
     best = min(ranks, key=lambda method: (ranks[method], method), default=None)
     tests = {} if best is None else _tests(compared, best, higher_is_better, rules.procedure)
     results = []
-    for method in scores:
+    for method in table:
         values = compared.get(method, np.empty(0))
         result = MethodResult(
             method,
-            undefined[method],
+            int((~finite[method]).sum()),
             *_describe(values, rules),
             ranks.get(method),
             *tests.get(method, _NO_TEST),
@@ -224,8 +221,7 @@ def _compare_metric(
         if best is not None and method in tests:
             result = _judged(result, compared[best], metric, 1 if higher_is_better else -1, rules)
         results.append(result)
-    kept = tuple(sample for sample, keep in zip(samples, defined, strict=True) if keep)
-    return MetricComparison(metric, higher_is_better, len(samples), kept, tuple(results))
+    return MetricComparison(metric, higher_is_better, len(table), tuple(kept.index.tolist()), tuple(results))
 
 
 def _describe(values: Values, rules: _Rules) -> tuple[float, float, float, float]:
@@ -281,27 +277,23 @@ def _agreements(metrics: Sequence[MetricComparison], controls: Container[str]) -
 
     Metrics that know random maps for what they are agree on that; it says nothing of the methods.
     """
-    directed = [metric for metric in metrics if metric.higher_is_better is not None]
-    for first, second in itertools.combinations(directed, 2):
-        scores = [{r.method: r.values for r in metric.methods if r.values} for metric in (first, second)]
-        methods = [method for method in scores[0] if method in scores[1] and method not in controls]
-        if len(methods) < 3:
+    directed = [
+        (metric.metric, _oriented(metric, controls)) for metric in metrics if metric.higher_is_better is not None
+    ]
+    for (first, one), (second, other) in itertools.combinations(directed, 2):
+        pair = one.align(other, join="inner")
+        if len(pair[0].columns) < 3:
             continue
-        common = set(first.samples) & set(second.samples)
-        tau = kendall_tau(_oriented(first, methods, common), _oriented(second, methods, common))
+        tau = kendall_tau(*(scores.to_numpy().T for scores in pair))
         if len(tau := tau[np.isfinite(tau)]):
-            names = first.metric, second.metric
-            yield Agreement(names, *mean_and_standard_error(tau), len(tau), len(methods))
+            yield Agreement((first, second), *mean_and_standard_error(tau), len(tau), len(pair[0].columns))
 
 
-def _oriented(
-    metric: MetricComparison, methods: Sequence[str], samples: Container[int]
-) -> Float64[np.ndarray, "methods samples"]:
-    """The methods' scores of these samples, higher for better."""
-    sign = 1.0 if metric.higher_is_better else -1.0
-    values = {result.method: np.array(result.values) for result in metric.methods}
-    kept = np.array([sample in samples for sample in metric.samples], dtype=bool)
-    return sign * np.stack([values[method][kept] for method in methods])
+def _oriented(metric: MetricComparison, controls: Container[str]) -> pd.DataFrame:
+    """The methods' scores, higher for better, without the controls: samples down, methods across."""
+    values = {result.method: result.values for result in metric.methods if result.values}
+    scores = pd.DataFrame({m: own for m, own in values.items() if m not in controls}, metric.samples, dtype=float)
+    return scores if metric.higher_is_better else -scores
 
 
 def _compared(run: Run) -> ComparedRun:

@@ -10,14 +10,15 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
-from lightning_xai.checks import check_choice as check_choice
-from lightning_xai.checks import check_count as check_count
-from lightning_xai.checks import check_kind as check_kind
-from lightning_xai.checks import check_level as check_level
-from lightning_xai.checks import check_number as check_number
-from lightning_xai.checks import check_whole_number as check_whole_number
-from lightning_xai.explainers.bounds import Bound as Bound
-from lightning_xai.explainers.bounds import parse_bounds as parse_bounds
+from lightning_xai.checks import (
+    check_choice as check_choice,
+    check_count as check_count,
+    check_kind as check_kind,
+    check_level as check_level,
+    check_number as check_number,
+    check_whole_number as check_whole_number,
+)
+from lightning_xai.explainers.bounds import Bound as Bound, parse_bounds as parse_bounds
 from lightning_xai.explainers.chunks import check_logits, in_chunks, probe_rows
 from lightning_xai.explainers.state import explaining, naming_inference_tensors
 from lightning_xai.functional.devices import sent

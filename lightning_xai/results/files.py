@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lightning_xai.results.locks import claim, close, release
+from lightning_xai.results.locks import claim, close, naming, release
 
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 """What a cell begins with that a spreadsheet takes for a formula."""
@@ -38,16 +38,6 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.replace(temporary, path)
         finally:
             release(handle, temporary)
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Errors of the operating system say which file could not be written, and what to do."""
-    try:
-        yield
-    except OSError as error:
-        reason = f"{error.strerror or error}: cannot write `path`; choose a folder that can be written to"
-        raise OSError(error.errno, reason, str(path)) from error
 
 
 def _temporary(path: Path) -> tuple[int, Path]:
@@ -129,7 +119,11 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, list[str
     Raises:
         ValueError: if the header is not that of the columns, or the file is damaged; with file, line and cure.
     """
-    header, text = ",".join(columns), _text(path)
+    header = ",".join(columns)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error}). Save it as CSV in UTF-8.") from error
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         if (found := ",".join(next(reader, []))) != header:
@@ -147,10 +141,3 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, list[str
             yield f"{path}, line {reader.line_num}", list(map(from_spreadsheet, values))
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: not a line of CSV ({error}).") from error
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 ({error}). Save it as CSV in UTF-8.") from error

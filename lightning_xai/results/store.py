@@ -4,12 +4,11 @@ import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pandas as pd
 
-from lightning_xai.results.files import naming, replacing
+from lightning_xai.results.files import replacing
 from lightning_xai.results.locks import waiting_for
 from lightning_xai.results.parquet import read_parquet, write_parquet
 from lightning_xai.results.scores import COLUMNS, Scores
@@ -35,7 +34,7 @@ def append_scores(path: str | os.PathLike[str], scores: Scores, after_step: int 
         OSError: if the folder cannot be written to.
     """
     folder = Path(path)
-    with _alone_with(folder):
+    with waiting_for(folder):
         last = max((int(part.stem) for part in _numbered(folder)), default=0)
         part = folder / f"{last + 1:06d}.parquet"
         write_parquet(part, scores.table, COLUMNS, {"after_step": after_step})
@@ -105,11 +104,11 @@ def write_directions(path: str | os.PathLike[str], higher_is_better: Mapping[str
         ValueError: if there is such a file that cannot be read.
         OSError: if the folder cannot be written to.
     """
-    entries = {metric: {"higher_is_better": better} for metric, better in higher_is_better.items()}
-    directions = _directions_path(path)
-    with _alone_with(directions), replacing(directions) as temporary:
-        kept = {metric: {"higher_is_better": better} for metric, better in read_directions(path).items()}
-        temporary.write_text(json.dumps(kept | entries, indent=2) + "\n", encoding="utf-8")
+    path = Path(path).with_name(METRICS)
+    with waiting_for(path), replacing(path) as temporary:
+        known = read_directions(path) | dict(higher_is_better)
+        entries = {metric: {"higher_is_better": better} for metric, better in known.items()}
+        temporary.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
 
 
 def read_directions(path: str | os.PathLike[str]) -> dict[str, bool | None]:
@@ -118,34 +117,16 @@ def read_directions(path: str | os.PathLike[str]) -> dict[str, bool | None]:
     Raises:
         ValueError: if the file is not what `write_directions` writes.
     """
-    path = _directions_path(path)
+    path = Path(path).with_name(METRICS)
     if not path.exists():
         return {}
     try:
         directions = {name: entry["higher_is_better"] for name, entry in json.loads(path.read_bytes()).items()}
+        if any(better not in (True, False, None) for better in directions.values()):
+            raise ValueError("a direction is true, false or null")
+        return directions
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise _no_directions(path) from error
-    if any(better not in (True, False, None) for better in directions.values()):
-        raise _no_directions(path)
-    return directions
-
-
-@contextmanager
-def _alone_with(path: Path) -> Iterator[None]:
-    """No other process reads and replaces the file meanwhile."""
-    with ExitStack() as stack:
-        with naming(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(waiting_for(path))
-        yield
-
-
-def _directions_path(scores: str | os.PathLike[str]) -> Path:
-    return Path(scores).with_name(METRICS)
-
-
-def _no_directions(path: Path) -> ValueError:
-    return ValueError(
-        f'{path}: expected {{"METRIC": {{"higher_is_better": true, false or null}}, ...}}. Write the file anew, or '
-        "remove it: then no direction is known."
-    )
+        raise ValueError(
+            f'{path}: expected {{"METRIC": {{"higher_is_better": true, false or null}}, ...}} ({error}). Write the file '
+            "anew, or remove it: then no direction is known."
+        ) from error
