@@ -9,7 +9,7 @@ from pathlib import Path
 from lightning_xai.reporting.escapes import markdown
 from lightning_xai.reporting.render import latex_table, markdown_table
 from lightning_xai.results.comparison import Comparison, MethodResult, MetricComparison
-from lightning_xai.results.files import csv_text, replacing
+from lightning_xai.results.files import csv_text, write_text
 from lightning_xai.results.tables import ResultTable, number_format, with_arrow
 from lightning_xai.statistics.intervals import MOST_RESAMPLED
 
@@ -25,12 +25,7 @@ def write_comparison(comparison: Comparison, folder: str | os.PathLike[str]) -> 
         "md": comparison_markdown(comparison),
         "tex": comparison_latex(comparison),
     }
-    paths = []
-    for extension, text in texts.items():
-        with replacing(path := Path(folder) / f"comparison.{extension}") as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
-        paths.append(path)
-    return paths
+    return [write_text(Path(folder) / f"comparison.{extension}", text) for extension, text in texts.items()]
 
 
 def comparison_tables(comparison: Comparison) -> list[ResultTable]:

@@ -40,6 +40,17 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             release(handle, temporary)
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> Path:
+    """Write a file as a whole, in UTF-8, with the line ends that the text has.
+
+    Raises:
+        OSError: if the folder cannot be written to.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+    return Path(path)
+
+
 def _temporary(path: Path) -> tuple[int, Path]:
     """A file to write to, held by nobody else: of the first name that is not in use."""
     names = (f".{path.name}.partial", *(f".{path.name}.{number}.partial" for number in range(1, 1000)))
@@ -57,8 +68,7 @@ def agree_on_settings(path: Path, settings: Mapping[str, Any]) -> None:
     """
     settings = json.loads(json.dumps(settings))
     if not path.exists():
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(settings, indent=2) + "\n")
         return
     known = json.loads(path.read_text(encoding="utf-8"))
     differing = sorted(key for key in settings.keys() | known.keys() if settings.get(key) != known.get(key))
@@ -96,10 +106,7 @@ def write_csv(path: str | os.PathLike[str], rows: Iterable[Iterable[object]]) ->
     Raises:
         OSError: if the folder cannot be written to.
     """
-    path = Path(path)
-    with replacing(path) as temporary:
-        temporary.write_text(csv_text(rows), encoding="utf-8", newline="\n")
-    return path
+    return write_text(path, csv_text(rows))
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:

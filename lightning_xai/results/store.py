@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lightning_xai.results.files import replacing
+from lightning_xai.results.files import write_text
 from lightning_xai.results.locks import waiting_for
 from lightning_xai.results.parquet import read_parquet, write_parquet
 from lightning_xai.results.scores import COLUMNS, Scores
@@ -105,10 +105,10 @@ def write_directions(path: str | os.PathLike[str], higher_is_better: Mapping[str
         OSError: if the folder cannot be written to.
     """
     path = Path(path).with_name(METRICS)
-    with waiting_for(path), replacing(path) as temporary:
+    with waiting_for(path):
         known = read_directions(path) | dict(higher_is_better)
         entries = {metric: {"higher_is_better": better} for metric, better in known.items()}
-        temporary.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(entries, indent=2) + "\n")
 
 
 def read_directions(path: str | os.PathLike[str]) -> dict[str, bool | None]:
@@ -127,6 +127,6 @@ def read_directions(path: str | os.PathLike[str]) -> dict[str, bool | None]:
         return directions
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
-            f'{path}: expected {{"METRIC": {{"higher_is_better": true, false or null}}, ...}} ({error}). Write the file '
+            f'{path}: expected {{"METRIC": {{"higher_is_better": true, false or null}}, ...}} ({error}). Write it '
             "anew, or remove it: then no direction is known."
         ) from error
