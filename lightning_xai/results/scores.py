@@ -119,10 +119,8 @@ class Scores:
 
     def select(self, **columns: Any) -> "Scores":
         """The rows whose columns have these values, or one of them where a list is given."""
-        kept = np.ones(len(self), dtype=bool)
-        for name, value in columns.items():
-            kept &= self.table[name].isin(value if isinstance(value, list) else [value]).to_numpy()
-        return Scores(self.table[kept])
+        wanted = {name: value if isinstance(value, list) else [value] for name, value in columns.items()}
+        return Scores(self.table[self.table[list(wanted)].isin(wanted).all(axis=1)])
 
     def by_sample(self, whose: str = "`scores`", advice: str = "") -> dict[str, dict[str, pd.Series]]:
         """The values by metric and method, each a series over the samples.
