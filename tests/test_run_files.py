@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_xai.callbacks import AttributionCallback, ParetoFront
+from lightning_xai.callbacks.attribution import take_over
 from lightning_xai.explainers import Gradient
 from lightning_xai.metrics import Sparseness
 from lightning_xai.results.files import replacing
@@ -331,3 +332,10 @@ def test_a_new_training_in_an_old_folder_begins_with_scores_of_its_own(tmp_path:
         fit(tmp_path, scores(), max_epochs=1)
     assert [epoch for epoch, _ in epochs_and_steps(path)] == [0]
     assert read_scores(path.with_name("scores-1")) == old
+
+
+def test_a_resumed_training_takes_over_the_table_of_an_earlier_version(tmp_path: Path) -> None:
+    rows = [(stage, step // 10, step, "a", "s", 0, 1.0) for stage in ("validate", "test") for step in (10, 20, 30)]
+    Scores.from_rows(rows).save(tmp_path / "old" / "scores.csv")
+    take_over(tmp_path / "old" / "scores", tmp_path / "new" / "scores", 20)
+    assert read_scores(tmp_path / "new" / "scores") == Scores.from_rows(rows[:2])
