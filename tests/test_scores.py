@@ -36,6 +36,9 @@ def test_a_table_is_copied_and_has_the_columns_in_order():
     assert Scores(shuffled) == SCORES
     with pytest.raises(ValueError, match=r"`table` must have the columns stage, .*; it lacks value\."):
         Scores(SCORES.table.drop(columns="value"))
+    for wrong in (1.5, "1", math.nan):
+        with pytest.raises(ValueError, match=r"whole numbers|non-finite"):
+            Scores(SCORES.table.astype(object).assign(sample=wrong))
 
 
 def test_scores_of_an_evaluation_are_exact_and_named():

@@ -15,8 +15,9 @@ from lightning_xai.statistics.means import mean_and_standard_error
 
 GRADIENTS = "gradients"
 """The name under which every evaluation keeps what its methods spent."""
-COLUMNS = {"stage": str, "epoch": "int64", "step": "int64", "method": str, "metric": str, "sample": "int64"} | {
-    "value": "float64"
+COLUMNS = {
+    **{"stage": str, "epoch": "int64", "step": "int64"},
+    **{"method": str, "metric": str, "sample": "int64", "value": "float64"},
 }
 """Their types. The step is that of the optimizer, the sample its index in the data set."""
 
@@ -38,9 +39,12 @@ class Scores:
     table: pd.DataFrame
 
     def __post_init__(self) -> None:
-        if missing := COLUMNS.keys() - self.table.columns:
+        if missing := [name for name in COLUMNS if name not in self.table]:
             raise ValueError(f"`table` must have the columns {', '.join(COLUMNS)}; it lacks {', '.join(missing)}.")
         typed = self.table[list(COLUMNS)].astype(COLUMNS).reset_index(drop=True)
+        whole = ["epoch", "step", "sample"]
+        if not (typed[whole] == self.table[whole].to_numpy()).all(axis=None):
+            raise ValueError(f"`table` must have whole numbers for {', '.join(whole)}; round them where that is meant.")
         object.__setattr__(self, "table", typed)
 
     @classmethod
