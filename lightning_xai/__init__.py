@@ -54,7 +54,7 @@ def __getattr__(name: str) -> Any:
     """A room of the package, or what is in `evaluation`, or an explainer."""
     if name in _ROOMS:
         return import_module(f"{__name__}.{name}")
-    if name.startswith("__"):
+    if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = import_module(f"{__name__}.{_HOMES.get(name, 'explainers')}")
     if name not in _HOMES and name not in home.__all__:

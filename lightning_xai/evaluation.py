@@ -43,7 +43,7 @@ from lightning_xai.metrics import (
 from lightning_xai.metrics.base import first_rows
 from lightning_xai.metrics.cost import NumGradients
 from lightning_xai.names import named
-from lightning_xai.results.scores import GRADIENTS, ScoreRow
+from lightning_xai.results.scores import GRADIENTS, Scores as ScoreTable
 from lightning_xai.shapes import Inputs, Labels, Masks, Scores
 
 
@@ -87,6 +87,10 @@ class Evaluation:
     def standard_errors(self) -> dict[str, dict[str, float]]:
         """Standard error of each mean, by method and metric."""
         return {m: {n: float(standard_error(s)) for n, s in scores.items()} for m, scores in self.scores.items()}
+
+    def to_scores(self, stage: str = "", epoch: int = 0, step: int = 0) -> ScoreTable:
+        """The scores of all methods and metrics as a table, under the name of a stage."""
+        return ScoreTable.from_values(stage, epoch, step, self.index, self.scores)
 
 
 def explain(
@@ -248,30 +252,6 @@ def evaluate(
         masks=None if masks is None else masks[:keep_attributions].cpu(),
         attributions=dict(zip(kept, maps, strict=True)),
     )
-
-
-def score_rows(
-    stage: str,
-    epoch: int,
-    step: int,
-    method: str,
-    metric: str,
-    index: Labels,
-    scores: Scores,
-) -> list[ScoreRow]:
-    """The rows of one method and metric, from what `SampleMetric.per_sample` returns."""
-    pairs = zip(index.tolist(), scores.tolist(), strict=True)
-    return [ScoreRow(stage, epoch, step, method, metric, sample, value) for sample, value in pairs]
-
-
-def evaluation_rows(evaluation: Evaluation, stage: str, epoch: int, step: int) -> list[ScoreRow]:
-    """The rows of all methods and metrics."""
-    return [
-        row
-        for method, scores in evaluation.scores.items()
-        for metric, values in scores.items()
-        for row in score_rows(stage, epoch, step, method, metric, evaluation.index, values)
-    ]
 
 
 def _targets(

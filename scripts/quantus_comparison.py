@@ -8,7 +8,7 @@ and faithfulness draw at random, each library for itself; a subset is of 224 pix
     python scripts/quantus_comparison.py --config runs/cmnist_resnet9/version_0/config.yaml \\
         --ckpt_path runs/cmnist_resnet9/version_0/checkpoints/best.ckpt --output runs/quantus
 
-writes scores.csv and metrics.json of both (`lightning-xai compare runs/quantus/lightning_xai`), and table.md.
+writes scores and metrics.json of both (`lightning-xai compare runs/quantus/lightning_xai`), and table.md.
 """
 
 import argparse
@@ -33,7 +33,6 @@ from tqdm.auto import tqdm
 
 import lightning_xai as lx
 from lightning_xai.callbacks.samples import Samples, spread, unpack
-from lightning_xai.evaluation import score_rows
 from lightning_xai.experiments import compare_methods, read_runs
 from lightning_xai.explainers import Context, Explainer, with_controls
 from lightning_xai.metrics import (
@@ -46,7 +45,8 @@ from lightning_xai.metrics import (
 )
 from lightning_xai.reporting.comparison import comparison_markdown
 from lightning_xai.results.files import replacing
-from lightning_xai.results.scores import SCORES, ScoreRow, append_scores, write_directions
+from lightning_xai.results.scores import Scores
+from lightning_xai.results.store import SCORES, append_scores, write_directions
 
 METHODS: dict[str, Explainer] = with_controls(
     {
@@ -114,8 +114,8 @@ def quantus_scores(
         yield name, [float(value) for value in values]
 
 
-def our_rows(model: nn.Module, samples: Samples, bounds: tuple) -> list[ScoreRow]:
-    evaluation = lx.evaluate(
+def our_table(model: nn.Module, samples: Samples, bounds: tuple) -> Scores:
+    return lx.evaluate(
         model,
         samples.images,
         samples.labels,
@@ -124,25 +124,18 @@ def our_rows(model: nn.Module, samples: Samples, bounds: tuple) -> list[ScoreRow
         samples.masks,
         bounds=bounds,
         index=samples.index,
-    )
-    return [
-        row
-        for method, scores in evaluation.scores.items()
-        for metric, values in scores.items()
-        for row in score_rows("test", 0, 0, method, metric, evaluation.index, values)
-    ]
+    ).to_scores("test")
 
 
-def quantus_rows(model: nn.Module, samples: Samples, bounds: tuple) -> list[ScoreRow]:
+def quantus_table(model: nn.Module, samples: Samples, bounds: tuple) -> Scores:
     context = Context.create(samples.index, bounds=bounds, device=samples.images.device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return [
-            row
+        values = {
+            method: {name: torch.tensor(own) for name, own in quantus_scores(model, samples, explainer, context)}
             for method, explainer in METHODS.items()
-            for metric, values in quantus_scores(model, samples, explainer, context)
-            for row in score_rows("test", 0, 0, method, metric, samples.index, torch.tensor(values))
-        ]
+        }
+    return Scores.from_values("test", 0, 0, samples.index, values)
 
 
 def load(options: argparse.Namespace) -> tuple[nn.Module, list[Samples], tuple]:
@@ -177,22 +170,17 @@ def to(value: Tensor | dict[str, Tensor], device: torch.device) -> Tensor | dict
     return {name: part.to(device) for name, part in value.items()} if isinstance(value, dict) else value.to(device)
 
 
-def side_by_side(rows: dict[str, list[ScoreRow]]) -> str:
+def side_by_side(scores: dict[str, Scores]) -> str:
     """Means of both libraries, and their difference sample by sample."""
-    values: dict[tuple[str, str, str], dict[int, float]] = {}
-    for library, library_rows in rows.items():
-        for row in library_rows:
-            values.setdefault((library, row.metric, row.method), {})[row.sample] = row.value
+    ours, theirs = (scores[library].by_sample() for library in ("lightning_xai", "quantus"))
     lines = [
         "| metric | method | lightning_xai | Quantus | greatest difference |",
         "| --- | --- | ---: | ---: | ---: |",
     ]
-    for (library, metric, method), theirs in values.items():
-        if library == "quantus":
-            ours = values["lightning_xai", metric, method]
-            a, b = np.array([ours[s] for s in theirs]), np.array(list(theirs.values()))
-            numbers = (np.nanmean(a), np.nanmean(b), np.nanmax(np.abs(a - b), initial=0))
-            lines.append(f"| {metric} | {method} | {numbers[0]:.4f} | {numbers[1]:.4f} | {numbers[2]:.1e} |")
+    for method, metric in scores["quantus"].pairs():
+        a, b = ours[metric][method].align(theirs[metric][method], join="right")
+        numbers = (np.nanmean(a), np.nanmean(b), np.nanmax(np.abs(a - b), initial=0))
+        lines.append(f"| {metric} | {method} | {numbers[0]:.4f} | {numbers[1]:.4f} | {numbers[2]:.1e} |")
     return "\n".join(lines)
 
 
@@ -209,16 +197,17 @@ def main() -> None:
     sys.argv[1:] = []  # or LightningCLI would wonder
     model, batches, bounds = load(options)
     bf16 = torch.autocast(torch.device(options.device).type, torch.bfloat16)
-    rows: dict[str, list[ScoreRow]] = {"lightning_xai": [], "quantus": []}
+    parts: dict[str, list[Scores]] = {"lightning_xai": [], "quantus": []}
     seconds: dict[str, list[float]] = {"lightning_xai": [], "quantus": []}
     for samples in tqdm(batches, desc="batches"):
-        for library, function in (("lightning_xai", our_rows), ("quantus", quantus_rows)):
+        for library, function in (("lightning_xai", our_table), ("quantus", quantus_table)):
             start = time.perf_counter()
             with bf16 if options.precision == "bf16" else nullcontext():
-                rows[library] += function(model, samples, bounds)
+                parts[library].append(function(model, samples, bounds))
             seconds[library].append(time.perf_counter() - start)
-    for library, library_rows in rows.items():
-        append_scores(options.output / library / SCORES, library_rows)
+    scores = {library: Scores.concatenated(own) for library, own in parts.items()}
+    for library, own in scores.items():
+        append_scores(options.output / library / SCORES, own)
         write_directions(options.output / library / SCORES, {n: m.higher_is_better for n, m in OURS.items()})
     ratios = np.array(seconds["lightning_xai"]) / np.array(seconds["quantus"])
     threads = f"{torch.get_num_threads()} CPU threads"
@@ -231,7 +220,7 @@ def main() -> None:
             f"Seconds: lightning_xai {sum(seconds['lightning_xai']):.0f}, Quantus {sum(seconds['quantus']):.0f}; ratio "
             f"{np.median(ratios):.2f}, median of {len(ratios)} batches ({ratios.min():.2f} .. {ratios.max():.2f}).",
             "",
-            side_by_side(rows),
+            side_by_side(scores),
             "",
             comparison_markdown(compare_methods(read_runs([options.output / "lightning_xai"]))),
         ]

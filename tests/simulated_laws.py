@@ -44,7 +44,7 @@ from lightning_xai.functional import devices
 from lightning_xai.functional.random import Strata, fold_in, root_keys, standard_normal, uniform
 from lightning_xai.metrics.quantus import QuantusMetric
 from lightning_xai.networks import LeNet, ResNet9
-from lightning_xai.results.scores import read_scores
+from lightning_xai.results.store import read_scores
 from lightning_xai.sanity.similarity import cosine
 from lightning_xai.visualization import Activation, visualize
 from tests.simulated import OWN_PROCESS, Simulation, held
@@ -510,7 +510,7 @@ def test_a_training_with_the_callback(sim: Simulation, tmp_path: Path) -> None:
         assert trainer.strategy.root_device.type == device
         trainer.validate(trainer.lightning_module, loader, verbose=False)
         assert callback.folder is not None
-        rows = read_scores(callback.folder / "scores.csv")
+        rows = read_scores(callback.folder / "scores")
         return {(row.stage, row.epoch, row.sample, row.method, row.metric): row.value for row in rows}
 
     found, wanted = scores("sim"), scores("cpu")

@@ -4,8 +4,7 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
-from captum.attr import DeepLift, GuidedBackprop, LayerGradCam
-from captum.attr import Saliency as CaptumSaliency
+from captum.attr import DeepLift, GuidedBackprop, LayerGradCam, Saliency as CaptumSaliency
 from torch import nn
 
 from lightning_xai import evaluate, explain

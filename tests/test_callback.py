@@ -1,6 +1,5 @@
 """The attribution callback: on any LightningModule, without a trace in the training."""
 
-import csv
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +16,7 @@ from lightning_xai.callbacks import AttributionCallback
 from lightning_xai.callbacks.samples import choose_samples, share, spread, unpack
 from lightning_xai.explainers import Gradient, RandomAttribution, with_controls
 from lightning_xai.metrics import InherentNoise, RelevanceRankAccuracy, Sparseness
-from lightning_xai.results.scores import read_directions, read_scores
+from lightning_xai.results.store import read_directions, read_scores
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
@@ -123,7 +122,7 @@ def test_files_logs_and_evaluation_agree(tmp_path: Any) -> None:
     evaluation = callback.evaluation
     assert evaluation is not None
     assert evaluation.index.tolist() == [100, 102, 104, 106, 108, 110, 112]
-    rows = read_scores(tmp_path / "xai" / "scores.csv")
+    rows = read_scores(tmp_path / "xai" / "scores")
     assert {row.epoch for row in rows} == {0, 1}
     last = [row for row in rows if row.epoch == 1]
     assert list(evaluation.scores) == [*quick_methods(), "edges", "random"]
@@ -139,9 +138,8 @@ def test_files_logs_and_evaluation_agree(tmp_path: Any) -> None:
             torch.testing.assert_close(logged, values.mean(), check_dtype=False)
     panels = sorted(path.name for path in (tmp_path / "xai" / "panels").iterdir())
     assert panels == ["validate-epoch=000-step=4.png", "validate-epoch=001-step=8.png"]
-    with (tmp_path / "xai" / "scores.csv").open() as file:
-        assert next(csv.reader(file)) == ["stage", "epoch", "step", "method", "metric", "sample", "value"]
-    assert read_directions(tmp_path / "xai" / "scores.csv") == evaluation.higher_is_better
+    assert sorted(path.name for path in (tmp_path / "xai" / "scores").iterdir()) == ["000001.parquet", "000002.parquet"]
+    assert read_directions(tmp_path / "xai" / "scores") == evaluation.higher_is_better
 
 
 def test_scores_are_those_of_evaluate(tmp_path: Any) -> None:
@@ -182,7 +180,7 @@ def test_any_batch_under_default_trainer_flags(tmp_path: Any, kind: str, command
     assert callback.evaluation is not None
     assert ("auroc" in callback.evaluation.scores["sg"]) == kind.startswith("mask")
     assert all(scores.isfinite().all() for scores in callback.evaluation.scores["sg"].values())
-    assert {row.stage for row in read_scores(tmp_path / "xai" / "scores.csv")} == {command}
+    assert {row.stage for row in read_scores(tmp_path / "xai" / "scores")} == {command}
 
 
 def test_without_labels_the_predicted_class_is_explained(tmp_path: Any) -> None:
@@ -265,7 +263,7 @@ def test_bounds_and_class_names_come_from_the_data_module(tmp_path: Any) -> None
 def test_epochs_between_and_sanity_check_are_skipped(tmp_path: Any) -> None:
     callback = AttributionCallback(quick_methods(), num_samples=3, every_n_epochs=2, bounds=BOUNDS)
     fit(tmp_path, callback, max_epochs=5, num_sanity_val_steps=1)
-    assert {row.epoch for row in read_scores(tmp_path / "xai" / "scores.csv")} == {1, 3}
+    assert {row.epoch for row in read_scores(tmp_path / "xai" / "scores")} == {1, 3}
 
 
 def test_loggers_get_scalars_and_panels(tmp_path: Any) -> None:
@@ -404,5 +402,5 @@ def test_spread_and_share_cover_each_position_once() -> None:
 def test_random_maps_are_the_same_at_every_epoch(tmp_path: Any) -> None:
     callback = AttributionCallback({"r": RandomAttribution()}, {"gini": Sparseness()}, num_samples=4)
     fit(tmp_path, callback)
-    rows = read_scores(tmp_path / "xai" / "scores.csv")
+    rows = read_scores(tmp_path / "xai" / "scores")
     assert [row.value for row in rows if row.epoch == 0] == [row.value for row in rows if row.epoch == 1]

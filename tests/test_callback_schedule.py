@@ -14,7 +14,7 @@ from lightning_xai.callbacks import AttributionCallback, ParetoFront, Randomizat
 from lightning_xai.callbacks.schedule import Schedule, Waiting
 from lightning_xai.explainers import Gradient, Saliency
 from lightning_xai.metrics import Sparseness
-from lightning_xai.results.scores import read_scores
+from lightning_xai.results.store import read_scores
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
@@ -184,7 +184,7 @@ def test_epochs_at_which_nothing_is_explained_are_told(tmp_path: Any) -> None:
         fit(tmp_path, scores(every_n_epochs=3), check_val_every_n_epoch=2, max_epochs=6)
     with pytest.warns(UserWarning, match=r"explains nothing"):
         fit(tmp_path, scores(every_n_epochs=3), max_steps=8)
-    assert {row.epoch for row in read_scores(tmp_path / "xai" / "scores.csv")} == {5}
+    assert {row.epoch for row in read_scores(tmp_path / "xai" / "scores")} == {5}
 
 
 def test_the_first_miss_is_found_by_going_through_the_epochs() -> None:
@@ -225,7 +225,7 @@ def test_two_callbacks_with_names_keep_their_metrics_files_and_panels_apart(tmp_
     few, many = scores(num_samples=2, name="few", panel_size=1), scores(num_samples=5, name="many", every_n_epochs=2)
     third, stopping = scores(num_samples=3), EarlyStopping("xai/few/grad/s", patience=9, mode="max")
     fit(tmp_path, few, many, third, stopping)
-    found = {name: read_scores(tmp_path / "xai" / name / "scores.csv") for name in ("few", "many", ".")}
+    found = {name: read_scores(tmp_path / "xai" / name / "scores") for name in ("few", "many", ".")}
     assert {name: len({row.sample for row in rows}) for name, rows in found.items()} == {"few": 2, "many": 5, ".": 3}
     assert {name: len({row.epoch for row in rows}) for name, rows in found.items()} == {"few": 4, "many": 2, ".": 4}
     assert few.folder == tmp_path / "xai" / "few"

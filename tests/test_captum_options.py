@@ -13,6 +13,7 @@ from captum.attr import (
     FeatureAblation,
     GradientShap,
     GuidedBackprop,
+    IntegratedGradients as CaptumIntegratedGradients,
     KernelShap,
     LayerConductance,
     LayerDeepLift,
@@ -23,7 +24,6 @@ from captum.attr import (
     Saliency,
     ShapleyValues,
 )
-from captum.attr import IntegratedGradients as CaptumIntegratedGradients
 from torch import nn
 from torch.testing import assert_close
 

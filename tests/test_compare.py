@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from lightning_xai.experiments import Run, compare_methods
-from lightning_xai.results.scores import ScoreRow
+from lightning_xai.results.scores import Scores
 from lightning_xai.statistics.intervals import mean_interval
 from lightning_xai.statistics.paired import holm
 from lightning_xai.studies.study import carried_studies, carried_study
@@ -20,11 +20,11 @@ rng = np.random.default_rng(0)
 
 def rows(scores, metric="gini", stage="test", epoch=0, step=0, start=0):
     """The rows of `scores[method]`, samples numbered from `start`."""
-    return [
-        ScoreRow(stage, epoch, step, method, metric, sample, float(value))
+    return Scores.from_rows(
+        (stage, epoch, step, method, metric, sample, float(value))
         for method, values in scores.items()
         for sample, value in enumerate(values, start)
-    ]
+    )
 
 
 def run(scores, better=True, name="run", **options):
@@ -148,9 +148,9 @@ def test_the_order_of_the_rows_does_not_matter():
     scores = planted()
     scores["tie"] = scores["best"]
     scores["chance"][3] = math.nan
-    plain, shuffled = run(scores), rows(scores)
+    plain, shuffled = run(scores), list(rows(scores))
     random.Random(0).shuffle(shuffled)
-    shuffled = Run("run", shuffled, plain.higher_is_better)
+    shuffled = Run("run", Scores.from_rows(shuffled), plain.higher_is_better)
     assert_same(results(compare_methods([plain])), results(compare_methods([shuffled])))
 
 
@@ -211,7 +211,7 @@ def test_several_runs_are_compared_on_their_common_samples():
 
 
 def test_metrics_are_compared_one_by_one():
-    both = rows({"m": [1.0, 2.0], "n": [0.0, 0.0]}) + rows({"m": [1.0, 2.0], "n": [0.0, 0.0]}, "noise")
+    both = Scores.concatenated(rows({"m": [1.0, 2.0], "n": [0.0, 0.0]}, metric) for metric in ("gini", "noise"))
     comparison = compare_methods([Run("run", both, {"gini": True, "noise": False})])
     assert [metric.metric for metric in comparison.metrics] == ["gini", "noise"]
     assert results(comparison, 0)["m"].rank == results(comparison, 1)["n"].rank == 1
@@ -331,7 +331,7 @@ def test_runs_without_a_common_sample_are_refused():
 
 
 def test_a_sample_with_two_scores_is_refused():
-    twice = rows({"m": [1.0]}) * 2
+    twice = Scores.concatenated([rows({"m": [1.0]})] * 2)
     with pytest.raises(ValueError, match="`runs`: run has two scores of sample 0 for m, gini"):
         compare_methods([Run("run", twice, {})])
 
@@ -346,7 +346,7 @@ def test_runs_that_disagree_on_a_direction_are_refused():
     ("runs", "options", "message"),
     [
         ([], {}, "`runs` must be at least one run, with at least one score each"),
-        ([Run("a", [], {})], {}, "`runs` must be at least one run, with at least one score each"),
+        ([Run("a", Scores.from_rows([]), {})], {}, "`runs` must be at least one run, with at least one score each"),
         ([run({"m": [1.0]})], {"alpha": 0.0}, "`alpha` must be between 0 and 1, got 0.0"),
         ([run({"m": [1.0]})], {"alpha": 5.0}, "`alpha` must be between 0 and 1, got 5.0"),
         ([run({"m": [1.0]})], {"smallest_effects": {"gin": 1.0}}, "`smallest_effects`: no run has scores of 'gin'"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lightning_xai.experiments import Run, compare_methods
-from lightning_xai.results.scores import ScoreRow
+from lightning_xai.results.scores import Scores
 from lightning_xai.statistics.agreement import kendall_tau
 
 rng = np.random.default_rng(0)
@@ -15,13 +15,13 @@ rng = np.random.default_rng(0)
 
 def run(metrics, directions, name="run"):
     """From metrics[metric][method][sample]."""
-    rows = [
-        ScoreRow("test", 0, 0, method, metric, sample, float(value))
+    rows = (
+        ("test", 0, 0, method, metric, sample, float(value))
         for metric, methods in metrics.items()
         for method, values in methods.items()
         for sample, value in enumerate(values)
-    ]
-    return Run(name, rows, directions)
+    )
+    return Run(name, Scores.from_rows(rows), directions)
 
 
 def table(scores, methods="abcd"):

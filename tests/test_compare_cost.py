@@ -5,7 +5,7 @@ import math
 import pytest
 
 from lightning_xai.experiments import Run, compare_methods
-from lightning_xai.results.scores import GRADIENTS, ScoreRow
+from lightning_xai.results.scores import GRADIENTS, Scores
 
 COSTS = {"gradient": 1, "smooth": 50, "below": 47.5, "above": 52.5, "far": 53, "fusion": 100, "random": 0}
 
@@ -13,18 +13,18 @@ COSTS = {"gradient": 1, "smooth": 50, "below": 47.5, "above": 52.5, "far": 53, "
 def run(costs, name="run", metrics=("gini",), num_samples=4):
     """Every method has a score of each sample; the better ones spend more. Costs of None are not recorded."""
     rows = [
-        ScoreRow("test", 0, 0, method, metric, sample, float(place + sample))
+        ("test", 0, 0, method, metric, sample, float(place + sample))
         for place, method in enumerate(costs)
         for metric in metrics
         for sample in range(num_samples)
     ]
     rows += [
-        ScoreRow("test", 0, 0, method, GRADIENTS, sample, float(cost))
+        ("test", 0, 0, method, GRADIENTS, sample, float(cost))
         for method, cost in costs.items()
         if cost is not None
         for sample in range(num_samples)
     ]
-    return Run(name, rows, dict.fromkeys(metrics, True) | {GRADIENTS: None})
+    return Run(name, Scores.from_rows(rows), dict.fromkeys(metrics, True) | {GRADIENTS: None})
 
 
 def names(comparison):
@@ -41,11 +41,11 @@ def test_the_cost_is_a_number_and_no_metric():
 
 
 def test_the_cost_is_the_mean_over_the_samples_of_which_it_is_known():
-    rows = run({"m": 1, "n": 1}).rows
+    rows = run({"m": 1, "n": 1}).scores
     costs = {("m", 0): 10.0, ("m", 1): 20.0, ("m", 2): math.nan, ("m", 3): 60.0}
     rows = [r for r in rows if r.metric != GRADIENTS or r.method != "m"]
-    rows += [ScoreRow("test", 0, 0, method, GRADIENTS, sample, cost) for (method, sample), cost in costs.items()]
-    assert compare_methods([Run("run", rows, {})]).gradients == {"m": 30.0, "n": 1.0}
+    rows += [("test", 0, 0, method, GRADIENTS, sample, cost) for (method, sample), cost in costs.items()]
+    assert compare_methods([Run("run", Scores.from_rows(rows), {})]).gradients == {"m": 30.0, "n": 1.0}
 
 
 def test_runs_without_costs_are_compared_without():

@@ -3,22 +3,23 @@
 import pytest
 
 from lightning_xai.experiments import compare_methods, read_runs
-from lightning_xai.results.scores import ScoreRow, append_scores, write_directions
+from lightning_xai.results.scores import Scores
+from lightning_xai.results.store import append_scores, set_aside, write_directions
 
 
 def rows(scores, stage="test", epoch=0, step=0):
-    return [
-        ScoreRow(stage, epoch, step, method, "gini", sample, float(value))
+    return Scores.from_rows(
+        (stage, epoch, step, method, "gini", sample, float(value))
         for method, values in scores.items()
         for sample, value in enumerate(values)
-    ]
+    )
 
 
 @pytest.fixture
 def folder(tmp_path):
     """Two validations, and in `b` a test as well."""
     for name in "ab":
-        path = tmp_path / name / "version_0" / "xai" / "scores.csv"
+        path = tmp_path / name / "version_0" / "xai" / "scores"
         for epoch, steps in ((0, [5]), (1, [8, 10])):
             for step in steps:
                 scores = {"m": [epoch + step / 100]}
@@ -28,8 +29,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_a_run_is_its_folder_its_xai_folder_or_the_file(folder):
-    found = [read_runs([folder / "b" / "version_0" / part])[0] for part in ("", "xai", "xai/scores.csv")]
+def test_a_run_is_its_folder_its_xai_folder_or_that_of_the_scores(folder):
+    found = [read_runs([folder / "b" / "version_0" / part])[0] for part in ("", "xai", "xai/scores")]
     assert found[0] == found[1] == found[2]
     assert found[0].name == "version_0"
     assert found[0].higher_is_better == {"gini": True}
@@ -37,7 +38,9 @@ def test_a_run_is_its_folder_its_xai_folder_or_the_file(folder):
 
 def test_the_last_evaluation_is_chosen_or_the_epoch_asked_for(folder):
     def chosen(*runs, **options):
-        return [r.rows[0].value for r in read_runs([folder / name / "version_0" for name in runs], **options)]
+        return [
+            next(iter(r.scores)).value for r in read_runs([folder / name / "version_0" for name in runs], **options)
+        ]
 
     assert chosen("b") == [7.0]
     assert chosen("a") == [1.10]
@@ -53,7 +56,7 @@ def test_runs_of_one_name_are_told_apart_by_the_folders_above(folder):
 
 
 def test_what_the_chosen_evaluation_has_no_scores_of_is_named(tmp_path):
-    path = tmp_path / "scores.csv"
+    path = tmp_path / "scores"
     early, late = (
         (("m", "gini"), ("m", "auroc"), ("n", "gini"), ("n", "auroc"), ("o", "gini"), ("o", "size")),
         (
@@ -64,7 +67,7 @@ def test_what_the_chosen_evaluation_has_no_scores_of_is_named(tmp_path):
         ),
     )
     for epoch, pairs in enumerate((early, late)):
-        append_scores(path, [ScoreRow("validate", epoch, 9, method, metric, 0, 1.0) for method, metric in pairs])
+        append_scores(path, Scores.from_rows(("validate", epoch, 9, *pair, 0, 1.0) for pair in pairs))
     (run,) = read_runs([path])
     assert run.not_scored == ("n in auroc", "o", "size")
     assert read_runs([path], epoch=0)[0].not_scored == ("new",)
@@ -73,8 +76,9 @@ def test_what_the_chosen_evaluation_has_no_scores_of_is_named(tmp_path):
 
 def test_files_of_any_name_can_be_compared(folder):
     other = folder / "other.csv"
-    append_scores(other, rows({"m": [1.0]}, stage="validate"))
-    assert [r.name for r in read_runs([other, folder / "a" / "version_0"])] == ["other.csv", "version_0"]
+    for file in (other, other.with_suffix(".parquet")):
+        rows({"m": [1.0]}, stage="validate").save(file)
+        assert [r.name for r in read_runs([file, folder / "a" / "version_0"])] == [file.name, "version_0"]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +86,7 @@ def test_files_of_any_name_can_be_compared(folder):
     [
         (["absent"], {}, r"`runs`: no scores in .*absent\. Name a run's folder"),
         (["a"], {}, r"`runs`: no scores in .*/a\. Name a run's folder"),
-        (["a/version_0", "a/version_0/xai"], {}, r"scores\.csv is given twice"),
+        (["a/version_0", "a/version_0/xai"], {}, r"xai/scores is given twice"),
         (["a/version_0"], {"stage": "test"}, r"`stage`: version_0 has no scores of 'test'; it has 'validate'\."),
         (["a/version_0"], {"stage": "validation"}, r"no scores of 'validation'; it has 'validate'\."),
         (
@@ -95,14 +99,35 @@ def test_files_of_any_name_can_be_compared(folder):
     ],
 )
 def test_what_cannot_be_chosen_is_refused(folder, names, options, message):
-    append_scores(folder / "only_test" / "scores.csv", rows({"m": [7.0]}, stage="test"))
-    append_scores(folder / "empty" / "scores.csv", [])
+    append_scores(folder / "only_test" / "scores", rows({"m": [7.0]}, stage="test"))
+    append_scores(folder / "empty" / "scores", Scores.from_rows([]))
     with pytest.raises(ValueError, match=message):
         read_runs([folder / name for name in names], **options)
 
 
-def test_a_file_cut_short_is_refused(folder):
-    path = folder / "a" / "version_0" / "xai" / "scores.csv"
+def test_a_run_of_an_earlier_version_is_found_under_each_of_its_names(folder):
+    """It has a CSV file in the place of the folder; a test run of this version adds to it."""
+    for new in (False, True):
+        for part in ("", "xai", "xai/scores.csv"):
+            old = folder / "old" / "version_0"
+            rows({"m": [1.0]}, stage="validate").save(old / "xai" / "scores.csv")
+            (run,) = read_runs([old / part])
+            assert (run.name, [row.value for row in run.scores]) == ("version_0", [2.0 if new else 1.0])
+        append_scores(old / "xai" / "scores", rows({"m": [2.0]}))
+    with pytest.raises(ValueError, match="is given twice"):
+        read_runs([old, old / "xai" / "scores.csv"])
+
+
+def test_scores_that_were_set_aside_can_be_compared(folder):
+    xai = folder / "a" / "version_0" / "xai"
+    expected = read_runs([xai])[0]
+    set_aside(xai / "scores")
+    found = read_runs([xai / "scores-1"])[0]
+    assert (found.scores, found.higher_is_better) == (expected.scores, {"gini": True})
+
+
+def test_a_damaged_part_is_refused(folder):
+    path = folder / "a" / "version_0" / "xai" / "scores" / "000002.parquet"
     path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(ValueError, match=r"scores\.csv, line 4: the file is cut short"):
+    with pytest.raises(ValueError, match=r"000002\.parquet is damaged"):
         read_runs([folder / "a" / "version_0"])

@@ -12,7 +12,6 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from lightning_xai.reporting.comparison import Agreement, ComparedRun, Comparison, MethodResult, MetricComparison
 from lightning_xai.reporting.comparison_figures import (
     agreement_map,
     comparison_figures,
@@ -23,7 +22,8 @@ from lightning_xai.reporting.comparison_figures import (
     write_comparison_figures,
 )
 from lightning_xai.reporting.pages import drawn_width, num_lines, wrapped
-from lightning_xai.reporting.panels import figure_pixels
+from lightning_xai.reporting.saving import figure_pixels
+from lightning_xai.results.comparison import Agreement, ComparedRun, Comparison, MethodResult, MetricComparison
 
 NAN = math.nan
 RUNS = (ComparedRun("run", "test", 0, 0, 9),)

@@ -10,11 +10,6 @@ from rich.console import Console
 
 from lightning_xai.cli import main
 from lightning_xai.reporting.comparison import (
-    Agreement,
-    ComparedRun,
-    Comparison,
-    MethodResult,
-    MetricComparison,
     comparison_csv,
     comparison_latex,
     comparison_markdown,
@@ -23,7 +18,9 @@ from lightning_xai.reporting.comparison import (
     write_comparison,
 )
 from lightning_xai.reporting.render import terminal_table
-from lightning_xai.results.scores import ScoreRow, append_scores, write_directions
+from lightning_xai.results.comparison import Agreement, ComparedRun, Comparison, MethodResult, MetricComparison
+from lightning_xai.results.scores import Scores
+from lightning_xai.results.store import append_scores, write_directions
 
 NAN = math.nan
 VALUES = (0.5,) * 61
@@ -222,10 +219,10 @@ def test_the_files_are_written_as_a_whole(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    path = tmp_path / "version_0" / "xai" / "scores.csv"
+    path = tmp_path / "version_0" / "xai" / "scores"
     values = {"good": 0.9, "bad": 0.1}
-    rows = [ScoreRow("test", 0, 0, m, "gini", i, v + i / 100) for m, v in values.items() for i in range(12)]
-    append_scores(path, rows)
+    rows = [("test", 0, 0, m, "gini", i, v + i / 100) for m, v in values.items() for i in range(12)]
+    append_scores(path, Scores.from_rows(rows))
     write_directions(path, {"gini": True})
     return tmp_path / "version_0"
 
@@ -244,8 +241,8 @@ def test_the_command_prints_and_writes(folder, tmp_path, capsys):
 
 def test_the_command_compares_at_equal_compute(folder, capsys):
     costs = {"good": 50, "bad": 100}
-    rows = [ScoreRow("test", 0, 0, m, "gradients", i, float(c)) for m, c in costs.items() for i in range(12)]
-    append_scores(folder / "xai" / "scores.csv", rows)
+    rows = [("test", 0, 0, m, "gradients", i, float(c)) for m, c in costs.items() for i in range(12)]
+    append_scores(folder / "xai" / "scores", Scores.from_rows(rows))
     main(["compare", str(folder)])
     assert {"bad", "gradients", "100"} <= set(capsys.readouterr().out.split())
     main(["compare", str(folder), "--gradients", "50"])
@@ -256,7 +253,7 @@ def test_the_command_compares_at_equal_compute(folder, capsys):
 
 
 def test_the_command_takes_the_procedure_and_the_smallest_effects(folder, capsys):
-    append_scores(folder / "xai" / "scores.csv", [ScoreRow("validate", 0, 0, "good", "gini", 0, 0.9)])
+    append_scores(folder / "xai" / "scores", Scores.from_rows([("validate", 0, 0, "good", "gini", 0, 0.9)]))
     main(["compare", str(folder), "--procedure=published", "--smallest_effects.gini=1.5"])
     printed = " ".join(capsys.readouterr().out.split())
     assert "-0.8000 ≈" in printed

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 import lightning_xai as lx
-from lightning_xai.evaluation import evaluation_rows
 from lightning_xai.explainers import (
     CaptumExplainer,
     Explainer,
@@ -97,14 +96,14 @@ def test_the_cost_of_a_torchscript_model_is_unknown():
     model = torch.jit.trace(net(), IMAGES)
     evaluation = lx.evaluate(model, IMAGES, 0, {"gradient": Gradient()})
     assert all(math.isnan(value) for value in evaluation.scores["gradient"]["gradients"])
-    text = markdown_table(score_table(evaluation_rows(evaluation, "test", 0, 0)))
+    text = markdown_table(score_table(evaluation.to_scores()))
     assert "| unknown |" in text
     assert "†" not in text
 
 
 def test_tables_show_the_cost_as_a_number():
     evaluation = lx.evaluate(net(), IMAGES, 0, {"smooth_grad": FEW})
-    assert markdown_table(score_table(evaluation_rows(evaluation, "test", 0, 0))).splitlines()[2].endswith(" | 3 |")
+    assert markdown_table(score_table(evaluation.to_scores())).splitlines()[2].endswith(" | 3 |")
 
 
 def test_the_name_of_the_cost_is_taken():

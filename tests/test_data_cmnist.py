@@ -11,8 +11,7 @@ import torch
 from PIL import Image
 from scipy import stats
 from torchvision import datasets
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as transforms
+from torchvision.transforms import InterpolationMode, functional as transforms
 
 from lightning_xai.data import CMNISTDataModule, cmnist
 from lightning_xai.data.backgrounds import (

@@ -14,7 +14,8 @@ import yaml
 
 import lightning_xai.metrics
 from lightning_xai.metrics import SampleMetric
-from lightning_xai.results.scores import GRADIENTS, ScoreRow, read_scores
+from lightning_xai.results.scores import GRADIENTS, Scores
+from lightning_xai.results.store import read_scores
 
 ROOT = Path(__file__).parents[1]
 NUM_SAMPLES = 9  # not divisible by two
@@ -96,13 +97,13 @@ def run(command: str, config: Path) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def validate(folder: Path, devices: int, batch_size: int) -> list[ScoreRow]:
+def validate(folder: Path, devices: int, batch_size: int) -> Scores:
     run("validate", write_config(folder, devices, callbacks=[attribution(batch_size)]))
-    return read_scores(folder / "xai" / "scores.csv")
+    return read_scores(folder / "xai" / "scores")
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[ScoreRow], list[ScoreRow]]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scores, Scores]:
     folder = tmp_path_factory.mktemp("distributed")
     with ThreadPoolExecutor() as pool:  # most of the time goes into starting Python
         one = pool.submit(validate, folder / "one", 1, 64)
@@ -110,7 +111,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[ScoreRow], list
     return one.result(), two.result()
 
 
-def test_two_processes_score_each_sample_once(runs: tuple[list[ScoreRow], list[ScoreRow]]) -> None:
+def test_two_processes_score_each_sample_once(runs: tuple[Scores, Scores]) -> None:
     one, two = runs
     assert [(r.method, r.metric, r.sample) for r in one] == [(r.method, r.metric, r.sample) for r in two]
     for metric in (*METRICS, GRADIENTS):
@@ -118,20 +119,20 @@ def test_two_processes_score_each_sample_once(runs: tuple[list[ScoreRow], list[S
         assert len(set(samples)) == len(samples) == NUM_SAMPLES
 
 
-def test_two_processes_and_other_batches_give_the_same_scores(runs: tuple[list[ScoreRow], list[ScoreRow]]) -> None:
+def test_two_processes_and_other_batches_give_the_same_scores(runs: tuple[Scores, Scores]) -> None:
     one, two = runs
     assert {row.method for row in one} >= set(METHODS)
     for a, b in zip(one, two, strict=True):
         assert a.value == pytest.approx(b.value, rel=1e-5, abs=1e-5, nan_ok=True), (a, b)
 
 
-def test_every_metric_gives_numbers_to_compare(runs: tuple[list[ScoreRow], list[ScoreRow]]) -> None:
+def test_every_metric_gives_numbers_to_compare(runs: tuple[Scores, Scores]) -> None:
     for metric in METRICS:
         defined = [row for row in runs[0] if row.metric == metric and math.isfinite(row.value)]
         assert len(defined) >= NUM_SAMPLES, metric
 
 
-def test_the_noise_is_the_same_bit_for_bit(runs: tuple[list[ScoreRow], list[ScoreRow]]) -> None:
+def test_the_noise_is_the_same_bit_for_bit(runs: tuple[Scores, Scores]) -> None:
     """Of random maps, which are nothing but noise, whatever is counted; batches of another size may round sums."""
     one, two = ([row.value for row in run if row.method == "random" and row.metric in COUNTS] for run in runs)
     assert one == two
@@ -224,7 +225,7 @@ def test_two_processes_explain_the_same_rows_of_a_split_in_the_sampler(tmp_path:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         result = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
         assert result.returncode == 0, result.stdout + result.stderr
-        rows = read_scores(tmp_path / str(devices) / "xai" / "scores.csv")
+        rows = read_scores(tmp_path / str(devices) / "xai" / "scores")
         return {(row.sample, row.epoch, row.method, row.metric): row.value for row in rows}
 
     one, two = scores(1), scores(2)

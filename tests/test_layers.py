@@ -13,6 +13,7 @@ PACKAGE = Path(lightning_xai.__file__).parent
 LAYERS = {
     "shapes": 0,
     "_version": 0,
+    "checks": 0,
     "carried": 0,
     "names": 1,
     "functional": 0,

@@ -1,6 +1,6 @@
 """Every file of methods in configs/methods runs through the command line."""
 
-import csv
+import math
 import sys
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from lightning_xai.cli import main
 from lightning_xai.cli.command_line import XAICommandLine
 from lightning_xai.explainers import grad_cam
 from lightning_xai.metrics import MaxSensitivity, Sparseness
+from lightning_xai.results.store import read_scores
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "configs" / "methods").glob("*.yaml"))
@@ -48,9 +49,8 @@ def test_every_method_runs_with_sparseness_and_information_level(file, tmp_path,
     callback = "--trainer.callbacks.init_args"
     options += [f"{callback}.num_samples=8", f"{callback}.methods=methods.yaml", f"{callback}.metrics=metrics.yaml"]
     main(["fit", f"--config={ROOT}/configs/quickstart.yaml", *options])
-    (scores,) = tmp_path.glob("runs/quickstart/version_0/xai/scores.csv")
-    rows = list(csv.DictReader(scores.read_text(encoding="utf-8").splitlines()))
-    found = {(row["method"], row["metric"]) for row in rows if row["value"] != "nan"}
+    rows = read_scores(tmp_path / "runs/quickstart/version_0/xai/scores")
+    found = {(row.method, row.metric) for row in rows if not math.isnan(row.value)}
     assert {(name, metric) for name in methods for metric in ("sparseness", "information_level")} <= found
     capsys.readouterr()
 

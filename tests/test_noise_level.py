@@ -23,6 +23,7 @@ from lightning_xai.functional.random import fold_in_int, root_keys, standard_nor
 from lightning_xai.networks import MLP
 from lightning_xai.reporting.noise_level import NoiseLevel, NoisePoint, method_settings, write_noise_level
 from lightning_xai.reporting.noise_level_figure import noise_level_figure
+from lightning_xai.results.store import read_scores
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # between Lightning and jsonargparse
@@ -281,8 +282,7 @@ def methods_of_the_last_run(trained):
     """What the run's configuration says, and which methods it has scored."""
     folder = max(trained[0].parent.glob("run/version_*"), key=lambda path: int(path.name.split("_")[1]))
     callback = yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["callbacks"][1]
-    with (folder / "xai" / "scores.csv").open() as file:
-        return callback["init_args"]["methods"], {row["method"] for row in csv.DictReader(file)}
+    return callback["init_args"]["methods"], set(read_scores(folder / "xai" / "scores").unique("method"))
 
 
 def test_calibrate_writes_settings_that_a_test_run_takes(trained, tmp_path, capsys):

@@ -149,7 +149,7 @@ def test_the_wheel_works_in_an_empty_folder(tmp_path):
     assert Path(where.strip()).is_relative_to(site)
     quick = ("--trainer.max_epochs=1", "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu")
     assert "smooth_grad" in python(*command, "fit", "--config", "quickstart", *quick, folder=empty, path=site)
-    assert (empty / "runs/quickstart/version_0/xai/scores.csv").is_file()
+    assert (empty / "runs/quickstart/version_0/xai/scores/000001.parquet").is_file()
     python(*command, "reproduce", "adaptgrad-noise", "--fast", "--progress=false", folder=empty, path=site)
     options = ("--num_samples=3", "--repeats=3", "--check=parameters", "--methods={}", "--data.digits=embedded")
     options += ("--data.backgrounds=embedded", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false")

@@ -12,7 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from lightning_xai.reporting import panels
-from lightning_xai.reporting.panels import attribution_panel, figure_pixels, log_picture, save_figure
+from lightning_xai.reporting.panels import attribution_panel, log_picture
+from lightning_xai.reporting.saving import figure_pixels, save_figure
 
 GENERATOR = torch.Generator().manual_seed(0)
 GRAY, COLOR = torch.rand(3, 1, 8, 8, generator=GENERATOR), torch.rand(3, 3, 8, 8, generator=GENERATOR)

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from lightning_xai.reporting.render import latex_table, markdown_table, terminal_table
 from lightning_xai.reporting.tables import score_table
-from lightning_xai.results.scores import ScoreRow
+from lightning_xai.results.scores import Scores
 from lightning_xai.results.tables import ResultTable
 
 NAN = math.nan
@@ -24,7 +24,9 @@ DIRECTIONS = {"gini": True, "noise": False}
 
 
 def rows(values=VALUES):
-    return [ScoreRow("test", 0, 0, *names, n, value) for names, own in values.items() for n, value in enumerate(own)]
+    return Scores.from_rows(
+        ("test", 0, 0, *names, n, value) for names, own in values.items() for n, value in enumerate(own)
+    )
 
 
 def rendered(table, width=200):
@@ -70,8 +72,8 @@ def test_no_note_without_undefined_scores():
 
 
 def test_rows_of_several_epochs_are_not_mixed():
-    twice = [ScoreRow("validate", epoch, 0, "a", "gini", 7, 0.5) for epoch in range(2)]
-    with pytest.raises(ValueError, match=r"`rows` has two scores of sample 7 for a, gini. Pass the rows of one stage"):
+    twice = Scores.from_rows(("validate", epoch, 0, "a", "gini", 7, 0.5) for epoch in range(2))
+    with pytest.raises(ValueError, match=r"`scores` has two scores of sample 7 for a, gini. Select those of one"):
         score_table(twice)
 
 

@@ -18,11 +18,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_xai.callbacks import AttributionCallback, ParetoFront
+from lightning_xai.callbacks.attribution import take_over
 from lightning_xai.explainers import Gradient
 from lightning_xai.metrics import Sparseness
 from lightning_xai.results.files import replacing
 from lightning_xai.results.locks import RunLock
-from lightning_xai.results.scores import ScoreRow, append_scores, read_scores
+from lightning_xai.results.scores import Scores
+from lightning_xai.results.store import append_scores, read_scores
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
@@ -79,34 +81,22 @@ def test_the_mode_is_that_of_any_new_file(tmp_path: Path) -> None:
 
 def test_processes_that_append_at_once_lose_nothing(tmp_path: Path) -> None:
     program = (
-        "import sys; from lightning_xai.results.scores import ScoreRow, append_scores\n"
+        "import sys; from lightning_xai.results.scores import Scores\n"
+        "from lightning_xai.results.store import append_scores\n"
         "print(flush=True)\n"
-        "for i in range(30): append_scores(sys.argv[1], [ScoreRow('test', i, 0, 'a', 's', 0, 1.0)])"
+        "for i in range(30): append_scores(sys.argv[1], Scores.from_rows([('test', i, 0, 'a', 's', 0, 1.0)]))"
     )
-    path = tmp_path / "scores.csv"
+    path = tmp_path / "scores"
     with subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()  # it begins now
         for i in range(30):
-            append_scores(path, [ScoreRow("test", i, 0, "b", "s", 0, 1.0)])
+            append_scores(path, Scores.from_rows([("test", i, 0, "b", "s", 0, 1.0)]))
         assert other.wait(120) == 0
     rows = read_scores(path)
     assert sorted((row.method, row.epoch) for row in rows) == [(name, i) for name in "ab" for i in range(30)]
-    assert os.listdir(tmp_path) == ["scores.csv"]
-
-
-def test_rows_after_the_step_of_a_resumed_training_give_way(tmp_path: Path) -> None:
-    path = tmp_path / "scores.csv"
-
-    def row(stage: str, step: int, value: float) -> ScoreRow:
-        return ScoreRow(stage, step // 10, step, 'a "name",\nin two lines', "s", 0, value)
-
-    append_scores(path, [row(stage, step, 0.0) for stage in ("validate", "test") for step in (10, 20, 30)])
-    append_scores(path, [row("validate", 22, 1.0)], after_step=20)
-    assert [(r.stage, r.step) for r in read_scores(path)] == [
-        *[("validate", 10), ("validate", 20), ("test", 10), ("test", 20), ("test", 30)],
-        ("validate", 22),
-    ]
+    assert os.listdir(tmp_path) == ["scores"]
+    assert sorted(os.listdir(path)) == [f"{number:06d}.parquet" for number in range(1, 61)]
 
 
 # The lock of a run
@@ -130,7 +120,7 @@ time.sleep(60)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_the_lock_ends_with_its_holder_however_it_ends_and_says_who_it_is(tmp_path: Path) -> None:
     """A process that the holder forked off, such as a worker of a dataloader, does not keep it."""
-    path = tmp_path / "xai" / "scores.csv"
+    path = tmp_path / "xai" / "scores"
     holder = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True
     )
@@ -226,7 +216,7 @@ def test_a_second_training_in_the_folder_is_refused_while_the_first_one_runs(tmp
 
     front = ParetoFront({"val": "max", "xai/grad/s": "max"})
     fit(tmp_path, scores(), front, Second(), num_sanity_val_steps=0)
-    rows = read_scores(tmp_path / "xai" / "scores.csv")
+    rows = read_scores(tmp_path / "xai" / "scores")
     assert {(row.stage, row.epoch, row.step) for row in rows} == {
         ("validate", 0, 3),
         ("validate", 1, 6),
@@ -274,34 +264,35 @@ def test_a_full_disk_costs_the_scores_and_leaves_what_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit(tmp_path, scores(), max_epochs=1)
-    before = (tmp_path / "xai" / "scores.csv").read_bytes()
-    monkeypatch.setattr("lightning_xai.results.scores.csv_line", lambda values: 10_000 * "too much for the disk\n")
+    before = (tmp_path / "xai" / "scores" / "000001.parquet").read_bytes()
     plain = Path.open
 
     def full(self: Path, mode: str = "r", **options: Any) -> Any:
-        return plain(Path("/dev/full") if self.name.endswith(".partial") else self, mode, **options)
+        return plain(Path("/dev/full") if self.name.endswith(".parquet.partial") else self, mode, **options)
 
     monkeypatch.setattr(Path, "open", full)
     with pytest.warns(UserWarning, match=r"No space left on device|scores of an earlier training"):
         assert fit(tmp_path, scores(), max_epochs=2).current_epoch == 2
     monkeypatch.undo()
-    assert (tmp_path / "xai" / "scores-1.csv").read_bytes() == before
+    assert (tmp_path / "xai" / "scores-1" / "000001.parquet").read_bytes() == before
+    assert not list((tmp_path / "xai" / "scores").iterdir())
 
 
-def test_a_broken_table_costs_the_scores_of_a_test_and_is_set_aside_by_a_training(tmp_path: Path) -> None:
+def test_a_broken_table_stays_in_a_test_and_is_set_aside_by_a_training(tmp_path: Path) -> None:
     (tmp_path / "xai").mkdir()
     (tmp_path / "xai" / "scores.csv").write_text("not a table")
-    with pytest.warns(UserWarning, match=r"(cannot write|lost) scores .*expected the header"):
-        trainer_of(tmp_path, scores()).test(Module(), loader(), verbose=False)
+    trainer_of(tmp_path, scores()).test(Module(), loader(), verbose=False)
     assert (tmp_path / "xai" / "scores.csv").read_text() == "not a table"
-    with pytest.warns(UserWarning, match=r"it is scores-1\.csv now"):
+    assert len(Scores.load(tmp_path / "xai" / "scores" / "000001.parquet"))
+    with pytest.warns(UserWarning, match=r"they are in scores-1 now"):
         fit(tmp_path, scores())
     assert (tmp_path / "xai" / "scores-1.csv").read_text() == "not a table"
+    assert epochs_and_steps(tmp_path / "xai" / "scores") == [(0, 3), (1, 6)]
 
 
 def test_a_resumed_training_repeats_no_epoch_twice(tmp_path: Path) -> None:
     """The first run went on after the checkpoint; the resumed one does so with other steps."""
-    path = tmp_path / "xai" / "scores.csv"
+    path = tmp_path / "xai" / "scores"
     fit(tmp_path, scores(), ModelCheckpoint(save_top_k=-1, filename="{epoch}"), max_epochs=4)
     assert epochs_and_steps(path) == [(0, 3), (1, 6), (2, 9), (3, 12)]
     found = tmp_path / "checkpoints" / "epoch=1.ckpt"
@@ -318,10 +309,10 @@ def test_a_resumed_training_in_a_folder_of_its_own_goes_on_with_the_scores(
     with caplog.at_level("INFO"), caplog.at_level("INFO", logger="pytorch_lightning"):
         second = fit(tmp_path, scores(name="few"), logger=CSVLogger(tmp_path), max_epochs=3, ckpt_path=best)
     assert second.log_dir != first.log_dir
-    found = Path(second.log_dir or "") / "xai" / "few" / "scores.csv"
+    found = Path(second.log_dir or "") / "xai" / "few" / "scores"
     assert epochs_and_steps(found) == [(0, 3), (1, 6), (2, 9)]
-    assert f"goes on with the scores up to step 6 of {run / 'xai' / 'few' / 'scores.csv'}" in caplog.text
-    assert epochs_and_steps(run / "xai" / "few" / "scores.csv") == [(0, 3), (1, 6)]
+    assert f"goes on with the scores up to step 6 of {run / 'xai' / 'few' / 'scores'}, in" in caplog.text
+    assert epochs_and_steps(run / "xai" / "few" / "scores") == [(0, 3), (1, 6)]
 
 
 def test_locks_are_quick(tmp_path: Path) -> None:
@@ -335,9 +326,16 @@ def test_locks_are_quick(tmp_path: Path) -> None:
 
 def test_a_new_training_in_an_old_folder_begins_with_scores_of_its_own(tmp_path: Path) -> None:
     fit(tmp_path, scores(), max_epochs=3)
-    file = tmp_path / "xai" / "scores.csv"
-    old = file.read_text()
-    with pytest.warns(UserWarning, match=r"scores of an earlier training in this folder; it is scores-1\.csv now"):
+    path = tmp_path / "xai" / "scores"
+    old = read_scores(path)
+    with pytest.warns(UserWarning, match=r"scores of an earlier training in this folder; they are in scores-1 now"):
         fit(tmp_path, scores(), max_epochs=1)
-    assert [epoch for epoch, _ in epochs_and_steps(file)] == [0]
-    assert file.with_name("scores-1.csv").read_text() == old
+    assert [epoch for epoch, _ in epochs_and_steps(path)] == [0]
+    assert read_scores(path.with_name("scores-1")) == old
+
+
+def test_a_resumed_training_takes_over_the_table_of_an_earlier_version(tmp_path: Path) -> None:
+    rows = [(stage, step // 10, step, "a", "s", 0, 1.0) for stage in ("validate", "test") for step in (10, 20, 30)]
+    Scores.from_rows(rows).save(tmp_path / "old" / "scores.csv")
+    take_over(tmp_path / "old" / "scores", tmp_path / "new" / "scores", 20)
+    assert read_scores(tmp_path / "new" / "scores") == Scores.from_rows(rows[:2])

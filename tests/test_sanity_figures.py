@@ -13,7 +13,6 @@ from matplotlib.transforms import Affine2D
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from lightning_xai.reporting.panels import figure_pixels
 from lightning_xai.reporting.sanity import Cell, CellKey, ModelState, SanityReport, Verdict
 from lightning_xai.reporting.sanity_figures import (
     cascade_grid,
@@ -26,6 +25,7 @@ from lightning_xai.reporting.sanity_figures import (
     write_figures,
 )
 from lightning_xai.reporting.sanity_values import mean_of, means
+from lightning_xai.reporting.saving import figure_pixels
 from lightning_xai.sanity.verdicts import randomization_verdict
 from lightning_xai.statistics.crossed import crossed_mean
 from lightning_xai.statistics.intervals import mean_interval

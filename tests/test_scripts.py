@@ -30,8 +30,8 @@ def test_quantus_agrees_where_nothing_is_drawn_and_nearly_where_something_is(mon
     masks = torch.rand(3, 16, 16) < 0.3
     samples = Samples(torch.rand(3, 3, 16, 16), torch.tensor([0, 1, 4]), torch.tensor([7, 8, 9]), masks)
     rows = {
-        "lightning_xai": comparison.our_rows(model, samples, (0.0, 1.0)),
-        "quantus": comparison.quantus_rows(model, samples, (0.0, 1.0)),
+        "lightning_xai": comparison.our_table(model, samples, (0.0, 1.0)),
+        "quantus": comparison.quantus_table(model, samples, (0.0, 1.0)),
     }
     found = {library: {(r.method, r.metric, r.sample): r.value for r in some} for library, some in rows.items()}
     assert found["quantus"].keys() <= found["lightning_xai"].keys()

@@ -36,7 +36,7 @@ from lightning_xai.reporting.render import markdown_table, terminal_table
 from lightning_xai.reporting.reproduction import Reproduction, report_markdown
 from lightning_xai.reporting.tables import score_table
 from lightning_xai.results.files import spreadsheet, write_csv
-from lightning_xai.results.scores import ScoreRow
+from lightning_xai.results.scores import Scores
 from lightning_xai.results.tables import ResultTable
 from lightning_xai.statistics.crossed import crossed_mean
 from lightning_xai.statistics.intervals import mean_interval
@@ -217,7 +217,7 @@ def test_counts_are_whole_numbers(value):
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1, 5, float("nan"), float("inf")])
 def test_levels_are_between_0_and_1(alpha):
-    run = Run("a", [ScoreRow("test", 0, 0, m, "x", i, float(i)) for m in "ab" for i in range(3)], {"x": True})
+    run = Run("a", Scores.from_rows(("test", 0, 0, m, "x", i, float(i)) for m in "ab" for i in range(3)), {"x": True})
     for use in (
         lambda: compare_methods([run], alpha),
         lambda: mean_interval(torch.arange(3.0).double().numpy(), alpha),
@@ -373,8 +373,8 @@ NAME = "[red]=m|\x1b[2J\a"
 
 
 def comparison():
-    rows = [ScoreRow("test", 0, 0, m, NAME, i, i + (m == "[b]")) for m in ("[b]", "=c", NAME) for i in range(4)]
-    return compare_methods([Run("[r]\x1b", rows, {NAME: True})])
+    rows = [("test", 0, 0, m, NAME, i, i + (m == "[b]")) for m in ("[b]", "=c", NAME) for i in range(4)]
+    return compare_methods([Run("[r]\x1b", Scores.from_rows(rows), {NAME: True})])
 
 
 def test_every_table_shows_names_and_obeys_none():
@@ -384,7 +384,7 @@ def test_every_table_shows_names_and_obeys_none():
     )
     tables = [
         *comparison_tables(found),
-        score_table([ScoreRow("test", 0, 0, NAME, NAME, 0, 0.5)], None, NAME),
+        score_table(Scores.from_rows([("test", 0, 0, NAME, NAME, 0, 0.5)]), None, NAME),
         front_table([Validation(0, 0, (1.0, 2.0))], {NAME: "max", "b": "min"}),
         *reproduction.tables,
     ]
@@ -396,7 +396,7 @@ def test_every_table_shows_names_and_obeys_none():
     for text in (
         comparison_markdown(found),
         report_markdown(reproduction),
-        markdown_table(score_table([ScoreRow("test", 0, 0, NAME, "x", 0, 1.0)])),
+        markdown_table(score_table(Scores.from_rows([("test", 0, 0, NAME, "x", 0, 1.0)]))),
     ):
         assert "\x1b" not in text
         assert r"[red]=m\|" in text

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from lightning_xai.experiments import Run, compare_methods
-from lightning_xai.results.scores import ScoreRow
+from lightning_xai.results.scores import Scores
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "simulate_comparisons.py"
 SPEC = importlib.util.spec_from_file_location("simulate_comparisons", SCRIPT)
@@ -25,11 +25,9 @@ def test_it_decides_as_the_comparison_does(tied):
     found = simulation.called_worse(values)
     assert 0 < found["all_pairs"].sum() < found["published"].sum() < found["published"].size
     for repetition, scores in enumerate(values.swapaxes(0, 1)):
-        rows = [
-            ScoreRow("test", 0, 0, "abcd"[m], "gini", i, v) for m, row in enumerate(scores) for i, v in enumerate(row)
-        ]
+        rows = [("test", 0, 0, "abcd"[m], "gini", i, v) for m, row in enumerate(scores) for i, v in enumerate(row)]
         for procedure, worse in found.items():
-            (metric,) = compare_methods([Run("", rows, {"gini": True})], procedure=procedure).metrics
+            (metric,) = compare_methods([Run("", Scores.from_rows(rows), {"gini": True})], procedure=procedure).metrics
             assert [not result.is_best for result in metric.methods] == worse[:, repetition].tolist()
 
 

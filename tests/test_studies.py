@@ -30,9 +30,9 @@ from lightning_xai.functional.localization import auroc, relevance_rank_accuracy
 from lightning_xai.metrics import LocalizationAUROC, RelevanceRankAccuracy, Sparseness
 from lightning_xai.names import specifications
 from lightning_xai.reporting.noise_level import NoiseLevel, NoisePoint
-from lightning_xai.reporting.panels import figure_pixels
+from lightning_xai.reporting.saving import figure_pixels
 from lightning_xai.reporting.sweeps import Grid, grids_figure
-from lightning_xai.results.scores import ScoreRow
+from lightning_xai.results.scores import Scores
 from lightning_xai.statistics.paired import holm, paired_test
 from lightning_xai.studies import engine
 from lightning_xai.studies.engine import judged, run_study
@@ -574,14 +574,20 @@ def made_up(gains, number=40, metric="m"):
     for (better, worse), gain in gains.items():
         base, noise = generator.normal(0.5, 0.1, number), generator.normal(gain, 0.01, number)
         for method, values in ((worse, base), (better, base + noise)):
-            rows += [ScoreRow("test", 0, 0, method, metric, sample, float(v)) for sample, v in enumerate(values)]
-    return rows
+            rows += [("test", 0, 0, method, metric, sample, float(v)) for sample, v in enumerate(values)]
+    return Scores.from_rows(rows)
+
+
+def undefined(scores, which):
+    table = scores.to_dataframe()
+    table.loc[which, "value"] = math.nan
+    return Scores(table)
 
 
 def test_claims_are_tested_by_sample_and_corrected_together():
     gains = {("a", "b"): 0.05, ("c", "d"): -0.05, ("e", "f"): 0.001, ("g", "h"): 0.02, ("i", "k"): 0.0}
     rows = made_up(gains, 12)
-    rows = [replace(row, value=math.nan) if (row.method, row.sample) == ("b", 3) else row for row in rows]
+    rows = undefined(rows, (rows.table["method"] == "b") & (rows.table["sample"] == 3))
     claims = judged(rows, list(gains), ["m"], {"m": True})
     for (better, worse), claim in zip(gains, claims, strict=True):
         first, second = (np.array([row.value for row in rows if row.method == name]) for name in (better, worse))
@@ -611,17 +617,15 @@ def test_where_less_is_better_the_first_must_have_less():
 
 
 def test_a_claim_without_any_score_is_undefined():
-    rows = [replace(row, value=math.nan) for row in made_up({("a", "b"): 0.05})]
+    rows = undefined(made_up({("a", "b"): 0.05}), slice(None))
     (claim,) = judged(rows, [("a", "b")], ["m"], {"m": True})
     assert claim.verdict == "undefined"
     assert claim_matrix("t", [claim]).rows == (("a > b", "undefined"),)
 
 
 def test_undefined_claims_are_no_part_of_the_family():
-    rows = [
-        replace(row, value=math.nan) if row.method in "cd" else row
-        for row in made_up({("a", "b"): 0.05, ("c", "d"): 0})
-    ]
+    rows = made_up({("a", "b"): 0.05, ("c", "d"): 0})
+    rows = undefined(rows, rows.table["method"].isin(["c", "d"]))
     first, second = judged(rows, [("a", "b"), ("c", "d")], ["m"], {"m": True})
     assert first.p_holm == first.p
     assert second.verdict == "undefined"

@@ -1,7 +1,5 @@
 """The callback that scores a model's explanations at every validation end."""
 
-import itertools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -33,7 +31,7 @@ from lightning_xai.callbacks.samples import (
     unpack,
 )
 from lightning_xai.callbacks.schedule import check_monitors, tell_epochs
-from lightning_xai.evaluation import Evaluation, default_metrics, evaluate, evaluation_rows
+from lightning_xai.evaluation import Evaluation, default_metrics, evaluate
 from lightning_xai.explainers import Explainer, Gradient, Saliency, with_controls, with_gradients
 from lightning_xai.explainers.base import (
     check_choice,
@@ -49,13 +47,16 @@ from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad, smooth_grad
 from lightning_xai.metrics import SampleMetric
 from lightning_xai.names import named
-from lightning_xai.reporting.panels import attribution_panel, log_picture, save_figure
-from lightning_xai.results.scores import (
-    GRADIENTS,
+from lightning_xai.reporting.panels import attribution_panel, log_picture
+from lightning_xai.reporting.saving import save_figure
+from lightning_xai.results.scores import GRADIENTS, Scores
+from lightning_xai.results.store import (
     SCORES,
     append_scores,
     read_directions,
     read_scores,
+    score_files,
+    set_aside,
     write_directions,
 )
 
@@ -68,8 +69,9 @@ class AttributionCallback(Callback):
 
     Works on any LightningModule whose `forward` maps images to logits. Logs the mean of every metric as
     `xai/<method>/<metric>`, so that `ModelCheckpoint` and `EarlyStopping` can monitor it; writes the score of every
-    sample to `xai/scores.csv`, the direction of every metric to `xai/metrics.json` and a panel of maps to `xai/panels/`
-    beside the run's checkpoints, and gives the panel to the loggers. Training goes on exactly as it would without it:
+    sample to `xai/scores/` (Parquet; `lightning-xai export` makes a CSV file of it), the direction of every metric to
+    `xai/metrics.json` and a panel of maps to `xai/panels/` beside the run's checkpoints, and gives the panel to the
+    loggers. Training goes on exactly as it would without it:
     weights, modes, gradients and random states are left alone.
 
     The samples are of the rows that the loader's sampler can yield in its first `limit_val_batches`; a loader of
@@ -325,7 +327,7 @@ class AttributionCallback(Callback):
             run = Path(trainer.ckpt_path).absolute().parent.parent  # type: ignore[arg-type]
             earlier = run / self._prefix / SCORES
             step = self._resumed_at
-            if earlier.is_file() and not path.exists():
+            if score_files(earlier) and not score_files(path):
                 self._files.attempt(lambda: take_over(earlier, path, step))
 
     def _output(self, trainer: Trainer) -> Path:
@@ -337,14 +339,18 @@ class AttributionCallback(Callback):
             self.folder = folder
             return
         epoch, step = trainer.current_epoch, trainer.global_step
-        rows = evaluation_rows(evaluation, stage, epoch, step)
 
         def write_scores() -> None:
             if self._begins and trainer.state.fn == "fit":
-                set_aside(folder / SCORES)
+                if other := set_aside(folder / SCORES):
+                    rank_zero_warn(
+                        f"AttributionCallback: {folder / SCORES} holds scores of an earlier training in this folder; "
+                        f"they are in {other.name} now."
+                    )
                 self._begins = False
             write_directions(folder / SCORES, evaluation.higher_is_better)
-            append_scores(folder / SCORES, rows, self._resumed_at if stage == "validate" else None)
+            resumed_at = self._resumed_at if stage == "validate" else None
+            append_scores(folder / SCORES, evaluation.to_scores(stage, epoch, step), resumed_at)
             self._resumed_at = None
 
         def write_panel() -> None:
@@ -360,23 +366,11 @@ class AttributionCallback(Callback):
             self._files.attempt(write_panel)
 
 
-def set_aside(path: Path) -> None:
-    """Scores of an earlier training in the same folder get another name: they are not of the one that begins."""
-    if not path.exists():
-        return
-    names = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(1))
-    other = next(name for name in names if not name.exists())
-    os.replace(path, other)
-    rank_zero_warn(
-        f"AttributionCallback: {path} holds scores of an earlier training in this folder; it is {other.name} now."
-    )
-
-
 def take_over(earlier: Path, path: Path, step: int) -> None:
     """Begin a resumed training's scores with those of the run that it goes on from, up to this step."""
-    rows = [row for row in read_scores(earlier) if row.stage == "validate" and row.step <= step]
-    if rows:
-        append_scores(path, rows)
+    table = read_scores(earlier).select(stage="validate").table
+    if len(kept := Scores(table[table["step"] <= step])):
+        append_scores(path, kept)
         write_directions(path, read_directions(earlier))
         rank_zero_info(f"AttributionCallback goes on with the scores up to step {step} of {earlier}, in {path}.")
 

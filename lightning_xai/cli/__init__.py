@@ -19,6 +19,7 @@ COMMANDS = {
     "visualize": "what does a class look like, to one network and to noisy ones?",
     "explain": "explain pictures from files",
     "compare": "compare the methods of finished runs",
+    "export": "write the scores of a finished run as CSV",
     "methods": "list the explanation methods",
     "metrics": "list the metrics",
     "study": "run the experiment in a file: networks x methods x metrics, claims, figures",

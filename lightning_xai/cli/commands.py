@@ -1,7 +1,7 @@
 """Run a command: what it warns of, what it says when it refuses something, and names of carried files.
 
-`compare` and `reproduce` have arguments of their own; all other commands take `--config FILE [--OPTION VALUE ...]`,
-`explain` behind the pictures that it is about.
+`compare`, `export` and `reproduce` have arguments of their own; all other commands take `--config FILE [--OPTION
+VALUE ...]`, `explain` behind the pictures that it is about.
 """
 
 import logging
@@ -19,6 +19,7 @@ from lightning_xai.carried import Kind, carried_file, carried_names
 
 _FUNCTIONS = {
     "compare": "compare:compare_command",
+    "export": "export:export_command",
     "explain": "explain:explain_command",
     "methods": "names:list_methods",
     "metrics": "names:list_metrics",

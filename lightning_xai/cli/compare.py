@@ -10,24 +10,20 @@ from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
 from lightning_xai.experiments import compare_methods, read_runs
 from lightning_xai.experiments.compare import Procedure
 from lightning_xai.reporting.comparison import comparison_notes, comparison_tables, write_comparison
-from lightning_xai.reporting.comparison_figures import write_comparison_figures
 from lightning_xai.reporting.folders import check_folder
 
 
 def compare_command(words: Sequence[str]) -> None:
-    compare_runs(**compare_parser().parse_args(list(words)).as_dict())
-
-
-def compare_parser() -> ArgumentParser:
     know_yaml_mode()
-    description = str(compare_runs.__doc__).partition("\n")[0]
+    description = str(_compare.__doc__).partition("\n")[0]
     parser = ArgumentParser(prog="lightning-xai compare", description=description, parser_mode=YAML_MODE)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="A run's folder, its xai folder, or a file of scores.")
-    parser.add_function_arguments(compare_runs, skip={"runs"}, as_group=False)
-    return parser
+    parser.add_function_arguments(_compare, skip={"runs"}, as_group=False)
+    _compare(**parser.parse_args(list(words)).as_dict())
 
 
-def compare_runs(
+# The parser asks the package, too, for a function of this name: with an underscore, no explainer is imported to answer.
+def _compare(
     runs: list[str],
     stage: str | None = None,
     epoch: int | None = None,
@@ -64,5 +60,7 @@ def compare_runs(
     for note in comparison_notes(comparison):
         terminal.print(note)
     if output is not None:
+        from lightning_xai.reporting.comparison_figures import write_comparison_figures  # matplotlib
+
         for path in [*write_comparison(comparison, output), *write_comparison_figures(comparison, output)]:
             terminal.print(f"{'written':<16} {path}")

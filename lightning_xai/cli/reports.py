@@ -14,17 +14,17 @@ from torch.utils.tensorboard import SummaryWriter
 from lightning_xai.callbacks.attribution import PANELS, AttributionCallback
 from lightning_xai.callbacks.pareto import VALIDATIONS, ParetoFront
 from lightning_xai.cli.console import console
-from lightning_xai.evaluation import Evaluation, evaluation_rows
+from lightning_xai.evaluation import Evaluation
 from lightning_xai.experiments.visualize import visualization_figures, write_pictures
 from lightning_xai.reporting.noise_level import NoiseLevel, level_lines, write_noise_level
 from lightning_xai.reporting.noise_level_figure import noise_level_figure
-from lightning_xai.reporting.panels import save_figure
 from lightning_xai.reporting.pareto import front_table
 from lightning_xai.reporting.reproduction import Reproduction, write_reproduction
 from lightning_xai.reporting.sanity import SanityReport, verdict_table, write_sanity
 from lightning_xai.reporting.sanity_figures import write_figures
+from lightning_xai.reporting.saving import save_figure
 from lightning_xai.reporting.tables import score_table
-from lightning_xai.results.scores import SCORES
+from lightning_xai.results.store import SCORES
 from lightning_xai.results.tables import ResultTable
 
 T = TypeVar("T")
@@ -91,7 +91,7 @@ def report_visualization(result: Reproduction, folder: Path) -> None:
 
 def _table(evaluation: Evaluation) -> ResultTable:
     title = f"explanations of {len(evaluation.index)} samples, mean ± standard error"
-    return score_table(evaluation_rows(evaluation, "", 0, 0), evaluation.higher_is_better, title)
+    return score_table(evaluation.to_scores(), evaluation.higher_is_better, title)
 
 
 def _written(trainer: Trainer, folder: Path) -> Iterator[tuple[str, str | Path]]:
@@ -108,6 +108,7 @@ def _written(trainer: Trainer, folder: Path) -> Iterator[tuple[str, str | Path]]
         if callback.folder is None:
             continue
         yield "sample scores", callback.folder / SCORES
+        yield "as a table", shlex.join(["lightning-xai", "export", str(callback.folder), "--output", "scores.csv"])
         if panels := sorted((callback.folder / PANELS).glob("*.png")):
             yield "latest panel", max(panels, key=lambda panel: panel.stat().st_mtime)
     for _ in _fronts(trainer):

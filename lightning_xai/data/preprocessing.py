@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as F
+from torchvision.transforms import InterpolationMode, functional as F
 
 from lightning_xai.data.base import Normalization, channel_tensor
 from lightning_xai.explainers.base import check_choice

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float64
+import pandas as pd
 
+from lightning_xai.checks import check_choice, check_count, check_level
 from lightning_xai.experiments.runs import Run, distinct, told_apart
-from lightning_xai.explainers.base import check_choice, check_count, check_level
-from lightning_xai.reporting.comparison import Agreement, ComparedRun, Comparison, MethodResult, MetricComparison
-from lightning_xai.results.scores import GRADIENTS, by_sample
+from lightning_xai.results.comparison import Agreement, ComparedRun, Comparison, MethodResult, MetricComparison
+from lightning_xai.results.scores import GRADIENTS
 from lightning_xai.statistics.agreement import kendall_tau
 from lightning_xai.statistics.intervals import NUM_RESAMPLES, mean_interval
 from lightning_xai.statistics.means import deviation, mean, mean_and_standard_error
@@ -25,8 +25,8 @@ Procedure = Literal["all_pairs", "published"]
 SMALL = 0.2
 """Fewer standard deviations are a small difference of means (Cohen 1988), where no other smallest effect is given."""
 
-Table = dict[str, dict[int, float]]
-"""Scores of one metric: by method, by sample."""
+Table = dict[str, pd.Series]
+"""Scores of one metric, by method: a series over the samples."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def compare_methods(
     controls among them): whichever of them are looked at, a false "worse" comes with a probability of at most `alpha`.
 
     Args:
-        runs: With the rows of one evaluation each (see `read_runs`).
+        runs: With the scores of one evaluation each (see `read_runs`).
         alpha: Level of the two-sided tests, after Holm's correction; the intervals have the confidence 1 - alpha.
         seed: Of the bootstrap; all methods are resampled alike.
         gradients: Compare at equal compute: only methods that spend this many gradients a sample (within 5 %), and
@@ -80,7 +80,7 @@ def compare_methods(
     check_level("alpha", alpha)
     check_count("seed", seed, 0)
     check_choice("procedure", procedure, Procedure)
-    if not runs or not all(run.rows for run in runs):
+    if not runs or not all(run.scores for run in runs):
         raise ValueError("`runs` must be at least one run, with at least one score each.")
     rules = _Rules(alpha, seed, procedure, smallest_effects or {})
     names = _full_names(runs := told_apart(runs))
@@ -130,7 +130,7 @@ def _check_effects(smallest_effects: Mapping[str, float], known: Container[str])
 
 def _full_names(runs: Sequence[Run]) -> list[dict[str, str]]:
     """What each run's methods are called, all different."""
-    methods = [list(dict.fromkeys(row.method for row in run.rows)) for run in runs]
+    methods = [run.scores.unique("method") for run in runs]
     if len(runs) == 1:
         return [dict(zip(methods[0], methods[0], strict=True))]
     names = iter(distinct([f"{run.name}:{m}" for run, own in zip(runs, methods, strict=True) for m in own]))
@@ -141,16 +141,15 @@ def _tables(runs: Sequence[Run], names: Sequence[Mapping[str, str]]) -> dict[str
     """The scores by metric, method and sample, in order of appearance."""
     tables: dict[str, Table] = {}
     for run, known in zip(runs, names, strict=True):
-        for metric, table in by_sample(run.rows, f"`runs`: {run.name}", "Remove one.").items():
+        for metric, table in run.scores.by_sample(f"`runs`: {run.name}", "Remove one.").items():
             tables.setdefault(metric, {}).update({known[method]: scores for method, scores in table.items()})
     return tables
 
 
 def _costs(tables: Mapping[str, Table]) -> dict[str, float]:
     """Mean number of gradients that each method spends on a sample; NaN if unknown."""
-    scores = {method: [math.nan] for table in tables.values() for method in table}
-    scores |= {method: list(samples.values()) for method, samples in tables.get(GRADIENTS, {}).items()}
-    return {method: mean(values) for method, values in scores.items()}
+    unknown = {method: math.nan for table in tables.values() for method in table}
+    return unknown | {method: mean(spent.to_numpy()) for method, spent in tables.get(GRADIENTS, {}).items()}
 
 
 def _known(costs: Mapping[str, float]) -> dict[str, float]:
@@ -183,36 +182,36 @@ def _without(left_out: Container[str], tables: Mapping[str, Table]) -> dict[str,
     return {metric: table for metric, table in kept.items() if table}
 
 
-def _on_common_samples(metric: str, table: Table) -> Table:
-    common = sorted(set.intersection(*map(set, table.values())))
-    if not common:
-        extents = "; ".join(f"{name} has {len(s)} from {min(s)} to {max(s)}" for name, s in table.items())
+def _on_common_samples(metric: str, table: Table) -> pd.DataFrame:
+    """Samples down, methods across."""
+    common = pd.concat(table, axis=1, join="inner").sort_index()
+    if common.empty:
+        ends = {name: (len(s), s.index.min(), s.index.max()) for name, s in table.items()}
+        extents = "; ".join(f"{name} has {n} from {first} to {last}" for name, (n, first, last) in ends.items())
         raise ValueError(
             f"`runs` have no sample in common in {metric}: {extents}. Evaluate them on the same "
             "samples of the same data."
         )
-    return {method: {sample: scores[sample] for sample in common} for method, scores in table.items()}
+    return common
 
 
 def _compare_metric(
-    metric: str, higher_is_better: bool | None, table: Table, controls: Container[str], rules: _Rules
+    metric: str, higher_is_better: bool | None, table: pd.DataFrame, controls: Container[str], rules: _Rules
 ) -> MetricComparison:
-    scores = {method: np.array(list(samples.values())) for method, samples in table.items()}
-    undefined = {method: int((~np.isfinite(values)).sum()) for method, values in scores.items()}
-    samples = list(next(iter(table.values())))
-    known = {name: values for name, values in scores.items() if undefined[name] < len(values)}
-    defined = np.isfinite(np.stack(list(known.values()))).all(0) if known else np.zeros(len(samples), dtype=bool)
-    compared = {name: values[defined] for name, values in known.items()}
+    finite = np.isfinite(table)
+    known = [method for method in table if finite[method].any()]
+    kept = table[known][finite[known].all(axis=1) & bool(known)]
+    compared = {method: kept[method].to_numpy(copy=True) for method in known}
     ranks = mean_ranks({name: values for name, values in compared.items() if name not in controls}, higher_is_better)
     # Of equal ones the first by name, so that the order of the rows does not matter.
     best = min(ranks, key=lambda method: (ranks[method], method), default=None)
     tests = {} if best is None else _tests(compared, best, higher_is_better, rules.procedure)
     results = []
-    for method in scores:
+    for method in table:
         values = compared.get(method, np.empty(0))
         result = MethodResult(
             method,
-            undefined[method],
+            int((~finite[method]).sum()),
             *_describe(values, rules),
             ranks.get(method),
             *tests.get(method, _NO_TEST),
@@ -222,8 +221,7 @@ def _compare_metric(
         if best is not None and method in tests:
             result = _judged(result, compared[best], metric, 1 if higher_is_better else -1, rules)
         results.append(result)
-    kept = tuple(sample for sample, keep in zip(samples, defined, strict=True) if keep)
-    return MetricComparison(metric, higher_is_better, len(samples), kept, tuple(results))
+    return MetricComparison(metric, higher_is_better, len(table), tuple(kept.index.tolist()), tuple(results))
 
 
 def _describe(values: Values, rules: _Rules) -> tuple[float, float, float, float]:
@@ -279,31 +277,25 @@ def _agreements(metrics: Sequence[MetricComparison], controls: Container[str]) -
 
     Metrics that know random maps for what they are agree on that; it says nothing of the methods.
     """
-    directed = [metric for metric in metrics if metric.higher_is_better is not None]
-    for first, second in itertools.combinations(directed, 2):
-        scores = [{r.method: r.values for r in metric.methods if r.values} for metric in (first, second)]
-        methods = [method for method in scores[0] if method in scores[1] and method not in controls]
-        if len(methods) < 3:
+    directed = [
+        (metric.metric, _oriented(metric, controls)) for metric in metrics if metric.higher_is_better is not None
+    ]
+    for (first, one), (second, other) in itertools.combinations(directed, 2):
+        pair = one.align(other, join="inner")
+        if len(pair[0].columns) < 3:
             continue
-        common = set(first.samples) & set(second.samples)
-        tau = kendall_tau(_oriented(first, methods, common), _oriented(second, methods, common))
+        tau = kendall_tau(*(scores.to_numpy().T for scores in pair))
         if len(tau := tau[np.isfinite(tau)]):
-            names = first.metric, second.metric
-            yield Agreement(names, *mean_and_standard_error(tau), len(tau), len(methods))
+            yield Agreement((first, second), *mean_and_standard_error(tau), len(tau), len(pair[0].columns))
 
 
-def _oriented(
-    metric: MetricComparison, methods: Sequence[str], samples: Container[int]
-) -> Float64[np.ndarray, "methods samples"]:
-    """The methods' scores of these samples, higher for better."""
-    sign = 1.0 if metric.higher_is_better else -1.0
-    values = {result.method: np.array(result.values) for result in metric.methods}
-    kept = np.array([sample in samples for sample in metric.samples], dtype=bool)
-    return sign * np.stack([values[method][kept] for method in methods])
+def _oriented(metric: MetricComparison, controls: Container[str]) -> pd.DataFrame:
+    """The methods' scores, higher for better, without the controls: samples down, methods across."""
+    values = {result.method: result.values for result in metric.methods if result.values}
+    scores = pd.DataFrame({m: own for m, own in values.items() if m not in controls}, metric.samples, dtype=float)
+    return scores if metric.higher_is_better else -scores
 
 
 def _compared(run: Run) -> ComparedRun:
-    first = run.rows[0]
-    return ComparedRun(
-        run.name, first.stage, first.epoch, first.step, len({row.sample for row in run.rows}), run.not_scored
-    )
+    first, num_samples = next(iter(run.scores)), len(run.scores.unique("sample"))
+    return ComparedRun(run.name, first.stage, first.epoch, first.step, num_samples, run.not_scored)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lightning_xai.results.scores import SCORES, ScoreRow, read_directions, read_scores
+from lightning_xai.results.scores import Scores
+from lightning_xai.results.store import SCORES, read_directions, read_scores, score_files
 
 
 @dataclass(frozen=True)
@@ -16,14 +17,14 @@ class Run:
 
     Attributes:
         name: The run's folder, with as many of the folders above it as tell it from the other runs.
-        rows: Of one evaluation (stage, epoch and step), once `choose` has been applied.
+        scores: Of one evaluation (stage, epoch and step), once `choose` has been applied.
         higher_is_better: Direction of the metrics whose direction is known; None for those that have none.
         not_scored: Methods, metrics, and methods in a metric that other evaluations of the stage have scores of, and
             the chosen one has not.
     """
 
     name: str
-    rows: Sequence[ScoreRow]
+    scores: Scores
     higher_is_better: dict[str, bool | None]
     not_scored: tuple[str, ...] = ()
 
@@ -31,10 +32,10 @@ class Run:
 def read_runs(
     folders: Sequence[str | os.PathLike[str]], stage: str | None = None, epoch: int | None = None
 ) -> list[Run]:
-    """The runs with the rows of one evaluation each, ready to be compared.
+    """The runs with the scores of one evaluation each, ready to be compared.
 
     Args:
-        folders: One or more run folders, their `xai` folders, or files of scores.
+        folders: One or more run folders, their `xai` folders, or files of scores (Parquet or CSV).
         stage: Of the evaluations, such as "validate"; None for "test" if all runs have that, else for "validate".
         epoch: Of the evaluations; None for each run's last one.
 
@@ -51,36 +52,37 @@ def read_runs(
 
 
 def scores_path(run: str | os.PathLike[str]) -> Path:
-    """The file of scores in a run's folder or in its `xai` folder; a file is taken as it is."""
+    """The scores in a run's folder or in its `xai` folder; a folder of parts, or a file, is taken as it is."""
     path = Path(os.path.abspath(run))
-    candidates = [path, path / SCORES, path / "xai" / SCORES]
-    for candidate in candidates:
-        if candidate.is_file():
+    if path.name == f"{SCORES}.csv" and path.is_file():
+        return path.with_name(SCORES)  # of which a former version made this file
+    if path.is_file() or any(part.parent == path for part in score_files(path)):
+        return path
+    for candidate in (path / SCORES, path / "xai" / SCORES):
+        if score_files(candidate):
             return candidate
     raise ValueError(
-        f"`runs`: no scores in {path}. Name a run's folder (the one with xai/{SCORES} in it), its xai folder or the "
-        "file itself."
+        f"`runs`: no scores in {path}. Name a run's folder (the one with xai/{SCORES} in it), its xai folder or a file "
+        "of scores."
     )
 
 
 def choose(run: Run, stage: str, epoch: int | None = None) -> Run:
-    """The rows of the run's last evaluation in this stage, or in this epoch of it.
+    """The scores of the run's last evaluation in this stage, or in this epoch of it.
 
     Raises:
         ValueError: if there is none.
     """
-    rows = [row for row in run.rows if row.stage == stage]
-    if not rows:
-        raise ValueError(
-            f"`stage`: {run.name} has no scores of {stage!r}; it has {_listed(r.stage for r in run.rows)}."
-        )
-    epochs = {row.epoch for row in rows}
+    of_stage = run.scores.select(stage=stage)
+    if not of_stage:
+        known = _listed(run.scores.unique("stage"))
+        raise ValueError(f"`stage`: {run.name} has no scores of {stage!r}; it has {known}.")
+    epochs = of_stage.unique("epoch")
     if epoch is not None and epoch not in epochs:
         raise ValueError(f"`epoch`: {run.name} has no scores of epoch {epoch} in {stage!r}; it has {_listed(epochs)}.")
-    of_epoch = [row for row in rows if row.epoch == (max(epochs) if epoch is None else epoch)]
-    last = max(row.step for row in of_epoch)
-    chosen = [row for row in of_epoch if row.step == last]
-    return replace(run, rows=chosen, not_scored=_not_scored(rows, chosen))
+    of_epoch = of_stage.select(epoch=max(epochs) if epoch is None else epoch)
+    chosen = of_epoch.select(step=max(of_epoch.unique("step")))
+    return replace(run, scores=chosen, not_scored=_not_scored(of_stage, chosen))
 
 
 def told_apart(runs: Sequence[Run]) -> list[Run]:
@@ -97,11 +99,10 @@ def distinct(names: Sequence[str]) -> list[str]:
     return found
 
 
-def _not_scored(rows: Sequence[ScoreRow], chosen: Sequence[ScoreRow]) -> tuple[str, ...]:
-    here = {(row.method, row.metric) for row in chosen}
-    methods, metrics = ({pair[place] for pair in here} for place in (0, 1))
+def _not_scored(scores: Scores, chosen: Scores) -> tuple[str, ...]:
+    here, methods, metrics = chosen.pairs(), chosen.unique("method"), chosen.unique("metric")
     found: dict[str, None] = {}
-    for method, metric in dict.fromkeys((row.method, row.metric) for row in rows):
+    for method, metric in scores.pairs():
         if (method, metric) not in here:
             gone = [name for name, known in ((method, methods), (metric, metrics)) if name not in known]
             found |= dict.fromkeys(gone or [f"{method} in {metric}"])
@@ -109,7 +110,7 @@ def _not_scored(rows: Sequence[ScoreRow], chosen: Sequence[ScoreRow]) -> tuple[s
 
 
 def _common_stage(runs: Sequence[Run]) -> str:
-    stages = [{row.stage for row in run.rows} for run in runs]
+    stages = [run.scores.unique("stage") for run in runs]
     for stage in ("test", "validate"):
         if all(stage in present for present in stages):
             return stage

@@ -4,16 +4,21 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
-from types import UnionType
-from typing import Any, TypeVar, get_args
+from typing import TypeVar
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
-from lightning_xai.explainers.bounds import Bound as Bound
-from lightning_xai.explainers.bounds import parse_bounds as parse_bounds
+from lightning_xai.checks import (
+    check_choice as check_choice,
+    check_count as check_count,
+    check_kind as check_kind,
+    check_level as check_level,
+    check_number as check_number,
+    check_whole_number as check_whole_number,
+)
+from lightning_xai.explainers.bounds import Bound as Bound, parse_bounds as parse_bounds
 from lightning_xai.explainers.chunks import check_logits, in_chunks, probe_rows
 from lightning_xai.explainers.state import explaining, naming_inference_tensors
 from lightning_xai.functional.devices import sent
@@ -259,46 +264,6 @@ def check_target(target: Labels, num_classes: int) -> None:
         raise ValueError(
             f"`target` must be in 0 .. {num_classes - 1}, the outputs of `model`, got values from {least} to {most}."
         )
-
-
-def check_whole_number(name: str, value: object) -> None:
-    """Refuse what is none, also if it is one in another type: 2.5, "3", True, a tensor."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"`{name}` must be a whole number, got {value!r}.")
-
-
-def check_number(name: str, value: object) -> None:
-    """Refuse what is no number, also if it is one in another type: "0.2", True, a tensor."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"`{name}` must be a number, got {value!r}.")
-
-
-def check_kind(name: str, value: object, kind: type | UnionType, example: str) -> None:
-    """Refuse a part that is of another kind, such as a class in the place of its object."""
-    if not isinstance(value, kind):
-        raise TypeError(f"`{name}` must be {example}, got {value!r}.")
-
-
-def check_count(name: str, value: int, least: int = 1) -> None:
-    """Refuse a number of draws or steps below 1, and what counts nothing."""
-    check_whole_number(name, value)
-    if value < least:
-        raise ValueError(f"`{name}` must be at least {least}, got {value}.")
-
-
-def check_level(name: str, value: float) -> None:
-    """Refuse a probability that is not between 0 and 1, exclusive."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"`{name}` must be a number between 0 and 1, got {value!r}.")
-    if not 0 < value < 1:
-        raise ValueError(f"`{name}` must be between 0 and 1, got {value}. Usual is 0.05.")
-
-
-def check_choice(name: str, value: str, choices: Any) -> None:
-    """Refuse a string that is not one of a `Literal`'s, or of a mapping's keys."""
-    known = get_args(choices) or tuple(choices)
-    if value not in known:
-        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, known))}, got {value!r}.")
 
 
 def _kind(value: object) -> str:

@@ -1,130 +1,17 @@
-"""A comparison of methods, as records and as text: terminal, CSV, Markdown and LaTeX."""
+"""A comparison of methods as text: terminal, CSV, Markdown and LaTeX."""
 
-import csv
-import io
 import itertools
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
 
 from lightning_xai.reporting.escapes import markdown
 from lightning_xai.reporting.render import latex_table, markdown_table
-from lightning_xai.results.files import replacing, spreadsheet
+from lightning_xai.results.comparison import Comparison, MethodResult, MetricComparison
+from lightning_xai.results.files import csv_text, write_text
 from lightning_xai.results.tables import ResultTable, number_format, with_arrow
 from lightning_xai.statistics.intervals import MOST_RESAMPLED
-
-
-@dataclass(frozen=True)
-class MethodResult:
-    """What a comparison finds about one method in one metric; NaN where a number is not defined."""
-
-    method: str
-    num_undefined: int
-    """Common samples without a defined score of this method; they are left out for all methods."""
-    mean: float
-    standard_deviation: float
-    low: float
-    """Lower end of the confidence interval of the mean."""
-    high: float
-    rank: int | None
-    """Of the mean, 1 for the best; means that are equal but for rounding share the least rank. None without a direction
-    or a mean, and for the controls."""
-    effect_size: float
-    """Matched-pairs rank-biserial correlation with the best method, in [-1, 1]; negative: worse than it."""
-    p_value: float
-    """Wilcoxon signed-rank test against the best method."""
-    p_holm: float
-    """The same after Holm's correction, over the family that `Comparison.procedure` names."""
-    is_best: bool
-    """Best, or not significantly worse than the best."""
-    values: tuple[float, ...] = field(repr=False)
-    """The scores that these numbers are made from, of `MetricComparison.samples`; empty without any defined score."""
-    difference: float = math.nan
-    """Mean difference from the best method, in the metric's unit; negative: worse than it."""
-    difference_low: float = math.nan
-    """Lower end of its confidence interval."""
-    difference_high: float = math.nan
-    smallest_effect: float = math.nan
-    """The smallest difference of interest."""
-    is_negligible: bool = False
-    """Significantly different from the best, but by less than the smallest effect, as far as the interval reaches."""
-
-
-@dataclass(frozen=True)
-class MetricComparison:
-    """The methods in one metric."""
-
-    metric: str
-    higher_is_better: bool | None
-    """None if no direction is known: then there is no best method, and no test."""
-    num_common: int
-    """Samples of which all methods have a score, defined or not."""
-    samples: tuple[int, ...] = field(repr=False)
-    """Those of which all methods have a defined score: from these, all numbers are made."""
-    methods: tuple[MethodResult, ...]
-
-    @property
-    def num_samples(self) -> int:
-        return len(self.samples)
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Whether two metrics agree on which methods are better."""
-
-    metrics: tuple[str, str]
-    tau: float
-    """Kendall's tau-b of the two orders of the methods, mean over samples: 1 if the same, -1 if one is the reverse."""
-    standard_error: float
-    """NaN for a single sample."""
-    num_samples: int
-    """Samples with a tau: both metrics are defined, and neither finds all methods equal."""
-    num_methods: int
-
-
-@dataclass(frozen=True)
-class ComparedRun:
-    """Where scores come from, and of how many samples there are some."""
-
-    name: str
-    stage: str
-    epoch: int
-    step: int
-    num_samples: int
-    not_scored: tuple[str, ...] = ()
-    """Methods and metrics that only other evaluations of the stage have scores of."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """All metrics, and how the statistics were made."""
-
-    runs: tuple[ComparedRun, ...]
-    metrics: tuple[MetricComparison, ...]
-    alpha: float
-    """Level of the tests; the intervals have the confidence 1 - alpha."""
-    num_resamples: int
-    """Of the bootstrap."""
-    seed: int
-    controls: tuple[str, ...] = ()
-    """Methods that know nothing of the model."""
-    gradients: Mapping[str, float] = field(default_factory=dict)
-    """What each method spends on a sample, on average; NaN if unknown. Empty if it is unknown of all."""
-    matched_gradients: int | None = None
-    """What a method had to spend to be compared; None if all are."""
-    left_out: Mapping[str, float] = field(default_factory=dict)
-    """What the methods spend that are not compared for it."""
-    agreements: tuple[Agreement, ...] = ()
-    """Of each pair of metrics with a direction, unless they have less than three methods or no sample in common."""
-    procedure: str = "all_pairs"
-    """Which tests of a metric are one family: "all_pairs", or "published" for those against the best alone."""
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """All that occur in some metric."""
-        return tuple(dict.fromkeys(result.method for metric in self.metrics for result in metric.methods))
 
 
 def write_comparison(comparison: Comparison, folder: str | os.PathLike[str]) -> list[Path]:
@@ -138,12 +25,7 @@ def write_comparison(comparison: Comparison, folder: str | os.PathLike[str]) -> 
         "md": comparison_markdown(comparison),
         "tex": comparison_latex(comparison),
     }
-    paths = []
-    for extension, text in texts.items():
-        with replacing(path := Path(folder) / f"comparison.{extension}") as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
-        paths.append(path)
-    return paths
+    return [write_text(Path(folder) / f"comparison.{extension}", text) for extension, text in texts.items()]
 
 
 def comparison_tables(comparison: Comparison) -> list[ResultTable]:
@@ -156,15 +38,13 @@ def comparison_csv(comparison: Comparison) -> str:
     """One line for each metric and method, with all digits; what is not defined is empty."""
     ofs = ["metric", "higher_is_better", "num_common", "num_samples"]
     names = [item.name for item in fields(MethodResult) if item.name != "values"]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*ofs, *names, *(["gradients"] if comparison.gradients else [])])
+    rows: list[list[object]] = [[*ofs, *names, *(["gradients"] if comparison.gradients else [])]]
     for metric in comparison.metrics:
         for result in metric.methods:
             values = [*(getattr(metric, name) for name in ofs), *(getattr(result, name) for name in names)]
             values += [comparison.gradients[result.method]] if comparison.gradients else []
-            writer.writerow(["" if _is_nan(value) else spreadsheet(value) for value in values])
-    return text.getvalue()
+            rows.append(["" if _is_nan(value) else value for value in values])
+    return csv_text(rows)
 
 
 def comparison_markdown(comparison: Comparison) -> str:

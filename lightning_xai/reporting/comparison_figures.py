@@ -16,18 +16,11 @@ from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import Formatter, MaxNLocator
 
-from lightning_xai.reporting.comparison import (
-    Comparison,
-    MethodResult,
-    MetricComparison,
-    agreeing_metrics,
-    agreement_note,
-    matching_note,
-    tau_text,
-)
+from lightning_xai.reporting.comparison import agreeing_metrics, agreement_note, matching_note, tau_text
 from lightning_xai.reporting.layout import FONT_SIZE, LINE, PAD
 from lightning_xai.reporting.pages import FAINT, SMALL, TEXT, Page, drawn_width, num_lines, wrapped
-from lightning_xai.reporting.panels import save_figure
+from lightning_xai.reporting.saving import save_figure
+from lightning_xai.results.comparison import Comparison, MethodResult, MetricComparison
 from lightning_xai.results.tables import with_arrow
 
 _BEST, _WORSE, _NO_DIRECTION = "#0072b2", "#a9cfe8", "0.75"

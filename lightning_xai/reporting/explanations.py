@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lightning_xai.explainers.base import parse_bounds
-from lightning_xai.reporting.panels import attribution_panel, save_figure
-from lightning_xai.results.files import agree_on_settings, csv_line, replacing, spreadsheet, write_csv
+from lightning_xai.reporting.panels import attribution_panel
+from lightning_xai.reporting.saving import save_figure
+from lightning_xai.results.files import agree_on_settings, csv_text, replacing, spreadsheet, write_csv
 
 EXPLANATIONS, REFUSED, SETTINGS = "explanations.csv", "refused.csv", "settings.json"
 MAPS, PANELS = "maps", "panels"
@@ -198,7 +199,7 @@ def _append(path: Path, columns: Iterable[str], rows: Sequence[Mapping[str, str]
 
 
 def _line(values: Iterable[str]) -> str:
-    return csv_line(map(spreadsheet, values))
+    return csv_text([values])
 
 
 def _finished_rows(path: Path) -> set[tuple[str, str]]:

@@ -1,7 +1,6 @@
 """Pictures of attributions: one row a sample, one column a method."""
 
 import os
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,9 +8,7 @@ from typing import Any, cast
 
 import matplotlib
 import numpy as np
-from jaxtyping import UInt8
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -22,10 +19,8 @@ from lightning_xai.functional.maps import mask_like, pixel_map
 from lightning_xai.reporting.colors import DIVERGING, PERCENTILE, SCALE_NOTE, SEQUENTIAL, scale_end
 from lightning_xai.reporting.layout import FONT_SIZE, LINE, PAD, Box, Layout, fit_layout, text_width
 from lightning_xai.reporting.pages import num_lines, wrapped
-from lightning_xai.results.files import replacing
+from lightning_xai.reporting.saving import Pixels
 from lightning_xai.shapes import Images
-
-Pixels = UInt8[np.ndarray, "height width 3"]
 
 _RESOLUTION = 200
 _TEXT, _FAINT, _WRONG = "0.1", "0.45", "#b2182b"
@@ -90,18 +85,6 @@ def attribution_panel(
     return figure
 
 
-def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a PNG; an interrupted call leaves the file that was there.
-
-    Raises:
-        OSError: if the folder cannot be written to.
-    """
-    picture = Image.fromarray(figure_pixels(figure))
-    with replacing(path) as temporary:
-        # Runs of equal bytes are all that pays in panels: files as small as by default in half of the time.
-        picture.save(temporary, format="png", dpi=(figure.dpi, figure.dpi), compress_type=zlib.Z_RLE)
-
-
 def log_picture(logger: Any, tag: str, path: str | os.PathLike[str], step: int) -> None:
     """Hand a PNG to a Lightning logger that shows pictures; others, and None, are left alone.
 
@@ -129,13 +112,6 @@ def _summary(tag: str, path: Path) -> Any:
     with Image.open(path) as picture:
         size = {"width": picture.width, "height": picture.height, "colorspace": len(picture.getbands())}
     return Summary(value=[Summary.Value(tag=tag, image=Summary.Image(**size, encoded_image_string=path.read_bytes()))])
-
-
-def figure_pixels(figure: Figure) -> Pixels:
-    """The figure as an RGB picture."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 # What a column shows

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from lightning_xai._version import __version__
 from lightning_xai.reporting.escapes import markdown
-from lightning_xai.reporting.panels import save_figure
 from lightning_xai.reporting.render import markdown_table
+from lightning_xai.reporting.saving import save_figure
 from lightning_xai.results.files import replacing, write_csv
 from lightning_xai.results.tables import ResultTable
 

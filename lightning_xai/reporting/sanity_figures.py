@@ -13,7 +13,6 @@ from matplotlib.ticker import MaxNLocator
 
 from lightning_xai.reporting.layout import LINE, PAD
 from lightning_xai.reporting.pages import FAINT, SMALL, Page, drawn_width, num_lines, wrapped
-from lightning_xai.reporting.panels import save_figure
 from lightning_xai.reporting.sanity import Cell, Check, Outcome, SanityReport
 from lightning_xai.reporting.sanity_curves import OUTCOME_COLORS, similarity_curves
 from lightning_xai.reporting.sanity_maps import cascade_grid, data_pairs, invariance_pairs, logit_pairs
@@ -28,6 +27,7 @@ from lightning_xai.reporting.sanity_values import (
     variant_phrase,
     variants,
 )
+from lightning_xai.reporting.saving import save_figure
 
 __all__ = [
     "cascade_grid",

@@ -5,12 +5,12 @@ import errno
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lightning_xai.results.locks import claim, close, release
+from lightning_xai.results.locks import claim, close, naming, release
 
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 """What a cell begins with that a spreadsheet takes for a formula."""
@@ -40,14 +40,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             release(handle, temporary)
 
 
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Errors of the operating system say which file could not be written, and what to do."""
-    try:
-        yield
-    except OSError as error:
-        reason = f"{error.strerror or error}: cannot write `path`; choose a folder that can be written to"
-        raise OSError(error.errno, reason, str(path)) from error
+def write_text(path: str | os.PathLike[str], text: str) -> Path:
+    """Write a file as a whole, in UTF-8, with the line ends that the text has.
+
+    Raises:
+        OSError: if the folder cannot be written to.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+    return Path(path)
 
 
 def _temporary(path: Path) -> tuple[int, Path]:
@@ -67,8 +68,7 @@ def agree_on_settings(path: Path, settings: Mapping[str, Any]) -> None:
     """
     settings = json.loads(json.dumps(settings))
     if not path.exists():
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(settings, indent=2) + "\n")
         return
     known = json.loads(path.read_text(encoding="utf-8"))
     differing = sorted(key for key in settings.keys() | known.keys() if settings.get(key) != known.get(key))
@@ -106,14 +106,45 @@ def write_csv(path: str | os.PathLike[str], rows: Iterable[Iterable[object]]) ->
     Raises:
         OSError: if the folder cannot be written to.
     """
-    path = Path(path)
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(map(spreadsheet, row) for row in rows)
-    return path
+    return write_text(path, csv_text(rows))
 
 
-def csv_line(values: Iterable[object]) -> str:
-    """A line of a CSV file, with its end."""
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """What `write_csv` writes."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(values)
+    plain, quoting = (csv.writer(text, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
+    for row in rows:
+        cells = list(map(spreadsheet, row))
+        writer = quoting if any(isinstance(cell, str) and "\r" in cell for cell in cells) else plain
+        writer.writerow(cells)  # unquoted, a carriage return would end the line
     return text.getvalue()
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """The rows that `write_csv` wrote, each with its place: "FILE, line N". A spreadsheet may have saved the file.
+
+    Raises:
+        ValueError: if the header is not that of the columns, or the file is damaged; with file, line and cure.
+    """
+    header = ",".join(columns)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error}). Save it as CSV in UTF-8.") from error
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        if (found := ",".join(next(reader, []))) != header:
+            raise ValueError(
+                f"{path}, line 1: expected the header {header!r}, got {found[:100]!r}. "
+                "This is not a table of scores of this version; choose another file."
+            )
+        if not text.endswith("\n"):
+            number = len(text.split("\n"))
+            raise ValueError(
+                f"{path}, line {number}: the file is cut short in the middle of this line. Remove the line to keep the "
+                "rest; if nothing is missing, end it with a line break."
+            )
+        for values in reader:
+            yield f"{path}, line {reader.line_num}", list(map(from_spreadsheet, values))
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num}: not a line of CSV ({error}).") from error

@@ -64,6 +64,16 @@ def close(handle: int) -> None:
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of the operating system say which file could not be written, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        reason = f"{error.strerror or error}: cannot write `path`; choose a folder that can be written to"
+        raise OSError(error.errno, reason, str(path)) from error
+
+
+@contextmanager
 def waiting_for(path: Path, seconds: float = 60.0) -> Iterator[None]:
     """Hold the lock of a file while it is read and written anew; another holder is waited for.
 
@@ -72,10 +82,12 @@ def waiting_for(path: Path, seconds: float = 60.0) -> Iterator[None]:
         OSError: if the folder cannot be written to.
     """
     lock, deadline = path.with_name(f".{path.name}.lock"), time.monotonic() + seconds
-    while (handle := claim(lock)) is None:
-        if time.monotonic() > deadline:
-            raise TimeoutError(errno.ETIMEDOUT, f"{path.name} is held by {_holder(lock)}", str(path))
-        time.sleep(0.01)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while (handle := claim(lock)) is None:
+            if time.monotonic() > deadline:
+                raise TimeoutError(errno.ETIMEDOUT, f"{path.name} is held by {_holder(lock)}", str(path))
+            time.sleep(0.01)
     try:
         _sign(handle)
         yield

@@ -1,225 +1,169 @@
-"""The table of per-sample scores: tidy CSV, one row for each score of each sample; beside it, what is better."""
+"""Per-sample scores as one tidy table: a row for each score of each sample."""
 
-import csv
-import io
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
-from operator import attrgetter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from lightning_xai.results.files import csv_line, from_spreadsheet, naming, replacing, spreadsheet
-from lightning_xai.results.locks import waiting_for
+import numpy as np
+import pandas as pd
 
-SCORES, METRICS = "scores.csv", "metrics.json"
+from lightning_xai.results.files import read_csv, write_csv
+from lightning_xai.results.parquet import read_parquet, write_parquet
+from lightning_xai.statistics.means import mean_and_standard_error
+
 GRADIENTS = "gradients"
 """The name under which every evaluation keeps what its methods spent."""
+COLUMNS = {
+    **{"stage": str, "epoch": "int64", "step": "int64"},
+    **{"method": str, "metric": str, "sample": "int64", "value": "float64"},
+}
+"""Their types. The step is that of the optimizer, the sample its index in the data set."""
 
 
-@dataclass(frozen=True, slots=True)
-class ScoreRow:
-    """One score of one sample; the fields are the columns of the file, in this order."""
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Scores of samples: stage, epoch, step, method, metric, sample and value of each, in the order they were made in.
 
-    stage: str
-    """When it was made: `validate`, `test`, ..."""
-    epoch: int
-    step: int
-    """Optimizer steps until then."""
-    method: str
-    metric: str
-    sample: int
-    """The sample's index in its data set."""
-    value: float
-    """NaN where the score is undefined for the sample."""
+    A NaN is a score that is undefined for its sample; what was not evaluated has no row. Methods and metrics are
+    everywhere in order of appearance. Iterating gives the rows, with the columns as attributes.
 
-
-COLUMNS = tuple(field.name for field in fields(ScoreRow))
-_values = attrgetter(*COLUMNS)  # `astuple` would copy each value, which takes longer than writing it
-
-
-def append_scores(path: str | os.PathLike[str], rows: Iterable[ScoreRow], after_step: int | None = None) -> None:
-    """Add rows to the file at `path`, which is created with its header if need be.
-
-    Earlier rows of the same stage, epoch, step, method and metric give way: a validation that is run again, or an
-    epoch repeated after a crash, is not counted twice. The file is replaced as a whole when the rows are written:
-    interrupted, it is what it was; processes that add rows at the same time wait for each other. Numbers are written
-    with as many digits as it takes to read back the same ones; an undefined score is `nan`. A name that a spreadsheet
-    would take for a formula gets an apostrophe in front, which is taken off when it is read.
-
-    Args:
-        path: Of the file.
-        rows: To add.
-        after_step: Rows of the same stages with more steps than this give way too: a training that was resumed there
-            makes them again, perhaps at other steps.
+    Attributes:
+        table: The rows. Not to be written to: `to_dataframe` gives a copy.
 
     Raises:
-        ValueError: if the file at `path` is not such a table, or is cut short; or if a name has a carriage return.
-        OSError: if the folder cannot be written to.
+        ValueError: if a column is missing, or has what is not of its type.
     """
-    path, rows = Path(path), list(rows)
-    if wrong := [row for row in rows if "\r" in row.stage + row.method + row.metric]:
-        raise ValueError(f"`rows`: names must be without carriage returns, which get lost; got {wrong[0]!r}.")
-    lines = [_line(_values(row)) for row in rows]
-    renewed, stages = {_evaluation(line) for line in lines}, {row.stage for row in rows}
 
-    def stays(line: str) -> bool:
-        if _evaluation(line) in renewed:
-            return False
-        if after_step is None:
-            return True
-        old = _parse(next(csv.reader([line])), str(path))
-        return old.stage not in stages or old.step <= after_step
+    table: pd.DataFrame
 
-    with _alone_with(path), replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        file.write(csv_line(COLUMNS))
-        if path.exists():
-            _check_ends(path)
-            with path.open(encoding="utf-8", newline="") as old:
-                next(old)  # the header
-                text = old.read()
-            starts = {_line((row.stage, row.epoch, row.step))[:-1] for row in rows}
-            if after_step is None and not any(f"{start}," in text for start in starts):  # nothing is made again
-                file.write(text)
-            else:
-                file.writelines(filter(stays, _records(io.StringIO(text, newline=""))))
-        file.writelines(lines)
+    def __post_init__(self) -> None:
+        if missing := [name for name in COLUMNS if name not in self.table]:
+            raise ValueError(f"`table` must have the columns {', '.join(COLUMNS)}; it lacks {', '.join(missing)}.")
+        typed = self.table[list(COLUMNS)].astype(COLUMNS).reset_index(drop=True)
+        whole = ["epoch", "step", "sample"]
+        if not (typed[whole] == self.table[whole].to_numpy()).all(axis=None):
+            raise ValueError(f"`table` must have whole numbers for {', '.join(whole)}; round them where that is meant.")
+        object.__setattr__(self, "table", typed)
 
+    @classmethod
+    def from_rows(cls, rows: Iterable[Sequence[Any]]) -> "Scores":
+        """From the values of each row, in the order of `COLUMNS`."""
+        return cls(pd.DataFrame(list(rows), columns=list(COLUMNS)))
 
-def read_scores(path: str | os.PathLike[str]) -> list[ScoreRow]:
-    """All rows of the file at `path`.
+    @classmethod
+    def from_values(
+        cls, stage: str, epoch: int, step: int, index: Any, values: Mapping[str, Mapping[str, Any]]
+    ) -> "Scores":
+        """Of one evaluation, from the samples' indices and `values[method][metric]` (arrays or tensors)."""
+        samples = index.tolist()
+        return cls.from_rows(
+            (stage, epoch, step, method, metric, sample, value)
+            for method, of_method in values.items()
+            for metric, own in of_method.items()
+            for sample, value in zip(samples, own.tolist(), strict=True)
+        )
 
-    Raises:
-        ValueError: if a line is not a row of such a table, or the file is cut short; the message names file
-            and line.
-    """
-    path = Path(path)
-    _check_ends(path)
-    return list(_read(path))
+    @classmethod
+    def concatenated(cls, parts: Iterable["Scores"]) -> "Scores":
+        """The rows of all, part after part."""
+        return cls(pd.concat([cls.from_rows(()).table, *(part.table for part in parts)]))
 
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Scores":
+        """From a Parquet file, or else a CSV file, also as a spreadsheet saves it (CRLF, byte order mark).
 
-def by_sample(rows: Iterable[ScoreRow], whose: str, advice: str) -> dict[str, dict[str, dict[int, float]]]:
-    """The values by metric, method and sample, in order of appearance.
+        Raises:
+            ValueError: if the file is damaged or no such table; with its name, and for CSV the line.
+        """
+        path = Path(path)
+        if path.suffix == ".parquet":
+            return cls(read_parquet(path, COLUMNS)[0])
+        return cls.from_rows(_row(place, values) for place, values in read_csv(path, tuple(COLUMNS)))
 
-    Raises:
-        ValueError: naming `whose` rows and giving the advice, if a sample has two scores of a method and metric.
-    """
-    tables: dict[str, dict[str, dict[int, float]]] = {}
-    for row in rows:
-        scores = tables.setdefault(row.metric, {}).setdefault(row.method, {})
-        if row.sample in scores:
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a Parquet file where the path ends so, or else a CSV file, as a whole.
+
+        In CSV, numbers have as many digits as it takes to read back the same ones, an undefined score is `nan`, and a
+        name that a spreadsheet would take for a formula gets an apostrophe in front, which `load` takes off.
+
+        Raises:
+            OSError: if the folder cannot be written to.
+        """
+        path = Path(path)
+        if path.suffix == ".parquet":
+            write_parquet(path, self.table, COLUMNS, {})
+        else:
+            write_csv(path, [COLUMNS, *self])
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.table.itertuples(index=False, name="Score")
+
+    def __eq__(self, other: object) -> bool:
+        """Equal rows in equal order; one NaN is like another."""
+        return isinstance(other, Scores) and self.table.equals(other.table)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A copy of the table."""
+        return self.table.copy()
+
+    def unique(self, column: str) -> list[Any]:
+        """The values of a column, each once, in order of appearance."""
+        return self.table[column].drop_duplicates().tolist()
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Method and metric of all scores, each pair once, in order of appearance."""
+        return list(self.table[["method", "metric"]].drop_duplicates().itertuples(index=False, name=None))
+
+    def select(self, **columns: Any) -> "Scores":
+        """The rows whose columns have these values, or one of them where a list is given."""
+        wanted = {name: value if isinstance(value, list) else [value] for name, value in columns.items()}
+        return Scores(self.table[self.table[list(wanted)].isin(wanted).all(axis=1)])
+
+    def by_sample(self, whose: str = "`scores`", advice: str = "") -> dict[str, dict[str, pd.Series]]:
+        """The values by metric and method, each a series over the samples.
+
+        Raises:
+            ValueError: naming `whose` scores and giving the advice, if a sample has two of a method and metric.
+        """
+        twice = self.table[self.table.duplicated(["method", "metric", "sample"])]
+        if len(twice):
+            row = next(twice.itertuples())
+            advice = advice or "Select those of one stage, epoch and step."
             raise ValueError(f"{whose} has two scores of sample {row.sample} for {row.method}, {row.metric}. {advice}")
-        scores[row.sample] = row.value
-    return tables
+        tables: dict[str, dict[str, pd.Series]] = {}
+        for (metric, method), rows in self.table.groupby(["metric", "method"], sort=False):
+            tables.setdefault(metric, {})[method] = rows.set_index("sample")["value"]
+        return tables
+
+    def summary(self) -> pd.DataFrame:
+        """Metric, method, mean, standard_error, num_samples and num_undefined; means are over the defined scores.
+
+        Raises:
+            ValueError: if a sample has two scores of a method and metric, as those of two epochs.
+        """
+        columns = ["metric", "method", "mean", "standard_error", "num_samples", "num_undefined"]
+        rows = [
+            (metric, method, *mean_and_standard_error(values), len(values), int((~np.isfinite(values)).sum()))
+            for metric, table in self.by_sample().items()
+            for method, values in ((method, series.to_numpy()) for method, series in table.items())
+        ]
+        return pd.DataFrame(rows, columns=columns)
 
 
-def write_directions(path: str | os.PathLike[str], higher_is_better: Mapping[str, bool | None]) -> None:
-    """Record the direction of each metric in `metrics.json` beside the scores at `path`; other metrics stay in it.
-
-    Raises:
-        ValueError: if there is such a file that cannot be read.
-        OSError: if the folder cannot be written to.
-    """
-    entries = {metric: {"higher_is_better": better} for metric, better in higher_is_better.items()}
-    directions = _directions_path(path)
-    with _alone_with(directions), replacing(directions) as temporary:
-        kept = {metric: {"higher_is_better": better} for metric, better in read_directions(path).items()}
-        temporary.write_text(json.dumps(kept | entries, indent=2) + "\n", encoding="utf-8")
-
-
-def read_directions(path: str | os.PathLike[str]) -> dict[str, bool | None]:
-    """`higher_is_better` of the metrics in the scores at `path`, by name; empty if there is no `metrics.json`.
-
-    Raises:
-        ValueError: if the file is not what `write_directions` writes.
-    """
-    path = _directions_path(path)
-    if not path.exists():
-        return {}
-    try:
-        directions = {name: entry["higher_is_better"] for name, entry in json.loads(path.read_bytes()).items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise _no_directions(path) from error
-    if any(better not in (True, False, None) for better in directions.values()):
-        raise _no_directions(path)
-    return directions
-
-
-@contextmanager
-def _alone_with(path: Path) -> Iterator[None]:
-    """No other process reads and replaces the file meanwhile."""
-    with ExitStack() as stack:
-        with naming(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(waiting_for(path))
-        yield
-
-
-def _directions_path(scores: str | os.PathLike[str]) -> Path:
-    return Path(scores).with_name(METRICS)
-
-
-def _no_directions(path: Path) -> ValueError:
-    return ValueError(
-        f'{path}: expected {{"METRIC": {{"higher_is_better": true, false or null}}, ...}}. Write the file anew, or '
-        "remove it: then no direction is known."
-    )
-
-
-def _records(lines: Iterable[str]) -> Iterator[str]:
-    """The lines of each row: more than one where a name has a line break."""
-    record = ""
-    for line in lines:
-        record += line
-        if record.count('"') % 2 == 0:
-            yield record
-            record = ""
-
-
-def _line(values: Iterable[object]) -> str:
-    return csv_line(map(spreadsheet, values))
-
-
-def _evaluation(line: str) -> str:
-    """Stage, epoch, step, method and metric, as they stand in a line."""
-    return line.rsplit(",", 2)[0]
-
-
-def _read(path: Path) -> Iterator[ScoreRow]:
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.reader(file, strict=True)
-        next(reader)
-        try:
-            for values in reader:
-                yield _parse(values, f"{path}, line {reader.line_num}")
-        except csv.Error as error:
-            raise ValueError(f"{path}, line {reader.line_num}: not a line of CSV ({error}).") from error
-
-
-def _parse(values: list[str], place: str) -> ScoreRow:
+def _row(place: str, values: list[str]) -> tuple[Any, ...]:
+    """A line of a CSV file."""
     try:
         stage, epoch, step, method, metric, sample, value = values
-        stage, method, metric = map(from_spreadsheet, (stage, method, metric))
-        return ScoreRow(stage, int(epoch), int(step), method, metric, int(sample), float(value))
+        return stage, int(epoch), int(step), method, metric, int(sample), float(value)
     except ValueError as error:
         raise ValueError(
             f"{place}: expected the columns {','.join(COLUMNS)}, got {','.join(values)!r}. "
             "Remove the line, or write the file anew."
         ) from error
-
-
-def _check_ends(path: Path) -> None:
-    """The first line is the header, and the last one was written to its end."""
-    lines = path.read_bytes().split(b"\n")
-    header = ",".join(COLUMNS)
-    if lines[0].decode(errors="replace") != header:
-        raise ValueError(
-            f"{path}, line 1: expected the header {header!r}, got {lines[0].decode(errors='replace')[:100]!r}. "
-            "This is not a table of scores of this version; choose another file."
-        )
-    if lines[-1]:
-        raise ValueError(
-            f"{path}, line {len(lines)}: the file is cut short in the middle of this line. "
-            "Remove the line to keep the rest."
-        )

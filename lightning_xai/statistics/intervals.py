@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float64
 from scipy import stats
 
-from lightning_xai.explainers.base import check_level
+from lightning_xai.checks import check_level
 from lightning_xai.statistics.paired import EQUAL, Values
 
 NUM_RESAMPLES = 9999

@@ -14,15 +14,15 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lightning_xai.callbacks.samples import Samples
-from lightning_xai.evaluation import evaluate, score_rows
+from lightning_xai.evaluation import evaluate
 from lightning_xai.experiments.compare import compare_methods
 from lightning_xai.experiments.noise_level import right_under_noise
 from lightning_xai.experiments.runs import Run
 from lightning_xai.explainers import Explainer
 from lightning_xai.explainers.precision import in_precision
 from lightning_xai.metrics import SampleMetric
-from lightning_xai.reporting.comparison import Comparison
-from lightning_xai.results.scores import GRADIENTS, ScoreRow
+from lightning_xai.results.comparison import Comparison
+from lightning_xai.results.scores import GRADIENTS, Scores
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.examine import fingerprint
 from lightning_xai.statistics.means import mean_and_standard_error
@@ -84,7 +84,7 @@ class NetworkResult:
     """
 
     subject: Subject
-    rows: Sequence[ScoreRow]
+    rows: Scores
     kept: Mapping[float, Sequence[float]]
     comparison: Comparison
     claims: Sequence[Claim]
@@ -216,7 +216,7 @@ def _of_network(lab: Lab, study: Study, name: str, kept: str | Path | None) -> N
         _scored(lab, study, found, part, methods, measured, cells)
         for part in tqdm(parts, name, disable=not lab.progress, leave=False)
     ]
-    rows = [row for part in scored for row in part["rows"]]
+    rows = Scores.concatenated(part["rows"] for part in scored)
     claims, without = _judged(study, name, rows, std)
     run = Run(name, rows, directions(study))
     return NetworkResult(
@@ -281,13 +281,7 @@ def _scored(
         return {"scores": evaluation.scores, "maps": maps}
 
     result = cells.once(f"samples-{int(part[0]):06d}-{len(part)}", compute)
-    rows = [
-        row
-        for method, scores in result["scores"].items()
-        for metric, values in scores.items()
-        for row in score_rows("test", 0, 0, method, metric, first.index, values)
-    ]
-    return {"rows": rows, "maps": result["maps"]}
+    return {"rows": Scores.from_values("test", 0, 0, first.index, result["scores"]), "maps": result["maps"]}
 
 
 def _in_other_mask(
@@ -319,7 +313,7 @@ def _kept(lab: Lab, study: Study, found: Subject) -> dict[float, list[float]]:
         }
 
 
-def _judged(study: Study, network: str, rows: Sequence[ScoreRow], std: float | None) -> tuple[list[Claim], list[str]]:
+def _judged(study: Study, network: str, rows: Scores, std: float | None) -> tuple[list[Claim], list[str]]:
     """The claims, corrected group by group; and those about methods or metrics that are not there."""
     methods, metrics, higher = {row.method for row in rows}, {row.metric for row in rows}, directions(study)
     claims: list[Claim] = []
@@ -335,7 +329,7 @@ def _judged(study: Study, network: str, rows: Sequence[ScoreRow], std: float | N
 
 
 def judged(
-    rows: Sequence[ScoreRow],
+    rows: Scores,
     pairs: Sequence[tuple[str, str]],
     metrics: Sequence[str],
     higher_is_better: Mapping[str, bool | None],

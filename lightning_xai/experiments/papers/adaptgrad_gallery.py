@@ -17,7 +17,7 @@ from lightning_xai.functional.maps import pixel_map
 from lightning_xai.functional.moments import Moments
 from lightning_xai.reporting.panels import attribution_panel
 from lightning_xai.reporting.reproduction import Reproduction
-from lightning_xai.results.scores import ScoreRow
+from lightning_xai.results.scores import Scores as ScoreTable
 from lightning_xai.results.tables import ResultTable
 from lightning_xai.shapes import Images, Scores
 from lightning_xai.statistics.means import mean_and_error
@@ -208,8 +208,8 @@ def _tables(records: Sequence[Row], plain: Mapping[str, str]) -> Iterator[Result
         "The paper shows the maps of some pictures, and no numbers of them.",
     )
     yield ResultTable("Maps", ("map", *_COLUMNS.values()), tuple(rows), notes)
-    scores = [ScoreRow("test", 0, 0, row["method"], "sparseness", row["sample"], row["sparseness"]) for row in records]
-    claims = judged(scores, _pairs(plain), ["sparseness"], {"sparseness": True})
+    scores = (("test", 0, 0, row["method"], "sparseness", row["sample"], row["sparseness"]) for row in records)
+    claims = judged(ScoreTable.from_rows(scores), _pairs(plain), ["sparseness"], {"sparseness": True})
     yield claim_matrix("Is AdaptGrad's map sparser?", claims)
 
 

@@ -20,10 +20,10 @@ from lightning_xai.explainers import AbsoluteScale, Context, Explainer, Gradient
 from lightning_xai.explainers.cost import counting_gradients
 from lightning_xai.explainers.precision import in_precision
 from lightning_xai.explainers.state import parameter_sites, swapped
-from lightning_xai.reporting.comparison import Comparison, MetricComparison
 from lightning_xai.reporting.reproduction import Reproduction
 from lightning_xai.reporting.toy_figures import ToyField, ToyPanel, arrows_figure, fields_figure
-from lightning_xai.results.scores import GRADIENTS, ScoreRow
+from lightning_xai.results.comparison import Comparison, MetricComparison
+from lightning_xai.results.scores import GRADIENTS, Scores
 from lightning_xai.results.tables import ResultTable
 from lightning_xai.shapes import Inputs, Labels
 from lightning_xai.statistics.means import mean_and_error
@@ -77,7 +77,7 @@ def run(
         points, labels = moons.sample(num_train, seed)
         trained.append(_Trained(train(points, labels, hidden, num_steps, lr, seed), points, labels, seed))
     measured = [_measure(setting, network) for network in trained]
-    rows = [row for part in measured for row in part.rows]
+    rows = Scores.concatenated(part.rows for part in measured)
     better: dict[str, bool | None] = {NEAR: False, ALL: False, ROUGHNESS: False}
     comparison = compare_methods([Run("networks", rows, better)], seed=lab.seed, procedure="published")
     truth = float(np.nanmean(roughness(_grid_shaped(moons.gradient(setting.grid()).numpy(), columns))))
@@ -140,7 +140,7 @@ class _Measured:
     network: int
     accuracy: float
     level: float
-    rows: list[ScoreRow]
+    rows: Scores
     fields: dict[str, np.ndarray]
     """Of the methods shown: (rows, columns, 2)."""
 
@@ -165,10 +165,10 @@ def _measure(setting: _Setting, network: _Trained) -> _Measured:
         values = {NEAR: angles[near], ALL: angles, ROUGHNESS: roughness(field_of)}
         scores = {metric: float(np.nanmean(value)) for metric, value in values.items()}
         scores[GRADIENTS] = count.total / len(arrows)
-        rows += [ScoreRow("test", 0, 0, name, metric, network.seed, score) for metric, score in scores.items()]
+        rows += [("test", 0, 0, name, metric, network.seed, score) for metric, score in scores.items()]
         if name in SHOWN:
             fields[name] = field_of
-    return _Measured(network.seed, found.clean_accuracy, found.std, rows, fields)
+    return _Measured(network.seed, found.clean_accuracy, found.std, Scores.from_rows(rows), fields)
 
 
 def _arrows(setting: _Setting, model: nn.Module, method: Explainer, points: Tensor) -> Float[np.ndarray, "points 2"]:

@@ -1,0 +1,52 @@
+"""Tables in Parquet files, with checksums and notes; pyarrow is imported with the first of them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lightning_xai.results.files import replacing
+
+_NOTES = b"lightning_xai"
+
+
+def write_parquet(path: Path, table: pd.DataFrame, columns: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
+    """Write the columns, `str` or the name of a type each, as a whole; the notes are JSON beside them.
+
+    Raises:
+        OSError: if the folder cannot be written to, or the disk is full.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    types = {name: pa.type_for_alias("string" if kind is str else kind) for name, kind in columns.items()}
+    arrays = {name: pa.array(table[name].tolist(), kind, from_pandas=False) for name, kind in types.items()}
+    arrow = pa.table(arrays).replace_schema_metadata({_NOTES: json.dumps(notes)})
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        parquet.write_table(arrow, file, compression="zstd", write_page_checksum=True)
+
+
+def read_parquet(path: Path, columns: Mapping[str, Any]) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Table and notes.
+
+    Raises:
+        OSError: if the file cannot be opened.
+        ValueError: if it is damaged, or lacks a column.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    source = pa.BufferReader(path.read_bytes())
+    try:
+        with parquet.ParquetFile(source, page_checksum_verification=True) as file:
+            arrow = file.read(use_threads=False)
+        notes = json.loads((arrow.schema.metadata or {}).get(_NOTES, b"{}"))
+        return arrow.select(list(columns)).to_pandas(), notes
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        what = " ".join(str(error).split())
+        raise ValueError(
+            f"{path} is damaged, or no table of scores ({what}). Put a copy in its place, or remove it: the scores of "
+            "its evaluation are lost, those in other files are not."
+        ) from error

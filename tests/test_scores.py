@@ -1,0 +1,76 @@
+"""The table of scores: selection, grouping, means; what is undefined, and what was not evaluated."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lightning_xai.results.scores import COLUMNS, Scores
+
+ROWS = [
+    ("validate", 0, 5, "sg", "gini", 7, 0.5),
+    ("validate", 0, 5, "sg", "auroc", 7, math.nan),
+    ("validate", 0, 5, "ng", "gini", 9, 0.25),
+    ("validate", 0, 5, "ng", "gini", 7, 0.75),
+    ("test", 1, 9, "sg", "gini", 7, -1.0),
+]
+SCORES = Scores.from_rows(ROWS)
+
+
+def test_rows_come_back_in_order_as_plain_numbers():
+    assert [row.value for row in SCORES] == pytest.approx([row[-1] for row in ROWS], nan_ok=True)
+    assert [tuple(row)[:-1] for row in SCORES] == [row[:-1] for row in ROWS]
+    assert {type(cell) for row in SCORES for cell in row} == {str, int, float}
+    assert (len(SCORES), bool(Scores.from_rows([]))) == (5, False)
+
+
+def test_a_table_is_copied_and_has_the_columns_in_order():
+    table = SCORES.to_dataframe()
+    assert list(table) == list(COLUMNS)
+    table["value"] = 0.0
+    assert Scores.from_rows(ROWS) == SCORES
+    assert Scores(table) != SCORES
+    shuffled = SCORES.table[list(COLUMNS)[::-1]].assign(more=1).set_index(pd.Index(range(5, 10)))
+    assert Scores(shuffled) == SCORES
+    with pytest.raises(ValueError, match=r"`table` must have the columns stage, .*; it lacks value\."):
+        Scores(SCORES.table.drop(columns="value"))
+    for wrong in (1.5, "1", math.nan):
+        with pytest.raises(ValueError, match=r"whole numbers|non-finite"):
+            Scores(SCORES.table.astype(object).assign(sample=wrong))
+
+
+def test_scores_of_an_evaluation_are_exact_and_named():
+    values = {"a": {"x": torch.tensor([0.1, math.nan])}, "b": {"x": np.array([1.0, 2.0])}}
+    found = Scores.from_values("test", 3, 40, torch.tensor([7, 9]), values)
+    assert [tuple(row)[:6] for row in found] == [("test", 3, 40, m, "x", i) for m in "ab" for i in (7, 9)]
+    assert torch.equal(torch.tensor(found.table["value"][:1].tolist()), torch.tensor([0.1]))
+    with pytest.raises(ValueError, match="is longer than"):
+        Scores.from_values("test", 0, 0, torch.tensor([7]), values)
+
+
+def test_selection_is_by_a_value_or_a_list():
+    assert SCORES.select(stage="test") == Scores.from_rows(ROWS[4:])
+    assert SCORES.select(sample=[9, 8], metric="gini") == Scores.from_rows(ROWS[2:3])
+    assert not SCORES.select(method="gini")
+    assert (SCORES.unique("sample"), SCORES.unique("method")) == ([7, 9], ["sg", "ng"])
+    assert SCORES.pairs() == [("sg", "gini"), ("sg", "auroc"), ("ng", "gini")]
+    assert Scores.concatenated([SCORES.select(stage=stage) for stage in ("validate", "test")]) == SCORES
+
+
+def test_an_undefined_score_has_a_row_and_one_not_evaluated_has_none():
+    tables = SCORES.select(stage="validate").by_sample()
+    assert {metric: list(table) for metric, table in tables.items()} == {"gini": ["sg", "ng"], "auroc": ["sg"]}
+    assert tables["gini"]["ng"].to_dict() == {9: 0.25, 7: 0.75}
+    assert tables["auroc"]["sg"].isna().to_dict() == {7: True}
+    with pytest.raises(ValueError, match=r"`scores` has two scores of sample 7 for sg, gini\. Select those of one"):
+        SCORES.by_sample()
+
+
+def test_means_and_errors_are_of_the_defined_scores():
+    summary = SCORES.select(stage="validate").summary().set_index(["metric", "method"])
+    assert summary.loc[("gini", "ng")].to_list() == [0.5, 0.25, 2, 0]  # 0.25 · √2 / √2
+    assert summary.loc[("auroc", "sg")].isna().to_list() == [True, True, False, False]
+    assert summary["num_undefined"].to_list() == [0, 0, 1]
+    assert Scores.from_rows([]).summary().empty
