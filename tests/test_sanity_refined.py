@@ -27,7 +27,7 @@ from lightning_xai.explainers import (
 )
 from lightning_xai.functional.random import fold_in_int
 from lightning_xai.networks import CNN, MLP, LeNet
-from lightning_xai.reporting.sanity import Cell, CellKey
+from lightning_xai.results.sanity import Cell, CellKey
 from lightning_xai.sanity.blocks import parameter_blocks
 from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.examine import examine

@@ -33,6 +33,7 @@ from lightning_xai.callbacks.samples import (
     unpack,
 )
 from lightning_xai.callbacks.schedule import check_monitors, tell_epochs
+from lightning_xai.data.input_space import InputSpace
 from lightning_xai.evaluation import Evaluation, default_metrics, evaluate, evaluation_rows
 from lightning_xai.explainers import Explainer, Gradient, Saliency, with_controls, with_gradients
 from lightning_xai.explainers.base import (
@@ -259,7 +260,7 @@ class AttributionCallback(Callback):
 
     def _look_at(self, trainer: Trainer, pl_module: LightningModule, samples: Samples, loader: Any) -> None:
         """Refuse samples that cannot be explained, before anything is."""
-        check_in_bounds(samples.images, self._bounds(trainer))
+        check_in_bounds(samples.images, InputSpace.of(trainer, self.bounds).bounds)
         if samples.labels is None or self.target == "prediction":
             return
         with in_precision(pl_module, self.precision), explaining(pl_module), torch.no_grad():
@@ -280,7 +281,7 @@ class AttributionCallback(Callback):
         keep_attributions: int = 0,
         progress: bool = False,
     ) -> Evaluation:
-        bounds = self._bounds(trainer)
+        bounds = InputSpace.of(trainer, self.bounds).bounds
         return evaluate(
             pl_module,
             samples.images,
@@ -303,9 +304,6 @@ class AttributionCallback(Callback):
         if self.num_gradients is not None:
             methods = {name: with_gradients(method, self.num_gradients) for name, method in methods.items()}
         return with_controls(methods, samples.images.ndim == 4) if self.controls else methods
-
-    def _bounds(self, trainer: Trainer) -> Any:
-        return _known(trainer, "bounds") if self.bounds is None else self.bounds
 
     def _check_monitors(self, trainer: Trainer) -> None:
         """By the last one of several, when all know what they will log."""
@@ -348,7 +346,8 @@ class AttributionCallback(Callback):
             self._resumed_at = None
 
         def write_panel() -> None:
-            figure = draw_panel(evaluation, self._bounds(trainer), _known(trainer, "class_names"))
+            space = InputSpace.of(trainer, self.bounds)
+            figure = draw_panel(evaluation, space.bounds, space.class_names)
             path = folder / PANELS / f"{stage}-epoch={epoch:03d}-step={step}.png"
             save_figure(figure, path)
             for logger in trainer.loggers:
@@ -424,9 +423,3 @@ def draw_panel(evaluation: Evaluation, bounds: Any, class_names: Sequence[str] |
         labels=names(evaluation.target),
         predictions=names(evaluation.predicted),
     )
-
-
-def _known(trainer: Trainer, name: str) -> Any:
-    """What the data module says of this name, or else the module (a `PretrainedClassifier` brings its own)."""
-    found = getattr(getattr(trainer, "datamodule", None), name, None)
-    return getattr(trainer.lightning_module, name, None) if found is None else found

@@ -13,6 +13,7 @@ from lightning_xai.callbacks.attribution import default_methods
 from lightning_xai.callbacks.checks import check_folder_name, check_names, check_together, check_whole
 from lightning_xai.callbacks.samples import Samples, Target, check_labels, choose_samples, current_loader, unpack
 from lightning_xai.callbacks.schedule import check_monitors
+from lightning_xai.data.input_space import InputSpace
 from lightning_xai.explainers import Explainer, with_controls
 from lightning_xai.explainers.base import (
     check_choice,
@@ -24,7 +25,7 @@ from lightning_xai.explainers.base import (
 )
 from lightning_xai.explainers.bounds import check_in_bounds
 from lightning_xai.names import named
-from lightning_xai.reporting.sanity import Cell
+from lightning_xai.results.sanity import Cell
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.checks import Subject, floor_cells, original_maps, parameter_cells
 from lightning_xai.sanity.randomization import Initialization
@@ -155,7 +156,7 @@ class RandomizationCallback(Callback):
             limit=limit,
             target=self.target,
         )
-        bounds = getattr(getattr(trainer, "datamodule", None), "bounds", None) if self.bounds is None else self.bounds
+        bounds = InputSpace.of(trainer, self.bounds).bounds
         methods: Mapping[str, Explainer] = default_methods(bounds is not None) if self.methods is None else self.methods
         check_in_bounds(samples.images, bounds)
         with explaining(pl_module):

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from lightning_xai.explainers import PerturbWeights
 from lightning_xai.explainers.base import check_count
 from lightning_xai.functional.random import fold_in_int
-from lightning_xai.reporting.reproduction import Reproduction
 from lightning_xai.reporting.visualization_figures import gallery_figure, shown, trace_figure
 from lightning_xai.results.files import replacing
+from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.results.tables import ResultTable
 from lightning_xai.shapes import Images, Scores
 from lightning_xai.statistics.means import mean_and_error

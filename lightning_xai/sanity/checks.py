@@ -17,7 +17,7 @@ from lightning_xai.explainers.base import Bound, Context, check_count, explainin
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.functional.maps import pixel_map
 from lightning_xai.functional.random import fold_in_int
-from lightning_xai.reporting.sanity import Cell, CellKey, Check, ModelState
+from lightning_xai.results.sanity import Cell, CellKey, Check, ModelState
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.randomization import (
     BatchNormPolicy,

@@ -32,7 +32,7 @@ from lightning_xai.explainers.bounds import check_in_bounds
 from lightning_xai.explainers.chunks import probe_rows
 from lightning_xai.explainers.gradient import Baseline
 from lightning_xai.functional.maps import pixel_map
-from lightning_xai.reporting.sanity import MARGIN, Cell, CellKey, ModelState, SanityReport, Verdict
+from lightning_xai.results.sanity import MARGIN, Cell, CellKey, ModelState, SanityReport, Verdict
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.checks import (
     KEPT,

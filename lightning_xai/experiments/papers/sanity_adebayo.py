@@ -12,9 +12,9 @@ from torch import nn
 from lightning_xai.experiments.papers.experiment import Experiment
 from lightning_xai.explainers import with_controls
 from lightning_xai.explainers.base import check_choice
-from lightning_xai.reporting.reproduction import Reproduction
-from lightning_xai.reporting.sanity import Cell, Check, SanityReport
 from lightning_xai.reporting.sanity_figures import sanity_figures
+from lightning_xai.results.reproduction import Reproduction
+from lightning_xai.results.sanity import Cell, Check, SanityReport
 from lightning_xai.results.tables import ResultTable
 from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.examine import Examined, examine, paper_methods

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_xai.callbacks.rows import reachable_rows
 from lightning_xai.callbacks.samples import Samples, first_loader, has_rows, read_rows, spread, unpack
+from lightning_xai.data.input_space import InputSpace
 from lightning_xai.experiments.noise_level import check_settings, find_noise_level
 from lightning_xai.experiments.visualize import Setting, named_channels, portraits, visualization_result
 from lightning_xai.explainers import Explainer, PerturbWeights, with_controls
@@ -19,9 +20,9 @@ from lightning_xai.explainers.base import check_choice, check_count, check_level
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.names import named
 from lightning_xai.reporting.folders import check_folder
-from lightning_xai.reporting.noise_level import NoiseLevel
-from lightning_xai.reporting.reproduction import Reproduction
-from lightning_xai.reporting.sanity import MARGIN, SanityReport
+from lightning_xai.results.noise_level import NoiseLevel
+from lightning_xai.results.reproduction import Reproduction
+from lightning_xai.results.sanity import MARGIN, SanityReport
 from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.examine import EXAMINED, examine, paper_methods
 from lightning_xai.sanity.randomization import BatchNormPolicy, Initialization, Ordering
@@ -309,7 +310,7 @@ class ExaminingTrainer(Trainer):
             samples.index,
             {},
             similarities,
-            getattr(datamodule, "bounds", None),
+            InputSpace(model, datamodule).bounds,
             None if labels is None else labels.to(device),
             target == "repredicted",
             seed,
@@ -366,16 +367,14 @@ def _image_space(
     model: LightningModule, datamodule: LightningDataModule
 ) -> tuple[tuple[int, int, int], tuple[Tensor, Tensor], Any]:
     """Shape and bounds of an image, and the names of the classes, from a module that knows them or from the data."""
-    size = getattr(model, "image_size", None)
-    shape = (3, size, size) if size else getattr(datamodule, "image_shape", None)
-    found = [[getattr(owner, name, None) for owner in (model, datamodule)] for name in ("bounds", "class_names")]
-    bounds, names = (next((part for part in parts if part is not None), None) for parts in found)
+    space = InputSpace(model, datamodule)
+    shape, bounds = space.shape, space.bounds
     if shape is None or bounds is None:
         raise ValueError(
             f"`data`: {type(datamodule).__name__} must have `image_shape`, (channels, height, width), and `bounds`, "
             "what black and white are in the space of its normalized images."
         )
-    return tuple(shape), bounds, names
+    return shape, bounds, space.class_names
 
 
 def _check_required(require: list[str], methods: Mapping[str, Explainer]) -> None:
