@@ -337,13 +337,13 @@ def test_only_the_parser_of_the_command_is_built(command, monkeypatch, capsys):
     monkeypatch.setattr(LightningArgumentParser, "add_lightning_class_args", counted)
     with pytest.raises(SystemExit, match="0"):
         main([command, f"--config={ROOT}/configs/quickstart.yaml", "--print_config"])
-    assert built == ["ExaminingTrainer", "LightningModule", "LightningDataModule"]
+    assert built == ["Trainer", "LightningModule", "LightningDataModule"]
     assert ("check: all\n" in capsys.readouterr().out) == (command == "sanity")
 
 
 def test_options_may_be_a_dict(monkeypatch):
     taken = []
-    monkeypatch.setattr("lightning_xai.cli.command_line.run_configured", lambda *given: taken.append(given))
+    monkeypatch.setattr("lightning_xai.cli.command_line.run_configured", lambda *given, **_: taken.append(given))
     main({"subcommand": "fit", "fit": {"trainer": {"max_epochs": 1}}})
     assert taken == [("fit", {"trainer": {"max_epochs": 1}})]
 

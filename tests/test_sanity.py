@@ -4,7 +4,7 @@ import json
 import math
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import ClassVar
 
@@ -39,8 +39,9 @@ from lightning_xai.sanity.checks import (
     parameter_cells,
     with_usable_similarities,
 )
-from lightning_xai.sanity.examine import examine, fingerprint, invariance_cells, paper_methods
-from lightning_xai.sanity.randomization import evidence, parameter_blocks, randomize
+from lightning_xai.sanity.examine import examine as examine_subject
+from lightning_xai.sanity.examine import fingerprint, invariance_cells, paper_methods
+from lightning_xai.sanity.randomization import Randomization, evidence, parameter_blocks, randomize
 from lightning_xai.sanity.similarity import SIMILARITIES, foreground_mask, named_similarities, spearman, ssim
 from lightning_xai.sanity.verdicts import invariance_verdict, randomization_verdict
 from lightning_xai.statistics.intervals import mean_interval
@@ -58,6 +59,15 @@ def net():
         return nn.Sequential(*layers, nn.Dropout(0.5), nn.Linear(8, 4))
 
 
+HOW = {field.name for field in fields(Randomization)}
+
+
+def examine(examined, *args, **options):
+    """With those options among the others that the record of randomization takes."""
+    how = {name: options.pop(name) for name in HOW & options.keys()}
+    return examine_subject(replace(examined, randomization=Randomization(**how)), *args, **options)
+
+
 def subject(model=None, methods=METHODS, **options):
     similarities = {"spearman": spearman, "ssim": ssim}
     settings = {"bounds": (0.0, 1.0), "labels": LABELS, "batch_size": 4} | options
@@ -70,9 +80,9 @@ def twin(number, accuracy=1.0):
 
 
 def run(examined=None, cells=None, **options):
-    examined = examined or subject()
+    examined = replace(examined or subject(), randomization=Randomization(**options))
     cells = cells or Cells(None, {})
-    return parameter_cells(examined, original_maps(examined, cells), cells, **options)
+    return parameter_cells(examined, original_maps(examined, cells), cells)
 
 
 def by_key(cells):

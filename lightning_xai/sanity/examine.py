@@ -48,14 +48,7 @@ from lightning_xai.sanity.checks import (
     with_usable_similarities,
 )
 from lightning_xai.sanity.invariance import invariance_maps, shifted_twin
-from lightning_xai.sanity.randomization import (
-    BatchNormPolicy,
-    Initialization,
-    Ordering,
-    logits_of,
-    parameter_blocks,
-    randomize,
-)
+from lightning_xai.sanity.randomization import logits_of, parameter_blocks
 from lightning_xai.sanity.refined import entropy_rise, num_outputs, other_classes
 from lightning_xai.sanity.similarity import compare, describe
 from lightning_xai.sanity.verdicts import (
@@ -79,11 +72,6 @@ def examine(
     subject: Subject,
     checks: Sequence[Examined] = EXAMINED,
     similarity: str = "ssim",
-    orderings: Sequence[Ordering] = ("cascading_from_top",),
-    repeats: int = 8,
-    initialization: Initialization = "own",
-    batch_norm: BatchNormPolicy = "recalibrate",
-    groups: Mapping[str, Sequence[str]] | None = None,
     make_twin: Callable[[int], tuple[nn.Module, float]] | None = None,
     num_twins: int = 3,
     shift: float = 1.0,
@@ -97,12 +85,10 @@ def examine(
     There is no verdict (INCONCLUSIVE, and the reason says so) of networks whose logits are the same for all samples.
 
     Args:
-        subject: The trained model, the samples and the methods.
+        subject: The trained model, the samples and the methods. Its `randomization` is that of `parameters`, and of
+            `efficient`, which randomizes all blocks whatever the orderings.
         checks: Which ones.
         similarity: The one that decides; all of the subject's that its images admit are in the report.
-        orderings, repeats, initialization, batch_norm, groups: Of `parameters` (see `parameter_cells`), and of
-            `efficient`, which randomizes all blocks whatever the orderings. The default recalibrates batch
-            normalization on the samples, without which deep networks with random weights pass no signal on.
         make_twin: Of `data`: the network trained on random labels of this number, from 0, and its accuracy on these.
         num_twins: Of `data`: how many; no verdict with fewer than three, as with fewer `repeats`.
         shift: Of `invariance`: what is added to the input, in its own space.
@@ -121,7 +107,8 @@ def examine(
     subject = with_usable_similarities(subject, similarity)
     if not 0 <= margin < 1:
         raise ValueError(f"`margin` must be at least 0 and less than 1, got {margin}. Usual is {MARGIN}.")
-    _rehearse(subject, checks, repeats, initialization, batch_norm, groups, make_twin, num_twins, shift)
+    _rehearse(subject, checks, make_twin, num_twins, shift)
+    how = subject.randomization
     settings = {
         "version": __version__,
         "weights": fingerprint(subject.model),
@@ -130,24 +117,15 @@ def examine(
         "target": "repredicted" if subject.repredict else subject.target.tolist(),
         "methods": {name: repr(method) for name, method in subject.methods.items()},
         "similarities": {name: describe(function) for name, function in subject.similarities.items()},
-        "initialization": initialization,
-        "batch_norm": batch_norm,
-        "groups": None if groups is None else {name: list(patterns) for name, patterns in groups.items()},
+        "initialization": how.initialization,
+        "batch_norm": how.batch_norm,
+        "groups": how.groups,
         "shift": shift,
         "seed": subject.seed,
         "precision": subject.precision,
     }
     (cells,) = shared_out([settings], partial(Cells, folder))  # one process writes
     originals = original_maps(subject, cells, progress)
-    randomizing: dict[str, Any] = {
-        "originals": originals,
-        "cells": cells,
-        "repeats": repeats,
-        "initialization": initialization,
-        "batch_norm": batch_norm,
-        "groups": groups,
-        "progress": progress,
-    }
     found = [*original_cells(subject, originals), *floor_cells(subject, originals)]
     states = shared_out([cells], partial(original_state, subject))
     verdicts: list[Verdict] = []
@@ -156,7 +134,7 @@ def examine(
         return [randomization_verdict(check, m, found, similarity, alpha, margin) for m in originals]
 
     if "parameters" in checks:
-        more, changed = parameter_cells(subject, orderings=orderings, **randomizing)
+        more, changed = parameter_cells(subject, originals, cells, progress)
         found, states = found + more, states + changed
         verdicts += judged("parameters")
     if "data" in checks and make_twin is not None:
@@ -167,8 +145,9 @@ def examine(
         found += invariance_cells(subject, cells, shift, progress)
         verdicts += [invariance_verdict(m, found, similarity, alpha) for m in originals]
     if "efficient" in checks:
-        entropies = replace(subject, similarities={ENTROPY_RISE: entropy_rise})
-        more, changed = parameter_cells(entropies, orderings=["full"], check="efficient", **randomizing)
+        whole = replace(how, orderings=("full",))
+        entropies = replace(subject, similarities={ENTROPY_RISE: entropy_rise}, randomization=whole)
+        more, changed = parameter_cells(entropies, originals, cells, progress, "efficient")
         found, states = found + more, states + changed
         verdicts += [complexity_verdict(m, found, ENTROPY_RISE, alpha) for m in originals]
     if "random_logit" in checks:
@@ -326,10 +305,6 @@ def pictures(subject: Subject) -> np.ndarray:
 def _rehearse(
     subject: Subject,
     checks: Sequence[Examined],
-    repeats: int,
-    initialization: Initialization,
-    batch_norm: BatchNormPolicy,
-    groups: Mapping[str, Sequence[str]] | None,
     make_twin: Callable[[int], tuple[nn.Module, float]] | None,
     num_twins: int,
     shift: float,
@@ -337,13 +312,12 @@ def _rehearse(
     """Raise what the checks will raise, before anything is explained or written."""
     for check in checks:
         check_choice("checks", check, Examined)
-    check_count("repeats", repeats)
     check_count("num_twins", num_twins)
     check_in_bounds(subject.images, subject.bounds)
     _check_logits(subject)
     if {"parameters", "efficient"} & set(checks):
-        blocks = parameter_blocks(subject.model, subject.images, groups)
-        randomize(subject.model, blocks, initialization, subject.seed, batch_norm, subject.images)
+        blocks = parameter_blocks(subject.model, subject.images, subject.randomization.groups)
+        subject.randomization.model(subject.model, blocks, subject.seed, subject.images)
     if "data" in checks and make_twin is None:
         raise ValueError("`make_twin` is needed by the data check: it gives a network trained on random labels.")
     if "invariance" in checks:
