@@ -86,7 +86,7 @@ def _first(items: Iterable[Any], number: int | None) -> Iterable[Any]:
 def _own(sampler: Any) -> Any:
     """What the user's own sampler draws from, or a copy of it to iterate over."""
     if isinstance(sampler, DistributedSamplerWrapper | UnrepeatedDistributedSamplerWrapper):
-        return _own(sampler.dataset._sampler)  # type: ignore[attr-defined]
+        return _own(_wrapped(sampler))
     if type(sampler) is SequentialSampler:
         return range(len(sampler.data_source))
     if type(sampler) is RandomSampler:
@@ -135,10 +135,15 @@ def _copied(sampler: Any) -> Any:
 def _undistributed(sampler: DistributedSampler) -> Any:
     """What Lightning has wrapped, or replaced, in a batch sampler of the user's."""
     if isinstance(sampler, DistributedSamplerWrapper | UnrepeatedDistributedSamplerWrapper):
-        return _copied(sampler.dataset._sampler)  # type: ignore[attr-defined]
+        return _copied(_wrapped(sampler))
     if type(sampler) in (DistributedSampler, UnrepeatedDistributedSampler):
         return (RandomSampler if sampler.shuffle else SequentialSampler)(sampler.dataset)  # type: ignore[arg-type]
     return _copied(sampler)
+
+
+def _wrapped(sampler: Any) -> Any:
+    """The user's own sampler, in Lightning's for several processes."""
+    return sampler.dataset._sampler
 
 
 def _until_nothing_new(rows: Iterable[Any], loader: DataLoader) -> Iterator[Any]:

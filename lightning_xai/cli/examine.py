@@ -44,7 +44,8 @@ def sanity(
         twins: Folder for networks trained on random labels, which are used again.
         options: Those of `examine_trained`.
     """
-    folder = Path(output or checkpoint_run(ckpt_path) / "sanity")
+    run = checkpoint_run(ckpt_path)
+    folder = Path(output or run / "sanity")
     checks = EXAMINED if check == "all" else (check,)
     check_folder("output", folder)
     check_count("twin_epochs", twin_epochs)

@@ -150,18 +150,14 @@ def report(result: Explained) -> None:
     earlier = f", {result.before} of them earlier" if result.before else ""
     terminal.print(f"{'explained':<16} {_pictures(result.now + result.before)}{earlier}")
     why = folder.refuse(result.refused)
-    if result.refused:
-        terminal.print(f"{'refused':<16} {_pictures(len(result.refused))}")
-    for name, reason in islice(result.refused.items(), _SHOWN):
-        terminal.print(f"  {name}: {reason}")
-    if len(result.refused) > _SHOWN:
-        terminal.print(f"  ... and {len(result.refused) - _SHOWN} more")
-    if result.repeated:
-        terminal.print(f"{'given twice':<16} {_pictures(len(result.repeated))}")
-    for name, first in islice(result.repeated.items(), _SHOWN):
-        terminal.print(f"  {name}: {'named twice' if name == first else f'has the content of {first}'}")
-    if len(result.repeated) > _SHOWN:
-        terminal.print(f"  ... and {len(result.repeated) - _SHOWN} more")
+    twice = {n: "named twice" if n == first else f"has the content of {first}" for n, first in result.repeated.items()}
+    for title, found in (("refused", result.refused), ("given twice", twice)):
+        if found:
+            terminal.print(f"{title:<16} {_pictures(len(found))}")
+        for name, reason in islice(found.items(), _SHOWN):
+            terminal.print(f"  {name}: {reason}")
+        if len(found) > _SHOWN:
+            terminal.print(f"  ... and {len(found) - _SHOWN} more")
     if result.passed_over:
         terminal.print(f"{'passed over':<16} {listed(result.passed_over, _SHOWN)}: no pictures by their suffix")
     for path in (folder.table, folder.folder / MAPS, folder.folder / PANELS, why):
