@@ -45,6 +45,7 @@ def examine_trained(
     model: LightningModule,
     datamodule: LightningDataModule,
     checks: tuple[Examined, ...] = EXAMINED,
+    *,
     methods: dict[str, Explainer | str] | tuple[str, ...] | None = None,
     num_samples: int = 64,
     similarity: str = "ssim",
@@ -128,8 +129,18 @@ def examine_trained(
     )
     if unknown := [name for name in require or () if name not in subject.methods]:
         raise ValueError(f"`require` must name methods that are examined, {', '.join(subject.methods)}; got {unknown}.")
-    progress = trainer.progress_bar_callback is not None
-    return examine(subject, checks, similarity, make_twin, num_twins, shift, alpha, margin, folder, progress)
+    return examine(
+        subject,
+        checks,
+        similarity,
+        make_twin=make_twin,
+        num_twins=num_twins,
+        shift=shift,
+        alpha=alpha,
+        margin=margin,
+        folder=folder,
+        progress=trainer.progress_bar_callback is not None,
+    )
 
 
 def random_label_twin(
@@ -150,6 +161,7 @@ def calibrate_trained(
     trainer: Trainer,
     model: LightningModule,
     datamodule: LightningDataModule,
+    *,
     drop: float = 0.05,
     num_draws: int = 10,
     num_samples: int = 1000,
@@ -191,6 +203,7 @@ def visualize_trained(
     trainer: Trainer,
     model: LightningModule,
     datamodule: LightningDataModule,
+    *,
     target: int | list[int] | None = None,
     layer: str | None = None,
     channel: int | list[int] | None = None,

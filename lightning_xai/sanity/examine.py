@@ -72,6 +72,7 @@ def examine(
     subject: Subject,
     checks: Sequence[Examined] = EXAMINED,
     similarity: str = "ssim",
+    *,
     make_twin: Callable[[int], tuple[nn.Module, float]] | None = None,
     num_twins: int = 3,
     shift: float = 1.0,
