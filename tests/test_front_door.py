@@ -67,9 +67,7 @@ CALLS = {
 class TestMistakes:
     def test_arrays(self, call, model):
         for images in (IMAGES.numpy(), IMAGES.tolist(), IMAGES.int()):
-            with pytest.raises(
-                TypeError, match=r"`inputs`.*; torch\.as_tensor\(inputs, dtype=torch\.float32\) makes one"
-            ):
+            with pytest.raises(TypeError, match=r"`inputs` .*; convert it, torch\.as_tensor\(inputs, dtype="):
                 CALLS[call](model, images)
 
     def test_a_single_image(self, call, model):

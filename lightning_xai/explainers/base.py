@@ -8,7 +8,6 @@ from numbers import Integral, Real
 from types import UnionType
 from typing import Any, TypeVar, get_args
 
-import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
@@ -209,9 +208,9 @@ def check_inputs(inputs: Tensor, values: bool = True) -> None:
         values: Whether to look at its values, which waits for an accelerator; every explainer does by itself.
     """
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
-        how = "torch.as_tensor(inputs, dtype=torch.float32) makes one" if _is_array(inputs) else "convert it"
         raise TypeError(
-            f"`inputs` must be a floating-point tensor, got {_kind(inputs)}; {how} (normalize it as in training)."
+            f"`inputs` must be a floating-point tensor, got {_kind(inputs)}; convert it, "
+            "torch.as_tensor(inputs, dtype=torch.float32), and normalize it as in training."
         )
     if inputs.ndim < 2 or not inputs.numel():
         raise ValueError(f"`inputs` must be a batch of at least one sample, got shape {tuple(inputs.shape)}.")
@@ -298,10 +297,6 @@ def check_choice(name: str, value: str, choices: Any) -> None:
     known = get_args(choices) or tuple(choices)
     if value not in known:
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, known))}, got {value!r}.")
-
-
-def _is_array(value: object) -> bool:
-    return isinstance(value, Tensor | np.ndarray | list | tuple)
 
 
 def _kind(value: object) -> str:
