@@ -447,7 +447,7 @@ def test_interrupted_work_goes_on_without_repeating_what_is_finished(tmp_path):
 @pytest.mark.slow
 def test_no_model_is_made_for_finished_cells(tmp_path, monkeypatch):
     run(cells=Cells(tmp_path, {}))
-    monkeypatch.setattr(checks, "randomize", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr(Randomization, "model", lambda *_: pytest.fail("made again"))
     run(cells=Cells(tmp_path, {}))
 
 

@@ -232,17 +232,27 @@ def compared_cells(
     """
     place = _place(key) if place is None else place
 
-    def scored(method: str) -> dict[str, Any]:
-        maps = subject.attributions(make_model(), subject.methods[method])
-        scores = {name: torch.from_numpy(s) for name, s in _compare(subject, originals[method], maps).items()}
-        return {"scores": scores, "maps": torch.from_numpy(_kept(maps)) if key.repeat == 0 else torch.empty(0, 0, 0)}
+    def maps(method: str) -> tuple[Tensor, Tensor]:
+        return originals[method], subject.attributions(make_model(), subject.methods[method])
 
-    found = []
-    for method in originals:
-        result = cells.once(f"{place}-{method}", partial(scored, method))
-        scores = {name: s.numpy() for name, s in result["scores"].items()}
-        found.append(Cell(replace(key, method=method), scores, result["maps"].numpy()))
-    return found
+    return [
+        kept_cell(subject, cells, f"{place}-{method}", replace(key, method=method), partial(maps, method))
+        for method in originals
+    ]
+
+
+def kept_cell(
+    subject: Subject, cells: Cells, place: str, key: CellKey, make_maps: Callable[[], tuple[Tensor, Tensor]]
+) -> Cell:
+    """The similarities of two maps, which are made only if they are not known; the second is kept for figures."""
+
+    def compared() -> dict[str, Any]:
+        first, second = make_maps()
+        kept = pixel_map(second[:KEPT], absolute=False).cpu() if key.repeat == 0 else torch.empty(0, 0, 0)
+        return {"scores": compare(first, second, subject.similarities, subject.foreground), "maps": kept}
+
+    found = cells.once(place, compared)
+    return Cell(key, {name: scores.numpy() for name, scores in found["scores"].items()}, found["maps"].numpy())
 
 
 def shared_out(tasks: Sequence[Any], work: Callable[[Any], Any], title: str | None = None) -> list[Any]:

@@ -31,7 +31,6 @@ from lightning_xai.explainers.base import Context, check_choice, check_count, ch
 from lightning_xai.explainers.bounds import check_in_bounds
 from lightning_xai.explainers.chunks import probe_rows
 from lightning_xai.explainers.gradient import Baseline
-from lightning_xai.functional.maps import pixel_map
 from lightning_xai.results.sanity import MARGIN, Cell, CellKey, ModelState, SanityReport, Verdict
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.checks import (
@@ -40,6 +39,7 @@ from lightning_xai.sanity.checks import (
     compared_cells,
     examine_model,
     floor_cells,
+    kept_cell,
     original_cells,
     original_maps,
     original_state,
@@ -50,7 +50,7 @@ from lightning_xai.sanity.checks import (
 from lightning_xai.sanity.invariance import invariance_maps, shifted_twin
 from lightning_xai.sanity.randomization import logits_of, parameter_blocks
 from lightning_xai.sanity.refined import entropy_rise, num_outputs, other_classes
-from lightning_xai.sanity.similarity import compare, describe
+from lightning_xai.sanity.similarity import describe
 from lightning_xai.sanity.verdicts import (
     complexity_verdict,
     invariance_verdict,
@@ -205,26 +205,12 @@ def invariance_cells(subject: Subject, cells: Cells, shift: float, progress: boo
     """
     twin = shifted_twin(subject.model, shift, subject.images)
 
-    def examined(name: str) -> Cell:
-        def compute() -> dict[str, Any]:
-            maps = invariance_maps(
-                subject.model,
-                twin,
-                shift,
-                subject.images,
-                subject.target,
-                subject.methods[name],
-                subject.bounds,
-                index=subject.index,
-                seed=subject.seed,
-            )
-            scores = compare(*maps, subject.similarities, subject.foreground)
-            return {"scores": scores, "maps": pixel_map(maps[1][:KEPT], absolute=False).cpu()}
+    key = CellKey("invariance", "shift", 0, str(twin.shift_compensation), 0, "")
 
-        found = cells.once(f"invariance-{name}", compute)
-        scores = {similarity: values.numpy() for similarity, values in found["scores"].items()}
-        key = CellKey("invariance", "shift", 0, str(twin.shift_compensation), 0, name)
-        return Cell(key, scores, found["maps"].numpy())
+    def examined(name: str) -> Cell:
+        given = subject.images, subject.target, subject.methods[name], subject.bounds
+        maps = partial(invariance_maps, subject.model, twin, shift, *given, index=subject.index, seed=subject.seed)
+        return kept_cell(subject, cells, f"invariance-{name}", replace(key, method=name), maps)
 
     return shared_out(list(subject.methods), examined, "shifting" if progress else None)
 
