@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -130,30 +130,20 @@ def examine(
     found = [*original_cells(subject, originals), *floor_cells(subject, originals)]
     states = shared_out([cells], partial(original_state, subject))
     verdicts: list[Verdict] = []
-
-    def judged(check: Examined) -> list[Verdict]:
-        return [randomization_verdict(check, m, found, similarity, alpha, margin) for m in originals]
-
-    if "parameters" in checks:
-        more, changed = parameter_cells(subject, originals, cells, progress)
+    whole = replace(how, orderings=("full",))
+    entropies = replace(subject, similarities={ENTROPY_RISE: entropy_rise}, randomization=whole)
+    work: dict[Examined, Callable[[], tuple[Any, ...]]] = {
+        "parameters": lambda: parameter_cells(subject, originals, cells, progress),
+        "data": lambda: data_cells(subject, originals, cells, cast(Any, make_twin), num_twins),
+        "invariance": lambda: (invariance_cells(subject, cells, shift, progress), []),
+        "efficient": lambda: parameter_cells(entropies, originals, cells, progress, "efficient"),
+        "random_logit": lambda: (random_logit_cells(subject, originals, cells, progress), []),
+    }
+    for check in (check for check in work if check in checks):
+        more, changed, *known = work[check]()
         found, states = found + more, states + changed
-        verdicts += judged("parameters")
-    if "data" in checks and make_twin is not None:
-        more, changed, known = data_cells(subject, originals, cells, make_twin, num_twins)
-        found, states = found + more, states + changed
-        verdicts += [v if min(known) >= MEMORIZED else _refused(v, known) for v in judged("data")]
-    if "invariance" in checks:
-        found += invariance_cells(subject, cells, shift, progress)
-        verdicts += [invariance_verdict(m, found, similarity, alpha) for m in originals]
-    if "efficient" in checks:
-        whole = replace(how, orderings=("full",))
-        entropies = replace(subject, similarities={ENTROPY_RISE: entropy_rise}, randomization=whole)
-        more, changed = parameter_cells(entropies, originals, cells, progress, "efficient")
-        found, states = found + more, states + changed
-        verdicts += [complexity_verdict(m, found, ENTROPY_RISE, alpha) for m in originals]
-    if "random_logit" in checks:
-        found += random_logit_cells(subject, originals, cells, progress)
-        verdicts += judged("random_logit")
+        judged = [_verdict(check, method, found, similarity, alpha, margin) for method in originals]
+        verdicts += [_unless_forgotten(verdict, *known) for verdict in judged]
     verdicts = [without_the_dead(verdict, found, states) for verdict in verdicts]
     return SanityReport(
         settings,
@@ -322,7 +312,20 @@ def _check_logits(subject: Subject) -> None:
         )
 
 
-def _refused(verdict: Verdict, known: Sequence[float]) -> Verdict:
+def _verdict(
+    check: Examined, method: str, found: Sequence[Cell], similarity: str, alpha: float, margin: float
+) -> Verdict:
+    if check == "invariance":
+        return invariance_verdict(method, found, similarity, alpha)
+    if check == "efficient":
+        return complexity_verdict(method, found, ENTROPY_RISE, alpha)
+    return randomization_verdict(check, method, found, similarity, alpha, margin)
+
+
+def _unless_forgotten(verdict: Verdict, known: Sequence[float] = (1.0,)) -> Verdict:
+    """The verdict, if the twins that it is of know their random labels; `known` are the shares that they know."""
+    if min(known) >= MEMORIZED:
+        return verdict
     number = int(np.argmin(known))
     reason = (
         f"Twin {number} of {len(known)}, trained on random labels, knows only {100 * known[number]:.1f} % of them by "
