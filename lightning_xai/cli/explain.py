@@ -103,8 +103,9 @@ def explain_images(
 
     Args:
         images: Pictures, and folders of them.
-        model: The network, in the configuration; pictures are prepared as it says or, where it does not, as `data` do.
-        data: What it was trained on; nothing is loaded.
+        model: The network, in the configuration.
+        data: What it was trained on; nothing is loaded. Pictures are prepared as they say or, where they do not, as
+            the module does.
         callback: Whose methods are the default.
         ckpt_path: The trained weights; null for those that the model brings itself.
         output: Folder for explanations.csv, maps/*.safetensors, panels/*.png, and refused.csv where there is something
