@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_xai.reporting.sanity import MARGIN, Cell, CellKey
+from lightning_xai.results.sanity import MARGIN, Cell, CellKey
 from lightning_xai.sanity.checks import NUM_SHIFTS
 from lightning_xai.sanity.verdicts import randomization_verdict
 

@@ -418,11 +418,11 @@ def test_noise_is_copied_to_apples_gpus(sim: Simulation, monkeypatch: pytest.Mon
 def test_sanity_checks(sim: Simulation) -> None:
     def cells(device: str) -> list[Any]:
         model, x, target = network().to(device), images().to(device), torch.tensor([0, 2, 1, 1], device=device)
-        subject = sanity.Subject(
-            model, x, target, torch.arange(4), {"g": lx.Gradient()}, {"cosine": cosine}, (-1.0, 1.0), labels=target
-        )
+        options = {"labels": target, "randomization": sanity.Randomization(repeats=1)}
+        given = model, x, target, torch.arange(4), {"g": lx.Gradient()}, {"cosine": cosine}, (-1.0, 1.0)
+        subject = sanity.Subject(*given, **options)
         checks: Any = ("parameters", "invariance")
-        return [cell.scores for cell in sanity.examine(subject, checks, "cosine", repeats=1).cells]
+        return [cell.scores for cell in sanity.examine(subject, checks, "cosine").cells]
 
     assert_equal_to_rounding(cells("sim"), cells("cpu"))
 

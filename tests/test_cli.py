@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from contextlib import nullcontext, redirect_stdout
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from lightning_xai.cli.unique_keys import load_yaml
 from lightning_xai.cli.weights import warn_of_random_weights
 from lightning_xai.modules import ClassifierModule
 from lightning_xai.networks import MLP
+from lightning_xai.sanity.randomization import Randomization
 
 ROOT = Path(__file__).parent.parent
 PRETRAINED = ("photographs",)  # run by test_pretrained.py: there is nothing to train
@@ -337,13 +339,16 @@ def test_only_the_parser_of_the_command_is_built(command, monkeypatch, capsys):
     monkeypatch.setattr(LightningArgumentParser, "add_lightning_class_args", counted)
     with pytest.raises(SystemExit, match="0"):
         main([command, f"--config={ROOT}/configs/quickstart.yaml", "--print_config"])
-    assert built == ["ExaminingTrainer", "LightningModule", "LightningDataModule"]
-    assert ("check: all\n" in capsys.readouterr().out) == (command == "sanity")
+    assert built == ["Trainer", "LightningModule", "LightningDataModule"]
+    printed = yaml.safe_load(capsys.readouterr().out)
+    how = {field.name for field in fields(Randomization)}
+    assert (how & printed.keys()) == (how if command == "sanity" else set())
+    assert printed.get("check") == ("all" if command == "sanity" else None)
 
 
 def test_options_may_be_a_dict(monkeypatch):
     taken = []
-    monkeypatch.setattr("lightning_xai.cli.command_line.run_configured", lambda *given: taken.append(given))
+    monkeypatch.setattr("lightning_xai.cli.command_line.run_configured", lambda *given, **_: taken.append(given))
     main({"subcommand": "fit", "fit": {"trainer": {"max_epochs": 1}}})
     assert taken == [("fit", {"trainer": {"max_epochs": 1}})]
 

@@ -249,7 +249,8 @@ def test_a_module_that_does_not_say_how_to_prepare_pictures_is_refused(photograp
     with pytest.raises(ValueError, match=r"and neither has Plain\. Name a module with a method `preprocess`, which"):
         Preparation.of(Plain(), Plain())
     assert Preparation.of(Plain(), DigitsDataModule()).settings["by"] == "DigitsDataModule"
-    assert Preparation.of(Prepared(), DigitsDataModule()).settings["by"] == "Prepared"
+    assert Preparation.of(Prepared(), DigitsDataModule()).settings["by"] == "DigitsDataModule"
+    assert Preparation.of(Prepared(), Plain()).settings["by"] == "Prepared"
 
 
 @pytest.mark.parametrize("made", [torch.zeros(1, 3, 8, 8), torch.zeros(3, 8, 8, dtype=torch.uint8), "a tensor"])

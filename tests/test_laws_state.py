@@ -273,9 +273,10 @@ def answered(model: nn.Module, x: Tensor, target: Tensor) -> Any:
 def examined(model: nn.Module, x: Tensor, target: Tensor) -> Any:
     methods = {"gradient": lx.Gradient(), "noise_grad": lx.noise_grad(num_draws=1)}
     index, similarities = torch.arange(len(x)), {"cosine": cosine}
-    subject = sanity.Subject(model, x, target, index, methods, similarities, BOUNDS, labels=target)
+    options = {"labels": target, "randomization": sanity.Randomization(repeats=1)}
+    subject = sanity.Subject(model, x, target, index, methods, similarities, BOUNDS, **options)
     checks: Any = ("parameters", "invariance", "efficient", "random_logit")
-    return sanity.examine(subject, checks, "cosine", repeats=1).cells
+    return sanity.examine(subject, checks, "cosine").cells
 
 
 def shifted(model: nn.Module, x: Tensor, target: Tensor) -> Any:

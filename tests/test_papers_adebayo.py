@@ -3,7 +3,7 @@
 import numpy as np
 
 from lightning_xai.experiments.papers.sanity_adebayo import CNN, tables_of
-from lightning_xai.reporting.sanity import Cell, CellKey, SanityReport, Verdict
+from lightning_xai.results.sanity import Cell, CellKey, SanityReport, Verdict
 
 
 def report():

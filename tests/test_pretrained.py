@@ -33,7 +33,7 @@ from lightning_xai.callbacks import AttributionCallback
 from lightning_xai.cli import main
 from lightning_xai.cli.unique_keys import load_yaml
 from lightning_xai.data import ImageFolderDataModule
-from lightning_xai.experiments.trainer import ExaminingTrainer
+from lightning_xai.experiments import trained
 from lightning_xai.explainers import Context
 from lightning_xai.modules import ClassifierModule, PretrainedClassifier
 from lightning_xai.modules.weights import described_preprocessing
@@ -329,7 +329,7 @@ def test_bounds_and_names_are_the_modules_where_the_data_have_none(folder, tmp_p
     assert names == ("c", "a", "b")
 
 
-@pytest.mark.parametrize("command", ["sanity", "calibrate"])
+@pytest.mark.parametrize("command", ["examine_trained", "calibrate_trained"])
 def test_examined_pictures_are_prepared_for_the_network(folder, command, monkeypatch):
     model, images = model_and_images(folder)
     seen = []
@@ -338,19 +338,17 @@ def test_examined_pictures_are_prepared_for_the_network(folder, command, monkeyp
         seen.extend(getattr(argument, "images", argument) for argument in arguments[:2])
         raise InterruptedError
 
-    monkeypatch.setattr("lightning_xai.experiments.trainer.examine", take)
-    monkeypatch.setattr("lightning_xai.experiments.trainer.find_noise_level", take)
-    examining = ExaminingTrainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    monkeypatch.setattr("lightning_xai.experiments.trained.examine", take)
+    monkeypatch.setattr("lightning_xai.experiments.trained.find_noise_level", take)
     with pytest.raises(InterruptedError):
-        getattr(examining, command)(model, ImageFolderDataModule(folder))
+        getattr(trained, command)(trainer(), model, ImageFolderDataModule(folder))
     assert any(isinstance(one, torch.Tensor) and torch.equal(one, images) for one in seen)
 
 
 def test_calibration_needs_labels(folder):
     model, _ = model_and_images(folder)
-    examining = ExaminingTrainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     with pytest.raises(ValueError, match="`data`: ImageFolderDataModule gives no labels, which accuracy needs"):
-        examining.calibrate(model, ImageFolderDataModule(folder, labeled=False))
+        trained.calibrate_trained(trainer(), model, ImageFolderDataModule(folder, labeled=False))
 
 
 def test_more_classes_in_the_data_than_outputs_are_refused(folder):

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import ClassVar
 
@@ -26,8 +26,8 @@ from lightning_xai.explainers import (
 )
 from lightning_xai.functional.random import fold_in, fold_in_int, root_keys
 from lightning_xai.networks import MLP
-from lightning_xai.reporting.sanity import Cell, CellKey, write_sanity
-from lightning_xai.reporting.sanity_values import parts_of_floor
+from lightning_xai.reporting.sanity import write_sanity
+from lightning_xai.results.sanity import Cell, CellKey
 from lightning_xai.sanity import checks
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.checks import (
@@ -39,11 +39,12 @@ from lightning_xai.sanity.checks import (
     parameter_cells,
     with_usable_similarities,
 )
-from lightning_xai.sanity.examine import examine, fingerprint, invariance_cells, paper_methods
-from lightning_xai.sanity.randomization import evidence, parameter_blocks, randomize
+from lightning_xai.sanity.examine import examine as examine_subject, fingerprint, invariance_cells, paper_methods
+from lightning_xai.sanity.randomization import Randomization, evidence, parameter_blocks, randomize
 from lightning_xai.sanity.similarity import SIMILARITIES, foreground_mask, named_similarities, spearman, ssim
 from lightning_xai.sanity.verdicts import invariance_verdict, randomization_verdict
 from lightning_xai.statistics.intervals import mean_interval
+from lightning_xai.statistics.sanity import parts_of_floor
 
 IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 3, 0, 1])
@@ -55,6 +56,15 @@ def net():
         torch.manual_seed(0)
         layers = [nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 8), nn.ReLU()]
         return nn.Sequential(*layers, nn.Dropout(0.5), nn.Linear(8, 4))
+
+
+HOW = {field.name for field in fields(Randomization)}
+
+
+def examine(examined, *args, **options):
+    """With those options among the others that the record of randomization takes."""
+    how = {name: options.pop(name) for name in HOW & options.keys()}
+    return examine_subject(replace(examined, randomization=Randomization(**how)), *args, **options)
 
 
 def subject(model=None, methods=METHODS, **options):
@@ -69,9 +79,9 @@ def twin(number, accuracy=1.0):
 
 
 def run(examined=None, cells=None, **options):
-    examined = examined or subject()
+    examined = replace(examined or subject(), randomization=Randomization(**options))
     cells = cells or Cells(None, {})
-    return parameter_cells(examined, original_maps(examined, cells), cells, **options)
+    return parameter_cells(examined, original_maps(examined, cells), cells)
 
 
 def by_key(cells):
@@ -436,7 +446,7 @@ def test_interrupted_work_goes_on_without_repeating_what_is_finished(tmp_path):
 @pytest.mark.slow
 def test_no_model_is_made_for_finished_cells(tmp_path, monkeypatch):
     run(cells=Cells(tmp_path, {}))
-    monkeypatch.setattr(checks, "randomize", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr(Randomization, "model", lambda *_: pytest.fail("made again"))
     run(cells=Cells(tmp_path, {}))
 
 

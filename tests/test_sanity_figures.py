@@ -13,7 +13,6 @@ from matplotlib.transforms import Affine2D
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from lightning_xai.reporting.sanity import Cell, CellKey, ModelState, SanityReport, Verdict
 from lightning_xai.reporting.sanity_figures import (
     cascade_grid,
     data_pairs,
@@ -24,11 +23,13 @@ from lightning_xai.reporting.sanity_figures import (
     similarity_curves,
     write_figures,
 )
-from lightning_xai.reporting.sanity_values import mean_of, means
+from lightning_xai.reporting.sanity_values import means
 from lightning_xai.reporting.saving import figure_pixels
+from lightning_xai.results.sanity import Cell, CellKey, ModelState, SanityReport, Verdict
 from lightning_xai.sanity.verdicts import randomization_verdict
 from lightning_xai.statistics.crossed import crossed_mean
 from lightning_xai.statistics.intervals import mean_interval
+from lightning_xai.statistics.sanity import mean_of
 
 NAN = math.nan
 TOP = "cascading_from_top"

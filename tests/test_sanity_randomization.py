@@ -15,7 +15,7 @@ from torchvision.models import resnet18
 from lightning_xai.explainers import Gradient
 from lightning_xai.modules import ClassifierModule
 from lightning_xai.networks import CNN, MLP, LeNet, ResNet9
-from lightning_xai.sanity.randomization import Block, evidence, parameter_blocks, randomize, steps
+from lightning_xai.sanity.randomization import Block, Randomization, evidence, parameter_blocks, randomize, steps
 
 INITIALIZATIONS = ["own", "normal", "permute"]
 SMALL = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -651,6 +651,10 @@ def test_torchscript_is_refused():
     [
         (lambda m, b: randomize(m, b, "xavier"), ValueError, "`initialization` must be one of 'own', .*got 'xavier'"),
         (lambda m, b: randomize(m, b, batch_norm="train"), ValueError, "`batch_norm` must be one of 'keep'"),
+        (lambda m, b: Randomization(("full", "top")), ValueError, "`orderings` must be one of .*, got 'top'"),
+        (lambda m, b: Randomization(repeats=0), ValueError, "`repeats` must be at least 1, got 0"),
+        (lambda m, b: Randomization(initialization="xavier"), ValueError, "`initialization` must be one of 'own'"),
+        (lambda m, b: Randomization(batch_norm="train"), ValueError, "`batch_norm` must be one of 'keep'"),
         (lambda m, b: randomize(m, b, batch_norm="recalibrate"), ValueError, "`images` must be given for `batch_norm="),
         (
             lambda m, b: randomize(MLP(), b),

@@ -27,11 +27,11 @@ from lightning_xai.explainers import (
 )
 from lightning_xai.functional.random import fold_in_int
 from lightning_xai.networks import CNN, MLP, LeNet
-from lightning_xai.reporting.sanity import Cell, CellKey
+from lightning_xai.results.sanity import Cell, CellKey
 from lightning_xai.sanity.blocks import parameter_blocks
 from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.examine import examine
-from lightning_xai.sanity.randomization import randomize
+from lightning_xai.sanity.randomization import Randomization, randomize
 from lightning_xai.sanity.refined import (
     cosine_convergence,
     efficient_mprt,
@@ -217,7 +217,8 @@ def scores_of(report, check, method):
 def test_the_efficient_check_makes_the_scores_of_efficient_mprt(initialization):
     examined = subject(network())
     options = {"initialization": initialization}
-    report = examine(examined, ("efficient",), "cosine", ["independent"], repeats=3, **options)
+    how = Randomization(("independent",), repeats=3, **options)
+    report = examine(replace(examined, randomization=how), ("efficient",), "cosine")
     context = Context.create(examined.index, 3)
     for name, method in METHODS.items():
         seeds = [fold_in_int(3, repeat) for repeat in range(3)]
@@ -238,7 +239,7 @@ def test_the_efficient_check_passes_what_grows_more_complex():
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 3))
     with torch.no_grad():
         model[1].weight.view(3, 28, 28).zero_()[:, 7] = 1.0
-    report = examine(subject(model), ("efficient",), "cosine", repeats=3)
+    report = examine(subject(model, randomization=Randomization(repeats=3)), ("efficient",), "cosine")
     assert {v.method for v in report.verdicts if v.outcome == "PASS"} == {"gradient", "smooth_grad"}
 
 

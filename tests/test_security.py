@@ -25,17 +25,19 @@ from lightning_xai.experiments import compare_methods
 from lightning_xai.experiments.noise_level import check_settings
 from lightning_xai.experiments.papers import Lab
 from lightning_xai.experiments.runs import Run
-from lightning_xai.experiments.trainer import ExaminingTrainer
+from lightning_xai.experiments.trained import examine_trained
 from lightning_xai.explainers import Smooth, fusion_grad, with_gradients
 from lightning_xai.explainers.base import check_count, check_level
 from lightning_xai.reporting.comparison import comparison_csv, comparison_latex, comparison_markdown, comparison_tables
 from lightning_xai.reporting.escapes import cell, latex, latex_row, markdown
 from lightning_xai.reporting.folders import check_file, check_folder
-from lightning_xai.reporting.pareto import Validation, front_table, write_validations
+from lightning_xai.reporting.pareto import front_table, write_validations
 from lightning_xai.reporting.render import markdown_table, terminal_table
-from lightning_xai.reporting.reproduction import Reproduction, report_markdown
+from lightning_xai.reporting.reproduction import report_markdown
 from lightning_xai.reporting.tables import score_table
 from lightning_xai.results.files import spreadsheet, write_csv
+from lightning_xai.results.pareto import Validation
+from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.results.scores import Scores
 from lightning_xai.results.tables import ResultTable
 from lightning_xai.statistics.crossed import crossed_mean
@@ -222,7 +224,7 @@ def test_levels_are_between_0_and_1(alpha):
         lambda: compare_methods([run], alpha),
         lambda: mean_interval(torch.arange(3.0).double().numpy(), alpha),
         lambda: crossed_mean(torch.rand(2, 3).double().numpy(), alpha),
-        lambda: ExaminingTrainer(accelerator="cpu", logger=False).sanity(None, None, alpha=alpha),
+        lambda: examine_trained(None, None, None, alpha=alpha),
         lambda: check_settings(alpha, 10, 0.01, 2.0, None, 0),
     ):
         with pytest.raises(ValueError, match="must be between 0 and 1"):

@@ -29,9 +29,9 @@ from lightning_xai.explainers import Context, Explainer, Gradient, PerturbWeight
 from lightning_xai.functional.localization import auroc, relevance_rank_accuracy
 from lightning_xai.metrics import LocalizationAUROC, RelevanceRankAccuracy, Sparseness
 from lightning_xai.names import specifications
-from lightning_xai.reporting.noise_level import NoiseLevel, NoisePoint
 from lightning_xai.reporting.saving import figure_pixels
 from lightning_xai.reporting.sweeps import Grid, grids_figure
+from lightning_xai.results.noise_level import NoiseLevel, NoisePoint
 from lightning_xai.results.scores import Scores
 from lightning_xai.statistics.paired import holm, paired_test
 from lightning_xai.studies import engine

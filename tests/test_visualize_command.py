@@ -11,14 +11,14 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from pytorch_lightning import LightningDataModule
+from pytorch_lightning import LightningDataModule, Trainer
 from torch import nn
 from torch.testing import assert_close
 
 from lightning_xai.cli import main
 from lightning_xai.data import DigitsDataModule, PhotographsDataModule
 from lightning_xai.experiments.papers import Lab, noisegrad_figure5
-from lightning_xai.experiments.trainer import ExaminingTrainer
+from lightning_xai.experiments.trained import visualize_trained
 from lightning_xai.experiments.visualize import (
     CLEAN,
     FIXED,
@@ -145,7 +145,7 @@ def test_bad_input_is_named_before_anything_is_written(options, message, tmp_pat
 
 
 def quiet_trainer():
-    return ExaminingTrainer(
+    return Trainer(
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
@@ -156,7 +156,7 @@ def quiet_trainer():
 
 def test_data_without_bounds_are_refused():
     with pytest.raises(ValueError, match=r"`data`: LightningDataModule must have `image_shape`.*and `bounds`"):
-        quiet_trainer().visualize(ClassifierModule(LeNet()), LightningDataModule(), target=1)
+        visualize_trained(quiet_trainer(), ClassifierModule(LeNet()), LightningDataModule(), target=1)
 
 
 def test_a_pretrained_network_brings_its_own_shape_bounds_and_names():
@@ -164,7 +164,7 @@ def test_a_pretrained_network_brings_its_own_shape_bounds_and_names():
     names, mean, std = ["cat", "dog", "cup", "pot"], [0.5, 0.4, 0.3], [0.1, 0.2, 0.3]
     model = PretrainedClassifier(network, class_names=names, image_size=20, resize_size=24, mean=mean, std=std)
     options = {"target": [2, 0], "steps": 2, "num_models": 2, "num_fresh": 1}
-    result = quiet_trainer().visualize(model, PhotographsDataModule(), **options)
+    result = visualize_trained(quiet_trainer(), model, PhotographsDataModule(), **options)
     assert result.arrays[f"images {PLAIN}"].shape == (1, 2, 3, 20, 20)
     assert result.details["names"] == ("cup (2)", "cat (0)")
     made = visualize(network, Activation((2, 0)), (3, 20, 20), model.bounds, steps=2)

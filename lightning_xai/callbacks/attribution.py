@@ -1,50 +1,38 @@
 """The callback that scores a model's explanations at every validation end."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning_fabric.utilities.data import sized_len
 from matplotlib.figure import Figure
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from lightning_xai.callbacks.base import ExplainingCallback
 from lightning_xai.callbacks.checks import (
-    check_folder_name,
     check_names,
-    check_together,
-    check_whole,
-    tell_number_of_classes,
 )
 from lightning_xai.callbacks.files import RunFiles
 from lightning_xai.callbacks.samples import (
     Samples,
     Target,
-    check_labels,
-    choose_samples,
     current_loader,
-    unpack,
 )
 from lightning_xai.callbacks.schedule import check_monitors, tell_epochs
+from lightning_xai.data.input_space import InputSpace
 from lightning_xai.evaluation import Evaluation, default_metrics, evaluate
-from lightning_xai.explainers import Explainer, Gradient, Saliency, with_controls, with_gradients
+from lightning_xai.explainers import Explainer, with_controls, with_gradients
 from lightning_xai.explainers.base import (
     check_choice,
     check_count,
-    check_logits,
-    check_whole_number,
-    explaining,
     parse_bounds,
 )
-from lightning_xai.explainers.bounds import check_in_bounds
-from lightning_xai.explainers.chunks import in_chunks
-from lightning_xai.explainers.precision import Precision, in_precision
-from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad, smooth_grad
+from lightning_xai.explainers.precision import Precision
 from lightning_xai.metrics import SampleMetric
 from lightning_xai.names import named
 from lightning_xai.reporting.panels import attribution_panel, log_picture
@@ -64,7 +52,7 @@ PANELS = "panels"
 Stage = Literal["validate", "test"]
 
 
-class AttributionCallback(Callback):
+class AttributionCallback(ExplainingCallback):
     """Explains a fixed set of samples at every validation and test end, and scores the explanations.
 
     Works on any LightningModule whose `forward` maps images to logits. Logs the mean of every metric as
@@ -113,6 +101,8 @@ class AttributionCallback(Callback):
             and panels are in `xai/<name>`.
     """
 
+    root = "xai"
+
     def __init__(
         self,
         methods: dict[str, Explainer | str] | list[str] | None = None,
@@ -132,32 +122,16 @@ class AttributionCallback(Callback):
         unpack: Callable[[Any], Samples] | None = None,
         name: str | None = None,
     ) -> None:
-        check_count("num_samples", num_samples)
+        super().__init__(methods, num_samples, target, bounds, seed, batch_size, unpack, name)
         check_count("every_n_epochs", every_n_epochs)
-        check_count("batch_size", batch_size)
         check_choice("precision", precision, Precision)
-        check_whole_number("seed", seed)
-        if max_rows is not None:
-            check_count("max_rows", max_rows)
-        if num_gradients is not None:
-            check_count("num_gradients", num_gradients)
+        check_count("max_rows", 1 if max_rows is None else max_rows)
+        check_count("num_gradients", 1 if num_gradients is None else num_gradients)
         check_count("panel_size", panel_size, 0)
-        if target not in ("label", "prediction", None):
-            raise ValueError(f'`target` must be "label" or "prediction", got {target!r}.')
-        check_names("methods", methods or ())
         check_names("metrics", metrics or ())
-        self.methods: dict[str, Explainer] | None = named("methods", methods)
         self.metrics: dict[str, SampleMetric] | None = named("metrics", metrics)
-        if self.methods is not None and not self.methods:
-            raise ValueError("`methods` must name at least one explainer; null stands for the default ones.")
-        with_controls(self.methods or {})  # refuses their names, which tables and figures know
-        if name is not None:
-            check_folder_name(name)
-        self.controls, self.num_gradients = controls, num_gradients
-        self.num_samples, self.every_n_epochs, self.panel_size = num_samples, every_n_epochs, panel_size
-        self.target, self.mask, self.bounds, self.seed = target, mask, bounds, seed
-        self.batch_size, self.max_rows = batch_size, max_rows
-        self.precision, self.unpack, self.name = precision, unpack, name
+        self.controls, self.num_gradients, self.every_n_epochs = controls, num_gradients, every_n_epochs
+        self.panel_size, self.mask, self.max_rows, self.precision = panel_size, mask, max_rows, precision
         self.evaluation: Evaluation | None = None
         self.folder: Path | None = None
         self._samples: dict[Stage, Samples] = {}
@@ -167,8 +141,7 @@ class AttributionCallback(Callback):
         self._begins = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        check_whole(trainer, pl_module, "AttributionCallback")
-        check_together(trainer, self)
+        super().setup(trainer, pl_module, stage)
         self._samples.clear()  # those of another run's data
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -233,46 +206,17 @@ class AttributionCallback(Callback):
     def _means(self, evaluation: Evaluation) -> dict[str, float]:
         """What is logged; the gradients spent are in the files and the tables."""
         return {
-            f"{self._prefix}/{method}/{metric}": mean
+            f"{self.prefix}/{method}/{metric}": mean
             for method, means in evaluation.means().items()
             for metric, mean in means.items()
             if metric != GRADIENTS
         }
 
-    @property
-    def _prefix(self) -> str:
-        return "xai" if self.name is None else f"xai/{self.name}"
-
     def _chosen(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> Samples:
         """The samples of a stage, the same ones for a whole run; looked at when they are chosen."""
         if stage not in self._samples:
-            check_whole(trainer, pl_module, "AttributionCallback")
-            loader = current_loader(trainer)
-            samples = self._choose(trainer, loader, stage)
-            self._look_at(trainer, pl_module, samples, loader)
-            self._samples[stage] = samples
+            self._samples[stage] = self.chosen_samples(trainer, pl_module, stage == "test")
         return self._samples[stage]
-
-    def _choose(self, trainer: Trainer, loader: Any, stage: Stage) -> Samples:
-        number = 1 if trainer.fast_dev_run else self.num_samples  # type: ignore[attr-defined]
-        take = self.unpack or partial(unpack, mask=self.mask, strict=self.target != "prediction")
-        limit = trainer.limit_test_batches if stage == "test" else trainer.limit_val_batches
-        return choose_samples(trainer, loader, number, self.batch_size, take, limit=limit, target=self.target)
-
-    def _look_at(self, trainer: Trainer, pl_module: LightningModule, samples: Samples, loader: Any) -> None:
-        """Refuse samples that cannot be explained, before anything is."""
-        check_in_bounds(samples.images, self._bounds(trainer))
-        if samples.labels is None or self.target == "prediction":
-            return
-        with in_precision(pl_module, self.precision), explaining(pl_module), torch.no_grad():
-            outputs = in_chunks(
-                lambda rows: check_logits(pl_module(rows), len(rows)),
-                pl_module,
-                self.max_rows,
-                samples.images[: self.batch_size],
-            )
-        check_labels(samples, outputs.shape[1])
-        tell_number_of_classes(trainer, getattr(loader, "dataset", None), outputs.shape[1])
 
     def _evaluate(
         self,
@@ -282,12 +226,13 @@ class AttributionCallback(Callback):
         keep_attributions: int = 0,
         progress: bool = False,
     ) -> Evaluation:
-        bounds = self._bounds(trainer)
+        bounds = InputSpace.of(trainer, self.bounds).bounds
+        methods = self.chosen_methods(bounds is not None)
         return evaluate(
             pl_module,
             samples.images,
             None if self.target == "prediction" else samples.labels,
-            self._methods(samples, bounds is not None),
+            with_controls(methods, samples.images.ndim == 4) if self.controls else methods,
             default_metrics(samples.masks is not None, bounds is not None) if self.metrics is None else self.metrics,
             samples.masks,
             bounds=bounds,
@@ -300,18 +245,16 @@ class AttributionCallback(Callback):
             progress=progress,
         )
 
-    def _methods(self, samples: Samples, has_bounds: bool) -> dict[str, Explainer]:
-        methods = default_methods(has_bounds) if self.methods is None else self.methods
-        if self.num_gradients is not None:
-            methods = {name: with_gradients(method, self.num_gradients) for name, method in methods.items()}
-        return with_controls(methods, samples.images.ndim == 4) if self.controls else methods
-
-    def _bounds(self, trainer: Trainer) -> Any:
-        return _known(trainer, "bounds") if self.bounds is None else self.bounds
+    def chosen_methods(self, has_bounds: bool) -> dict[str, Explainer]:
+        """The methods without controls, with the draws that they can afford."""
+        methods = super().chosen_methods(has_bounds)
+        if self.num_gradients is None:
+            return methods
+        return {name: with_gradients(method, self.num_gradients) for name, method in methods.items()}
 
     def _check_monitors(self, trainer: Trainer) -> None:
         """By the last one of several, when all know what they will log."""
-        ours = [c for c in trainer.callbacks if isinstance(c, AttributionCallback)]  # type: ignore[attr-defined]
+        ours = self.together(trainer)
         if self is not ours[-1] or any(c._logged is None for c in ours):
             return
         logged = {key: c.every_n_epochs for c in ours for key in c._logged or ()}
@@ -325,7 +268,7 @@ class AttributionCallback(Callback):
         self._begins = trainer.global_step == 0
         if self._resumed_at is not None and trainer.is_global_zero:
             run = Path(trainer.ckpt_path).absolute().parent.parent  # type: ignore[arg-type]
-            earlier = run / self._prefix / SCORES
+            earlier = run / self.prefix / SCORES
             step = self._resumed_at
             if score_files(earlier) and not score_files(path):
                 self._files.attempt(lambda: take_over(earlier, path, step))
@@ -354,11 +297,12 @@ class AttributionCallback(Callback):
             self._resumed_at = None
 
         def write_panel() -> None:
-            figure = draw_panel(evaluation, self._bounds(trainer), _known(trainer, "class_names"))
+            space = InputSpace.of(trainer, self.bounds)
+            figure = draw_panel(evaluation, space.bounds, space.class_names)
             path = folder / PANELS / f"{stage}-epoch={epoch:03d}-step={step}.png"
             save_figure(figure, path)
             for logger in trainer.loggers:
-                log_picture(logger, f"{self._prefix}/panel/{stage}", path, step)
+                log_picture(logger, f"{self.prefix}/panel/{stage}", path, step)
 
         if self._files.attempt(write_scores):
             self.folder = folder
@@ -373,24 +317,6 @@ def take_over(earlier: Path, path: Path, step: int) -> None:
         append_scores(path, kept)
         write_directions(path, read_directions(earlier))
         rank_zero_info(f"AttributionCallback goes on with the scores up to step {step} of {earlier}, in {path}.")
-
-
-def default_methods(has_bounds: bool) -> dict[str, Explainer]:
-    """The papers' methods, and what they smooth: the signed gradient, or its absolute value."""
-    adaptive: dict[str, Explainer] = {"adapt_grad": adapt_grad()} if has_bounds else {}
-    if not has_bounds:
-        rank_zero_warn(
-            "AttributionCallback leaves AdaptGrad and the share of out-of-range noise out: the range of the inputs is "
-            "unknown. Pass `bounds`, or give the data module a `bounds` property."
-        )
-    return {
-        "gradient": Gradient(),
-        "saliency": Saliency(),
-        "smooth_grad": smooth_grad(),
-        **adaptive,
-        "noise_grad": noise_grad(),
-        "fusion_grad": fusion_grad(),
-    }
 
 
 def output_folder(trainer: Trainer) -> Path:
@@ -418,9 +344,3 @@ def draw_panel(evaluation: Evaluation, bounds: Any, class_names: Sequence[str] |
         labels=names(evaluation.target),
         predictions=names(evaluation.predicted),
     )
-
-
-def _known(trainer: Trainer, name: str) -> Any:
-    """What the data module says of this name, or else the module (a `PretrainedClassifier` brings its own)."""
-    found = getattr(getattr(trainer, "datamodule", None), name, None)
-    return getattr(trainer.lightning_module, name, None) if found is None else found

@@ -2,7 +2,7 @@
 
 import copy
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
@@ -25,9 +25,6 @@ from torch.utils.data import (
 
 PATIENCE = 1000
 """Draws without a new row, at least, after which a sampler has no other ones."""
-
-_RANDOM = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
-_CONTAINERS = (list, dict, set, np.ndarray)
 
 
 def reachable_rows(loader: DataLoader, limit: int | float = 1.0) -> Sequence[Any]:
@@ -86,7 +83,7 @@ def _first(items: Iterable[Any], number: int | None) -> Iterable[Any]:
 def _own(sampler: Any) -> Any:
     """What the user's own sampler draws from, or a copy of it to iterate over."""
     if isinstance(sampler, DistributedSamplerWrapper | UnrepeatedDistributedSamplerWrapper):
-        return _own(sampler.dataset._sampler)  # type: ignore[attr-defined]
+        return _own(_wrapped(sampler))
     if type(sampler) is SequentialSampler:
         return range(len(sampler.data_source))
     if type(sampler) is RandomSampler:
@@ -116,29 +113,33 @@ def _copied(sampler: Any) -> Any:
         twin = copy.copy(sampler)
     except TypeError:  # such as a generator, which ends with its first pass anyway
         return sampler
+    copies: dict[Any, Callable[[Any], Any]] = {
+        torch.Generator: torch.Generator.clone_state,
+        (np.random.Generator, np.random.RandomState, random.Random): copy.deepcopy,
+        (list, dict, set, np.ndarray): copy.copy,
+        Tensor: torch.clone,
+        DistributedSampler: _undistributed,
+        Sampler: _copied,
+    }
     for name, value in list(getattr(twin, "__dict__", {}).items()):
-        if isinstance(value, torch.Generator):
-            twin.__dict__[name] = value.clone_state()
-        elif isinstance(value, _RANDOM):
-            twin.__dict__[name] = copy.deepcopy(value)
-        elif isinstance(value, _CONTAINERS):
-            twin.__dict__[name] = copy.copy(value)
-        elif isinstance(value, Tensor):
-            twin.__dict__[name] = value.clone()
-        elif isinstance(value, DistributedSampler):
-            twin.__dict__[name] = _undistributed(value)
-        elif isinstance(value, Sampler):
-            twin.__dict__[name] = _copied(value)
+        make = next((make for kinds, make in copies.items() if isinstance(value, kinds)), None)
+        if make is not None:
+            twin.__dict__[name] = make(value)
     return twin
 
 
 def _undistributed(sampler: DistributedSampler) -> Any:
     """What Lightning has wrapped, or replaced, in a batch sampler of the user's."""
     if isinstance(sampler, DistributedSamplerWrapper | UnrepeatedDistributedSamplerWrapper):
-        return _copied(sampler.dataset._sampler)  # type: ignore[attr-defined]
+        return _copied(_wrapped(sampler))
     if type(sampler) in (DistributedSampler, UnrepeatedDistributedSampler):
         return (RandomSampler if sampler.shuffle else SequentialSampler)(sampler.dataset)  # type: ignore[arg-type]
     return _copied(sampler)
+
+
+def _wrapped(sampler: Any) -> Any:
+    """The user's own sampler, in Lightning's for several processes."""
+    return sampler.dataset._sampler
 
 
 def _until_nothing_new(rows: Iterable[Any], loader: DataLoader) -> Iterator[Any]:

@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 from pytorch_lightning import LightningModule, Trainer
 from torch import nn
 
-from lightning_xai.data import PictureDataModule
+from lightning_xai.data.input_space import InputSpace
 from lightning_xai.modules.classifier import check_network_fits
 from lightning_xai.modules.manifest import MANIFEST
 from lightning_xai.reporting.folders import check_folder
@@ -34,23 +34,13 @@ def check_writable(trainer: Trainer) -> None:
 def check_fits_data(model: LightningModule, data: Any) -> None:
     """Raises a ValueError if it is known already that the network is not one for the data.
 
-    Modules check that when they are set up, too; but then the run has a folder. Pictures are prepared as the network
-    asks for.
+    Modules check that when they are set up, too; but then the run has a folder.
     """
-    shape = _known(data, "image_shape")
-    if (
-        shape is not None
-        and isinstance(_known(model, "network"), nn.Module)
-        and not isinstance(data, PictureDataModule)
-    ):
-        check_network_fits(model, tuple(shape), _known(data, "num_classes"))
-
-
-def _known(owner: Any, name: str) -> Any:
-    """None where it is not known, or not yet."""
+    space, shape, number = InputSpace(model, data), None, None
     with suppress(Exception):  # a property may say that there are no data yet
-        return getattr(owner, name, None)
-    return None
+        shape, number = space.shape, getattr(data, "num_classes", None)
+    if shape is not None and isinstance(getattr(model, "network", None), nn.Module):
+        check_network_fits(model, shape, number)
 
 
 def checkpoint_run(path: str | None) -> Path:

@@ -27,6 +27,8 @@ _FUNCTIONS = {
     "study": "reproduce:study_command",
 }
 """Module and function of the commands that take no configuration, or not as the others do."""
+_CONFIGURED = dict.fromkeys(("sanity", "calibrate", "visualize"), "examine")
+"""Module of our commands that take one; the others are Lightning's."""
 
 HARMLESS_WARNINGS = (
     ".*does not have many workers.*",  # our images are in memory, workers only cost time
@@ -77,7 +79,10 @@ def function_of(command: str) -> Callable[[Any], None]:
     """
     if command in _FUNCTIONS:
         return cast(Callable[[Any], None], resolve_name(f"lightning_xai.cli.{_FUNCTIONS[command]}"))
-    return partial(resolve_name("lightning_xai.cli.command_line:run_configured"), command)
+    run_configured = resolve_name("lightning_xai.cli.command_line:run_configured")
+    module = _CONFIGURED.get(command)
+    function = module and resolve_name(f"lightning_xai.cli.{module}:{command}")
+    return partial(run_configured, command, function=function)
 
 
 def is_refusal(error: BaseException) -> bool:

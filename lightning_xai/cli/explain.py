@@ -1,7 +1,7 @@
 """`lightning-xai explain IMAGE [IMAGE ...] --config FILE`."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from inspect import signature
 from itertools import islice
 
@@ -10,7 +10,7 @@ from jsonargparse import ActionConfigFile
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer, seed_everything
 from pytorch_lightning.cli import LightningArgumentParser
 
-from lightning_xai.callbacks.attribution import AttributionCallback, default_methods
+from lightning_xai.callbacks.attribution import AttributionCallback
 from lightning_xai.cli.checks import check_local
 from lightning_xai.cli.command_line import ignore_options_of_others, load_weights
 from lightning_xai.cli.console import console
@@ -18,7 +18,7 @@ from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
 from lightning_xai.cli.weights import warn_of_random_weights
 from lightning_xai.data.pictures import listed
 from lightning_xai.experiments.pictures import Explained, Preparation, explain_pictures
-from lightning_xai.explainers import Explainer, with_gradients
+from lightning_xai.explainers import Explainer
 from lightning_xai.explainers.precision import Precision
 from lightning_xai.modules.checkpoints import check_weights_fit, read_checkpoint
 from lightning_xai.names import named
@@ -63,7 +63,7 @@ def explain_parser() -> LightningArgumentParser:
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="A picture, or a folder of pictures.")
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="The configuration of a run.")
-    parser.add_function_arguments(
+    options = parser.add_function_arguments(
         explain_images, skip={"images", "model", "data", "callback"}, as_group=False, sub_configs=True
     )
     parser.add_argument(
@@ -76,7 +76,7 @@ def explain_parser() -> LightningArgumentParser:
     parser.add_lightning_class_args(Trainer, "trainer")
     parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
     parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True, required=False)
-    ignore_options_of_others(parser)
+    ignore_options_of_others(parser, options)
     return parser
 
 
@@ -103,8 +103,9 @@ def explain_images(
 
     Args:
         images: Pictures, and folders of them.
-        model: The network, in the configuration; pictures are prepared as it says or, where it does not, as `data` do.
-        data: What it was trained on; nothing is loaded.
+        model: The network, in the configuration.
+        data: What it was trained on; nothing is loaded. Pictures are prepared as they say or, where they do not, as
+            the module does.
         callback: Whose methods are the default.
         ckpt_path: The trained weights; null for those that the model brings itself.
         output: Folder for explanations.csv, maps/*.safetensors, panels/*.png, and refused.csv where there is something
@@ -125,11 +126,13 @@ def explain_images(
         check_local(ckpt_path)
         check_weights_fit(read_checkpoint(ckpt_path), model, ckpt_path)
         load_weights(model, ckpt_path)
+    has_bounds = preparation.bounds is not None
+    default = (callback or AttributionCallback()).chosen_methods
     return explain_pictures(
         model,
         images,
         preparation,
-        _chosen_methods(callback, preparation.bounds is not None) if methods is None else named("methods", methods),
+        default(has_bounds) if methods is None else named("methods", methods),
         output,
         target=target,
         seed=seed,
@@ -148,18 +151,14 @@ def report(result: Explained) -> None:
     earlier = f", {result.before} of them earlier" if result.before else ""
     terminal.print(f"{'explained':<16} {_pictures(result.now + result.before)}{earlier}")
     why = folder.refuse(result.refused)
-    if result.refused:
-        terminal.print(f"{'refused':<16} {_pictures(len(result.refused))}")
-    for name, reason in islice(result.refused.items(), _SHOWN):
-        terminal.print(f"  {name}: {reason}")
-    if len(result.refused) > _SHOWN:
-        terminal.print(f"  ... and {len(result.refused) - _SHOWN} more")
-    if result.repeated:
-        terminal.print(f"{'given twice':<16} {_pictures(len(result.repeated))}")
-    for name, first in islice(result.repeated.items(), _SHOWN):
-        terminal.print(f"  {name}: {'named twice' if name == first else f'has the content of {first}'}")
-    if len(result.repeated) > _SHOWN:
-        terminal.print(f"  ... and {len(result.repeated) - _SHOWN} more")
+    twice = {n: "named twice" if n == first else f"has the content of {first}" for n, first in result.repeated.items()}
+    for title, found in (("refused", result.refused), ("given twice", twice)):
+        if found:
+            terminal.print(f"{title:<16} {_pictures(len(found))}")
+        for name, reason in islice(found.items(), _SHOWN):
+            terminal.print(f"  {name}: {reason}")
+        if len(found) > _SHOWN:
+            terminal.print(f"  ... and {len(found) - _SHOWN} more")
     if result.passed_over:
         terminal.print(f"{'passed over':<16} {listed(result.passed_over, _SHOWN)}: no pictures by their suffix")
     for path in (folder.table, folder.folder / MAPS, folder.folder / PANELS, why):
@@ -169,15 +168,6 @@ def report(result: Explained) -> None:
 
 def _pictures(number: int) -> str:
     return f"{number} picture{'' if number == 1 else 's'}"
-
-
-def _chosen_methods(callback: AttributionCallback | None, has_bounds: bool) -> Mapping[str, Explainer]:
-    if callback is None:
-        return default_methods(has_bounds)
-    methods = default_methods(has_bounds) if callback.methods is None else callback.methods
-    if callback.num_gradients is None:
-        return methods
-    return {name: with_gradients(method, callback.num_gradients) for name, method in methods.items()}
 
 
 def _device(name: str) -> torch.device:

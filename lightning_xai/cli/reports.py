@@ -16,14 +16,17 @@ from lightning_xai.callbacks.pareto import VALIDATIONS, ParetoFront
 from lightning_xai.cli.console import console
 from lightning_xai.evaluation import Evaluation
 from lightning_xai.experiments.visualize import visualization_figures, write_pictures
-from lightning_xai.reporting.noise_level import NoiseLevel, level_lines, write_noise_level
+from lightning_xai.reporting.noise_level import level_lines, write_noise_level
 from lightning_xai.reporting.noise_level_figure import noise_level_figure
 from lightning_xai.reporting.pareto import front_table
-from lightning_xai.reporting.reproduction import Reproduction, write_reproduction
-from lightning_xai.reporting.sanity import SanityReport, verdict_table, write_sanity
+from lightning_xai.reporting.reproduction import write_reproduction
+from lightning_xai.reporting.sanity import verdict_table, write_sanity
 from lightning_xai.reporting.sanity_figures import write_figures
 from lightning_xai.reporting.saving import save_figure
 from lightning_xai.reporting.tables import score_table
+from lightning_xai.results.noise_level import NoiseLevel
+from lightning_xai.results.reproduction import Reproduction
+from lightning_xai.results.sanity import SanityReport
 from lightning_xai.results.store import SCORES
 from lightning_xai.results.tables import ResultTable
 

@@ -16,7 +16,8 @@ from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode, load_yaml
 from lightning_xai.experiments.papers import EXPERIMENTS, Experiment, Lab
 from lightning_xai.explainers.base import check_count
 from lightning_xai.reporting.folders import check_folder
-from lightning_xai.reporting.reproduction import Reproduction, write_reproduction
+from lightning_xai.reporting.reproduction import write_reproduction
+from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.studies.engine import run_study
 from lightning_xai.studies.report import study_figures, study_report
 from lightning_xai.studies.study import Study, carried_studies, checked, study_of

@@ -13,7 +13,7 @@ from lightning_xai.explainers.base import Context, check_count, check_inputs, ch
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.smoothing import PerturbWeights
 from lightning_xai.explainers.state import parameter_sites, swapped
-from lightning_xai.reporting.noise_level import NoiseLevel, NoisePoint
+from lightning_xai.results.noise_level import NoiseLevel, NoisePoint
 from lightning_xai.shapes import Inputs, Labels, Logits
 
 FIRST = 0.05

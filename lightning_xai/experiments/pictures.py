@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lightning_xai._version import __version__
+from lightning_xai.data.input_space import InputSpace
 from lightning_xai.data.pictures import (
     BACKGROUND,
     RefusedPicture,
@@ -60,13 +61,13 @@ class Preparation:
 
     @classmethod
     def of(cls, model: Any, data: Any = None) -> "Preparation":
-        """The model's own preprocessing; where it has none, the data module's.
+        """The data module's preprocessing, as in training; where it has none, the model's.
 
         Raises:
             ValueError: if neither has a method `preprocess`.
         """
-        owner = next((part for part in (model, data) if callable(getattr(part, "preprocess", None))), None)
-        if owner is None:
+        space = InputSpace(model, data)
+        if (owner := space.preparer) is None:
             having = "the configuration has no `data`" if data is None else f"neither has {type(data).__name__}"
             raise ValueError(
                 f"`model`: {type(model).__name__} does not say how a picture becomes an input, and {having}. Name a "
@@ -74,8 +75,7 @@ class Preparation:
                 "picture, such as lightning_xai.modules.PretrainedClassifier, or the data module that the network was "
                 "trained with, such as lightning_xai.data.MNISTDataModule."
             )
-        names = getattr(owner, "class_names", None) or getattr(data, "class_names", None)
-        return cls(owner.preprocess, getattr(owner, "bounds", None), names, _described(owner))
+        return cls(owner.preprocess, InputSpace(owner).bounds, space.class_names, _described(owner))
 
     def inputs(self, picture: Image.Image) -> Tensor:
         """The input that a picture makes.

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from lightning_xai.explainers import PerturbWeights
 from lightning_xai.explainers.base import check_count
 from lightning_xai.functional.random import fold_in_int
-from lightning_xai.reporting.reproduction import Reproduction
 from lightning_xai.reporting.visualization_figures import gallery_figure, shown, trace_figure
 from lightning_xai.results.files import replacing
+from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.results.tables import ResultTable
 from lightning_xai.shapes import Images, Scores
 from lightning_xai.statistics.means import mean_and_error
@@ -47,18 +47,18 @@ class Setting:
 
     Attributes:
         activation: What is maximized.
-        names: Of its channels.
-        image_shape: Of an input.
+        names: Names of its channels.
+        image_shape: Shape of an input.
         bounds: Black and white in the network's space.
-        noise: Of the noisy networks; also of those that judge.
+        noise: Weight noise of the noisy networks; also of those that judge.
         redraws: For each method with noise, whether the networks are drawn again in each step.
         num_starts: Images of each channel, with a seed each.
-        steps: Of Adam.
-        lr: Of Adam.
+        steps: Number of Adam steps.
+        lr: Learning rate of Adam.
         jitter: Random views.
         models_per_pass: Noisy networks that are computed at once.
         num_fresh: Noisy networks that judge.
-        seed: Of everything.
+        seed: Seed of everything.
         progress: Whether to show progress bars.
         equal_cost: Whether one more method is plain with so many more steps that it spends the gradients of those with
             noise.

@@ -4,7 +4,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Int64
@@ -18,7 +18,7 @@ from lightning_xai.checks import (
     check_number as check_number,
     check_whole_number as check_whole_number,
 )
-from lightning_xai.explainers.bounds import Bound as Bound, parse_bounds as parse_bounds
+from lightning_xai.explainers.bounds import Bound as Bound, check_in_bounds, parse_bounds as parse_bounds
 from lightning_xai.explainers.chunks import check_logits, in_chunks, probe_rows
 from lightning_xai.explainers.state import explaining, naming_inference_tensors
 from lightning_xai.functional.devices import sent
@@ -139,6 +139,10 @@ class Explainer(ABC):
         inputs: Inputs,
         target: Labels | int | None = None,
         context: Context | None = None,
+        *,
+        bounds: tuple[Bound, Bound] | None = None,
+        seed: int | None = None,
+        index: Labels | None = None,
     ) -> Inputs:
         """Attributions of `inputs` for the output `target`.
 
@@ -147,14 +151,17 @@ class Explainer(ABC):
             inputs: (batch, ...), floating-point.
             target: Class indices to explain, one for all or one a sample; None explains the class that the model
                 predicts for the unperturbed input.
-            context: Sample keys and bounds; by default the samples are numbered from 0, seed 0, bounds unknown.
+            context: Sample keys and bounds, where the caller has them; made of the arguments below otherwise.
+            bounds: (low, high) of the input elements, as in `lightning_xai.explain`; None if unknown.
+            seed: Seed of the noise; None for 0.
+            index: Sample indices, on which the noise depends; None for 0, 1, ...
 
         Raises:
             TypeError: if an argument is of another type.
-            ValueError: if `inputs` are no batch, or not finite; if `target` or `context` do not fit; if the outputs are
-                no logits, or have no gradient.
+            ValueError: if `inputs` are no batch, or not finite; if `target` or `context` do not fit; if a context is
+                given and one of the arguments that make one; if the outputs are no logits, or have no gradient.
         """
-        return self._explain(self.attribute, model, inputs, target, context)
+        return self._explain(self.attribute, model, inputs, target, context, bounds=bounds, seed=seed, index=index)
 
     @abstractmethod
     def attribute(self, model: nn.Module, inputs: Inputs, target: Labels, context: Context) -> Inputs:
@@ -174,17 +181,37 @@ class Explainer(ABC):
         inputs: Inputs,
         target: Labels | int | None,
         context: Context | None,
+        **given: Any,
     ) -> T:
         check_model(model)
         check_inputs(inputs)
-        context = Context.create(torch.arange(len(inputs))) if context is None else context
-        if not isinstance(context, Context):
-            raise TypeError(f"`context` must be a Context, such as Context.create(index, seed), got {context!r:.100}.")
-        if len(context.keys) != len(inputs):
-            raise ValueError(f"`context` is of {len(context.keys)} samples, but `inputs` has {len(inputs)}.")
+        context = _context_of(inputs, context, **given)
         with explaining(model, context.seed), naming_inference_tensors():
             inputs = inputs.detach().clone()
             return function(model, inputs, resolve_target(model, inputs, target, context.max_rows), context)
+
+
+def _context_of(
+    inputs: Inputs,
+    context: Context | None,
+    bounds: tuple[Bound, Bound] | None = None,
+    seed: int | None = None,
+    index: Labels | None = None,
+) -> Context:
+    """The context given, or the one that the other arguments make."""
+    made = context is None
+    if context is None:
+        check_in_bounds(inputs, bounds)
+        index = torch.arange(len(inputs)) if index is None else index
+        context = Context.create(index, 0 if seed is None else seed, bounds, None, inputs.device, inputs.dtype)
+    elif any(value is not None for value in (bounds, seed, index)):
+        raise ValueError("`context` has bounds, seed and indices already: give either it or `bounds`, `seed`, `index`.")
+    if not isinstance(context, Context):
+        raise TypeError(f"`context` must be a Context, such as Context.create(index, seed), got {context!r:.100}.")
+    if len(context.keys) != len(inputs):
+        name = "index" if made else "context"
+        raise ValueError(f"`{name}` is of {len(context.keys)} samples, but `inputs` has {len(inputs)}.")
+    return context
 
 
 def check_model(model: nn.Module) -> None:
@@ -216,8 +243,8 @@ def check_inputs(inputs: Tensor, values: bool = True) -> None:
     """
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
         raise TypeError(
-            f"`inputs` must be a floating-point tensor, got {_kind(inputs)}; "
-            "convert it (and normalize it as in training)."
+            f"`inputs` must be a floating-point tensor, got {_kind(inputs)}; convert it, "
+            "torch.as_tensor(inputs, dtype=torch.float32), and normalize it as in training."
         )
     if inputs.ndim < 2 or not inputs.numel():
         raise ValueError(f"`inputs` must be a batch of at least one sample, got shape {tuple(inputs.shape)}.")

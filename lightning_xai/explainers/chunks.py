@@ -176,7 +176,7 @@ def _measured(model: nn.Module, inputs: Inputs, alone: bool) -> _Pass:
         rows, logits = _fewest(model, inputs, alone, note)
         whole, mixed = logits is None, False
         if logits is None:
-            rows, logits = inputs, _answer(model, inputs)  # an error here is one of the user's own batch
+            rows, logits = inputs, _answer_to_all(model, inputs)
         if len(rows) > 1 and _mixes(model, rows, logits):
             whole, rows = True, inputs
             mixed = True
@@ -215,6 +215,19 @@ def _answer(model: nn.Module, rows: Tensor) -> Tensor:
     """Logits, with the same random numbers each time; gradients are on, as where a network is explained."""
     with explaining(model), one_pass(model):
         return check_logits(model(rows.detach().clone().requires_grad_().clone()), len(rows)).detach()
+
+
+def _answer_to_all(model: nn.Module, inputs: Tensor) -> Tensor:
+    """The logits of the user's own batch; an error here is one of it."""
+    try:
+        return _answer(model, inputs)
+    except Exception as error:
+        if _tried(model, inputs[None]) is None:
+            raise
+        raise ValueError(
+            f"`inputs` must be a batch, but {tuple(inputs.shape)} is the shape of a single sample for this `model`: "
+            "give `inputs[None]`, and take the first of the results."
+        ) from error
 
 
 def _mixes(model: nn.Module, rows: Tensor, logits: Tensor) -> bool:

@@ -28,7 +28,7 @@ class _LocalizationMetric(SampleMetric):
         super().__init__(**kwargs)
         self.absolute = absolute
 
-    def update(self, attributions: Tensor, *, mask: Tensor, index: Tensor | None = None) -> None:
+    def update(self, attributions: Tensor, mask: Tensor, *, index: Tensor | None = None) -> None:
         """Score attributions (batch, channel, height, width) against boolean masks (batch, height, width).
 
         Raises:

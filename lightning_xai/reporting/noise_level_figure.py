@@ -7,8 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from lightning_xai.reporting.layout import FONT_SIZE
-from lightning_xai.reporting.noise_level import NoiseLevel, level_lines
+from lightning_xai.reporting.noise_level import level_lines
 from lightning_xai.reporting.pages import FAINT, SMALL, Page
+from lightning_xai.results.noise_level import NoiseLevel
 
 _WIDTH, _HEIGHT = 5.0, 2.6
 _LEFT, _RIGHT, _BELOW = 0.65, 0.15, 0.45

@@ -1,42 +1,11 @@
-"""Which epochs to keep when two metrics disagree: the Pareto front, as records, CSV and a table."""
+"""The Pareto front as CSV and as a table."""
 
-import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 from lightning_xai.results.files import write_csv
+from lightning_xai.results.pareto import Mode, Validation, pareto_front
 from lightning_xai.results.tables import ResultTable, number_format, with_arrow
-
-Mode = Literal["max", "min"]
-
-
-@dataclass(frozen=True)
-class Validation:
-    """What one validation measured."""
-
-    epoch: int
-    step: int
-    """Optimizer steps until then."""
-    values: tuple[float, ...]
-    """One for each metric monitored, in their order."""
-
-
-def pareto_front(validations: Sequence[Validation], modes: Sequence[Mode]) -> list[Validation]:
-    """The validations that no other one equals in all metrics and beats in one; best of the first metric first.
-
-    A validation with an undefined (NaN) value is on no front.
-    """
-    signs = [1 if mode == "max" else -1 for mode in modes]
-    points = [tuple(s * v for s, v in zip(signs, validation.values, strict=True)) for validation in validations]
-    defined = [point for point in points if not any(map(math.isnan, point))]
-    front = [
-        (point, validation)
-        for point, validation in zip(points, validations, strict=True)
-        if point in defined and not any(_beats(other, point) for other in defined)
-    ]
-    return [validation for _, validation in sorted(front, key=lambda pair: pair[0], reverse=True)]
 
 
 def write_validations(
@@ -55,7 +24,3 @@ def front_table(validations: Sequence[Validation], monitor: Mapping[str, Mode]) 
     columns = ("epoch", "step", *(with_arrow(name, mode == "max") for name, mode in monitor.items()))
     rows = ((str(v.epoch), str(v.step), *(f"{value:{number_format(value)}}" for value in v.values)) for v in front)
     return ResultTable(title, columns, tuple(rows))
-
-
-def _beats(point: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return point != other and all(a >= b for a, b in zip(point, other, strict=True))

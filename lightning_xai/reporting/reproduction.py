@@ -1,9 +1,8 @@
-"""An experiment of a paper, repeated: its records, tables beside the published ones, and files."""
+"""The files of an experiment: report, settings, records, figures."""
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,32 +16,9 @@ from lightning_xai.reporting.escapes import markdown
 from lightning_xai.reporting.render import markdown_table
 from lightning_xai.reporting.saving import save_figure
 from lightning_xai.results.files import replacing, write_csv
-from lightning_xai.results.tables import ResultTable
+from lightning_xai.results.reproduction import Reproduction
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "captum", "numpy", "scipy", "scikit-image")
-
-
-@dataclass(frozen=True)
-class Reproduction:
-    """What an experiment found; figures and files are made from it.
-
-    Attributes:
-        source: Paper, and table or figure in it.
-        tables: Measured beside published.
-        records: The values that the tables summarize, a row each (such as one score of one sample); by name of file.
-        arrays: What is no table: maps and fields that the figures show.
-        settings: Everything it depends on: options, networks and their accuracy, data.
-        findings: Sentences: what was found.
-        details: Richer records, by name, that figures are made from; they are not written.
-    """
-
-    source: str
-    tables: tuple[ResultTable, ...]
-    records: Mapping[str, Sequence[Mapping[str, Any]]]
-    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    findings: tuple[str, ...] = ()
-    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 def report_markdown(result: Reproduction) -> str:

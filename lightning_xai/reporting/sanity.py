@@ -1,123 +1,15 @@
-"""What the sanity checks found: records, and the files that hold them."""
+"""What the sanity checks found: a table, and files."""
 
-import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import astuple, fields
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any
 
 from lightning_xai.results.files import write_csv
+from lightning_xai.results.sanity import CellKey, ModelState, SanityReport, Verdict
 from lightning_xai.results.tables import ResultTable
-
-MARGIN = 0.05
-"""Of equivalence with the floor, as a share of the way from it to 1."""
-Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
-Check = Literal["original", "floor", "parameters", "data", "invariance", "efficient", "random_logit"]
-"""`original`: the maps of the trained model, which all others are compared with; `floor`: maps that have nothing to do
-with them; the others are the checks."""
-
-
-@dataclass(frozen=True)
-class CellKey:
-    """Which comparison: one method under one changed model."""
-
-    check: Check
-    variant: str
-    """Of the parameters, and of efficient MPRT, an ordering of the blocks (`randomization.Ordering`); of the floor
-    `different_images` or `random_maps`; of the data `labels`; of the input `shift`; of the random logit `classes`."""
-    step: int
-    """Position in the variant's order, from 0."""
-    block: str
-    """The block randomized in this step, or what else the step is called; empty where there is only one."""
-    repeat: int
-    method: str
-
-
-@dataclass(frozen=True)
-class Cell:
-    """How alike the maps of the changed and of the trained model are, sample by sample.
-
-    Attributes:
-        key: Which comparison.
-        scores: By similarity, (samples,), NaN where undefined; of efficient MPRT the rise of the entropy.
-        maps: Pixel maps under the changed model, or of the other class (kept, height, width), of the first samples of
-            repeat 0, for figures.
-    """
-
-    key: CellKey
-    scores: dict[str, np.ndarray]
-    maps: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 0), dtype=np.float32), repr=False)
-
-
-@dataclass(frozen=True)
-class ModelState:
-    """What a changed model still does (`randomization.ModelEvidence`)."""
-
-    check: Check
-    variant: str
-    step: int
-    block: str
-    repeat: int
-    accuracy: float
-    entropy: float
-    """Mean entropy of the output, in nats."""
-    activation_scale: float
-    """Root mean square of the logits."""
-    spread: float = math.nan
-    """Root mean square of what the logits differ by from image to image; 0 where that is rounding."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a check says about a method, and why."""
-
-    check: Check
-    method: str
-    outcome: Outcome
-    similarity: str
-    """The one that decided."""
-    mean: float
-    """Mean similarity over samples and networks."""
-    low: float
-    """Lower end of the confidence interval; where there is a floor, of the difference from it, beside its mean."""
-    high: float
-    threshold: float
-    """What the mean is compared with: the floor, or the boundary of the check."""
-    margin: float
-    """How far above the threshold still counts as at it."""
-    networks: int
-    """Changed networks that it is of; 1 where the samples are the unit."""
-    reason: str
-    """One sentence."""
-
-
-@dataclass(frozen=True)
-class SanityReport:
-    """All that a run of the checks found.
-
-    Attributes:
-        settings: How it was made: network, checkpoint, seed, initialization, similarities, versions, ...
-        samples: Indices of the samples in their data set.
-        images: (kept, channel, height, width), the first samples on a scale of 0 to 1, for figures.
-        cells: All comparisons.
-        models: What the changed models still do.
-        verdicts: One for each check and method.
-        alpha: Chance of a wrong PASS, and of a wrong FAIL; of the intervals in figures too.
-        margin: Of equivalence with the floor, as a share of the way from it to 1.
-    """
-
-    settings: dict[str, Any]
-    samples: tuple[int, ...]
-    images: np.ndarray = field(repr=False)
-    cells: tuple[Cell, ...] = field(repr=False)
-    models: tuple[ModelState, ...]
-    verdicts: tuple[Verdict, ...]
-    alpha: float = 0.05
-    margin: float = MARGIN
 
 
 def verdict_table(report: SanityReport) -> ResultTable:

@@ -12,12 +12,8 @@ from matplotlib.ticker import MaxNLocator
 
 from lightning_xai.reporting.layout import LINE, PAD
 from lightning_xai.reporting.pages import FAINT, SMALL, Page, drawn_width, num_lines, wrapped
-from lightning_xai.reporting.sanity import Outcome, SanityReport
 from lightning_xai.reporting.sanity_values import (
-    IDENTICAL,
     ORIGINAL,
-    UNKNOWN,
-    Mean,
     cells,
     floors,
     means,
@@ -27,6 +23,8 @@ from lightning_xai.reporting.sanity_values import (
     steps,
     variant_phrase,
 )
+from lightning_xai.results.sanity import Outcome, SanityReport
+from lightning_xai.statistics.sanity import IDENTICAL, UNKNOWN, Mean
 
 OUTCOME_COLORS: dict[Outcome, str] = {"PASS": "#0072b2", "FAIL": "#b2182b", "INCONCLUSIVE": FAINT}
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "black")

@@ -13,11 +13,9 @@ from matplotlib.ticker import MaxNLocator
 
 from lightning_xai.reporting.layout import LINE, PAD
 from lightning_xai.reporting.pages import FAINT, SMALL, Page, drawn_width, num_lines, wrapped
-from lightning_xai.reporting.sanity import Cell, Check, Outcome, SanityReport
 from lightning_xai.reporting.sanity_curves import OUTCOME_COLORS, similarity_curves
 from lightning_xai.reporting.sanity_maps import cascade_grid, data_pairs, invariance_pairs, logit_pairs
 from lightning_xai.reporting.sanity_values import (
-    Mean,
     cells,
     floors,
     means,
@@ -28,6 +26,8 @@ from lightning_xai.reporting.sanity_values import (
     variants,
 )
 from lightning_xai.reporting.saving import save_figure
+from lightning_xai.results.sanity import Cell, Check, Outcome, SanityReport
+from lightning_xai.statistics.sanity import Mean
 
 __all__ = [
     "cascade_grid",

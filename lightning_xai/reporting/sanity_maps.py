@@ -15,8 +15,8 @@ from matplotlib.patches import Rectangle
 from lightning_xai.reporting.colors import DIVERGING, PERCENTILE, SCALE_NOTE, SEQUENTIAL, scale_end
 from lightning_xai.reporting.layout import LINE, PAD
 from lightning_xai.reporting.pages import FAINT, RESOLUTION, SMALL, Page, drawn_width, num_lines, wrapped
-from lightning_xai.reporting.sanity import Check, SanityReport
 from lightning_xai.reporting.sanity_values import cells, scored_methods, steps, variant_phrase
+from lightning_xai.results.sanity import Check, SanityReport
 
 _SMALL_CELL, _LARGE_CELL = 0.62, 0.9
 """Longest side in inches, of maps of up to 64 pixels and of larger ones."""

@@ -3,10 +3,11 @@
 from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.examine import examine, paper_methods
 from lightning_xai.sanity.invariance import invariance_scores, shifted_twin
-from lightning_xai.sanity.randomization import evidence, parameter_blocks, randomize, steps
+from lightning_xai.sanity.randomization import Randomization, evidence, parameter_blocks, randomize, steps
 from lightning_xai.sanity.refined import cosine_convergence, efficient_mprt, random_logit
 
 __all__ = [
+    "Randomization",
     "Subject",
     "cosine_convergence",
     "efficient_mprt",

@@ -13,22 +13,13 @@ from tqdm.auto import tqdm
 
 from lightning_xai.evaluation import explain
 from lightning_xai.explainers import Explainer, RandomAttribution
-from lightning_xai.explainers.base import Bound, Context, check_count, explaining, parse_bounds, resolve_target
+from lightning_xai.explainers.base import Bound, Context, explaining, parse_bounds, resolve_target
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.functional.maps import pixel_map
 from lightning_xai.functional.random import fold_in_int
-from lightning_xai.reporting.sanity import Cell, CellKey, Check, ModelState
+from lightning_xai.results.sanity import Cell, CellKey, Check, ModelState
 from lightning_xai.sanity.cells import Cells
-from lightning_xai.sanity.randomization import (
-    BatchNormPolicy,
-    Block,
-    Initialization,
-    Ordering,
-    evidence,
-    parameter_blocks,
-    randomize,
-    steps,
-)
+from lightning_xai.sanity.randomization import Block, Ordering, Randomization, evidence, parameter_blocks, steps
 from lightning_xai.sanity.similarity import Similarity, TooSmallError, compare, foreground_mask, takes_foreground
 from lightning_xai.shapes import Labels
 
@@ -56,6 +47,7 @@ class Subject:
         seed: Of all noise and all random weights.
         batch_size: Samples explained at a time.
         precision: Of the models, the trained and the changed ones; see `in_precision`.
+        randomization: Which random models are made, and how.
     """
 
     model: nn.Module
@@ -70,6 +62,7 @@ class Subject:
     seed: int = 0
     batch_size: int = 64
     precision: Precision = "32-true"
+    randomization: Randomization = Randomization()
 
     def attributions(self, model: nn.Module, method: Explainer) -> Tensor:
         """Maps of all samples under a model, on the CPU."""
@@ -174,43 +167,29 @@ def parameter_cells(
     subject: Subject,
     originals: Mapping[str, Tensor],
     cells: Cells,
-    orderings: Sequence[Ordering] = ("cascading_from_top",),
-    repeats: int = 8,
-    initialization: Initialization = "own",
-    batch_norm: BatchNormPolicy = "recalibrate",
-    groups: Mapping[str, Sequence[str]] | None = None,
     progress: bool = False,
     check: Check = "parameters",
 ) -> tuple[list[Cell], list[ModelState]]:
     """Maps under models with random weights, compared with the trained model's; the processes share the models out.
 
     Args:
-        orderings: Which blocks are randomized together (`randomization.steps`).
-        repeats: Models of each step, with independent weights.
-        initialization, batch_norm: As in `randomization.randomize`.
-        groups: As in `randomization.parameter_blocks`.
         progress: Whether to show a progress bar.
         check: What the cells are of.
     """
-    check_count("repeats", repeats)
-    blocks = parameter_blocks(subject.model, subject.images, groups)
+    how = subject.randomization
+    blocks = parameter_blocks(subject.model, subject.images, how.groups)
 
     def examine(task: tuple[Ordering, int, str, tuple[Block, ...], int]) -> tuple[list[Cell], ModelState]:
         ordering, step, name, chosen, repeat = task
         seed = fold_in_int(subject.seed, repeat)
-        return examine_model(
-            subject,
-            originals,
-            cells,
-            CellKey(check, ordering, step, name, repeat, ""),
-            lambda: randomize(subject.model, chosen, initialization, seed, batch_norm, subject.images),
-        )
+        changed = partial(how.model, subject.model, chosen, seed, subject.images)
+        return examine_model(subject, originals, cells, CellKey(check, ordering, step, name, repeat, ""), changed)
 
     tasks = [
         (ordering, step, name, chosen, repeat)
-        for ordering in orderings
+        for ordering in how.orderings
         for step, (name, chosen) in enumerate(steps(blocks, ordering))
-        for repeat in range(repeats)
+        for repeat in range(how.repeats)
     ]
     results = shared_out(tasks, examine, "randomizing" if progress else None)
     return [cell for found, _ in results for cell in found], [state for _, state in results]
@@ -253,17 +232,27 @@ def compared_cells(
     """
     place = _place(key) if place is None else place
 
-    def scored(method: str) -> dict[str, Any]:
-        maps = subject.attributions(make_model(), subject.methods[method])
-        scores = {name: torch.from_numpy(s) for name, s in _compare(subject, originals[method], maps).items()}
-        return {"scores": scores, "maps": torch.from_numpy(_kept(maps)) if key.repeat == 0 else torch.empty(0, 0, 0)}
+    def maps(method: str) -> tuple[Tensor, Tensor]:
+        return originals[method], subject.attributions(make_model(), subject.methods[method])
 
-    found = []
-    for method in originals:
-        result = cells.once(f"{place}-{method}", partial(scored, method))
-        scores = {name: s.numpy() for name, s in result["scores"].items()}
-        found.append(Cell(replace(key, method=method), scores, result["maps"].numpy()))
-    return found
+    return [
+        kept_cell(subject, cells, f"{place}-{method}", replace(key, method=method), partial(maps, method))
+        for method in originals
+    ]
+
+
+def kept_cell(
+    subject: Subject, cells: Cells, place: str, key: CellKey, make_maps: Callable[[], tuple[Tensor, Tensor]]
+) -> Cell:
+    """The similarities of two maps, which are made only if they are not known; the second is kept for figures."""
+
+    def compared() -> dict[str, Any]:
+        first, second = make_maps()
+        kept = pixel_map(second[:KEPT], absolute=False).cpu() if key.repeat == 0 else torch.empty(0, 0, 0)
+        return {"scores": compare(first, second, subject.similarities, subject.foreground), "maps": kept}
+
+    found = cells.once(place, compared)
+    return Cell(key, {name: scores.numpy() for name, scores in found["scores"].items()}, found["maps"].numpy())
 
 
 def shared_out(tasks: Sequence[Any], work: Callable[[Any], Any], title: str | None = None) -> list[Any]:

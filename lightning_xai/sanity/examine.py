@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -31,8 +31,7 @@ from lightning_xai.explainers.base import Context, check_choice, check_count, ch
 from lightning_xai.explainers.bounds import check_in_bounds
 from lightning_xai.explainers.chunks import probe_rows
 from lightning_xai.explainers.gradient import Baseline
-from lightning_xai.functional.maps import pixel_map
-from lightning_xai.reporting.sanity import MARGIN, Cell, CellKey, ModelState, SanityReport, Verdict
+from lightning_xai.results.sanity import MARGIN, Cell, CellKey, ModelState, SanityReport, Verdict
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.checks import (
     KEPT,
@@ -40,6 +39,7 @@ from lightning_xai.sanity.checks import (
     compared_cells,
     examine_model,
     floor_cells,
+    kept_cell,
     original_cells,
     original_maps,
     original_state,
@@ -48,16 +48,9 @@ from lightning_xai.sanity.checks import (
     with_usable_similarities,
 )
 from lightning_xai.sanity.invariance import invariance_maps, shifted_twin
-from lightning_xai.sanity.randomization import (
-    BatchNormPolicy,
-    Initialization,
-    Ordering,
-    logits_of,
-    parameter_blocks,
-    randomize,
-)
+from lightning_xai.sanity.randomization import logits_of, parameter_blocks
 from lightning_xai.sanity.refined import entropy_rise, num_outputs, other_classes
-from lightning_xai.sanity.similarity import compare, describe
+from lightning_xai.sanity.similarity import describe
 from lightning_xai.sanity.verdicts import (
     complexity_verdict,
     invariance_verdict,
@@ -79,11 +72,7 @@ def examine(
     subject: Subject,
     checks: Sequence[Examined] = EXAMINED,
     similarity: str = "ssim",
-    orderings: Sequence[Ordering] = ("cascading_from_top",),
-    repeats: int = 8,
-    initialization: Initialization = "own",
-    batch_norm: BatchNormPolicy = "recalibrate",
-    groups: Mapping[str, Sequence[str]] | None = None,
+    *,
     make_twin: Callable[[int], tuple[nn.Module, float]] | None = None,
     num_twins: int = 3,
     shift: float = 1.0,
@@ -97,12 +86,10 @@ def examine(
     There is no verdict (INCONCLUSIVE, and the reason says so) of networks whose logits are the same for all samples.
 
     Args:
-        subject: The trained model, the samples and the methods.
+        subject: The trained model, the samples and the methods. Its `randomization` is that of `parameters`, and of
+            `efficient`, which randomizes all blocks whatever the orderings.
         checks: Which ones.
         similarity: The one that decides; all of the subject's that its images admit are in the report.
-        orderings, repeats, initialization, batch_norm, groups: Of `parameters` (see `parameter_cells`), and of
-            `efficient`, which randomizes all blocks whatever the orderings. The default recalibrates batch
-            normalization on the samples, without which deep networks with random weights pass no signal on.
         make_twin: Of `data`: the network trained on random labels of this number, from 0, and its accuracy on these.
         num_twins: Of `data`: how many; no verdict with fewer than three, as with fewer `repeats`.
         shift: Of `invariance`: what is added to the input, in its own space.
@@ -121,7 +108,8 @@ def examine(
     subject = with_usable_similarities(subject, similarity)
     if not 0 <= margin < 1:
         raise ValueError(f"`margin` must be at least 0 and less than 1, got {margin}. Usual is {MARGIN}.")
-    _rehearse(subject, checks, repeats, initialization, batch_norm, groups, make_twin, num_twins, shift)
+    _rehearse(subject, checks, make_twin, num_twins, shift)
+    how = subject.randomization
     settings = {
         "version": __version__,
         "weights": fingerprint(subject.model),
@@ -130,50 +118,32 @@ def examine(
         "target": "repredicted" if subject.repredict else subject.target.tolist(),
         "methods": {name: repr(method) for name, method in subject.methods.items()},
         "similarities": {name: describe(function) for name, function in subject.similarities.items()},
-        "initialization": initialization,
-        "batch_norm": batch_norm,
-        "groups": None if groups is None else {name: list(patterns) for name, patterns in groups.items()},
+        "initialization": how.initialization,
+        "batch_norm": how.batch_norm,
+        "groups": how.groups,
         "shift": shift,
         "seed": subject.seed,
         "precision": subject.precision,
     }
     (cells,) = shared_out([settings], partial(Cells, folder))  # one process writes
     originals = original_maps(subject, cells, progress)
-    randomizing: dict[str, Any] = {
-        "originals": originals,
-        "cells": cells,
-        "repeats": repeats,
-        "initialization": initialization,
-        "batch_norm": batch_norm,
-        "groups": groups,
-        "progress": progress,
-    }
     found = [*original_cells(subject, originals), *floor_cells(subject, originals)]
     states = shared_out([cells], partial(original_state, subject))
     verdicts: list[Verdict] = []
-
-    def judged(check: Examined) -> list[Verdict]:
-        return [randomization_verdict(check, m, found, similarity, alpha, margin) for m in originals]
-
-    if "parameters" in checks:
-        more, changed = parameter_cells(subject, orderings=orderings, **randomizing)
+    whole = replace(how, orderings=("full",))
+    entropies = replace(subject, similarities={ENTROPY_RISE: entropy_rise}, randomization=whole)
+    work: dict[Examined, Callable[[], tuple[Any, ...]]] = {
+        "parameters": lambda: parameter_cells(subject, originals, cells, progress),
+        "data": lambda: data_cells(subject, originals, cells, cast(Any, make_twin), num_twins),
+        "invariance": lambda: (invariance_cells(subject, cells, shift, progress), []),
+        "efficient": lambda: parameter_cells(entropies, originals, cells, progress, "efficient"),
+        "random_logit": lambda: (random_logit_cells(subject, originals, cells, progress), []),
+    }
+    for check in (check for check in work if check in checks):
+        more, changed, *known = work[check]()
         found, states = found + more, states + changed
-        verdicts += judged("parameters")
-    if "data" in checks and make_twin is not None:
-        more, changed, known = data_cells(subject, originals, cells, make_twin, num_twins)
-        found, states = found + more, states + changed
-        verdicts += [v if min(known) >= MEMORIZED else _refused(v, known) for v in judged("data")]
-    if "invariance" in checks:
-        found += invariance_cells(subject, cells, shift, progress)
-        verdicts += [invariance_verdict(m, found, similarity, alpha) for m in originals]
-    if "efficient" in checks:
-        entropies = replace(subject, similarities={ENTROPY_RISE: entropy_rise})
-        more, changed = parameter_cells(entropies, orderings=["full"], check="efficient", **randomizing)
-        found, states = found + more, states + changed
-        verdicts += [complexity_verdict(m, found, ENTROPY_RISE, alpha) for m in originals]
-    if "random_logit" in checks:
-        found += random_logit_cells(subject, originals, cells, progress)
-        verdicts += judged("random_logit")
+        judged = [_verdict(check, method, found, similarity, alpha, margin) for method in originals]
+        verdicts += [_unless_forgotten(verdict, *known) for verdict in judged]
     verdicts = [without_the_dead(verdict, found, states) for verdict in verdicts]
     return SanityReport(
         settings,
@@ -225,26 +195,12 @@ def invariance_cells(subject: Subject, cells: Cells, shift: float, progress: boo
     """
     twin = shifted_twin(subject.model, shift, subject.images)
 
-    def examined(name: str) -> Cell:
-        def compute() -> dict[str, Any]:
-            maps = invariance_maps(
-                subject.model,
-                twin,
-                shift,
-                subject.images,
-                subject.target,
-                subject.methods[name],
-                subject.bounds,
-                index=subject.index,
-                seed=subject.seed,
-            )
-            scores = compare(*maps, subject.similarities, subject.foreground)
-            return {"scores": scores, "maps": pixel_map(maps[1][:KEPT], absolute=False).cpu()}
+    key = CellKey("invariance", "shift", 0, str(twin.shift_compensation), 0, "")
 
-        found = cells.once(f"invariance-{name}", compute)
-        scores = {similarity: values.numpy() for similarity, values in found["scores"].items()}
-        key = CellKey("invariance", "shift", 0, str(twin.shift_compensation), 0, name)
-        return Cell(key, scores, found["maps"].numpy())
+    def examined(name: str) -> Cell:
+        given = subject.images, subject.target, subject.methods[name], subject.bounds
+        maps = partial(invariance_maps, subject.model, twin, shift, *given, index=subject.index, seed=subject.seed)
+        return kept_cell(subject, cells, f"invariance-{name}", replace(key, method=name), maps)
 
     return shared_out(list(subject.methods), examined, "shifting" if progress else None)
 
@@ -326,10 +282,6 @@ def pictures(subject: Subject) -> np.ndarray:
 def _rehearse(
     subject: Subject,
     checks: Sequence[Examined],
-    repeats: int,
-    initialization: Initialization,
-    batch_norm: BatchNormPolicy,
-    groups: Mapping[str, Sequence[str]] | None,
     make_twin: Callable[[int], tuple[nn.Module, float]] | None,
     num_twins: int,
     shift: float,
@@ -337,13 +289,12 @@ def _rehearse(
     """Raise what the checks will raise, before anything is explained or written."""
     for check in checks:
         check_choice("checks", check, Examined)
-    check_count("repeats", repeats)
     check_count("num_twins", num_twins)
     check_in_bounds(subject.images, subject.bounds)
     _check_logits(subject)
     if {"parameters", "efficient"} & set(checks):
-        blocks = parameter_blocks(subject.model, subject.images, groups)
-        randomize(subject.model, blocks, initialization, subject.seed, batch_norm, subject.images)
+        blocks = parameter_blocks(subject.model, subject.images, subject.randomization.groups)
+        subject.randomization.model(subject.model, blocks, subject.seed, subject.images)
     if "data" in checks and make_twin is None:
         raise ValueError("`make_twin` is needed by the data check: it gives a network trained on random labels.")
     if "invariance" in checks:
@@ -361,7 +312,20 @@ def _check_logits(subject: Subject) -> None:
         )
 
 
-def _refused(verdict: Verdict, known: Sequence[float]) -> Verdict:
+def _verdict(
+    check: Examined, method: str, found: Sequence[Cell], similarity: str, alpha: float, margin: float
+) -> Verdict:
+    if check == "invariance":
+        return invariance_verdict(method, found, similarity, alpha)
+    if check == "efficient":
+        return complexity_verdict(method, found, ENTROPY_RISE, alpha)
+    return randomization_verdict(check, method, found, similarity, alpha, margin)
+
+
+def _unless_forgotten(verdict: Verdict, known: Sequence[float] = (1.0,)) -> Verdict:
+    """The verdict, if the twins that it is of know their random labels; `known` are the shares that they know."""
+    if min(known) >= MEMORIZED:
+        return verdict
     number = int(np.argmin(known))
     reason = (
         f"Twin {number} of {len(known)}, trained on random labels, knows only {100 * known[number]:.1f} % of them by "

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_xai.explainers.base import check_choice, check_inputs, check_logits, explaining
+from lightning_xai.explainers.base import check_choice, check_count, check_inputs, check_logits, explaining
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.state import seeded
 from lightning_xai.functional.random import fold_in_int
@@ -26,6 +26,7 @@ __all__ = [
     "Block",
     "ModelEvidence",
     "Ordering",
+    "Randomization",
     "evidence",
     "parameter_blocks",
     "randomize",
@@ -58,6 +59,41 @@ class ModelEvidence:
     entropy: float
     activation_scale: float
     spread: float
+
+
+@dataclass(frozen=True)
+class Randomization:
+    """Which random models a check makes, and how.
+
+    Args:
+        orderings: Which blocks are randomized together (`steps`).
+        repeats: Independent random models of each step; a verdict takes three.
+        initialization: Of random weights: `own`, `normal` (the published one) or `permute` (see `randomize`).
+        batch_norm: Running statistics of random models: `recalibrate` them on the samples, `reset` or `keep` them;
+            kept, deep networks with random weights say the same of all images, and get no verdict.
+        groups: Blocks by name, each with patterns of parameter or module names (see `parameter_blocks`); null for a
+            block a layer.
+
+    Raises:
+        ValueError: if an ordering, an initialization or a policy is unknown, or there are no repeats.
+    """
+
+    orderings: tuple[Ordering, ...] = ("cascading_from_top",)
+    repeats: int = 8
+    initialization: Initialization = "own"
+    batch_norm: BatchNormPolicy = "recalibrate"
+    groups: dict[str, list[str]] | None = None
+
+    def __post_init__(self) -> None:
+        for ordering in self.orderings:
+            check_choice("orderings", ordering, Ordering)
+        check_count("repeats", self.repeats)
+        check_choice("initialization", self.initialization, Initialization)
+        check_choice("batch_norm", self.batch_norm, BatchNormPolicy)
+
+    def model(self, model: nn.Module, blocks: Iterable[Block], seed: int, images: Inputs) -> nn.Module:
+        """A copy of the model with these blocks randomized."""
+        return randomize(model, blocks, self.initialization, seed, self.batch_norm, images)
 
 
 def randomize(

@@ -158,13 +158,12 @@ def normalize(maps: Maps, normalizer: Normalizer) -> Maps:
     if normalizer == "range":
         low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
         return (maps - low) / (high - low)
-    sizes = maps.abs().flatten(1)
-    if normalizer == "maximum":
-        scale = sizes.amax(1)
-    elif normalizer == "percentile":
-        scale = sizes.quantile(0.99, dim=1)
-    else:
-        scale = sizes.square().mean(1).sqrt()
+    scale_of = {
+        "maximum": lambda sizes: sizes.amax(1),
+        "percentile": lambda sizes: sizes.quantile(0.99, dim=1),
+        "second_moment": lambda sizes: sizes.square().mean(1).sqrt(),
+    }
+    scale = scale_of[normalizer](maps.abs().flatten(1))
     scaled = maps / torch.where(scale > 0, scale, torch.nan)[:, None, None]
     return scaled.clamp(-1, 1) if normalizer == "percentile" else scaled
 

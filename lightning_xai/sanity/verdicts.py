@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from lightning_xai.reporting.sanity import MARGIN, Cell, CellKey, Check, ModelState, Outcome, Verdict
-from lightning_xai.reporting.sanity_values import (
+from lightning_xai.results.sanity import MARGIN, Cell, CellKey, Check, ModelState, Outcome, Verdict
+from lightning_xai.statistics.sanity import (
     LEAST_DEFINED,
     LEAST_SAMPLES,
     Grid,

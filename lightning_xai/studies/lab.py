@@ -16,7 +16,7 @@ from lightning_xai.carried import carried_file, carried_folder
 from lightning_xai.experiments.noise_level import find_noise_level
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.modules.manifest import shipped_weights
-from lightning_xai.reporting.noise_level import NoiseLevel
+from lightning_xai.results.noise_level import NoiseLevel
 from lightning_xai.studies.networks import TrainedNetwork, from_checkpoint, instantiated, parsed, restored, trained
 
 Stage = Literal["validate", "test"]

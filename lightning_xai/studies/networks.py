@@ -23,7 +23,8 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from lightning_xai.callbacks.samples import unpack
-from lightning_xai.explainers.base import explaining
+from lightning_xai.data.input_space import InputSpace
+from lightning_xai.explainers.base import explaining, parse_bounds
 from lightning_xai.modules.checkpoints import check_weights_fit, read_checkpoint
 from lightning_xai.modules.manifest import ShippedCheckpoint
 from lightning_xai.reporting.folders import check_folder
@@ -52,8 +53,8 @@ class TrainedNetwork:
 
     @property
     def bounds(self) -> tuple[Tensor, Tensor] | None:
-        """Least and greatest value of an input element, where the data know it."""
-        return getattr(self.data, "bounds", None)
+        """Least and greatest value of an input element, where somebody knows it."""
+        return parse_bounds(InputSpace(self.model, self.data).bounds)
 
 
 def trained(config: Mapping[str, Any], folder: Path, by_heart: bool = False) -> TrainedNetwork:

@@ -16,9 +16,9 @@ from lightning_xai.reporting.bars import Bars, bars_figure
 from lightning_xai.reporting.comparison_figures import score_bars
 from lightning_xai.reporting.noise_level import level_lines
 from lightning_xai.reporting.panels import attribution_panel
-from lightning_xai.reporting.reproduction import Reproduction
 from lightning_xai.reporting.sweeps import Curves, Grid, curves_figure, grids_figure
 from lightning_xai.results.comparison import Comparison, MetricComparison
+from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.results.scores import GRADIENTS
 from lightning_xai.results.tables import ARROWS, ResultTable, number_format
 from lightning_xai.statistics.means import mean_and_error

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from lightning_xai.callbacks.samples import Samples
 from lightning_xai.carried import carried_file
+from lightning_xai.data.input_space import InputSpace
 from lightning_xai.experiments.noise_level import find_noise_level
 from lightning_xai.experiments.pictures import probabilities
 from lightning_xai.explainers.precision import in_precision
 from lightning_xai.modules.checkpoints import read_checkpoint
-from lightning_xai.reporting.noise_level import NoiseLevel
+from lightning_xai.results.noise_level import NoiseLevel
 from lightning_xai.studies.lab import Lab, described
 from lightning_xai.studies.photographs import PretrainedNetwork, is_pretrained, photographs, pretrained_network, voc
 from lightning_xai.studies.study import VOC, Study
@@ -60,7 +61,7 @@ def subject(lab: Lab, study: Study, name: str) -> Subject:
     if study.target == "label" and first.labels is None:
         raise ValueError(f"`target`: the data of {name} have no labels. Give `target: prediction`.")
     target = first.labels if study.target == "label" else predicted(lab, network.model, first.images)
-    names = getattr(network.data, "class_names", None)
+    names = InputSpace(network.model, network.data).class_names
     settings = described({name: network})[name]
     return Subject(network.accuracy, level, network.model, network.bounds, samples, target, (), names, settings)
 

@@ -16,7 +16,7 @@ from lightning_xai.functional.complexity import gini
 from lightning_xai.functional.maps import pixel_map
 from lightning_xai.functional.moments import Moments
 from lightning_xai.reporting.panels import attribution_panel
-from lightning_xai.reporting.reproduction import Reproduction
+from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.results.scores import Scores as ScoreTable
 from lightning_xai.results.tables import ResultTable
 from lightning_xai.shapes import Images, Scores

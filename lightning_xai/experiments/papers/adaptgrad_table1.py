@@ -15,8 +15,8 @@ from lightning_xai.explainers import Explainer, Gradient, PerturbWeights, Random
 from lightning_xai.explainers.base import Context, resolve_target
 from lightning_xai.functional.random import fold_in_int
 from lightning_xai.reporting.bars import Bars, bars_figure
-from lightning_xai.reporting.reproduction import Reproduction
-from lightning_xai.reporting.sanity import MARGIN, Cell, CellKey
+from lightning_xai.results.reproduction import Reproduction
+from lightning_xai.results.sanity import MARGIN, Cell, CellKey
 from lightning_xai.results.tables import ResultTable
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.checks import Subject, compared_cells, floor_cells, original_maps

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lightning_xai.reporting.reproduction import Reproduction
+from lightning_xai.results.reproduction import Reproduction
 
 
 def _no_figures(result: Reproduction) -> Mapping[str, Figure]:

@@ -7,9 +7,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lightning_xai.experiments.papers.experiment import Experiment
-from lightning_xai.reporting.noise_level import NoiseLevel, NoisePoint, level_lines
+from lightning_xai.reporting.noise_level import level_lines
 from lightning_xai.reporting.noise_level_figure import noise_level_figure
-from lightning_xai.reporting.reproduction import Reproduction
+from lightning_xai.results.noise_level import NoiseLevel, NoisePoint
+from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.results.tables import ResultTable
 from lightning_xai.studies.lab import Lab, described
 

@@ -16,7 +16,7 @@ from lightning_xai.experiments.visualize import (
 )
 from lightning_xai.explainers import PerturbWeights
 from lightning_xai.explainers.precision import in_precision
-from lightning_xai.reporting.reproduction import Reproduction
+from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.studies.lab import Lab, described
 from lightning_xai.studies.photographs import is_pretrained, pretrained_network
 from lightning_xai.visualization import Activation

@@ -20,9 +20,9 @@ from lightning_xai.explainers import AbsoluteScale, Context, Explainer, Gradient
 from lightning_xai.explainers.cost import counting_gradients
 from lightning_xai.explainers.precision import in_precision
 from lightning_xai.explainers.state import parameter_sites, swapped
-from lightning_xai.reporting.reproduction import Reproduction
 from lightning_xai.reporting.toy_figures import ToyField, ToyPanel, arrows_figure, fields_figure
 from lightning_xai.results.comparison import Comparison, MetricComparison
+from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.results.scores import GRADIENTS, Scores
 from lightning_xai.results.tables import ResultTable
 from lightning_xai.shapes import Inputs, Labels

@@ -1,6 +1,7 @@
 """The sanity checks of Adebayo et al. with their networks: weights randomized from the output down, random labels."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ from torch import nn
 from lightning_xai.experiments.papers.experiment import Experiment
 from lightning_xai.explainers import with_controls
 from lightning_xai.explainers.base import check_choice
-from lightning_xai.reporting.reproduction import Reproduction
-from lightning_xai.reporting.sanity import Cell, Check, SanityReport
 from lightning_xai.reporting.sanity_figures import sanity_figures
+from lightning_xai.results.reproduction import Reproduction
+from lightning_xai.results.sanity import Cell, Check, SanityReport
 from lightning_xai.results.tables import ResultTable
 from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.examine import Examined, examine, paper_methods
-from lightning_xai.sanity.randomization import Initialization
+from lightning_xai.sanity.randomization import Initialization, Randomization
 from lightning_xai.sanity.similarity import SIMILARITIES
 from lightning_xai.studies.lab import Lab, described
 from lightning_xai.studies.networks import TrainedNetwork
@@ -78,13 +79,12 @@ def run(
     }
     reports = {}
     for name in networks:
-        subject = examined(lab, trained[name], num_samples)
+        how = Randomization(repeats=repeats, initialization=initialization)
+        subject = replace(examined(lab, trained[name], num_samples), randomization=how)
         reports[name] = examine(
             subject,
             CHECKS,
             similarity,
-            repeats=repeats,
-            initialization=initialization,
             make_twin=partial(_with_accuracy, twins[name]),
             num_twins=num_twins,
             folder=None if kept is None else Path(kept) / name,

@@ -1,0 +1,126 @@
+"""What the callbacks share that explain samples: which ones, by which methods, under which names."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_warn
+
+from lightning_xai.callbacks.checks import (
+    check_folder_name,
+    check_names,
+    check_together,
+    check_whole,
+    tell_number_of_classes,
+)
+from lightning_xai.callbacks.samples import Samples, Target, check_labels, choose_samples, current_loader, unpack
+from lightning_xai.data.input_space import InputSpace
+from lightning_xai.explainers import Explainer, Gradient, Saliency, with_controls
+from lightning_xai.explainers.base import check_choice, check_count, check_logits, check_whole_number, explaining
+from lightning_xai.explainers.bounds import check_in_bounds
+from lightning_xai.explainers.chunks import in_chunks
+from lightning_xai.explainers.precision import Precision, in_precision
+from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad, smooth_grad
+from lightning_xai.names import named
+
+
+class ExplainingCallback(Callback):
+    """Base of the callbacks that explain samples of the loader that runs; arguments as in `AttributionCallback`."""
+
+    root: str
+    """What the names of logged metrics begin with."""
+    mask: str | None = None
+    max_rows: int | None = None
+    precision: Precision = "32-true"
+
+    def __init__(
+        self,
+        methods: Any,
+        num_samples: int,
+        target: Any,
+        bounds: Any,
+        seed: int,
+        batch_size: int,
+        unpack: Callable[[Any], Samples] | None,
+        name: str | None,
+    ) -> None:
+        check_count("num_samples", num_samples)
+        check_count("batch_size", batch_size)
+        check_whole_number("seed", seed)
+        if target is not None:
+            check_choice("target", target, Target)
+        check_names("methods", methods or ())
+        self.methods: dict[str, Explainer] | None = named("methods", methods)
+        if self.methods is not None and not self.methods:
+            raise ValueError("`methods` must name at least one explainer; null stands for the default ones.")
+        with_controls(self.methods or {})  # refuses their names, which tables and figures know
+        if name is not None:
+            check_folder_name(name)
+        self.num_samples, self.target, self.bounds, self.seed = num_samples, target, bounds, seed
+        self.batch_size, self.unpack, self.name = batch_size, unpack, name
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        check_whole(trainer, pl_module, type(self).__name__)
+        check_together(trainer, self)
+
+    @property
+    def prefix(self) -> str:
+        """Of the names of all metrics logged."""
+        return self.root if self.name is None else f"{self.root}/{self.name}"
+
+    def together(self, trainer: Trainer) -> list[Any]:
+        """All callbacks of this kind that the trainer has."""
+        return [c for c in trainer.callbacks if isinstance(c, type(self))]  # type: ignore[attr-defined]
+
+    def chosen_methods(self, has_bounds: bool) -> dict[str, Explainer]:
+        """The methods without controls."""
+        return default_methods(has_bounds) if self.methods is None else self.methods
+
+    def chosen_samples(
+        self, trainer: Trainer, pl_module: LightningModule, in_test: bool, least: int = 1, whole: bool = False
+    ) -> Samples:
+        """Samples of the loader that runs, looked at: what cannot be explained is refused here.
+
+        Args:
+            in_test: Whether the limit of batches is that of a test, or of a validation.
+            least: Samples in a `fast_dev_run`.
+            whole: As in `choose_samples`.
+        """
+        check_whole(trainer, pl_module, type(self).__name__)
+        loader = current_loader(trainer)
+        number = min(least, self.num_samples) if trainer.fast_dev_run else self.num_samples  # type: ignore[attr-defined]
+        take = self.unpack or partial(unpack, mask=self.mask, strict=self.target != "prediction")
+        limit = trainer.limit_test_batches if in_test else trainer.limit_val_batches
+        samples = choose_samples(trainer, loader, number, self.batch_size, take, whole, limit, self.target)
+        check_in_bounds(samples.images, InputSpace.of(trainer, self.bounds).bounds)
+        if samples.labels is not None and self.target != "prediction":
+            with in_precision(pl_module, self.precision), explaining(pl_module), torch.no_grad():
+                num_outputs = in_chunks(
+                    lambda rows: check_logits(pl_module(rows), len(rows)),
+                    pl_module,
+                    self.max_rows,
+                    samples.images[: self.batch_size],
+                ).shape[1]
+            check_labels(samples, num_outputs)
+            tell_number_of_classes(trainer, getattr(loader, "dataset", None), num_outputs)
+        return samples
+
+
+def default_methods(has_bounds: bool) -> dict[str, Explainer]:
+    """The papers' methods, and what they smooth: the signed gradient, or its absolute value."""
+    adaptive: dict[str, Explainer] = {"adapt_grad": adapt_grad()} if has_bounds else {}
+    if not has_bounds:
+        rank_zero_warn(
+            "AttributionCallback leaves AdaptGrad and the share of out-of-range noise out: the range of the inputs is "
+            "unknown. Pass `bounds`, or give the data module a `bounds` property."
+        )
+    return {
+        "gradient": Gradient(),
+        "saliency": Saliency(),
+        "smooth_grad": smooth_grad(),
+        **adaptive,
+        "noise_grad": noise_grad(),
+        "fusion_grad": fusion_grad(),
+    }

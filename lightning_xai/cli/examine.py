@@ -1,0 +1,112 @@
+"""`lightning-xai sanity`, `calibrate` and `visualize`: questions asked of a trained network."""
+
+import os
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch.distributed as dist
+
+from lightning_xai.cli.checks import check_randomizable, checkpoint_run
+from lightning_xai.cli.command_line import XAICommandLine
+from lightning_xai.cli.reports import report_noise_level, report_sanity, report_visualization
+from lightning_xai.experiments.trained import calibrate_trained, examine_trained, random_label_twin, visualize_trained
+from lightning_xai.explainers.base import check_count
+from lightning_xai.reporting.folders import check_file, check_folder
+from lightning_xai.sanity.examine import EXAMINED, Examined
+
+
+def sanity(
+    line: XAICommandLine,
+    ckpt_path: str | None = None,
+    check: Examined | Literal["all"] = "all",
+    require: list[str] | None = None,
+    output: str | None = None,
+    twin_epochs: int = 100,
+    twins: str = "runs/twins",
+    **options: Any,
+) -> None:
+    """Sanity checks: do explanations depend on the model's weights and labels (Adebayo et al. 2018)?
+
+    Finished parts are kept in the output folder; a check that was interrupted goes on where it stopped.
+
+    Args:
+        line: The command line.
+        ckpt_path: The trained weights.
+        check: `parameters` randomizes weights, `data` trains a network on random labels, `invariance` shifts the
+            input and compensates it; `all` makes these three. `efficient` asks whether maps get more complex when
+            all weights are random (efficient MPRT), `random_logit` whether those of another class differ.
+        require: Methods that must pass all checks made; or else the exit code is 1.
+        output: Folder, in which each `check` has one for its results; null for `sanity` in the checkpoint's run.
+        twin_epochs: Most epochs of the training on random labels; it ends at 95 % training accuracy.
+        twins: Folder for networks trained on random labels, which are used again.
+        options: Those of `examine_trained`.
+    """
+    run = checkpoint_run(ckpt_path)
+    folder = Path(output or run / "sanity")
+    checks = EXAMINED if check == "all" else (check,)
+    check_folder("output", folder)
+    check_count("twin_epochs", twin_epochs)
+    if "data" in checks:
+        check_folder("twins", twins)
+        check_randomizable(line.config.data)
+    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    if several:
+        dist.init_process_group("gloo")
+    device = line.trainer.strategy.root_device
+    twin = partial(random_label_twin, line.config.as_dict(), twin_epochs, Path(twins), device)
+    options |= {"require": require, "make_twin": twin, "folder": folder / "cells"}
+    result = examine_trained(line.trainer, line.model, line.datamodule, checks, **options)
+    if not several or dist.get_rank() == 0:
+        report_sanity(result, folder / check)
+    if several:
+        dist.destroy_process_group()
+    if any(verdict.method in (require or ()) and verdict.outcome != "PASS" for verdict in result.verdicts):
+        sys.exit(1)
+
+
+def calibrate(line: XAICommandLine, ckpt_path: str | None = None, output: str | None = None, **options: Any) -> None:
+    """The weight noise of NoiseGrad and FusionGrad, by the accuracy that it costs (Bykov et al. 2022).
+
+    Writes a YAML file with the settings of `noise_grad` (at the level), `fusion_grad` (half the level, and input
+    noise of half of 20 % of each image's range) and `saliency`, which both smooth; and the accuracy-drop curve
+    beside it, as .csv and .png. The file is the value of an explainer option, where it replaces all other methods:
+    `--trainer.callbacks.methods FILE` (of the last callback) or `sanity --methods FILE`; or in a configuration
+    `methods: FILE`, relative to the configuration. To change a method's level alone, behind a configuration that
+    has it: `--trainer.callbacks.methods.noise_grad.init_args.std LEVEL`. Where the drop is not reached, there are
+    no settings to write. The network runs in the trainer's precision, in one process.
+
+    Args:
+        line: The command line.
+        ckpt_path: The trained weights.
+        output: The YAML file; null for `noise_level.yaml` in the run of the checkpoint.
+        options: Those of `calibrate_trained`.
+    """
+    run = checkpoint_run(ckpt_path)
+    path = Path(output or run / "noise_level.yaml")
+    check_file("output", path)
+    if path.suffix in (".csv", ".png"):
+        raise ValueError(f"`output`: {path} must be a YAML file; the curve is written beside it, as .csv and .png.")
+    if int(os.environ.get("RANK", 0)) == 0:
+        report_noise_level(calibrate_trained(line.trainer, line.model, line.datamodule, **options), path)
+
+
+def visualize(line: XAICommandLine, ckpt_path: str | None = None, output: str | None = None, **options: Any) -> None:
+    """Images that a class, a channel or a unit answers to most, plain and with NoiseGrad (Bykov et al. 2022).
+
+    Each image is written as a PNG of the network's resolution; beside them a figure with all of them, scores, the
+    rise of the activation, and what NoiseGrad costs in wall time. No data are read. One process works.
+
+    Args:
+        line: The command line.
+        ckpt_path: The trained weights; null for those that the module brings.
+        output: Folder; null for `visualize` in the checkpoint's run, or in runs.
+        options: Those of `visualize_trained`.
+    """
+    folder = Path(output or (checkpoint_run(ckpt_path) if ckpt_path else Path("runs")) / "visualize")
+    check_folder("output", folder)
+    if int(os.environ.get("RANK", 0)) == 0:
+        result = visualize_trained(line.trainer, line.model, line.datamodule, **options)
+        report_visualization(replace(result, settings={"ckpt_path": ckpt_path, **result.settings}), folder)

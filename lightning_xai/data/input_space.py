@@ -1,0 +1,70 @@
+"""What the inputs of a network are, and its outputs are called: who is asked, and in which order."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_xai.data.image_folder import PictureDataModule
+from lightning_xai.data.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class InputSpace:
+    """The inputs of a module, asked of whoever knows them: what is given comes first, then the data module, the module.
+
+    A data module of pictures prepares them as the module asks for, and is told so here. What a property of theirs
+    raises is raised when it is asked for.
+
+    Attributes:
+        model: The module; a `PretrainedClassifier`, for one, knows all of it.
+        data: The data module; None without one.
+        given_bounds: The bounds that the user gave; None for none.
+    """
+
+    model: Any
+    data: Any = None
+    given_bounds: Any = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.data, PictureDataModule) and self._preprocessing is not None:
+            self.data.adopt(self._preprocessing)
+
+    @classmethod
+    def of(cls, trainer: Any, given_bounds: Any = None) -> "InputSpace":
+        """Of the module and the data module that a trainer runs."""
+        return cls(trainer.lightning_module, getattr(trainer, "datamodule", None), given_bounds)
+
+    @property
+    def bounds(self) -> Any:
+        """Least and greatest value of an input element; None if nobody knows."""
+        return self._known("bounds") if self.given_bounds is None else self.given_bounds
+
+    @property
+    def class_names(self) -> Any:
+        """Of the outputs, in their order; None if they have none."""
+        return self._known("class_names")
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """(channels, height, width): `image_shape`, or what the module's preprocessing makes; None if nobody knows."""
+        shape, made = self._known("image_shape"), self._preprocessing
+        if shape is None and made is not None:
+            shape = (3, made.image_size, made.image_size)
+        return None if shape is None else tuple(shape)
+
+    @property
+    def preparer(self) -> Any:
+        """Whose method `preprocess` makes an input of a picture; None if nobody has one."""
+        return next((owner for owner in self._owners if callable(getattr(owner, "preprocess", None))), None)
+
+    @property
+    def _preprocessing(self) -> Preprocessing | None:
+        found = getattr(self.model, "preprocessing", None)
+        return found if isinstance(found, Preprocessing) else None
+
+    @property
+    def _owners(self) -> tuple[Any, Any]:
+        return self.data, self.model
+
+    def _known(self, name: str) -> Any:
+        known = (getattr(owner, name, None) for owner in self._owners)
+        return next((value for value in known if value is not None), None)

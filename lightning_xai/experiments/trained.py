@@ -1,0 +1,310 @@
+"""Questions asked of a trained module and its data, on the device and with the data that a trainer would take."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from torch import nn
+
+from lightning_xai.callbacks.rows import reachable_rows
+from lightning_xai.callbacks.samples import Samples, first_loader, has_rows, read_rows, spread, unpack
+from lightning_xai.data.input_space import InputSpace
+from lightning_xai.experiments.noise_level import check_settings, find_noise_level
+from lightning_xai.experiments.visualize import Setting, named_channels, portraits, visualization_result
+from lightning_xai.explainers import Explainer, PerturbWeights, with_controls
+from lightning_xai.explainers.base import (
+    check_choice,
+    check_count,
+    check_level,
+    explaining,
+    parse_bounds,
+    resolve_target,
+)
+from lightning_xai.explainers.precision import Precision, in_precision
+from lightning_xai.names import named
+from lightning_xai.results.noise_level import NoiseLevel
+from lightning_xai.results.reproduction import Reproduction
+from lightning_xai.results.sanity import MARGIN, SanityReport
+from lightning_xai.sanity.checks import Subject
+from lightning_xai.sanity.examine import EXAMINED, Examined, examine, paper_methods
+from lightning_xai.sanity.randomization import Randomization
+from lightning_xai.sanity.refined import smoothed
+from lightning_xai.sanity.similarity import Normalizer, Preset, named_similarities
+from lightning_xai.studies.networks import trained
+from lightning_xai.visualization import Activation, Jitter
+
+ExplainedClass = Literal["label", "prediction", "repredicted"]
+
+
+def examine_trained(
+    trainer: Trainer,
+    model: LightningModule,
+    datamodule: LightningDataModule,
+    checks: tuple[Examined, ...] = EXAMINED,
+    *,
+    methods: dict[str, Explainer | str] | tuple[str, ...] | None = None,
+    num_samples: int = 64,
+    similarity: str = "ssim",
+    preset: Preset = "paper",
+    normalizer: Normalizer | None = None,
+    shift: float = 1.0,
+    target: ExplainedClass = "label",
+    alpha: float = 0.05,
+    margin: float = MARGIN,
+    seed: int = 0,
+    batch_size: int = 64,
+    precision: Precision = "32-true",
+    smooth: int = 0,
+    require: list[str] | None = None,
+    num_twins: int = 3,
+    make_twin: Callable[[int], tuple[nn.Module, float]] | None = None,
+    folder: Path | None = None,
+    **randomization: Any,
+) -> SanityReport:
+    """The sanity checks of a trained module, on test samples.
+
+    Args:
+        trainer: Whose device, limits and progress bar count.
+        model: The module, whose `forward` maps images to logits.
+        datamodule: The data; test samples are explained.
+        checks: As in `examine`.
+        methods: Explainers by name; plain names such as `grad_cam` will do, as will a list of them; null for the
+            paper's that the network admits, and AG, NG, FG. Controls are added.
+        num_samples: Test samples, evenly spaced.
+        similarity: The one that decides, of `spearman`, `spearman_absolute`, `spearman_foreground`, `pearson`,
+            `cosine`, `ssim`, `ssim_absolute` and `hog`; all that the images admit are written.
+            SSIM hardly sees signs: for `random_logit`, where maps of two classes may be opposite, take `pearson`.
+        preset: How SSIM and HOG are computed: as the `paper` says, or as the published `notebook` does.
+        normalizer: Of the maps that SSIM and HOG compare; null for the preset's, `maximum` or `range`.
+        shift: Added to the input, in the space of the normalized images.
+        target: The class explained: the `label` (where the data have one, else the prediction), the trained
+            model's `prediction`, or what each changed model predicts itself.
+        alpha: Chance of a wrong PASS, and of a wrong FAIL, where the similarity is at the boundary.
+        margin: How far above the floor still counts as at it, as a share of the way from the floor to 1.
+        seed: Of noise and random weights.
+        batch_size: Samples explained at a time.
+        precision: Of the networks while they are examined, whatever the trainer's: `32-true`, or `bf16-mixed`,
+            which is faster where the hardware computes in bfloat16. `invariance` is always checked in `32-true`.
+        smooth: Average the methods' maps over this many noisy inputs, std 0.1 of the range (smooth MPRT takes 50);
+            the controls stay as they are.
+        require: Methods that must pass all checks made; or else the exit code is 1.
+        num_twins: Networks trained on random labels, of the configuration's seed and the next ones; a verdict takes
+            three.
+        make_twin: Gives the network trained on random labels of a number, and its accuracy on them.
+        folder: For finished parts; None keeps none.
+        randomization: Those of `Randomization`.
+    """
+    for name, value in (("num_samples", num_samples), ("batch_size", batch_size)):
+        check_count(name, value)
+    check_count("seed", seed, 0)
+    check_level("alpha", alpha)
+    check_choice("target", target, ExplainedClass)
+    check_choice("precision", precision, Precision)
+    how = Randomization(**randomization)
+    model = connected(trainer, model, datamodule).eval()
+    samples = stored_samples(datamodule, num_samples, "test", trainer.limit_test_batches, target == "label")
+    images, labels = samples.images.to(model.device), samples.labels
+    with in_precision(model, precision), explaining(model):
+        explained = resolve_target(model, images, labels if target == "label" else None)
+    bounds = InputSpace(model, datamodule).bounds
+    chosen = paper_methods(model, bounds is not None, images) if methods is None else named("methods", methods)
+    subject = Subject(
+        model,
+        images,
+        explained,
+        samples.index,
+        with_controls(smoothed(chosen, smooth)),
+        named_similarities(preset, normalizer),
+        bounds,
+        None if labels is None else labels.to(model.device),
+        target == "repredicted",
+        seed,
+        batch_size,
+        precision,
+        how,
+    )
+    if unknown := [name for name in require or () if name not in subject.methods]:
+        raise ValueError(f"`require` must name methods that are examined, {', '.join(subject.methods)}; got {unknown}.")
+    return examine(
+        subject,
+        checks,
+        similarity,
+        make_twin=make_twin,
+        num_twins=num_twins,
+        shift=shift,
+        alpha=alpha,
+        margin=margin,
+        folder=folder,
+        progress=trainer.progress_bar_callback is not None,
+    )
+
+
+def random_label_twin(
+    config: dict[str, Any], epochs: int, folder: Path, device: torch.device, number: int
+) -> tuple[nn.Module, float]:
+    """A network trained as the configuration says, but on random labels, and its accuracy on these; it is kept.
+
+    The labels are the same for all numbers: the seed of the configuration makes them through the data. The first
+    weights and the order of the batches are those of the number.
+    """
+    seed = config["seed_everything"]
+    config = {**config, "seed_everything": number + (seed if isinstance(seed, int) else 0)}
+    twin = trained({**config, "trainer": {**config["trainer"], "max_epochs": epochs}}, folder, by_heart=True)
+    return twin.model.to(device), twin.accuracy
+
+
+def calibrate_trained(
+    trainer: Trainer,
+    model: LightningModule,
+    datamodule: LightningDataModule,
+    *,
+    drop: float = 0.05,
+    num_draws: int = 10,
+    num_samples: int = 1000,
+    tolerance: float = 0.01,
+    maximum: float = 2.0,
+    chance: float | None = None,
+    seed: int = 0,
+    max_rows: int | None = None,
+) -> NoiseLevel:
+    """The weight noise that costs a trained module a share of its accuracy on validation samples.
+
+    Args:
+        trainer: Whose device, precision, limits and progress bar count.
+        model: The module, whose `forward` maps images to logits.
+        datamodule: The data; accuracy is measured on validation samples.
+        drop: Relative accuracy drop, 1 - (accuracy - chance) / (clean accuracy - chance).
+        num_draws: Noisy networks at each level.
+        num_samples: Validation samples, evenly spaced.
+        tolerance: Of the level.
+        maximum: The most noise tried.
+        chance: Accuracy that counts as nothing left; null for one over the number of outputs.
+        seed: Of the noise; the same as the callback's makes the same noise.
+        max_rows: Rows that pass through the network at once; null for as many as fit in memory.
+    """
+    check_count("num_samples", num_samples)
+    check_settings(drop, num_draws, tolerance, maximum, chance, seed)
+    if max_rows is not None:
+        check_count("max_rows", max_rows)
+    model = connected(trainer, model, datamodule)
+    samples = stored_samples(datamodule, num_samples, "validate", trainer.limit_val_batches)
+    if samples.labels is None:
+        raise ValueError(f"`data`: {type(datamodule).__name__} gives no labels, which accuracy needs.")
+    given = (model, samples.images.to(model.device), samples.labels, chance, drop, num_draws, tolerance, maximum)
+    with trainer.precision_plugin.forward_context():
+        return find_noise_level(*given, seed, max_rows, progress=trainer.progress_bar_callback is not None)
+
+
+def visualize_trained(
+    trainer: Trainer,
+    model: LightningModule,
+    datamodule: LightningDataModule,
+    *,
+    target: int | list[int] | None = None,
+    layer: str | None = None,
+    channel: int | list[int] | None = None,
+    unit: bool = False,
+    weight_noise: float = 0.2,
+    num_models: int = 10,
+    redraw: bool = False,
+    steps: int = 200,
+    lr: float = 0.05,
+    jitter: Jitter = Jitter(),
+    num_starts: int = 1,
+    num_fresh: int = 20,
+    models_per_pass: int | None = None,
+    seed: int = 0,
+) -> Reproduction:
+    """Images that a class, a channel or a unit of a module answers to most, plain and with NoiseGrad.
+
+    Args:
+        trainer: Whose device, precision and progress bar count.
+        model: The module, whose `forward` maps images to logits.
+        datamodule: The data, for shape and bounds of an image and the names of the classes; none are read.
+        target: Class or classes whose logit is maximized.
+        layer: Name of a module, or the end of one such name, instead of `target`.
+        channel: Channel or channels of the layer.
+        unit: Maximize the channel's activation at the middle place only, instead of its mean over all places.
+        weight_noise: Multiplicative noise of NoiseGrad, relative to each weight; 0 for plain images only.
+        num_models: Noisy networks whose mean activation is maximized.
+        redraw: Draw them again in each step.
+        steps: Number of Adam steps.
+        lr: Learning rate of Adam.
+        jitter: Random views of the image, a new one in each step.
+        num_starts: Images of each class or channel, which differ in seed.
+        num_fresh: Noisy networks that the finished images are shown to.
+        models_per_pass: Noisy networks that are computed at once, by `torch.vmap`; null for as many as weigh 16
+            MiB. A network that vmap does not admit takes 1.
+        seed: Of starts, views and weight noise.
+    """
+    activation = _activation(target, layer, channel, unit)
+    check_count("num_models", num_models)
+    check_count("steps", steps)
+    check_count("models_per_pass", 1 if models_per_pass is None else models_per_pass)
+    if not 0 < lr < math.inf:
+        raise ValueError(f"`lr` must be positive and finite, got {lr}.")
+    space = InputSpace(model, datamodule)
+    shape, bounds = space.shape, parse_bounds(space.bounds)
+    if shape is None or bounds is None:
+        raise ValueError(
+            f"`data`: {type(datamodule).__name__} must have `image_shape`, (channels, height, width), and `bounds`, "
+            "what black and white are in the space of its normalized images."
+        )
+    names = named_channels(activation.channels, space.class_names if layer is None else None)
+    noise, progress = PerturbWeights(std=weight_noise, num_draws=num_models), trainer.progress_bar_callback is not None
+    given = (activation, names, shape, bounds, noise, (redraw,), num_starts, steps, lr, jitter)
+    setting = Setting(*given, models_per_pass, num_fresh, seed, progress)  # type: ignore[arg-type]
+    with trainer.precision_plugin.forward_context():
+        found = portraits(connected(trainer, model, datamodule), setting)
+    source = f"Activation maximization, {type(getattr(model, 'network', model)).__name__}"
+    return visualization_result(found, setting, source, {})
+
+
+def connected(trainer: Trainer, model: LightningModule, datamodule: LightningDataModule) -> LightningModule:
+    """The module on the trainer's device; as before a run, data modules of pictures can ask which network it is."""
+    trainer.strategy.connect(model)
+    datamodule.trainer = trainer
+    return model.to(trainer.strategy.root_device)
+
+
+def stored_samples(
+    datamodule: LightningDataModule,
+    num_samples: int,
+    stage: Literal["validate", "test"],
+    limit: int | float = 1.0,
+    strict: bool = True,
+) -> Samples:
+    """Samples, evenly spaced over the rows that the loader can yield; each has its row where batches do not say.
+
+    Args:
+        datamodule: Whose first dataloader of the stage is asked.
+        num_samples: All if there are fewer.
+        stage: Of the dataloader.
+        limit: The trainer's of the stage's batches (see `reachable_rows`).
+        strict: As in `unpack`.
+    """
+    datamodule.prepare_data()
+    datamodule.setup(stage)
+    loader = first_loader(datamodule.test_dataloader() if stage == "test" else datamodule.val_dataloader())
+    rows = reachable_rows(loader, limit) if has_rows(loader) else ()
+    if not rows:
+        raise ValueError(f"`data`: {type(datamodule).__name__} gives no samples to {stage} with.")
+    chosen = spread(len(rows), num_samples)
+    return read_rows(loader, rows, chosen, len(chosen), partial(unpack, strict=strict))
+
+
+def _activation(
+    target: int | list[int] | None, layer: str | None, channel: int | list[int] | None, unit: bool
+) -> Activation:
+    """What the options of `visualize` name: classes, or channels of a layer."""
+    if (target is None) == (layer is None) or (layer is None) != (channel is None):
+        raise ValueError(
+            "Give either `target`, the class or classes to visualize, or `layer` and `channel`; got "
+            f"`target` {target}, `layer` {layer}, `channel` {channel}."
+        )
+    chosen = channel if target is None else target
+    return Activation(tuple(chosen) if isinstance(chosen, list) else (chosen,), layer, unit)  # type: ignore[arg-type]

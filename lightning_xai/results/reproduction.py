@@ -1,0 +1,32 @@
+"""What an experiment found, as a record."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lightning_xai.results.tables import ResultTable
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What an experiment found; figures and files are made from it.
+
+    Attributes:
+        source: Paper, and table or figure in it.
+        tables: Measured beside published.
+        records: The values that the tables summarize, a row each (such as one score of one sample); by name of file.
+        arrays: What is no table: maps and fields that the figures show.
+        settings: Everything it depends on: options, networks and their accuracy, data.
+        findings: Sentences: what was found.
+        details: Richer records, by name, that figures are made from; they are not written.
+    """
+
+    source: str
+    tables: tuple[ResultTable, ...]
+    records: Mapping[str, Sequence[Mapping[str, Any]]]
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    findings: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
