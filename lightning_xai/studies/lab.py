@@ -170,16 +170,17 @@ class Lab:
         labels, masks = (None if part is None else part.to(self.device) for part in (samples.labels, samples.masks))
         return Samples(samples.images.to(self.device), labels, index, masks if mask else None)
 
-    def noise_level(self, network: TrainedNetwork, num_samples: int, **options: Any) -> NoiseLevel:
-        """The weight noise that costs a share of the accuracy on validation samples; options of `find_noise_level`."""
-        samples = self.samples(network, num_samples, "validate")
+    def noise_level(self, network: Any, samples: Samples, **options: Any) -> NoiseLevel:
+        """The weight noise that costs a share of the network's accuracy; options of `find_noise_level`."""
         with in_precision(network.model, self.precision):
             return find_noise_level(
                 network.model, samples.images, samples.labels, seed=self.seed, progress=self.progress, **options
             )
 
 
-def described(networks: Mapping[str, TrainedNetwork] | Sequence[TrainedNetwork]) -> dict[str, Any]:
-    """For the settings of a result: what networks were examined, and how well they had learned."""
-    named = networks if isinstance(networks, Mapping) else {str(n): network for n, network in enumerate(networks)}
-    return {name: {"accuracy": network.accuracy, **network.settings} for name, network in named.items()}
+def described(networks: Mapping[str, Any]) -> dict[str, Any]:
+    """For the settings of a result: what networks were examined, and how well they had learned, where that is known."""
+    return {
+        name: ({} if network.accuracy is None else {"accuracy": network.accuracy}) | dict(network.settings)
+        for name, network in networks.items()
+    }

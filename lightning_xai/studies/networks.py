@@ -55,6 +55,16 @@ class TrainedNetwork:
         """Least and greatest value of an input element, where the data know it."""
         return getattr(self.data, "bounds", None)
 
+    @property
+    def class_names(self) -> Any:
+        """Of the outputs, where the data know them."""
+        return getattr(self.data, "class_names", None)
+
+    @property
+    def image_shape(self) -> Any:
+        """Of an input, where the data know it."""
+        return getattr(self.data, "image_shape", None)
+
 
 def trained(config: Mapping[str, Any], folder: Path, by_heart: bool = False) -> TrainedNetwork:
     """The network of a configuration: the one in the folder, or one trained now and kept there.

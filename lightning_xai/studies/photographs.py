@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from pytorch_lightning.cli import instantiate_class
@@ -18,7 +19,6 @@ from lightning_xai.experiments.pictures import probabilities
 from lightning_xai.explainers.base import explaining, resolve_target
 from lightning_xai.explainers.precision import in_precision
 from lightning_xai.modules import PretrainedClassifier
-from lightning_xai.shapes import Images, Labels, Scores
 from lightning_xai.studies.lab import Lab
 from lightning_xai.studies.networks import untrained
 
@@ -32,12 +32,14 @@ class PretrainedNetwork:
         preprocessing: Makes an input of a picture.
         class_names: Of the outputs; None if they are not known.
         settings: What it is, for the settings of a result.
+        accuracy: Not measured.
     """
 
     model: nn.Module
     preprocessing: Preprocessing
     class_names: tuple[str, ...] | None
     settings: Mapping[str, Any]
+    accuracy: ClassVar[None] = None
 
     @property
     def bounds(self) -> tuple[Tensor, Tensor]:
@@ -48,30 +50,9 @@ class PretrainedNetwork:
         return (3, self.preprocessing.image_size, self.preprocessing.image_size)
 
 
-@dataclass(frozen=True)
-class Photographs:
-    """Pictures as a network takes them, on its device, and what it sees in them.
-
-    Attributes:
-        names: Of the files, without suffix.
-        images: (pictures, 3, height, width), normalized.
-        index: Place of each among all pictures of the folder; noise depends on it.
-        target: The class that the network predicts.
-        probability: Of this class.
-        classes: Its name; its index where the network's classes have none.
-    """
-
-    names: tuple[str, ...]
-    images: Images
-    index: Labels
-    target: Labels
-    probability: Scores
-    classes: tuple[str, ...]
-
-
 def is_pretrained(lab: Lab, name: str) -> bool:
     """Whether this is a classifier of torchvision, or a configuration of a `PretrainedClassifier`."""
-    return _is_torchvisions(name) or _is_configured(_config(lab, name, {}))
+    return name in _TORCHVISIONS or _is_configured(_config(lab, name))
 
 
 def pretrained_network(
@@ -89,26 +70,29 @@ def pretrained_network(
         ImportError: if a package is missing that brings the network.
         ValueError: if there is no such network, or its weights cannot be had.
     """
-    found = _pretrained(lab, name, weights)
-    if image_size is None:
-        return found
-    return replace(found, preprocessing=changed(found.preprocessing, image_size))
-
-
-def _pretrained(lab: Lab, name: str, weights: str | None) -> PretrainedNetwork:
-    if _is_torchvisions(name):
+    if name in _TORCHVISIONS:
         settings: dict[str, Any] = {"network": name, "weights": weights or "DEFAULT"}
-        return _ready(lab, PretrainedClassifier(**settings), settings)
-    config = _config(lab, name, {} if weights is None else {"model.init_args.weights": weights})
+        module: Any = PretrainedClassifier(**settings)
+    else:
+        settings, module = _configured(lab, name, {} if weights is None else {"model.init_args.weights": weights})
+    preprocessing = changed(module.preprocessing, image_size)
+    return PretrainedNetwork(module.to(lab.device).eval(), preprocessing, module.class_names, settings)
+
+
+_TORCHVISIONS = frozenset(models.list_models(module=models))
+
+
+def _configured(lab: Lab, name: str, changes: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    """The network of a configuration, without its data: others are explained, or none."""
+    config = _config(lab, name, changes)
     if not _is_configured(config):
         raise ValueError(
             "`networks` must be classifiers of torchvision, such as resnet50, or configurations of a "
             f"PretrainedClassifier, such as photographs; {name} is the configuration of a network that is trained."
         )
-    # without the configuration's data: others are explained, or none
     data = {"class_path": "lightning_xai.data.PhotographsDataModule"}
     try:
-        return _ready(lab, untrained({**config, "data": data})[0], config["model"])
+        return config["model"], untrained({**config, "data": data})[0]
     except ValueError:
         network = config["model"]["init_args"]["network"]
         if isinstance(network, Mapping):  # its own error says what is wrong, the parser's what it is not
@@ -116,10 +100,14 @@ def _pretrained(lab: Lab, name: str, weights: str | None) -> PretrainedNetwork:
         raise
 
 
+Picture = tuple[str, str, float]
+"""Name of the file without its suffix, name of the predicted class (its index where it has none), its probability."""
+
+
 def photographs(
     lab: Lab, network: PretrainedNetwork, folder: str | None = None, number: int | None = None
-) -> Photographs:
-    """Pictures, prepared for the network, and the classes that it predicts.
+) -> tuple[Samples, tuple[Picture, ...]]:
+    """Pictures, prepared for the network, with the classes that it predicts for their labels; and what they are.
 
     Args:
         folder: With pictures, in subfolders too; None for the eight photographs that installed packages carry.
@@ -138,17 +126,11 @@ def photographs(
     except ValueError as error:
         raise ValueError(f"`images`: {error}") from error
     pictures = data.test_dataloader().dataset.pictures
-    samples = lab.samples(data, len(pictures) if number is None else number)
+    samples = lab.samples(data, number)
     probability, target = probabilities(network.model, samples.images, lab.precision).max(1)
-    named = network.class_names
-    return Photographs(
-        tuple(pictures[place].path.stem for place in samples.index.tolist()),
-        samples.images,
-        samples.index,
-        target,
-        probability,
-        tuple(named[place] if named else str(place) for place in target.tolist()),
-    )
+    names = [pictures[place].path.stem for place in samples.index.tolist()]
+    classes = [network.class_names[n] if network.class_names else str(n) for n in target.tolist()]
+    return replace(samples, labels=target), tuple(zip(names, classes, probability.tolist(), strict=True))
 
 
 def voc(lab: Lab, network: PretrainedNetwork, number: int | None, mask: str) -> Samples:
@@ -178,11 +160,7 @@ def voc(lab: Lab, network: PretrainedNetwork, number: int | None, mask: str) -> 
     return replace(samples, images=images, labels=target, masks=torch.as_tensor(samples.masks, device=lab.device))
 
 
-def _is_torchvisions(name: str) -> bool:
-    return name in models.list_models(module=models)
-
-
-def _config(lab: Lab, name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+def _config(lab: Lab, name: str, changes: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
     try:
         return lab.config(name, changes)
     except ValueError as error:
@@ -191,8 +169,3 @@ def _config(lab: Lab, name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_configured(config: Mapping[str, Any]) -> bool:
     return config["model"]["class_path"].rpartition(".")[2] == PretrainedClassifier.__name__
-
-
-def _ready(lab: Lab, module: Any, settings: Mapping[str, Any]) -> PretrainedNetwork:
-    model = module.to(lab.device).eval()
-    return PretrainedNetwork(model, module.preprocessing, module.class_names, settings)
