@@ -12,13 +12,13 @@ import lightning_xai as lx
 from lightning_xai.data.preprocessing import Preprocessing
 from lightning_xai.experiments.papers import Lab, adaptgrad_gallery
 from lightning_xai.experiments.papers.adaptgrad_convergence import Examined
-from lightning_xai.experiments.papers.adaptgrad_gallery import converging
 from lightning_xai.explainers import Context
 from lightning_xai.networks import MLP
-from lightning_xai.studies.photographs import PretrainedNetwork
+from lightning_xai.studies.subjects import PretrainedNetwork
 
 SIDE = 8
 GALLERY = {"num_images": 3, "num_shown": 2, "draws": (3, 2), "num_draws": 2, "num_steps": 2, "inner_draws": 2}
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # between Lightning and jsonargparse
 OTHERS = tuple(f"class {number}" for number in range(20))
 
 
@@ -57,7 +57,7 @@ def photographed(tmp_path):
 
 def test_maps_of_a_linear_network_are_the_closed_forms(photographed, use):
     network = use(linear(OTHERS))
-    result = adaptgrad_gallery.run(Lab(device="cpu", progress=False), images=photographed, **GALLERY)
+    result, _ = adaptgrad_gallery.run(Lab(device="cpu", progress=False), images=photographed, **GALLERY)
     images = torch.from_numpy(result.arrays["images"])
     gradient = weight(network, network.model(images).argmax(1))
     low, high = network.bounds
@@ -80,18 +80,17 @@ def test_maps_by_draws_are_those_of_so_many_draws():
     images, index = torch.rand(4, 1, 6, 6), torch.tensor([5, 6, 9, 2])
     subject = Examined(model, images, model(images).argmax(1), index, (torch.tensor(0.0), torch.tensor(1.0)))
     numbers = []
-    for number, maps, error in converging(subject, lx.adapt_grad(), (2, 5, 40), seed):
+    for number, moments in subject.converging(lx.adapt_grad(), (2, 5, 40), seed):
         numbers.append(number)
         method, options = lx.adapt_grad(num_draws=number), {"bounds": (0.0, 1.0), "index": index, "seed": seed}
-        assert_close(maps, lx.explain(model, images, subject.target, method, **options))
+        assert_close(moments.mean, lx.explain(model, images, subject.target, method, **options))
         context = Context.create(index, seed, (0.0, 1.0))
-        assert_close(error, method.moments(model, images, subject.target, context).relative_error)
+        assert_close(moments.relative_error, method.moments(model, images, subject.target, context).relative_error)
     assert numbers == [2, 5, 40]
 
 
 def test_every_row_of_a_figure_shows_its_own_map(photographed, use, monkeypatch):
     use(linear(OTHERS))
-    result = adaptgrad_gallery.run(Lab(device="cpu", progress=False), images=photographed, **GALLERY)
     drawn = {}
 
     def keep(images, maps, bounds, labels, title):
@@ -99,7 +98,7 @@ def test_every_row_of_a_figure_shows_its_own_map(photographed, use, monkeypatch)
         return Figure()
 
     monkeypatch.setattr(adaptgrad_gallery, "attribution_panel", keep)
-    adaptgrad_gallery.figures(result)
+    result, _ = adaptgrad_gallery.run(Lab(device="cpu", progress=False), images=photographed, **GALLERY)
     assert list(drawn) == list(adaptgrad_gallery.TITLES.values())
     images, maps, labels = drawn[adaptgrad_gallery.TITLES["figure6"]]
     classes = result.settings["classes"]

@@ -13,7 +13,7 @@ from torchvision.models import get_model
 from lightning_xai.data import PhotographsDataModule
 from lightning_xai.data.preprocessing import Preprocessing
 from lightning_xai.experiments.papers import Lab, adaptgrad_convergence
-from lightning_xai.studies.photographs import is_pretrained, photographs, pretrained_network
+from lightning_xai.studies.subjects import is_pretrained, photographs, pretrained_network
 
 ROOT = Path(__file__).parent.parent
 NETWORK = {"class_path": "lightning_xai.networks.LeNet", "init_args": {"in_channels": 3, "image_size": 32}}

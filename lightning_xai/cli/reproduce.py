@@ -42,8 +42,7 @@ def reproduce_experiment(words: Sequence[str]) -> None:
         sys.exit(f"lightning-xai reproduce: NAME must be one of {known}; got {name!r}.")
     experiment, fast = EXPERIMENTS[name], "--fast" in options
     lab, folder, settings = _parsed(experiment_parser(name, experiment, fast), options)
-    result = experiment.run(lab, **settings)
-    _report(result, experiment.figures(result), folder)
+    _report(*experiment.run(lab, **settings), folder)
 
 
 def study_command(words: Sequence[str]) -> None:

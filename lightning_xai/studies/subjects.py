@@ -1,26 +1,181 @@
-"""The networks of a study, each with its samples."""
+"""The networks of a study, trained or of others, each with its samples."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
+from typing import Any, ClassVar
 
+import torch
+from pytorch_lightning.cli import instantiate_class
 from torch import Tensor, nn
+from torch.utils.data import default_collate
+from torchvision import models
 
-from lightning_xai.callbacks.samples import Samples
+from lightning_xai.callbacks.samples import Samples, spread, unpack
 from lightning_xai.carried import carried_file
+from lightning_xai.data import ImageFolderDataModule, PhotographsDataModule, VOCDataModule
+from lightning_xai.data.image_folder import PictureDataset
+from lightning_xai.data.preprocessing import Preprocessing, changed
 from lightning_xai.experiments.pictures import probabilities
+from lightning_xai.explainers.base import explaining, resolve_target
+from lightning_xai.explainers.precision import in_precision
+from lightning_xai.modules import PretrainedClassifier
 from lightning_xai.modules.checkpoints import check_weights_fit, read_checkpoint
 from lightning_xai.reporting.noise_level import NoiseLevel
 from lightning_xai.studies.lab import Lab
-from lightning_xai.studies.networks import TrainedNetwork, instantiated, parsed
-from lightning_xai.studies.photographs import (
-    Picture,
-    PretrainedNetwork,
-    is_pretrained,
-    photographs,
-    pretrained_network,
-    voc,
-)
+from lightning_xai.studies.networks import TrainedNetwork, instantiated, parsed, untrained
 from lightning_xai.studies.study import VOC, Study
+
+
+@dataclass(frozen=True)
+class PretrainedNetwork:
+    """A network that others trained.
+
+    Attributes:
+        model: On the lab's device, in evaluation mode.
+        preprocessing: Makes an input of a picture.
+        class_names: Of the outputs; None if they are not known.
+        settings: What it is, for the settings of a result.
+        accuracy: Not measured.
+    """
+
+    model: nn.Module
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...] | None
+    settings: Mapping[str, Any]
+    accuracy: ClassVar[None] = None
+
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        return self.preprocessing.bounds
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return (3, self.preprocessing.image_size, self.preprocessing.image_size)
+
+
+def is_pretrained(lab: Lab, name: str) -> bool:
+    """Whether this is a classifier of torchvision, or a configuration of a `PretrainedClassifier`."""
+    return name in _TORCHVISIONS or _is_configured(_config(lab, name))
+
+
+def pretrained_network(
+    lab: Lab, name: str, weights: str | None = None, image_size: int | None = None
+) -> PretrainedNetwork:
+    """The network of this name with its weights; torchvision downloads those that it does not have yet.
+
+    Args:
+        name: Of a classifier of torchvision, or of a configuration of a `PretrainedClassifier`, such as `photographs`.
+        weights: File with a state dict, or the name of torchvision's weights; None for torchvision's default, or what
+            the configuration says.
+        image_size: Side of the network's input; None for what it was trained with.
+
+    Raises:
+        ImportError: if a package is missing that brings the network.
+        ValueError: if there is no such network, or its weights cannot be had.
+    """
+    if name in _TORCHVISIONS:
+        settings: dict[str, Any] = {"network": name, "weights": weights or "DEFAULT"}
+        module: Any = PretrainedClassifier(**settings)
+    else:
+        settings, module = _configured(lab, name, {} if weights is None else {"model.init_args.weights": weights})
+    preprocessing = changed(module.preprocessing, image_size)
+    return PretrainedNetwork(module.to(lab.device).eval(), preprocessing, module.class_names, settings)
+
+
+_TORCHVISIONS = frozenset(models.list_models(module=models))
+
+
+def _configured(lab: Lab, name: str, changes: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    """The network of a configuration, without its data: others are explained, or none."""
+    config = _config(lab, name, changes)
+    if not _is_configured(config):
+        raise ValueError(
+            "`networks` must be classifiers of torchvision, such as resnet50, or configurations of a "
+            f"PretrainedClassifier, such as photographs; {name} is the configuration of a network that is trained."
+        )
+    data = {"class_path": "lightning_xai.data.PhotographsDataModule"}
+    try:
+        return config["model"], untrained({**config, "data": data})[0]
+    except ValueError:
+        network = config["model"]["init_args"]["network"]
+        if isinstance(network, Mapping):  # its own error says what is wrong, the parser's what it is not
+            instantiate_class((), dict(network))
+        raise
+
+
+Picture = tuple[str, str, float]
+"""Name of the file without its suffix, name of the predicted class (its index where it has none), its probability."""
+
+
+def photographs(
+    lab: Lab, network: PretrainedNetwork, folder: str | None = None, number: int | None = None
+) -> tuple[Samples, tuple[Picture, ...]]:
+    """Pictures, prepared for the network, with the classes that it predicts for their labels; and what they are.
+
+    Args:
+        folder: With pictures, in subfolders too; None for the eight photographs that installed packages carry.
+        number: Of pictures, evenly spaced; None for all.
+
+    Raises:
+        ValueError: if there is no picture in the folder, or one that cannot be used.
+    """
+    options: dict[str, Any] = asdict(network.preprocessing)
+    options |= {name: list(options[name]) for name in ("mean", "std")}
+    data: Any = PhotographsDataModule(**options)
+    if folder is not None:
+        data = ImageFolderDataModule(folder, labeled=False, **options)
+    try:
+        data.setup()
+    except ValueError as error:
+        raise ValueError(f"`images`: {error}") from error
+    pictures = data.test_dataloader().dataset.pictures
+    samples = lab.samples(data, number)
+    probability, target = probabilities(network.model, samples.images, lab.precision).max(1)
+    names = [pictures[place].path.stem for place in samples.index.tolist()]
+    classes = [network.class_names[n] if network.class_names else str(n) for n in target.tolist()]
+    return replace(samples, labels=target), tuple(zip(names, classes, probability.tolist(), strict=True))
+
+
+def voc(lab: Lab, network: PretrainedNetwork, number: int | None, mask: str) -> Samples:
+    """Pictures of VOC 2012, prepared for the network, with masks of their main objects.
+
+    The labels are the classes that are explained: that of the main object where the network knows VOC's classes, else
+    the one that it predicts.
+
+    Args:
+        number: Of pictures, evenly spaced; None for all.
+        mask: `object`, the pixels of the main object, or `box`, its boxes.
+
+    Raises:
+        FileNotFoundError: if VOC is missing in the lab's `root` and cannot be downloaded (2 GB).
+    """
+    data = VOCDataModule(lab.root)
+    try:
+        data.prepare_data()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error} Or explain others: `images` takes a folder, or null.") from error
+    dataset = PictureDataset(data.find_pictures(network.class_names), network.preprocessing)
+    chosen = spread(len(dataset), number or len(dataset)).tolist()
+    samples = unpack(default_collate([dataset[place] for place in chosen]), mask=mask)
+    images = samples.images.to(lab.device)
+    with in_precision(network.model, lab.precision), explaining(network.model):
+        target = resolve_target(network.model, images, samples.labels)
+    return replace(samples, images=images, labels=target, masks=torch.as_tensor(samples.masks, device=lab.device))
+
+
+def _config(lab: Lab, name: str, changes: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    try:
+        return lab.config(name, changes)
+    except ValueError as error:
+        raise ValueError(f"torchvision has no classifier {name!r}, and {error}") from error
+
+
+def _is_configured(config: Mapping[str, Any]) -> bool:
+    return config["model"]["class_path"].rpartition(".")[2] == PretrainedClassifier.__name__
+
+
+# What a study asks
 
 _LEAST = 20
 _TOLERANCE = 0.002

@@ -1,31 +1,28 @@
 """AdaptGrad's figures 1, 2, 4, 5 and 6: maps of photographs by a pretrained network, with the numbers behind them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from lightning_xai.experiments.papers.adaptgrad_convergence import Examined, level_methods, level_rows
-from lightning_xai.experiments.papers.experiment import Experiment
+from lightning_xai.experiments.papers.experiment import Experiment, Found, Row, column, groups, of, rows_of
 from lightning_xai.explainers import Smooth, adapt_grad, smooth_grad
-from lightning_xai.explainers.base import Context, check_count, explaining
+from lightning_xai.explainers.base import check_count
 from lightning_xai.explainers.precision import in_precision
 from lightning_xai.functional.complexity import gini
 from lightning_xai.functional.maps import pixel_map
-from lightning_xai.functional.moments import Moments
 from lightning_xai.reporting.panels import attribution_panel
 from lightning_xai.reporting.reproduction import Reproduction
 from lightning_xai.results.scores import ScoreRow
 from lightning_xai.results.tables import ResultTable
-from lightning_xai.shapes import Images, Scores
-from lightning_xai.statistics.means import mean_and_error
+from lightning_xai.shapes import Images
+from lightning_xai.statistics.means import mean, mean_and_error
 from lightning_xai.studies.engine import judged
-from lightning_xai.studies.lab import Lab
-from lightning_xai.studies.photographs import photographs, pretrained_network
+from lightning_xai.studies.lab import Lab, described
 from lightning_xai.studies.report import claim_matrix
 from lightning_xai.studies.study import carried_study
+from lightning_xai.studies.subjects import photographs, pretrained_network
 
 SOURCE = "AdaptGrad (Zhou et al. 2024, arXiv 2410.07711), figures 1, 2, 4, 5 and 6: maps of photographs"
 TITLES = {
@@ -39,7 +36,6 @@ TITLES = {
 FAMILIES = ("Grad", "GI", "IG(W)", "IG(B)", "NG")
 """Of AdaptGrad's table 2."""
 
-Row = dict[str, Any]
 Grid = dict[str, dict[str, str]]
 """Names of maps: by row of a picture, by column."""
 
@@ -60,7 +56,7 @@ def run(
     num_steps: int = 50,
     inner_draws: int = 50,
     image_size: int | None = None,
-) -> Reproduction:
+) -> Found:
     """Maps of the predicted classes: by method, number of draws and confidence, and in other methods.
 
     Args:
@@ -85,9 +81,9 @@ def run(
     check_count("num_images", num_images)
     check_count("num_shown", num_shown)
     found = pretrained_network(lab, network, weights, image_size)
-    seen = photographs(lab, found, images, num_images)
-    subject = Examined(found.model, seen.images, seen.target, seen.index, found.bounds)
-    smooth, adapt = smooth_grad(fraction=fraction, of="data"), adapt_grad(confidence=confidence)
+    samples, pictures = photographs(lab, found, images, num_images)
+    subject = Examined(found.model, samples.images, samples.labels, samples.index, found.bounds)
+    smoothers = {"SG": smooth_grad(fraction=fraction, of="data"), "AG": adapt_grad(confidence=confidence)}
     methods = level_methods((fraction,), sorted({confidence, *confidences}), num_draws)
     combined = carried_study(
         "adaptgrad-table2",
@@ -103,65 +99,57 @@ def run(
     steps = sorted(set(draws))
     with in_precision(found.model, lab.precision):
         rows, maps = level_rows(subject, methods, lab.seed)
-        more, drawn = draw_rows(subject, {"SG": smooth, "AG": adapt}, steps, lab.seed)
-    records, sums = [*rows, *more], {name: pixel_map(part, absolute=False) for name, part in {**maps, **drawn}.items()}
+        more, drawn = draw_rows(subject, smoothers, steps, lab.seed)
+    records = [*rows, *more]
+    sums = {name: pixel_map(part, absolute=False)[:num_shown] for name, part in {**maps, **drawn}.items()}
     plain = {"Grad": "Grad", "SG": f"SG {fraction:g}", "AG": f"AG {confidence:g}"}
-    low, high = found.bounds
-    arrays = {"images": seen.images[:num_shown].cpu(), "low": low, "high": high}
-    arrays["maps"] = torch.stack([part[:num_shown] for part in sums.values()])
+    shown, (low, high) = samples.images[:num_shown].cpu(), (bound.cpu() for bound in found.bounds)
+    names, classes, _ = zip(*pictures, strict=True)
     settings = {
-        "networks": {network: dict(found.settings)},
+        "networks": described({network: found}),
         "images": images or "embedded",
-        "pictures": list(seen.names),
-        "classes": list(seen.classes),
+        "pictures": list(names),
+        "classes": list(classes),
         "methods": {name: repr(method) for name, method in methods.items()},
         "maps": list(sums),
         "figures": grids(plain, steps, confidences),
         "precision": lab.precision,
         "seed": lab.seed,
     }
-    return Reproduction(
+    result = Reproduction(
         SOURCE,
         tuple(_tables(records, plain)),
         {"maps": records},
-        {name: values.numpy() for name, values in arrays.items()},
+        {"images": shown.numpy(), "low": low.numpy(), "high": high.numpy(), "maps": np.stack([*sums.values()])},
         settings,
         tuple(_findings(records, plain, steps)),
     )
+    figures = {
+        name: attribution_panel(
+            shown.repeat_interleave(len(grid), 0),
+            maps_of(grid, sums),
+            (low, high),
+            labels=[f"{label}, {row}" if row else label for label in classes[:num_shown] for row in grid],
+            title=TITLES[name],
+        )
+        for name, grid in settings["figures"].items()
+    }
+    return result, figures
 
 
 # Maps
-
-
-def converging(
-    subject: Examined, smoother: Smooth, draws: Sequence[int], seed: int
-) -> Iterator[tuple[int, Images, Scores]]:
-    """After each of these rising numbers of draws: the number, the map that so many give, and its relative standard
-    error; on the CPU."""
-    context = Context.create(subject.index, seed, subject.bounds, device=subject.images.device)
-    moments, before = Moments(), 0
-    for number in draws:
-        with explaining(subject.model):
-            numbers = range(before, number)
-            for block in smoother.draws(subject.model, subject.images, subject.target, context, numbers):
-                moments.add(block)
-        yield number, moments.mean.cpu(), moments.relative_error.cpu()
-        before = number
 
 
 def draw_rows(
     subject: Examined, smoothers: Mapping[str, Smooth], draws: Sequence[int], seed: int
 ) -> tuple[list[Row], dict[str, Images]]:
     """Sparseness and relative standard error after each of these rising numbers of draws; and the maps."""
-    rows, shown = [], {}
+    rows, shown = list[Row](), dict[str, Images]()
     for name, smoother in smoothers.items():
-        for number, maps, error in converging(subject, smoother, draws, seed):
-            shown[_drawn(name, number)] = maps
-            columns = subject.index.tolist(), gini(maps).tolist(), error.tolist()
-            rows += [
-                {"method": _drawn(name, number), "sample": i, "sparseness": sparseness, "relative_error": relative}
-                for i, sparseness, relative in zip(*columns, strict=True)
-            ]
+        for number, moments in subject.converging(smoother, draws, seed):
+            maps = shown[_drawn(name, number)] = moments.mean.cpu()
+            scores = {"sparseness": gini(maps), "relative_error": moments.relative_error.cpu()}
+            rows += rows_of({"method": _drawn(name, number)}, sample=subject.index, **scores)
     return rows, shown
 
 
@@ -184,6 +172,12 @@ def grids(plain: Mapping[str, str], draws: Sequence[int], confidences: Sequence[
     }
 
 
+def maps_of(grid: Grid, maps: Mapping[str, Images]) -> dict[str, Images]:
+    """By column, the rows of the grid for each picture, as images of one channel."""
+    columns = next(iter(grid.values()))
+    return {name: torch.stack([maps[row[name]] for row in grid.values()], 1).flatten(0, 1)[:, None] for name in columns}
+
+
 # Tables
 
 
@@ -196,11 +190,10 @@ _COLUMNS = {
 
 
 def _tables(records: Sequence[Row], plain: Mapping[str, str]) -> Iterator[ResultTable]:
-    rows = []
-    for name in dict.fromkeys(row["method"] for row in records):
-        mine = [row for row in records if row["method"] == name]
-        cells = (mean_and_error([row[what] for row in mine]) if what in mine[0] else "" for what in _COLUMNS)
-        rows.append((name, *cells))
+    rows = [
+        (name, *(mean_and_error(column(mine, what)) if what in mine[0] else "" for what in _COLUMNS))
+        for (name,), mine in groups(records, "method").items()
+    ]
     notes = (
         "Mean ± standard error over the pictures. SG by its fraction of the range, AG by its confidence; S- and A-: on"
         " their gradients. Inherent noise: share of noisy values out of the data's range. Relative error: of the map"
@@ -224,50 +217,16 @@ def _pairs(plain: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def _findings(records: Sequence[Row], plain: Mapping[str, str], draws: Sequence[int]) -> Iterator[str]:
-    def values(name: str, what: str) -> np.ndarray:
-        return np.array([row[what] for row in records if row["method"] == name])
-
+    sparseness = {name: np.array(column(mine, "sparseness")) for (name,), mine in groups(records, "method").items()}
     for first, second in _pairs(plain):
-        gains = values(first, "sparseness") - values(second, "sparseness")
-        means = f"{values(first, 'sparseness').mean():.4f} against {values(second, 'sparseness').mean():.4f}"
+        gains = sparseness[first] - sparseness[second]
+        means = f"{sparseness[first].mean():.4f} against {sparseness[second].mean():.4f}"
         higher = f"higher for {(gains > 0).sum()} of {len(gains)} pictures"
         yield f"Sparseness of {first} against {second}: {means}, {higher}."
     for name in ("SG", "AG"):
-        errors = ", ".join(f"{n}: {values(_drawn(name, n), 'relative_error').mean():.3f}" for n in draws)
+        found = (mean(column(of(records, method=_drawn(name, n)), "relative_error")) for n in draws)
+        errors = ", ".join(f"{n}: {error:.3f}" for n, error in zip(draws, found, strict=True))
         yield f"Mean relative error of {name} by the number of draws: {errors}."
-
-
-# Figures
-
-
-def figures(result: Reproduction) -> Mapping[str, Figure]:
-    """The figures under the paper's numbers."""
-    return {name: _figure(result, grid, TITLES[name]) for name, grid in result.settings["figures"].items()}
-
-
-def _figure(result: Reproduction, grid: Grid, title: str) -> Figure:
-    """The rows of the grid for each picture."""
-    arrays = result.arrays
-    place = {name: number for number, name in enumerate(result.settings["maps"])}
-    columns = next(iter(grid.values()))
-    maps = {
-        column: np.stack([arrays["maps"][place[row[column]]] for row in grid.values()], 1).reshape(
-            -1, 1, *arrays["maps"].shape[2:]
-        )
-        for column in columns
-    }
-    labels = [
-        f"{name}, {row}" if row else name
-        for name in result.settings["classes"][: len(arrays["images"])]
-        for row in grid
-    ]
-    return attribution_panel(
-        torch.from_numpy(arrays["images"].repeat(len(grid), 0)),
-        {name: torch.from_numpy(part) for name, part in maps.items()},
-        (torch.from_numpy(arrays["low"]), torch.from_numpy(arrays["high"])),
-        labels=labels,
-        title=title,
-    )
 
 
 EXPERIMENT = Experiment(
@@ -284,5 +243,4 @@ EXPERIMENT = Experiment(
         "inner_draws": 2,
         "image_size": 96,
     },
-    figures,
 )
