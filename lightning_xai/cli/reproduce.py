@@ -29,20 +29,19 @@ STUDY_USAGE = "lightning-xai study FILE [--fast] [--OPTION VALUE ...]"
 
 def reproduce_experiment(words: Sequence[str]) -> None:
     """Run the experiment named first, or list all of them."""
-    if not words or words[0] in ("--list", "-h", "--help"):
+    name, *options = words or ["--list"]
+    studies, fast = carried_studies(), "--fast" in options
+    if name in ("--list", "-h", "--help"):
         list_experiments()
-        return
-    name, *options = words
-    studies = carried_studies()
-    if name in studies:
+    elif name in studies:
         _run_study(studies[name], f"reproduce {name}", options)
-        return
-    if name not in EXPERIMENTS:
+    elif name in EXPERIMENTS:
+        experiment = EXPERIMENTS[name]
+        lab, folder, settings = _parsed(experiment_parser(name, experiment, fast), options)
+        _report(*experiment.run(lab, **settings), folder)
+    else:
         known = ", ".join((*EXPERIMENTS, *studies))
         sys.exit(f"lightning-xai reproduce: NAME must be one of {known}; got {name!r}.")
-    experiment, fast = EXPERIMENTS[name], "--fast" in options
-    lab, folder, settings = _parsed(experiment_parser(name, experiment, fast), options)
-    _report(*experiment.run(lab, **settings), folder)
 
 
 def study_command(words: Sequence[str]) -> None:
@@ -126,11 +125,8 @@ def _parsed(parser: ArgumentParser, options: Sequence[str]) -> tuple[Lab, Path, 
 
 def _report(result: Reproduction, figures: Mapping[str, Figure], folder: Path) -> None:
     terminal = console(width=200)
-    terminal.print(result.source)
-    for table in result.tables:
-        terminal.print(table)
-    for finding in result.findings:
-        terminal.print(finding)
+    for part in (result.source, *result.tables, *result.findings):
+        terminal.print(part)
     for path in write_reproduction(result, figures, folder):
         terminal.print(f"{'written':<16} {path}")
 
@@ -138,9 +134,9 @@ def _report(result: Reproduction, figures: Mapping[str, Figure], folder: Path) -
 def list_experiments() -> None:
     terminal = console()
     terminal.print(USAGE)
-    summaries = {name: experiment.summary for name, experiment in EXPERIMENTS.items()}
-    for name, path in carried_studies().items():
-        summaries[name] = load_yaml(path.read_text(encoding="utf-8"))["summary"]
-    for name, summary in summaries.items():
+    summaries = [(name, experiment.summary) for name, experiment in EXPERIMENTS.items()]
+    studies = {name: load_yaml(path.read_text(encoding="utf-8")) for name, path in carried_studies().items()}
+    summaries += [(name, study["summary"]) for name, study in studies.items()]
+    for name, summary in summaries:
         terminal.print(f"{name:<22} {summary}")
     terminal.print(f"{'options of one':<22} lightning-xai reproduce {next(iter(EXPERIMENTS))} --help")

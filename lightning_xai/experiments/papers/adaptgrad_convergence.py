@@ -14,7 +14,16 @@ from torch import Tensor, nn
 
 from lightning_xai.evaluation import evaluate
 from lightning_xai.experiments.papers.adaptgrad_table1 import FAST_NETWORK
-from lightning_xai.experiments.papers.experiment import Experiment, Found, Row, column, groups, of, rows_of
+from lightning_xai.experiments.papers.experiment import (
+    Experiment,
+    Found,
+    Row,
+    column,
+    groups,
+    means_table,
+    of,
+    rows_of,
+)
 from lightning_xai.explainers import Explainer, Gradient, Smooth, adapt_grad, smooth_grad
 from lightning_xai.explainers.base import Context, check_count, explaining, resolve_target
 from lightning_xai.explainers.precision import in_precision
@@ -253,8 +262,12 @@ def _slope_table(errors: Sequence[Row], weights: str | None) -> ResultTable:
             "Photographs are left out: a network without pretrained weights has nothing to explain. `--weights FILE`"
             " takes those of a torchvision network, `--weights DEFAULT` downloads them."
         )
-    columns = ("network", "method", "slope", "theory", "draws for 10 % error", "for 1 %")
-    return ResultTable("Monte-Carlo error", columns, tuple(rows), tuple(notes))
+    return ResultTable(
+        "Monte-Carlo error",
+        ("network", "method", "slope", "theory", "draws for 10 % error", "for 1 %"),
+        tuple(rows),
+        tuple(notes),
+    )
 
 
 def _error_table(errors: Sequence[Row], network: str) -> ResultTable:
@@ -270,24 +283,23 @@ def _error_table(errors: Sequence[Row], network: str) -> ResultTable:
 
 
 def _level_table(scores: Sequence[Row]) -> ResultTable:
-    shown = ("inherent_noise", "distance", "spearman", "sparseness")
-    rows = tuple(
-        (network, method, *(mean_and_error(column(mine, what)) for what in shown))
-        for (network, method), mine in groups(scores, "network", "method").items()
-    )
-    columns = ("network", "method", "inherent noise", "distance from Grad", "Spearman with Grad", "sparseness")
-    notes = ("SG by its fraction of the range, AG by its confidence. Distance: relative to the gradient's length.",)
-    return ResultTable("Maps against the noise", columns, rows, notes)
+    shown = {
+        "inherent_noise": "inherent noise",
+        "distance": "distance from Grad",
+        "spearman": "Spearman with Grad",
+        "sparseness": "sparseness",
+    }
+    note = "SG by its fraction of the range, AG by its confidence. Distance: relative to the gradient's length."
+    return means_table("Maps against the noise", scores, ("network", "method"), shown, (note,))
 
 
 def _findings(errors: Sequence[Row]) -> Iterator[str]:
-    for network, mine in groups(errors, "network").items():
-        parts = []
-        for (method,), rows in groups(mine, "method").items():
-            slope, error = mean_and_standard_error(slopes(rows))
-            needed = f"draws for an error of {_ENOUGH:.0%}: {draws_for(rows)}"
-            parts.append(f"{method} slope {slope:.3f} ± {error:.3f}, {needed}")
-        yield f"{network[0]}: {'; '.join(parts)}."
+    for (network,), mine in groups(errors, "network").items():
+        parts = (
+            f"{method} slope {mean_and_error(slopes(rows), 3)}, draws for an error of {_ENOUGH:.0%}: {draws_for(rows)}"
+            for (method,), rows in groups(mine, "method").items()
+        )
+        yield f"{network}: {'; '.join(parts)}."
 
 
 # Figures
@@ -305,8 +317,7 @@ def _error_figure(errors: Sequence[Row]) -> Figure:
             predicted = [mean(column(found, "predicted")) for found in by_draws.values()]
             slope = mean_and_error(slopes(rows), 3)
             curves.append(Curve(f"{method}, slope {slope}", (x, predicted), (x, means), deviations))
-        options = {"xscale": "log", "yscale": "log"}
-        panels.append(CurveAxes(network, "draws", "relative error", curves, options))
+        panels.append(CurveAxes(network, "draws", "relative error", curves, {"xscale": "log", "yscale": "log"}))
     notes = [
         f"Against an independent run of {errors[0]['reference_draws']} draws. Dots: measured, mean and standard error"
         " over images. Lines: predicted from the variance over the draws, slope -1/2 but for the reference's own error."

@@ -1,12 +1,14 @@
 """AdaptGrad's figures 1, 2, 4, 5 and 6: maps of photographs by a pretrained network, with the numbers behind them."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lightning_xai.experiments.papers.adaptgrad_convergence import Examined, level_methods, level_rows
-from lightning_xai.experiments.papers.experiment import Experiment, Found, Row, column, groups, of, rows_of
+from lightning_xai.experiments.papers.experiment import Experiment, Found, Row, column, groups, means_table, of, rows_of
 from lightning_xai.explainers import Smooth, adapt_grad, smooth_grad
 from lightning_xai.explainers.base import check_count
 from lightning_xai.explainers.precision import in_precision
@@ -17,7 +19,7 @@ from lightning_xai.reporting.reproduction import Reproduction
 from lightning_xai.results.scores import ScoreRow
 from lightning_xai.results.tables import ResultTable
 from lightning_xai.shapes import Images
-from lightning_xai.statistics.means import mean, mean_and_error
+from lightning_xai.statistics.means import mean
 from lightning_xai.studies.engine import judged
 from lightning_xai.studies.lab import Lab, described
 from lightning_xai.studies.report import claim_matrix
@@ -172,7 +174,7 @@ def grids(plain: Mapping[str, str], draws: Sequence[int], confidences: Sequence[
     }
 
 
-def maps_of(grid: Grid, maps: Mapping[str, Images]) -> dict[str, Images]:
+def maps_of(grid: Grid, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """By column, the rows of the grid for each picture, as images of one channel."""
     columns = next(iter(grid.values()))
     return {name: torch.stack([maps[row[name]] for row in grid.values()], 1).flatten(0, 1)[:, None] for name in columns}
@@ -190,17 +192,13 @@ _COLUMNS = {
 
 
 def _tables(records: Sequence[Row], plain: Mapping[str, str]) -> Iterator[ResultTable]:
-    rows = [
-        (name, *(mean_and_error(column(mine, what)) if what in mine[0] else "" for what in _COLUMNS))
-        for (name,), mine in groups(records, "method").items()
-    ]
     notes = (
         "Mean ± standard error over the pictures. SG by its fraction of the range, AG by its confidence; S- and A-: on"
         " their gradients. Inherent noise: share of noisy values out of the data's range. Relative error: of the map"
         " for the number of draws, from their variance.",
         "The paper shows the maps of some pictures, and no numbers of them.",
     )
-    yield ResultTable("Maps", ("map", *_COLUMNS.values()), tuple(rows), notes)
+    yield replace(means_table("Maps", records, ["method"], _COLUMNS, notes), columns=("map", *_COLUMNS.values()))
     scores = [ScoreRow("test", 0, 0, row["method"], "sparseness", row["sample"], row["sparseness"]) for row in records]
     claims = judged(scores, _pairs(plain), ["sparseness"], {"sparseness": True})
     yield claim_matrix("Is AdaptGrad's map sparser?", claims)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -210,11 +211,10 @@ def simulated_share(x: Images, std: Images, bounds: Bounds, num_draws: int, seed
 
 
 def _test_images(lab: Lab, name: str, number: int) -> RealImages:
-    data = lab.data(name)
+    data: Any = lab.data(name)
     samples = lab.samples(data, number)
-    low, high = data.bounds  # type: ignore[attr-defined]
     title = type(data).__name__.removesuffix("DataModule")
-    return RealImages(title, samples.images.cpu(), samples.index, (low, high))
+    return RealImages(title, samples.images.cpu(), samples.index, data.bounds)
 
 
 def _photographs(source: str, side: int, number: int) -> RealImages:
@@ -234,13 +234,14 @@ def _mean_table(curve: Sequence[Row], means: Mapping[str, float]) -> ResultTable
         worst = max(abs(row["simulated"] - row["closed_form"]) for row in mine)
         published = f"{PUBLISHED_MEAN[name]:.5g}" if name in PUBLISHED_MEAN else "none"
         rows.append((name, f"{mean_noise:.5f}", f"{max(column(mine, 'closed_form')):.5f}", f"{worst:.5f}", published))
-    notes = (
-        "AG: z = √2 erfinv(c), the released code; literal: z = √2 erfinv((1 + c)/2), equation 13 as printed; exact:"
-        " equation 14 solved for each value.",
-    )
-    columns = ("method", "mean over x", "greatest", "greatest error of the simulation", "published mean")
     return ResultTable(
-        "Out-of-range probability of a value x, uniform on the data's range", columns, tuple(rows), notes
+        "Out-of-range probability of a value x, uniform on the data's range",
+        ("method", "mean over x", "greatest", "greatest error of the simulation", "published mean"),
+        tuple(rows),
+        (
+            "AG: z = √2 erfinv(c), the released code; literal: z = √2 erfinv((1 + c)/2), equation 13 as printed; exact:"
+            " equation 14 solved for each value.",
+        ),
     )
 
 
@@ -254,13 +255,16 @@ def _real_table(images: RealImages, rows: Sequence[Row]) -> ResultTable:
         known = f"{PUBLISHED_REAL[name]:.4f}" if name in PUBLISHED_REAL and kind == "scalar" else ""
         line = (name, "" if name == "SG of image" else kind, *shares, scalar, known)
         body.append(line[: len(columns + published)])
-    notes = (
+    note = (
         "Expected share of what leaves the real color range, that of each channel; images: of one draw, those with any"
-        " such value. ± standard error over images.",
-        *(("Published: of ImageNet, out of the scalar range; all images.",) if published else ()),
+        " such value. ± standard error over images."
     )
-    title = f"Out-of-range noise on {len(images.images)} images: {images.name}"
-    return ResultTable(title, columns + published, tuple(body), notes)
+    return ResultTable(
+        f"Out-of-range noise on {len(images.images)} images: {images.name}",
+        columns + published,
+        tuple(body),
+        (note, "Published: of ImageNet, out of the scalar range; all images.")[: 1 + len(published)],
+    )
 
 
 def _findings(rows: Sequence[Row], means: Mapping[str, float]) -> Iterator[str]:

@@ -323,11 +323,6 @@ def _invariance_table(scores: Table) -> ResultTable:
     return ResultTable(title, columns, tuple(rows), notes)
 
 
-def invariance_outcome(scores: np.ndarray) -> str:
-    cell = Cell(CellKey("invariance", "shift", 0, "", 0, ""), {"spearman": scores})
-    return invariance_verdict("", [cell], "spearman").outcome
-
-
 def _findings(consistency: Table, invariance: Table, verdicts: Mapping[str, str], known: float) -> Iterator[str]:
     floor = float(np.nanmean(consistency["consistency"][RANDOM]))
     below = [f"{n} {value:.4f}" for n, value in PUBLISHED["consistency"].items() if value < floor]
@@ -339,17 +334,19 @@ def _findings(consistency: Table, invariance: Table, verdicts: Mapping[str, str]
     else:
         yield f"No verdict on consistency: a twin knows only {known:.1%} of its labels."
     yield _differing("consistency", consistency["consistency"])
+    key = CellKey("invariance", "shift", 0, "", 0, "")
     for how in _COMPENSATIONS:
         scores = invariance[f"invariance, {how}"]
-        outcomes = {name: invariance_outcome(scores[name]) for name in METHODS}
+        cells = [Cell(replace(key, method=name), {"spearman": scores[name]}) for name in METHODS]
+        outcomes = {name: invariance_verdict(name, cells, "spearman").outcome for name in METHODS}
         yield f"Invariance, compensated in the {how}: {_grouped(outcomes)}."
         yield _differing(f"invariance, {how}", scores)
 
 
 def _grouped(outcomes: Mapping[str, str]) -> str:
     """Which methods pass, and which do not."""
-    kinds = dict.fromkeys(outcomes[name] for name in METHODS)
-    return "; ".join(f"{kind} {', '.join(name for name in METHODS if outcomes[name] == kind)}" for kind in kinds)
+    kinds = dict.fromkeys(outcomes.values())
+    return "; ".join(f"{kind} {', '.join(name for name in outcomes if outcomes[name] == kind)}" for kind in kinds)
 
 
 def _differing(comparison: str, scores: Mapping[str, np.ndarray]) -> str:

@@ -1,6 +1,6 @@
 """What an experiment is, and the rows that it measures."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_xai.reporting.reproduction import Reproduction
+from lightning_xai.results.tables import ResultTable
+from lightning_xai.statistics.means import mean_and_error
 
 Row = dict[str, Any]
 """Of one sample, or one point."""
@@ -54,3 +56,19 @@ def groups(rows: Iterable[Row], *names: str) -> dict[tuple[Any, ...], list[Row]]
     for row in rows:
         found.setdefault(tuple(row[name] for name in names), []).append(row)
     return found
+
+
+def means_table(
+    title: str, rows: Iterable[Row], by: Sequence[str], shown: Mapping[str, str], notes: tuple[str, ...] = ()
+) -> ResultTable:
+    """Means and their errors: a line for each combination of values of some names, a column for each name shown.
+
+    Args:
+        by: What the rows have one line for.
+        shown: Titles of the columns, by name; where the rows have no such value, the cell is empty.
+    """
+    lines = (
+        (*key, *(mean_and_error(column(mine, name)) if name in mine[0] else "" for name in shown))
+        for key, mine in groups(rows, *by).items()
+    )
+    return ResultTable(title, (*by, *shown.values()), tuple(lines), notes)
