@@ -20,7 +20,7 @@ from pytorch_lightning import Callback, LightningDataModule, LightningModule, Tr
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities.seed import isolate_rng
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_xai.callbacks.samples import unpack
 from lightning_xai.explainers.base import explaining
@@ -51,7 +51,7 @@ class TrainedNetwork:
     settings: Mapping[str, Any]
 
     @property
-    def bounds(self) -> tuple[Tensor, Tensor] | None:
+    def bounds(self) -> Any:
         """Least and greatest value of an input element, where the data know it."""
         return getattr(self.data, "bounds", None)
 

@@ -64,7 +64,7 @@ def study_figures(study: Study, results: Results, name: str) -> dict[str, Figure
         if study.curves is not None:
             figures[f"{name}-curves{of}"] = _curves(study, study.curves, result)
         if study.grid is not None:
-            figures[f"{name}-grid{of}"] = _grids(study, *study.grid, result)
+            figures[f"{name}-grid{of}"] = _grids(study, study.grid[0], study.grid[1], result)
         if study.maps:
             figures[f"{name}-maps{of}"] = _maps(result, network)
     return figures

@@ -4,7 +4,7 @@ noise."""
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from jaxtyping import Float64
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from lightning_xai.callbacks.samples import Samples
 from lightning_xai.evaluation import evaluate
 from lightning_xai.experiments.papers.adaptgrad_table1 import FAST_NETWORK
 from lightning_xai.experiments.papers.experiment import (
@@ -61,6 +62,12 @@ class Examined:
     target: Labels
     index: Labels
     bounds: tuple[Tensor, Tensor]
+
+    @classmethod
+    def of(cls, network: Any, samples: Samples) -> "Examined":
+        """Some samples, with labels for the classes that are explained; those that the network predicts if None."""
+        target = resolve_target(network.model, samples.images, samples.labels)
+        return cls(network.model, samples.images, target, samples.index, network.bounds)
 
     def converging(self, smoother: Smooth, draws: Sequence[int], seed: int) -> Iterator[tuple[int, Moments]]:
         """The moments over these rising numbers of draws, one after the other; one object that grows."""
@@ -237,12 +244,10 @@ def draws_for(rows: Sequence[Row], error: float = _ENOUGH) -> int:
 
 
 def _examined(lab: Lab, network: Any, number: int) -> Examined:
-    if isinstance(network, PretrainedNetwork):
-        samples, _ = photographs(lab, network, number=number)
-        return Examined(network.model, samples.images, samples.labels, samples.index, network.bounds)
-    samples = lab.samples(network, number)
-    target = resolve_target(network.model, samples.images, None)
-    return Examined(network.model, samples.images, target, samples.index, network.bounds)
+    """Explained for the class that the network predicts."""
+    is_pretrained = isinstance(network, PretrainedNetwork)
+    samples = photographs(lab, network, number=number)[0] if is_pretrained else lab.samples(network, number)
+    return Examined.of(network, replace(samples, labels=samples.labels if is_pretrained else None))
 
 
 # Tables

@@ -84,7 +84,7 @@ def run(
     check_count("num_shown", num_shown)
     found = pretrained_network(lab, network, weights, image_size)
     samples, pictures = photographs(lab, found, images, num_images)
-    subject = Examined(found.model, samples.images, samples.labels, samples.index, found.bounds)
+    subject = Examined.of(found, samples)
     smoothers = {"SG": smooth_grad(fraction=fraction, of="data"), "AG": adapt_grad(confidence=confidence)}
     methods = level_methods((fraction,), sorted({confidence, *confidences}), num_draws)
     combined = carried_study(
@@ -106,6 +106,7 @@ def run(
     sums = {name: pixel_map(part, absolute=False)[:num_shown] for name, part in {**maps, **drawn}.items()}
     plain = {"Grad": "Grad", "SG": f"SG {fraction:g}", "AG": f"AG {confidence:g}"}
     shown, (low, high) = samples.images[:num_shown].cpu(), (bound.cpu() for bound in found.bounds)
+    shown_maps = grids(plain, steps, confidences)
     names, classes, _ = zip(*pictures, strict=True)
     settings = {
         "networks": described({network: found}),
@@ -114,7 +115,7 @@ def run(
         "classes": list(classes),
         "methods": {name: repr(method) for name, method in methods.items()},
         "maps": list(sums),
-        "figures": grids(plain, steps, confidences),
+        "figures": shown_maps,
         "precision": lab.precision,
         "seed": lab.seed,
     }
@@ -134,7 +135,7 @@ def run(
             labels=[f"{label}, {row}" if row else label for label in classes[:num_shown] for row in grid],
             title=TITLES[name],
         )
-        for name, grid in settings["figures"].items()
+        for name, grid in shown_maps.items()
     }
     return result, figures
 

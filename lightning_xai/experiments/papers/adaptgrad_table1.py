@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -185,13 +186,9 @@ def consistency_scores(
     blocks = parameter_blocks(subject.model, subject.images)
     untrained = randomize(subject.model, blocks, "own", fold_in_int(lab.seed, 2), "keep", subject.images)
     nowhere = Cells(None, {})
-    cells = [
-        cell
-        for number, twin in enumerate(twins)
-        for cell in compared_cells(
-            subject, originals, nowhere, CellKey("data", "labels", 0, "", number, ""), lambda twin=twin: twin
-        )
-    ]
+    key, cells = CellKey("data", "labels", 0, "", 0, ""), list[Cell]()
+    for number, twin in enumerate(twins):
+        cells += compared_cells(subject, originals, nowhere, replace(key, repeat=number), partial(nn.Module.eval, twin))
     full = CellKey("parameters", "full", 0, "", 0, "")
     floors = floor_cells(subject, originals)
     table = {

@@ -18,7 +18,6 @@ from lightning_xai.experiments.runs import Run
 from lightning_xai.explainers import AbsoluteScale, Context, Explainer, Gradient, PerturbWeights, Smooth
 from lightning_xai.explainers.cost import counting_gradients
 from lightning_xai.explainers.precision import in_precision
-from lightning_xai.explainers.smoothing import Averaging
 from lightning_xai.explainers.state import parameter_sites, swapped
 from lightning_xai.reporting.comparison import Comparison, MetricComparison
 from lightning_xai.reporting.noise_level import NoiseLevel
@@ -226,7 +225,11 @@ _BOUNDARY_COLUMNS = 120
 
 def _around(method: Explainer, seen: _Seen) -> Explainer:
     """The method, with the recorder in the place of its gradient."""
-    return replace(method, explainer=_around(method.explainer, seen)) if isinstance(method, Averaging) else seen
+    return (
+        replace(method, explainer=_around(method.explainer, seen))
+        if isinstance(method, Smooth | PerturbWeights)
+        else seen
+    )
 
 
 def _noisy_boundaries(setting: _Setting, model: nn.Module, method: PerturbWeights, fine: Tensor) -> np.ndarray:
