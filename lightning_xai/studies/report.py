@@ -27,6 +27,7 @@ from lightning_xai.studies.lab import described
 from lightning_xai.studies.study import Claims, CurveOptions, Study, resolved
 
 Results = Mapping[str, NetworkResult]
+Published = Mapping[str, Mapping[str, float | dict[str, float]]]
 BOLD = (
     "Mean ± standard error over samples, published means in brackets. Bold (* in a terminal): the best, and what is "
     "not significantly worse (Wilcoxon signed-rank test, Holm, 5 %)."
@@ -112,10 +113,10 @@ def _records(study: Study, results: Results) -> dict[str, list[dict[str, Any]]]:
 
 def _tables(study: Study, results: Results, seed: int) -> Iterator[ResultTable]:
     if len(study.metrics) == 1 and len(results) > 1:  # the networks are the columns
-        yield _scores_table(study, _words(*study.metrics), [(n, r.comparison) for n, r in results.items()])
+        yield scores_table(study.published, _words(*study.metrics), [(n, r.comparison) for n, r in results.items()])
     else:
         for network, result in results.items():
-            yield _scores_table(study, network, [(network, result.comparison)])
+            yield scores_table(study.published, network, [(network, result.comparison)])
     for cost in resolved(study.equal_costs, study.at()):
         for network, result in results.items():
             if not any(round(spent) == cost for spent in result.comparison.gradients.values()):
@@ -123,7 +124,7 @@ def _tables(study: Study, results: Results, seed: int) -> Iterator[ResultTable]:
             run = Run(network, result.rows, study.directions())
             equal = compare_methods([run], seed=seed, gradients=cost, procedure=study.procedure)
             of = f", {network}" if len(results) > 1 else ""
-            yield _scores_table(study, f"At {cost} gradients a sample{of}", [(network, equal)])
+            yield scores_table(study.published, f"At {cost} gradients a sample{of}", [(network, equal)])
     for network, result in results.items():
         for group in study.claims:
             claims = [claim for claim in result.claims if claim.group == group["title"]]
@@ -141,11 +142,12 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _scores_table(study: Study, title: str, comparisons: Sequence[tuple[str, Comparison]]) -> ResultTable:
+def scores_table(published: Published, title: str, comparisons: Sequence[tuple[str, Comparison]]) -> ResultTable:
+    """Means of the methods, with published ones beside; a column for each metric of each network."""
     methods = dict.fromkeys(method for _, comparison in comparisons for method in comparison.methods)
     costs = {method: cost for _, comparison in comparisons for method, cost in comparison.gradients.items()}
     measured = [(network, metric) for network, comparison in comparisons for metric in comparison.metrics]
-    cells = [[_cell(study, network, metric, method) for network, metric in measured] for method in methods]
+    cells = [[_cell(published, network, metric, method) for network, metric in measured] for method in methods]
     rows = zip(methods, cells, strict=True)
     notes = [
         f"{_words(metric.metric)} is defined for {metric.num_samples} of {metric.num_common} samples."
@@ -161,21 +163,21 @@ def _scores_table(study: Study, title: str, comparisons: Sequence[tuple[str, Com
         title,
         ("method", GRADIENTS, *map(with_arrow, names, directions)),
         tuple((method, f"{costs.get(method, math.nan):g}", *(text for text, _ in row)) for method, row in rows),
-        (BOLD, *notes, *filter(None, (_of_others(study, network) for network, _ in comparisons))),
+        (BOLD, *notes, *filter(None, (_of_others(published, network) for network, _ in comparisons))),
         frozenset((r, c + 2) for r, row in enumerate(cells) for c, (_, is_best) in enumerate(row) if is_best),
     )
 
 
-def _of_others(study: Study, network: str) -> str:
+def _of_others(published: Published, network: str) -> str:
     """A note where what is published is of other networks."""
-    tables = [known for methods in study.published.values() for known in methods.values() if isinstance(known, Mapping)]
+    tables = [known for methods in published.values() for known in methods.values() if isinstance(known, Mapping)]
     if not tables or any(network in known for known in tables):
         return ""
     names = dict.fromkeys(name for known in tables for name in known)
     return f"No number of {network} is published; those in brackets are of {' / '.join(names)}."
 
 
-def _cell(study: Study, network: str, metric: MetricComparison, method: str) -> tuple[str, bool]:
+def _cell(published: Published, network: str, metric: MetricComparison, method: str) -> tuple[str, bool]:
     """What stands in it, and whether it is bold."""
     result = next((result for result in metric.methods if result.method == method), None)
     if result is None:
@@ -183,25 +185,20 @@ def _cell(study: Study, network: str, metric: MetricComparison, method: str) -> 
     error, style = result.standard_deviation / max(1, len(result.values)) ** 0.5, number_format(result.mean)
     text = "undefined" if math.isnan(result.mean) else f"{result.mean:{style}}"
     text += "" if math.isnan(error) else f" ± {error:{style}}"
-    beside = _published(study, network, metric.metric, method)
+    known = _printed(published, metric.metric, method)
+    beside = [known[network]] if network in known else list(known.values())  # of all, for another than the paper's
     text += f" ({' / '.join(f'{value:.4f}' for value in beside)})" if beside else ""
     return text, result.is_best
 
 
-def _printed(study: Study, metric: str, method: str) -> Mapping[str, float]:
+def _printed(published: Published, metric: str, method: str) -> Mapping[str, float]:
     """What is published, by network; under "" where it is of all."""
-    known = study.published.get(metric, {}).get(method, {})
+    known = published.get(metric, {}).get(method, {})
     return known if isinstance(known, Mapping) else {"": known}
 
 
-def _published(study: Study, network: str, metric: str, method: str) -> list[float]:
-    """What is printed for this network; for all, where it is another one than those of the paper."""
-    known = _printed(study, metric, method)
-    return [known[network]] if network in known else list(known.values())
-
-
 def _published_gain(study: Study, claim: Claim) -> list[float]:
-    better, worse = (_printed(study, claim.metric, method) for method in (claim.better, claim.worse))
+    better, worse = (_printed(study.published, claim.metric, method) for method in (claim.better, claim.worse))
     sign, common = 1 if study.directions()[claim.metric] else -1, [name for name in better if name in worse]
     names = [claim.network] if claim.network in common else common
     return [sign * round(better[name] - worse[name], 4) for name in names]
@@ -214,14 +211,13 @@ def claim_matrix(title: str, claims: Sequence[Claim]) -> ResultTable:
     for claim in claims:
         gain = "" if not claim.num_samples else f"{claim.gain:+{number_format(claim.gain)}} "
         rows.setdefault(f"{claim.better} > {claim.worse}", []).append(f"{gain}{claim.verdict}")
-    columns = ("claim", *map(_words, metrics))
-    return ResultTable(title, columns, tuple((name, *cells) for name, cells in rows.items()), (CLAIMS,))
+    lines = ((name, *cells) for name, cells in rows.items())
+    return ResultTable(title, ("claim", *map(_words, metrics)), tuple(lines), (CLAIMS,))
 
 
 def _claim_table(study: Study, title: str, claims: Sequence[Claim]) -> ResultTable:
     """Of one metric, in full."""
-    columns = ("claim", "gain", "better in", "effect", "p", "p, Holm", "holds", "published gain")
-    rows = tuple(
+    rows = (
         (
             f"{claim.better} > {claim.worse}",
             _gain(claim),
@@ -234,8 +230,12 @@ def _claim_table(study: Study, title: str, claims: Sequence[Claim]) -> ResultTab
         )
         for claim in claims
     )
-    note = "Effect: rank-biserial correlation, +1 where the first is better in each sample."
-    return ResultTable(title, columns, rows, (CLAIMS, note))
+    return ResultTable(
+        title,
+        ("claim", "gain", "better in", "effect", "p", "p, Holm", "holds", "published gain"),
+        tuple(rows),
+        (CLAIMS, "Effect: rank-biserial correlation, +1 where the first is better in each sample."),
+    )
 
 
 def _gain(claim: Claim) -> str:
@@ -256,13 +256,17 @@ def _network_table(results: Results) -> ResultTable:
 
 
 def _kept_table(results: Results) -> ResultTable:
-    rows = tuple(
+    rows = (
         (network, f"{std:g}", mean_and_error(shares, 3))
         for network, result in results.items()
         for std, shares in result.kept.items()
     )
-    columns, note = ("network", "weight noise", "kept"), "Mean ± standard error over noisy networks."
-    return ResultTable("Predicted classes that noisy networks keep", columns, rows, (note,))
+    return ResultTable(
+        "Predicted classes that noisy networks keep",
+        ("network", "weight noise", "kept"),
+        tuple(rows),
+        ("Mean ± standard error over noisy networks.",),
+    )
 
 
 def _picture_table(results: Results) -> ResultTable:

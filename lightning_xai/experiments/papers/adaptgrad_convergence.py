@@ -1,7 +1,6 @@
 """AdaptGrad's figures 2, 4 and 5: maps and their Monte-Carlo error against the number of draws, and maps against the
 noise."""
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -143,7 +142,7 @@ def run(
             figures[f"adaptgrad-maps-{what}-{name}"] = attribution_panel(
                 images, shown, (low, high), title=f"Maps against {title}: {name}"
             )
-    tables = (_slope_table(errors, weights), *(_error_table(errors, name) for name in found), _level_table(scores))
+    tables = (_slope_table(errors, weights), _error_table(errors), _level_table(scores))
     settings = {
         "networks": described({name: found[name] for name in networks}),
         "weights": None if weights is None else f"{architecture}: {weights}",
@@ -163,9 +162,11 @@ def run(
 
 def level_methods(fractions: Sequence[float], confidences: Sequence[float], num_draws: int) -> dict[str, Explainer]:
     """The gradient, SmoothGrad by its noise and AdaptGrad by its confidence, in order of the noise."""
-    smooth = {f"SG {f:g}": smooth_grad(fraction=f, num_draws=num_draws, of="data") for f in sorted(fractions)}
-    adapt = {f"AG {c:g}": adapt_grad(confidence=c, num_draws=num_draws) for c in sorted(confidences, reverse=True)}
-    return {"Grad": Gradient(), **smooth, **adapt}
+    return {
+        "Grad": Gradient(),
+        **{f"SG {f:g}": smooth_grad(fraction=f, num_draws=num_draws, of="data") for f in sorted(fractions)},
+        **{f"AG {c:g}": adapt_grad(confidence=c, num_draws=num_draws) for c in sorted(confidences, reverse=True)},
+    }
 
 
 def error_rows(
@@ -258,33 +259,24 @@ def _slope_table(errors: Sequence[Row], weights: str | None) -> ResultTable:
         (network, method, mean_and_error(slopes(mine), 3), "-0.500", f"{draws_for(mine)}", f"{draws_for(mine, 0.01)}")
         for (network, method), mine in groups(errors, "network", "method").items()
     ]
-    notes = [
+    notes = (
         "Slope of log error against log draws, mean ± standard error over images. Draws: median over images, from the"
         " variance over the draws. The paper shows maps of photographs and prints no numbers.",
-    ]
-    if weights is None:
-        notes.append(
-            "Photographs are left out: a network without pretrained weights has nothing to explain. `--weights FILE`"
-            " takes those of a torchvision network, `--weights DEFAULT` downloads them."
-        )
+        "Photographs are left out: a network without pretrained weights has nothing to explain. `--weights FILE`"
+        " takes those of a torchvision network, `--weights DEFAULT` downloads them.",
+    )
     return ResultTable(
         "Monte-Carlo error",
         ("network", "method", "slope", "theory", "draws for 10 % error", "for 1 %"),
         tuple(rows),
-        tuple(notes),
+        notes if weights is None else notes[:1],
     )
 
 
-def _error_table(errors: Sequence[Row], network: str) -> ResultTable:
-    by_method = groups(of(errors, network=network), "method")
-    columns = [name for (method,) in by_method for name in (method, f"{method}, predicted")]
-    rows = []
-    for number in dict.fromkeys(column(errors, "draws")):
-        cells = (of(mine, draws=number) for mine in by_method.values())
-        texts = ((mean_and_error(column(c, "error")), f"{mean(column(c, 'predicted')):.4f}") for c in cells)
-        rows.append((f"{number}", *itertools.chain(*texts)))
-    title = f"Relative error of the maps against an independent run of {errors[0]['reference_draws']} draws: {network}"
-    return ResultTable(title, ("draws", *columns), tuple(rows))
+def _error_table(errors: Sequence[Row]) -> ResultTable:
+    title = f"Relative error of the maps against an independent run of {errors[0]['reference_draws']} draws"
+    shown = {"error": "measured", "predicted": "predicted from the variance"}
+    return means_table(title, errors, ("network", "method", "draws"), shown)
 
 
 def _level_table(scores: Sequence[Row]) -> ResultTable:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_xai.data.backgrounds import embedded_photographs, folder_photographs
 from lightning_xai.data.base import Normalization
-from lightning_xai.experiments.papers.experiment import Experiment, Found, Row, column, groups, of, rows_of
+from lightning_xai.experiments.papers.experiment import Experiment, Found, Row, column, groups, means_table, of, rows_of
 from lightning_xai.explainers import InRangeScale, RangeScale
 from lightning_xai.explainers.base import Context
 from lightning_xai.explainers.scales import InputScale
@@ -24,13 +24,14 @@ from lightning_xai.reporting.curves import Curve, CurveAxes, curves_figure
 from lightning_xai.reporting.reproduction import Reproduction
 from lightning_xai.results.tables import ResultTable
 from lightning_xai.shapes import Images, Scores
-from lightning_xai.statistics.means import mean, mean_and_error, mean_and_standard_error
+from lightning_xai.statistics.means import mean, mean_and_standard_error
 from lightning_xai.studies.lab import Lab
 
 SOURCE = "AdaptGrad (Zhou et al. 2024, arXiv 2410.07711), figure 3 and section 3.2: the inherent noise"
 PUBLISHED_MEAN = {"SG": 0.1596, "AG literal": 0.01424}
-PUBLISHED_REAL = {"SG": 0.1262}
-"""Share of the values of ImageNet's images, with scalar bounds; every image was touched."""
+PHOTOGRAPHS = "photographs"
+PUBLISHED_REAL = 0.1262
+"""Of SmoothGrad: share of the values of ImageNet's images, with scalar bounds; every image was touched."""
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation that torchvision's networks take."""
@@ -221,7 +222,7 @@ def _photographs(source: str, side: int, number: int) -> RealImages:
     pictures = embedded_photographs(side) if source == "embedded" else folder_photographs(Path(source), side)
     normalize = Normalization(*(torch.tensor(values).view(-1, 1, 1) for values in IMAGENET))
     images = normalize(pictures[:number])
-    return RealImages("photographs", images, torch.arange(len(images)), normalize.bounds)
+    return RealImages(PHOTOGRAPHS, images, torch.arange(len(images)), normalize.bounds)
 
 
 # Tables
@@ -246,25 +247,20 @@ def _mean_table(curve: Sequence[Row], means: Mapping[str, float]) -> ResultTable
 
 
 def _real_table(images: RealImages, rows: Sequence[Row]) -> ResultTable:
-    columns = ("method", "bounds", "values", "values, drawn", "pixels", "images", "values out of scalar range")
-    published = ("published",) if images.name == "photographs" else ()
-    body = []
-    for (name, kind), mine in groups(rows, "method", "bounds").items():
-        shares = (mean_and_error(column(mine, what)) for what in ("values", "simulated", "pixels", "touched"))
-        scalar = mean_and_error(column(mine, "scalar_range")) if kind == "scalar" else ""
-        known = f"{PUBLISHED_REAL[name]:.4f}" if name in PUBLISHED_REAL and kind == "scalar" else ""
-        line = (name, "" if name == "SG of image" else kind, *shares, scalar, known)
-        body.append(line[: len(columns + published)])
-    note = (
+    notes = (
         "Expected share of what leaves the real color range, that of each channel; images: of one draw, those with any"
-        " such value. ± standard error over images."
+        " such value. ± standard error over images.",
+        f"Published for SG with scalar bounds, of ImageNet: {PUBLISHED_REAL:.4f} out of the scalar range; all images.",
     )
-    return ResultTable(
-        f"Out-of-range noise on {len(images.images)} images: {images.name}",
-        columns + published,
-        tuple(body),
-        (note, "Published: of ImageNet, out of the scalar range; all images.")[: 1 + len(published)],
-    )
+    shown = {
+        "values": "values",
+        "simulated": "values, drawn",
+        "pixels": "pixels",
+        "touched": "images",
+        "scalar_range": "values out of scalar range",
+    }
+    title = f"Out-of-range noise on {len(images.images)} images: {images.name}"
+    return means_table(title, rows, ("method", "bounds"), shown, notes if images.name == PHOTOGRAPHS else notes[:1])
 
 
 def _findings(rows: Sequence[Row], means: Mapping[str, float]) -> Iterator[str]:
@@ -310,8 +306,8 @@ def _bars_figure(rows: Sequence[Row]) -> Figure:
             ]
             for kind in dict.fromkeys(column(mine, "bounds"))
         }
-        published = {"SG on ImageNet, out of the scalar range, published": PUBLISHED_REAL["SG"]}
-        lines = published if data == "photographs" else {}
+        published = [("SG on ImageNet, out of the scalar range, published", PUBLISHED_REAL)]
+        lines = dict(published if data == PHOTOGRAPHS else ())
         panels.append(Bars(f"{data}: values out of the color range", names, series, lines))
     return bars_figure("Inherent noise on real images", panels, ["Mean and standard error over images."])
 

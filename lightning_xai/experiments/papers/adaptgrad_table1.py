@@ -134,9 +134,11 @@ def run(
 
 def paper_methods(num_draws: int, fraction: float, confidence: float, weight_std: float) -> dict[str, Explainer]:
     """The rows of the table, signed as in the paper; SmoothGrad's noise is a fraction of the data's range."""
-    smooth = smooth_grad(fraction=fraction, num_draws=num_draws, of="data")
-    adapt = adapt_grad(confidence=confidence, num_draws=num_draws)
-    plain: dict[str, Explainer] = {"Grad": Gradient(), "SG": smooth, "AG": adapt}
+    plain: dict[str, Explainer] = {
+        "Grad": Gradient(),
+        "SG": smooth_grad(fraction=fraction, num_draws=num_draws, of="data"),
+        "AG": adapt_grad(confidence=confidence, num_draws=num_draws),
+    }
     noisy = (PerturbWeights(method, weight_std, num_draws) for method in plain.values())
     return {**plain, **dict(zip(METHODS[3:], noisy, strict=True))}
 
@@ -259,7 +261,6 @@ def _p_texts(scores: Mapping[str, np.ndarray]) -> dict[str, str]:
 
 def _consistency_table(scores: Table, verdicts: Mapping[str, str], labels: str) -> ResultTable:
     p_texts, measured = _p_texts(scores["consistency"]), scores["consistency"]
-    columns = ("method", "measured", "p against Grad", "different images", "verdict", "untrained network", "published")
     rows = [
         (
             name,
@@ -272,30 +273,23 @@ def _consistency_table(scores: Table, verdicts: Mapping[str, str], labels: str) 
         )
         for name in METHODS
     ]
-    rows.append((RANDOM, mean_and_error(measured[RANDOM]), "", "", "", "", "none"))
-    notes = (
-        labels
-        + (". " if verdicts else f", less than the {MEMORIZED:.0%} that a verdict needs. ")
-        + "All networks explain the class that the trained one predicts, with the same noise.",
-        f"PASS: the whole interval of the mean, for other twins and images, is at most {MARGIN:.0%} of the way to 1"
-        " above the floor, the greater one of maps of different images and of a random map; FAIL: above that.",
-        "p: Wilcoxon's signed-rank test, paired by image, Holm's correction over five methods. ± standard error.",
-        DIFFERENCE_NOTE,
+    return ResultTable(
+        "Consistency: mean |Spearman| with the maps of networks that know random labels by heart ↓",
+        ("method", "measured", "p against Grad", "different images", "verdict", "untrained network", "published"),
+        (*rows, (RANDOM, mean_and_error(measured[RANDOM]), "", "", "", "", "none")),
+        (
+            labels
+            + (". " if verdicts else f", less than the {MEMORIZED:.0%} that a verdict needs. ")
+            + "All networks explain the class that the trained one predicts, with the same noise.",
+            f"PASS: the whole interval of the mean, for other twins and images, is at most {MARGIN:.0%} of the way to 1"
+            " above the floor, the greater one of maps of different images and of a random map; FAIL: above that.",
+            "p: Wilcoxon's signed-rank test, paired by image, Holm's correction over five methods. ± standard error.",
+            DIFFERENCE_NOTE,
+        ),
     )
-    title = "Consistency: mean |Spearman| with the maps of networks that know random labels by heart ↓"
-    return ResultTable(title, columns, tuple(rows), notes)
 
 
 def _invariance_table(scores: Table) -> ResultTable:
-    columns = (
-        "method",
-        "in the input",
-        "p against Grad",
-        "in the bias",
-        "p against Grad",
-        "other network",
-        "published",
-    )
     shown = [(scores[f"invariance, {how}"], _p_texts(scores[f"invariance, {how}"])) for how in _COMPENSATIONS]
     rows = [
         (
@@ -306,18 +300,21 @@ def _invariance_table(scores: Table) -> ResultTable:
         )
         for name in METHODS
     ]
-    notes = (
-        "The twin computes at the shifted image what the network does at the image: it takes the shift back in the"
-        " input or in the bias of its first layer. Both explain the same class with the same noise; AdaptGrad's bounds"
-        " move with the images.",
-        "The weight noise of NG is on the bias too, which then no longer takes the shift back: the noisy models are no"
-        " twins of each other.",
-        "Other network: trained on shifted images from another seed, as in the published comparison, but on intact"
-        " images.",
-        DIFFERENCE_NOTE,
+    return ResultTable(
+        "Invariance: Spearman with the maps of a twin that takes the shift back ↑",
+        ("method", "in the input", "p against Grad", "in the bias", "p against Grad", "other network", "published"),
+        tuple(rows),
+        (
+            "The twin computes at the shifted image what the network does at the image: it takes the shift back in the"
+            " input or in the bias of its first layer. Both explain the same class with the same noise; AdaptGrad's"
+            " bounds move with the images.",
+            "The weight noise of NG is on the bias too, which then no longer takes the shift back: the noisy models are"
+            " no twins of each other.",
+            "Other network: trained on shifted images from another seed, as in the published comparison, but on intact"
+            " images.",
+            DIFFERENCE_NOTE,
+        ),
     )
-    title = "Invariance: Spearman with the maps of a twin that takes the shift back ↑"
-    return ResultTable(title, columns, tuple(rows), notes)
 
 
 def _findings(consistency: Table, invariance: Table, verdicts: Mapping[str, str], known: float) -> Iterator[str]:

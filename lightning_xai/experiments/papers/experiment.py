@@ -68,7 +68,7 @@ def means_table(
         shown: Titles of the columns, by name; where the rows have no such value, the cell is empty.
     """
     lines = (
-        (*key, *(mean_and_error(column(mine, name)) if name in mine[0] else "" for name in shown))
+        (*map(str, key), *(mean_and_error(column(mine, name)) if name in mine[0] else "" for name in shown))
         for key, mine in groups(rows, *by).items()
     )
     return ResultTable(title, (*by, *shown.values()), tuple(lines), notes)

@@ -1,7 +1,8 @@
 """NoiseGrad's figures 1 and 2: what noise on points and weights does to the gradients of a network in the plane."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from lightning_xai.explainers import AbsoluteScale, Context, Explainer, Gradient
 from lightning_xai.explainers.cost import counting_gradients
 from lightning_xai.explainers.precision import in_precision
 from lightning_xai.explainers.state import parameter_sites, swapped
-from lightning_xai.reporting.comparison import Comparison, MetricComparison
+from lightning_xai.reporting.comparison import Comparison
 from lightning_xai.reporting.noise_level import NoiseLevel
 from lightning_xai.reporting.reproduction import Reproduction
 from lightning_xai.reporting.toy_figures import ToyField, ToyPanel, arrows_figure, fields_figure
@@ -27,8 +28,9 @@ from lightning_xai.results.scores import GRADIENTS, ScoreRow
 from lightning_xai.results.tables import ResultTable
 from lightning_xai.shapes import Inputs, Labels
 from lightning_xai.statistics.means import mean_and_error
-from lightning_xai.statistics.paired import paired_test
+from lightning_xai.studies.engine import judged
 from lightning_xai.studies.lab import Lab
+from lightning_xai.studies.report import claim_matrix, scores_table
 
 SOURCE = "NoiseGrad (Bykov et al. 2022, arXiv 2106.10185), figures 1 and 2"
 SHOWN = ("Gradient", "SG", "NG", "FG")
@@ -37,8 +39,8 @@ NOTES = (
     "Mean ± standard error over the networks, in degrees. Angle: between the gradient of the log odds and the normal "
     "of the nearest point of the best boundary, which the distribution of the points gives; near: the half of the test "
     "points that is nearer to it. Roughness: mean angle between neighboring arrows of the field.",
-    "*: best, or not significantly worse than the best (Wilcoxon signed-rank over the networks, Holm's correction, "
-    "5 %). The paper shows pictures of one network, and no numbers.",
+    "Bold (* in a terminal): best, or not significantly worse than the best (Wilcoxon signed-rank over the networks, "
+    "Holm's correction, 5 %). The paper shows pictures of one network, and no numbers.",
 )
 
 
@@ -85,13 +87,14 @@ def run(
             arrays = {**fields, **own, **_point_arrays(setting, model, found.std)}
     better: dict[str, bool | None] = {NEAR: False, ALL: False, ROUGHNESS: False}
     comparison = compare_methods([Run("networks", rows, better)], seed=lab.seed, procedure="published")
+    claims = judged(rows, [(name, "Gradient") for name in comparison.methods[1:]], list(better), better)
     truth = float(np.nanmean(roughness(_grid_shaped(moons.gradient(_grid(columns)).numpy(), columns))))
     settings = {"noise": noise, "fraction": fraction, "num_draws": num_draws, "hidden": list(hidden), "lr": lr}
     settings |= {"num_train": num_train, "num_steps": num_steps, "num_test": num_test, "columns": columns}
     scores = [{"network": row.sample, "method": row.method, "metric": row.metric, "value": row.value} for row in rows]
     result = Reproduction(
         SOURCE,
-        (_table(comparison, networks, truth),),
+        (_table(comparison, networks, truth), claim_matrix("Is it better than the gradient?", claims)),
         {"scores": scores, "networks": [{"network": network, **values} for network, values in networks.items()]},
         arrays,
         {"networks": networks, "seed": lab.seed, **settings},
@@ -249,45 +252,20 @@ def _odds(model: nn.Module, weights: Mapping[str, Tensor], fine: Tensor) -> Floa
 
 
 def _table(comparison: Comparison, networks: Mapping[int, Mapping[str, float]], truth: float) -> ResultTable:
-    rows = [(name, f"{comparison.gradients[name]:g}", *_cells(comparison, name)) for name in comparison.methods]
-    rows.append(("best log odds", "", "", "", f"{truth:.2f}"))
     accuracy, level = (mean_and_error([own[what] for own in networks.values()], 3) for what in ("accuracy", "level"))
-    return ResultTable(
-        "Gradients of networks in the plane",
-        ("method", GRADIENTS, *(metric.metric for metric in comparison.metrics)),
-        tuple(rows),
-        (f"{len(networks)} networks: accuracy {accuracy}, weight noise of NG {level}.", *NOTES),
+    table = scores_table({}, "Gradients of networks in the plane", [("", comparison)])
+    return replace(
+        table,
+        rows=(*table.rows, ("best log odds", "", "", "", f"{truth:.4f}")),
+        notes=(f"{len(networks)} networks: accuracy {accuracy}, weight noise of NG {level}.", *NOTES),
     )
 
 
-def _cells(comparison: Comparison, method: str) -> tuple[str, ...]:
-    results = [next(r for r in metric.methods if r.method == method) for metric in comparison.metrics]
-    return tuple(mean_and_error(r.values, 2) + (" *" if r.is_best else "") for r in results)
-
-
-def _findings(comparison: Comparison, truth: float) -> list[str]:
-    metrics = {metric.metric: metric for metric in comparison.metrics}
-    lines = [f"{name}: {_against_gradient(metrics[ROUGHNESS], name)}" for name in comparison.methods[1:]]
-    near = {result.method: result.mean for result in metrics[NEAR].methods}
-    order = " < ".join(f"{name} {near[name]:.1f}" for name in sorted(near, key=near.__getitem__))
-    return [
-        *lines,
-        f"The log odds of the points themselves have a roughness of {truth:.1f}°.",
-        f"Angle to the best boundary's normal, near it: {order}°.",
-    ]
-
-
-def _against_gradient(metric: MetricComparison, name: str) -> str:
-    """Whether the method's field is smoother than the gradient's, network by network."""
-    values = {result.method: np.array(result.values) for result in metric.methods}
-    differences = values["Gradient"] - values[name]
-    p_value, _ = paired_test(values["Gradient"], values[name])
-    word = "smoother" if differences.mean() > 0 else "rougher"
-    return (
-        f"neighboring arrows differ by {values[name].mean():.1f}°, those of the gradient by "
-        f"{values['Gradient'].mean():.1f}°: {word} on average, smoother in {int((differences > 0).sum())} of "
-        f"{len(differences)} networks (Wilcoxon p = {p_value:.2g})"
-    )
+def _findings(comparison: Comparison, truth: float) -> Iterator[str]:
+    (near,) = (metric.methods for metric in comparison.metrics if metric.metric == NEAR)
+    order = sorted(near, key=attrgetter("mean"))
+    yield f"The log odds of the points themselves have a roughness of {truth:.1f}°."
+    yield f"Angle to the best boundary's normal, near it: {' < '.join(f'{r.method} {r.mean:.1f}' for r in order)}°."
 
 
 def _figures(arrays: Mapping[str, np.ndarray]) -> Mapping[str, Figure]:

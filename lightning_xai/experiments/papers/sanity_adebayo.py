@@ -137,37 +137,41 @@ def tables_of(name: str, report: SanityReport) -> list[ResultTable]:
     """Verdicts; |Spearman| along the cascade and under random labels, beside the published values."""
     methods = list(dict.fromkeys(verdict.method for verdict in report.verdicts))
     verdicts = {(v.check, v.method): f"{v.outcome} ({v.mean:.3f} against {v.threshold:.3f})" for v in report.verdicts}
-    judged = ResultTable(
-        f"{name}: verdicts",
-        ("method", *CHECKS),
-        tuple((method, *(verdicts[check, method] for check in CHECKS)) for method in methods),
-        (f"In parentheses {report.verdicts[0].similarity} at the step that decided, and what it is compared with.",),
-    )
     blocks = list(dict.fromkeys(c.key.block for c in report.cells if c.key.check == "parameters"))
     published = name == CNN
-    cascade = ResultTable(
-        f"{name}: |Spearman| with weights randomized from the output down to",
-        ("method", *blocks, *((f"published, {block}" for block in blocks) if published else ())),
-        tuple(_cascade_row(report, method, blocks, published) for method in methods),
-    )
-    data = ResultTable(
-        f"{name}: maps of networks trained with true and with random labels",
-        ("method", "|Spearman|", "SSIM", "foreground |Spearman|", *(("published |Spearman|",) if published else ())),
-        tuple(_data_row(report, method, published) for method in methods),
-    )
-    return [judged, cascade, data]
+    return [
+        ResultTable(
+            f"{name}: verdicts",
+            ("method", *CHECKS),
+            tuple((method, *(verdicts[check, method] for check in CHECKS)) for method in methods),
+            (
+                f"In parentheses {report.verdicts[0].similarity} at the step that decided, and what it is compared "
+                "with.",
+            ),
+        ),
+        ResultTable(
+            f"{name}: |Spearman| with weights randomized from the output down to",
+            ("method", *blocks, *((f"published, {block}" for block in blocks) if published else ())),
+            tuple(_cascade_row(report, method, blocks, published) for method in methods),
+        ),
+        ResultTable(
+            f"{name}: maps of networks trained with true and with random labels",
+            ("method", "|Spearman|", "SSIM", "foreground |Spearman|", *["published |Spearman|"] * published),
+            tuple(_data_row(report, method, published) for method in methods),
+        ),
+    ]
 
 
 def _cascade_row(report: SanityReport, method: str, blocks: Sequence[str], published: bool) -> tuple[str, ...]:
-    values = [_mean(report, "parameters", method, "spearman_absolute", block) for block in blocks]
+    values = (_mean(report, "parameters", method, "spearman_absolute", block) for block in blocks)
     known = [f"{value:.2f}" for value in PUBLISHED_CASCADE.get(method, ())] or [""] * len(blocks)
-    return (method, *values, *(known if published else ()))
+    return (method, *values, *known * published)
 
 
 def _data_row(report: SanityReport, method: str, published: bool) -> tuple[str, ...]:
-    names = ("spearman_absolute", "ssim", "spearman_foreground")
+    values = (_mean(report, "data", method, name) for name in ("spearman_absolute", "ssim", "spearman_foreground"))
     known = f"{PUBLISHED_DATA[method]:.2f}" if method in PUBLISHED_DATA else ""
-    return (method, *(_mean(report, "data", method, name) for name in names), *((known,) if published else ()))
+    return (method, *values, *[known] * published)
 
 
 def _mean(report: SanityReport, check: Check, method: str, similarity: str, block: str | None = None) -> str:
