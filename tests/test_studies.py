@@ -218,7 +218,7 @@ def test_a_wrong_file_is_refused_by_name(values, message):
             {"networks": {"quickstart": {}, "mine": {"config": "quickstart", "ckpt_path": OTHER}}},
             "`ckpt_path`: .*mnist_mlp.ckpt does not fit the `model`",
         ),
-        ({"claims": [{"title": "t", "pairs": ["a"], "metrics": []}]}, "a pair must read 'BETTER > WORSE', got 'a'"),
+        ({"claims": [{"title": "t", "pairs": ["a"], "metrics": []}]}, "`claim` must read 'BETTER > WORSE', got 'a'"),
         ({"claims": [{"title": "t", "pairs": [], "metrics": ["auc"]}]}, "`claims`: 'auc' is no metric of the study"),
         ({"published": {"auc": {}}}, "`published`: 'auc' is no metric of the study; there are .*sparseness"),
         (
@@ -231,12 +231,20 @@ def test_a_wrong_file_is_refused_by_name(values, message):
         ),
         (
             {"claims": [{"title": "t", "pairs": [{"for": {}}], "metrics": []}]},
-            "a pair must be a text or have a `claim`",
+            "`claim` must be a text, or a mapping must have it",
         ),
         ({"claims": [{"title": "t", "pairs": [], "metrics": []}] * 2}, "`claims`: two groups have the title 't'"),
         (
             {"variables": {"costs": 3}, "equal_costs": {"from": "costs"}},
             "`equal_costs` must be a list of numbers of gradients, got 3",
+        ),
+        (
+            {"panels": {"a": {"title": "t", "rows": {"": ["gradient"]}}}},
+            r"`column` must read 'TITLE \| METHOD', got 'gradient'",
+        ),
+        (
+            {"panels": {"a": {"title": "t", "rows": {"": ["Grad | Grad"]}}}},
+            "`panels`: 'Grad' is no method of the study",
         ),
         ({"maps": -1}, "`maps` must be at least 0, got -1"),
         ({"metrics": {"gradients": SPARSENESS}}, "the name 'gradients' is taken"),
@@ -321,7 +329,7 @@ def test_a_study_of_ones_own_network_by_one_command(lab, tmp_path, monkeypatch, 
     written = {path.name for path in folder.iterdir()}
     assert written == {
         *("report.md", "settings.yaml", "scores.csv", "samples.csv", "claims.csv"),
-        *("mine.png", "mine-claims.png", "mine-maps.png"),
+        *("mine.png", "mine-claims.png", "mine-maps.png", "arrays.npz"),
     }
     report = (folder / "report.md").read_text()
     assert "(0.5000)" in report

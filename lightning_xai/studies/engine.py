@@ -237,7 +237,7 @@ def _judged(study: Study, network: str, rows: Sequence[ScoreRow], std: float | N
     claims: list[Claim] = []
     without: list[str] = []
     for group in study.claims:
-        pairs = study.pairs(group, std)
+        pairs = study.pairs("claim", group["pairs"], std)
         without += [" > ".join(pair) for pair in pairs if not methods.issuperset(pair)]
         without += [metric for metric in group["metrics"] if metric not in metrics]
         known = [pair for pair in pairs if methods.issuperset(pair)]

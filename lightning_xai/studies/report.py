@@ -8,10 +8,12 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 from lightning_xai.experiments.compare import CONTROLS, compare_methods
 from lightning_xai.experiments.runs import Run
+from lightning_xai.functional.maps import pixel_map
 from lightning_xai.reporting.bars import Bars, bars_figure
 from lightning_xai.reporting.comparison import Comparison, MetricComparison
 from lightning_xai.reporting.comparison_figures import score_bars
@@ -48,6 +50,7 @@ def study_report(study: Study, results: Results, seed: int, precision: str, fast
         f"{MEANINGLESS} {study.source}" if fast else study.source,
         tuple(_tables(study, results, seed)),
         {name: rows for name, rows in _records(study, results).items() if rows},
+        arrays={f"{name} {key}": value for name, result in results.items() for key, value in _arrays(result)},
         settings=json.loads(json.dumps(settings, default=str)),  # a path of somebody else's module becomes text
         findings=tuple(_findings(study, results)),
     )
@@ -66,7 +69,10 @@ def study_figures(study: Study, results: Results, name: str) -> dict[str, Figure
             figures[f"{name}-curves{of}"] = _curves(study, study.curves, result)
         if study.grid is not None:
             figures[f"{name}-grid{of}"] = _grids(study, study.grid[0], study.grid[1], result)
-        if study.maps:
+        for panel, options in study.panels.items():
+            rows = study.columns(options, result.subject.std)
+            figures[f"{name}-{panel}{of}"] = _panel(options["title"], rows, result)
+        if study.maps and not study.panels:
             figures[f"{name}-maps{of}"] = _maps(result, network)
     return figures
 
@@ -106,6 +112,12 @@ def _records(study: Study, results: Results) -> dict[str, list[dict[str, Any]]]:
             for draw, share in enumerate(shares)
         ]
     return records
+
+
+def _arrays(result: NetworkResult) -> Iterator[tuple[str, np.ndarray]]:
+    """Inputs, classes and masks of the samples shown, and the channel sums of their maps."""
+    for key, value in result.maps.items():
+        yield key, (pixel_map(value, absolute=False) if key.startswith("method ") else value).numpy()
 
 
 # Tables
@@ -386,10 +398,30 @@ def _grids(study: Study, down: str, across: str, result: NetworkResult) -> Figur
 
 
 def _maps(result: NetworkResult, network: str) -> Figure:
-    shown, names, bounds = result.maps, result.subject.network.class_names, result.subject.network.bounds
+    shown = result.maps
     maps = {key.removeprefix("method "): value for key, value in shown.items() if key.startswith("method ")}
-    target, predicted = (
-        [str(names[int(c)]) if names else str(int(c)) for c in shown[part]] for part in ("target", "predicted")
+    target, predicted = (_classes(result, part) for part in ("target", "predicted"))
+    return attribution_panel(shown["images"], maps, _bounds(result), shown.get("masks"), target, predicted, network)
+
+
+def _panel(title: str, rows: Mapping[str, Mapping[str, str]], result: NetworkResult) -> Figure:
+    """The rows for each sample; columns without maps of all their methods are left out."""
+    shown, first = result.maps, next(iter(rows.values()))
+    keys = {name: [f"method {row.get(name)}" for row in rows.values()] for name in first}
+    return attribution_panel(
+        shown["images"].repeat_interleave(len(rows), 0),
+        {n: torch.stack([shown[k] for k in own], 1).flatten(0, 1) for n, own in keys.items() if {*own} <= {*shown}},
+        _bounds(result),
+        labels=[f"{label}, {row}" if row else label for label in _classes(result, "target") for row in rows],
+        title=title,
     )
-    limits: Any = None if bounds is None else tuple(bound.cpu() for bound in bounds)
-    return attribution_panel(shown["images"], maps, limits, shown.get("masks"), target, predicted, network)
+
+
+def _classes(result: NetworkResult, part: str) -> list[str]:
+    names = result.subject.network.class_names
+    return [str(names[place]) if names else str(place) for place in result.maps[part].tolist()]
+
+
+def _bounds(result: NetworkResult) -> Any:
+    bounds = result.subject.network.bounds
+    return None if bounds is None else tuple(bound.cpu() for bound in bounds)

@@ -46,6 +46,14 @@ class Claims(TypedDict):
     pairs: list[Any]
 
 
+class Panel(TypedDict):
+    """Maps side by side, under a title: in each of its `rows`, by name, "TITLE | METHOD" for each column or
+    `{column: ..., for: ...}`; all rows have the columns of the first."""
+
+    title: str
+    rows: dict[str, list[Any]]
+
+
 class _Over(TypedDict):
     over: str
 
@@ -110,6 +118,7 @@ class Study:
         curves: Of a figure, see `CurveOptions`.
         grid: Of a figure: two names in some `for`.
         maps: Samples whose maps are shown for each network.
+        panels: Figures of their maps by name; without any, one of all methods.
         batch_size: Samples at a time; what is finished is kept.
         changes: Values that replace the configurations', by dotted name.
         fast: Values of these arguments and of variables for a version that takes a minute; its numbers mean nothing.
@@ -139,6 +148,7 @@ class Study:
     curves: CurveOptions | None = None
     grid: list[str] | None = None
     maps: int = 0
+    panels: dict[str, Panel] = field(default_factory=dict)
     batch_size: int = 64
     changes: dict[str, Any] = field(default_factory=dict)
     fast: dict[str, Any] = field(default_factory=dict)
@@ -212,18 +222,26 @@ class Study:
                 found.setdefault(line, {})[float(entry.bound[over])] = method
         return {line: dict(sorted(points.items())) for line, points in found.items()}
 
-    def pairs(self, group: Claims, level: float | None = None) -> list[tuple[str, str]]:
-        """(better, worse) of each claim of a group."""
-        claims: list[str] = []
-        for pair in group["pairs"]:
-            entry = dict(pair) if isinstance(pair, Mapping) else {"claim": pair}
-            if not isinstance(entry.get("claim"), str):
-                raise ValueError(f"`claims`: a pair must be a text or have a `claim`, got {pair!r}.")
-            claims += expanded({entry.pop("claim"): entry}, self.at(level))
-        wrong = next((claim for claim in claims if claim.count(" > ") != 1), None)
-        if wrong is not None:
-            raise ValueError(f"`claims`: a pair must read 'BETTER > WORSE', got {wrong!r}.")
-        return [tuple(claim.split(" > ")) for claim in claims]  # type: ignore[misc]
+    def pairs(
+        self, key: Literal["claim", "column"], parts: Sequence[Any], level: float | None
+    ) -> list[tuple[str, str]]:
+        """(better, worse) of each claim, (title, method) of each column."""
+        between, form, texts = *_FORMS[key], list[str]()
+        for part in parts:
+            entry = dict(part) if isinstance(part, Mapping) else {key: part}
+            if not isinstance(entry.get(key), str):
+                raise ValueError(f"`{key}` must be a text, or a mapping must have it, got {part!r}.")
+            texts += expanded({entry.pop(key): entry}, self.at(level))
+        if wrong := [text for text in texts if text.count(between) != 1]:
+            raise ValueError(f"`{key}` must read {form!r}, got {wrong[0]!r}.")
+        return [tuple(text.split(between)) for text in texts]  # type: ignore[misc]
+
+    def columns(self, panel: Panel, level: float | None = None) -> dict[str, dict[str, str]]:
+        """By row of a panel, the methods by column."""
+        return {row: dict(self.pairs("column", columns, level)) for row, columns in panel["rows"].items()}
+
+
+_FORMS = {"claim": (" > ", "BETTER > WORSE"), "column": (" | ", "TITLE | METHOD")}
 
 
 def study_of(values: Any, where: str | Path = "study", taken: Sequence[str] = ()) -> Study:
@@ -296,8 +314,10 @@ def check(study: Study) -> None:
         if titles.count(group["title"]) > 1:
             raise ValueError(f"`claims`: two groups have the title {group['title']!r}.")
         _refuse_unknown("`claims`", "metric of the study that has a better side", group["metrics"], judged)
-        claimed += itertools.chain(*study.pairs(group, ANY_LEVEL))
+        claimed += itertools.chain(*study.pairs("claim", group["pairs"], ANY_LEVEL))
+    shown = [row for panel in study.panels.values() for row in study.columns(panel, ANY_LEVEL).values()]
     if study.whole:
+        _refuse_unknown("`panels`", "method of the study", [name for row in shown for name in row.values()], methods)
         _refuse_unknown("`claims`", "method of the study", claimed, methods)
         _refuse_unknown("`published`", "method of the study", itertools.chain(*study.published.values()), methods)
     _check_figures(study)

@@ -3,7 +3,7 @@ noise."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ from jaxtyping import Float64
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from lightning_xai.callbacks.samples import Samples
 from lightning_xai.evaluation import evaluate
 from lightning_xai.experiments.papers.adaptgrad_table1 import FAST_NETWORK
 from lightning_xai.experiments.papers.experiment import (
@@ -61,12 +60,6 @@ class Examined:
     target: Labels
     index: Labels
     bounds: tuple[Tensor, Tensor]
-
-    @classmethod
-    def of(cls, network: Any, samples: Samples) -> "Examined":
-        """Some samples, with labels for the classes that are explained; those that the network predicts if None."""
-        target = resolve_target(network.model, samples.images, samples.labels)
-        return cls(network.model, samples.images, target, samples.index, network.bounds)
 
     def converging(self, smoother: Smooth, draws: Sequence[int], seed: int) -> Iterator[tuple[int, Moments]]:
         """The moments over these rising numbers of draws, one after the other; one object that grows."""
@@ -248,7 +241,8 @@ def _examined(lab: Lab, network: Any, number: int) -> Examined:
     """Explained for the class that the network predicts."""
     is_pretrained = isinstance(network, PretrainedNetwork)
     samples = photographs(lab, network, number=number)[0] if is_pretrained else lab.samples(network, number)
-    return Examined.of(network, replace(samples, labels=samples.labels if is_pretrained else None))
+    target = resolve_target(network.model, samples.images, samples.labels if is_pretrained else None)
+    return Examined(network.model, samples.images, target, samples.index, network.bounds)
 
 
 # Tables
