@@ -36,9 +36,10 @@ from lightning_xai.results.scores import ScoreRow
 from lightning_xai.statistics.paired import holm, paired_test
 from lightning_xai.studies import engine
 from lightning_xai.studies.engine import judged, run_study
+from lightning_xai.studies.entries import expanded, resolved
 from lightning_xai.studies.lab import Lab
 from lightning_xai.studies.report import _published_gain, claim_matrix, study_figures, study_report
-from lightning_xai.studies.study import Study, carried_studies, carried_study, check, expanded, resolved, study_of
+from lightning_xai.studies.study import Study, carried_studies, carried_study, check, study_of
 from lightning_xai.studies.subjects import PretrainedNetwork, voc
 
 ROOT = Path(__file__).parent.parent

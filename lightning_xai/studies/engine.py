@@ -28,8 +28,9 @@ from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.examine import fingerprint
 from lightning_xai.statistics.means import mean_and_standard_error
 from lightning_xai.statistics.paired import holm, paired_test
+from lightning_xai.studies.entries import known_values, resolved
 from lightning_xai.studies.lab import Lab
-from lightning_xai.studies.study import Study, asks_mask, check, in_mask, known_values, resolved
+from lightning_xai.studies.study import Study, asks_mask, check, in_mask
 from lightning_xai.studies.subjects import Subject, predicted, require, subject
 
 LEVEL = 0.05

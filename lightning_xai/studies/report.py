@@ -25,8 +25,9 @@ from lightning_xai.results.scores import GRADIENTS
 from lightning_xai.results.tables import ResultTable, number_format, with_arrow
 from lightning_xai.statistics.means import mean, mean_and_error
 from lightning_xai.studies.engine import LEVEL, Claim, NetworkResult
+from lightning_xai.studies.entries import resolved
 from lightning_xai.studies.lab import described
-from lightning_xai.studies.study import Claims, CurveOptions, Study, resolved
+from lightning_xai.studies.study import Claims, CurveOptions, Study
 
 Results = Mapping[str, NetworkResult]
 Published = Mapping[str, Mapping[str, float | dict[str, float]]]

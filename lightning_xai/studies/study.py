@@ -3,12 +3,12 @@
 import itertools
 import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, Literal, TypedDict
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -18,13 +18,13 @@ from lightning_xai.explainers.base import check_count
 from lightning_xai.metrics import SampleMetric
 from lightning_xai.names import specifications
 from lightning_xai.results.scores import GRADIENTS
+from lightning_xai.studies.entries import Coordinates, expanded, filled_in, known_values, resolved
 
 VOC = "voc"
 WEIGHT_NOISE = "weight_noise"
 """The variable that each network has a value of its own of: the level that costs 5 % of its accuracy."""
 ANY_LEVEL = 0.1
 """In its place, where all that matters is that there is a level."""
-Coordinates = Mapping[str, Any]
 
 
 class Source(TypedDict, total=False):
@@ -66,20 +66,6 @@ class CurveOptions(_Over, total=False):
     label: str
     level: bool
     published: tuple[float, float]
-
-
-class Entry(NamedTuple):
-    """An entry of a file, with its variables filled in.
-
-    Attributes:
-        value: What the file says of it.
-        bound: Values of the names in its `for`.
-        template: Its name in the file.
-    """
-
-    value: Any
-    bound: Coordinates
-    template: str
 
 
 @dataclass(frozen=True)
@@ -218,7 +204,7 @@ class Study:
         for method, entry in expanded(self.methods, self.at(level)).items():
             if over in entry.bound and where.items() <= entry.bound.items():
                 template = re.sub(rf"\{{{over}([\[.!:][^}}]*)?}}", over, entry.template)
-                line = _filled(template, {**self.at(level), **entry.bound})
+                line = filled_in(template, {**self.at(level), **entry.bound})
                 found.setdefault(line, {})[float(entry.bound[over])] = method
         return {line: dict(sorted(points.items())) for line, points in found.items()}
 
@@ -350,11 +336,6 @@ def _check_figures(study: Study) -> None:
             raise ValueError(f"`grid`: {cells[place]} and {method} have the same cell. Draw one kind of method.")
 
 
-def known_values(parts: Sequence[Any], variables: Mapping[str, Any]) -> list[Any]:
-    """The parts, resolved, without those that need a variable without a value."""
-    return [entry.value for entry in expanded({str(n): part for n, part in enumerate(parts)}, variables).values()]
-
-
 def carried_studies() -> dict[str, Path]:
     """The files that the package brings, by name."""
     return {path.stem: path for path in sorted(Path(__file__).parent.glob("*.yaml"))}
@@ -365,41 +346,6 @@ def carried_study(name: str, **changes: Any) -> Study:
     return study_of(yaml.safe_load(carried_studies()[name].read_text(encoding="utf-8")), name).changed(changes)
 
 
-def expanded(parts: Mapping[str, Any] | Sequence[str], variables: Mapping[str, Any]) -> dict[str, Entry]:
-    """The entries, those with `for` once for each combination.
-
-    Entries that need a variable without a value (None) are left out. Equal names must stand for the same.
-    """
-    found: dict[str, Entry] = {}
-    for name, part in parts.items() if isinstance(parts, Mapping) else zip(parts, parts, strict=True):
-        entry = dict(part) if isinstance(part, Mapping) else part
-        loops = entry.pop("for", {}) if isinstance(entry, dict) else {}
-        if not isinstance(loops, Mapping):
-            raise ValueError(f"`for` of {name!r} must be a mapping of names to lists, got {loops!r}.")
-        for bound in _combinations(name, loops, variables):
-            known = {**variables, **bound}
-            try:
-                filled, value = _filled(name, known), resolved(entry, known)
-            except _Missing:
-                continue
-            if found.setdefault(filled, Entry(value, bound, name)).value != value:
-                raise ValueError(
-                    f"{filled!r} stands for two different things. Put the names of its `for` in braces into its name,"
-                    " or give the two other names."
-                )
-    return found
-
-
-def resolved(part: Any, variables: Mapping[str, Any]) -> Any:
-    """With values in the place of `{from: NAME, times: FACTOR}`."""
-    if isinstance(part, Mapping):
-        if "from" in part and part.keys() <= {"from", "times"}:
-            value = _looked_up(str(part["from"]), variables)
-            return value * part["times"] if "times" in part else value
-        return {key: resolved(value, variables) for key, value in part.items()}
-    return [resolved(value, variables) for value in part] if isinstance(part, list | tuple) else part
-
-
 def asks_mask(metric: SampleMetric) -> bool:
     """Whether it needs a mask of the evidence."""
     return "mask" in signature(metric.update).parameters
@@ -408,42 +354,3 @@ def asks_mask(metric: SampleMetric) -> bool:
 def in_mask(metric: str, mask: str) -> str:
     """The name of a metric in a further mask."""
     return f"{metric}_of_{mask}"
-
-
-class _Missing(Exception):
-    """A variable has no value."""
-
-
-def _combinations(name: str, loops: Mapping[str, Any], variables: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    lists = [
-        known_values(values, variables) if isinstance(values, list) else resolved(values, variables)
-        for values in loops.values()
-    ]
-    for key, values in zip(loops, lists, strict=True):
-        if not isinstance(values, Sequence) or isinstance(values, str):
-            raise ValueError(f"`for` of {name!r}: {key} must have a list of values, got {values!r}.")
-    for values in itertools.product(*lists):
-        yield dict(zip(loops, values, strict=True))
-
-
-def _looked_up(name: str, variables: Mapping[str, Any]) -> Any:
-    value: Any = variables
-    for part in name.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            known = ", ".join(map(str, value)) if isinstance(value, Mapping) else repr(value)
-            raise ValueError(f"`from`: there is no variable {name!r}; there are {known}. Name it in `variables`.")
-        value = value[part]
-    if value is None:
-        raise _Missing(name)
-    return value
-
-
-def _filled(name: str, variables: Mapping[str, Any]) -> str:
-    try:
-        return name.format(**variables)
-    except (KeyError, IndexError, AttributeError) as error:
-        raise ValueError(f"{name!r}: the part in braces must be a variable or in `for`, {error} is neither.") from error
-    except (TypeError, ValueError) as error:
-        if any(value is None for value in variables.values()) and "{" in name:
-            raise _Missing(name) from error  # a level that was not reached has no digits
-        raise ValueError(f"{name!r} cannot be filled in: {error}.") from error

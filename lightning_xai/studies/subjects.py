@@ -122,10 +122,9 @@ def photographs(
     """
     options: dict[str, Any] = asdict(network.preprocessing)
     options |= {name: list(options[name]) for name in ("mean", "std")}
-    embedded = folder is None
-    data: Any = (
-        PhotographsDataModule(**options) if embedded else ImageFolderDataModule(folder, labeled=False, **options)
-    )
+    data: Any = PhotographsDataModule(**options)
+    if folder is not None:
+        data = ImageFolderDataModule(folder, labeled=False, **options)
     try:
         data.setup()
     except ValueError as error:
