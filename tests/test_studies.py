@@ -190,6 +190,7 @@ def test_a_wrong_entry_is_named(parts, message):
         ({**MINE, "curves": {"where": {}}}, "(?s)curves.*'over'"),
         ({**MINE, "curves": {"over": "n", "published": [0.2]}}, "(?s)curves.*a tuple with 2 elements"),
         ({**MINE, "published": {"sparseness": {"gradient": "abc"}}}, "(?s)published.*Expected a <class 'float'>.*abc"),
+        ({**MINE, "fast": {"maps": "x"}}, "(?s)maps.*Expected a <class 'int'>.*x"),
         ({**MINE, "equal_costs": 3}, "(?s)equal_costs.*Expected a <class 'list'>.*3"),
         (
             {**MINE, "methods": {1: GRADIENT}},

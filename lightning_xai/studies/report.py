@@ -70,7 +70,7 @@ def study_figures(study: Study, results: Results, name: str) -> dict[str, Figure
             figures[f"{name}-curves{of}"] = _curves(study, study.curves, result)
         if study.grid is not None:
             figures[f"{name}-grid{of}"] = _grids(study, study.grid[0], study.grid[1], result)
-        for panel, options in study.panels.items():
+        for panel, options in study.panels.items() if study.maps else ():
             rows = study.columns(options, result.subject.std)
             figures[f"{name}-{panel}{of}"] = _panel(options["title"], rows, result)
         if study.maps and not study.panels:

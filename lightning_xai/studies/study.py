@@ -263,6 +263,9 @@ def _check_file(values: Any, where: str | Path, taken: Sequence[str]) -> None:
     parser.add_class_arguments(Study, as_group=False, skip={"whole"})
     try:
         parser.parse_object(dict(values))
+        parser.parse_object(
+            {**values, **{name: value for name, value in values.get("fast", {}).items() if name in known}}
+        )
     except ArgumentError as error:
         raise ValueError(f"{where}: {error}") from error
     if wrong := [name for part in _NAMED for name in values.get(part, ()) if not isinstance(name, str)]:
