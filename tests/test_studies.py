@@ -253,10 +253,13 @@ def test_a_wrong_file_is_refused_by_name(values, message):
         ({"metrics": {"auroc": AUROC}}, "all of auroc need `masks`, and the study has none"),
         ({"methods": TWO_KINDS, "grid": ["n"]}, "`grid` must be two names, got"),
         ({"methods": TWO_KINDS, "grid": ["n", "f"]}, "`grid`: a 1 2 and b 1 2 have the same cell"),
-        ({"networks": {"photographs": {"ckpt_path": OTHER}}}, "trained by others and takes `weights`"),
+        (
+            {"networks": {"photographs": {"ckpt_path": OTHER}}},
+            "photographs is trained by others and takes `weights`, got `ckpt_path`",
+        ),
         (
             {"networks": {"quickstart": {"weights": "w.pt"}}},
-            "`networks`: quickstart takes a `ckpt_path`, got a `weights`",
+            "`networks`: quickstart is trained by its configuration and takes a `ckpt_path`, got `weights`",
         ),
         ({"kept_under": [{"from": "no"}]}, "there is no variable 'no'"),
         ({"curves": {"over": "std"}}, "`curves`: no method has 'std' in its `for`"),

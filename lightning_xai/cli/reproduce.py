@@ -30,14 +30,14 @@ STUDY_USAGE = "lightning-xai study FILE [--fast] [--OPTION VALUE ...]"
 def reproduce_experiment(words: Sequence[str]) -> None:
     """Run the experiment named first, or list all of them."""
     name, *options = words or ["--list"]
-    studies, fast = carried_studies(), "--fast" in options
+    studies = carried_studies()
     if name in ("--list", "-h", "--help"):
         list_experiments()
     elif name in studies:
         _run_study(studies[name], f"reproduce {name}", options)
     elif name in EXPERIMENTS:
         experiment = EXPERIMENTS[name]
-        lab, folder, settings = _parsed(experiment_parser(name, experiment, fast), options)
+        lab, folder, settings = _parsed(experiment_parser(name, experiment), options, experiment.fast)
         _report(*experiment.run(lab, **settings), folder)
     else:
         known = ", ".join((*EXPERIMENTS, *studies))
@@ -58,60 +58,60 @@ def study_command(words: Sequence[str]) -> None:
 
 
 def _run_study(path: Path, command: str, options: Sequence[str]) -> None:
-    fast = "--fast" in options
     taken = [*(field.name for field in fields(Lab)), "output", "kept", "help"]
     try:
         study = study_of(load_yaml(path.read_text(encoding="utf-8")), path, taken)
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: this is not YAML that can be read: {error}") from error
-    lab, folder, settings = _parsed(study_parser(study, path, command, fast), options)
+    lab, folder, settings = _parsed(study_parser(study, path, command), options, study.fast)
     kept = settings.pop("kept")
     study = study.changed(settings)
     results = run_study(lab, study, kept)
-    report = study_report(study, results, lab.seed, lab.precision, fast)
+    report = study_report(study, results, lab.seed, lab.precision, "--fast" in options)
     _report(report, study_figures(study, results, path.stem), folder)
 
 
-def study_parser(study: Study, path: Path, command: str, fast: bool) -> ArgumentParser:
+def study_parser(study: Study, path: Path, command: str) -> ArgumentParser:
     """Options of the `Lab`, parts of the study and its variables, with the file's values for their defaults."""
     kind = "reproduce" if command.startswith("reproduce") else "studies"
-    parser = _parser(command, study.summary or study.source, Path("runs", kind, path.stem), fast)
+    parser = _parser(command, study.summary or study.source, Path("runs", kind, path.stem))
     parser.add_argument("--kept", type=str | None, help="Folder for finished batches, to go on with; null keeps none.")
     parser.add_class_arguments(Study, as_group=False, skip=_NO_OPTIONS)
     for name, value in study.variables.items():
         parser.add_argument(f"--{name}", type=Any, default=value, help="A variable of the study.")
     parser.set_defaults({name: value for name, value in vars(study).items() if name not in _NO_OPTIONS})
-    if fast:
-        parser.set_defaults(study.fast)
     return parser
 
 
 _NO_OPTIONS = {"variables", "fast", "whole"}
 
 
-def experiment_parser(name: str, experiment: Experiment, fast: bool) -> ArgumentParser:
+def experiment_parser(name: str, experiment: Experiment) -> ArgumentParser:
     """Options of the experiment and of the `Lab`."""
-    parser = _parser(f"reproduce {name}", experiment.summary, Path("runs", "reproduce", name), fast)
+    parser = _parser(f"reproduce {name}", experiment.summary, Path("runs", "reproduce", name))
     parser.add_argument("--config", action="config", help="A file with values of the options below.")
     parser.add_function_arguments(experiment.run, skip={"lab"}, as_group=False)
-    if fast:
-        parser.set_defaults(dict(experiment.fast))
     return parser
 
 
-def _parser(command: str, description: str, output: Path, fast: bool) -> ArgumentParser:
+def _parser(command: str, description: str, output: Path) -> ArgumentParser:
     know_yaml_mode()
     parser = ArgumentParser(prog=f"lightning-xai {command}", description=description, parser_mode=YAML_MODE)
-    default = f"{output}-fast" if fast else str(output)
-    parser.add_argument("--output", default=default, help="Folder for report, records and figures.")
+    parser.add_argument("--output", default=str(output), help="Folder for report, records and figures.")
     parser.add_class_arguments(Lab, as_group=False)
-    if fast:
-        parser.set_defaults(embedded=True)
     return parser
 
 
-def _parsed(parser: ArgumentParser, options: Sequence[str]) -> tuple[Lab, Path, dict[str, Any]]:
-    """The lab, the folder and all other options, with folders and counts checked before anything is computed."""
+def _parsed(
+    parser: ArgumentParser, options: Sequence[str], fast: Mapping[str, Any]
+) -> tuple[Lab, Path, dict[str, Any]]:
+    """The lab, the folder and all other options, with folders and counts checked before anything is computed.
+
+    Args:
+        fast: Defaults of the fast version, on embedded data, into a folder of its own.
+    """
+    if "--fast" in options:
+        parser.set_defaults({"embedded": True, "output": f"{parser.get_default('output')}-fast", **fast})
     settings = parser.parse_args([word for word in options if word != "--fast"]).as_dict()
     settings.pop("config", None)
     for option, value in settings.items():

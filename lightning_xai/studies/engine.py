@@ -137,12 +137,11 @@ def _of_network(lab: Lab, study: Study, name: str, kept: str | Path | None) -> N
     ]
     rows = [row for part in scored for row in part["rows"]]
     claims, without = _judged(study, name, rows, found.std)
-    run = Run(name, rows, study.directions())
     return NetworkResult(
         replace(found, network=replace(found.network, model=torch.nn.Identity())),  # the next one needs the memory
         rows,
         _kept(lab, study, found),
-        compare_methods([run], seed=lab.seed, procedure=study.procedure),
+        compare_methods([Run(name, rows, study.directions())], seed=lab.seed, procedure=study.procedure),
         claims,
         without,
         {key: torch.cat([part["maps"][key] for part in scored if part["maps"]]) for key in scored[0]["maps"]},

@@ -44,9 +44,12 @@ MEANINGLESS = "A fast version, on little of everything: its numbers mean nothing
 
 def study_report(study: Study, results: Results, seed: int, precision: str, fast: bool = False) -> Reproduction:
     """All that is written of a study."""
-    written = {name: value for name, value in asdict(study).items() if name != "whole"}
-    networks = described({name: result.subject.network for name, result in results.items()})
-    settings = {"seed": seed, "precision": precision, "study": written, "networks": networks}
+    settings = {
+        "seed": seed,
+        "precision": precision,
+        "study": {name: value for name, value in asdict(study).items() if name != "whole"},
+        "networks": described({name: result.subject.network for name, result in results.items()}),
+    }
     return Reproduction(
         f"{MEANINGLESS} {study.source}" if fast else study.source,
         tuple(_tables(study, results, seed)),

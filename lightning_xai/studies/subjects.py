@@ -218,17 +218,16 @@ def require(lab: Lab, study: Study) -> None:
     """
     for name, given in study.named_networks.items():
         source, pretrained = given.get("config", name), is_pretrained(lab, given.get("config", name))
-        if pretrained and "ckpt_path" in given:
-            raise ValueError(f"`networks`: {name} was trained by others and takes `weights`, got a `ckpt_path`.")
-        if pretrained and study.masks and study.images != VOC:
+        takes, other = ("`weights`", "ckpt_path") if pretrained else ("a `ckpt_path`", "weights")
+        if other in given:
+            whose = "others" if pretrained else "its configuration"
+            raise ValueError(f"`networks`: {name} is trained by {whose} and takes {takes}, got `{other}`.")
+        if not pretrained:
+            lab.require([source], study.changes, study.masks)
+        elif study.masks and study.images != VOC:
             raise ValueError(
                 f"`masks`: {name} was trained by others and sees pictures without masks, but for `images: voc`."
             )
-        if pretrained:
-            continue
-        if "weights" in given:
-            raise ValueError(f"`networks`: {name} takes a `ckpt_path`, got a `weights`.")
-        lab.require([source], study.changes, study.masks)
         if "ckpt_path" in given:
             path = carried_file("checkpoints", given["ckpt_path"])
             model = instantiated(parsed(lab.config(source, study.changes))).model

@@ -41,7 +41,6 @@ from lightning_xai.studies.lab import Lab, described
 from lightning_xai.studies.subjects import PretrainedNetwork, photographs, pretrained_network
 
 SOURCE = "AdaptGrad (Zhou et al. 2024, arXiv 2410.07711), figures 2, 4 and 5: the number of draws and the confidence"
-PHOTOGRAPHS = "photographs"
 _ENOUGH = 0.1
 """The relative error that the draws are counted for."""
 
@@ -112,7 +111,7 @@ def run(
     check_count("reference_draws", reference_draws)
     if len(set(draws)) < 2 or min(draws) < 1:
         raise ValueError(f"`draws` must be two different numbers or more, all at least 1; got {draws}.")
-    photographed = {} if weights is None else {PHOTOGRAPHS: pretrained_network(lab, architecture, weights)}
+    photographed = {} if weights is None else {"photographs": pretrained_network(lab, architecture, weights)}
     found = {name: lab.network(name, changes) for name in networks} | photographed
     smoothers = {"SG": smooth_grad(fraction=fraction, of="data"), "AG": adapt_grad(confidence=confidence)}
     levels = level_methods(fractions, confidences, num_draws)
@@ -135,20 +134,23 @@ def run(
             figures[f"adaptgrad-maps-{what}-{name}"] = attribution_panel(
                 images, shown, (low, high), title=f"Maps against {title}: {name}"
             )
-    tables = (_slope_table(errors, weights), _error_table(errors), _level_table(scores))
-    settings = {
-        "networks": described({name: found[name] for name in networks}),
-        "weights": None if weights is None else f"{architecture}: {weights}",
-        "reference_draws": reference_draws,
-        "num_draws": num_draws,
-        "fraction": fraction,
-        "confidence": confidence,
-        "columns": {"draws": list(drawn), "noise": list(noisy)},
-        "precision": lab.precision,
-        "seed": lab.seed,
-    }
     result = Reproduction(
-        SOURCE, tables, {"errors": errors, "noise": scores}, arrays, settings, tuple(_findings(errors))
+        SOURCE,
+        (_slope_table(errors, weights), _error_table(errors), _level_table(scores)),
+        {"errors": errors, "noise": scores},
+        arrays,
+        {
+            "networks": described({name: found[name] for name in networks}),
+            "weights": None if weights is None else f"{architecture}: {weights}",
+            "reference_draws": reference_draws,
+            "num_draws": num_draws,
+            "fraction": fraction,
+            "confidence": confidence,
+            "columns": {"draws": list(drawn), "noise": list(noisy)},
+            "precision": lab.precision,
+            "seed": lab.seed,
+        },
+        tuple(_findings(errors)),
     )
     return result, {"adaptgrad-convergence": _error_figure(errors), **figures}
 

@@ -96,22 +96,21 @@ def run(
     means = {name: mean_inherent_noise(scale) for name, scale in closed.items()}
     sets = [*(_test_images(lab, name, num_images) for name in data), _photographs(photographs, side, num_images)]
     rows = [row for images in sets for row in image_rows(images, methods, num_draws, lab.seed)]
-    settings = {
-        "networks": {},
-        "data": {images.name: len(images.images) for images in sets},
-        "methods": {name: repr(scale) for name, scale in methods.items()},
-        "photographs": photographs,
-        "side": side,
-        "num_draws": num_draws,
-        "num_simulated": num_simulated,
-        "seed": lab.seed,
-    }
     result = Reproduction(
         SOURCE,
         (_mean_table(curve, means), *(_real_table(images, of(rows, data=images.name)) for images in sets)),
         {"curve": curve, "images": rows},
         {},
-        settings,
+        {
+            "networks": {},
+            "data": {images.name: len(images.images) for images in sets},
+            "methods": {name: repr(scale) for name, scale in methods.items()},
+            "photographs": photographs,
+            "side": side,
+            "num_draws": num_draws,
+            "num_simulated": num_simulated,
+            "seed": lab.seed,
+        },
         tuple(_findings(rows, means)),
     )
     return result, {"adaptgrad-noise-curve": _curve_figure(curve), "adaptgrad-noise-images": _bars_figure(rows)}

@@ -38,7 +38,6 @@ def run(
         name: lab.noise_level(network, lab.samples(network, num_samples, "validate"), drop=drop, num_draws=num_draws)
         for name, network in found.items()
     }
-    columns = ("network", "test accuracy", f"level at a drop of {drop:.0%}", "95 % interval", "published")
     rows = tuple(
         (
             name,
@@ -54,7 +53,11 @@ def run(
         "levels": [{"network": name, **asdict(level), "points": None} for name, level in levels.items()],
     }
     findings = tuple(f"{name}: {line}" for name, level in levels.items() for line in level_lines(level)[:2])
-    table = ResultTable("Weight noise by the accuracy that it costs", columns, rows)
+    table = ResultTable(
+        "Weight noise by the accuracy that it costs",
+        ("network", "test accuracy", f"level at a drop of {drop:.0%}", "95 % interval", "published"),
+        rows,
+    )
     result = Reproduction(SOURCE, (table,), records, {}, {"networks": described(found), "seed": lab.seed}, findings)
     return result, {f"noise-level-{name}": noise_level_figure(level) for name, level in levels.items()}
 

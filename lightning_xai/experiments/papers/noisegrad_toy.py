@@ -89,15 +89,25 @@ def run(
     comparison = compare_methods([Run("networks", rows, better)], seed=lab.seed, procedure="published")
     claims = judged(rows, [(name, "Gradient") for name in comparison.methods[1:]], list(better), better)
     truth = float(np.nanmean(roughness(_grid_shaped(moons.gradient(_grid(columns)).numpy(), columns))))
-    settings = {"noise": noise, "fraction": fraction, "num_draws": num_draws, "hidden": list(hidden), "lr": lr}
-    settings |= {"num_train": num_train, "num_steps": num_steps, "num_test": num_test, "columns": columns}
     scores = [{"network": row.sample, "method": row.method, "metric": row.metric, "value": row.value} for row in rows]
     result = Reproduction(
         SOURCE,
         (_table(comparison, networks, truth), claim_matrix("Is it better than the gradient?", claims)),
         {"scores": scores, "networks": [{"network": network, **values} for network, values in networks.items()]},
         arrays,
-        {"networks": networks, "seed": lab.seed, **settings},
+        {
+            "networks": networks,
+            "seed": lab.seed,
+            "noise": noise,
+            "fraction": fraction,
+            "num_draws": num_draws,
+            "hidden": list(hidden),
+            "lr": lr,
+            "num_train": num_train,
+            "num_steps": num_steps,
+            "num_test": num_test,
+            "columns": columns,
+        },
         tuple(_findings(comparison, truth)),
     )
     return result, _figures(arrays)
@@ -160,8 +170,7 @@ def _measured(
 
 def _arrows(setting: _Setting, model: nn.Module, method: Explainer, points: Tensor) -> Float[np.ndarray, "points 2"]:
     """Gradients of class 1's logit, half of the log odds."""
-    lab = setting.lab
-    images = as_images(points).to(lab.device)
+    images, lab = as_images(points).to(setting.lab.device), setting.lab
     return explain(model, images, 1, method, seed=lab.seed, precision=lab.precision)[:, :, 0, 0].cpu().numpy()
 
 
