@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -188,7 +188,11 @@ def _scored(
         )
         for mask, samples in others:
             for method, whole in evaluation.attributions.items():
-                evaluation.scores[method].update(_in_other_mask(measured, whole, mask, samples))
+                evaluation.scores[method] |= {
+                    in_mask(name, mask): _localization(metric, whole, samples)
+                    for name, metric in measured.items()
+                    if asks_mask(metric)
+                }
         seen = {"images": evaluation.images, "target": evaluation.target, "predicted": evaluation.predicted}
         if evaluation.masks is not None:
             seen["masks"] = evaluation.masks
@@ -206,14 +210,11 @@ def _scored(
     return {"rows": rows, "maps": result["maps"]}
 
 
-def _in_other_mask(
-    measured: Mapping[str, SampleMetric], maps: Tensor, mask: str, samples: Samples
-) -> Iterator[tuple[str, Tensor]]:
-    for name, metric in measured.items():
-        if asks_mask(metric):
-            own = deepcopy(metric)
-            own.update(maps.cpu(), mask=None if samples.masks is None else samples.masks.cpu())
-            yield in_mask(name, mask), own.per_sample()[1]
+def _localization(metric: SampleMetric, maps: Tensor, samples: Samples) -> Tensor:
+    """Scores of maps in another mask."""
+    own = deepcopy(metric)
+    own.update(maps.cpu(), mask=None if samples.masks is None else samples.masks.cpu())
+    return own.per_sample()[1]
 
 
 def _kept(lab: Lab, study: Study, found: Subject) -> dict[float, list[float]]:
@@ -238,10 +239,10 @@ def _judged(study: Study, network: str, rows: Sequence[ScoreRow], std: float | N
     without: list[str] = []
     for group in study.claims:
         pairs = study.pairs("claim", group["pairs"], std)
-        without += [" > ".join(pair) for pair in pairs if not methods.issuperset(pair)]
-        without += [metric for metric in group["metrics"] if metric not in metrics]
         known = [pair for pair in pairs if methods.issuperset(pair)]
         measured = [metric for metric in group["metrics"] if metric in metrics]
+        without += [" > ".join(pair) for pair in pairs if pair not in known]
+        without += [metric for metric in group["metrics"] if metric not in measured]
         claims += judged(rows, known, measured, higher, network, group["title"])
     return claims, without
 
