@@ -20,8 +20,8 @@ LAYERS = {
     "explainers": 1,
     "metrics": 1,
     "networks": 1,
+    "statistics": 1,
     "results": 1,
-    "statistics": 2,
     "evaluation": 2,
     "visualization": 2,
     "__init__": 2,
@@ -37,6 +37,7 @@ LAYERS = {
 }
 MAY_SEE_LIGHTNING = 4
 FORBIDDEN = {
+    "statistics": ("torch", "lightning_xai.results"),
     "results": ("torch", "matplotlib", "PIL", "lightning_xai.explainers", "lightning_xai.metrics"),
     "sanity": ("lightning_xai.reporting", "matplotlib"),
     "reporting": ("lightning_xai.sanity", "lightning_xai.evaluation", "lightning_xai.networks"),

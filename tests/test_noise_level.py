@@ -179,10 +179,10 @@ def test_an_interval_may_reach_beyond_the_most_noise_tried():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"drop": 0.0}, "`drop` must be between 0 and 1, such as 0.05 for 5 %, got 0.0"),
-        ({"drop": 1.0}, "`drop` must be between 0 and 1"),
-        ({"num_draws": 1}, "`num_draws` must be at least 2, for an interval, got 1"),
-        ({"tolerance": 0.0}, "`tolerance` must be positive and finite, got 0.0"),
+        ({"drop": 0.0}, "`drop` must be between 0 and 1, got 0.0"),
+        ({"drop": 1.0}, "`drop` must be between 0 and 1, got 1.0"),
+        ({"num_draws": 1}, "`num_draws` must be at least 2, got 1"),
+        ({"tolerance": 0.0}, "`tolerance` must be at least 1e-06, .* got 0.0"),
         ({"maximum": math.inf}, "`maximum` must be positive and finite, got inf"),
         ({"chance": 1.0}, "`chance` must be at least 0 and below 1, got 1.0"),
         ({"chance": 0.9}, "`model` must be better than chance, 0.9, but its accuracy on 40 samples is 0.9"),

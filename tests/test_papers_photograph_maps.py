@@ -1,4 +1,4 @@
-"""AdaptGrad's gallery: closed forms of linear networks, and what is shown where."""
+"""AdaptGrad's gallery: closed forms of linear networks, what is shown where, and the metrics of maps beside maps."""
 
 import numpy as np
 import pytest
@@ -10,23 +10,21 @@ from torch.testing import assert_close
 
 import lightning_xai as lx
 from lightning_xai.data.preprocessing import Preprocessing
-from lightning_xai.experiments.papers import Lab, adaptgrad_gallery
+from lightning_xai.experiments.papers import Lab
 from lightning_xai.experiments.papers.adaptgrad_convergence import Examined
-from lightning_xai.experiments.papers.adaptgrad_gallery import converging
 from lightning_xai.explainers import Context
 from lightning_xai.networks import MLP
-from lightning_xai.studies.photographs import PretrainedNetwork
+from lightning_xai.sanity.similarity import spearman
+from lightning_xai.studies import report
+from lightning_xai.studies.engine import run_study
+from lightning_xai.studies.metrics import MapSimilarity, RelativeError
+from lightning_xai.studies.study import carried_study
+from lightning_xai.studies.subjects import PretrainedNetwork
 
 SIDE = 8
-GALLERY = {"num_images": 3, "num_shown": 2, "draws": (3, 2), "num_draws": 2, "num_steps": 2, "inner_draws": 2}
+SMALL = {"networks": ["vgg16"], "num_samples": 3, "maps": 2, "draws": [2, 3], "num_draws": 2, "num_steps": 2}
 OTHERS = tuple(f"class {number}" for number in range(20))
-
-
-def linear(class_names, seed=0):
-    """A linear network of small pictures."""
-    torch.manual_seed(seed)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 20)).eval()
-    return PretrainedNetwork(model, Preprocessing(SIDE, SIDE), class_names, {"network": "linear"})
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # between Lightning and jsonargparse
 
 
 def weight(network, target):
@@ -34,34 +32,31 @@ def weight(network, target):
 
 
 @pytest.fixture
-def use(monkeypatch):
-    """Makes the experiments explain a network."""
-
-    def use(network):
-        monkeypatch.setattr(adaptgrad_gallery, "pretrained_network", lambda *_: network)
-        return network
-
-    return use
-
-
-# AdaptGrad's gallery
+def network(monkeypatch):
+    """A linear network of small pictures, which the study explains."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 20)).eval()
+    network = PretrainedNetwork(model, Preprocessing(SIDE, SIDE), OTHERS, {"network": "linear"})
+    monkeypatch.setattr("lightning_xai.studies.subjects.pretrained_network", lambda *_: network)
+    return network
 
 
 @pytest.fixture
-def photographed(tmp_path):
+def gallery(tmp_path, network):
     for number in range(3):
         pixels = np.random.default_rng(number).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-    return str(tmp_path)
+    study = carried_study("adaptgrad-gallery", images=str(tmp_path), inner_draws=2, **SMALL)
+    return study, run_study(Lab(device="cpu", progress=False), study)
 
 
-def test_maps_of_a_linear_network_are_the_closed_forms(photographed, use):
-    network = use(linear(OTHERS))
-    result = adaptgrad_gallery.run(Lab(device="cpu", progress=False), images=photographed, **GALLERY)
-    images = torch.from_numpy(result.arrays["images"])
+def test_maps_of_a_linear_network_are_the_closed_forms(network, gallery):
+    study, results = gallery
+    result = report.study_report(study, results, 0, "32-true")
+    maps = {name.removeprefix("vgg16 method "): torch.from_numpy(part) for name, part in result.arrays.items()}
+    images = maps["vgg16 images"]
     gradient = weight(network, network.model(images).argmax(1))
     low, high = network.bounds
-    maps = dict(zip(result.settings["maps"], torch.from_numpy(result.arrays["maps"]), strict=True))
     forms = {"GI": images * gradient, "IG(B)": (images - low) * gradient, "IG(W)": (images - high) * gradient}
     for family, expected in forms.items():
         for prefix in ("", "S-", "A-"):
@@ -69,56 +64,71 @@ def test_maps_of_a_linear_network_are_the_closed_forms(photographed, use):
     for name in ("Grad", "SG 0.2", "AG 0.999", "SG, 2 draws", "AG, 3 draws"):
         assert_close(maps[name], gradient.sum(1))
     assert_close(maps["NG"], maps["A-NG"])
-    errors = [row["relative_error"] for row in result.records["maps"] if "draws" in row["method"]]
-    assert_close(torch.tensor(errors), torch.zeros(12), atol=1e-5, rtol=0)
+    for method, undefined in {"AG, 2 draws": False, "SG 0.2": False, "NG": True, "Grad": True}.items():
+        errors = torch.from_numpy(results["vgg16"].values(method, "relative_error"))
+        assert_close(
+            errors, torch.full((3,), torch.nan if undefined else 0.0).double(), atol=1e-5, rtol=0, equal_nan=True
+        )
 
 
-def test_maps_by_draws_are_those_of_so_many_draws():
-    seed = 3
-    torch.manual_seed(0)
-    model = MLP(image_shape=(1, 6, 6), hidden=(12,), num_classes=3).eval()
-    images, index = torch.rand(4, 1, 6, 6), torch.tensor([5, 6, 9, 2])
-    subject = Examined(model, images, model(images).argmax(1), index, (torch.tensor(0.0), torch.tensor(1.0)))
-    numbers = []
-    for number, maps, error in converging(subject, lx.adapt_grad(), (2, 5, 40), seed):
-        numbers.append(number)
-        method, options = lx.adapt_grad(num_draws=number), {"bounds": (0.0, 1.0), "index": index, "seed": seed}
-        assert_close(maps, lx.explain(model, images, subject.target, method, **options))
-        context = Context.create(index, seed, (0.0, 1.0))
-        assert_close(error, method.moments(model, images, subject.target, context).relative_error)
-    assert numbers == [2, 5, 40]
-
-
-def test_every_row_of_a_figure_shows_its_own_map(photographed, use, monkeypatch):
-    use(linear(OTHERS))
-    result = adaptgrad_gallery.run(Lab(device="cpu", progress=False), images=photographed, **GALLERY)
+def test_every_row_of_a_figure_shows_its_own_map(gallery, monkeypatch):
+    study, results = gallery
     drawn = {}
 
     def keep(images, maps, bounds, labels, title):
         drawn[title] = images, maps, labels
         return Figure()
 
-    monkeypatch.setattr(adaptgrad_gallery, "attribution_panel", keep)
-    adaptgrad_gallery.figures(result)
-    assert list(drawn) == list(adaptgrad_gallery.TITLES.values())
-    images, maps, labels = drawn[adaptgrad_gallery.TITLES["figure6"]]
-    classes = result.settings["classes"]
-    assert labels == [f"{name}, {row}" for name in classes[:2] for row in ("Grad", "SG", "AG")]
-    assert_close(images[3:], torch.from_numpy(result.arrays["images"][1:2]).expand(3, -1, -1, -1))
-    place = result.settings["maps"].index("A-IG(W)")
-    assert_close(maps["IG(W)"][[2, 5], 0], torch.from_numpy(result.arrays["maps"][place]))
-    _, by_draws, _ = drawn[adaptgrad_gallery.TITLES["figure2"]]
+    monkeypatch.setattr(report, "attribution_panel", keep)
+    figures = report.study_figures(study, results, "g")
+    assert set(figures) == {"g", "g-claims", *(f"g-figure{number}" for number in (1, 2, 4, 5, 6))}
+    assert list(drawn) == [panel["title"] for panel in study.panels.values()]
+    images, maps, labels = drawn[study.panels["figure6"]["title"]]
+    shown = results["vgg16"].maps
+    classes = [OTHERS[place] for place in shown["target"].tolist()]
+    assert labels == [f"{name}, {row}" for name in classes for row in ("Grad", "SG", "AG")]
+    assert_close(images[3:], shown["images"][1:].expand(3, -1, -1, -1))
+    assert_close(maps["IG(W)"][[2, 5]], shown["method A-IG(W)"])
+    _, by_draws, _ = drawn[study.panels["figure2"]["title"]]
     assert list(by_draws) == ["N = 0", "N = 2", "N = 3"]
 
 
-def test_missing_weights_are_said_before_anything_is_computed(tmp_path):
-    with pytest.raises(ValueError, match=r"`weights` must be IMAGENET1K_V1, .*there is no such file"):
-        adaptgrad_gallery.run(
-            Lab(root=str(tmp_path), device="cpu"), network="resnet18", weights=str(tmp_path / "no.pt")
-        )
+# Maps beside maps
 
 
-@pytest.mark.parametrize("draws", [(), (1, 10)])
-def test_a_single_draw_has_no_error(draws):
-    with pytest.raises(ValueError, match="`draws` must be numbers of at least 2, got"):
-        adaptgrad_gallery.run(Lab(device="cpu"), draws=draws)
+@pytest.fixture
+def few():
+    torch.manual_seed(0)
+    model = MLP(image_shape=(1, 6, 6), hidden=(12,), num_classes=3).eval()
+    return model, torch.rand(4, 1, 6, 6), torch.tensor([5, 6, 9, 2])
+
+
+def test_maps_by_draws_are_those_of_so_many_draws(few):
+    model, images, index = few
+    subject = Examined(model, images, model(images).argmax(1), index, (torch.tensor(0.0), torch.tensor(1.0)))
+    numbers = []
+    for number, moments in subject.converging(lx.adapt_grad(), (2, 5, 40), 3):
+        numbers.append(number)
+        method, options = lx.adapt_grad(num_draws=number), {"bounds": (0.0, 1.0), "index": index, "seed": 3}
+        assert_close(moments.mean, lx.explain(model, images, subject.target, method, **options))
+        context = Context.create(index, 3, (0.0, 1.0))
+        assert_close(moments.relative_error, method.moments(model, images, subject.target, context).relative_error)
+    assert numbers == [2, 5, 40]
+
+
+def test_similarity_and_error_are_those_of_maps_made_by_hand(few):
+    model, images, index = few
+    methods = {"gradient": lx.Gradient(), "smooth": lx.smooth_grad(num_draws=5), "one": lx.smooth_grad(num_draws=1)}
+    metrics = {"similarity": MapSimilarity(lx.Gradient()), "error": RelativeError()}
+    found = lx.evaluate(model, images, 1, methods, metrics, index=index, seed=7, batch_size=3).scores
+    maps = {name: lx.explain(model, images, 1, method, index=index, seed=7) for name, method in methods.items()}
+    order = index.argsort()
+    for name in methods:
+        assert_close(found[name]["similarity"], spearman(maps["gradient"], maps[name])[order], atol=1e-6, rtol=0)
+    context = Context.create(index, 7)
+    expected = methods["smooth"].moments(model, images, 1, context).relative_error
+    assert_close(found["smooth"]["error"], expected[order])
+    assert found["gradient"]["error"].isnan().all()
+    assert found["one"]["error"].isnan().all()
+    with pytest.raises(ValueError, match="`similarity` must be one of"):
+        MapSimilarity(lx.Gradient(), "alike")

@@ -13,7 +13,7 @@ from torchvision.models import get_model
 from lightning_xai.data import PhotographsDataModule
 from lightning_xai.data.preprocessing import Preprocessing
 from lightning_xai.experiments.papers import Lab, adaptgrad_convergence
-from lightning_xai.studies.photographs import is_pretrained, photographs, pretrained_network
+from lightning_xai.studies.subjects import is_pretrained, photographs, pretrained_network
 
 ROOT = Path(__file__).parent.parent
 NETWORK = {"class_path": "lightning_xai.networks.LeNet", "init_args": {"in_channels": 3, "image_size": 32}}
@@ -44,12 +44,13 @@ def test_a_network_of_torchvision_takes_its_weights_from_a_file(weights):
     network = pretrained_network(lab, "squeezenet1_1", weights)
     assert network.settings == {"network": "squeezenet1_1", "weights": weights}
     assert (network.preprocessing, network.image_shape) == (Preprocessing(), (3, 224, 224))
-    seen = photographs(lab, network, number=2)
-    assert (seen.names, seen.index.tolist()) == (("chelsea", "astronaut"), [0, 7])
+    seen, pictures = photographs(lab, network, number=2)
+    names, classes, probabilities = zip(*pictures, strict=True)
+    assert (names, seen.index.tolist()) == (("chelsea", "astronaut"), [0, 7])
     logits = network.model(seen.images)
-    assert_close(seen.target, logits.argmax(1))
-    assert_close(seen.probability, logits.softmax(1).amax(1).detach())
-    assert seen.classes == tuple(str(place) for place in seen.target.tolist())
+    assert_close(seen.labels, logits.argmax(1))
+    assert_close(torch.tensor(probabilities), logits.softmax(1).amax(1).detach())
+    assert classes == tuple(str(place) for place in seen.labels.tolist())
 
 
 def test_a_configuration_brings_preprocessing_and_names_but_not_its_data(tmp_path):
@@ -58,10 +59,10 @@ def test_a_configuration_brings_preprocessing_and_names_but_not_its_data(tmp_pat
     network = pretrained_network(lab, "mine")
     data = PhotographsDataModule(image_size=32, resize_size=40, mean=OPTIONS["mean"], std=OPTIONS["std"])
     data.setup()
-    seen = photographs(lab, network)
+    seen, pictures = photographs(lab, network)
     assert_close(seen.images, next(iter(data.test_dataloader()))["image"])
     assert_close(network.bounds, data.bounds)
-    assert seen.classes == tuple(f"class {place}" for place in seen.target.tolist())
+    assert [name for _, name, _ in pictures] == [f"class {place}" for place in seen.labels.tolist()]
     assert network.settings["init_args"]["image_size"] == 32
 
 
@@ -82,8 +83,9 @@ def test_the_pictures_of_a_folder_are_taken_with_their_places(tmp_path):
     for number in range(5):
         Image.new("RGB", (40, 40), (50 * number, 0, 0)).save(pictures / f"picture{number}.png")
     network = pretrained_network(lab, "mine")
-    seen = photographs(lab, network, str(pictures), 3)
-    assert (seen.names, seen.index.tolist()) == (("picture0", "picture2", "picture4"), [0, 2, 4])
+    seen, found = photographs(lab, network, str(pictures), 3)
+    assert [name for name, *_ in found] == ["picture0", "picture2", "picture4"]
+    assert seen.index.tolist() == [0, 2, 4]
     red = (seen.images[:, 0, 0, 0] * 0.2 + 0.5) * 255
     assert_close(red, torch.tensor([0.0, 100.0, 200.0]))
     with pytest.raises(ValueError, match=r"`images`: `root` must be a folder of pictures; .*nowhere is none"):
@@ -93,8 +95,8 @@ def test_the_pictures_of_a_folder_are_taken_with_their_places(tmp_path):
 def test_in_bfloat16_probabilities_are_nearly_the_same_and_single_precision(tmp_path):
     lab = configured(tmp_path)
     network = pretrained_network(lab, "mine")
-    exact, fast = (photographs(one, network).probability for one in (lab, replace(lab, precision="bf16-mixed")))
-    assert fast.dtype == torch.float32
+    labs = (lab, replace(lab, precision="bf16-mixed"))
+    exact, fast = (torch.tensor([picture[2] for picture in photographs(one, network)[1]]) for one in labs)
     assert not torch.equal(exact, fast)
     assert_close(fast, exact, rtol=0.02, atol=0)
 

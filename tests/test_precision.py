@@ -175,7 +175,7 @@ def test_networks_of_experiments_run_in_the_precision_of_the_lab():
     network = TrainedNetwork(Watched(), DigitsDataModule(), 1.0, {})
     lab = Lab(device="cpu", precision="bf16-mixed", progress=False)
     with pytest.raises(ValueError, match=r"`labels` must be in 0 \.\. 2, the outputs of `model`"):
-        lab.noise_level(network, 4)
+        lab.noise_level(network, lab.samples(network, 4, "validate"))
     assert set(network.model.autocast) == {True}
 
 

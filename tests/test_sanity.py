@@ -28,6 +28,7 @@ from lightning_xai.functional.random import fold_in, fold_in_int, root_keys
 from lightning_xai.networks import MLP
 from lightning_xai.reporting.sanity import write_sanity
 from lightning_xai.results.sanity import Cell, CellKey
+from lightning_xai.results.sanity_means import parts_of_floor
 from lightning_xai.sanity import checks
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.checks import (
@@ -44,7 +45,6 @@ from lightning_xai.sanity.randomization import Randomization, evidence, paramete
 from lightning_xai.sanity.similarity import SIMILARITIES, foreground_mask, named_similarities, spearman, ssim
 from lightning_xai.sanity.verdicts import invariance_verdict, randomization_verdict
 from lightning_xai.statistics.intervals import mean_interval
-from lightning_xai.statistics.sanity import parts_of_floor
 
 IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 3, 0, 1])

@@ -26,10 +26,10 @@ from lightning_xai.reporting.sanity_figures import (
 from lightning_xai.reporting.sanity_values import means
 from lightning_xai.reporting.saving import figure_pixels
 from lightning_xai.results.sanity import Cell, CellKey, ModelState, SanityReport, Verdict
+from lightning_xai.results.sanity_means import mean_of
 from lightning_xai.sanity.verdicts import randomization_verdict
 from lightning_xai.statistics.crossed import crossed_mean
 from lightning_xai.statistics.intervals import mean_interval
-from lightning_xai.statistics.sanity import mean_of
 
 NAN = math.nan
 TOP = "cascading_from_top"

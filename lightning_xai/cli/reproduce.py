@@ -20,7 +20,7 @@ from lightning_xai.reporting.reproduction import write_reproduction
 from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.studies.engine import run_study
 from lightning_xai.studies.report import study_figures, study_report
-from lightning_xai.studies.study import Study, carried_studies, checked, study_of
+from lightning_xai.studies.study import Study, carried_studies, study_of
 
 _COUNTS = r"num_|.*(_samples|_draws|_epochs|_size)$|repeats$|steps$"
 """Options of experiments that count something."""
@@ -30,23 +30,19 @@ STUDY_USAGE = "lightning-xai study FILE [--fast] [--OPTION VALUE ...]"
 
 def reproduce_experiment(words: Sequence[str]) -> None:
     """Run the experiment named first, or list all of them."""
-    if not words or words[0] in ("--list", "-h", "--help"):
-        list_experiments()
-        return
-    name, *options = words
+    name, *options = words or ["--list"]
     studies = carried_studies()
-    if name in studies:
+    if name in ("--list", "-h", "--help"):
+        list_experiments()
+    elif name in studies:
         _run_study(studies[name], f"reproduce {name}", options)
-        return
-    if name not in EXPERIMENTS:
+    elif name in EXPERIMENTS:
+        experiment = EXPERIMENTS[name]
+        lab, folder, settings = _parsed(experiment_parser(name, experiment), options, experiment.fast)
+        _report(*experiment.run(lab, **settings), folder)
+    else:
         known = ", ".join((*EXPERIMENTS, *studies))
         sys.exit(f"lightning-xai reproduce: NAME must be one of {known}; got {name!r}.")
-    experiment, fast = EXPERIMENTS[name], "--fast" in options
-    settings = _parsed(experiment_parser(name, experiment, fast), options)
-    folder = Path(settings.pop("output"))
-    lab = _lab(settings)
-    result = experiment.run(lab, **settings)
-    _report(result, experiment.figures(result), folder)
 
 
 def study_command(words: Sequence[str]) -> None:
@@ -63,82 +59,75 @@ def study_command(words: Sequence[str]) -> None:
 
 
 def _run_study(path: Path, command: str, options: Sequence[str]) -> None:
-    fast = "--fast" in options
     taken = [*(field.name for field in fields(Lab)), "output", "kept", "help"]
     try:
-        values = checked(load_yaml(path.read_text(encoding="utf-8")), path, taken)
+        study = study_of(load_yaml(path.read_text(encoding="utf-8")), path, taken)
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: this is not YAML that can be read: {error}") from error
-    settings = _parsed(study_parser(values, path, command, fast), options)
-    folder, kept = Path(settings.pop("output")), settings.pop("kept")
-    lab = _lab(settings)
-    study = study_of(values, settings)
+    lab, folder, settings = _parsed(study_parser(study, path, command), options, study.fast)
+    kept = settings.pop("kept")
+    study = study.changed(settings)
     results = run_study(lab, study, kept)
-    report = study_report(study, results, lab.seed, lab.precision, fast)
+    report = study_report(study, results, lab.seed, lab.precision, "--fast" in options)
     _report(report, study_figures(study, results, path.stem), folder)
 
 
-def study_parser(values: Mapping[str, Any], path: Path, command: str, fast: bool) -> ArgumentParser:
+def study_parser(study: Study, path: Path, command: str) -> ArgumentParser:
     """Options of the `Lab`, parts of the study and its variables, with the file's values for their defaults."""
-    know_yaml_mode()
-    description = values.get("summary") or values["source"]
-    parser = ArgumentParser(prog=f"lightning-xai {command}", description=description, parser_mode=YAML_MODE)
     kind = "reproduce" if command.startswith("reproduce") else "studies"
-    output = Path("runs", kind, path.stem + ("-fast" if fast else ""))
-    parser.add_argument("--output", default=str(output), help="Folder for report, records and figures.")
+    parser = _parser(command, study.summary or study.source, Path("runs", kind, path.stem))
     parser.add_argument("--kept", type=str | None, help="Folder for finished batches, to go on with; null keeps none.")
-    parser.add_class_arguments(Lab, as_group=False)
-    parser.add_class_arguments(Study, as_group=False, skip={"variables", "fast"})
-    for name, value in (values.get("variables") or {}).items():
+    parser.add_class_arguments(Study, as_group=False, skip=_NO_OPTIONS)
+    for name, value in study.variables.items():
         parser.add_argument(f"--{name}", type=Any, default=value, help="A variable of the study.")
-    parser.set_defaults({name: value for name, value in values.items() if name not in ("variables", "fast")})
-    if fast:
-        parser.set_defaults({"embedded": True, **(values.get("fast") or {})})
+    parser.set_defaults({name: value for name, value in vars(study).items() if name not in _NO_OPTIONS})
     return parser
 
 
-def experiment_parser(name: str, experiment: Experiment, fast: bool) -> ArgumentParser:
+_NO_OPTIONS = {"variables", "fast", "whole"}
+
+
+def experiment_parser(name: str, experiment: Experiment) -> ArgumentParser:
     """Options of the experiment and of the `Lab`."""
-    know_yaml_mode()
-    prog = f"lightning-xai reproduce {name}"
-    parser = ArgumentParser(prog=prog, description=experiment.summary, parser_mode=YAML_MODE)
+    parser = _parser(f"reproduce {name}", experiment.summary, Path("runs", "reproduce", name))
     parser.add_argument("--config", action="config", help="A file with values of the options below.")
-    parser.add_argument(
-        "--output",
-        default=str(Path("runs", "reproduce", f"{name}-fast" if fast else name)),
-        help="Folder for report, records and figures.",
-    )
-    parser.add_class_arguments(Lab, as_group=False)
     parser.add_function_arguments(experiment.run, skip={"lab"}, as_group=False)
-    if fast:
-        parser.set_defaults({"embedded": True, **experiment.fast})
     return parser
 
 
-def _parsed(parser: ArgumentParser, options: Sequence[str]) -> dict[str, Any]:
-    """The options, with folders and counts checked before anything is computed."""
-    parsed = parser.parse_args([word for word in options if word != "--fast"]).as_dict()
-    settings = {option: value for option, value in parsed.items() if option != "config"}
-    for option in ("output", "kept"):
-        if settings.get(option) is not None:
-            check_folder(option, settings[option])
+def _parser(command: str, description: str, output: Path) -> ArgumentParser:
+    know_yaml_mode()
+    parser = ArgumentParser(prog=f"lightning-xai {command}", description=description, parser_mode=YAML_MODE)
+    parser.add_argument("--output", default=str(output), help="Folder for report, records and figures.")
+    parser.add_class_arguments(Lab, as_group=False)
+    return parser
+
+
+def _parsed(
+    parser: ArgumentParser, options: Sequence[str], fast: Mapping[str, Any]
+) -> tuple[Lab, Path, dict[str, Any]]:
+    """The lab, the folder and all other options, with folders and counts checked before anything is computed.
+
+    Args:
+        fast: Defaults of the fast version, on embedded data, into a folder of its own.
+    """
+    if "--fast" in options:
+        parser.set_defaults({"embedded": True, "output": f"{parser.get_default('output')}-fast", **fast})
+    settings = parser.parse_args([word for word in options if word != "--fast"]).as_dict()
+    settings.pop("config", None)
     for option, value in settings.items():
+        if option in ("output", "kept") and value is not None:
+            check_folder(option, value)
         if isinstance(value, int) and re.match(_COUNTS, option):
             check_count(option, value)
-    return settings
-
-
-def _lab(settings: dict[str, Any]) -> Lab:
-    return Lab(**{field.name: settings.pop(field.name) for field in fields(Lab)})
+    lab = Lab(**{field.name: settings.pop(field.name) for field in fields(Lab)})
+    return lab, Path(settings.pop("output")), settings
 
 
 def _report(result: Reproduction, figures: Mapping[str, Figure], folder: Path) -> None:
     terminal = console(width=200)
-    terminal.print(result.source)
-    for table in result.tables:
-        terminal.print(table)
-    for finding in result.findings:
-        terminal.print(finding)
+    for part in (result.source, *result.tables, *result.findings):
+        terminal.print(part)
     for path in write_reproduction(result, figures, folder):
         terminal.print(f"{'written':<16} {path}")
 
@@ -146,9 +135,9 @@ def _report(result: Reproduction, figures: Mapping[str, Figure], folder: Path) -
 def list_experiments() -> None:
     terminal = console()
     terminal.print(USAGE)
-    summaries = {name: experiment.summary for name, experiment in EXPERIMENTS.items()}
-    for name, path in carried_studies().items():
-        summaries[name] = load_yaml(path.read_text(encoding="utf-8"))["summary"]
-    for name, summary in summaries.items():
+    summaries = [(name, experiment.summary) for name, experiment in EXPERIMENTS.items()]
+    studies = {name: load_yaml(path.read_text(encoding="utf-8")) for name, path in carried_studies().items()}
+    summaries += [(name, study["summary"]) for name, study in studies.items()]
+    for name, summary in summaries:
         terminal.print(f"{name:<22} {summary}")
     terminal.print(f"{'options of one':<22} lightning-xai reproduce {next(iter(EXPERIMENTS))} --help")

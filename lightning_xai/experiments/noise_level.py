@@ -1,7 +1,9 @@
 """How much weight noise a network bears: NoiseGrad's rule for its noise level (Bykov et al. 2022)."""
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -9,7 +11,15 @@ from jaxtyping import Bool, Float64
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lightning_xai.explainers.base import Context, check_count, check_inputs, check_logits, check_number, explaining
+from lightning_xai.explainers.base import (
+    Context,
+    check_count,
+    check_inputs,
+    check_level,
+    check_logits,
+    check_number,
+    explaining,
+)
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.smoothing import PerturbWeights
 from lightning_xai.explainers.state import parameter_sites, swapped
@@ -71,8 +81,7 @@ def find_noise_level(
     """
     check_settings(drop, num_draws, tolerance, maximum, chance, seed)
     check_inputs(images)
-    labels = _checked_labels(labels, len(images))
-    network = _NoisyModel(model, images, labels, num_draws, seed, max_rows)
+    network = _NoisyModel(model, images, _checked_labels(labels, len(images)), num_draws, seed, max_rows)
     clean, num_classes = network.clean()
     chance = 1 / num_classes if chance is None else chance
     if clean.mean() <= chance:
@@ -81,27 +90,26 @@ def find_noise_level(
             f"{clean.mean():.4g}; train it, or see whether the labels are those of the images."
         )
     curve = _Curve(clean, chance, drop, num_draws, seed)
+    curve.add(0.0, np.tile(clean, (num_draws, 1)))
     with tqdm(desc="noisy models", unit="model", leave=False, disable=not progress) as bar:
         while (std := _next_std(curve, tolerance, maximum)) is not None:
             curve.add(std, network.correct(std, bar))
         level = float(f"{curve.crossings()[0]:.4g}")
-        if math.isfinite(level) and level not in curve.stds():
+        if math.isfinite(level) and level not in curve.drops:
             curve.add(level, network.correct(level, bar))
-    low, high = curve.interval()
     return NoiseLevel(
         level,
-        low,
-        high,
-        drop,
-        float(clean.mean()),
-        chance,
-        curve.points(),
-        len(images),
-        num_draws,
-        tolerance,
-        maximum,
-        CONFIDENCE,
-        seed,
+        *curve.interval(),
+        drop=drop,
+        clean_accuracy=float(clean.mean()),
+        chance=chance,
+        points=curve.points(),
+        num_samples=len(images),
+        num_draws=num_draws,
+        tolerance=tolerance,
+        maximum=maximum,
+        confidence=CONFIDENCE,
+        seed=seed,
     )
 
 
@@ -145,12 +153,11 @@ class _NoisyModel:
     def correct(self, std: float, bar: tqdm) -> Bool[np.ndarray, "draws samples"]:
         """Under noise of this standard deviation."""
         noise, context = PerturbWeights(std=std), Context.create(torch.zeros(0, dtype=torch.int64), self.seed)
-        right = []
+        right = np.zeros((self.num_draws, len(self.labels)), dtype=bool)
         for number in range(self.num_draws):
-            weights = noise.noisy_weights(self.model, context.model_seed(number))
-            right.append(self._right(self._logits(weights)))
+            right[number] = self._right(self._logits(noise.noisy_weights(self.model, context.model_seed(number))))
             bar.update()
-        return np.stack(right)
+        return right
 
     def _logits(self, weights: dict[str, Tensor]) -> Logits:
         def forward(images: Tensor) -> Tensor:
@@ -179,15 +186,14 @@ class _Curve:
     drop: float
     num_draws: int
     seed: int
-    weights: tuple[np.ndarray, np.ndarray] = field(init=False)
-    """How often each draw and each sample counts: (curves, draws) and (curves, samples), rows of sum 1."""
     drops: dict[float, Float64[np.ndarray, " curves"]] = field(default_factory=dict, init=False)
     accuracies: dict[float, tuple[float, ...]] = field(default_factory=dict, init=False)
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def weights(self) -> tuple[np.ndarray, np.ndarray]:
+        """How often each draw and each sample counts: (curves, draws) and (curves, samples), rows of sum 1."""
         random = np.random.default_rng(self.seed)
-        self.weights = _resampled(random, self.num_draws), _resampled(random, len(self.clean))
-        self.drops[0.0] = self._drops(np.tile(self.clean, (self.num_draws, 1)))
+        return _resampled(random, self.num_draws), _resampled(random, len(self.clean))
 
     def add(self, std: float, correct: Bool[np.ndarray, "draws samples"]) -> None:
         self.accuracies[std] = tuple(correct.mean(1).tolist())
@@ -240,7 +246,8 @@ def _next_std(curve: _Curve, tolerance: float, maximum: float) -> float | None:
     further = min(2 * stds[-1] or FIRST, maximum) if stds[-1] < maximum else None
     if math.isinf(crossing):
         return further
-    left, right = _bracket(stds, crossing)
+    place = bisect_left(stds, crossing)  # a level of its own right is its own bracket's upper end
+    left, right = stds[max(place - 1, 0)], stds[place]
     if right - left > tolerance:
         return _written((left + right) / 2)
     for end in curve.interval():
@@ -256,36 +263,27 @@ def _written(std: float) -> float:
     return float(f"{std:.6g}")
 
 
-def _bracket(stds: list[float], crossing: float) -> tuple[float, float]:
-    """The neighbors that the crossing lies between; a point of its own right is its own bracket's upper end."""
-    position = next(position for position, std in enumerate(stds) if std >= crossing)
-    return stds[max(position - 1, 0)], stds[position]
-
-
 def check_settings(
     drop: float, num_draws: int, tolerance: float, maximum: float, chance: float | None, seed: int
 ) -> None:
     """Refuse arguments outside their ranges; see `find_noise_level`."""
-    for name, value in {"drop": drop, "tolerance": tolerance, "maximum": maximum, "chance": chance}.items():
-        if value is not None:
-            check_number(name, value)
-    if not 0 < drop < 1:
-        raise ValueError(f"`drop` must be between 0 and 1, such as 0.05 for 5 %, got {drop}.")
-    check_count("num_draws", num_draws)
-    if num_draws < 2:
-        raise ValueError(f"`num_draws` must be at least 2, for an interval, got {num_draws}; 10 or more are better.")
-    if num_draws > MOST_DRAWS:
-        raise ValueError(f"`num_draws` must be at most {MOST_DRAWS:,}, got {num_draws:,}: all are resampled together.")
-    if not 0 < tolerance < math.inf:
-        raise ValueError(f"`tolerance` must be positive and finite, got {tolerance}.")
-    if tolerance < LEAST_TOLERANCE:
+    check_level("drop", drop)
+    check_number("tolerance", tolerance)
+    if not LEAST_TOLERANCE <= tolerance < math.inf:
         raise ValueError(
-            f"`tolerance` must be at least {LEAST_TOLERANCE:g}: a level has no more digits; got {tolerance}."
+            f"`tolerance` must be at least {LEAST_TOLERANCE:g}, for a level has no more digits, and finite; "
+            f"got {tolerance}."
         )
+    check_number("maximum", maximum)
     if not 0 < maximum < math.inf:
         raise ValueError(f"`maximum` must be positive and finite, got {maximum}.")
-    if chance is not None and not 0 <= chance < 1:
-        raise ValueError(f"`chance` must be at least 0 and below 1, got {chance}.")
+    check_count("num_draws", num_draws, 2)  # for an interval
+    if num_draws > MOST_DRAWS:
+        raise ValueError(f"`num_draws` must be at most {MOST_DRAWS:,}, got {num_draws:,}: all are resampled together.")
+    if chance is not None:
+        check_number("chance", chance)
+        if not 0 <= chance < 1:
+            raise ValueError(f"`chance` must be at least 0 and below 1, got {chance}.")
     check_count("seed", seed, 0)
 
 

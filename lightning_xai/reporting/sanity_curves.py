@@ -24,7 +24,7 @@ from lightning_xai.reporting.sanity_values import (
     variant_phrase,
 )
 from lightning_xai.results.sanity import Outcome, SanityReport
-from lightning_xai.statistics.sanity import IDENTICAL, UNKNOWN, Mean
+from lightning_xai.results.sanity_means import IDENTICAL, UNKNOWN, Mean
 
 OUTCOME_COLORS: dict[Outcome, str] = {"PASS": "#0072b2", "FAIL": "#b2182b", "INCONCLUSIVE": FAINT}
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "black")

@@ -27,7 +27,7 @@ from lightning_xai.reporting.sanity_values import (
 )
 from lightning_xai.reporting.saving import save_figure
 from lightning_xai.results.sanity import Cell, Check, Outcome, SanityReport
-from lightning_xai.statistics.sanity import Mean
+from lightning_xai.results.sanity_means import Mean
 
 __all__ = [
     "cascade_grid",

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from lightning_xai.results.sanity import Cell, Check, ModelState, Outcome, SanityReport
+from lightning_xai.results.sanity_means import Grid, Mean, deciding_steps, floors_of, mean_of, one_network
 from lightning_xai.statistics.means import mean
-from lightning_xai.statistics.sanity import Grid, Mean, deciding_steps, floors_of, mean_of, one_network
 
 ORIGINAL = -1
 """The trained model's place among the steps."""

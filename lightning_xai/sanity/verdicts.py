@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lightning_xai.results.sanity import MARGIN, Cell, CellKey, Check, ModelState, Outcome, Verdict
-from lightning_xai.statistics.sanity import (
+from lightning_xai.results.sanity_means import (
     LEAST_DEFINED,
     LEAST_SAMPLES,
     Grid,

@@ -1,14 +1,16 @@
 """Runs a study: scores, comparisons and claims, for every network."""
 
 import hashlib
+import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -22,13 +24,14 @@ from lightning_xai.explainers import Explainer
 from lightning_xai.explainers.precision import in_precision
 from lightning_xai.metrics import SampleMetric
 from lightning_xai.results.comparison import Comparison
-from lightning_xai.results.scores import GRADIENTS, Scores
+from lightning_xai.results.scores import Scores
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.examine import fingerprint
 from lightning_xai.statistics.means import mean_and_standard_error
 from lightning_xai.statistics.paired import holm, paired_test
+from lightning_xai.studies.entries import known_values, resolved
 from lightning_xai.studies.lab import Lab
-from lightning_xai.studies.study import Study, asks_mask, known_values, resolved
+from lightning_xai.studies.study import Study, asks_mask, check, in_mask
 from lightning_xai.studies.subjects import Subject, predicted, require, subject
 
 LEVEL = 0.05
@@ -91,13 +94,9 @@ class NetworkResult:
     without: Sequence[str]
     maps: Mapping[str, Tensor]
 
-    @property
-    def std(self) -> float | None:
-        return _std(self.subject)
-
-
-def _std(found: Subject) -> float | None:
-    return None if found.level is None else found.level.std
+    def values(self, method: str | None, metric: str) -> np.ndarray:
+        """Scores of the samples; of a method that there is not, none."""
+        return np.array([row.value for row in self.rows if (row.method, row.metric) == (method, metric)])
 
 
 def run_study(lab: Lab, study: Study, kept: str | Path | None = None) -> dict[str, NetworkResult]:
@@ -111,119 +110,39 @@ def run_study(lab: Lab, study: Study, kept: str | Path | None = None) -> dict[st
     Raises:
         ValueError: if the study is wrong or something is missing: before any network is trained.
     """
-    _check(study)
+    check(study)
     require(lab, study)
     return {name: _of_network(lab, study, name, kept) for name in study.named_networks}
 
 
-def directions(study: Study) -> dict[str, bool | None]:
-    """`higher_is_better` of all metrics, those in further masks too."""
-    measured = study.all_measures(0.1)
-    known = {name: metric.higher_is_better for name, metric in measured.items()} | {GRADIENTS: None}
-    return known | {
-        _in_mask(name, mask): metric.higher_is_better
-        for mask in study.masks[1:]
-        for name, metric in measured.items()
-        if asks_mask(metric)
-    }
-
-
-def _check(study: Study) -> None:
-    """Everything that can be wrong in the file itself."""
-    study.explainers(0.1)
-    known = directions(study)
-    if GRADIENTS in study.metrics:
-        raise ValueError(f"`metrics`: the name {GRADIENTS!r} is taken, for what the methods spend.")
-    if not study.measures(0.1):
-        raise ValueError(f"`metrics`: all of {', '.join(study.metrics)} need `masks`, and the study has none.")
-    if study.maps < 0:
-        raise ValueError(f"`maps` must be 0 or more, got {study.maps}.")
-    _check_claims(study, known)
-    known_values(study.kept_under, study.at(0.1))
-    _, costs = resolved([study.kept_draws, study.equal_costs], study.variables)
-    if not isinstance(costs, list) or not all(isinstance(cost, int) and cost > 0 for cost in costs):
-        raise ValueError(f"`equal_costs` must be a list of numbers of gradients, got {costs!r}.")
-    _check_figures(study)
-    for metric, table in study.published.items():
-        if metric not in known:
-            raise ValueError(f"`published`: {metric!r} is no metric of the study; there are {', '.join(known)}.")
-        for method, number in table.items():
-            numbers = list(number.values()) if isinstance(number, Mapping) else [number]
-            if not all(isinstance(value, int | float) for value in numbers):
-                raise ValueError(f"`published`: {method} must have a number, or numbers by network, got {number!r}.")
-
-
-def _check_claims(study: Study, known: Mapping[str, bool | None]) -> None:
-    for group in study.claims:
-        if missing := {"title", "metrics", "pairs"} - group.keys():
-            raise ValueError(f"`claims`: a group needs {', '.join(sorted(missing))}; got {group!r}.")
-        if not isinstance(group["metrics"], list) or not isinstance(group["pairs"], list):
-            raise ValueError(f"`claims`: `metrics` and `pairs` of {group['title']!r} must be lists.")
-        study.pairs(group, 0.1)
-        for metric in group["metrics"]:
-            if known.get(metric) is None:
-                raise ValueError(f"`claims`: {metric!r} is no metric of the study that has a better side.")
-    titles = [group["title"] for group in study.claims]
-    if twice := {title for title in titles if titles.count(title) > 1}:
-        raise ValueError(f"`claims`: two groups have the title {min(twice)!r}.")
-
-
-def _check_figures(study: Study) -> None:
-    curves, allowed = study.curves or {}, ("over", "where", "label", "level", "published")
-    if study.curves is not None and ("over" not in curves or not curves.keys() <= set(allowed)):
-        raise ValueError(f"`curves` must have `over`, and no other than {', '.join(allowed)}; got {curves!r}.")
-    if not isinstance(curves.get("where", {}), Mapping) or len(curves.get("published", (0, 0))) != 2:
-        raise ValueError("`curves`: `where` must be a mapping, `published` two numbers: from where to where.")
-    if study.grid is not None and len(study.grid) != 2:
-        raise ValueError(f"`grid` must be two names, got {study.grid!r}.")
-    coordinates = study.coordinates(0.1)
-    varied = {name: value for bound in coordinates.values() for name, value in bound.items()}
-    for part, names in {"curves": [curves["over"]] if curves else [], "grid": study.grid or []}.items():
-        for name in names:
-            if name not in varied:
-                known_names = ", ".join(varied) or "none"
-                raise ValueError(f"`{part}`: no method has {name!r} in its `for`; there are {known_names}.")
-            if not isinstance(varied[name], int | float):
-                raise ValueError(f"`{part}`: {name!r} must have numbers for its values, got {varied[name]!r}.")
-    if study.grid is not None:
-        cells: dict[tuple[Any, ...], str] = {}
-        for method, bound in coordinates.items():
-            place = tuple(bound.get(name) for name in study.grid)
-            if None not in place and cells.setdefault(place, method) != method:
-                raise ValueError(f"`grid`: {cells[place]} and {method} have the same cell. Draw one kind of method.")
-
-
 def _of_network(lab: Lab, study: Study, name: str, kept: str | Path | None) -> NetworkResult:
     found = subject(lab, study, name)
-    std = _std(found)
-    methods, measured = study.explainers(std), study.measures(std)
-    first = next(iter(found.samples.values()))
+    methods, measured = study.explainers(found.std), study.measures(found.std)
     settings = {
         "methods": {key: repr(method) for key, method in methods.items()},
-        "metrics": repr(study.measured(std)),
+        "metrics": repr(study.specified("metrics", found.std)),
         "masks": study.masks,
         "maps": study.maps,
         "precision": lab.precision,
         "seed": lab.seed,
         "batch_size": study.batch_size,
-        "bounds": repr(found.bounds),
-        "weights": fingerprint(found.model),
+        "bounds": repr(found.network.bounds),
+        "weights": fingerprint(found.network.model),
         "samples": _digest(found),
     }
     cells = Cells(None if kept is None else Path(kept) / re.sub(r"[^\w-]+", "_", name), settings)
-    parts = torch.arange(len(first.images)).split(study.batch_size)
+    parts = torch.arange(len(found.first.images)).split(study.batch_size)
     scored = [
         _scored(lab, study, found, part, methods, measured, cells)
         for part in tqdm(parts, name, disable=not lab.progress, leave=False)
     ]
     rows = Scores.concatenated(part["rows"] for part in scored)
-    claims, without = _judged(study, name, rows, std)
-    run = Run(name, rows, directions(study))
+    claims, without = _judged(study, name, rows, found.std)
     return NetworkResult(
-        replace(found, model=torch.nn.Identity()),  # the next network needs the memory
+        replace(found, network=replace(found.network, model=torch.nn.Identity())),  # the next one needs the memory
         rows,
         _kept(lab, study, found),
-        compare_methods([run], seed=lab.seed, procedure=study.procedure),
+        compare_methods([Run(name, rows, study.directions())], seed=lab.seed, procedure=study.procedure),
         claims,
         without,
         {key: torch.cat([part["maps"][key] for part in scored if part["maps"]]) for key in scored[0]["maps"]},
@@ -232,12 +151,10 @@ def _of_network(lab: Lab, study: Study, name: str, kept: str | Path | None) -> N
 
 def _digest(found: Subject) -> str:
     """A short name of the samples: inputs, classes, masks, numbers."""
-    digest = hashlib.sha256()
-    for samples in found.samples.values():
-        for part in (samples.images, samples.index, samples.masks, found.target):
-            if part is not None:
-                digest.update(str((part.shape, part.dtype)).encode() + part.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    each = ((part.images, part.index, part.masks, found.target) for part in found.samples.values())
+    parts = [part.cpu().contiguous() for part in itertools.chain(*each) if part is not None]
+    whole = b"".join(str((part.shape, part.dtype)).encode() + part.numpy().tobytes() for part in parts)
+    return hashlib.sha256(whole).hexdigest()[:16]
 
 
 def _scored(
@@ -256,13 +173,13 @@ def _scored(
 
     def compute() -> dict[str, Any]:
         evaluation = evaluate(
-            found.model,
+            found.network.model,
             first.images,
             None if found.target is None else found.target[part.to(found.target.device)],
             methods,
             measured,
             first.masks,
-            bounds=found.bounds,
+            bounds=found.network.bounds,
             index=first.index,
             seed=lab.seed,
             precision=lab.precision,
@@ -272,7 +189,11 @@ def _scored(
         )
         for mask, samples in others:
             for method, whole in evaluation.attributions.items():
-                evaluation.scores[method].update(_in_other_mask(measured, whole, mask, samples))
+                evaluation.scores[method] |= {
+                    in_mask(name, mask): _localization(metric, whole, samples)
+                    for name, metric in measured.items()
+                    if asks_mask(metric)
+                }
         seen = {"images": evaluation.images, "target": evaluation.target, "predicted": evaluation.predicted}
         if evaluation.masks is not None:
             seen["masks"] = evaluation.masks
@@ -284,46 +205,39 @@ def _scored(
     return {"rows": Scores.from_values("test", 0, 0, first.index, result["scores"]), "maps": result["maps"]}
 
 
-def _in_other_mask(
-    measured: Mapping[str, SampleMetric], maps: Tensor, mask: str, samples: Samples
-) -> Iterator[tuple[str, Tensor]]:
-    for name, metric in measured.items():
-        if asks_mask(metric):
-            own = deepcopy(metric)
-            own.update(maps.cpu(), mask=None if samples.masks is None else samples.masks.cpu())
-            yield _in_mask(name, mask), own.per_sample()[1]
-
-
-def _in_mask(metric: str, mask: str) -> str:
-    return f"{metric}_of_{mask}"
+def _localization(metric: SampleMetric, maps: Tensor, samples: Samples) -> Tensor:
+    """Scores of maps in another mask."""
+    own = deepcopy(metric)
+    own.update(maps.cpu(), mask=None if samples.masks is None else samples.masks.cpu())
+    return own.per_sample()[1]
 
 
 def _kept(lab: Lab, study: Study, found: Subject) -> dict[float, list[float]]:
     """The share of predicted classes that each noisy network keeps."""
-    levels = known_values(study.kept_under, study.at(_std(found)))
+    levels = known_values(study.kept_under, study.at(found.std))
     if not levels:
         return {}
     draws = resolved(study.kept_draws, study.variables)
-    images = next(iter(found.samples.values())).images
-    classes = predicted(lab, found.model, images)
-    with in_precision(found.model, lab.precision):
+    model, images = found.network.model, found.first.images
+    classes = predicted(lab, model, images)
+    with in_precision(model, lab.precision):
         return {
-            std: right_under_noise(found.model, images, classes, std, draws, lab.seed).mean(1).tolist()
+            std: right_under_noise(model, images, classes, std, draws, lab.seed).mean(1).tolist()
             for std in sorted(set(levels))
         }
 
 
 def _judged(study: Study, network: str, rows: Scores, std: float | None) -> tuple[list[Claim], list[str]]:
     """The claims, corrected group by group; and those about methods or metrics that are not there."""
-    methods, metrics, higher = {row.method for row in rows}, {row.metric for row in rows}, directions(study)
+    methods, metrics, higher = set(rows.unique("method")), set(rows.unique("metric")), study.directions()
     claims: list[Claim] = []
     without: list[str] = []
     for group in study.claims:
-        pairs = study.pairs(group, std)
-        without += [" > ".join(pair) for pair in pairs if not methods.issuperset(pair)]
-        without += [metric for metric in group["metrics"] if metric not in metrics]
+        pairs = study.pairs("claim", group["pairs"], std)
         known = [pair for pair in pairs if methods.issuperset(pair)]
         measured = [metric for metric in group["metrics"] if metric in metrics]
+        without += [" > ".join(pair) for pair in pairs if pair not in known]
+        without += [metric for metric in group["metrics"] if metric not in measured]
         claims += judged(rows, known, measured, higher, network, group["title"])
     return claims, without
 
@@ -337,11 +251,9 @@ def judged(
     group: str = "",
 ) -> list[Claim]:
     """Is the first of each pair better than the second, in each metric? Holm's correction over all of them."""
-    scores: dict[tuple[str, str], dict[int, float]] = {}
-    for row in rows:
-        scores.setdefault((row.method, row.metric), {})[row.sample] = row.value
+    scores = rows.by_sample()
     found = [
-        _claim(network, group, pair, metric, scores, bool(higher_is_better[metric]))
+        _claim(network, group, pair, metric, scores[metric], bool(higher_is_better[metric]))
         for pair in pairs
         for metric in metrics
     ]
@@ -355,11 +267,11 @@ def _claim(
     group: str,
     pair: tuple[str, str],
     metric: str,
-    scores: Mapping[tuple[str, str], Mapping[int, float]],
+    scores: Mapping[str, pd.Series],
     higher: bool,
 ) -> Claim:
-    first, second = (scores[method, metric] for method in pair)
-    values = np.array([[first[sample], second[sample]] for sample in first], dtype=float).reshape(-1, 2).T
+    first, second = (scores[method] for method in pair)
+    values = np.array([first, second.reindex(first.index)])
     one, other = values[:, np.isfinite(values).all(0)]
     p, effect = paired_test(one, other, higher_is_better=higher)
     gains = (one - other) * (1 if higher else -1)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,8 +85,8 @@ class Lab:
 
     def config(self, name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
         """The configuration, with the data where they are here."""
-        own = Path(self.configs) / f"{name}.yaml"
-        path = Path(carried_file("configs", name)) if name.endswith((".yaml", ".yml")) else own
+        is_file = name.endswith((".yaml", ".yml"))
+        path = Path(carried_file("configs", name)) if is_file else Path(self.configs) / f"{name}.yaml"
         if not path.is_file():
             raise ValueError(
                 f"`configs`: there is no {path}. Give the folder that has the configurations, or none for those that"
@@ -95,15 +96,12 @@ class Lab:
         for part in ("model", "data"):
             if not isinstance(config, Mapping) or "class_path" not in (config.get(part) or {}):
                 raise ValueError(f"`configs`: {path} must have a `{part}` with a `class_path`: a network and its data.")
-        config["trainer"] = config.get("trainer") or {}
-        config["trainer"]["accelerator"] = "gpu" if self.device.startswith("cuda") else "cpu"
-        config["trainer"]["enable_progress_bar"] = self.progress
+        own = {"accelerator": "gpu" if self.device.startswith("cuda") else "cpu", "enable_progress_bar": self.progress}
+        config["trainer"] = {**(config.get("trainer") or {}), **own}
         config["data"] = self._data(config["data"])
         for place, value in changes.items():
             *folders, last = place.split(".")
-            part = config
-            for folder in folders:
-                part = part.setdefault(folder, {})
+            part = reduce(lambda part, folder: part.setdefault(folder, {}), folders, config)
             part[last] = deepcopy(value)
         return config
 
@@ -170,16 +168,17 @@ class Lab:
         labels, masks = (None if part is None else part.to(self.device) for part in (samples.labels, samples.masks))
         return Samples(samples.images.to(self.device), labels, index, masks if mask else None)
 
-    def noise_level(self, network: TrainedNetwork, num_samples: int, **options: Any) -> NoiseLevel:
-        """The weight noise that costs a share of the accuracy on validation samples; options of `find_noise_level`."""
-        samples = self.samples(network, num_samples, "validate")
+    def noise_level(self, network: Any, samples: Samples, **options: Any) -> NoiseLevel:
+        """The weight noise that costs a share of the network's accuracy; options of `find_noise_level`."""
         with in_precision(network.model, self.precision):
             return find_noise_level(
                 network.model, samples.images, samples.labels, seed=self.seed, progress=self.progress, **options
             )
 
 
-def described(networks: Mapping[str, TrainedNetwork] | Sequence[TrainedNetwork]) -> dict[str, Any]:
-    """For the settings of a result: what networks were examined, and how well they had learned."""
-    named = networks if isinstance(networks, Mapping) else {str(n): network for n, network in enumerate(networks)}
-    return {name: {"accuracy": network.accuracy, **network.settings} for name, network in named.items()}
+def described(networks: Mapping[str, Any]) -> dict[str, Any]:
+    """For the settings of a result: what networks were examined, and how well they had learned, where that is known."""
+    return {
+        name: ({} if network.accuracy is None else {"accuracy": network.accuracy}) | dict(network.settings)
+        for name, network in networks.items()
+    }

@@ -52,9 +52,24 @@ class TrainedNetwork:
     settings: Mapping[str, Any]
 
     @property
+    def space(self) -> InputSpace:
+        """What the inputs are, where the data or the module know it."""
+        return InputSpace(self.model, self.data)
+
+    @property
     def bounds(self) -> tuple[Tensor, Tensor] | None:
-        """Least and greatest value of an input element, where somebody knows it."""
-        return parse_bounds(InputSpace(self.model, self.data).bounds)
+        """Least and greatest value of an input element."""
+        return parse_bounds(self.space.bounds)
+
+    @property
+    def class_names(self) -> Any:
+        """Names of the outputs."""
+        return self.space.class_names
+
+    @property
+    def image_shape(self) -> Any:
+        """(channels, height, width) of an input."""
+        return self.space.shape
 
 
 def trained(config: Mapping[str, Any], folder: Path, by_heart: bool = False) -> TrainedNetwork:
@@ -113,9 +128,8 @@ def untrained(config: Mapping[str, Any], by_heart: bool = False) -> tuple[Lightn
 
 def parsed(config: Mapping[str, Any], by_heart: bool = False) -> Namespace:
     """The options of a configuration that weights and data depend on, checked, without callbacks and loggers."""
-    names = ("seed_everything", "trainer", "model", "data")
-    parts: dict[str, Any] = {name: deepcopy(config.get(name)) for name in names}
-    parts["trainer"] = {**(parts["trainer"] or {}), "logger": False, "callbacks": None}
+    parts: dict[str, Any] = {name: deepcopy(config.get(name)) for name in ("seed_everything", "model", "data")}
+    parts["trainer"] = {**(config.get("trainer") or {}), "logger": False, "callbacks": None}
     if by_heart:
         parts["data"].setdefault("init_args", {})["randomize_labels"] = True
     return _parser().parse_object(parts)
@@ -158,19 +172,13 @@ def fit(
 class StopWhenMemorized(Callback):
     """Ends a training once the training accuracy, measured after an epoch in evaluation mode, is high enough.
 
-    The progress bar shows it as `memorized`.
-
-    Args:
-        threshold: What is enough.
+    The progress bar shows it as `memorized`; `MEMORIZED` is enough.
     """
-
-    def __init__(self, threshold: float = MEMORIZED) -> None:
-        self.threshold = threshold
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         reached = accuracy(pl_module, trainer.train_dataloader, pl_module.device)
         pl_module.log("memorized", reached, prog_bar=True, sync_dist=True)
-        trainer.should_stop = trainer.should_stop or reached >= self.threshold
+        trainer.should_stop = trainer.should_stop or reached >= MEMORIZED
 
 
 def accuracy(model: nn.Module, loader: Any, device: torch.device) -> float:

@@ -8,10 +8,12 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 from lightning_xai.experiments.compare import CONTROLS, compare_methods
 from lightning_xai.experiments.runs import Run
+from lightning_xai.functional.maps import pixel_map
 from lightning_xai.reporting.bars import Bars, bars_figure
 from lightning_xai.reporting.comparison_figures import score_bars
 from lightning_xai.reporting.noise_level import level_lines
@@ -20,12 +22,15 @@ from lightning_xai.reporting.sweeps import Curves, Grid, curves_figure, grids_fi
 from lightning_xai.results.comparison import Comparison, MetricComparison
 from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.results.scores import GRADIENTS
-from lightning_xai.results.tables import ARROWS, ResultTable, number_format
-from lightning_xai.statistics.means import mean_and_error
-from lightning_xai.studies.engine import LEVEL, Claim, NetworkResult, directions
-from lightning_xai.studies.study import Study, resolved
+from lightning_xai.results.tables import ResultTable, number_format, with_arrow
+from lightning_xai.statistics.means import mean, mean_and_error
+from lightning_xai.studies.engine import LEVEL, Claim, NetworkResult
+from lightning_xai.studies.entries import resolved
+from lightning_xai.studies.lab import described
+from lightning_xai.studies.study import Claims, CurveOptions, Study
 
 Results = Mapping[str, NetworkResult]
+Published = Mapping[str, Mapping[str, float | dict[str, float]]]
 BOLD = (
     "Mean ± standard error over samples, published means in brackets. Bold (* in a terminal): the best, and what is "
     "not significantly worse (Wilcoxon signed-rank test, Holm, 5 %)."
@@ -39,32 +44,39 @@ MEANINGLESS = "A fast version, on little of everything: its numbers mean nothing
 
 def study_report(study: Study, results: Results, seed: int, precision: str, fast: bool = False) -> Reproduction:
     """All that is written of a study."""
-    settings: dict[str, Any] = {"seed": seed, "precision": precision, "study": asdict(study)}
-    settings["networks"] = {name: dict(result.subject.settings) for name, result in results.items()}
-    settings = json.loads(json.dumps(settings, default=str))  # a path of somebody else's module becomes text
+    settings = {
+        "seed": seed,
+        "precision": precision,
+        "study": {name: value for name, value in asdict(study).items() if name != "whole"},
+        "networks": described({name: result.subject.network for name, result in results.items()}),
+    }
     return Reproduction(
         f"{MEANINGLESS} {study.source}" if fast else study.source,
         tuple(_tables(study, results, seed)),
         {name: rows for name, rows in _records(study, results).items() if rows},
-        settings=settings,
+        arrays={f"{name} {key}": value for name, result in results.items() for key, value in _arrays(result)},
+        settings=json.loads(json.dumps(settings, default=str)),  # a path of somebody else's module becomes text
         findings=tuple(_findings(study, results)),
     )
 
 
 def study_figures(study: Study, results: Results, name: str) -> dict[str, Figure]:
     """Bars of the scores and of the claims; curves, grids and maps where the study asks for them."""
-    figures = {f"{name}{of}": score_bars(comparison) for of, comparison in _figure_comparisons(study, results)}
+    figures = {f"{name}{_of(network, results)}": score_bars(result.comparison) for network, result in results.items()}
     panels = [_claims_panel(study, results, group) for group in study.claims if len(group["metrics"]) == 1]
-    if panels := [panel for panel in panels if panel is not None]:
+    if panels := [panel for panel in panels if panel.names]:
         notes = ["Bars: mean gain of the first over the second, with its standard error. Above zero it is better."]
         figures[f"{name}-claims"] = bars_figure(study.source, panels, notes)
     for network, result in results.items():
         of = _of(network, results)
         if study.curves is not None:
-            figures[f"{name}-curves{of}"] = _curves(study, result)
+            figures[f"{name}-curves{of}"] = _curves(study, study.curves, result)
         if study.grid is not None:
-            figures[f"{name}-grid{of}"] = _grids(study, result)
-        if study.maps:
+            figures[f"{name}-grid{of}"] = _grids(study, study.grid[0], study.grid[1], result)
+        for panel, options in study.panels.items() if study.maps else ():
+            rows = study.columns(options, result.subject.std)
+            figures[f"{name}-{panel}{of}"] = _panel(options["title"], rows, result)
+        if study.maps and not study.panels:
             figures[f"{name}-maps{of}"] = _maps(result, network)
     return figures
 
@@ -75,7 +87,7 @@ def study_figures(study: Study, results: Results, name: str) -> dict[str, Figure
 def _records(study: Study, results: Results) -> dict[str, list[dict[str, Any]]]:
     records: dict[str, list[dict[str, Any]]] = {name: [] for name in ("scores", "samples", "claims", "levels", "kept")}
     for network, result in results.items():
-        bound = study.coordinates(result.std)
+        subject, bound = result.subject, study.coordinates(result.subject.std)
         records["scores"] += [
             {
                 "network": network,
@@ -87,16 +99,16 @@ def _records(study: Study, results: Results) -> dict[str, list[dict[str, Any]]]:
             }
             for row in result.rows
         ]
-        index = next(iter(result.subject.samples.values())).index.tolist()
-        target = [""] * len(index) if result.subject.target is None else result.subject.target.tolist()
-        pictures = result.subject.pictures or [("", "", "")] * len(index)
+        index = subject.first.index.tolist()
+        target = [""] * len(index) if subject.target is None else subject.target.tolist()
         records["samples"] += [
             {"network": network, "sample": i, "target": t, "name": name, "class": label, "probability": probability}
-            for i, t, (name, label, probability) in zip(index, target, pictures, strict=True)
+            for i, t, (name, label, probability) in zip(
+                index, target, subject.pictures or [("", "", "")] * len(index), strict=True
+            )
         ]
         records["claims"] += [asdict(claim) | {"verdict": claim.verdict} for claim in result.claims]
-        if result.subject.level is not None:
-            level = result.subject.level
+        if level := subject.level:
             records["levels"].append({"network": network, "std": level.std, "low": level.low, "high": level.high})
         records["kept"] += [
             {"network": network, "std": std, "draw": draw, "kept": share}
@@ -106,23 +118,29 @@ def _records(study: Study, results: Results) -> dict[str, list[dict[str, Any]]]:
     return records
 
 
+def _arrays(result: NetworkResult) -> Iterator[tuple[str, np.ndarray]]:
+    """Inputs, classes and masks of the samples shown, and the channel sums of their maps."""
+    for key, value in result.maps.items():
+        yield key, (pixel_map(value, absolute=False) if key.startswith("method ") else value).numpy()
+
+
 # Tables
 
 
 def _tables(study: Study, results: Results, seed: int) -> Iterator[ResultTable]:
-    if _networks_across(study, results):
-        yield _scores_table(study, _metric_name(study), [(n, r.comparison) for n, r in results.items()])
+    if len(study.metrics) == 1 and len(results) > 1:  # the networks are the columns
+        yield scores_table(study.published, _words(*study.metrics), [(n, r.comparison) for n, r in results.items()])
     else:
         for network, result in results.items():
-            yield _scores_table(study, network, [(network, result.comparison)])
+            yield scores_table(study.published, network, [(network, result.comparison)])
     for cost in resolved(study.equal_costs, study.at()):
         for network, result in results.items():
             if not any(round(spent) == cost for spent in result.comparison.gradients.values()):
                 continue  # the table above says what is spent
-            run = Run(network, result.rows, directions(study))
+            run = Run(network, result.rows, study.directions())
             equal = compare_methods([run], seed=seed, gradients=cost, procedure=study.procedure)
             of = f", {network}" if len(results) > 1 else ""
-            yield _scores_table(study, f"At {cost} gradients a sample{of}", [(network, equal)])
+            yield scores_table(study.published, f"At {cost} gradients a sample{of}", [(network, equal)])
     for network, result in results.items():
         for group in study.claims:
             claims = [claim for claim in result.claims if claim.group == group["title"]]
@@ -136,51 +154,46 @@ def _tables(study: Study, results: Results, seed: int) -> Iterator[ResultTable]:
         yield _picture_table(results)
 
 
-def _networks_across(study: Study, results: Results) -> bool:
-    """A single metric has the networks for its columns."""
-    return len(study.metrics) == 1 and len(results) > 1
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
-def _metric_name(study: Study) -> str:
-    return next(iter(study.measures(0.1))).replace("_", " ")
-
-
-def _scores_table(study: Study, title: str, comparisons: Sequence[tuple[str, Comparison]]) -> ResultTable:
-    columns, rows = ["method", GRADIENTS], list[tuple[str, ...]]()
-    bold: set[tuple[int, int]] = set()
+def scores_table(published: Published, title: str, comparisons: Sequence[tuple[str, Comparison]]) -> ResultTable:
+    """Means of the methods, with published ones beside; a column for each metric of each network."""
     methods = dict.fromkeys(method for _, comparison in comparisons for method in comparison.methods)
     costs = {method: cost for _, comparison in comparisons for method, cost in comparison.gradients.items()}
-    for network, comparison in comparisons:
-        for metric in comparison.metrics:
-            names = [network] if len(comparisons) > 1 else []
-            names += [metric.metric.replace("_", " ")] if not names or len(comparison.metrics) > 1 else []
-            name = " ".join(names)
-            columns.append(f"{name} {ARROWS[metric.higher_is_better]}".rstrip())
-    for method in methods:
-        cells = [_cell(study, n, metric, method) for n, comparison in comparisons for metric in comparison.metrics]
-        bold |= {(len(rows), place + 2) for place, (_, is_best) in enumerate(cells) if is_best}
-        rows.append((method, f"{costs.get(method, math.nan):g}", *(text for text, _ in cells)))
-    undefined = [
-        f"{metric.metric.replace('_', ' ')} is defined for {metric.num_samples} of {metric.num_common} samples."
-        for _, comparison in comparisons
-        for metric in comparison.metrics
+    measured = [(network, metric) for network, comparison in comparisons for metric in comparison.metrics]
+    cells = [[_cell(published, network, metric, method) for network, metric in measured] for method in methods]
+    rows = zip(methods, cells, strict=True)
+    notes = [
+        f"{_words(metric.metric)} is defined for {metric.num_samples} of {metric.num_common} samples."
+        for _, metric in measured
         if metric.num_samples < metric.num_common
     ]
-    others = [_of_others(study, network) for network, _ in comparisons]
-    notes = (BOLD, *undefined, *filter(None, others))
-    return ResultTable(title, tuple(columns), tuple(rows), notes, frozenset(bold))
+    several, many = len(comparisons) > 1, len(measured) > len(comparisons)
+    names = [
+        " ".join([network] * several + [_words(metric.metric)] * (many or not several)) for network, metric in measured
+    ]
+    directions = (metric.higher_is_better for _, metric in measured)
+    return ResultTable(
+        title,
+        ("method", GRADIENTS, *map(with_arrow, names, directions)),
+        tuple((method, f"{costs.get(method, math.nan):g}", *(text for text, _ in row)) for method, row in rows),
+        (BOLD, *notes, *filter(None, (_of_others(published, network) for network, _ in comparisons))),
+        frozenset((r, c + 2) for r, row in enumerate(cells) for c, (_, is_best) in enumerate(row) if is_best),
+    )
 
 
-def _of_others(study: Study, network: str) -> str:
+def _of_others(published: Published, network: str) -> str:
     """A note where what is published is of other networks."""
-    tables = [known for methods in study.published.values() for known in methods.values() if isinstance(known, Mapping)]
+    tables = [known for methods in published.values() for known in methods.values() if isinstance(known, Mapping)]
     if not tables or any(network in known for known in tables):
         return ""
     names = dict.fromkeys(name for known in tables for name in known)
     return f"No number of {network} is published; those in brackets are of {' / '.join(names)}."
 
 
-def _cell(study: Study, network: str, metric: MetricComparison, method: str) -> tuple[str, bool]:
+def _cell(published: Published, network: str, metric: MetricComparison, method: str) -> tuple[str, bool]:
     """What stands in it, and whether it is bold."""
     result = next((result for result in metric.methods if result.method == method), None)
     if result is None:
@@ -188,28 +201,21 @@ def _cell(study: Study, network: str, metric: MetricComparison, method: str) -> 
     error, style = result.standard_deviation / max(1, len(result.values)) ** 0.5, number_format(result.mean)
     text = "undefined" if math.isnan(result.mean) else f"{result.mean:{style}}"
     text += "" if math.isnan(error) else f" ± {error:{style}}"
-    beside = _published(study, network, metric.metric, method)
+    known = _printed(published, metric.metric, method)
+    beside = [known[network]] if network in known else list(known.values())  # of all, for another than the paper's
     text += f" ({' / '.join(f'{value:.4f}' for value in beside)})" if beside else ""
     return text, result.is_best
 
 
-def _published(study: Study, network: str, metric: str, method: str) -> list[float]:
-    """What is printed for this network; for all, where it is another one than those of the paper."""
-    known = study.published.get(metric, {}).get(method, {})
-    if not isinstance(known, Mapping):
-        return [known]
-    return [known[network]] if network in known else list(known.values())
+def _printed(published: Published, metric: str, method: str) -> Mapping[str, float]:
+    """What is published, by network; under "" where it is of all."""
+    known = published.get(metric, {}).get(method, {})
+    return known if isinstance(known, Mapping) else {"": known}
 
 
 def _published_gain(study: Study, claim: Claim) -> list[float]:
-    sign = 1 if directions(study)[claim.metric] else -1
-    tables = study.published.get(claim.metric, {})
-    better, worse = (tables.get(method, {}) for method in (claim.better, claim.worse))
-    if not isinstance(better, Mapping) and not isinstance(worse, Mapping):
-        return [sign * round(better - worse, 4)]
-    if not isinstance(better, Mapping) or not isinstance(worse, Mapping):
-        return []  # of one network and of all: nothing to be compared
-    common = [name for name in better if name in worse]
+    better, worse = (_printed(study.published, claim.metric, method) for method in (claim.better, claim.worse))
+    sign, common = 1 if study.directions()[claim.metric] else -1, [name for name in better if name in worse]
     names = [claim.network] if claim.network in common else common
     return [sign * round(better[name] - worse[name], 4) for name in names]
 
@@ -221,14 +227,13 @@ def claim_matrix(title: str, claims: Sequence[Claim]) -> ResultTable:
     for claim in claims:
         gain = "" if not claim.num_samples else f"{claim.gain:+{number_format(claim.gain)}} "
         rows.setdefault(f"{claim.better} > {claim.worse}", []).append(f"{gain}{claim.verdict}")
-    columns = ("claim", *(metric.replace("_", " ") for metric in metrics))
-    return ResultTable(title, columns, tuple((name, *cells) for name, cells in rows.items()), (CLAIMS,))
+    lines = ((name, *cells) for name, cells in rows.items())
+    return ResultTable(title, ("claim", *map(_words, metrics)), tuple(lines), (CLAIMS,))
 
 
 def _claim_table(study: Study, title: str, claims: Sequence[Claim]) -> ResultTable:
     """Of one metric, in full."""
-    columns = ("claim", "gain", "better in", "effect", "p", "p, Holm", "holds", "published gain")
-    rows = tuple(
+    rows = (
         (
             f"{claim.better} > {claim.worse}",
             _gain(claim),
@@ -241,8 +246,12 @@ def _claim_table(study: Study, title: str, claims: Sequence[Claim]) -> ResultTab
         )
         for claim in claims
     )
-    note = "Effect: rank-biserial correlation, +1 where the first is better in each sample."
-    return ResultTable(title, columns, rows, (CLAIMS, note))
+    return ResultTable(
+        title,
+        ("claim", "gain", "better in", "effect", "p", "p, Holm", "holds", "published gain"),
+        tuple(rows),
+        (CLAIMS, "Effect: rank-biserial correlation, +1 where the first is better in each sample."),
+    )
 
 
 def _gain(claim: Claim) -> str:
@@ -254,23 +263,26 @@ def _gain(claim: Claim) -> str:
 def _network_table(results: Results) -> ResultTable:
     rows = []
     for name, result in results.items():
-        reached, level = result.subject.accuracy, result.subject.level
+        reached, level = result.subject.network.accuracy, result.subject.level
         accuracy = "" if reached is None else f"{reached:.4f}"
         noise = ("", "") if level is None else (f"{level.std:.3f}", f"{level.low:.3f} to {level.high:.3f}")
         rows.append((name, accuracy, *noise))
-    columns = ("network", "test accuracy", "weight noise", "95 % interval")
-    note = "Weight noise that costs 5 % of the accuracy above chance." if any(row[2] for row in rows) else ""
-    return ResultTable("Networks", columns, tuple(rows), (note,) if note else ())
+    notes = ("Weight noise that costs 5 % of the accuracy above chance.",) if any(row[2] for row in rows) else ()
+    return ResultTable("Networks", ("network", "test accuracy", "weight noise", "95 % interval"), tuple(rows), notes)
 
 
 def _kept_table(results: Results) -> ResultTable:
-    rows = tuple(
+    rows = (
         (network, f"{std:g}", mean_and_error(shares, 3))
         for network, result in results.items()
         for std, shares in result.kept.items()
     )
-    columns, note = ("network", "weight noise", "kept"), "Mean ± standard error over noisy networks."
-    return ResultTable("Predicted classes that noisy networks keep", columns, rows, (note,))
+    return ResultTable(
+        "Predicted classes that noisy networks keep",
+        ("network", "weight noise", "kept"),
+        tuple(rows),
+        ("Mean ± standard error over noisy networks.",),
+    )
 
 
 def _picture_table(results: Results) -> ResultTable:
@@ -284,14 +296,14 @@ def _picture_table(results: Results) -> ResultTable:
 
 def _findings(study: Study, results: Results) -> Iterator[str]:
     for network, result in results.items():
-        if result.subject.accuracy is not None:
-            number = len(next(iter(result.subject.samples.values())).images)
-            yield f"{network}: accuracy {result.subject.accuracy:.4f}; {number} test samples."
-        if result.subject.level is not None:
-            yield from (f"{network}: {line}" for line in level_lines(result.subject.level)[:2])
+        subject = result.subject
+        if subject.network.accuracy is not None:
+            yield f"{network}: accuracy {subject.network.accuracy:.4f}; {len(subject.first.images)} test samples."
+        if subject.level is not None:
+            yield from (f"{network}: {line}" for line in level_lines(subject.level)[:2])
         for std, shares in result.kept.items():
             yield f"{network}: weight noise of {std:g} keeps {np.mean(shares):.0%} of the predicted classes."
-        yield from (f"{network}, {_best(metric)}" for metric in result.comparison.metrics if _has_best(metric))
+        yield from (f"{network}, {line}" for metric in result.comparison.metrics for line in _best(metric))
         for group in study.claims:
             claims = [claim for claim in result.claims if claim.group == group["title"]]
             yield from (f"{network}, {line}" for line in _outcomes(study, group["title"], claims))
@@ -300,16 +312,13 @@ def _findings(study: Study, results: Results) -> Iterator[str]:
             yield f"{network}: left out of the claims, for a method or a metric is missing: {listed}."
 
 
-def _has_best(metric: MetricComparison) -> bool:
-    return any(result.rank == 1 for result in metric.methods)
-
-
-def _best(metric: MetricComparison) -> str:
-    best = next(result for result in metric.methods if result.rank == 1)
-    equal = [result.method for result in metric.methods if result.is_best and result is not best]
-    others = ", ".join(equal) if len(equal) <= 3 else f"{len(equal)} others"
-    beside = f"; not significantly worse: {others}" if equal else ""
-    return f"{metric.metric.replace('_', ' ')}: best is {best.method} ({best.mean:{number_format(best.mean)}}){beside}."
+def _best(metric: MetricComparison) -> Iterator[str]:
+    """Which method is, and which are as good; nothing where there is none."""
+    for best in [result for result in metric.methods if result.rank == 1][:1]:
+        equal = [result.method for result in metric.methods if result.is_best and result is not best]
+        others = ", ".join(equal) if len(equal) <= 3 else f"{len(equal)} others"
+        beside = f"; not significantly worse: {others}" if equal else ""
+        yield f"{_words(metric.metric)}: best is {best.method} ({best.mean:{number_format(best.mean)}}){beside}."
 
 
 def _outcomes(study: Study, title: str, claims: Sequence[Claim]) -> Iterator[str]:
@@ -317,7 +326,7 @@ def _outcomes(study: Study, title: str, claims: Sequence[Claim]) -> Iterator[str
     outcomes: dict[str, list[str]] = {}
     many = len({claim.metric for claim in claims}) > 1
     for claim in claims:
-        name = f"{claim.better} > {claim.worse}" + (f" in {claim.metric.replace('_', ' ')}" if many else "")
+        name = f"{claim.better} > {claim.worse}" + (f" in {_words(claim.metric)}" if many else "")
         outcomes.setdefault(claim.verdict, []).append(name)
     if len(claims) > 10:  # the table has them
         yield f"{title}: " + ", ".join(f"{verdict}: {len(names)}" for verdict, names in outcomes.items()) + "."
@@ -340,82 +349,83 @@ def _of(network: str, results: Results) -> str:
     return "-" + re.sub(r"[^\w-]+", "_", network) if len(results) > 1 else ""
 
 
-def _figure_comparisons(study: Study, results: Results) -> Iterator[tuple[str, Comparison]]:
-    for network, result in results.items():
-        yield _of(network, results), result.comparison
-
-
-def _claims_panel(study: Study, results: Results, group: Mapping[str, Any]) -> Bars | None:
+def _claims_panel(study: Study, results: Results, group: Claims) -> Bars:
     """Gains of a group of one metric, of all networks, beside the published ones."""
-    found = {n: [c for c in result.claims if c.group == group["title"]] for n, result in results.items()}
-    names = tuple(dict.fromkeys(f"{c.better} > {c.worse}" for claims in found.values() for c in claims))
-    if not names:
-        return None
+    found = {
+        network: {f"{c.better} > {c.worse}": c for c in result.claims if c.group == group["title"]}
+        for network, result in results.items()
+    }
+    names = tuple(dict.fromkeys(name for claims in found.values() for name in claims))
     series: dict[str, list[tuple[float, float]]] = {}
     for network, claims in found.items():
-        known = {f"{c.better} > {c.worse}": c for c in claims}
-        series[network] = [
-            (known[n].gain, known[n].standard_error) if n in known else (math.nan, math.nan) for n in names
-        ]
-        gains = [_published_gain(study, known[n]) if n in known else [] for n in names]
+        known = [claims.get(name) for name in names]
+        series[network] = [(c.gain, c.standard_error) if c else (math.nan, math.nan) for c in known]
+        gains = [_published_gain(study, c) if c else [] for c in known]
         if any(gains):
-            series[f"{network}, published"] = [(float(np.mean(g)) if g else math.nan, math.nan) for g in gains]
+            series[f"{network}, published"] = [(mean(gain), math.nan) for gain in gains]
     return Bars(group["title"], names, series, {"equal": 0.0})
 
 
-def _values(result: NetworkResult) -> dict[tuple[str, str], np.ndarray]:
-    found: dict[tuple[str, str], list[float]] = {}
-    for row in result.rows:
-        found.setdefault((row.method, row.metric), []).append(row.value)
-    return {key: np.array(values) for key, values in found.items()}
-
-
-def _curves(study: Study, result: NetworkResult) -> Figure:
+def _curves(study: Study, curves: CurveOptions, result: NetworkResult) -> Figure:
     """Scores over one name of the methods' `for`."""
-    assert study.curves is not None
-    over, values = study.curves["over"], _values(result)
-    lines = study.lines(over, study.curves.get("where", {}), result.std)
+    std, over, values = result.subject.std, curves["over"], result.values
+    lines = study.lines(over, curves.get("where", {}), std)
     panels = [
         Curves(
-            f"{metric.replace('_', ' ')} {ARROWS[measured.higher_is_better]}".rstrip(),
-            {line: {x: values[method, metric] for x, method in points.items()} for line, points in lines.items()},
-            {name: float(np.nanmean(values[name, metric])) for name in CONTROLS},
+            with_arrow(_words(metric), measured.higher_is_better),
+            {line: {x: values(method, metric) for x, method in points.items()} for line, points in lines.items()},
+            {name: mean(values(name, metric)) for name in CONTROLS},
         )
-        for metric, measured in study.measures(result.std).items()
+        for metric, measured in study.measures(std).items()
     ]
-    level = result.subject.level if study.curves.get("level") else None
+    level = result.subject.level if curves.get("level") else None
     chosen = None if level is None else (level.std, level.low, level.high)
-    return curves_figure(panels, study.curves.get("label", over), chosen, study.curves.get("published"))
+    return curves_figure(panels, curves.get("label", over), chosen, curves.get("published"))
 
 
-def _grids(study: Study, result: NetworkResult) -> Figure:
-    assert study.grid is not None
-    down, across = study.grid
-    values, bound, measured = _values(result), study.coordinates(result.std), study.measures(result.std)
+def _grids(study: Study, down: str, across: str, result: NetworkResult) -> Figure:
+    """Mean scores over two names of the methods' `for`."""
+    bound = study.coordinates(result.subject.std)
     cells = {(own[down], own[across]): method for method, own in bound.items() if down in own and across in own}
     rows, columns = (sorted({key[place] for key in cells}) for place in (0, 1))
     grids = [
         Grid(
-            f"{metric.replace('_', ' ')} {ARROWS[measured[metric].higher_is_better]}".rstrip(),
+            with_arrow(_words(metric), measured.higher_is_better),
             np.array(rows),
             np.array(columns),
-            np.array([[_mean(values, cells.get((r, c)), metric) for c in columns] for r in rows]),
-            measured[metric].higher_is_better is not False,
+            np.array([[mean(result.values(cells.get((r, c)), metric)) for c in columns] for r in rows]),
+            measured.higher_is_better is not False,
         )
-        for metric in measured
+        for metric, measured in study.measures(result.subject.std).items()
     ]
-    return grids_figure(grids, down.replace("_", " "), across.replace("_", " "))
-
-
-def _mean(values: Mapping[tuple[str, str], np.ndarray], method: str | None, metric: str) -> float:
-    return math.nan if method is None else float(np.nanmean(values[method, metric]))
+    return grids_figure(grids, _words(down), _words(across))
 
 
 def _maps(result: NetworkResult, network: str) -> Figure:
-    shown, names, bounds = result.maps, result.subject.class_names, result.subject.bounds
+    shown = result.maps
     maps = {key.removeprefix("method "): value for key, value in shown.items() if key.startswith("method ")}
-    target, predicted = (
-        [str(names[int(c)]) if names else str(int(c)) for c in shown[part]] for part in ("target", "predicted")
+    target, predicted = (_classes(result, part) for part in ("target", "predicted"))
+    return attribution_panel(shown["images"], maps, _bounds(result), shown.get("masks"), target, predicted, network)
+
+
+def _panel(title: str, rows: Mapping[str, Mapping[str, str]], result: NetworkResult) -> Figure:
+    """The rows for each sample; columns without maps of all their methods are left out."""
+    shown, first = result.maps, next(iter(rows.values()))
+    keys = {name: [f"method {row.get(name)}" for row in rows.values()] for name in first}
+    return attribution_panel(
+        shown["images"].repeat_interleave(len(rows), 0),
+        {n: torch.stack([shown[k] for k in own], 1).flatten(0, 1) for n, own in keys.items() if {*own} <= {*shown}},
+        _bounds(result),
+        labels=[f"{label}, {row}" if row else label for label in _classes(result, "target") for row in rows],
+        title=title,
     )
-    limits: Any = None if bounds is None else tuple(bound.cpu() for bound in bounds)
-    return attribution_panel(shown["images"], maps, limits, shown.get("masks"), target, predicted, network)
+
+
+def _classes(result: NetworkResult, part: str) -> list[str]:
+    names = result.subject.network.class_names
+    return [str(names[place]) if names else str(place) for place in result.maps[part].tolist()]
+
+
+def _bounds(result: NetworkResult) -> Any:
+    bounds = result.subject.network.bounds
+    return None if bounds is None else tuple(bound.cpu() for bound in bounds)

@@ -3,38 +3,69 @@
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, TypedDict
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser
 
 from lightning_xai.explainers import Explainer, with_controls
+from lightning_xai.explainers.base import check_count
 from lightning_xai.metrics import SampleMetric
 from lightning_xai.names import specifications
+from lightning_xai.results.scores import GRADIENTS
+from lightning_xai.studies.entries import Coordinates, expanded, filled_in, known_values, resolved
 
 VOC = "voc"
 WEIGHT_NOISE = "weight_noise"
 """The variable that each network has a value of its own of: the level that costs 5 % of its accuracy."""
-Coordinates = Mapping[str, Any]
+ANY_LEVEL = 0.1
+"""In its place, where all that matters is that there is a level."""
 
 
-class Entry(NamedTuple):
-    """An entry of a file, with its variables filled in.
+class Source(TypedDict, total=False):
+    """Where a network comes from: a file or the name of a configuration, the network's name where there is none; a
+    checkpoint of it, without which it is trained or taken from those that the package brings; weights of a network that
+    others trained, see `PretrainedClassifier`."""
 
-    Attributes:
-        value: What the file says of it.
-        bound: Values of the names in its `for`.
-        template: Its name in the file.
-    """
+    config: str
+    ckpt_path: str
+    weights: str
 
-    value: Any
-    bound: Coordinates
-    template: str
+
+class Claims(TypedDict):
+    """Claims that are corrected together (Holm) for each network: each in all `metrics`, "BETTER > WORSE" or
+    `{claim: ..., for: ...}`."""
+
+    title: str
+    metrics: list[str]
+    pairs: list[Any]
+
+
+class Panel(TypedDict):
+    """Maps side by side, under a title: in each of its `rows`, by name, "TITLE | METHOD" for each column or
+    `{column: ..., for: ...}`; all rows have the columns of the first."""
+
+    title: str
+    rows: dict[str, list[Any]]
+
+
+class _Over(TypedDict):
+    over: str
+
+
+class CurveOptions(_Over, total=False):
+    """Curves `over` a name in some `for`, `where` others have these values; with a label of the axis, whether the
+    network's `level` of weight noise is shown, and from where to where a paper sees the best (`published`)."""
+
+    where: dict[str, Any]
+    label: str
+    level: bool
+    published: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -52,10 +83,7 @@ class Study:
         methods: By name, a plain name of `lightning_xai.explainers` or `class_path` and `init_args`; a list of plain
             names is enough.
         metrics: By name, likewise.
-        networks: By name; of each, none or some of `config` (file or name of a configuration; the network's name where
-            there is none), `ckpt_path` (a checkpoint; without one the network is trained, or taken from those that the
-            package brings) and `weights` (of a network that others trained, see `PretrainedClassifier`). A list of
-            names is enough.
+        networks: By name, each with none or some of the parts of `Source`. A list of names is enough.
         summary: A line for the list of studies.
         variables: By name. They can be given on the command line as options.
         target: Class that is explained: the "label", or the model's "prediction".
@@ -72,20 +100,22 @@ class Study:
         equal_costs: Numbers of gradients, each with a table of the methods that spend it.
         procedure: Which tests are one family; see `compare_methods`.
         published: By metric, by method: a number, or numbers by network.
-        claims: Groups of claims, corrected together (Holm) for each network: `title`, `metrics`, `pairs`, each
-            "BETTER > WORSE" or `{claim: ..., for: ...}`.
-        curves: Of a figure: `over`, a name in some `for`, and `where`, values of the others.
+        claims: Groups of claims, see `Claims`.
+        curves: Of a figure, see `CurveOptions`.
         grid: Of a figure: two names in some `for`.
         maps: Samples whose maps are shown for each network.
+        panels: Figures of their maps by name; without any, one of all methods.
         batch_size: Samples at a time; what is finished is kept.
         changes: Values that replace the configurations', by dotted name.
         fast: Values of these arguments and of variables for a version that takes a minute; its numbers mean nothing.
+        whole: Whether this is all that was written; in a version with changes, claims and published numbers of methods
+            that are left out are no mistakes.
     """
 
     source: str
     methods: list[str] | dict[str, Any]
     metrics: list[str] | dict[str, Any]
-    networks: list[str] | dict[str, dict[str, Any]]
+    networks: list[str] | dict[str, Source]
     summary: str = ""
     variables: dict[str, Any] = field(default_factory=dict)
     target: Literal["label", "prediction"] = "label"
@@ -97,20 +127,28 @@ class Study:
     weight_noise: float | None = None
     kept_under: list[Any] = field(default_factory=list)
     kept_draws: Any = 10
-    equal_costs: Any = field(default_factory=list)
+    equal_costs: list[int] | dict[str, Any] = field(default_factory=list)
     procedure: Literal["all_pairs", "published"] = "all_pairs"
-    published: dict[str, dict[str, Any]] = field(default_factory=dict)
-    claims: list[dict[str, Any]] = field(default_factory=list)
-    curves: dict[str, Any] | None = None
+    published: dict[str, dict[str, float | dict[str, float]]] = field(default_factory=dict)
+    claims: list[Claims] = field(default_factory=list)
+    curves: CurveOptions | None = None
     grid: list[str] | None = None
     maps: int = 0
+    panels: dict[str, Panel] = field(default_factory=dict)
     batch_size: int = 64
     changes: dict[str, Any] = field(default_factory=dict)
     fast: dict[str, Any] = field(default_factory=dict)
+    whole: bool = True
 
     @property
-    def named_networks(self) -> dict[str, dict[str, Any]]:
-        return dict(self.networks) if isinstance(self.networks, Mapping) else {name: {} for name in self.networks}
+    def named_networks(self) -> dict[str, Source]:
+        return self.networks if isinstance(self.networks, dict) else {name: {} for name in self.networks}
+
+    def changed(self, changes: Mapping[str, Any]) -> "Study":
+        """With other values of its arguments and variables."""
+        variables = {name: changes.get(name, value) for name, value in self.variables.items()}
+        own = {name: value for name, value in changes.items() if name not in variables}
+        return replace(self, variables=variables, whole=False, **own)
 
     def at(self, level: float | None = None) -> dict[str, Any]:
         """The variables, with a network's level of weight noise; None where it was not reached."""
@@ -119,21 +157,37 @@ class Study:
 
     def explainers(self, level: float | None = None) -> dict[str, Explainer]:
         """The methods by name, with the controls."""
-        specified = {name: entry.value for name, entry in expanded(self.methods, self.at(level)).items()}
-        return with_controls(built("methods", specified, Explainer))
+        return with_controls(self._built("methods", Explainer, level))
 
     def measures(self, level: float | None = None) -> dict[str, SampleMetric]:
         """The metrics by name; without masks those alone that need none."""
-        found = self.all_measures(level)
-        return found if self.masks else {name: metric for name, metric in found.items() if not asks_mask(metric)}
+        found = self._built("metrics", SampleMetric, level)
+        return {name: metric for name, metric in found.items() if self.masks or not asks_mask(metric)}
 
-    def all_measures(self, level: float | None = None) -> dict[str, SampleMetric]:
-        """The metrics by name."""
-        return built("metrics", self.measured(level), SampleMetric)
+    def directions(self) -> dict[str, bool | None]:
+        """`higher_is_better` of all metrics, those in further masks too."""
+        found = self._built("metrics", SampleMetric, ANY_LEVEL)
+        known = {name: metric.higher_is_better for name, metric in found.items()} | {GRADIENTS: None}
+        masked = [(in_mask(name, mask), name) for mask in self.masks[1:] for name in found if asks_mask(found[name])]
+        return known | {of_mask: known[name] for of_mask, name in masked}
 
-    def measured(self, level: float | None = None) -> dict[str, Any]:
-        """What the file says of the metrics, with the variables filled in."""
-        return {name: entry.value for name, entry in expanded(self.metrics, self.at(level)).items()}
+    def specified(self, part: Literal["methods", "metrics"], level: float | None = None) -> dict[str, Any]:
+        """What the file says of methods or metrics, with the variables filled in."""
+        return {name: entry.value for name, entry in expanded(getattr(self, part), self.at(level)).items()}
+
+    def _built(self, part: Literal["methods", "metrics"], kind: Any, level: float | None) -> dict[str, Any]:
+        """Objects of their descriptions, or of plain names.
+
+        Raises:
+            ValueError: if one cannot be made; with the parser's reason.
+        """
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_argument(f"--{part}", type=dict[str, kind])
+        try:
+            specified = {part: specifications(part, self.specified(part, level))}
+            return getattr(parser.instantiate_classes(parser.parse_object(specified)), part)
+        except Exception as error:
+            raise ValueError(f"`{part}`: {error}") from error
 
     def coordinates(self, level: float | None = None) -> dict[str, Coordinates]:
         """Of each method, the values of the names in its `for`."""
@@ -150,33 +204,34 @@ class Study:
         for method, entry in expanded(self.methods, self.at(level)).items():
             if over in entry.bound and where.items() <= entry.bound.items():
                 template = re.sub(rf"\{{{over}([\[.!:][^}}]*)?}}", over, entry.template)
-                line = _filled(template, {**self.at(level), **entry.bound})
+                line = filled_in(template, {**self.at(level), **entry.bound})
                 found.setdefault(line, {})[float(entry.bound[over])] = method
         return {line: dict(sorted(points.items())) for line, points in found.items()}
 
-    def pairs(self, group: Mapping[str, Any], level: float | None = None) -> list[tuple[str, str]]:
-        """(better, worse) of each claim of a group."""
-        claims: list[str] = []
-        for pair in group["pairs"]:
-            entry = dict(pair) if isinstance(pair, Mapping) else {"claim": pair}
-            if not isinstance(entry.get("claim"), str):
-                raise ValueError(f"`claims`: a pair must be a text or have a `claim`, got {pair!r}.")
-            claims += expanded({entry.pop("claim"): entry}, self.at(level))
-        wrong = next((claim for claim in claims if claim.count(" > ") != 1), None)
-        if wrong is not None:
-            raise ValueError(f"`claims`: a pair must read 'BETTER > WORSE', got {wrong!r}.")
-        return [tuple(claim.split(" > ")) for claim in claims]  # type: ignore[misc]
+    def pairs(
+        self, key: Literal["claim", "column"], parts: Sequence[Any], level: float | None
+    ) -> list[tuple[str, str]]:
+        """(better, worse) of each claim, (title, method) of each column."""
+        between, form, texts = *_FORMS[key], list[str]()
+        for part in parts:
+            entry = dict(part) if isinstance(part, Mapping) else {key: part}
+            if not isinstance(entry.get(key), str):
+                raise ValueError(f"`{key}` must be a text, or a mapping must have it, got {part!r}.")
+            texts += expanded({entry.pop(key): entry}, self.at(level))
+        if wrong := [text for text in texts if text.count(between) != 1]:
+            raise ValueError(f"`{key}` must read {form!r}, got {wrong[0]!r}.")
+        return [tuple(text.split(between)) for text in texts]  # type: ignore[misc]
+
+    def columns(self, panel: Panel, level: float | None = None) -> dict[str, dict[str, str]]:
+        """By row of a panel, the methods by column."""
+        return {row: dict(self.pairs("column", columns, level)) for row, columns in panel["rows"].items()}
 
 
-_KINDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("variables", "changes", "published", "curves", "fast"), (dict,)),
-    **dict.fromkeys(("claims", "masks", "grid", "kept_under"), (list,)),
-    **dict.fromkeys(("methods", "metrics", "networks"), (dict, list)),
-}
+_FORMS = {"claim": (" > ", "BETTER > WORSE"), "column": (" | ", "TITLE | METHOD")}
 
 
-def checked(values: Any, where: str | Path, taken: Sequence[str] = ()) -> dict[str, Any]:
-    """What a file says, as arguments of `Study`.
+def study_of(values: Any, where: str | Path = "study", taken: Sequence[str] = ()) -> Study:
+    """The study of a file.
 
     Args:
         values: As YAML has them.
@@ -184,37 +239,104 @@ def checked(values: Any, where: str | Path, taken: Sequence[str] = ()) -> dict[s
         taken: Names that variables must not have, as other options have them.
 
     Raises:
-        ValueError: if it is no mapping, or has an argument that `Study` does not know, or lacks one.
+        ValueError: if they are no mapping, or have a key that `Study` does not know, lack one, or have one of another
+            type, or as `check`.
     """
-    known = [one.name for one in fields(Study)]
+    _check_file(values, where, taken)
+    study = Study(**values)
+    check(study)
+    return study
+
+
+_NAMED = ("methods", "metrics", "variables")
+
+
+def _check_file(values: Any, where: str | Path, taken: Sequence[str]) -> None:
+    """Refuse what `Study` could not be made of."""
+    known = [one.name for one in fields(Study) if one.name != "whole"]
     if not isinstance(values, Mapping):
         raise ValueError(f"{where}: expected a mapping with {', '.join(known[:4])}, ...; got {type(values).__name__}.")
-    for name in values:
-        if name not in known:
-            near = get_close_matches(str(name), known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{where}: {name!r} is not part of a study.{hint} There are {', '.join(known)}.")
     if missing := [name for name in known[:4] if not values.get(name)]:
         raise ValueError(f"{where}: a study needs {', '.join(missing)}.")
-    for part, kinds in _KINDS.items():
-        if not isinstance(values.get(part) or kinds[0](), kinds):
-            wanted = " or a ".join("mapping" if kind is dict else "list" for kind in kinds)
-            raise ValueError(f"{where}: `{part}` must be a {wanted}, got {values[part]!r}.")
-    variables = values.get("variables") or {}
-    if wrong := [name for name in variables if not str(name).isidentifier()]:
-        raise ValueError(f"{where}: `variables` must have names of letters, digits and _, got {wrong[0]!r}.")
-    if wrong := [name for part in ("methods", "metrics") for name in values[part] if not isinstance(name, str)]:
-        raise ValueError(f"{where}: names of methods and metrics must be texts, got {wrong[0]!r}; put it in quotes.")
-    if clash := [name for name in variables if name in (*known, *taken)]:
-        raise ValueError(f"{where}: `variables` must have names of their own, got {', '.join(clash)}.")
-    if unknown := [name for name in values.get("fast") or {} if name not in (*known, *variables)]:
-        raise ValueError(f"{where}: `fast` must have arguments of a study or variables, got {', '.join(unknown)}.")
-    return dict(values)
+    _refuse_unknown(str(where), "part of a study", values, known)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Study, as_group=False, skip={"whole"})
+    try:
+        parser.parse_object(dict(values))
+        parser.parse_object(
+            {**values, **{name: value for name, value in values.get("fast", {}).items() if name in known}}
+        )
+    except ArgumentError as error:
+        raise ValueError(f"{where}: {error}") from error
+    if wrong := [name for part in _NAMED for name in values.get(part, ()) if not isinstance(name, str)]:
+        raise ValueError(f"{where}: names of {', '.join(_NAMED)} must be texts, got {wrong[0]!r}; put it in quotes.")
+    variables = values.get("variables", {})
+    if wrong := [name for name in variables if not name.isidentifier() or name in (*known, *taken)]:
+        own = "names of their own, of letters, digits and _"
+        raise ValueError(f"{where}: `variables` must have {own}, got {wrong[0]!r}.")
+    _refuse_unknown(
+        f"{where}: `fast`", "argument or variable of the study", values.get("fast", {}), [*known, *variables]
+    )
 
 
-def known_values(parts: Sequence[Any], variables: Mapping[str, Any]) -> list[Any]:
-    """The parts, resolved, without those that need a variable without a value."""
-    return [entry.value for entry in expanded({str(n): part for n, part in enumerate(parts)}, variables).values()]
+def check(study: Study) -> None:
+    """Refuse what is wrong in the study itself: what its parts say of each other.
+
+    Raises:
+        ValueError: naming the part.
+    """
+    known = study.directions()
+    check_count("maps", study.maps, 0)
+    if GRADIENTS in study.metrics:
+        raise ValueError(f"`metrics`: the name {GRADIENTS!r} is taken, for what the methods spend.")
+    if not study.measures(ANY_LEVEL):
+        raise ValueError(f"`metrics`: all of {', '.join(study.metrics)} need `masks`, and the study has none.")
+    known_values(study.kept_under, study.at(ANY_LEVEL))
+    _, costs = resolved([study.kept_draws, study.equal_costs], study.variables)
+    if not isinstance(costs, list) or not all(isinstance(cost, int) and cost > 0 for cost in costs):
+        raise ValueError(f"`equal_costs` must be a list of numbers of gradients, got {costs!r}.")
+    methods = replace(study, weight_noise=None).explainers(ANY_LEVEL)
+    _refuse_unknown("`published`", "metric of the study", study.published, known)
+    titles, claimed = [group["title"] for group in study.claims], list[str]()
+    judged = [metric for metric, higher_is_better in known.items() if higher_is_better is not None]
+    for group in study.claims:
+        if titles.count(group["title"]) > 1:
+            raise ValueError(f"`claims`: two groups have the title {group['title']!r}.")
+        _refuse_unknown("`claims`", "metric of the study that has a better side", group["metrics"], judged)
+        claimed += itertools.chain(*study.pairs("claim", group["pairs"], ANY_LEVEL))
+    shown = [row for panel in study.panels.values() for row in study.columns(panel, ANY_LEVEL).values()]
+    if study.whole:
+        _refuse_unknown("`panels`", "method of the study", [name for row in shown for name in row.values()], methods)
+        _refuse_unknown("`claims`", "method of the study", claimed, methods)
+        _refuse_unknown("`published`", "method of the study", itertools.chain(*study.published.values()), methods)
+    _check_figures(study)
+
+
+def _refuse_unknown(part: str, kind: str, names: Iterable[str], known: Collection[str]) -> None:
+    if unknown := [name for name in names if name not in known]:
+        near = get_close_matches(unknown[0], known, 1)
+        hint = f" did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{part}: {unknown[0]!r} is no {kind};{hint} there are {', '.join(sorted(known))}.")
+
+
+def _check_figures(study: Study) -> None:
+    """Curves and grids are over numbers in the `for` of some methods, and each cell has one method."""
+    coordinates, grid = study.coordinates(ANY_LEVEL), study.grid or []
+    varied = {name: value for bound in coordinates.values() for name, value in bound.items()}
+    drawn = [("curves", study.curves["over"])] if study.curves else []
+    for part, name in drawn + [("grid", name) for name in grid]:
+        if name not in varied:
+            names = ", ".join(varied) or "none"
+            raise ValueError(f"`{part}`: no method has {name!r} in its `for`; there are {names}.")
+        if not isinstance(varied[name], int | float):
+            raise ValueError(f"`{part}`: {name!r} must have numbers for its values, got {varied[name]!r}.")
+    if len(grid) not in (0, 2):
+        raise ValueError(f"`grid` must be two names, got {grid!r}.")
+    cells: dict[tuple[Any, ...], str] = {}
+    for method, bound in coordinates.items() if grid else ():
+        place = tuple(bound.get(name) for name in grid)
+        if None not in place and cells.setdefault(place, method) != method:
+            raise ValueError(f"`grid`: {cells[place]} and {method} have the same cell. Draw one kind of method.")
 
 
 def carried_studies() -> dict[str, Path]:
@@ -224,64 +346,7 @@ def carried_studies() -> dict[str, Path]:
 
 def carried_study(name: str, **changes: Any) -> Study:
     """One that the package brings, with other values of its arguments and variables."""
-    values = yaml.safe_load(carried_studies()[name].read_text(encoding="utf-8"))
-    return study_of(values, changes)
-
-
-def study_of(values: Mapping[str, Any], changes: Mapping[str, Any]) -> Study:
-    """The study of a file's values, with other values of its arguments and variables."""
-    variables = {name: changes.get(name, value) for name, value in (values.get("variables") or {}).items()}
-    own = {name: value for name, value in changes.items() if name not in variables}
-    return Study(**{**values, **own, "variables": variables})
-
-
-def expanded(parts: Mapping[str, Any] | Sequence[str], variables: Mapping[str, Any]) -> dict[str, Entry]:
-    """The entries, those with `for` once for each combination.
-
-    Entries that need a variable without a value (None) are left out. Equal names must stand for the same.
-    """
-    found: dict[str, Entry] = {}
-    for name, part in parts.items() if isinstance(parts, Mapping) else zip(parts, parts, strict=True):
-        entry = dict(part) if isinstance(part, Mapping) else part
-        loops = entry.pop("for", {}) if isinstance(entry, dict) else {}
-        if not isinstance(loops, Mapping):
-            raise ValueError(f"`for` of {name!r} must be a mapping of names to lists, got {loops!r}.")
-        for bound in _combinations(name, loops, variables):
-            known = {**variables, **bound}
-            try:
-                filled, value = _filled(name, known), resolved(entry, known)
-            except _Missing:
-                continue
-            if found.setdefault(filled, Entry(value, bound, name)).value != value:
-                raise ValueError(
-                    f"{filled!r} stands for two different things. Put the names of its `for` in braces into its name,"
-                    " or give the two other names."
-                )
-    return found
-
-
-def resolved(part: Any, variables: Mapping[str, Any]) -> Any:
-    """With values in the place of `{from: NAME, times: FACTOR}`."""
-    if isinstance(part, Mapping):
-        if "from" in part and part.keys() <= {"from", "times"}:
-            value = _looked_up(str(part["from"]), variables)
-            return value * part["times"] if "times" in part else value
-        return {key: resolved(value, variables) for key, value in part.items()}
-    return [resolved(value, variables) for value in part] if isinstance(part, list | tuple) else part
-
-
-def built(what: Literal["methods", "metrics"], specified: Mapping[str, Any], kind: Any) -> dict[str, Any]:
-    """Objects of their descriptions, or of plain names.
-
-    Raises:
-        ValueError: if one cannot be made; with the parser's reason.
-    """
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument(f"--{what}", type=dict[str, kind])
-    try:
-        return getattr(parser.instantiate_classes(parser.parse_object({what: specifications(what, specified)})), what)
-    except Exception as error:
-        raise ValueError(f"`{what}`: {error}") from error
+    return study_of(yaml.safe_load(carried_studies()[name].read_text(encoding="utf-8")), name).changed(changes)
 
 
 def asks_mask(metric: SampleMetric) -> bool:
@@ -289,40 +354,6 @@ def asks_mask(metric: SampleMetric) -> bool:
     return "mask" in signature(metric.update).parameters
 
 
-class _Missing(Exception):
-    """A variable has no value."""
-
-
-def _combinations(name: str, loops: Mapping[str, Any], variables: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    lists = [
-        known_values(values, variables) if isinstance(values, list) else resolved(values, variables)
-        for values in loops.values()
-    ]
-    for key, values in zip(loops, lists, strict=True):
-        if not isinstance(values, Sequence) or isinstance(values, str):
-            raise ValueError(f"`for` of {name!r}: {key} must have a list of values, got {values!r}.")
-    for values in itertools.product(*lists):
-        yield dict(zip(loops, values, strict=True))
-
-
-def _looked_up(name: str, variables: Mapping[str, Any]) -> Any:
-    value: Any = variables
-    for part in name.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            known = ", ".join(map(str, value)) if isinstance(value, Mapping) else repr(value)
-            raise ValueError(f"`from`: there is no variable {name!r}; there are {known}. Name it in `variables`.")
-        value = value[part]
-    if value is None:
-        raise _Missing(name)
-    return value
-
-
-def _filled(name: str, variables: Mapping[str, Any]) -> str:
-    try:
-        return name.format(**variables)
-    except (KeyError, IndexError, AttributeError) as error:
-        raise ValueError(f"{name!r}: the part in braces must be a variable or in `for`, {error} is neither.") from error
-    except (TypeError, ValueError) as error:
-        if any(value is None for value in variables.values()) and "{" in name:
-            raise _Missing(name) from error  # a level that was not reached has no digits
-        raise ValueError(f"{name!r} cannot be filled in: {error}.") from error
+def in_mask(metric: str, mask: str) -> str:
+    """The name of a metric in a further mask."""
+    return f"{metric}_of_{mask}"

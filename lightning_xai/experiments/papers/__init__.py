@@ -5,7 +5,6 @@ from types import MappingProxyType
 
 from lightning_xai.experiments.papers import (
     adaptgrad_convergence,
-    adaptgrad_gallery,
     adaptgrad_noise,
     adaptgrad_table1,
     noise_level,
@@ -24,7 +23,6 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
         "adaptgrad-noise": adaptgrad_noise.EXPERIMENT,
         "adaptgrad-table1": adaptgrad_table1.EXPERIMENT,
         "adaptgrad-convergence": adaptgrad_convergence.EXPERIMENT,
-        "adaptgrad-gallery": adaptgrad_gallery.EXPERIMENT,
         "sanity-adebayo": sanity_adebayo.EXPERIMENT,
     }
 )

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from lightning_xai.data.backgrounds import embedded_photographs, folder_photographs
 from lightning_xai.data.base import Normalization
-from lightning_xai.experiments.papers.experiment import Experiment
+from lightning_xai.experiments.papers.experiment import Experiment, Found, Row, column, groups, means_table, of, rows_of
 from lightning_xai.explainers import InRangeScale, RangeScale
 from lightning_xai.explainers.base import Context
 from lightning_xai.explainers.scales import InputScale
@@ -25,19 +24,19 @@ from lightning_xai.reporting.curves import Curve, CurveAxes, curves_figure
 from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.results.tables import ResultTable
 from lightning_xai.shapes import Images, Scores
-from lightning_xai.statistics.means import mean_and_error, mean_and_standard_error
+from lightning_xai.statistics.means import mean, mean_and_standard_error
 from lightning_xai.studies.lab import Lab
 
 SOURCE = "AdaptGrad (Zhou et al. 2024, arXiv 2410.07711), figure 3 and section 3.2: the inherent noise"
 PUBLISHED_MEAN = {"SG": 0.1596, "AG literal": 0.01424}
-PUBLISHED_REAL = {"SG": 0.1262}
-"""Share of the values of ImageNet's images, with scalar bounds; every image was touched."""
+PHOTOGRAPHS = "photographs"
+PUBLISHED_REAL = 0.1262
+"""Of SmoothGrad: share of the values of ImageNet's images, with scalar bounds; every image was touched."""
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation that torchvision's networks take."""
 
 Bounds = tuple[Tensor, Tensor]
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def run(
     num_simulated: int = 20_000,
     fraction: float = 0.2,
     confidence: float = 0.95,
-) -> Reproduction:
+) -> Found:
     """The share of noisy values that leave the data's range, for SmoothGrad and three readings of AdaptGrad.
 
     Args:
@@ -91,37 +90,40 @@ def run(
         fraction: SmoothGrad's noise over the range of the data.
         confidence: AdaptGrad's.
     """
-    methods = scales(fraction, confidence)
-    curve = curve_rows(methods, num_points, num_simulated, lab.seed)
+    closed = scales(fraction, confidence)
+    methods = {"SG": closed["SG"], "SG of image": RangeScale(fraction, of="image")} | closed
+    curve = curve_rows(closed, num_points, num_simulated, lab.seed)
+    means = {name: mean_inherent_noise(scale) for name, scale in closed.items()}
     sets = [*(_test_images(lab, name, num_images) for name in data), _photographs(photographs, side, num_images)]
     rows = [row for images in sets for row in image_rows(images, methods, num_draws, lab.seed)]
-    tables = (_mean_table(curve, methods), *(_real_table(images, rows) for images in sets))
-    settings = {
-        "networks": {},
-        "data": {images.name: len(images.images) for images in sets},
-        "methods": {name: repr(scale) for name, scale in methods.items()},
-        "photographs": photographs,
-        "side": side,
-        "num_draws": num_draws,
-        "num_simulated": num_simulated,
-        "seed": lab.seed,
-    }
-    records = {"curve": curve, "images": rows}
-    return Reproduction(SOURCE, tables, records, {}, settings, tuple(_findings(sets, rows, methods)))
+    result = Reproduction(
+        SOURCE,
+        (_mean_table(curve, means), *(_real_table(images, of(rows, data=images.name)) for images in sets)),
+        {"curve": curve, "images": rows},
+        {},
+        {
+            "networks": {},
+            "data": {images.name: len(images.images) for images in sets},
+            "methods": {name: repr(scale) for name, scale in methods.items()},
+            "photographs": photographs,
+            "side": side,
+            "num_draws": num_draws,
+            "num_simulated": num_simulated,
+            "seed": lab.seed,
+        },
+        tuple(_findings(rows, means)),
+    )
+    return result, {"adaptgrad-noise-curve": _curve_figure(curve), "adaptgrad-noise-images": _bars_figure(rows)}
 
 
 def scales(fraction: float, confidence: float) -> dict[str, InputScale]:
-    """SmoothGrad's noise, by the range of the data or of each image, and the three readings of AdaptGrad's."""
+    """SmoothGrad's noise, by the range of the data, and the three readings of AdaptGrad's."""
     return {
         "SG": RangeScale(fraction, of="data"),
-        "SG of image": RangeScale(fraction, of="image"),
         "AG": InRangeScale(confidence),
         "AG literal": InRangeScale(confidence, "literal"),
         "AG exact": InRangeScale(confidence, "exact"),
     }
-
-
-_OF_IMAGE = "SG of image"
 
 
 # Closed form
@@ -147,15 +149,12 @@ def curve_rows(methods: Mapping[str, InputScale], num_points: int, num_simulated
     """Closed form and share of drawn values, at evenly spaced x."""
     x = torch.linspace(0, 1, num_points, dtype=torch.float64)
     noise = standard_normal(root_keys(seed, torch.arange(num_points)), (num_simulated,)).double()
-    rows = []
+    rows = list[Row]()
     for name, scale in methods.items():
-        if name == _OF_IMAGE:
-            continue  # which takes more than one x
         std, expected = inherent_noise_of(scale, x)
         drawn = x[:, None] + std[:, None] * noise
         shares = ((drawn < 0) | (drawn > 1)).double().mean(1)
-        columns = zip(x.tolist(), std.tolist(), expected.tolist(), shares.tolist(), strict=True)
-        rows += [{"method": name, "x": a, "std": b, "closed_form": c, "simulated": d} for a, b, c, d in columns]
+        rows += rows_of({"method": name}, x=x, std=std, closed_form=expected, simulated=shares)
     return rows
 
 
@@ -168,41 +167,27 @@ def image_rows(images: RealImages, methods: Mapping[str, InputScale], num_draws:
     The noise is made with the bounds of each channel, and where these differ also with one pair for all channels; then
     the share that leaves that pair's range is there as well, which is what the paper counts.
     """
-    kinds = {"per channel": images.bounds}
-    if not images.has_scalar_bounds:
-        kinds["scalar"] = images.scalar_bounds
-    rows: list[Row] = []
-    for start in range(0, len(images.images), _BATCH):
-        part = slice(start, start + _BATCH)
-        x, index = images.images[part], images.index[part]
+    scalar = {} if images.has_scalar_bounds else {"scalar": images.scalar_bounds}
+    rows = list[Row]()
+    for x, index in zip(images.images.split(_BATCH), images.index.split(_BATCH), strict=True):
         for name, scale in methods.items():
-            for kind, bounds in kinds.items():
-                if name == _OF_IMAGE and kind == "scalar":
-                    continue  # it needs no bounds
+            needed = {"per channel": images.bounds} | ({} if name == "SG of image" else scalar)
+            for kind, bounds in needed.items():
                 std = scale(x, Context.create(index, bounds=bounds)).expand_as(x)
-                columns = _shares(x, std, images, num_draws, seed, index)
-                fixed = {"data": images.name, "method": name, "bounds": kind}
-                rows += [
-                    {**fixed, "sample": sample, **dict(zip(columns, values, strict=True))}
-                    for sample, *values in zip(index.tolist(), *columns.values(), strict=True)
-                ]
+                outside = out_of_range_probability(x, std, *images.bounds)
+                rows += rows_of(
+                    {"data": images.name, "method": name, "bounds": kind},
+                    sample=index,
+                    values=outside.flatten(1).mean(1),
+                    simulated=simulated_share(x, std, images.bounds, num_draws, seed, index),
+                    pixels=pixel_share(outside),
+                    touched=any_probability(outside.flatten(1)),
+                    scalar_range=out_of_range_probability(x, std, *images.scalar_bounds).flatten(1).mean(1),
+                )
     return rows
 
 
 _BATCH = 64
-
-
-def _shares(
-    x: Images, std: Images, images: RealImages, num_draws: int, seed: int, index: Tensor
-) -> dict[str, list[float]]:
-    outside = out_of_range_probability(x, std, *images.bounds)
-    return {
-        "values": outside.flatten(1).mean(1).tolist(),
-        "simulated": simulated_share(x, std, images.bounds, num_draws, seed, index).tolist(),
-        "pixels": pixel_share(outside).tolist(),
-        "touched": any_probability(outside.flatten(1)).tolist(),
-        "scalar_range": out_of_range_probability(x, std, *images.scalar_bounds).flatten(1).mean(1).tolist(),
-    }
 
 
 def pixel_share(outside: Images) -> Scores:
@@ -226,106 +211,79 @@ def simulated_share(x: Images, std: Images, bounds: Bounds, num_draws: int, seed
 
 
 def _test_images(lab: Lab, name: str, number: int) -> RealImages:
-    data = lab.data(name)
+    data: Any = lab.data(name)
     samples = lab.samples(data, number)
-    low, high = data.bounds  # type: ignore[attr-defined]
     title = type(data).__name__.removesuffix("DataModule")
-    return RealImages(title, samples.images.cpu(), samples.index, (low, high))
+    return RealImages(title, samples.images.cpu(), samples.index, data.bounds)
 
 
 def _photographs(source: str, side: int, number: int) -> RealImages:
     pictures = embedded_photographs(side) if source == "embedded" else folder_photographs(Path(source), side)
     normalize = Normalization(*(torch.tensor(values).view(-1, 1, 1) for values in IMAGENET))
     images = normalize(pictures[:number])
-    return RealImages("photographs", images, torch.arange(len(images)), normalize.bounds)
+    return RealImages(PHOTOGRAPHS, images, torch.arange(len(images)), normalize.bounds)
 
 
 # Tables
 
 
-def _mean_table(curve: Sequence[Row], methods: Mapping[str, InputScale]) -> ResultTable:
+def _mean_table(curve: Sequence[Row], means: Mapping[str, float]) -> ResultTable:
     rows = []
-    for name, scale in methods.items():
-        if name == _OF_IMAGE:
-            continue
-        mine = [row for row in curve if row["method"] == name]
+    for name, mean_noise in means.items():
+        mine = of(curve, method=name)
         worst = max(abs(row["simulated"] - row["closed_form"]) for row in mine)
-        published = PUBLISHED_MEAN.get(name)
-        most = max(row["closed_form"] for row in mine)
-        text = "none" if published is None else f"{published:.5g}"
-        rows.append((name, f"{mean_inherent_noise(scale):.5f}", f"{most:.5f}", f"{worst:.5f}", text))
-    notes = (
-        "AG: z = √2 erfinv(c), the released code; literal: z = √2 erfinv((1 + c)/2), equation 13 as printed; exact:"
-        " equation 14 solved for each value.",
-    )
-    columns = ("method", "mean over x", "greatest", "greatest error of the simulation", "published mean")
+        published = f"{PUBLISHED_MEAN[name]:.5g}" if name in PUBLISHED_MEAN else "none"
+        rows.append((name, f"{mean_noise:.5f}", f"{max(column(mine, 'closed_form')):.5f}", f"{worst:.5f}", published))
     return ResultTable(
-        "Out-of-range probability of a value x, uniform on the data's range", columns, tuple(rows), notes
+        "Out-of-range probability of a value x, uniform on the data's range",
+        ("method", "mean over x", "greatest", "greatest error of the simulation", "published mean"),
+        tuple(rows),
+        (
+            "AG: z = √2 erfinv(c), the released code; literal: z = √2 erfinv((1 + c)/2), equation 13 as printed; exact:"
+            " equation 14 solved for each value.",
+        ),
     )
 
 
 def _real_table(images: RealImages, rows: Sequence[Row]) -> ResultTable:
-    columns = ("method", "bounds", "values", "values, drawn", "pixels", "images", "values out of scalar range")
-    published = images.name == "photographs"
-    body = []
-    for name, kind in dict.fromkeys((row["method"], row["bounds"]) for row in _of(rows, data=images.name)):
-        mine = _of(rows, data=images.name, method=name, bounds=kind)
-        shares = [mean_and_error([row[what] for row in mine]) for what in ("values", "simulated", "pixels", "touched")]
-        scalar = mean_and_error([row["scalar_range"] for row in mine]) if kind == "scalar" else ""
-        line = (name, "" if name == _OF_IMAGE else kind, *shares, scalar)
-        known = PUBLISHED_REAL.get(name) if kind == "scalar" else None
-        body.append((*line, "" if known is None else f"{known:.4f}") if published else line)
     notes = (
         "Expected share of what leaves the real color range, that of each channel; images: of one draw, those with any"
         " such value. ± standard error over images.",
-        *(("Published: of ImageNet, out of the scalar range; all images.",) if published else ()),
+        f"Published for SG with scalar bounds, of ImageNet: {PUBLISHED_REAL:.4f} out of the scalar range; all images.",
     )
+    shown = {
+        "values": "values",
+        "simulated": "values, drawn",
+        "pixels": "pixels",
+        "touched": "images",
+        "scalar_range": "values out of scalar range",
+    }
     title = f"Out-of-range noise on {len(images.images)} images: {images.name}"
-    return ResultTable(title, (*columns, "published") if published else columns, tuple(body), notes)
+    return means_table(title, rows, ("method", "bounds"), shown, notes if images.name == PHOTOGRAPHS else notes[:1])
 
 
-def _of(rows: Sequence[Row], **values: str) -> list[Row]:
-    return [row for row in rows if all(row[name] == value for name, value in values.items())]
-
-
-def _findings(sets: Sequence[RealImages], rows: Sequence[Row], methods: Mapping[str, InputScale]) -> Iterator[str]:
-    means = {name: mean_inherent_noise(scale) for name, scale in methods.items() if name != _OF_IMAGE}
+def _findings(rows: Sequence[Row], means: Mapping[str, float]) -> Iterator[str]:
     yield "For x uniform on the range: " + ", ".join(f"{name} {value:.5f}" for name, value in means.items()) + "."
     printed = PUBLISHED_MEAN["AG literal"]
     if not any(abs(value - printed) < 5e-5 for name, value in means.items() if name != "SG"):
         yield f"No reading of AdaptGrad gives the published {printed:.5f}."
-    for images in sets:
-        mine = _of(rows, data=images.name, method="AG")
-        smooth = _of(rows, data=images.name, method="SG", bounds="per channel")
-        adapted = [row for row in mine if row["bounds"] == "per channel"]
-        said = (
-            f"{images.name}: SG leaves the color range with {_mean(smooth, 'values'):.2%} of the values, AG with"
-            f" {_mean(adapted, 'values'):.2%}"
+    for (name,), mine in groups(rows, "data").items():
+        found = {key: mean(column(part, "values")) for key, part in groups(mine, "method", "bounds").items()}
+        scalar = f" (with scalar bounds {found['AG', 'scalar']:.2%})" if ("AG", "scalar") in found else ""
+        touched = mean(column(of(mine, method="AG", bounds="per channel"), "touched"))
+        yield (
+            f"{name}: SG leaves the color range with {found['SG', 'per channel']:.2%} of the values, AG with "
+            f"{found['AG', 'per channel']:.2%}{scalar}; one draw of AG touches {touched:.1%} of the images."
         )
-        if scalar := [row for row in mine if row["bounds"] == "scalar"]:
-            said += f" (with scalar bounds {_mean(scalar, 'values'):.2%})"
-        yield f"{said}; one draw of AG touches {_mean(adapted, 'touched'):.1%} of the images."
-
-
-def _mean(rows: Sequence[Row], what: str) -> float:
-    return float(np.mean([row[what] for row in rows]))
 
 
 # Figures
 
 
-def figures(result: Reproduction) -> Mapping[str, Figure]:
-    """The closed form with what was drawn, and the shares on real images."""
-    curve, rows = ([dict(row) for row in result.records[name]] for name in ("curve", "images"))
-    return {"adaptgrad-noise-curve": _curve_figure(curve), "adaptgrad-noise-images": _bars_figure(rows)}
-
-
 def _curve_figure(rows: Sequence[Row]) -> Figure:
     curves = []
-    for name in dict.fromkeys(row["method"] for row in rows):
-        x, expected, drawn = (
-            [row[what] for row in _of(rows, method=name)] for what in ("x", "closed_form", "simulated")
-        )
+    for (name,), mine in groups(rows, "method").items():
+        x, expected, drawn = (column(mine, what) for what in ("x", "closed_form", "simulated"))
         step = max(1, (len(x) - 1) // _NUM_DOTS)
         curves.append(Curve(name, (x, expected), (x[::step], drawn[::step])))
     axes = CurveAxes(
@@ -339,29 +297,22 @@ _NUM_DOTS = 20
 
 def _bars_figure(rows: Sequence[Row]) -> Figure:
     panels = []
-    for data in dict.fromkeys(row["data"] for row in rows):
-        mine = _of(rows, data=data)
-        names = tuple(dict.fromkeys(row["method"] for row in mine))
+    for (data,), mine in groups(rows, "data").items():
+        names = tuple(dict.fromkeys(column(mine, "method")))
         series = {
-            f"bounds {kind}": [_bar(_of(mine, method=name, bounds=kind)) for name in names]
-            for kind in dict.fromkeys(row["bounds"] for row in mine)
+            f"bounds {kind}": [
+                mean_and_standard_error(column(of(mine, method=name, bounds=kind), "values")) for name in names
+            ]
+            for kind in dict.fromkeys(column(mine, "bounds"))
         }
-        lines = (
-            {"SG on ImageNet, out of the scalar range, published": PUBLISHED_REAL["SG"]}
-            if data == "photographs"
-            else {}
-        )
+        published = [("SG on ImageNet, out of the scalar range, published", PUBLISHED_REAL)]
+        lines = dict(published if data == PHOTOGRAPHS else ())
         panels.append(Bars(f"{data}: values out of the color range", names, series, lines))
     return bars_figure("Inherent noise on real images", panels, ["Mean and standard error over images."])
-
-
-def _bar(rows: Sequence[Row]) -> tuple[float, float]:
-    return mean_and_standard_error([row["values"] for row in rows])
 
 
 EXPERIMENT = Experiment(
     "share of the input noise that leaves the data's range",
     run,
     {"num_images": 32, "side": 64, "num_points": 21},
-    figures,
 )

@@ -1,5 +1,6 @@
 """AdaptGrad's table 1: maps should depend on what a network has learned, and on nothing but what it computes."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from lightning_xai.experiments.papers.experiment import Experiment
+from lightning_xai.experiments.papers.experiment import Experiment, Found, rows_of
 from lightning_xai.explainers import Explainer, Gradient, PerturbWeights, RandomAttribution, adapt_grad, smooth_grad
 from lightning_xai.explainers.base import Context, resolve_target
 from lightning_xai.functional.random import fold_in_int
@@ -75,7 +76,7 @@ def run(
     num_twins: int = 3,
     changes: dict[str, Any] | None = None,
     twin_changes: dict[str, Any] | None = None,
-) -> Reproduction:
+) -> Found:
     """Consistency and invariance of the gradient, SmoothGrad, AdaptGrad, NoiseGrad and their combinations.
 
     Args:
@@ -94,41 +95,50 @@ def run(
     """
     if twin_changes is None:
         twin_changes = BY_HEART | (FEW_BY_HEART if lab.embedded else {})
-    networks = _networks(lab, shift, changes or {})
+    trained = lab.network(NETWORK, changes)
+    other = lab.network(NETWORK, {**(changes or {}), **_moved(trained.data, shift)})
     twins = lab.twins(NETWORK, {**(changes or {}), **twin_changes}, num_twins)
     methods = paper_methods(num_draws, fraction, confidence, weight_std)
-    subject = _subject(lab, networks["trained"], num_samples, methods)
+    subject = _subject(lab, trained, num_samples, methods)
     originals = original_maps(subject, Cells(None, {}), lab.progress)
     consistency, cells = consistency_scores(lab, subject, originals, [twin.model for twin in twins])
-    invariance = invariance_table(lab, subject, originals, networks["other"].model, shift)
-    judged = min(twin.accuracy for twin in twins) >= MEMORIZED
-    verdicts = {m: randomization_verdict("data", m, cells, "consistency").outcome for m in methods}
-    tables = (
-        _consistency_table(consistency, dict(verdicts) if judged else {}, twins),
-        _invariance_table(invariance),
-    )
-    return Reproduction(
+    invariance = invariance_table(lab, subject, originals, other.model, shift)
+    known = min(twin.accuracy for twin in twins)
+    judged = methods if known >= MEMORIZED else ()
+    verdicts = {m: randomization_verdict("data", m, cells, "consistency").outcome for m in judged}
+    networks = {"trained": trained, "other": other} | {f"twin {number}": twin for number, twin in enumerate(twins)}
+    rows = [
+        row
+        for comparison, scores in {**consistency, **invariance}.items()
+        for method, values in scores.items()
+        for row in rows_of({"comparison": comparison, "method": method}, sample=subject.index, value=values)
+    ]
+    labels = f"{len(twins)} twins know at least {known:.1%} of {_number(twins[0].data)} random labels"
+    result = Reproduction(
         SOURCE,
-        tables,
-        {"scores": _rows({**consistency, **invariance}, subject.index.tolist())},
+        (_consistency_table(consistency, verdicts, labels), _invariance_table(invariance)),
+        {"scores": rows},
         {},
         {
-            "networks": described(networks | {f"twin {number}": twin for number, twin in enumerate(twins)}),
+            "networks": described(networks),
             "methods": {name: repr(method) for name, method in methods.items()},
             "num_samples": len(subject.images),
             "shift": shift,
             "precision": lab.precision,
             "seed": lab.seed,
         },
-        tuple(_findings(consistency, invariance, dict(verdicts) if judged else {}, twins)),
+        tuple(_findings(consistency, invariance, verdicts, known)),
     )
+    return result, {"adaptgrad-table1": _figure(consistency, invariance)}
 
 
 def paper_methods(num_draws: int, fraction: float, confidence: float, weight_std: float) -> dict[str, Explainer]:
     """The rows of the table, signed as in the paper; SmoothGrad's noise is a fraction of the data's range."""
-    smooth = smooth_grad(fraction=fraction, num_draws=num_draws, of="data")
-    adapt = adapt_grad(confidence=confidence, num_draws=num_draws)
-    plain: dict[str, Explainer] = {"Grad": Gradient(), "SG": smooth, "AG": adapt}
+    plain: dict[str, Explainer] = {
+        "Grad": Gradient(),
+        "SG": smooth_grad(fraction=fraction, num_draws=num_draws, of="data"),
+        "AG": adapt_grad(confidence=confidence, num_draws=num_draws),
+    }
     noisy = (PerturbWeights(method, weight_std, num_draws) for method in plain.values())
     return {**plain, **dict(zip(METHODS[3:], noisy, strict=True))}
 
@@ -138,22 +148,34 @@ def absolute_spearman(first: Tensor, second: Tensor) -> Scores:
     return spearman(first, second).abs()
 
 
-def _networks(lab: Lab, shift: float, changes: dict[str, Any]) -> dict[str, TrainedNetwork]:
-    """The trained one, and another, trained on shifted images."""
-    trained = lab.network(NETWORK, changes)
-    normalize = trained.data.normalize  # type: ignore[attr-defined]
-    means = (normalize.mean - shift * normalize.std).flatten().tolist()
-    moved = {"data.init_args.mean": means, "data.init_args.std": normalize.std.flatten().tolist(), "seed_everything": 1}
-    return {"trained": trained, "other": lab.network(NETWORK, {**changes, **moved})}
+def _moved(data: Any, shift: float) -> dict[str, Any]:
+    """Of a configuration: other images, shifted, and another seed."""
+    means, stds = data.normalize.mean - shift * data.normalize.std, data.normalize.std
+    moments = {"data.init_args.mean": means.flatten().tolist(), "data.init_args.std": stds.flatten().tolist()}
+    return {**moments, "seed_everything": 1}
+
+
+def _number(data: Any) -> int:
+    """Of training images."""
+    data.setup("fit")
+    return len(data.train_dataloader().dataset)
 
 
 def _subject(lab: Lab, trained: TrainedNetwork, num_samples: int, methods: Mapping[str, Explainer]) -> Subject:
     samples = lab.samples(trained, num_samples)
     target = resolve_target(trained.model, samples.images, None)
-    similarities = {"consistency": absolute_spearman}
-    bounds = trained.data.bounds  # type: ignore[attr-defined]
-    given = (trained.model, samples.images, target, samples.index, methods, similarities, bounds)
-    return Subject(*given, labels=samples.labels, seed=lab.seed, precision=lab.precision)
+    return Subject(
+        trained.model,
+        samples.images,
+        target,
+        samples.index,
+        methods,
+        {"consistency": absolute_spearman},
+        trained.bounds,
+        labels=samples.labels,
+        seed=lab.seed,
+        precision=lab.precision,
+    )
 
 
 # Consistency
@@ -166,18 +188,16 @@ def consistency_scores(
     blocks = parameter_blocks(subject.model, subject.images)
     untrained = randomize(subject.model, blocks, "own", fold_in_int(lab.seed, 2), "keep", subject.images)
     nowhere = Cells(None, {})
+    key, cells = CellKey("data", "labels", 0, "", 0, ""), list[Cell]()
+    for number, twin in enumerate(twins):
+        cells += compared_cells(subject, originals, nowhere, replace(key, repeat=number), partial(nn.Module.eval, twin))
     full = CellKey("parameters", "full", 0, "", 0, "")
-    cells = [
-        cell
-        for number, twin in enumerate(twins)
-        for cell in compared_cells(
-            subject, originals, nowhere, CellKey("data", "labels", 0, "", number, ""), partial(_given, twin)
-        )
-    ]
-    others = compared_cells(subject, originals, nowhere, full, lambda: untrained)
     floors = floor_cells(subject, originals)
-    images = [cell for cell in floors if cell.key.variant == "different_images"]
-    table = {"consistency": _by_method(cells), "different images": _by_method(images), "untrained": _by_method(others)}
+    table = {
+        "consistency": _by_method(cells),
+        "different images": _by_method([cell for cell in floors if cell.key.variant == "different_images"]),
+        "untrained": _by_method(compared_cells(subject, originals, nowhere, full, lambda: untrained)),
+    }
     table["consistency"][RANDOM] = random_floor(subject.images, lab.seed).numpy()
     return table, [*cells, *floors]
 
@@ -189,16 +209,10 @@ def random_floor(images: Images, seed: int = 0) -> Scores:
     return absolute_spearman(*(RandomAttribution()(nn.Identity(), images.cpu(), 0, context) for context in contexts))
 
 
-def _given(model: nn.Module) -> nn.Module:
-    return model
-
-
 def _by_method(cells: Sequence[Cell]) -> dict[str, np.ndarray]:
     """Means over the networks."""
-    found: dict[str, list[np.ndarray]] = {}
-    for cell in cells:
-        found.setdefault(cell.key.method, []).append(cell.scores["consistency"])
-    return {method: np.mean(scores, axis=0) for method, scores in found.items()}
+    methods = dict.fromkeys(cell.key.method for cell in cells)
+    return {m: np.mean([c.scores["consistency"] for c in cells if c.key.method == m], axis=0) for m in methods}
 
 
 # Invariance
@@ -210,14 +224,13 @@ def invariance_table(
     """Spearman of the maps with those of the shifted twin, which takes the shift back in its input or in its bias, and
     of another network, trained on shifted images; with the relative difference of the maps."""
     twins = {f"invariance, {how}": shifted_twin(subject.model, shift, subject.images, how) for how in _COMPENSATIONS}
-    moved = shifted(subject, shift)
-    table: Table = {}
+    moved, table = shifted(subject, shift), Table()
     for comparison, twin in {**twins, "other network": other}.items():
-        for name, method in subject.methods.items():
-            maps = moved.attributions(twin, method)
-            difference = relative_difference(originals[name], maps)
-            table.setdefault(comparison, {})[name] = spearman(originals[name], maps).numpy()
-            table.setdefault(f"{comparison}: relative difference", {})[name] = difference.numpy()
+        maps = {name: moved.attributions(twin, method) for name, method in subject.methods.items()}
+        table[comparison] = {name: spearman(originals[name], own).numpy() for name, own in maps.items()}
+        table[f"{comparison}: relative difference"] = {
+            name: relative_difference(originals[name], own).numpy() for name, own in maps.items()
+        }
     return table
 
 
@@ -235,24 +248,24 @@ def shifted(subject: Subject, shift: float) -> Subject:
 
 def against_gradient(scores: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Wilcoxon's p-value of each method's difference from the gradient, after Holm's correction over the methods."""
-    reference, others = scores["Grad"], [name for name in scores if name not in ("Grad", RANDOM)]
-    corrected = holm(np.array([_signed_rank(scores[name], reference) for name in others]))
-    return dict(zip(others, corrected.tolist(), strict=True))
+    found, gradient = dict[str, float](), scores["Grad"]
+    for name in [name for name in scores if name not in ("Grad", RANDOM)]:
+        defined = np.isfinite(scores[name]) & np.isfinite(gradient)
+        found[name] = paired_test(scores[name][defined].astype(float), gradient[defined].astype(float))[0]
+    return dict(zip(found, holm(np.array([*found.values()])).tolist(), strict=True))
 
 
-def _signed_rank(values: np.ndarray, reference: np.ndarray) -> float:
-    defined = np.isfinite(values) & np.isfinite(reference)
-    return paired_test(values[defined].astype(float), reference[defined].astype(float))[0]
+def _p_texts(scores: Mapping[str, np.ndarray]) -> dict[str, str]:
+    return {"Grad": ""} | {name: f"{p:.2g}" for name, p in against_gradient(scores).items()}
 
 
-def _consistency_table(scores: Table, verdicts: Mapping[str, str], twins: Sequence[TrainedNetwork]) -> ResultTable:
-    p_values, measured = against_gradient(scores["consistency"]), scores["consistency"]
-    columns = ("method", "measured", "p against Grad", "different images", "verdict", "untrained network", "published")
+def _consistency_table(scores: Table, verdicts: Mapping[str, str], labels: str) -> ResultTable:
+    p_texts, measured = _p_texts(scores["consistency"]), scores["consistency"]
     rows = [
         (
             name,
             mean_and_error(measured[name]),
-            _p_text(p_values.get(name)),
+            p_texts[name],
             mean_and_error(scores["different images"][name]),
             verdicts.get(name, "none"),
             mean_and_error(scores["untrained"][name]),
@@ -260,84 +273,51 @@ def _consistency_table(scores: Table, verdicts: Mapping[str, str], twins: Sequen
         )
         for name in METHODS
     ]
-    rows.append((RANDOM, mean_and_error(measured[RANDOM]), "", "", "", "", "none"))
-    known = (
-        f"{len(twins)} twins know at least {_known(twins):.1%} of {_num_training_images(twins[0])} random labels"
-        + (". " if verdicts else f", less than the {MEMORIZED:.0%} that a verdict needs. ")
-        + "All networks explain the class that the trained one predicts, with the same noise."
+    return ResultTable(
+        "Consistency: mean |Spearman| with the maps of networks that know random labels by heart ↓",
+        ("method", "measured", "p against Grad", "different images", "verdict", "untrained network", "published"),
+        (*rows, (RANDOM, mean_and_error(measured[RANDOM]), "", "", "", "", "none")),
+        (
+            labels
+            + (". " if verdicts else f", less than the {MEMORIZED:.0%} that a verdict needs. ")
+            + "All networks explain the class that the trained one predicts, with the same noise.",
+            f"PASS: the whole interval of the mean, for other twins and images, is at most {MARGIN:.0%} of the way to 1"
+            " above the floor, the greater one of maps of different images and of a random map; FAIL: above that.",
+            "p: Wilcoxon's signed-rank test, paired by image, Holm's correction over five methods. ± standard error.",
+            DIFFERENCE_NOTE,
+        ),
     )
-    notes = (
-        known,
-        f"PASS: the whole interval of the mean, for other twins and images, is at most {MARGIN:.0%} of the way to 1"
-        " above the floor, the greater one of maps of different images and of a random map; FAIL: above that.",
-        "p: Wilcoxon's signed-rank test, paired by image, Holm's correction over five methods. ± standard error.",
-        DIFFERENCE_NOTE,
-    )
-    title = "Consistency: mean |Spearman| with the maps of networks that know random labels by heart ↓"
-    return ResultTable(title, columns, tuple(rows), notes)
 
 
 def _invariance_table(scores: Table) -> ResultTable:
-    columns = (
-        "method",
-        "in the input",
-        "p against Grad",
-        "in the bias",
-        "p against Grad",
-        "other network",
-        "published",
-    )
-    p_values = {how: against_gradient(scores[f"invariance, {how}"]) for how in _COMPENSATIONS}
-    rows = []
-    for name in METHODS:
-        cells = [name]
-        for how in _COMPENSATIONS:
-            cells += [mean_and_error(scores[f"invariance, {how}"][name]), _p_text(p_values[how].get(name))]
-        rows.append((*cells, mean_and_error(scores["other network"][name]), f"{PUBLISHED['invariance'][name]:.4f}"))
-    notes = (
-        "The twin computes at the shifted image what the network does at the image: it takes the shift back in the"
-        " input or in the bias of its first layer. Both explain the same class with the same noise; AdaptGrad's bounds"
-        " move with the images.",
-        "The weight noise of NG is on the bias too, which then no longer takes the shift back: the noisy models are no"
-        " twins of each other.",
-        "Other network: trained on shifted images from another seed, as in the published comparison, but on intact"
-        " images.",
-        DIFFERENCE_NOTE,
-    )
-    title = "Invariance: Spearman with the maps of a twin that takes the shift back ↑"
-    return ResultTable(title, columns, tuple(rows), notes)
-
-
-def invariance_outcome(scores: np.ndarray) -> str:
-    cell = Cell(CellKey("invariance", "shift", 0, "", 0, ""), {"spearman": scores})
-    return invariance_verdict("", [cell], "spearman").outcome
-
-
-def _p_text(value: float | None) -> str:
-    return "" if value is None else f"{value:.2g}"
-
-
-def _known(twins: Sequence[TrainedNetwork]) -> float:
-    return min(twin.accuracy for twin in twins)
-
-
-def _num_training_images(network: TrainedNetwork) -> int:
-    network.data.setup("fit")
-    return len(network.data.train_dataloader().dataset)
-
-
-def _rows(table: Table, samples: Sequence[int]) -> list[dict[str, Any]]:
-    return [
-        {"comparison": comparison, "method": method, "sample": sample, "value": float(value)}
-        for comparison, scores in table.items()
-        for method, values in scores.items()
-        for sample, value in zip(samples, values, strict=True)
+    shown = [(scores[f"invariance, {how}"], _p_texts(scores[f"invariance, {how}"])) for how in _COMPENSATIONS]
+    rows = [
+        (
+            name,
+            *itertools.chain(*((mean_and_error(found[name]), p_texts[name]) for found, p_texts in shown)),
+            mean_and_error(scores["other network"][name]),
+            f"{PUBLISHED['invariance'][name]:.4f}",
+        )
+        for name in METHODS
     ]
+    return ResultTable(
+        "Invariance: Spearman with the maps of a twin that takes the shift back ↑",
+        ("method", "in the input", "p against Grad", "in the bias", "p against Grad", "other network", "published"),
+        tuple(rows),
+        (
+            "The twin computes at the shifted image what the network does at the image: it takes the shift back in the"
+            " input or in the bias of its first layer. Both explain the same class with the same noise; AdaptGrad's"
+            " bounds move with the images.",
+            "The weight noise of NG is on the bias too, which then no longer takes the shift back: the noisy models are"
+            " no twins of each other.",
+            "Other network: trained on shifted images from another seed, as in the published comparison, but on intact"
+            " images.",
+            DIFFERENCE_NOTE,
+        ),
+    )
 
 
-def _findings(
-    consistency: Table, invariance: Table, verdicts: Mapping[str, str], twins: Sequence[TrainedNetwork]
-) -> Iterator[str]:
+def _findings(consistency: Table, invariance: Table, verdicts: Mapping[str, str], known: float) -> Iterator[str]:
     floor = float(np.nanmean(consistency["consistency"][RANDOM]))
     below = [f"{n} {value:.4f}" for n, value in PUBLISHED["consistency"].items() if value < floor]
     yield f"Random maps score {floor:.4f} in consistency" + (
@@ -346,60 +326,53 @@ def _findings(
     if verdicts:
         yield f"Consistency: {_grouped(verdicts)}."
     else:
-        yield f"No verdict on consistency: a twin knows only {_known(twins):.1%} of its labels."
+        yield f"No verdict on consistency: a twin knows only {known:.1%} of its labels."
     yield _differing("consistency", consistency["consistency"])
+    key = CellKey("invariance", "shift", 0, "", 0, "")
     for how in _COMPENSATIONS:
         scores = invariance[f"invariance, {how}"]
-        outcomes = {name: invariance_outcome(scores[name]) for name in METHODS}
+        cells = [Cell(replace(key, method=name), {"spearman": scores[name]}) for name in METHODS]
+        outcomes = {name: invariance_verdict(name, cells, "spearman").outcome for name in METHODS}
         yield f"Invariance, compensated in the {how}: {_grouped(outcomes)}."
         yield _differing(f"invariance, {how}", scores)
 
 
 def _grouped(outcomes: Mapping[str, str]) -> str:
     """Which methods pass, and which do not."""
-    kinds = dict.fromkeys(outcomes[name] for name in METHODS)
-    return "; ".join(f"{kind} {', '.join(name for name in METHODS if outcomes[name] == kind)}" for kind in kinds)
+    kinds = dict.fromkeys(outcomes.values())
+    return "; ".join(f"{kind} {', '.join(name for name in outcomes if outcomes[name] == kind)}" for kind in kinds)
 
 
 def _differing(comparison: str, scores: Mapping[str, np.ndarray]) -> str:
     gradient = np.nanmean(scores["Grad"])
-    words = {
-        name: "higher" if np.nanmean(scores[name]) > gradient else "lower"
+    words = (
+        f"{name} is {'higher' if np.nanmean(scores[name]) > gradient else 'lower'}"
         for name, p in against_gradient(scores).items()
         if p <= 0.05
-    }
-    found = ", ".join(f"{name} is {word}" for name, word in words.items())
-    return f"{comparison.capitalize()}, against Grad: {found or 'no method differs'} (p ≤ 0.05)."
+    )
+    return f"{comparison.capitalize()}, against Grad: {', '.join(words) or 'no method differs'} (p ≤ 0.05)."
 
 
 # Figure
 
 
-def figures(result: Reproduction) -> Mapping[str, Figure]:
+def _figure(consistency: Table, invariance: Table) -> Figure:
     """Measured beside published, with the floors."""
-    consistency = {"random labels": "consistency", "different images": "different images", "untrained": "untrained"}
-    invariance = {f"shift compensated in the {how}": f"invariance, {how}" for how in _COMPENSATIONS}
-    panels = [
-        _panel(result, "Consistency: |Spearman| ↓", consistency, "consistency", RANDOM),
-        _panel(result, "Invariance: Spearman ↑", {**invariance, "other network": "other network"}, "invariance"),
-    ]
+    titles = {"consistency": "Consistency: |Spearman| ↓", "invariance": "Invariance: Spearman ↑"}
+    names = {"consistency": "random labels"}
+    names |= {f"invariance, {how}": f"shift compensated in the {how}" for how in _COMPENSATIONS}
+    panels = []
+    for part, table in {"consistency": consistency, "invariance": invariance}.items():
+        series = {
+            names.get(name, name): [mean_and_standard_error(scores[method]) for method in METHODS]
+            for name, scores in table.items()
+            if not name.endswith("relative difference")
+        }
+        series["published"] = [(PUBLISHED[part][method], np.nan) for method in METHODS]
+        floor = {f"two {RANDOM}": float(np.nanmean(table[part][RANDOM]))} if part in table else {}
+        panels.append(Bars(titles[part], METHODS, series, floor))
     notes = ["Bars: mean and standard error over test images.", DIFFERENCE_NOTE]
-    return {"adaptgrad-table1": bars_figure("AdaptGrad's table 1", panels, notes)}
-
-
-def _panel(result: Reproduction, title: str, shown: Mapping[str, str], published: str, floor: str = "") -> Bars:
-    series = {
-        name: [mean_and_standard_error(_values(result, comparison, method)) for method in METHODS]
-        for name, comparison in shown.items()
-    }
-    series["published"] = [(PUBLISHED[published][method], np.nan) for method in METHODS]
-    lines = {f"two {floor}": float(np.nanmean(_values(result, published, floor)))} if floor else {}
-    return Bars(title, METHODS, series, lines)
-
-
-def _values(result: Reproduction, comparison: str, method: str) -> np.ndarray:
-    rows = result.records["scores"]
-    return np.array([row["value"] for row in rows if (row["comparison"], row["method"]) == (comparison, method)])
+    return bars_figure("AdaptGrad's table 1", panels, notes)
 
 
 EXPERIMENT = Experiment(
@@ -411,5 +384,4 @@ EXPERIMENT = Experiment(
         "changes": FAST_NETWORK,
         "twin_changes": {"data.init_args.val_size": 1242, "trainer.max_epochs": 200},
     },
-    figures,
 )

@@ -1,15 +1,11 @@
 """NoiseGrad's rule for the weight noise: the level that costs 5 % of the accuracy above chance."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from matplotlib.figure import Figure
-
-from lightning_xai.experiments.papers.experiment import Experiment
+from lightning_xai.experiments.papers.experiment import Experiment, Found
 from lightning_xai.reporting.noise_level import level_lines
 from lightning_xai.reporting.noise_level_figure import noise_level_figure
-from lightning_xai.results.noise_level import NoiseLevel, NoisePoint
 from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.results.tables import ResultTable
 from lightning_xai.studies.lab import Lab, described
@@ -25,7 +21,7 @@ def run(
     num_draws: int = 10,
     num_samples: int = 1000,
     changes: dict[str, Any] | None = None,
-) -> Reproduction:
+) -> Found:
     """The level of several networks.
 
     Args:
@@ -38,36 +34,32 @@ def run(
     """
     lab.require(networks, changes)
     found = {name: lab.network(name, changes) for name in networks}
-    levels = {n: lab.noise_level(network, num_samples, drop=drop, num_draws=num_draws) for n, network in found.items()}
-    columns = ("network", "test accuracy", f"level at a drop of {drop:.0%}", "95 % interval", "published")
+    levels = {
+        name: lab.noise_level(network, lab.samples(network, num_samples, "validate"), drop=drop, num_draws=num_draws)
+        for name, network in found.items()
+    }
     rows = tuple(
-        (name, *_row(found[name].accuracy, level), PUBLISHED.get(name, "none")) for name, level in levels.items()
+        (
+            name,
+            f"{found[name].accuracy:.4f}",
+            f"{level.std:.3f}",
+            f"{level.low:.3f} to {level.high:.3f}",
+            PUBLISHED.get(name, "none"),
+        )
+        for name, level in levels.items()
     )
     records = {
         "points": [{"network": name, **asdict(point)} for name, level in levels.items() for point in level.points],
         "levels": [{"network": name, **asdict(level), "points": None} for name, level in levels.items()],
     }
     findings = tuple(f"{name}: {line}" for name, level in levels.items() for line in level_lines(level)[:2])
-    table = ResultTable("Weight noise by the accuracy that it costs", columns, rows)
-    return Reproduction(SOURCE, (table,), records, {}, {"networks": described(found), "seed": lab.seed}, findings)
-
-
-def _row(accuracy: float, level: NoiseLevel) -> tuple[str, ...]:
-    return f"{accuracy:.4f}", f"{level.std:.3f}", f"{level.low:.3f} to {level.high:.3f}"
-
-
-def figures(result: Reproduction) -> Mapping[str, Figure]:
-    """The accuracy-drop curve of each network."""
-    drawn = {}
-    for level in result.records["levels"]:
-        points = [dict(point) for point in result.records["points"] if point["network"] == level["network"]]
-        values = {
-            **level,
-            "points": tuple(NoisePoint(**{k: v for k, v in p.items() if k != "network"}) for p in points),
-        }
-        name = values.pop("network")
-        drawn[f"noise-level-{name}"] = noise_level_figure(NoiseLevel(**values))
-    return drawn
+    table = ResultTable(
+        "Weight noise by the accuracy that it costs",
+        ("network", "test accuracy", f"level at a drop of {drop:.0%}", "95 % interval", "published"),
+        rows,
+    )
+    result = Reproduction(SOURCE, (table,), records, {}, {"networks": described(found), "seed": lab.seed}, findings)
+    return result, {f"noise-level-{name}": noise_level_figure(level) for name, level in levels.items()}
 
 
 EXPERIMENT = Experiment(
@@ -78,5 +70,4 @@ EXPERIMENT = Experiment(
         "num_samples": 200,
         "changes": {"trainer.max_epochs": 8, "model.init_args.optimizer.init_args.lr": 0.003},
     },
-    figures,
 )

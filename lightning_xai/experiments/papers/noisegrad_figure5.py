@@ -1,12 +1,6 @@
 """NoiseGrad's figure 5, with numbers: images that maximize a class, made with and without noisy networks."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from matplotlib.figure import Figure
-from torch import Tensor, nn
-
-from lightning_xai.experiments.papers.experiment import Experiment
+from lightning_xai.experiments.papers.experiment import Experiment, Found
 from lightning_xai.experiments.visualize import (
     Setting,
     named_channels,
@@ -16,9 +10,8 @@ from lightning_xai.experiments.visualize import (
 )
 from lightning_xai.explainers import PerturbWeights
 from lightning_xai.explainers.precision import in_precision
-from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.studies.lab import Lab, described
-from lightning_xai.studies.photographs import is_pretrained, pretrained_network
+from lightning_xai.studies.subjects import is_pretrained, pretrained_network
 from lightning_xai.visualization import Activation
 
 SOURCE = "NoiseGrad (Bykov et al. 2022, arXiv 2106.10185), figure 5: activation maximization of classes"
@@ -43,7 +36,7 @@ def run(
     lr: float = 0.05,
     num_fresh: int = 20,
     equal_cost: bool = True,
-) -> Reproduction:
+) -> Found:
     """Images of classes: plain, with noisy networks that stay the same, and with new ones in each step.
 
     Args:
@@ -63,12 +56,14 @@ def run(
         raise ValueError(
             f"`noise` must be greater than 0, got {noise}: the noisy networks are compared with the clean."
         )
-    model, shape, bounds, names, description = _subject(lab, network)
+    found = pretrained_network(lab, network) if is_pretrained(lab, network) else lab.network(network)
+    if found.bounds is None:
+        raise ValueError(f"`network`: neither {network} nor its data know the `bounds` of an input, which images need.")
     setting = Setting(
         Activation(classes),
-        named_channels(classes, names),
-        shape,
-        bounds,
+        named_channels(classes, found.class_names),
+        found.image_shape,
+        found.bounds,
         PerturbWeights(std=noise, num_draws=num_models),
         (False, True),
         num_starts,
@@ -79,29 +74,15 @@ def run(
         progress=lab.progress,
         equal_cost=equal_cost,
     )
-    with in_precision(model, lab.precision):
-        made = portraits(model, setting)
-    return visualization_result(made, setting, SOURCE, {"networks": description, "precision": lab.precision}, NOTES)
-
-
-def _subject(lab: Lab, network: str) -> tuple[nn.Module, tuple[int, int, int], tuple[Tensor, Tensor], Any, Any]:
-    """A network, what its images are, the names of its classes, and the description of it for the settings."""
-    if is_pretrained(lab, network):
-        ready = pretrained_network(lab, network)
-        return ready.model, ready.image_shape, ready.bounds, ready.class_names, {network: ready.settings}
-    found = lab.network(network)
-    data: Any = found.data
-    return found.model, data.image_shape, data.bounds, data.class_names, described({network: found})
-
-
-def figures(result: Reproduction) -> Mapping[str, Figure]:
-    """The images of the first start, and how their logits rose."""
-    return visualization_figures(result, "noisegrad-figure5")
+    with in_precision(found.model, lab.precision):
+        made = portraits(found.model, setting)
+    settings = {"networks": described({network: found}), "precision": lab.precision}
+    result = visualization_result(made, setting, SOURCE, settings, NOTES)
+    return result, visualization_figures(result, "noisegrad-figure5")
 
 
 EXPERIMENT = Experiment(
     "images that maximize a class, made with and without noisy networks, and what noisy networks make of them",
     run,
     {"network": "cmnist_lenet", "classes": (0, 3, 8), "num_models": 4, "steps": 60, "num_fresh": 5},
-    figures,
 )

@@ -1,8 +1,8 @@
 """NoiseGrad's figures 1 and 2: what noise on points and weights does to the gradients of a network in the plane."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -13,22 +13,24 @@ from torch import Tensor, nn
 from lightning_xai.evaluation import explain
 from lightning_xai.experiments.compare import compare_methods
 from lightning_xai.experiments.noise_level import find_noise_level
-from lightning_xai.experiments.papers.experiment import Experiment
-from lightning_xai.experiments.papers.moons import WINDOW, LogOdds, Moons, as_images, degrees_between, train
+from lightning_xai.experiments.papers.experiment import Experiment, Found
+from lightning_xai.experiments.papers.moons import WINDOW, Moons, as_images, degrees_between, train
 from lightning_xai.experiments.runs import Run
 from lightning_xai.explainers import AbsoluteScale, Context, Explainer, Gradient, PerturbWeights, Smooth
 from lightning_xai.explainers.cost import counting_gradients
 from lightning_xai.explainers.precision import in_precision
 from lightning_xai.explainers.state import parameter_sites, swapped
 from lightning_xai.reporting.toy_figures import ToyField, ToyPanel, arrows_figure, fields_figure
-from lightning_xai.results.comparison import Comparison, MetricComparison
+from lightning_xai.results.comparison import Comparison
+from lightning_xai.results.noise_level import NoiseLevel
 from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.results.scores import GRADIENTS, Scores
 from lightning_xai.results.tables import ResultTable
 from lightning_xai.shapes import Inputs, Labels
 from lightning_xai.statistics.means import mean_and_error
-from lightning_xai.statistics.paired import paired_test
+from lightning_xai.studies.engine import judged
 from lightning_xai.studies.lab import Lab
+from lightning_xai.studies.report import claim_matrix, scores_table
 
 SOURCE = "NoiseGrad (Bykov et al. 2022, arXiv 2106.10185), figures 1 and 2"
 SHOWN = ("Gradient", "SG", "NG", "FG")
@@ -37,8 +39,8 @@ NOTES = (
     "Mean ± standard error over the networks, in degrees. Angle: between the gradient of the log odds and the normal "
     "of the nearest point of the best boundary, which the distribution of the points gives; near: the half of the test "
     "points that is nearer to it. Roughness: mean angle between neighboring arrows of the field.",
-    "*: best, or not significantly worse than the best (Wilcoxon signed-rank over the networks, Holm's correction, "
-    "5 %). The paper shows pictures of one network, and no numbers.",
+    "Bold (* in a terminal): best, or not significantly worse than the best (Wilcoxon signed-rank over the networks, "
+    "Holm's correction, 5 %). The paper shows pictures of one network, and no numbers.",
 )
 
 
@@ -54,7 +56,7 @@ def run(
     fraction: float = 0.1,
     num_draws: int = 10,
     columns: int = 30,
-) -> Reproduction:
+) -> Found:
     """The gradients of several networks, without and with noise.
 
     Args:
@@ -72,31 +74,44 @@ def run(
     """
     moons = Moons(noise)
     setting = _Setting(lab, moons, moons.sample(num_test, 2**16)[0], fraction, num_draws, columns)
-    trained = []
+    rows, networks, arrays = list[tuple](), dict[int, dict[str, float]](), dict[str, np.ndarray]()
     for seed in range(lab.seed, lab.seed + num_networks):
         points, labels = moons.sample(num_train, seed)
-        trained.append(_Trained(train(points, labels, hidden, num_steps, lr, seed), points, labels, seed))
-    measured = [_measure(setting, network) for network in trained]
-    rows = Scores.concatenated(part.rows for part in measured)
+        model = train(points, labels, hidden, num_steps, lr, seed).to(lab.device)
+        found = _noise_level(setting, model, seed)
+        more, fields = _measured(setting, model, found.std, seed)
+        rows += more
+        networks[seed] = {"accuracy": found.clean_accuracy, "level": found.std}
+        if not arrays:  # the figures show the first
+            own = {"points": points.numpy(), "labels": labels.numpy()}
+            arrays = {**fields, **own, **_point_arrays(setting, model, found.std)}
     better: dict[str, bool | None] = {NEAR: False, ALL: False, ROUGHNESS: False}
-    comparison = compare_methods([Run("networks", rows, better)], seed=lab.seed, procedure="published")
-    truth = float(np.nanmean(roughness(_grid_shaped(moons.gradient(setting.grid()).numpy(), columns))))
-    settings = {"noise": noise, "fraction": fraction, "num_draws": num_draws, "hidden": list(hidden), "lr": lr}
-    settings |= {"num_train": num_train, "num_steps": num_steps, "num_test": num_test, "columns": columns}
-    accuracies = {part.network: {"accuracy": part.accuracy, "level": part.level} for part in measured}
-    return Reproduction(
+    table = Scores.from_rows(rows)
+    comparison = compare_methods([Run("networks", table, better)], seed=lab.seed, procedure="published")
+    claims = judged(table, [(name, "Gradient") for name in comparison.methods[1:]], list(better), better)
+    truth = float(np.nanmean(roughness(_grid_shaped(moons.gradient(_grid(columns)).numpy(), columns))))
+    scores = [{"network": row.sample, "method": row.method, "metric": row.metric, "value": row.value} for row in table]
+    result = Reproduction(
         SOURCE,
-        (_table(comparison, measured, truth),),
+        (_table(comparison, networks, truth), claim_matrix("Is it better than the gradient?", claims)),
+        {"scores": scores, "networks": [{"network": network, **values} for network, values in networks.items()]},
+        arrays,
         {
-            "scores": [
-                {"network": row.sample, "method": row.method, "metric": row.metric, "value": row.value} for row in rows
-            ],
-            "networks": [{"network": network, **values} for network, values in accuracies.items()],
+            "networks": networks,
+            "seed": lab.seed,
+            "noise": noise,
+            "fraction": fraction,
+            "num_draws": num_draws,
+            "hidden": list(hidden),
+            "lr": lr,
+            "num_train": num_train,
+            "num_steps": num_steps,
+            "num_test": num_test,
+            "columns": columns,
         },
-        {**_field_arrays(measured[0]), **_point_arrays(setting, trained[0], measured[0])},
-        {"networks": accuracies, "seed": lab.seed, **settings},
         tuple(_findings(comparison, truth)),
     )
+    return result, _figures(arrays)
 
 
 @dataclass(frozen=True)
@@ -122,59 +137,41 @@ class _Setting:
             f"NG, {draws**2} draws": PerturbWeights(gradient, level, draws**2),
         }
 
-    def grid(self) -> Tensor:
-        """Points a row of the window after the other, equally far apart in both directions."""
-        return _grid(self.columns)
 
-
-@dataclass(frozen=True)
-class _Trained:
-    model: LogOdds
-    points: Tensor
-    labels: Tensor
-    seed: int
-
-
-@dataclass(frozen=True)
-class _Measured:
-    network: int
-    accuracy: float
-    level: float
-    rows: Scores
-    fields: dict[str, np.ndarray]
-    """Of the methods shown: (rows, columns, 2)."""
-
-
-def _measure(setting: _Setting, network: _Trained) -> _Measured:
-    """All methods' explanations of one network."""
-    lab = setting.lab
-    model = network.model.to(lab.device)
-    checking, labels = setting.moons.sample(1000, 2**17 + network.seed)
+def _noise_level(setting: _Setting, model: nn.Module, seed: int) -> NoiseLevel:
+    """By the paper's rule, on points of its own."""
+    lab, (points, labels) = setting.lab, setting.moons.sample(1000, 2**17 + seed)
     with in_precision(model, lab.precision):
-        found = find_noise_level(model, as_images(checking).to(lab.device), labels, chance=0.5, seed=lab.seed)
+        found = find_noise_level(model, as_images(points).to(lab.device), labels, chance=0.5, seed=lab.seed)
     if not found.reached:
         raise ValueError(f"`num_steps`: the network bears any weight noise up to {found.maximum:g}; train it longer.")
+    return found
+
+
+def _measured(
+    setting: _Setting, model: nn.Module, level: float, seed: int
+) -> tuple[list[tuple], dict[str, np.ndarray]]:
+    """Scores of all methods, and the fields of those shown: (rows, columns, 2)."""
     normals, distances = setting.moons.normals(setting.test)
     near = distances <= np.median(distances)
-    rows, fields = [], {}
-    for name, method in setting.methods(found.std).items():
+    rows, fields = list[tuple](), dict[str, np.ndarray]()
+    for name, method in setting.methods(level).items():
         with counting_gradients(model) as count:
             arrows = _arrows(setting, model, method, setting.test)
-        field_of = _grid_shaped(_arrows(setting, model, method, setting.grid()), setting.columns)
+        field_of = _grid_shaped(_arrows(setting, model, method, _grid(setting.columns)), setting.columns)
         angles = degrees_between(arrows, normals)
         values = {NEAR: angles[near], ALL: angles, ROUGHNESS: roughness(field_of)}
         scores = {metric: float(np.nanmean(value)) for metric, value in values.items()}
         scores[GRADIENTS] = count.total / len(arrows)
-        rows += [("test", 0, 0, name, metric, network.seed, score) for metric, score in scores.items()]
+        rows += [("test", 0, 0, name, metric, seed, score) for metric, score in scores.items()]
         if name in SHOWN:
-            fields[name] = field_of
-    return _Measured(network.seed, found.clean_accuracy, found.std, Scores.from_rows(rows), fields)
+            fields[f"field {name}"] = field_of
+    return rows, fields
 
 
 def _arrows(setting: _Setting, model: nn.Module, method: Explainer, points: Tensor) -> Float[np.ndarray, "points 2"]:
     """Gradients of class 1's logit, half of the log odds."""
-    lab = setting.lab
-    images = as_images(points).to(lab.device)
+    images, lab = as_images(points).to(setting.lab.device), setting.lab
     return explain(model, images, 1, method, seed=lab.seed, precision=lab.precision)[:, :, 0, 0].cpu().numpy()
 
 
@@ -186,19 +183,15 @@ def roughness(field_of: Float[np.ndarray, "rows columns 2"]) -> Float[np.ndarray
 
 
 def _grid(columns: int) -> Tensor:
+    """Points a row of the window after the other, equally far apart in both directions."""
     (left, right), (bottom, top) = WINDOW
-    rows = _num_rows(columns)
+    rows = round((columns - 1) * (top - bottom) / (right - left)) + 1
     across, up = torch.linspace(left, right, columns), torch.linspace(bottom, top, rows)
     return torch.stack(torch.meshgrid(across, up, indexing="xy"), -1).flatten(0, 1)
 
 
-def _num_rows(columns: int) -> int:
-    (left, right), (bottom, top) = WINDOW
-    return round((columns - 1) * (top - bottom) / (right - left)) + 1
-
-
 def _grid_shaped(values: np.ndarray, columns: int) -> np.ndarray:
-    return values.reshape(_num_rows(columns), columns, *values.shape[1:])
+    return values.reshape(-1, columns, *values.shape[1:])
 
 
 # What the figures show, of the first network
@@ -219,26 +212,24 @@ class _Seen(Explainer):
         return found
 
 
-def _point_arrays(setting: _Setting, network: _Trained, measured: _Measured) -> dict[str, np.ndarray]:
+def _point_arrays(setting: _Setting, model: nn.Module, level: float) -> dict[str, np.ndarray]:
     """Of the test point that is closest to the best boundary: single gradients and means, and the boundaries."""
     _, distances = setting.moons.normals(setting.test)
     point = setting.test[int(distances.argmin())][None]
     fine = _grid(_BOUNDARY_COLUMNS)
     arrays = {
-        "points": network.points.numpy(),
-        "labels": network.labels.numpy(),
-        "boundary": _odds(network.model, {}, fine),
+        "boundary": _odds(model, {}, fine),
         "best_boundary": _grid_shaped(setting.moons.log_odds(fine).numpy(), _BOUNDARY_COLUMNS),
         "test_point": point[0].numpy(),
     }
     for name in SHOWN:
         seen = _Seen(Gradient())
-        method = _around(setting.methods(measured.level)[name], seen)
-        arrays[f"mean {name}"] = _arrows(setting, network.model, method, point)[0]
+        method = _around(setting.methods(level)[name], seen)
+        arrays[f"mean {name}"] = _arrows(setting, model, method, point)[0]
         arrays[f"inputs {name}"] = torch.cat(seen.inputs)[:, :, 0, 0].numpy()
         arrays[f"gradients {name}"] = torch.cat(seen.attributions)[:, :, 0, 0].numpy()
         if isinstance(method, PerturbWeights):
-            arrays[f"boundaries {name}"] = _noisy_boundaries(setting, network.model, method, fine)
+            arrays[f"boundaries {name}"] = _noisy_boundaries(setting, model, method, fine)
     return arrays
 
 
@@ -247,11 +238,11 @@ _BOUNDARY_COLUMNS = 120
 
 def _around(method: Explainer, seen: _Seen) -> Explainer:
     """The method, with the recorder in the place of its gradient."""
-    if isinstance(method, Smooth):
-        return Smooth(seen, method.scale, method.num_draws)
-    if isinstance(method, PerturbWeights):
-        return PerturbWeights(_around(method.explainer, seen), method.std, method.num_draws)
-    return seen
+    return (
+        replace(method, explainer=_around(method.explainer, seen))
+        if isinstance(method, Smooth | PerturbWeights)
+        else seen
+    )
 
 
 def _noisy_boundaries(setting: _Setting, model: nn.Module, method: PerturbWeights, fine: Tensor) -> np.ndarray:
@@ -267,59 +258,28 @@ def _odds(model: nn.Module, weights: Mapping[str, Tensor], fine: Tensor) -> Floa
     return _grid_shaped((logits[:, 1] - logits[:, 0]).numpy(), _BOUNDARY_COLUMNS)
 
 
-def _field_arrays(measured: _Measured) -> dict[str, np.ndarray]:
-    return {f"field {name}": values for name, values in measured.fields.items()}
-
-
 # Tables, findings, figures
 
 
-def _table(comparison: Comparison, measured: list[_Measured], truth: float) -> ResultTable:
-    rows = [(name, f"{comparison.gradients[name]:g}", *_cells(comparison, name)) for name in comparison.methods]
-    rows.append(("best log odds", "", "", "", f"{truth:.2f}"))
-    accuracy, level = (mean_and_error([getattr(m, name) for m in measured], 3) for name in ("accuracy", "level"))
-    networks = f"{len(measured)} networks: accuracy {accuracy}, weight noise of NG {level}."
-    return ResultTable(
-        "Gradients of networks in the plane",
-        ("method", GRADIENTS, *(metric.metric for metric in comparison.metrics)),
-        tuple(rows),
-        (networks, *NOTES),
+def _table(comparison: Comparison, networks: Mapping[int, Mapping[str, float]], truth: float) -> ResultTable:
+    accuracy, level = (mean_and_error([own[what] for own in networks.values()], 3) for what in ("accuracy", "level"))
+    table = scores_table({}, "Gradients of networks in the plane", [("", comparison)])
+    return replace(
+        table,
+        rows=(*table.rows, ("best log odds", "", "", "", f"{truth:.4f}")),
+        notes=(f"{len(networks)} networks: accuracy {accuracy}, weight noise of NG {level}.", *NOTES),
     )
 
 
-def _cells(comparison: Comparison, method: str) -> tuple[str, ...]:
-    results = [next(r for r in metric.methods if r.method == method) for metric in comparison.metrics]
-    return tuple(mean_and_error(r.values, 2) + (" *" if r.is_best else "") for r in results)
+def _findings(comparison: Comparison, truth: float) -> Iterator[str]:
+    (near,) = (metric.methods for metric in comparison.metrics if metric.metric == NEAR)
+    order = sorted(near, key=attrgetter("mean"))
+    yield f"The log odds of the points themselves have a roughness of {truth:.1f}°."
+    yield f"Angle to the best boundary's normal, near it: {' < '.join(f'{r.method} {r.mean:.1f}' for r in order)}°."
 
 
-def _findings(comparison: Comparison, truth: float) -> list[str]:
-    metrics = {metric.metric: metric for metric in comparison.metrics}
-    lines = [f"{name}: {_against_gradient(metrics[ROUGHNESS], name)}" for name in comparison.methods[1:]]
-    near = {result.method: result.mean for result in metrics[NEAR].methods}
-    order = " < ".join(f"{name} {near[name]:.1f}" for name in sorted(near, key=near.__getitem__))
-    return [
-        *lines,
-        f"The log odds of the points themselves have a roughness of {truth:.1f}°.",
-        f"Angle to the best boundary's normal, near it: {order}°.",
-    ]
-
-
-def _against_gradient(metric: MetricComparison, name: str) -> str:
-    """Whether the method's field is smoother than the gradient's, network by network."""
-    values = {result.method: np.array(result.values) for result in metric.methods}
-    differences = values["Gradient"] - values[name]
-    p_value, _ = paired_test(values["Gradient"], values[name])
-    word = "smoother" if differences.mean() > 0 else "rougher"
-    return (
-        f"neighboring arrows differ by {values[name].mean():.1f}°, those of the gradient by "
-        f"{values['Gradient'].mean():.1f}°: {word} on average, smoother in {int((differences > 0).sum())} of "
-        f"{len(differences)} networks (Wilcoxon p = {p_value:.2g})"
-    )
-
-
-def figures(result: Reproduction) -> Mapping[str, Figure]:
+def _figures(arrays: Mapping[str, np.ndarray]) -> Mapping[str, Figure]:
     """The arrows of one point, and the fields."""
-    arrays = result.arrays
     panels = [
         ToyPanel(
             name,
@@ -331,18 +291,18 @@ def figures(result: Reproduction) -> Mapping[str, Figure]:
         for name in SHOWN
     ]
     shown = {key: arrays[key] for key in ("points", "labels", "boundary", "best_boundary", "test_point")}
-    mean = {name: float(np.nanmean(roughness(arrays[f"field {name}"]))) for name in SHOWN}
-    fields = [ToyField(f"{name}: roughness {mean[name]:.1f}°", arrays[f"field {name}"]) for name in SHOWN]
+    fields = [
+        ToyField(f"{name}: roughness {np.nanmean(roughness(arrays[f'field {name}'])):.1f}°", arrays[f"field {name}"])
+        for name in SHOWN
+    ]
     return {
         "noisegrad-figure1": arrows_figure(panels, WINDOW, **shown),
         "noisegrad-figure2": fields_figure(fields, WINDOW, arrays["boundary"], arrays["best_boundary"]),
     }
 
 
-_FAST: Mapping[str, Any] = {"num_networks": 2, "num_test": 100, "num_steps": 200, "columns": 16}
 EXPERIMENT = Experiment(
     "gradients of networks in the plane, without and with noise: do they point across the boundary?",
     run,
-    _FAST,
-    figures,
+    {"num_networks": 2, "num_test": 100, "num_steps": 200, "columns": 16},
 )

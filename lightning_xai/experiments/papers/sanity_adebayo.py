@@ -1,26 +1,26 @@
 """The sanity checks of Adebayo et al. with their networks: weights randomized from the output down, random labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from torch import nn
 
-from lightning_xai.experiments.papers.experiment import Experiment
+from lightning_xai.experiments.papers.experiment import Experiment, Found, Row, rows_of
 from lightning_xai.explainers import with_controls
 from lightning_xai.explainers.base import check_choice
 from lightning_xai.reporting.sanity_figures import sanity_figures
 from lightning_xai.results.reproduction import Reproduction
-from lightning_xai.results.sanity import Cell, Check, SanityReport
+from lightning_xai.results.sanity import Check, SanityReport
 from lightning_xai.results.tables import ResultTable
 from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.examine import Examined, examine, paper_methods
 from lightning_xai.sanity.randomization import Initialization, Randomization
 from lightning_xai.sanity.similarity import SIMILARITIES
+from lightning_xai.statistics.means import defined
 from lightning_xai.studies.lab import Lab, described
 from lightning_xai.studies.networks import TrainedNetwork
 
@@ -56,7 +56,7 @@ def run(
     twin_epochs: int = 150,
     kept: str | None = None,
     changes: dict[str, Any] | None = None,
-) -> Reproduction:
+) -> Found:
     """Verdicts of all explainers of the paper, of AdaptGrad, NoiseGrad and FusionGrad, and of controls.
 
     Args:
@@ -90,15 +90,14 @@ def run(
             folder=None if kept is None else Path(kept) / name,
             progress=lab.progress,
         )
-    tables = [table for name, report in reports.items() for table in tables_of(name, report)]
-    findings = [
+    findings = (
         f"{name}: test accuracy {trained[name].accuracy:.4f}; its {num_twins} twins know at least "
         f"{min(twin.accuracy for twin in twins[name]):.1%} of their random labels by heart."
         for name in networks
-    ]
-    return Reproduction(
+    )
+    result = Reproduction(
         SOURCE,
-        tuple(tables),
+        tuple(table for name, report in reports.items() for table in tables_of(name, report)),
         {"similarities": [row for name, report in reports.items() for row in _records(name, report)]},
         settings={
             "seed": lab.seed,
@@ -107,8 +106,9 @@ def run(
             | described({f"{n}, random labels, {k}": twin for n, own in twins.items() for k, twin in enumerate(own)}),
         },
         findings=tuple(findings),
-        details=reports,
     )
+    figures = {f"{n}-{k}": figure for n, report in reports.items() for k, figure in sanity_figures(report).items()}
+    return result, figures
 
 
 def _with_accuracy(twins: Sequence[TrainedNetwork], number: int) -> tuple[nn.Module, float]:
@@ -137,64 +137,62 @@ def tables_of(name: str, report: SanityReport) -> list[ResultTable]:
     """Verdicts; |Spearman| along the cascade and under random labels, beside the published values."""
     methods = list(dict.fromkeys(verdict.method for verdict in report.verdicts))
     verdicts = {(v.check, v.method): f"{v.outcome} ({v.mean:.3f} against {v.threshold:.3f})" for v in report.verdicts}
-    judged = ResultTable(
-        f"{name}: verdicts",
-        ("method", *CHECKS),
-        tuple((method, *(verdicts[check, method] for check in CHECKS)) for method in methods),
-        (f"In parentheses {report.verdicts[0].similarity} at the step that decided, and what it is compared with.",),
-    )
     blocks = list(dict.fromkeys(c.key.block for c in report.cells if c.key.check == "parameters"))
     published = name == CNN
-    cascade = ResultTable(
-        f"{name}: |Spearman| with weights randomized from the output down to",
-        ("method", *blocks, *((f"published, {block}" for block in blocks) if published else ())),
-        tuple(_cascade_row(report, method, blocks, published) for method in methods),
-    )
-    data = ResultTable(
-        f"{name}: maps of networks trained with true and with random labels",
-        ("method", "|Spearman|", "SSIM", "foreground |Spearman|", *(("published |Spearman|",) if published else ())),
-        tuple(_data_row(report, method, published) for method in methods),
-    )
-    return [judged, cascade, data]
+    return [
+        ResultTable(
+            f"{name}: verdicts",
+            ("method", *CHECKS),
+            tuple((method, *(verdicts[check, method] for check in CHECKS)) for method in methods),
+            (
+                f"In parentheses {report.verdicts[0].similarity} at the step that decided, and what it is compared "
+                "with.",
+            ),
+        ),
+        ResultTable(
+            f"{name}: |Spearman| with weights randomized from the output down to",
+            ("method", *blocks, *((f"published, {block}" for block in blocks) if published else ())),
+            tuple(_cascade_row(report, method, blocks, published) for method in methods),
+        ),
+        ResultTable(
+            f"{name}: maps of networks trained with true and with random labels",
+            ("method", "|Spearman|", "SSIM", "foreground |Spearman|", *["published |Spearman|"] * published),
+            tuple(_data_row(report, method, published) for method in methods),
+        ),
+    ]
 
 
 def _cascade_row(report: SanityReport, method: str, blocks: Sequence[str], published: bool) -> tuple[str, ...]:
-    values = [_mean(report, "parameters", method, "spearman_absolute", block) for block in blocks]
+    values = (_mean(report, "parameters", method, "spearman_absolute", block) for block in blocks)
     known = [f"{value:.2f}" for value in PUBLISHED_CASCADE.get(method, ())] or [""] * len(blocks)
-    return (method, *values, *(known if published else ()))
+    return (method, *values, *known * published)
 
 
 def _data_row(report: SanityReport, method: str, published: bool) -> tuple[str, ...]:
-    names = ("spearman_absolute", "ssim", "spearman_foreground")
+    values = (_mean(report, "data", method, name) for name in ("spearman_absolute", "ssim", "spearman_foreground"))
     known = f"{PUBLISHED_DATA[method]:.2f}" if method in PUBLISHED_DATA else ""
-    return (method, *(_mean(report, "data", method, name) for name in names), *((known,) if published else ()))
+    return (method, *values, *[known] * published)
 
 
 def _mean(report: SanityReport, check: Check, method: str, similarity: str, block: str | None = None) -> str:
     """Over samples and repeats, where it is defined."""
-    found = [cell for cell in _cells(report, check, method) if block in (None, cell.key.block)]
-    values = np.concatenate([cell.scores[similarity] for cell in found if similarity in cell.scores] or [np.empty(0)])
-    values = values[np.isfinite(values)]
+    cells = (c for c in report.cells if (c.key.check, c.key.method) == (check, method) and block in (None, c.key.block))
+    values = defined(np.concatenate([np.empty(0), *(c.scores[similarity] for c in cells if similarity in c.scores)]))
     return f"{values.mean():.3f}" if len(values) else "undefined"
 
 
-def _cells(report: SanityReport, check: Check, method: str) -> list[Cell]:
-    return [cell for cell in report.cells if (cell.key.check, cell.key.method) == (check, method)]
-
-
-def _records(name: str, report: SanityReport) -> list[dict[str, Any]]:
+def _records(name: str, report: SanityReport) -> list[Row]:
     """A line for each comparison, similarity and sample."""
     return [
-        {"network": name, **vars(cell.key), "similarity": similarity, "sample": sample, "value": value}
+        row
         for cell in report.cells
         for similarity, values in cell.scores.items()
-        for sample, value in zip(report.samples, values.tolist(), strict=True)
+        for row in rows_of(
+            {"network": name, **vars(cell.key), "similarity": similarity},
+            sample=np.array(report.samples),
+            value=values,
+        )
     ]
-
-
-def figures(result: Reproduction) -> Mapping[str, Figure]:
-    """Those of `lightning-xai sanity`, for each network."""
-    return {f"{n}-{k}": figure for n, report in result.details.items() for k, figure in sanity_figures(report).items()}
 
 
 EXPERIMENT = Experiment(
@@ -207,5 +205,4 @@ EXPERIMENT = Experiment(
         "twin_epochs": 200,
         "changes": {"data.init_args.val_size": 1200},
     },
-    figures,
 )
