@@ -97,7 +97,7 @@ def explain(
     model: nn.Module,
     images: Inputs,
     target: Labels | int | None = None,
-    method: Explainer = smooth_grad(),
+    method: Explainer | str = smooth_grad(),
     *,
     bounds: tuple[Bound, Bound] | None = None,
     index: Labels | None = None,
@@ -111,7 +111,7 @@ def explain(
         model: Maps (batch, ...) to logits (batch, classes); explained in evaluation mode.
         images: (batch, ...), as the model takes them.
         target: Class to explain, one for all or one a sample; None for the predicted class.
-        method: An explainer, such as `smooth_grad()` or `Gradient()`.
+        method: An explainer, such as `smooth_grad()` or `Gradient()`, or a plain name, such as "noise_grad".
         bounds: (low, high) of the input elements, numbers or one value a channel; AdaptGrad needs them. For normalized
             images `lightning_xai.bounds(mean, std)`; images with values outside are refused.
         index: Sample indices; noise depends on the seed and the index. By default 0, 1, ...
@@ -136,15 +136,16 @@ def explain(
         >>> lx.explain(model, images, target=0, method=lx.adapt_grad(lx.Saliency()), bounds=(0.0, 1.0))
         tensor([[1., 2.]])
     """
-    _check_methods({"method": method})
+    explainer: Explainer = next(iter(named("methods", [method]).values())) if isinstance(method, str) else method
+    _check_methods({"method": explainer})
     check_model(model)
     check_inputs(images, values=False)
     check_in_bounds(images, bounds)
     index = _checked_index(index, len(images))
     with in_precision(model, precision):
         context = Context.create(index, seed, bounds, max_rows, images.device, images.dtype)
-        attributions = method(model, images, target, context)
-    _warn_of_undefined(model, {type(method).__name__: _undefined(attributions)})
+        attributions = explainer(model, images, target, context)
+    _warn_of_undefined(model, {type(explainer).__name__: _undefined(attributions)})
     return attributions
 
 
@@ -316,7 +317,7 @@ def default_metrics(has_masks: bool, has_bounds: bool) -> dict[str, SampleMetric
 
 def check_metrics(metrics: Mapping[str, SampleMetric], **available: bool) -> None:
     """Refuse a metric that needs masks or bounds where there are none."""
-    check_kind("metrics", metrics, Mapping, "a dictionary of metrics by name")
+    check_kind("metrics", metrics, Mapping, 'metrics by name, or a list of them, such as ["sparseness"]')
     if GRADIENTS in metrics:
         raise ValueError(f"`metrics`: {GRADIENTS!r} is the name of what a method spends; choose another name.")
     for name, metric in metrics.items():
@@ -340,7 +341,12 @@ def _checked_index(index: Labels | None, number: int) -> Labels:
 
 
 def _check_methods(methods: Mapping[str, Explainer]) -> None:
-    check_kind("methods", methods, Mapping, "a dictionary of explainers by name")
+    check_kind(
+        "methods",
+        methods,
+        Mapping,
+        'explainers by name, or a list of them, such as ["smooth_grad"]',
+    )
     for name, method in methods.items():
         if not isinstance(method, Explainer):
             raise TypeError(f"`{name}` must be an explainer such as lightning_xai.smooth_grad(), got {method!r}.")

@@ -428,10 +428,19 @@ def test_metrics_that_need_what_the_data_lack():
 
 
 def test_tables_by_name():
-    with pytest.raises(TypeError, match="`methods` must be a dictionary of explainers by name, got"):
-        evaluate(MODEL, IMAGES, 0, 3)
-    with pytest.raises(TypeError, match="`metrics` must be a dictionary of metrics by name, got"):
+    for given in (3, "gradient", Gradient()):
+        with pytest.raises(
+            TypeError, match=r"`methods` must be explainers by name, or a list of them, such as .*, got"
+        ):
+            evaluate(MODEL, IMAGES, 0, given)
+    with pytest.raises(TypeError, match=r"`metrics` must be metrics by name, or a list of them, such as .*, got 3"):
         evaluate(MODEL, IMAGES, 0, metrics=3)
+
+
+def test_a_method_by_its_plain_name():
+    assert torch.equal(explain(MODEL, IMAGES, 0, "saliency"), explain(MODEL, IMAGES, 0, Saliency()))
+    with pytest.raises(ValueError, match=r"'salience'.*saliency"):
+        explain(MODEL, IMAGES, 0, "salience")
 
 
 def test_masks():
