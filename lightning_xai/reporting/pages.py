@@ -1,63 +1,165 @@
-"""Figures measured in inches: texts are measured before they are drawn, so that nothing overlaps or is cut off."""
+"""Pages: figures whose axes have given sizes in inches, and the style of all of them.
 
+Matplotlib's constrained layout finds the room for the texts around the axes, and the page becomes as large as that takes.
+"""
+
+import math
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
+import matplotlib
+from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
-from lightning_xai.reporting.layout import FONT_SIZE, LINE, PAD
+from lightning_xai.reporting.colors import FAINT, LINE_GRAY, PALETTE, TEXT
 
 RESOLUTION = 200
-SMALL, LARGE = FONT_SIZE - 1, FONT_SIZE + 1
-TEXT, FAINT = "0.1", "0.4"
+FONT_SIZE, SMALL, LARGE = 8.0, 7.0, 9.0
+LINE = 1.4 * FONT_SIZE / 72
+"""Height of a line of text, in inches."""
+PAD = 0.08
+
+STYLE: dict[str, Any] = {
+    "font.size": FONT_SIZE,
+    "text.color": TEXT,
+    "text.parse_math": False,  # a dollar sign is a dollar sign
+    "figure.titlesize": LARGE,
+    "figure.titleweight": "bold",
+    "figure.labelsize": SMALL,
+    "figure.constrained_layout.w_pad": PAD,
+    "figure.constrained_layout.h_pad": PAD,
+    "figure.constrained_layout.wspace": 0.0,
+    "figure.constrained_layout.hspace": 0.0,
+    "axes.titlesize": FONT_SIZE,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 4.0,
+    "axes.labelsize": FONT_SIZE,
+    "axes.labelcolor": TEXT,
+    "axes.edgecolor": LINE_GRAY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.prop_cycle": cycler(color=PALETTE),
+    "axes.formatter.useoffset": False,
+    "axes.formatter.limits": (-4, 5),
+    "grid.color": "0.92",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.0,
+    "legend.frameon": False,
+    "legend.fontsize": SMALL,
+    "legend.labelspacing": 0.3,
+    **{
+        f"{axis}tick.{name}": value
+        for axis in "xy"
+        for name, value in {
+            "labelsize": SMALL,
+            "color": LINE_GRAY,
+            "labelcolor": TEXT,
+            "major.size": 2.0,
+            "minor.size": 0.0,
+            "major.pad": 2.0,
+        }.items()
+    },
+}
+
+styled = matplotlib.rc_context(STYLE)
+"""A decorator for all that makes or draws a figure; whatever else draws has its own style."""
+
 _RENDERER = RendererAgg(1, 1, RESOLUTION)
 
 
-class Page:
-    """A figure with a heading, and notes below it; lengths count from the upper left corner.
+class _Measuring(FigureCanvasBase):
+    """Whose texts are measured without the memory for its pixels."""
 
-    Attributes:
-        figure: The figure.
-        top: Where the room between heading and notes begins.
+    def get_renderer(self) -> RendererAgg:
+        return _RENDERER
+
+
+class Page:
+    """A grid of axes; `finished` makes the figure as large as axes and texts are.
 
     Args:
-        width: Of the figure.
-        room: Height of what is between heading and notes.
-        heading: Text above.
-        notes: Texts below.
+        widths: In inches, of the axes in each column.
+        heights: In inches, of the axes in each row.
     """
 
-    def __init__(self, width: float, room: float, heading: str, notes: Sequence[str]) -> None:
-        heading = wrapped(heading, width - 2 * PAD, LARGE, "bold", breaks=r"\s")
-        notes = [wrapped(note, width - 2 * PAD, SMALL, breaks=r"\s") for note in notes]
-        self.top = 2 * PAD + 1.2 * LINE * num_lines(heading)
-        self.width, self.height = width, self.top + room + LINE * sum(map(num_lines, notes)) + 2 * PAD
-        self.figure = Figure(figsize=(width, self.height), dpi=RESOLUTION, facecolor="white")
-        self.text(PAD, PAD, heading, size=LARGE, weight="bold", va="top")
-        below = self.top + room + PAD
-        for note in notes:
-            self.text(PAD, below, note, size=SMALL, color=FAINT, va="top")
-            below += LINE * num_lines(note)
+    def __init__(self, widths: Sequence[float], heights: Sequence[float]) -> None:
+        self.size, self._shares = (sum(widths), sum(heights)), (widths, heights)
+        # Roomy: constrained layout gives up where texts leave nothing for the axes.
+        self._start = (2 * self.size[0] + 8, 2 * self.size[1] + 8)
+        self.figure = Figure(self._start, RESOLUTION, facecolor="white", layout="constrained")
+        _Measuring(self.figure)
+        self._grid = self.figure.add_gridspec(len(heights), len(widths), width_ratios=widths, height_ratios=heights)
 
-    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        """New axes of this size."""
-        box = (left / self.width, 1 - (top + height) / self.height, width / self.width, height / self.height)
-        return self.figure.add_axes(box)
+    def axes(self, row: int = 0, column: int | None = 0, **options: Any) -> Axes:
+        """New axes in a cell of the grid, or over the whole row for None."""
+        return self.figure.add_subplot(self._grid[row, slice(None) if column is None else column], **options)
 
-    def text(self, left: float, top: float, text: str, **style: Any) -> None:
-        """Text as it is: a dollar sign is a dollar sign."""
-        options: dict[str, Any] = {"size": FONT_SIZE, "color": TEXT, **style}
-        self.figure.text(left / self.width, 1 - top / self.height, text, parse_math=False, **options)
+    def finished(self, heading: str, notes: Sequence[str] = (), least: float = 4.5) -> Figure:
+        """The figure, with texts above and below, at least so many inches wide."""
+        width = self._fit(least)
+        place: dict[str, Any] = {"x": PAD / width, "ha": "left"}
+        self.figure.suptitle(wrapped(heading, width - 2 * PAD, LARGE, "bold", breaks=r"\s"), **place)
+        below = [wrapped(note, width - 2 * PAD, SMALL, breaks=r"\s") for note in notes]
+        self.figure.supxlabel("\n".join(below), color=FAINT, **place)
+        self.figure.set_figheight(self._start[1] + LINE * len(below))
+        self._fit(width)  # no narrower than the texts are broken for
+        self._arrange()
+        self.figure.set_layout_engine("none")
+        return self.figure
+
+    def _arrange(self) -> None:
+        engine = self.figure.get_layout_engine()
+        assert engine is not None
+        engine.execute(self.figure)
+
+    def _fit(self, least: float) -> float:
+        """Give the axes their sizes; the width of the figure. What stands around them takes the same room in any."""
+        self._arrange()
+        single = next(axes for axes in self.figure.axes if _is_single(axes))
+        spec, box = single.get_subplotspec(), single.get_position(original=True)
+        assert spec is not None
+        places = spec.colspan.start, spec.rowspan.start
+        found = [
+            extent * length * size / lengths[place]
+            for extent, length, size, lengths, place in zip(
+                box.size, self.figure.get_size_inches(), self.size, self._shares, places, strict=True
+            )
+        ]
+        width, height = self.figure.get_size_inches() + self.size - found
+        self.figure.set_size_inches(max(least, width), height)
+        return max(least, width)
 
 
-def legend_below(axes: Axes, distance: float) -> None:
-    """The legend below the axes, flush left; the distance is relative to their height."""
-    style: dict[str, Any] = {"frameon": False, "borderaxespad": 0, "borderpad": 0, "labelspacing": 0.3}
-    axes.legend(fontsize=SMALL, loc="upper left", bbox_to_anchor=(0, -distance), **style)
+def _is_single(axes: Axes) -> bool:
+    spec = axes.get_subplotspec()
+    return spec is not None and len(spec.colspan) == len(spec.rowspan) == 1
+
+
+def multiples(number: int, most: int, width: float, height: float) -> tuple[Page, list[Axes]]:
+    """So many axes of this size, at most `most` in a row, the rows about equally long."""
+    columns = per_row(number, most)
+    page = Page([width] * columns, [height] * math.ceil(number / columns))
+    return page, [page.axes(*divmod(position, columns)) for position in range(number)]
+
+
+def per_row(number: int, most: int) -> int:
+    """How many of a number of axes stand in a row, where the rows are about equally long."""
+    return math.ceil(number / math.ceil(number / most))
+
+
+def legend_beside(axes: Axes, **options: Any) -> None:
+    """The legend at the right of the axes, where it covers nothing."""
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), **options)
 
 
 def wrapped(text: str, width: float, size: float = FONT_SIZE, weight: str = "normal", breaks: str = r"\s_:/.\-") -> str:
@@ -76,6 +178,7 @@ def num_lines(text: str) -> int:
     return text.count("\n") + 1
 
 
+@lru_cache(maxsize=4096)  # a panel's texts are the same at each validation end
 def drawn_width(text: str, size: float = FONT_SIZE, weight: str = "normal") -> float:
     """In inches, of the longest line."""
     font = FontProperties(size=size, weight=weight)

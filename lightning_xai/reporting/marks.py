@@ -1,0 +1,78 @@
+"""What several figures draw into their axes: rows of methods, curves with bands, cells with texts."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
+from matplotlib.ticker import MaxNLocator
+
+from lightning_xai.reporting.colors import FAINT, LINE_GRAY, readable
+from lightning_xai.reporting.pages import FONT_SIZE, LINE, SMALL, num_lines, wrapped
+
+_NAME_WIDTH = 2.4
+
+
+def row_names(names: Sequence[str], least: float = 0.0) -> tuple[list[str], float]:
+    """The names in lines, and the height of a row that has room for each."""
+    lines = [wrapped(name, _NAME_WIDTH) for name in names]
+    return lines, max(least, LINE * max(map(num_lines, lines)) + 0.06)
+
+
+def method_rows(axes: Axes, names: Sequence[str], named: bool, italic: Collection[int] = ()) -> None:
+    """A row a method, from above: names at the left of the axes if they are asked for."""
+    axes.set(ylim=(len(names) - 0.5, -0.5))
+    axes.set_yticks(range(len(names)), names if named else [""] * len(names), size=FONT_SIZE)
+    for row in italic:
+        axes.get_yticklabels()[row].set_style("italic")
+    axes.tick_params("y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(False, axis="y")
+
+
+def value_axis(axes: Axes, values: Sequence[float], bins: int = 4, margin: float = 0.04, across: bool = True) -> None:
+    """Limits that show all the values, with a line at 0."""
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    room = margin * (high - low) or 0.05 * abs(high) or 1.0
+    (axes.set_xlim if across else axes.set_ylim)(low - room, high + room)
+    axis = axes.xaxis if across else axes.yaxis
+    axis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 2.5, 4, 5, 10], min_n_ticks=2))
+    if low <= 0 <= high:
+        (axes.axvline if across else axes.axhline)(0, color=LINE_GRAY, linewidth=0.8, zorder=0.9)
+
+
+def remark(axes: Axes, row: int, text: str, x: float = 0.02, **style: Any) -> None:
+    """A text in a row: `x` is a share of the width of the axes."""
+    options: dict[str, Any] = {"color": FAINT, "size": SMALL, "va": "center", **style}
+    axes.text(x, row, text, transform=axes.get_yaxis_transform(), **options)
+
+
+def band(axes: Axes, places: np.ndarray, low: np.ndarray, high: np.ndarray, color: str, **style: Any) -> None:
+    """Pale, between two curves."""
+    axes.fill_between(places, low, high, color=color, alpha=0.2, linewidth=0, **style)
+
+
+def heat_map(
+    axes: Axes, values: np.ndarray, texts: Sequence[Sequence[str]], colors: Colormap, low: float, high: float
+) -> None:
+    """Cells in colors with readable texts, the first row above; NaN is gray."""
+    axes.pcolormesh(
+        np.ma.masked_invalid(values), cmap=colors, vmin=low, vmax=high, edgecolors="white", linewidth=1.2, zorder=2
+    )
+    for (row, column), value in np.ndenumerate(values):
+        style: dict[str, Any] = {"ha": "center", "va": "center", "color": readable(colors((value - low) / (high - low)))}
+        axes.text(column + 0.5, row + 0.5, texts[row][column], **style)
+    axes.set(ylim=(len(values), 0), xlim=(0, values.shape[1]))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.grid(False)
+
+
+def cell_names(axes: Axes, rows: Sequence[str], columns: Sequence[str], rotation: float | None = None) -> None:
+    """Names of the cells of a heat map: at the left, and below, or rotated above."""
+    axes.set_yticks(np.arange(len(rows)) + 0.5, rows, size=FONT_SIZE)
+    axes.set_xticks(np.arange(len(columns)) + 0.5, columns, size=FONT_SIZE)
+    if rotation is not None:
+        axes.xaxis.tick_top()
+        axes.set_xticklabels(columns, rotation=rotation, rotation_mode="anchor", ha="left", va="baseline")
