@@ -8,7 +8,7 @@ from jaxtyping import Float
 from matplotlib.colors import ListedColormap
 
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "black")
-"""Of series: Okabe and Ito's, which the color-blind can tell apart, without the yellow, which is hard to see on white."""
+"""Of series: Okabe and Ito's, which the color-blind can tell apart, without the yellow, hard to see on white."""
 TEXT, FAINT, LINE_GRAY, WRONG = "0.1", "0.4", "0.6", "#b2182b"
 BEST, WORSE, NO_DIRECTION = "#0072b2", "#a9cfe8", "0.75"
 ACCENT = "#d55e00"

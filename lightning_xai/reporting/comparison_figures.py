@@ -160,9 +160,7 @@ def _small_multiples(
             draw(axes, row, result, _color(metric, result))
             if result.is_best:
                 remark(axes, row, "★", 1.02, color=BEST)
-    return page.finished(
-        _heading(comparison, heading), [*notes, *_color_notes(comparison), *_common_notes(comparison)]
-    )
+    return page.finished(_heading(comparison, heading), [*notes, *_color_notes(comparison), *_common_notes(comparison)])
 
 
 def _color(metric: MetricComparison, result: MethodResult) -> str:

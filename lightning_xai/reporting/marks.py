@@ -37,7 +37,7 @@ def value_axis(axes: Axes, values: Sequence[float], bins: int = 4, margin: float
     room = margin * (high - low) or 0.05 * abs(high) or 1.0
     (axes.set_xlim if across else axes.set_ylim)(low - room, high + room)
     axis = axes.xaxis if across else axes.yaxis
-    axis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 2.5, 4, 5, 10], min_n_ticks=2))
+    axis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10], min_n_ticks=2))
     if low <= 0 <= high:
         (axes.axvline if across else axes.axhline)(0, color=LINE_GRAY, linewidth=0.8, zorder=0.9)
 
@@ -61,7 +61,11 @@ def heat_map(
         np.ma.masked_invalid(values), cmap=colors, vmin=low, vmax=high, edgecolors="white", linewidth=1.2, zorder=2
     )
     for (row, column), value in np.ndenumerate(values):
-        style: dict[str, Any] = {"ha": "center", "va": "center", "color": readable(colors((value - low) / (high - low)))}
+        style: dict[str, Any] = {
+            "ha": "center",
+            "va": "center",
+            "color": readable(colors((value - low) / (high - low))),
+        }
         axes.text(column + 0.5, row + 0.5, texts[row][column], **style)
     axes.set(ylim=(len(values), 0), xlim=(0, values.shape[1]))
     axes.tick_params(length=0)

@@ -1,6 +1,6 @@
 """Pages: figures whose axes have given sizes in inches, and the style of all of them.
 
-Matplotlib's constrained layout finds the room for the texts around the axes, and the page becomes as large as that takes.
+Matplotlib's constrained layout finds the room for the texts around the axes, and the page becomes as large as it takes.
 """
 
 import math
@@ -16,6 +16,7 @@ from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from lightning_xai.reporting.colors import FAINT, LINE_GRAY, PALETTE, TEXT
 
@@ -32,10 +33,6 @@ STYLE: dict[str, Any] = {
     "figure.titlesize": LARGE,
     "figure.titleweight": "bold",
     "figure.labelsize": SMALL,
-    "figure.constrained_layout.w_pad": PAD,
-    "figure.constrained_layout.h_pad": PAD,
-    "figure.constrained_layout.wspace": 0.0,
-    "figure.constrained_layout.hspace": 0.0,
     "axes.titlesize": FONT_SIZE,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
@@ -93,10 +90,11 @@ class Page:
     """
 
     def __init__(self, widths: Sequence[float], heights: Sequence[float]) -> None:
-        self.size, self._shares = (sum(widths), sum(heights)), (widths, heights)
+        self._lengths = widths, heights
         # Roomy: constrained layout gives up where texts leave nothing for the axes.
-        self._start = (2 * self.size[0] + 8, 2 * self.size[1] + 8)
-        self.figure = Figure(self._start, RESOLUTION, facecolor="white", layout="constrained")
+        self._start = (2 * sum(widths) + 8, 2 * sum(heights) + 8)
+        self._engine = ConstrainedLayoutEngine(w_pad=PAD, h_pad=PAD, wspace=0.0, hspace=0.0)
+        self.figure = Figure(self._start, RESOLUTION, facecolor="white", layout=self._engine)
         _Measuring(self.figure)
         self._grid = self.figure.add_gridspec(len(heights), len(widths), width_ratios=widths, height_ratios=heights)
 
@@ -106,38 +104,31 @@ class Page:
 
     def finished(self, heading: str, notes: Sequence[str] = (), least: float = 4.5) -> Figure:
         """The figure, with texts above and below, at least so many inches wide."""
-        width = self._fit(least)
+        natural, _ = self._fitted()
+        width = max(least, natural)
         place: dict[str, Any] = {"x": PAD / width, "ha": "left"}
         self.figure.suptitle(wrapped(heading, width - 2 * PAD, LARGE, "bold", breaks=r"\s"), **place)
         below = [wrapped(note, width - 2 * PAD, SMALL, breaks=r"\s") for note in notes]
         self.figure.supxlabel("\n".join(below), color=FAINT, **place)
-        self.figure.set_figheight(self._start[1] + LINE * len(below))
-        self._fit(width)  # no narrower than the texts are broken for
-        self._arrange()
+        self.figure.set_size_inches(width, self._start[1] + LINE * len(below))
+        self._engine.set(rect=(0.0, 0.0, natural / width, 1.0))
+        self.figure.set_figheight(self._fitted()[1])
+        self._engine.execute(self.figure)
         self.figure.set_layout_engine("none")
         return self.figure
 
-    def _arrange(self) -> None:
-        engine = self.figure.get_layout_engine()
-        assert engine is not None
-        engine.execute(self.figure)
-
-    def _fit(self, least: float) -> float:
-        """Give the axes their sizes; the width of the figure. What stands around them takes the same room in any."""
-        self._arrange()
+    def _fitted(self) -> tuple[float, float]:
+        """The size of the figure that gives the axes theirs: what stands around them takes the same room in any."""
+        self._engine.execute(self.figure)
         single = next(axes for axes in self.figure.axes if _is_single(axes))
         spec, box = single.get_subplotspec(), single.get_position(original=True)
         assert spec is not None
-        places = spec.colspan.start, spec.rowspan.start
-        found = [
-            extent * length * size / lengths[place]
-            for extent, length, size, lengths, place in zip(
-                box.size, self.figure.get_size_inches(), self.size, self._shares, places, strict=True
-            )
+        shares = [
+            lengths[place[0]] / sum(lengths)
+            for lengths, place in zip(self._lengths, (spec.colspan, spec.rowspan), strict=True)
         ]
-        width, height = self.figure.get_size_inches() + self.size - found
-        self.figure.set_size_inches(max(least, width), height)
-        return max(least, width)
+        width, height = self.figure.get_size_inches() * (1 - box.size / shares) + [*map(sum, self._lengths)]
+        return width, height
 
 
 def _is_single(axes: Axes) -> bool:

@@ -9,13 +9,13 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from lightning_xai.reporting.layout import LINE, PAD
-from lightning_xai.reporting.pages import FAINT, SMALL, Page, drawn_width, num_lines, wrapped
+from lightning_xai.reporting.colors import ACCENT, OUTCOMES, WORSE
+from lightning_xai.reporting.marks import method_rows, remark, row_names, value_axis
+from lightning_xai.reporting.pages import SMALL, drawn_width, multiples, per_row, styled, wrapped
 from lightning_xai.reporting.panels import save_figure
 from lightning_xai.reporting.sanity import Cell, Check, Outcome, SanityReport
-from lightning_xai.reporting.sanity_curves import OUTCOME_COLORS, similarity_curves
+from lightning_xai.reporting.sanity_curves import similarity_curves
 from lightning_xai.reporting.sanity_maps import cascade_grid, data_pairs, invariance_pairs, logit_pairs
 from lightning_xai.reporting.sanity_values import (
     Mean,
@@ -40,11 +40,8 @@ __all__ = [
     "write_figures",
 ]
 
-_BAR_COLOR = "#a9cfe8"
 _FLOOR_MARKERS = {"different_images": "D", "random_maps": "o"}
-_COLUMNS, _AXIS_WIDTH, _GAP, _BELOW = 4, 1.9, 0.3, 2 * LINE
-_NAME_WIDTH, _ROW_HEIGHT = 2.4, 0.24
-_LEAST_WIDTH = 4.5
+_COLUMNS, _AXIS_WIDTH, _ROW_HEIGHT = 4, 1.9, 0.24
 _PAIRS: dict[Check, Callable[..., Figure]] = {
     "data": data_pairs,
     "invariance": invariance_pairs,
@@ -112,6 +109,7 @@ def _ending(report: SanityReport, check: Check) -> list[Cell]:
     return [cell for cell in found if cell.key.step == last]
 
 
+@styled
 def randomization_bars(report: SanityReport, check: Check) -> Figure:
     """Mean similarity with the maps of the trained model: an axis for each similarity, a bar for each method.
 
@@ -129,21 +127,28 @@ def randomization_bars(report: SanityReport, check: Check) -> Figure:
     if not panels:
         known = dict.fromkeys(f"{cell.key.check}/{cell.key.variant}" for cell in report.cells)
         raise ValueError(f"`report` has no scores of a last step of the check {check!r}; it has {', '.join(known)}.")
-    rows = _Rows(scored_methods(report, found), outcomes(report, check))
-    columns = math.ceil(len(panels) / math.ceil(len(panels) / _COLUMNS))
-    lines = [panels[start : start + columns] for start in range(0, len(panels), columns)]
-    width = rows.width + len(lines[0]) * (_AXIS_WIDTH + _GAP)
-    pitch = LINE + PAD + rows.height + _BELOW
-    notes = [*_notes(panels), *_verdict_note(report, check)]
-    page = Page(max(_LEAST_WIDTH, width), len(lines) * pitch, _heading(found), notes)
-    for number, line in enumerate(lines):
-        top = page.top + number * pitch + LINE + PAD
-        rows.draw_names(page, top)
-        for column, panel in enumerate(line):
-            left = rows.width + column * (_AXIS_WIDTH + _GAP)
-            page.text(left, top - PAD / 2, panel.similarity, weight="bold", va="bottom")
-            _draw_panel(page.axes(left, top, _AXIS_WIDTH, rows.height), panel, rows.methods, panels)
-    return page.figure
+    methods, verdicts = scored_methods(report, found), outcomes(report, check)
+    names, row_height = row_names(methods, _ROW_HEIGHT)
+    page, grid = multiples(len(panels), _COLUMNS, _AXIS_WIDTH, row_height * len(methods))
+    extent = [0.0, 1.0, *(end for panel in panels for end in panel.extent)]
+    for position, (axes, panel) in enumerate(zip(grid, panels, strict=True)):
+        first = position % per_row(len(panels), _COLUMNS) == 0
+        method_rows(axes, names, first)
+        value_axis(axes, extent)
+        axes.set_title(wrapped(panel.similarity, _AXIS_WIDTH, weight="bold"))
+        _draw_panel(axes, panel, methods)
+        if first:
+            _draw_verdicts(axes, methods, verdicts)
+    return page.finished(_heading(found), [*_notes(panels), *_verdict_note(report, check)])
+
+
+def _draw_verdicts(axes: Axes, methods: Sequence[str], verdicts: Mapping[str, Outcome]) -> None:
+    """Between the names and the axes."""
+    for row, method in enumerate(methods):
+        if outcome := verdicts.get(method):
+            remark(axes, row, outcome, -0.02, ha="right", weight="bold", color=OUTCOMES[outcome])
+    widths = [drawn_width(outcome, SMALL, "bold") for outcome in verdicts.values()]
+    axes.tick_params("y", pad=72 * (max(widths, default=0.0) + 0.1))
 
 
 def _floors(report: SanityReport, check: Check, similarity: str) -> dict[str, dict[str, float]]:
@@ -164,28 +169,6 @@ class _Panel:
         ends = [end for mean in self.means.values() for end in (mean.value, mean.low, mean.high)]
         levels = [level for method, _ in self.means for level in self.floors.get(method, {}).values()]
         return [end for end in (*ends, *levels) if not math.isnan(end)]
-
-
-class _Rows:
-    """The methods, from above, with their verdicts; lengths in inches."""
-
-    def __init__(self, methods: Sequence[str], verdicts: Mapping[str, Outcome]) -> None:
-        self.methods, self.verdicts = methods, verdicts
-        self.names = [wrapped(method, _NAME_WIDTH) for method in methods]
-        self.pitch = max(_ROW_HEIGHT, LINE * max(map(num_lines, self.names)) + 0.06)
-        self.height = self.pitch * len(methods)
-        self.names_width = PAD + max(map(drawn_width, self.names)) + PAD
-        self.width = self.names_width
-        if verdicts:
-            self.width += max(drawn_width(text, SMALL, "bold") for text in verdicts.values()) + PAD
-
-    def draw_names(self, page: Page, top: float) -> None:
-        for row, (method, name) in enumerate(zip(self.methods, self.names, strict=True)):
-            middle = top + (row + 0.5) * self.pitch
-            page.text(self.names_width - PAD, middle, name, ha="right", va="center")
-            if outcome := self.verdicts.get(method):
-                style = {"size": SMALL, "weight": "bold", "color": OUTCOME_COLORS[outcome]}
-                page.text(self.names_width, middle, outcome, va="center", **style)
 
 
 def _heading(found: Sequence[Cell]) -> str:
@@ -211,34 +194,18 @@ def _verdict_note(report: SanityReport, check: Check) -> list[str]:
     return [f"Verdict: by {', '.join(deciding)}."] if deciding else []
 
 
-def _draw_panel(axes: Axes, panel: _Panel, methods: Sequence[str], panels: Sequence[_Panel]) -> None:
-    _set_limits(axes, [end for other in panels for end in other.extent], len(methods))
+def _draw_panel(axes: Axes, panel: _Panel, methods: Sequence[str]) -> None:
     by_method = {method: mean for (method, _), mean in panel.means.items()}
     for row, method in enumerate(methods):
         mean = by_method.get(method)
         if mean is None or math.isnan(mean.value):
-            text = "not scored" if mean is None else "undefined"
-            axes.text(0.03, row, text, color=FAINT, size=SMALL, va="center")
+            remark(axes, row, "not scored" if mean is None else "undefined", 0.03)
             continue
-        axes.barh(row, mean.value, height=0.66, color=_BAR_COLOR)
+        axes.barh(row, mean.value, height=0.66, color=WORSE)
         axes.plot([mean.low, mean.high], [row, row], color="black", linewidth=1.1, label="interval")
         if not math.isnan(mean.floor):
             boundary = mean.floor + mean.margin
-            axes.plot([boundary] * 2, [row - 0.4, row + 0.4], color="#d55e00", linewidth=0.8, label="boundary")
+            axes.plot([boundary] * 2, [row - 0.4, row + 0.4], color=ACCENT, linewidth=0.8, label="boundary")
         for variant, level in panel.floors.get(method, {}).items():
-            style: dict[str, Any] = {"marker": _FLOOR_MARKERS[variant], "color": "#d55e00", "markerfacecolor": "none"}
+            style: dict[str, Any] = {"marker": _FLOOR_MARKERS[variant], "color": ACCENT, "markerfacecolor": "none"}
             axes.plot([level], [row], linestyle="", markersize=4, label=variant, **style)
-
-
-def _set_limits(axes: Axes, values: Sequence[float], num_rows: int) -> None:
-    """Limits that show the values, 0 and 1."""
-    low, high = min(0.0, *values), max(1.0, *values)
-    margin = 0.04 * (high - low)
-    axes.set(xlim=(low - margin, high + margin), ylim=(num_rows - 0.5, -0.5), yticks=[])
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set(color="0.6")
-    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
-    axes.tick_params("x", length=2, pad=2, color="0.6", labelsize=SMALL)
-    axes.grid(axis="x", color="0.92", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.axvline(0, color="0.6", linewidth=0.8, zorder=0.9)
