@@ -24,7 +24,7 @@ from lightning_xai.reporting.comparison import (
 )
 from lightning_xai.reporting.marks import cell_names, heat_map, method_rows, remark, row_names, value_axis
 from lightning_xai.reporting.pages import FONT_SIZE, SMALL, Page, multiples, per_row, styled, wrapped
-from lightning_xai.reporting.panels import save_figure
+from lightning_xai.reporting.panels import save_figures
 from lightning_xai.results.tables import with_arrow
 
 _AXIS_WIDTHS = {1: 3.4, 2: 2.6, 3: 2.1, 4: 1.9}
@@ -33,21 +33,14 @@ _ROTATION = 40.0
 
 
 def write_comparison_figures(comparison: Comparison, folder: str | os.PathLike[str]) -> list[Path]:
-    """Write comparison-bars.png, -boxes.png, -ranks.png and -agreement.png to the folder, and return their paths.
+    """Write the figures of `comparison_figures` to the folder as comparison-NAME.png, and return their paths.
 
-    Those that `comparison_figures` leaves out are removed, if an earlier comparison has left them there.
+    Other comparison-*.png, which an earlier comparison has left there, are removed.
 
     Raises:
         OSError: if the folder cannot be written to.
     """
-    figures = comparison_figures(comparison)
-    paths = {name: Path(folder) / f"comparison-{name}.png" for name in ("bars", "boxes", "ranks", "agreement")}
-    for name, path in paths.items():
-        if name in figures:
-            save_figure(figures[name], path)
-        else:
-            path.unlink(missing_ok=True)
-    return [paths[name] for name in figures]
+    return save_figures(comparison_figures(comparison), folder, "comparison")
 
 
 def comparison_figures(comparison: Comparison) -> dict[str, Figure]:
@@ -65,7 +58,7 @@ def comparison_figures(comparison: Comparison) -> dict[str, Figure]:
 def score_bars(comparison: Comparison) -> Figure:
     """Mean and confidence interval of each method, an axis for each metric."""
     heading = f"Mean and {100 * (1 - comparison.alpha):.4g} % confidence interval"
-    return _small_multiples(comparison, _bar_extent, _draw_bar, heading, [])
+    return _small_multiples(comparison, _draw_bar, heading, [])
 
 
 def score_boxes(comparison: Comparison) -> Figure:
@@ -73,7 +66,7 @@ def score_boxes(comparison: Comparison) -> Figure:
     note = (
         "Box: quartiles and median. Whiskers: last score within 1.5 times the length of the box. Dots: scores beyond."
     )
-    return _small_multiples(comparison, lambda result: result.values, _draw_box, "Scores of the samples", [note])
+    return _small_multiples(comparison, _draw_box, "Scores of the samples", [note])
 
 
 def rank_map(comparison: Comparison) -> Figure:
@@ -114,10 +107,6 @@ def agreement_map(comparison: Comparison) -> Figure:
 # An axis for each metric
 
 
-def _bar_extent(result: MethodResult) -> Sequence[float]:
-    return [value for value in (0.0, result.mean, result.low, result.high) if not math.isnan(value)]
-
-
 def _draw_bar(axes: Axes, row: int, result: MethodResult, color: str) -> None:
     axes.barh(row, result.mean, height=0.66, color=color)
     axes.plot([result.low, result.high], [row, row], color="black", linewidth=1.1, marker="|", markersize=4)
@@ -135,7 +124,6 @@ def _draw_box(axes: Axes, row: int, result: MethodResult, color: str) -> None:
 @styled
 def _small_multiples(
     comparison: Comparison,
-    extent: Callable[[MethodResult], Sequence[float]],
     draw: Callable[[Axes, int, MethodResult, str], None],
     heading: str,
     notes: list[str],
@@ -149,7 +137,6 @@ def _small_multiples(
     for position, (axes, metric) in enumerate(zip(grid, comparison.metrics, strict=True)):
         results = {result.method: result for result in metric.methods}
         method_rows(axes, names, position % columns == 0, italic)
-        value_axis(axes, [value for r in metric.methods if r.values for value in extent(r)])
         axes.set_title(wrapped(_title(metric), width, weight="bold"), pad=FONT_SIZE + 6)
         axes.annotate(_samples(metric), (0, 1), (0, 3), "axes fraction", "offset points", size=SMALL, color=FAINT)
         for row, method in enumerate(comparison.methods):
@@ -160,6 +147,7 @@ def _small_multiples(
             draw(axes, row, result, _color(metric, result))
             if result.is_best:
                 remark(axes, row, "★", 1.02, color=BEST)
+        value_axis(axes)
     return page.finished(_heading(comparison, heading), [*notes, *_color_notes(comparison), *_common_notes(comparison)])
 
 

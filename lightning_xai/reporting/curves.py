@@ -15,7 +15,8 @@ from lightning_xai.reporting.pages import Page, legend_beside, styled
 
 _WIDTH, _HEIGHT = 3.2, 2.4
 
-Points = tuple[Sequence[float], Sequence[float]]
+Values = Sequence[float] | np.ndarray
+Points = tuple[Values, Values]
 """Abscissae and ordinates."""
 
 
@@ -26,7 +27,7 @@ class Curve:
     name: str
     line: Points = ((), ())
     points: Points = ((), ())
-    errors: Sequence[float] = ()
+    errors: Values = ()
 
 
 @dataclass(frozen=True)

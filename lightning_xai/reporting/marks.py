@@ -1,12 +1,11 @@
 """What several figures draw into their axes: rows of methods, curves with bands, cells with texts."""
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
-from matplotlib.ticker import MaxNLocator
 
 from lightning_xai.reporting.colors import FAINT, LINE_GRAY, readable
 from lightning_xai.reporting.pages import FONT_SIZE, LINE, SMALL, num_lines, wrapped
@@ -31,15 +30,15 @@ def method_rows(axes: Axes, names: Sequence[str], named: bool, italic: Collectio
     axes.grid(False, axis="y")
 
 
-def value_axis(axes: Axes, values: Sequence[float], bins: int = 4, margin: float = 0.04, across: bool = True) -> None:
-    """Limits that show all the values, with a line at 0."""
-    low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    room = margin * (high - low) or 0.05 * abs(high) or 1.0
-    (axes.set_xlim if across else axes.set_ylim)(low - room, high + room)
-    axis = axes.xaxis if across else axes.yaxis
-    axis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10], min_n_ticks=2))
+def value_axis(axes: Axes, which: Literal["x", "y"] = "x", bins: int = 4, shown: Sequence[float] = ()) -> None:
+    """Limits that show what is drawn, and the values of `shown`; few ticks, and a line at 0 if it is in between."""
+    axes.update_datalim([(value, value) for value in shown], which == "x", which == "y")
+    axes.use_sticky_edges = False
+    axes.margins(**{which: 0.04})
+    axes.locator_params(which, nbins=bins, steps=[1, 2, 2.5, 5, 10], min_n_ticks=2)
+    low, high = axes.dataLim.intervalx if which == "x" else axes.dataLim.intervaly
     if low <= 0 <= high:
-        (axes.axvline if across else axes.axhline)(0, color=LINE_GRAY, linewidth=0.8, zorder=0.9)
+        (axes.axvline if which == "x" else axes.axhline)(0, color=LINE_GRAY, linewidth=0.8, zorder=0.9)
 
 
 def remark(axes: Axes, row: int, text: str, x: float = 0.02, **style: Any) -> None:

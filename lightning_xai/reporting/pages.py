@@ -104,7 +104,11 @@ class Page:
 
     def finished(self, heading: str, notes: Sequence[str] = (), least: float = 4.5) -> Figure:
         """The figure, with texts above and below, at least so many inches wide."""
-        natural, _ = self._fitted()
+        for _ in range(5):  # a slanted title reaches the less far beyond the axes the wider they are
+            before, natural = self.figure.get_figwidth(), self._fitted()[0]
+            self.figure.set_figwidth(natural)
+            if abs(before - natural) < 0.01:
+                break
         width = max(least, natural)
         place: dict[str, Any] = {"x": PAD / width, "ha": "left"}
         self.figure.suptitle(wrapped(heading, width - 2 * PAD, LARGE, "bold", breaks=r"\s"), **place)

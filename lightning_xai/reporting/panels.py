@@ -87,6 +87,20 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
         picture.save(temporary, format="png", dpi=(figure.dpi, figure.dpi), compress_type=zlib.Z_RLE)
 
 
+def save_figures(figures: Mapping[str, Figure], folder: str | os.PathLike[str], prefix: str) -> list[Path]:
+    """Write PREFIX-NAME.png for each and return their paths; other PREFIX-*.png, left by an earlier call, are removed.
+
+    Raises:
+        OSError: if the folder cannot be written to.
+    """
+    paths = [Path(folder) / f"{prefix}-{name}.png" for name in figures]
+    for path, figure in zip(paths, figures.values(), strict=True):
+        save_figure(figure, path)
+    for path in set(Path(folder).glob(f"{prefix}-*.png")).difference(paths):
+        path.unlink()
+    return paths
+
+
 def log_picture(logger: Any, tag: str, path: str | os.PathLike[str], step: int) -> None:
     """Hand a PNG to a Lightning logger that shows pictures; others, and None, are left alone.
 

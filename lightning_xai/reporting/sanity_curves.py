@@ -1,7 +1,7 @@
 """Similarity curves of the sanity checks: how alike the maps stay as the parameters are randomized."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from lightning_xai.reporting.sanity_values import (
     steps,
     variant_phrase,
 )
+from lightning_xai.statistics.means import mean
 
 _MARKERS = "os^DvPX<>*pd"
 _STYLES = ("-", "--", "-.")
@@ -73,16 +74,17 @@ def similarity_curves(report: SanityReport, variant: str, similarity: str) -> Fi
     for row, (title, values) in enumerate(evidence.items(), 1):
         axes = page.axes(row, None)
         _prepare(axes, len(names), names if row == len(evidence) else [], title)
-        value_axis(axes, [0.0, 1.0, *_known(values)], 3, 0.06, across=False)
+        value_axis(axes, "y", 3, (0.0, 1.0))
         axes.plot(values, linestyle="-" if joined else "", color="0.3", marker="o", clip_on=False)
-    reach = [0.0, *(value for curve in curves for value in curve.extent)]
+    shared: dict[str, Axes] = {}
     for number, curve in enumerate(curves):
         row, column = divmod(number, columns)
-        axes = page.axes(1 + len(evidence) + row, column)
+        axes = page.axes(1 + len(evidence) + row, column, **shared)
+        shared = {"sharey": axes}
         room = width - (drawn_width(curve.outcome, SMALL, "bold") + PAD if curve.outcome else 0.0)
         lowest = number + columns >= len(curves)
         _prepare(axes, len(names), names if lowest else [], wrapped(curve.method, room, weight="bold"))
-        value_axis(axes, reach, 4, 0.06, across=False)
+        value_axis(axes, "y", shown=(0.0,))
         axes.tick_params("y", labelleft=not column)
         if curve.outcome:
             axes.set_title(curve.outcome, loc="right", size=SMALL, color=OUTCOMES[curve.outcome])
@@ -105,12 +107,6 @@ class _Curve:
     @property
     def values(self) -> list[float]:
         return [point.value for point in self.points]
-
-    @property
-    def extent(self) -> list[float]:
-        """What an axis must reach."""
-        ends = [end for point in self.points for end in (point.value, point.low, point.high, *point.networks)]
-        return _known((*ends, *self.floors.values(), self.boundary))
 
     @property
     def boundary(self) -> float:
@@ -156,34 +152,26 @@ def _evidence(report: SanityReport, variant: str, numbers: Sequence[int]) -> dic
         return {}
     at_step = [found.get(number, []) for number in (ORIGINAL, *numbers)]
     return {
-        "accuracy": [_mean(state.accuracy for state in group) for group in at_step],
-        "entropy of the output (nats)": [_mean(state.entropy for state in group) for group in at_step],
+        "accuracy": [mean([state.accuracy for state in group]) for group in at_step],
+        "entropy of the output (nats)": [mean([state.entropy for state in group]) for group in at_step],
     }
-
-
-def _mean(values: Iterable[float]) -> float:
-    known = _known(values)
-    return sum(known) / len(known) if known else math.nan
 
 
 def _notes(report: SanityReport, variant: str, curves: Sequence[_Curve]) -> list[str]:
     points = [point for curve in curves for point in curve.points[1:]]
     repeats = max(len(point.networks) for point in points)
     shape, single = ("Bars", "dots") if variant == "independent" else ("Bands", "thin lines")
-    parts = [f"Means over {_count(len(report.samples), 'sample')} and {_count(repeats, 'network')}."]
-    if not all(math.isnan(point.low) for point in points):
-        parts.append(f"{shape}: the interval that decides, for other networks and samples.")
-    if repeats > 1:
-        parts.append(f"Faint {single}: single networks.")
-    notes = [" ".join(parts)]
-    if any(curve.floors for curve in curves):
-        notes.append(
-            "Gray lines: similarity of maps of different images (dashed) and with random maps (dotted); solid: the "
-            "boundary: PASS below, FAIL above."
-        )
-    if not all(point.is_complete for point in points):
-        notes.append("Hollow: some scores are undefined or missing, and left out.")
-    return notes
+    gray = "Gray lines: similarity of maps of different images (dashed) and with random maps (dotted); solid: the "
+    notes = {
+        f"Means over {_count(len(report.samples), 'sample')} and {_count(repeats, 'network')}.": True,
+        f"{shape}: the interval that decides, for other networks and samples.": not all(
+            math.isnan(point.low) for point in points
+        ),
+        f"Faint {single}: single networks.": repeats > 1,
+        f"{gray}boundary: PASS below, FAIL above.": any(curve.floors for curve in curves),
+        "Hollow: some scores are undefined or missing, and left out.": not all(point.is_complete for point in points),
+    }
+    return [note for note, is_shown in notes.items() if is_shown]
 
 
 def _count(number: int, noun: str) -> str:
@@ -203,19 +191,13 @@ def _prepare(axes: Axes, number: int, names: Sequence[str], title: str = "") -> 
     axes.tick_params("x", pad=4)
 
 
-def _known(values: Iterable[float]) -> list[float]:
-    return [value for value in values if not math.isnan(value)]
-
-
 def _draw_overview(axes: Axes, curves: Sequence[_Curve], names: Sequence[str], number: int, joined: bool) -> None:
     _prepare(axes, number, names)
-    value_axis(axes, [0.0, *_known(value for curve in curves for value in curve.values)], 5, 0.06, across=False)
-    offsets = (
-        np.linspace(-_SPREAD / 2, _SPREAD / 2, len(curves)) if len(curves) > 1 and not joined else [0.0] * len(curves)
-    )
+    spread = 0.0 if joined or len(curves) == 1 else _SPREAD / 2
     lines = []
-    for curve, offset in zip(curves, offsets, strict=True):
-        lines += _draw_points(axes, np.arange(len(curve.points)) + offset, curve, joined, markersize=4.0)
+    for curve, offset in zip(curves, np.linspace(-spread, spread, len(curves)), strict=True):
+        lines += _draw_points(axes, np.arange(number) + offset, curve, joined, markersize=4.0)
+    value_axis(axes, "y", 5, (0.0,))
     legend_beside(axes, handles=lines, labels=[wrapped(curve.method, _NAME_WIDTH) for curve in curves])
 
 
@@ -225,21 +207,17 @@ def _draw_curve(axes: Axes, curve: _Curve, joined: bool) -> None:
         axes.axhline(level, linestyle=_FLOOR_STYLES[variant], color=FAINT, linewidth=1.0, label=variant)
     if not math.isnan(curve.boundary):
         axes.axhline(curve.boundary, color=FAINT, linewidth=0.6, label="boundary")
-    _draw_intervals(axes, places, curve, joined)
+    low, high = (np.array([getattr(point, end) for point in curve.points]) for end in ("low", "high"))
+    if joined:
+        band(axes, places, low, high, curve.style["color"], label="interval")
+    else:
+        axes.vlines(places, low, high, color=curve.style["color"], label="interval")
     for repeat, values in enumerate(_networks(curve)):
         style: dict[str, Any] = {"linewidth": 0.5} if joined else {"linestyle": "", "marker": ".", "markersize": 2}
         axes.plot(places, values, color=curve.style["color"], alpha=0.6, label=f"network {repeat}", **style)
     _draw_points(axes, places, curve, joined, markersize=3.0)
     if np.isnan(curve.values[1:]).all():
         axes.text(0.5, 0.85, "undefined", color=FAINT, size=SMALL, ha="center", va="center", transform=axes.transAxes)
-
-
-def _draw_intervals(axes: Axes, places: np.ndarray, curve: _Curve, joined: bool) -> None:
-    low, high = (np.array([getattr(point, end) for point in curve.points]) for end in ("low", "high"))
-    if joined:
-        band(axes, places, low, high, curve.style["color"], label="interval")
-    else:
-        axes.vlines(places, low, high, color=curve.style["color"], label="interval")
 
 
 def _networks(curve: _Curve) -> list[list[float]]:

@@ -3,7 +3,6 @@
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 from lightning_xai.reporting.colors import ACCENT, OUTCOMES, WORSE
 from lightning_xai.reporting.marks import method_rows, remark, row_names, value_axis
 from lightning_xai.reporting.pages import SMALL, drawn_width, multiples, per_row, styled, wrapped
-from lightning_xai.reporting.panels import save_figure
+from lightning_xai.reporting.panels import save_figures
 from lightning_xai.reporting.sanity import Cell, Check, Outcome, SanityReport
 from lightning_xai.reporting.sanity_curves import similarity_curves
 from lightning_xai.reporting.sanity_maps import cascade_grid, data_pairs, invariance_pairs, logit_pairs
@@ -42,6 +41,9 @@ __all__ = [
 
 _FLOOR_MARKERS = {"different_images": "D", "random_maps": "o"}
 _COLUMNS, _AXIS_WIDTH, _ROW_HEIGHT = 4, 1.9, 0.24
+_BAR = "Bar: mean over samples and networks."
+_WHISKER = "Whisker: the interval that decides."
+_FLOORS = "Diamond: similarity of maps of different images. Circle: with random maps. Tick: the boundary."
 _PAIRS: dict[Check, Callable[..., Figure]] = {
     "data": data_pairs,
     "invariance": invariance_pairs,
@@ -63,12 +65,7 @@ def write_figures(report: SanityReport, folder: str | os.PathLike[str]) -> list[
     Raises:
         OSError: if the folder cannot be written to.
     """
-    figures = {Path(folder) / f"sanity-{name}.png": figure for name, figure in sanity_figures(report).items()}
-    for path, figure in figures.items():
-        save_figure(figure, path)
-    for path in set(Path(folder).glob("sanity-*.png")) - figures.keys():
-        path.unlink()
-    return list(figures)
+    return save_figures(sanity_figures(report), folder, "sanity")
 
 
 def sanity_figures(report: SanityReport) -> dict[str, Figure]:
@@ -123,23 +120,32 @@ def randomization_bars(report: SanityReport, check: Check) -> Figure:
         ValueError: if the report has no scores for that.
     """
     found = _ending(report, check)
-    panels = [_Panel(name, means(found, name, report), _floors(report, check, name)) for name in similarities(found)]
-    if not panels:
+    shown = similarities(found)
+    if not shown:
         known = dict.fromkeys(f"{cell.key.check}/{cell.key.variant}" for cell in report.cells)
         raise ValueError(f"`report` has no scores of a last step of the check {check!r}; it has {', '.join(known)}.")
     methods, verdicts = scored_methods(report, found), outcomes(report, check)
     names, row_height = row_names(methods, _ROW_HEIGHT)
-    page, grid = multiples(len(panels), _COLUMNS, _AXIS_WIDTH, row_height * len(methods))
-    extent = [0.0, 1.0, *(end for panel in panels for end in panel.extent)]
-    for position, (axes, panel) in enumerate(zip(grid, panels, strict=True)):
-        first = position % per_row(len(panels), _COLUMNS) == 0
+    page, grid = multiples(len(shown), _COLUMNS, _AXIS_WIDTH, row_height * len(methods))
+    notes = dict.fromkeys([_BAR])
+    for position, (axes, similarity) in enumerate(zip(grid, shown, strict=True)):
+        first = position % per_row(len(shown), _COLUMNS) == 0
         method_rows(axes, names, first)
-        value_axis(axes, extent)
-        axes.set_title(wrapped(panel.similarity, _AXIS_WIDTH, weight="bold"))
-        _draw_panel(axes, panel, methods)
+        axes.set_title(wrapped(similarity, _AXIS_WIDTH, weight="bold"))
+        levels = {} if check == "invariance" else floors(report, similarity)
+        by_method = {method: mean for (method, _), mean in means(found, similarity, report).items()}
+        for row, method in enumerate(methods):
+            notes |= dict.fromkeys(_draw_mean(axes, row, by_method.get(method), levels.get(method, {})))
         if first:
             _draw_verdicts(axes, methods, verdicts)
-    return page.finished(_heading(found), [*_notes(panels), *_verdict_note(report, check)])
+        if position:
+            axes.sharex(grid[0])
+    for axes in grid:
+        value_axis(axes, shown=(0.0, 1.0))
+    deciding = dict.fromkeys(verdict.similarity for verdict in report.verdicts if verdict.check == check)
+    if deciding:
+        notes[f"Verdict: by {', '.join(deciding)}."] = None
+    return page.finished(_heading(found), list(notes))
 
 
 def _draw_verdicts(axes: Axes, methods: Sequence[str], verdicts: Mapping[str, Outcome]) -> None:
@@ -151,26 +157,6 @@ def _draw_verdicts(axes: Axes, methods: Sequence[str], verdicts: Mapping[str, Ou
     axes.tick_params("y", pad=72 * (max(widths, default=0.0) + 0.1))
 
 
-def _floors(report: SanityReport, check: Check, similarity: str) -> dict[str, dict[str, float]]:
-    return {} if check == "invariance" else floors(report, similarity)
-
-
-@dataclass(frozen=True)
-class _Panel:
-    """One similarity."""
-
-    similarity: str
-    means: Mapping[tuple[str, int], Mean]
-    floors: Mapping[str, Mapping[str, float]]
-
-    @property
-    def extent(self) -> list[float]:
-        """What an axis must reach."""
-        ends = [end for mean in self.means.values() for end in (mean.value, mean.low, mean.high)]
-        levels = [level for method, _ in self.means for level in self.floors.get(method, {}).values()]
-        return [end for end in (*ends, *levels) if not math.isnan(end)]
-
-
 def _heading(found: Sequence[Cell]) -> str:
     key = found[0].key
     if key.check != "parameters":
@@ -179,33 +165,18 @@ def _heading(found: Sequence[Cell]) -> str:
     return f"Similarity of maps under {variant_phrase(key.variant)}{step}"
 
 
-def _notes(panels: Sequence[_Panel]) -> list[str]:
-    known = [mean for panel in panels for mean in panel.means.values()]
-    notes = ["Bar: mean over samples and networks."]
-    if not all(math.isnan(mean.low) for mean in known):
-        notes[0] += " Whisker: the interval that decides."
-    if any(panel.floors for panel in panels):
-        notes.append("Diamond: similarity of maps of different images. Circle: with random maps. Tick: the boundary.")
-    return notes
-
-
-def _verdict_note(report: SanityReport, check: Check) -> list[str]:
-    deciding = dict.fromkeys(verdict.similarity for verdict in report.verdicts if verdict.check == check)
-    return [f"Verdict: by {', '.join(deciding)}."] if deciding else []
-
-
-def _draw_panel(axes: Axes, panel: _Panel, methods: Sequence[str]) -> None:
-    by_method = {method: mean for (method, _), mean in panel.means.items()}
-    for row, method in enumerate(methods):
-        mean = by_method.get(method)
-        if mean is None or math.isnan(mean.value):
-            remark(axes, row, "not scored" if mean is None else "undefined", 0.03)
-            continue
-        axes.barh(row, mean.value, height=0.66, color=WORSE)
-        axes.plot([mean.low, mean.high], [row, row], color="black", linewidth=1.1, label="interval")
-        if not math.isnan(mean.floor):
-            boundary = mean.floor + mean.margin
-            axes.plot([boundary] * 2, [row - 0.4, row + 0.4], color=ACCENT, linewidth=0.8, label="boundary")
-        for variant, level in panel.floors.get(method, {}).items():
-            style: dict[str, Any] = {"marker": _FLOOR_MARKERS[variant], "color": ACCENT, "markerfacecolor": "none"}
-            axes.plot([level], [row], linestyle="", markersize=4, label=variant, **style)
+def _draw_mean(axes: Axes, row: int, mean: Mean | None, levels: Mapping[str, float]) -> list[str]:
+    """Bar, whisker, boundary and floors of a method; what is to be said of them."""
+    if mean is None or math.isnan(mean.value):
+        remark(axes, row, "not scored" if mean is None else "undefined", 0.03)
+        return []
+    axes.barh(row, mean.value, height=0.66, color=WORSE)
+    axes.plot([mean.low, mean.high], [row, row], color="black", linewidth=1.1, label="interval")
+    if not math.isnan(mean.floor):
+        boundary = mean.floor + mean.margin
+        axes.plot([boundary] * 2, [row - 0.4, row + 0.4], color=ACCENT, linewidth=0.8, label="boundary")
+    style: dict[str, Any] = {"linestyle": "", "markersize": 4, "color": ACCENT, "markerfacecolor": "none"}
+    for variant, level in levels.items():
+        axes.plot([level], [row], marker=_FLOOR_MARKERS[variant], label=variant, **style)
+    whisker = [] if math.isnan(mean.low) else [_WHISKER]
+    return [*whisker, *([_FLOORS] if levels else [])]
