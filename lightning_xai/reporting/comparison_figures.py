@@ -72,14 +72,10 @@ def score_boxes(comparison: Comparison) -> Figure:
 def rank_map(comparison: Comparison) -> Figure:
     """Rank of each method in each metric with a direction."""
     metrics = [metric for metric in comparison.metrics if metric.higher_is_better is not None]
-    ranks = np.full((len(comparison.methods), len(metrics)), np.nan)
-    texts = [["–"] * len(metrics) for _ in comparison.methods]
-    for column, metric in enumerate(metrics):
-        for result in metric.methods:
-            row = comparison.methods.index(result.method)
-            if result.rank is not None:
-                ranks[row, column] = result.rank
-                texts[row][column] = f"{result.rank} ★" if result.is_best else f"{result.rank}"
+    found = {(result.method, metric.metric): result for metric in metrics for result in metric.methods if result.rank}
+    table = [[found.get((method, metric.metric)) for metric in metrics] for method in comparison.methods]
+    ranks = np.array([[np.nan if cell is None else float(cell.rank or 0) for cell in row] for row in table])
+    texts = [["–" if cell is None else f"{cell.rank}{' ★' * cell.is_best}" for cell in row] for row in table]
     notes = [f"★: {_best_note(comparison)}.", *_common_notes(comparison)]
     heading = _heading(comparison, "Rank of the mean, 1 for the best")
     scale = RANKS, 1.0, float(max(2, len(comparison.methods)))
@@ -179,7 +175,7 @@ def _cells(
     heat_map(axes, values, texts, *scale)
     cell_names(axes, names, list(map(_title, metrics)), rotation=_ROTATION)
     for label, name in zip(axes.get_yticklabels(), rows, strict=True):
-        label.set_style("italic" if name in italic else "normal")
+        label.set_fontstyle("italic" if name in italic else "normal")
     return page.finished(heading, notes)
 
 

@@ -24,7 +24,7 @@ def method_rows(axes: Axes, names: Sequence[str], named: bool, italic: Collectio
     axes.set(ylim=(len(names) - 0.5, -0.5))
     axes.set_yticks(range(len(names)), names if named else [""] * len(names), size=FONT_SIZE)
     for row in italic:
-        axes.get_yticklabels()[row].set_style("italic")
+        axes.get_yticklabels()[row].set_fontstyle("italic")
     axes.tick_params("y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(False, axis="y")
@@ -34,7 +34,7 @@ def value_axis(axes: Axes, which: Literal["x", "y"] = "x", bins: int = 4, shown:
     """Limits that show what is drawn, and the values of `shown`; few ticks, and a line at 0 if it is in between."""
     axes.update_datalim([(value, value) for value in shown], which == "x", which == "y")
     axes.use_sticky_edges = False
-    axes.margins(**{which: 0.04})
+    axes.margins(**{which: 0.04})  # type: ignore[arg-type]
     axes.locator_params(which, nbins=bins, steps=[1, 2, 2.5, 5, 10], min_n_ticks=2)
     low, high = axes.dataLim.intervalx if which == "x" else axes.dataLim.intervaly
     if low <= 0 <= high:

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 import matplotlib
+import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
@@ -26,7 +27,7 @@ LINE = 1.4 * FONT_SIZE / 72
 """Height of a line of text, in inches."""
 PAD = 0.08
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": FONT_SIZE,
     "text.color": TEXT,
     "text.parse_math": False,  # a dollar sign is a dollar sign
@@ -99,8 +100,11 @@ class Page:
         self._grid = self.figure.add_gridspec(len(heights), len(widths), width_ratios=widths, height_ratios=heights)
 
     def axes(self, row: int = 0, column: int | None = 0, **options: Any) -> Axes:
-        """New axes in a cell of the grid, or over the whole row for None."""
-        return self.figure.add_subplot(self._grid[row, slice(None) if column is None else column], **options)
+        """New axes in a cell of the grid, or over the whole row for None; at least once in a cell."""
+        axes = self.figure.add_subplot(self._grid[row, slice(None) if column is None else column], **options)
+        if column is not None:
+            self._measured = axes, (column, row)
+        return axes
 
     def finished(self, heading: str, notes: Sequence[str] = (), least: float = 4.5) -> Figure:
         """The figure, with texts above and below, at least so many inches wide."""
@@ -124,20 +128,11 @@ class Page:
     def _fitted(self) -> tuple[float, float]:
         """The size of the figure that gives the axes theirs: what stands around them takes the same room in any."""
         self._engine.execute(self.figure)
-        single = next(axes for axes in self.figure.axes if _is_single(axes))
-        spec, box = single.get_subplotspec(), single.get_position(original=True)
-        assert spec is not None
-        shares = [
-            lengths[place[0]] / sum(lengths)
-            for lengths, place in zip(self._lengths, (spec.colspan, spec.rowspan), strict=True)
-        ]
-        width, height = self.figure.get_size_inches() * (1 - box.size / shares) + [*map(sum, self._lengths)]
+        axes, cell = self._measured
+        shares = [lengths[place] / sum(lengths) for lengths, place in zip(self._lengths, cell, strict=True)]
+        rest = 1 - axes.get_position(original=True).size / np.array(shares)
+        width, height = self.figure.get_size_inches() * rest + [*map(sum, self._lengths)]
         return width, height
-
-
-def _is_single(axes: Axes) -> bool:
-    spec = axes.get_subplotspec()
-    return spec is not None and len(spec.colspan) == len(spec.rowspan) == 1
 
 
 def multiples(number: int, most: int, width: float, height: float) -> tuple[Page, list[Axes]]:

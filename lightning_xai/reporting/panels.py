@@ -63,7 +63,9 @@ def attribution_panel(
     pictures = [("input", _inputs(images, bounds)), *([] if masks is None else [("mask", _masks(masks, images))])]
     methods = [(name, _maps(name, values, images)) for name, values in attributions.items()]
     columns = [*pictures, *methods]
-    grid = PictureGrid(tuple(images.shape[2:]), [""] * len(images), [name for name, _ in columns], [len(pictures)])
+    grid = PictureGrid(
+        (images.shape[2], images.shape[3]), [""] * len(images), [name for name, _ in columns], [len(pictures)]
+    )
     page = Page([grid.width], [grid.height])
     _name_rows(grid, grid.prepare(page.axes()), labels, predictions)
     for position, diverging in enumerate(dict.fromkeys(bool(maps[0].low) for _, maps in methods)):

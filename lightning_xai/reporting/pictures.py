@@ -2,11 +2,12 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
+from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.transforms import ScaledTranslation
@@ -122,9 +123,10 @@ class PictureGrid:
 
     def draw_scale(self, diverging: bool, position: int = 0) -> None:
         """A color bar below the grid, and what its ends mean."""
-        corner = ScaledTranslation(0, 0, self.axes.transAxes)
+        figure = cast(Figure, self.axes.get_figure())
+        corner = ScaledTranslation(0, 0, self.axes.transAxes)  # type: ignore[arg-type]
         place = position * (_BAR_WIDTH + 0.5), -0.16 - _BAR_HEIGHT, _BAR_WIDTH, _BAR_HEIGHT
-        bar = self.axes.inset_axes(place, transform=self.axes.get_figure(root=True).dpi_scale_trans + corner)
+        bar = self.axes.inset_axes(place, transform=figure.dpi_scale_trans + corner)
         bar.imshow(np.linspace(0, 1, 256)[None], cmap=DIVERGING if diverging else SEQUENTIAL, aspect="auto")
         ends = {0: f"−P{PERCENTILE}", 128: "0", 255: f"P{PERCENTILE}"} if diverging else {0: "0", 255: f"P{PERCENTILE}"}
         bar.set_xticks(list(ends), list(ends.values()))

@@ -85,24 +85,20 @@ def arrows_figure(
         "Thin arrows: single gradients of the log odds, to a scale common to the panels. Bold: direction of their mean,"
         " the explanation.",
     ]
-    page, cells = _grid_of_axes([panel.title for panel in panels], window)
+    page, cells = _planes([panel.title for panel in panels], window, boundary, best_boundary)
     longest = max(float(np.linalg.norm(panel.gradients, axis=1).max()) for panel in panels)
     for axes, panel in zip(cells, panels, strict=True):
-        for number, color in enumerate(_CLASSES):
-            across, up = points[labels == number].T
-            axes.scatter(across, up, s=5, color=color, alpha=0.6, lw=0)
+        axes.scatter(*points.T, s=5, color=[_CLASSES[label] for label in labels], alpha=0.6, lw=0)
         for noisy in () if panel.boundaries is None else panel.boundaries:
             _contour(axes, window, noisy, _BOUNDARY, 0.4)
-        _contour(axes, window, best_boundary, _BEST, 0.8)
-        _contour(axes, window, boundary, _BOUNDARY, 1.3)
         if len(panel.gradients) > 1:
-            axes.scatter(panel.inputs[:, 0], panel.inputs[:, 1], s=3, color=_POINT, lw=0, zorder=3)
+            axes.scatter(*panel.inputs.T, s=3, color=_POINT, lw=0, zorder=3)
             _draw_arrows(
                 axes, panel.inputs, panel.gradients / longest, width=0.003, alpha=min(0.6, _INK / len(panel.gradients))
             )
         direction = _MEAN_LENGTH * panel.mean / (np.linalg.norm(panel.mean) or 1)
         _draw_arrows(axes, test_point[None], direction[None], width=0.011, alpha=1.0)
-        axes.scatter(test_point[0], test_point[1], s=28, color=_POINT, edgecolor="white", lw=0.6, zorder=5)
+        axes.scatter(*test_point, s=28, color=_POINT, edgecolor="white", lw=0.6, zorder=5)
     return page.finished("What explains a point near the boundary", notes)
 
 
@@ -114,13 +110,11 @@ def fields_figure(fields: Sequence[ToyField], window: Window, boundary: Plane, b
         f"{_STRONG}th percentile of the lengths is drawn as long as {_FIELD_LENGTH:g} steps of the grid, and so is what"
         " is longer. Roughness: mean angle between neighboring arrows.",
     ]
-    page, cells = _grid_of_axes([field.title for field in fields], window)
+    page, cells = _planes([field.title for field in fields], window, boundary, best_boundary)
     for axes, shown in zip(cells, fields, strict=True):
         rows, columns, _ = shown.arrows.shape
         places = np.stack(np.meshgrid(np.linspace(*window[0], columns), np.linspace(*window[1], rows)), -1)
         step = (window[0][1] - window[0][0]) / (columns - 1)
-        _contour(axes, window, best_boundary, _BEST, 0.8)
-        _contour(axes, window, boundary, _BOUNDARY, 1.3)
         arrows = (_FIELD_LENGTH * step * _clipped(shown.arrows)).reshape(-1, 2)
         _draw_arrows(axes, places.reshape(-1, 2) - arrows / 2, arrows, width=0.0035, alpha=0.9)
     return page.finished("Fields of gradients", notes)
@@ -133,23 +127,23 @@ def _clipped(arrows: Float[np.ndarray, "rows columns 2"]) -> Float[np.ndarray, "
     return arrows / np.maximum(lengths, strong)
 
 
-def _grid_of_axes(titles: Sequence[str], window: Window) -> tuple[Page, list[Axes]]:
-    """Axes without ticks, two in a row."""
+def _planes(titles: Sequence[str], window: Window, boundary: Plane, best_boundary: Plane) -> tuple[Page, list[Axes]]:
+    """Axes with the boundaries and without ticks, two in a row."""
     (left, right), (bottom, top) = window
     page, cells = multiples(len(titles), 2, _WIDTH, _WIDTH * (top - bottom) / (right - left))
     for axes, title in zip(cells, titles, strict=True):
         axes.set(xlim=window[0], ylim=window[1], xticks=[], yticks=[], title=title)
         axes.spines[:].set(visible=True, linewidth=0.4, color="0.7")
+        _contour(axes, window, best_boundary, _BEST, 0.8)
+        _contour(axes, window, boundary, _BOUNDARY, 1.3)
     return page, cells
 
 
 def _contour(axes: Axes, window: Window, values: Plane, color: str, width: float) -> None:
     """The line where the values are 0, if there is one."""
-    if not values.min() < 0 < values.max():
-        return
-    rows, columns = values.shape
-    across, up = np.linspace(*window[0], columns), np.linspace(*window[1], rows)
-    axes.contour(across, up, values, levels=[0.0], colors=[color], linewidths=[width], linestyles=["--"])
+    if values.min() < 0 < values.max():
+        extent = (*window[0], *window[1])
+        axes.contour(values, levels=[0.0], extent=extent, colors=[color], linewidths=[width], linestyles=["--"])
 
 
 def _draw_arrows(axes: Axes, tails: np.ndarray, arrows: np.ndarray, width: float, alpha: float) -> None:
