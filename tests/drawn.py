@@ -23,6 +23,11 @@ def texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in written(figure)]
 
 
+def words(figure: Figure) -> list[str]:
+    """The texts, wherever they are broken into lines."""
+    return [" ".join(text.split()) for text in texts(figure)]
+
+
 def outline(text: Text) -> Outline:
     """Of a text that may be rotated around its anchor, a pixel smaller on each side."""
     rotation = text.get_rotation()

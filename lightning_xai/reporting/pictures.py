@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.transforms import ScaledTranslation
 
 from lightning_xai.reporting.colors import DIVERGING, PERCENTILE, SEQUENTIAL, scale_end
-from lightning_xai.reporting.pages import FONT_SIZE, LINE, RESOLUTION, drawn_width, num_lines
+from lightning_xai.reporting.pages import FONT_SIZE, LINE, RESOLUTION, num_lines, wrapped
 
 _SMALL_CELL, _LARGE_CELL = 0.9, 1.4
 _GAP, _WIDE_GAP = 0.04, 0.12
@@ -54,7 +54,7 @@ class PictureGrid:
     Args:
         shape: (height, width) of the pictures, in pixels.
         rows: Names.
-        columns: Titles, perhaps in lines; if one is wider than a cell all are rotated, and in one line.
+        columns: Titles; all are rotated if one does not fit above its cell in two lines.
         apart: Columns behind a wider gap.
         scale: Size of the cells, relative to those of the panels.
         below: Room below each picture, in inches.
@@ -88,9 +88,9 @@ class PictureGrid:
         axes.spines[:].set_visible(False)
         axes.xaxis.tick_top()
         axes.tick_params(which="both", length=0, labelsize=FONT_SIZE, pad=3)
-        rotated = max(map(drawn_width, self.columns)) > self.cell_width
-        titles = [title.replace("\n", " ") if rotated else title for title in self.columns]
-        axes.set_xticks([left + self.cell_width / 2 for left in self.lefts], titles)
+        titles = [wrapped(title, self.cell_width) for title in self.columns]
+        rotated = max(map(num_lines, titles)) > 2
+        axes.set_xticks([left + self.cell_width / 2 for left in self.lefts], self.columns if rotated else titles)
         for label in axes.get_xticklabels() if rotated else []:
             label.set(rotation=_ROTATION, rotation_mode="anchor", ha="left", va="baseline")
         axes.set_yticks(self.middles(), self.rows if named else [""] * len(self.rows))

@@ -1,7 +1,6 @@
 """Pictures of the sanity checks: maps of the trained model beside those of the changed models."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -47,7 +46,7 @@ def data_pairs(report: SanityReport, absolute: bool = True, samples: Sequence[in
     Raises:
         ValueError: if the report has no cells of the data check, or no maps of these samples.
     """
-    titles = ["true\nlabels", "random\nlabels"]
+    titles = ["true labels", "random labels"]
     return _pairs(report, "data", titles, "of models trained with true and with random labels", absolute, samples)
 
 
@@ -67,7 +66,7 @@ def logit_pairs(report: SanityReport, absolute: bool = True, samples: Sequence[i
     Raises:
         ValueError: if the report has no cells of the random-logit check, or no maps of these samples.
     """
-    titles = ["original", "another\nclass"]
+    titles = ["original", "another class"]
     return _pairs(report, "random_logit", titles, "of the explained class and of another", absolute, samples)
 
 
@@ -98,21 +97,20 @@ def _maps_figure(
     names = [wrapped(name, _NAME_WIDTH) for name in methods]
     height, width = report.images.shape[2:]
     grids = [
-        PictureGrid((height, width), names, [f"sample\n{report.samples[sample]}", *titles], (1, 2), _SCALE)
+        PictureGrid((height, width), names, [f"sample {report.samples[sample]}", *titles], (1, 2), _SCALE)
         for sample in samples
     ]
-    across, down = ([grids[0].width], [grids[0].height])
-    page = Page(across * len(samples), down) if beside else Page(across, down * len(samples))
+    across, down = (len(samples), 1) if beside else (1, len(samples))
+    page = Page([grids[0].width] * across, [grids[0].height] * down)
     for number, (grid, sample) in enumerate(zip(grids, samples, strict=True)):
-        grid.prepare(page.axes(0, number) if beside else page.axes(number), not (beside and number))
+        grid.prepare(page.axes(*divmod(number, across)), named=number % across == 0)
         grid.show(0, 0, Picture(shown(np.clip(report.images[sample], 0, 1))))
         for row, method in enumerate(methods):
             for column, step in enumerate(numbers, 1):
                 kept = maps.get((method, step), ())
                 if sample < len(kept):
-                    values = kept[sample]
-                    picture = map_picture(values, not absolute)
-                    grid.show(row, column, replace(picture, pixels=np.abs(picture.pixels)) if absolute else picture)
+                    values = np.abs(kept[sample]) if absolute else kept[sample]
+                    grid.show(row, column, map_picture(values, not absolute))
                 else:
                     grid.write(row, column, "–", color=FAINT)
     grids[0 if beside else -1].draw_scale(not absolute)

@@ -8,13 +8,11 @@ from matplotlib.figure import Figure
 
 from lightning_xai.reporting.colors import FAINT
 from lightning_xai.reporting.curves import Curve, CurveAxes, curves_figure
-from lightning_xai.reporting.pages import LINE, SMALL, Page, styled, wrapped
+from lightning_xai.reporting.pages import LINE, SMALL, Page, styled
 from lightning_xai.reporting.pictures import Picture, PictureGrid, shown
 
 Pictures = Float[np.ndarray, "image channel height width"]
 """Pixels from 0 to 1."""
-
-_TITLE_WIDTH = 1.4
 
 
 @styled
@@ -35,9 +33,8 @@ def gallery_figure(
         notes: Below.
     """
     _, _, height, width = next(iter(pictures.values())).shape
-    columns = [wrapped(title, _TITLE_WIDTH) for title in titles]
-    grid = PictureGrid((height, width), list(pictures), columns, below=LINE)
-    page = Page([grid.width], [grid.height + LINE])
+    grid = PictureGrid((height, width), list(pictures), titles, below=LINE)
+    page = Page([grid.width], [grid.height])
     grid.prepare(page.axes())
     for row, (name, images) in enumerate(pictures.items()):
         for column, image in enumerate(images):
