@@ -39,13 +39,16 @@ def outline(text: Text) -> Outline:
 
 
 def check_texts(figure: Figure) -> None:
-    """None overlaps another one, none is cut off, and what stands beside axes is not in any."""
+    """None overlaps another one or a picture, none is cut off, and what stands beside axes is not in any."""
     found = {text: outline(text) for text in written(figure)}
     for text, shape in found.items():
         assert all(figure.bbox.contains(*corner) for corner in shape.vertices), text.get_text()
     for (one, shape), (other, second) in combinations(found.items(), 2):
         near = shape.get_extents().overlaps(second.get_extents())
         assert not (near and shape.intersects_path(second, filled=True)), (one.get_text(), other.get_text())
+    pictures = [image.get_window_extent().padded(-1) for axes in figure.axes for image in axes.images]
+    for text, shape in found.items():
+        assert not any(shape.intersects_bbox(box, filled=True) for box in pictures), text.get_text()
     inside = {text for axes in figure.axes for text in axes.texts}
     for axes in figure.axes:
         if axes.axison:

@@ -41,7 +41,7 @@ from lightning_xai.functional.random import fold_in_int
 from lightning_xai.modules import ClassifierModule, PretrainedClassifier
 from lightning_xai.networks import LeNet
 from lightning_xai.visualization import Activation, answers, visualize
-from tests.drawn import texts
+from tests.drawn import check_texts, texts
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # between Lightning and jsonargparse
@@ -270,6 +270,8 @@ def test_the_figures_show_the_images_and_the_mean_trace():
     found = portraits(model, setting)
     figures = visualization_figures(visualization_result(found, setting, "source", {}), "name")
     gallery, trace = figures["name"], figures["name-trace"]
+    check_texts(gallery)
+    check_texts(trace)
     (axes,) = gallery.axes
     assert len(axes.images) == 6
     assert_close(torch.tensor(np.asarray(axes.images[3].get_array())), found[FIXED].images[0, 1, 0])

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lightning_xai.reporting.colors import FAINT, PALETTE
-from lightning_xai.reporting.pages import SMALL, Page, drawn_width, styled, wrapped
+from lightning_xai.reporting.pages import SMALL, Page, drawn_width, legend_beside, styled, wrapped
 
 _SHARE = 0.8
 """Of the bars, of the room of a group."""
@@ -60,5 +60,5 @@ def bars_figure(heading: str, panels: Sequence[Bars], notes: Sequence[str] = ())
             handles[name] = axes.axhline(value, color=FAINT, lw=0.8, ls=("--", ":", "-.")[position % 3], label=name)
         axes.set_xticks(places, [wrapped(name, panel.pitch - 0.05, SMALL) for name in panel.names])
         axes.tick_params("x", length=0)
-    page.figure.legend(handles.values(), handles, loc="outside right upper")
+    legend_beside(axes, handles=handles.values(), labels=handles)
     return page.finished(heading, notes)

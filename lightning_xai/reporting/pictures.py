@@ -118,8 +118,8 @@ class PictureGrid:
 
     def write(self, row: int, column: int, text: str, below: bool = False, **style: Any) -> None:
         """In the middle of a cell, or below it."""
-        place = self.lefts[column] + self.cell_width / 2, self.tops[row] + self.cell_height / (1 if below else 2)
-        self.axes.text(*place, text, ha="center", va="top" if below else "center", **style)
+        x, y = self.lefts[column] + self.cell_width / 2, self.cell_height + _GAP if below else self.cell_height / 2
+        self.axes.text(x, self.tops[row] + y, text, ha="center", va="top" if below else "center", **style)
 
     def draw_scale(self, diverging: bool, position: int = 0) -> None:
         """A color bar below the grid, and what its ends mean."""

@@ -33,7 +33,7 @@ def gallery_figure(
         notes: Below.
     """
     _, _, height, width = next(iter(pictures.values())).shape
-    grid = PictureGrid((height, width), list(pictures), titles, below=LINE)
+    grid = PictureGrid((height, width), list(pictures), titles, below=1.2 * LINE)
     page = Page([grid.width], [grid.height])
     grid.prepare(page.axes())
     for row, (name, images) in enumerate(pictures.items()):
