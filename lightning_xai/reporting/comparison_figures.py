@@ -140,17 +140,12 @@ def _small_multiples(
             if result is None or not result.values:
                 remark(axes, row, "undefined" if result else "not scored")
                 continue
-            draw(axes, row, result, _color(metric, result))
+            directed = BEST if result.is_best else WORSE
+            draw(axes, row, result, NO_DIRECTION if metric.higher_is_better is None else directed)
             if result.is_best:
                 remark(axes, row, "★", 1.02, color=BEST)
         value_axis(axes)
     return page.finished(_heading(comparison, heading), [*notes, *_color_notes(comparison), *_common_notes(comparison)])
-
-
-def _color(metric: MetricComparison, result: MethodResult) -> str:
-    if metric.higher_is_better is None:
-        return NO_DIRECTION
-    return BEST if result.is_best else WORSE
 
 
 # Cells

@@ -47,11 +47,6 @@ def remark(axes: Axes, row: int, text: str, x: float = 0.02, **style: Any) -> No
     axes.text(x, row, text, transform=axes.get_yaxis_transform(), **options)
 
 
-def band(axes: Axes, places: np.ndarray, low: np.ndarray, high: np.ndarray, color: str, **style: Any) -> None:
-    """Pale, between two curves."""
-    axes.fill_between(places, low, high, color=color, alpha=0.2, linewidth=0, **style)
-
-
 def heat_map(
     axes: Axes, values: np.ndarray, texts: Sequence[Sequence[str]], colors: Colormap, low: float, high: float
 ) -> None:

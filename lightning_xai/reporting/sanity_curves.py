@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lightning_xai.reporting.colors import FAINT, OUTCOMES, PALETTE
-from lightning_xai.reporting.marks import band, value_axis
+from lightning_xai.reporting.marks import value_axis
 from lightning_xai.reporting.pages import PAD, SMALL, Page, drawn_width, legend_beside, per_row, styled, wrapped
 from lightning_xai.reporting.sanity import Outcome, SanityReport
 from lightning_xai.reporting.sanity_values import (
@@ -159,11 +159,11 @@ def _evidence(report: SanityReport, variant: str, numbers: Sequence[int]) -> dic
 
 def _notes(report: SanityReport, variant: str, curves: Sequence[_Curve]) -> list[str]:
     points = [point for curve in curves for point in curve.points[1:]]
-    repeats = max(len(point.networks) for point in points)
+    samples, repeats = len(report.samples), max(len(point.networks) for point in points)
     shape, single = ("Bars", "dots") if variant == "independent" else ("Bands", "thin lines")
     gray = "Gray lines: similarity of maps of different images (dashed) and with random maps (dotted); solid: the "
     notes = {
-        f"Means over {_count(len(report.samples), 'sample')} and {_count(repeats, 'network')}.": True,
+        f"Means over {samples} sample{'s' * (samples > 1)} and {repeats} network{'s' * (repeats > 1)}.": True,
         f"{shape}: the interval that decides, for other networks and samples.": not all(
             math.isnan(point.low) for point in points
         ),
@@ -172,10 +172,6 @@ def _notes(report: SanityReport, variant: str, curves: Sequence[_Curve]) -> list
         "Hollow: some scores are undefined or missing, and left out.": not all(point.is_complete for point in points),
     }
     return [note for note, is_shown in notes.items() if is_shown]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 # Marks
@@ -209,7 +205,7 @@ def _draw_curve(axes: Axes, curve: _Curve, joined: bool) -> None:
         axes.axhline(curve.boundary, color=FAINT, linewidth=0.6, label="boundary")
     low, high = (np.array([getattr(point, end) for point in curve.points]) for end in ("low", "high"))
     if joined:
-        band(axes, places, low, high, curve.style["color"], label="interval")
+        axes.fill_between(places, low, high, color=curve.style["color"], alpha=0.25, linewidth=0, label="interval")
     else:
         axes.vlines(places, low, high, color=curve.style["color"], label="interval")
     for repeat, values in enumerate(_networks(curve)):

@@ -1,6 +1,5 @@
 """Figures of scores against what a study varies: curves, and grids of two things."""
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from lightning_xai.reporting.colors import ACCENT, FAINT, PALETTE, SCORES
-from lightning_xai.reporting.marks import band, cell_names, heat_map
-from lightning_xai.reporting.pages import Page, legend_beside, styled
+from lightning_xai.reporting.colors import ACCENT, FAINT, SCORES
+from lightning_xai.reporting.curves import Curve, CurveAxes, Level
+from lightning_xai.reporting.curves import curves_figure as drawn_curves
+from lightning_xai.reporting.marks import cell_names, heat_map
+from lightning_xai.reporting.pages import Page, styled
 from lightning_xai.statistics.means import mean_and_standard_error
 
-_FLOORS = ("--", ":")
-_WIDTH, _HEIGHT = 3.0, 2.2
 _CELL_WIDTH, _CELL_HEIGHT = 0.55, 0.32
 
 
@@ -54,7 +53,6 @@ class Grid:
     higher_is_better: bool = True
 
 
-@styled
 def curves_figure(
     curves: Sequence[Curves],
     label: str,
@@ -72,43 +70,30 @@ def curves_figure(
     notes = ["Band: standard error over the samples. Gray lines: maps that know nothing of the network."]
     if published is not None:
         notes[0] += f" Bar below: {published[0]:g} to {published[1]:g}, where the paper sees the best maps."
-    page = Page([_WIDTH] * len(curves), [_HEIGHT])
-    for position, curve in enumerate(curves):
-        axes = page.axes(0, position)
-        axes.set(title=curve.metric, xlabel=label)
-        _draw_curve(axes, curve)
-        if chosen is not None:
-            draw_level(axes, *chosen, max(max(points) for points in curve.lines.values()))
+    level = None if chosen is None else Level(*chosen)
+    panels = [
+        CurveAxes(
+            shown.metric,
+            label,
+            "",
+            [_curve(name, points) for name, points in shown.lines.items()],
+            {"xlim": (min(0, *levels), 1.03 * max(levels))},
+            shown.floors,
+            level,
+        )
+        for shown in curves
+        for levels in [[level for points in shown.lines.values() for level in points]]
+    ]
+    figure = drawn_curves(f"Scores against {label}", panels, notes)
+    for axes in figure.axes:
         if published is not None:
             axes.plot(published, [0.015, 0.015], transform=axes.get_xaxis_transform(), color=FAINT, lw=3, alpha=0.6)
-    legend_beside(page.figure.axes[-1])
-    return page.finished(f"Scores against {label}", notes)
+    return figure
 
 
-def _draw_curve(axes: Axes, curve: Curves) -> None:
-    for (name, points), color in zip(curve.lines.items(), itertools.cycle(PALETTE)):
-        levels = np.array(list(points))
-        means, errors = np.array([mean_and_standard_error(scores) for scores in points.values()]).T
-        band(axes, levels, means - errors, means + errors, color)
-        axes.plot(levels, means, color=color, marker="o", label=name)
-    for (name, floor), style in zip(curve.floors.items(), _FLOORS, strict=False):
-        axes.axhline(floor, color=FAINT, lw=0.9, ls=style, label=name)
-    ends = [value for points in curve.lines.values() for value in points]
-    axes.set_xlim(min(0, *ends), 1.03 * max(ends))
-
-
-def draw_level(
-    axes: Axes,
-    level: float,
-    low: float,
-    high: float,
-    right: float,
-    names: tuple[str, str] = ("heuristic {:.3g}", "95 % interval"),
-) -> None:
-    """A level on the horizontal axis and its interval up to `right`; infinite ones are beyond."""
-    axes.axvspan(min(low, right), min(high, right), color=ACCENT, alpha=0.15, lw=0, label=names[1])
-    if math.isfinite(level):
-        axes.axvline(level, color=ACCENT, lw=1, label=names[0].format(level))
+def _curve(name: str, points: Mapping[float, np.ndarray]) -> Curve:
+    means, errors = np.array([mean_and_standard_error(scores) for scores in points.values()]).T
+    return Curve(name, (list(points), means), band=errors)
 
 
 @styled

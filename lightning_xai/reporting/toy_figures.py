@@ -88,17 +88,17 @@ def arrows_figure(
     page, cells = _planes([panel.title for panel in panels], window, boundary, best_boundary)
     longest = max(float(np.linalg.norm(panel.gradients, axis=1).max()) for panel in panels)
     for axes, panel in zip(cells, panels, strict=True):
-        axes.scatter(*points.T, s=5, color=[_CLASSES[label] for label in labels], alpha=0.6, lw=0)
+        axes.scatter(points[:, 0], points[:, 1], s=5, color=[_CLASSES[label] for label in labels], alpha=0.6, lw=0)
         for noisy in () if panel.boundaries is None else panel.boundaries:
             _contour(axes, window, noisy, _BOUNDARY, 0.4)
         if len(panel.gradients) > 1:
-            axes.scatter(*panel.inputs.T, s=3, color=_POINT, lw=0, zorder=3)
+            axes.scatter(panel.inputs[:, 0], panel.inputs[:, 1], s=3, color=_POINT, lw=0, zorder=3)
             _draw_arrows(
                 axes, panel.inputs, panel.gradients / longest, width=0.003, alpha=min(0.6, _INK / len(panel.gradients))
             )
         direction = _MEAN_LENGTH * panel.mean / (np.linalg.norm(panel.mean) or 1)
         _draw_arrows(axes, test_point[None], direction[None], width=0.011, alpha=1.0)
-        axes.scatter(*test_point, s=28, color=_POINT, edgecolor="white", lw=0.6, zorder=5)
+        axes.scatter(test_point[0], test_point[1], s=28, color=_POINT, edgecolor="white", lw=0.6, zorder=5)
     return page.finished("What explains a point near the boundary", notes)
 
 
