@@ -22,8 +22,8 @@ from lightning_xai.reporting.comparison import (
     matching_note,
     tau_text,
 )
-from lightning_xai.reporting.marks import cell_names, heat_map, method_rows, remark, row_names, value_axis
-from lightning_xai.reporting.pages import FONT_SIZE, SMALL, Page, multiples, per_row, styled, wrapped
+from lightning_xai.reporting.marks import cell_names, heat_map, method_axes, remark, row_names, value_axis
+from lightning_xai.reporting.pages import FONT_SIZE, SMALL, Page, per_row, styled
 from lightning_xai.reporting.panels import save_figures
 from lightning_xai.results.tables import with_arrow
 
@@ -126,14 +126,12 @@ def _small_multiples(
 ) -> Figure:
     """An axis for each metric, in lines; methods down, named at the left of each line."""
     columns = per_row(len(comparison.metrics), max(_AXIS_WIDTHS))
-    width = _AXIS_WIDTHS[columns]
-    names, row_height = row_names(comparison.methods)
-    italic = [row for row, method in enumerate(comparison.methods) if method in comparison.controls]
-    page, grid = multiples(len(comparison.metrics), columns, width, len(names) * row_height)
-    for position, (axes, metric) in enumerate(zip(grid, comparison.metrics, strict=True)):
+    titles = list(map(_title, comparison.metrics))
+    page, grid = method_axes(
+        comparison.methods, titles, columns, _AXIS_WIDTHS[columns], comparison.controls, FONT_SIZE + 6
+    )
+    for axes, metric in zip(grid, comparison.metrics, strict=True):
         results = {result.method: result for result in metric.methods}
-        method_rows(axes, names, position % columns == 0, italic)
-        axes.set_title(wrapped(_title(metric), width, weight="bold"), pad=FONT_SIZE + 6)
         axes.annotate(_samples(metric), (0, 1), (0, 3), "axes fraction", "offset points", size=SMALL, color=FAINT)
         for row, method in enumerate(comparison.methods):
             result = results.get(method)

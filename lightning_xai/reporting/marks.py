@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 
 from lightning_xai.reporting.colors import FAINT, LINE_GRAY, readable
-from lightning_xai.reporting.pages import FONT_SIZE, LINE, SMALL, num_lines, wrapped
+from lightning_xai.reporting.pages import FONT_SIZE, LINE, SMALL, Page, multiples, num_lines, wrapped
 
-_NAME_WIDTH = 2.4
+_NAME_WIDTH, _ROW_HEIGHT = 2.4, 0.24
 
 
 def row_names(names: Sequence[str], least: float = 0.0) -> tuple[list[str], float]:
@@ -19,15 +19,27 @@ def row_names(names: Sequence[str], least: float = 0.0) -> tuple[list[str], floa
     return lines, max(least, LINE * max(map(num_lines, lines)) + 0.06)
 
 
-def method_rows(axes: Axes, names: Sequence[str], named: bool, italic: Collection[int] = ()) -> None:
-    """A row a method, from above: names at the left of the axes if they are asked for."""
-    axes.set(ylim=(len(names) - 0.5, -0.5))
-    axes.set_yticks(range(len(names)), names if named else [""] * len(names), size=FONT_SIZE)
-    for row in italic:
-        axes.get_yticklabels()[row].set_fontstyle("italic")
-    axes.tick_params("y", length=0)
-    axes.spines["left"].set_visible(False)
-    axes.grid(False, axis="y")
+def method_axes(
+    methods: Sequence[str],
+    titles: Sequence[str],
+    columns: int,
+    width: float,
+    italic: Collection[str] = (),
+    pad: float = 4.0,
+) -> tuple[Page, list[Axes]]:
+    """Axes side by side, a row a method from above; the methods are named at the left of each line of axes."""
+    names, height = row_names(methods, _ROW_HEIGHT)
+    page, grid = multiples(len(titles), columns, width, height * len(methods))
+    for position, (axes, title) in enumerate(zip(grid, titles, strict=True)):
+        axes.set(ylim=(len(names) - 0.5, -0.5))
+        axes.set_title(wrapped(title, width, weight="bold"), pad=pad)
+        axes.set_yticks(range(len(names)), [""] * len(names) if position % columns else names, size=FONT_SIZE)
+        for label, method in zip(axes.get_yticklabels(), methods, strict=True):
+            label.set_fontstyle("italic" if method in italic else "normal")
+        axes.tick_params("y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.grid(False, axis="y")
+    return page, grid
 
 
 def value_axis(axes: Axes, which: Literal["x", "y"] = "x", bins: int = 4, shown: Sequence[float] = ()) -> None:

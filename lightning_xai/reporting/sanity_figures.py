@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightning_xai.reporting.colors import ACCENT, OUTCOMES, WORSE
-from lightning_xai.reporting.marks import method_rows, remark, row_names, value_axis
-from lightning_xai.reporting.pages import SMALL, drawn_width, multiples, per_row, styled, wrapped
+from lightning_xai.reporting.marks import method_axes, remark, value_axis
+from lightning_xai.reporting.pages import SMALL, drawn_width, per_row, styled
 from lightning_xai.reporting.panels import save_figures
 from lightning_xai.reporting.sanity import Cell, Check, Outcome, SanityReport
 from lightning_xai.reporting.sanity_curves import similarity_curves
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 _FLOOR_MARKERS = {"different_images": "D", "random_maps": "o"}
-_COLUMNS, _AXIS_WIDTH, _ROW_HEIGHT = 4, 1.9, 0.24
+_COLUMNS, _AXIS_WIDTH = 4, 1.9
 _BAR = "Bar: mean over samples and networks."
 _WHISKER = "Whisker: the interval that decides."
 _FLOORS = "Diamond: similarity of maps of different images. Circle: with random maps. Tick: the boundary."
@@ -125,23 +125,20 @@ def randomization_bars(report: SanityReport, check: Check) -> Figure:
         known = dict.fromkeys(f"{cell.key.check}/{cell.key.variant}" for cell in report.cells)
         raise ValueError(f"`report` has no scores of a last step of the check {check!r}; it has {', '.join(known)}.")
     methods, verdicts = scored_methods(report, found), outcomes(report, check)
-    names, row_height = row_names(methods, _ROW_HEIGHT)
-    page, grid = multiples(len(shown), _COLUMNS, _AXIS_WIDTH, row_height * len(methods))
+    columns = per_row(len(shown), _COLUMNS)
+    page, grid = method_axes(methods, shown, columns, _AXIS_WIDTH)
     notes = dict.fromkeys([_BAR])
-    for position, (axes, similarity) in enumerate(zip(grid, shown, strict=True)):
-        first = position % per_row(len(shown), _COLUMNS) == 0
-        method_rows(axes, names, first)
-        axes.set_title(wrapped(similarity, _AXIS_WIDTH, weight="bold"))
+    for axes, similarity in zip(grid, shown, strict=True):
         levels = {} if check == "invariance" else floors(report, similarity)
         by_method = {method: mean for (method, _), mean in means(found, similarity, report).items()}
         for row, method in enumerate(methods):
             notes |= dict.fromkeys(_draw_mean(axes, row, by_method.get(method), levels.get(method, {})))
-        if first:
-            _draw_verdicts(axes, methods, verdicts)
+    for position, axes in enumerate(grid):
+        value_axis(axes, shown=(0.0, 1.0))
         if position:
             axes.sharex(grid[0])
-    for axes in grid:
-        value_axis(axes, shown=(0.0, 1.0))
+        if position % columns == 0:
+            _draw_verdicts(axes, methods, verdicts)
     deciding = dict.fromkeys(verdict.similarity for verdict in report.verdicts if verdict.check == check)
     if deciding:
         notes[f"Verdict: by {', '.join(deciding)}."] = None
