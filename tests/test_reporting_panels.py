@@ -127,7 +127,8 @@ def test_the_legend_explains_the_scales_that_occur(attributions, ends):
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
-    "names", [["a"], ["a", "b"], [f"integrated_gradients_{i}" for i in range(8)], ["$x$", "{_^}", "a_b" * 20]]
+    "names",
+    [["a"], ["a", "b"], [f"integrated_gradients_{i}" for i in range(8)], ["$x$", "{_^}", "a_b" * 20], ["a_b" * 90]],
 )
 @pytest.mark.parametrize("size", [(8, 8), (5, 12), (80, 100)])
 def test_texts_neither_overlap_nor_leave_the_figure(names, size):

@@ -72,6 +72,7 @@ STYLE: Any = {
 styled = matplotlib.rc_context(STYLE)
 """A decorator for all that makes or draws a figure; whatever else draws has its own style."""
 
+_MIDDLE = {"left": 1 / 3, "right": 2 / 3, "bottom": 1 / 3, "top": 2 / 3, "wspace": 0.0, "hspace": 0.0}
 _RENDERER = RendererAgg(1, 1, RESOLUTION)
 
 
@@ -92,12 +93,12 @@ class Page:
 
     def __init__(self, widths: Sequence[float], heights: Sequence[float]) -> None:
         self._lengths = widths, heights
-        # Roomy: constrained layout gives up where texts leave nothing for the axes.
-        self._start = (2 * sum(widths) + 8, 2 * sum(heights) + 8)
         self._engine = ConstrainedLayoutEngine(w_pad=PAD, h_pad=PAD, wspace=0.0, hspace=0.0)
-        self.figure = Figure(self._start, RESOLUTION, facecolor="white", layout=self._engine)
+        self._size = np.array([sum(widths), sum(heights)])
+        self.figure = Figure((3 * self._size[0], 3 * self._size[1]), RESOLUTION, facecolor="white", layout=self._engine)
         _Measuring(self.figure)
-        self._grid = self.figure.add_gridspec(len(heights), len(widths), width_ratios=widths, height_ratios=heights)
+        ratios: dict[str, Any] = {"width_ratios": widths, "height_ratios": heights}
+        self._grid = self.figure.add_gridspec(len(heights), len(widths), **ratios, **_MIDDLE)
 
     def axes(self, row: int = 0, column: int | None = 0, **options: Any) -> Axes:
         """New axes in a cell of the grid, or over the whole row for None; at least once in a cell."""
@@ -108,22 +109,34 @@ class Page:
 
     def finished(self, heading: str, notes: Sequence[str] = (), least: float = 4.5) -> Figure:
         """The figure, with texts above and below, at least so many inches wide."""
-        for _ in range(5):  # a slanted title reaches the less far beyond the axes the wider they are
-            before, natural = self.figure.get_figwidth(), self._fitted()[0]
-            self.figure.set_figwidth(natural)
-            if abs(before - natural) < 0.01:
-                break
+        self._make_room()
+        # Twice where columns had more room than they need: slanted titles reach the less far beyond wider axes.
+        for _ in self._lengths[0][:2]:
+            self.figure.set_figwidth(self._fitted()[0])
+        natural, height = self.figure.get_size_inches()
         width = max(least, natural)
-        place: dict[str, Any] = {"x": PAD / width, "ha": "left"}
-        self.figure.suptitle(wrapped(heading, width - 2 * PAD, LARGE, "bold", breaks=r"\s"), **place)
-        below = [wrapped(note, width - 2 * PAD, SMALL, breaks=r"\s") for note in notes]
-        self.figure.supxlabel("\n".join(below), color=FAINT, **place)
-        self.figure.set_size_inches(width, self._start[1] + LINE * len(below))
+        lines = self._write(heading, notes, width)
+        self.figure.set_size_inches(width, height + 2 * LINE * (lines + 4))
         self._engine.set(rect=(0.0, 0.0, natural / width, 1.0))
         self.figure.set_figheight(self._fitted()[1])
         self._engine.execute(self.figure)
         self.figure.set_layout_engine("none")
         return self.figure
+
+    def _make_room(self) -> None:
+        """Between the axes, which have their sizes: constrained layout gives up where there is too little."""
+        boxes = [(axes.get_tightbbox(_RENDERER) or axes.bbox, axes.bbox) for axes in self.figure.axes]
+        room = np.max([np.subtract(box.size, inner.size) for box, inner in boxes], axis=0) / RESOLUTION + 2 * PAD
+        self.figure.set_size_inches(self._size + room * [len(lengths) for lengths in self._lengths])
+
+    def _write(self, heading: str, notes: Sequence[str], width: float) -> int:
+        """The number of lines."""
+        place: dict[str, Any] = {"x": PAD / width, "ha": "left"}
+        above = wrapped(heading, width - 2 * PAD, LARGE, "bold", breaks=r"\s")
+        below = "\n".join(wrapped(note, width - 2 * PAD, SMALL, breaks=r"\s") for note in notes)
+        self.figure.suptitle(above, **place)
+        self.figure.supxlabel(below, color=FAINT, **place)
+        return num_lines(above) + num_lines(below)
 
     def _fitted(self) -> tuple[float, float]:
         """The size of the figure that gives the axes theirs: what stands around them takes the same room in any."""
@@ -131,7 +144,7 @@ class Page:
         axes, cell = self._measured
         shares = [lengths[place] / sum(lengths) for lengths, place in zip(self._lengths, cell, strict=True)]
         rest = 1 - axes.get_position(original=True).size / np.array(shares)
-        width, height = self.figure.get_size_inches() * rest + [*map(sum, self._lengths)]
+        width, height = self.figure.get_size_inches() * rest + self._size
         return width, height
 
 
