@@ -41,6 +41,7 @@ from lightning_xai.functional.random import fold_in_int
 from lightning_xai.modules import ClassifierModule, PretrainedClassifier
 from lightning_xai.networks import LeNet
 from lightning_xai.visualization import Activation, answers, visualize
+from tests.drawn import check_texts, texts
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # between Lightning and jsonargparse
@@ -269,10 +270,12 @@ def test_the_figures_show_the_images_and_the_mean_trace():
     found = portraits(model, setting)
     figures = visualization_figures(visualization_result(found, setting, "source", {}), "name")
     gallery, trace = figures["name"], figures["name-trace"]
-    assert len(gallery.axes) == 6
-    assert_close(torch.tensor(np.asarray(gallery.axes[3].images[0].get_array())), found[FIXED].images[0, 1, 0])
-    texts = " ".join(text.get_text() for text in gallery.texts)
-    assert f"{found[REDRAWN].scores[FRESH][0, 1]:.3g}" in texts
+    check_texts(gallery)
+    check_texts(trace)
+    (axes,) = gallery.axes
+    assert len(axes.images) == 6
+    assert_close(torch.tensor(np.asarray(axes.images[3].get_array())), found[FIXED].images[0, 1, 0])
+    assert f"{found[REDRAWN].scores[FRESH][0, 1]:.3g}" in texts(gallery)
     curves = {line.get_label(): line.get_ydata() for line in trace.axes[0].lines}
     assert_close(torch.tensor(curves[FIXED]).float(), found[FIXED].trace[0].mean(1))
 

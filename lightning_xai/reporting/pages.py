@@ -1,63 +1,168 @@
-"""Figures measured in inches: texts are measured before they are drawn, so that nothing overlaps or is cut off."""
+"""Pages: figures whose axes have given sizes in inches, and the style of all of them.
 
+Matplotlib's constrained layout finds the room for the texts around the axes, and the page becomes as large as it takes.
+"""
+
+import math
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
+import matplotlib
+import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from lightning_xai.reporting.layout import FONT_SIZE, LINE, PAD
+from lightning_xai.reporting.colors import FAINT, LINE_GRAY, PALETTE, TEXT
 
 RESOLUTION = 200
-SMALL, LARGE = FONT_SIZE - 1, FONT_SIZE + 1
-TEXT, FAINT = "0.1", "0.4"
+FONT_SIZE, SMALL, LARGE = 8.0, 7.0, 9.0
+LINE = 1.4 * FONT_SIZE / 72
+"""Height of a line of text, in inches."""
+PAD = 0.08
+
+STYLE: Any = {
+    "font.size": FONT_SIZE,
+    "text.color": TEXT,
+    "text.parse_math": False,  # a dollar sign is a dollar sign
+    "figure.titlesize": LARGE,
+    "figure.titleweight": "bold",
+    "figure.labelsize": SMALL,
+    "axes.titlesize": FONT_SIZE,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 4.0,
+    "axes.labelsize": FONT_SIZE,
+    "axes.labelcolor": TEXT,
+    "axes.edgecolor": LINE_GRAY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.prop_cycle": cycler(color=PALETTE),
+    "axes.formatter.useoffset": False,
+    "axes.formatter.limits": (-4, 5),
+    "grid.color": "0.92",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.0,
+    "legend.frameon": False,
+    "legend.fontsize": SMALL,
+    "legend.labelspacing": 0.3,
+    **{
+        f"{axis}tick.{name}": value
+        for axis in "xy"
+        for name, value in {
+            "labelsize": SMALL,
+            "color": LINE_GRAY,
+            "labelcolor": TEXT,
+            "major.size": 2.0,
+            "minor.size": 0.0,
+            "major.pad": 2.0,
+        }.items()
+    },
+}
+
+styled = matplotlib.rc_context(STYLE)
+"""A decorator for all that makes or draws a figure; whatever else draws has its own style."""
+
+_MIDDLE = {"left": 1 / 3, "right": 2 / 3, "bottom": 1 / 3, "top": 2 / 3, "wspace": 0.0, "hspace": 0.0}
 _RENDERER = RendererAgg(1, 1, RESOLUTION)
 
 
-class Page:
-    """A figure with a heading, and notes below it; lengths count from the upper left corner.
+class _Measuring(FigureCanvasBase):
+    """Whose texts are measured without the memory for its pixels."""
 
-    Attributes:
-        figure: The figure.
-        top: Where the room between heading and notes begins.
+    def get_renderer(self) -> RendererAgg:
+        return _RENDERER
+
+
+class Page:
+    """A grid of axes; `finished` makes the figure as large as axes and texts are.
 
     Args:
-        width: Of the figure.
-        room: Height of what is between heading and notes.
-        heading: Text above.
-        notes: Texts below.
+        widths: In inches, of the axes in each column.
+        heights: In inches, of the axes in each row.
     """
 
-    def __init__(self, width: float, room: float, heading: str, notes: Sequence[str]) -> None:
-        heading = wrapped(heading, width - 2 * PAD, LARGE, "bold", breaks=r"\s")
-        notes = [wrapped(note, width - 2 * PAD, SMALL, breaks=r"\s") for note in notes]
-        self.top = 2 * PAD + 1.2 * LINE * num_lines(heading)
-        self.width, self.height = width, self.top + room + LINE * sum(map(num_lines, notes)) + 2 * PAD
-        self.figure = Figure(figsize=(width, self.height), dpi=RESOLUTION, facecolor="white")
-        self.text(PAD, PAD, heading, size=LARGE, weight="bold", va="top")
-        below = self.top + room + PAD
-        for note in notes:
-            self.text(PAD, below, note, size=SMALL, color=FAINT, va="top")
-            below += LINE * num_lines(note)
+    def __init__(self, widths: Sequence[float], heights: Sequence[float]) -> None:
+        self._lengths = widths, heights
+        self._engine = ConstrainedLayoutEngine(w_pad=PAD, h_pad=PAD, wspace=0.0, hspace=0.0)
+        self._size = np.array([sum(widths), sum(heights)])
+        self.figure = Figure((3 * self._size[0], 3 * self._size[1]), RESOLUTION, facecolor="white", layout=self._engine)
+        _Measuring(self.figure)
+        ratios: dict[str, Any] = {"width_ratios": widths, "height_ratios": heights}
+        self._grid = self.figure.add_gridspec(len(heights), len(widths), **ratios, **_MIDDLE)
 
-    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        """New axes of this size."""
-        box = (left / self.width, 1 - (top + height) / self.height, width / self.width, height / self.height)
-        return self.figure.add_axes(box)
+    def axes(self, row: int = 0, column: int | None = 0, **options: Any) -> Axes:
+        """New axes in a cell of the grid, or over the whole row for None; at least once in a cell."""
+        axes = self.figure.add_subplot(self._grid[row, slice(None) if column is None else column], **options)
+        if column is not None:
+            self._measured = axes, (column, row)
+        return axes
 
-    def text(self, left: float, top: float, text: str, **style: Any) -> None:
-        """Text as it is: a dollar sign is a dollar sign."""
-        options: dict[str, Any] = {"size": FONT_SIZE, "color": TEXT, **style}
-        self.figure.text(left / self.width, 1 - top / self.height, text, parse_math=False, **options)
+    def finished(self, heading: str, notes: Sequence[str] = (), least: float = 4.5) -> Figure:
+        """The figure, with texts above and below, at least so many inches wide."""
+        self._make_room()
+        # Twice where columns had more room than they need: slanted titles reach the less far beyond wider axes.
+        for _ in self._lengths[0][:2]:
+            self.figure.set_figwidth(self._fitted()[0])
+        natural, height = self.figure.get_size_inches()
+        width = max(least, natural)
+        lines = self._write(heading, notes, width)
+        self.figure.set_size_inches(width, height + 2 * LINE * (lines + 4))
+        self._engine.set(rect=(0.0, 0.0, natural / width, 1.0))
+        self.figure.set_figheight(self._fitted()[1])
+        self._engine.execute(self.figure)
+        self.figure.set_layout_engine("none")
+        return self.figure
+
+    def _make_room(self) -> None:
+        """Between the axes, which have their sizes: constrained layout gives up where there is too little."""
+        boxes = [(axes.get_tightbbox(_RENDERER) or axes.bbox, axes.bbox) for axes in self.figure.axes]
+        room = np.max([np.subtract(box.size, inner.size) for box, inner in boxes], axis=0) / RESOLUTION + 2 * PAD
+        self.figure.set_size_inches(self._size + room * [len(lengths) for lengths in self._lengths])
+
+    def _write(self, heading: str, notes: Sequence[str], width: float) -> int:
+        """The number of lines."""
+        place: dict[str, Any] = {"x": PAD / width, "ha": "left"}
+        above = wrapped(heading, width - 2 * PAD, LARGE, "bold", breaks=r"\s")
+        below = "\n".join(wrapped(note, width - 2 * PAD, SMALL, breaks=r"\s") for note in notes)
+        self.figure.suptitle(above, **place)
+        self.figure.supxlabel(below, color=FAINT, **place)
+        return num_lines(above) + num_lines(below)
+
+    def _fitted(self) -> tuple[float, float]:
+        """The size of the figure that gives the axes theirs: what stands around them takes the same room in any."""
+        self._engine.execute(self.figure)
+        axes, cell = self._measured
+        shares = [lengths[place] / sum(lengths) for lengths, place in zip(self._lengths, cell, strict=True)]
+        rest = 1 - axes.get_position(original=True).size / np.array(shares)
+        width, height = self.figure.get_size_inches() * rest + self._size
+        return width, height
 
 
-def legend_below(axes: Axes, distance: float) -> None:
-    """The legend below the axes, flush left; the distance is relative to their height."""
-    style: dict[str, Any] = {"frameon": False, "borderaxespad": 0, "borderpad": 0, "labelspacing": 0.3}
-    axes.legend(fontsize=SMALL, loc="upper left", bbox_to_anchor=(0, -distance), **style)
+def multiples(number: int, most: int, width: float, height: float) -> tuple[Page, list[Axes]]:
+    """So many axes of this size, at most `most` in a row, the rows about equally long."""
+    columns = per_row(number, most)
+    page = Page([width] * columns, [height] * math.ceil(number / columns))
+    return page, [page.axes(*divmod(position, columns)) for position in range(number)]
+
+
+def per_row(number: int, most: int) -> int:
+    """How many of a number of axes stand in a row, where the rows are about equally long."""
+    return math.ceil(number / math.ceil(number / most))
+
+
+def legend_beside(axes: Axes, **options: Any) -> None:
+    """The legend at the right of the axes, where it covers nothing."""
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), **options)
 
 
 def wrapped(text: str, width: float, size: float = FONT_SIZE, weight: str = "normal", breaks: str = r"\s_:/.\-") -> str:
@@ -76,6 +181,7 @@ def num_lines(text: str) -> int:
     return text.count("\n") + 1
 
 
+@lru_cache(maxsize=4096)  # a panel's texts are the same at each validation end
 def drawn_width(text: str, size: float = FONT_SIZE, weight: str = "normal") -> float:
     """In inches, of the longest line."""
     font = FontProperties(size=size, weight=weight)

@@ -1,17 +1,27 @@
 """Similarity curves of the sanity checks: how alike the maps stay as the parameters are randomized."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.lines import Line2D
 
-from lightning_xai.reporting.layout import LINE, PAD
-from lightning_xai.reporting.pages import FAINT, SMALL, Page, drawn_width, num_lines, wrapped
+from lightning_xai.reporting.colors import FAINT, OUTCOMES, PALETTE
+from lightning_xai.reporting.marks import value_axis
+from lightning_xai.reporting.pages import (
+    PAD,
+    SMALL,
+    Page,
+    drawn_width,
+    legend_beside,
+    per_row,
+    styled,
+    wrapped,
+)
 from lightning_xai.reporting.sanity_values import (
     ORIGINAL,
     cells,
@@ -25,30 +35,22 @@ from lightning_xai.reporting.sanity_values import (
 )
 from lightning_xai.results.sanity import Outcome, SanityReport
 from lightning_xai.results.sanity_means import IDENTICAL, UNKNOWN, Mean
-
-OUTCOME_COLORS: dict[Outcome, str] = {"PASS": "#0072b2", "FAIL": "#b2182b", "INCONCLUSIVE": FAINT}
-_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "black")
-"""Okabe and Ito's without the yellow, which is hard to see on white."""
+from lightning_xai.statistics.means import mean
 
 _MARKERS = "os^DvPX<>*pd"
 _STYLES = ("-", "--", "-.")
 _FLOOR_STYLES = {"different_images": "--", "random_maps": ":"}
-_TICKS_WIDTH = 0.45
-"""Room for the labels at the left of axes."""
-_GAP = 0.2
 _CURVES_HEIGHT, _EVIDENCE_HEIGHT, _MULTIPLE_HEIGHT = 2.6, 0.6, 1.1
-_LEAST_WIDTH, _PITCH = 3.6, 0.24
-"""Of the large axes, and between their steps."""
-_LEAST_SMALL_WIDTH, _SMALL_PITCH = 2.1, 0.15
-_PAGE_WIDTH = 10.0
-_ROTATION = math.radians(45)
-_HANDLE_WIDTH = 0.4
-"""Of a line in the legend."""
+_LEAST_WIDTH, _LEAST_SMALL_WIDTH, _PITCH = 3.6, 2.1, 0.15
+_PAGE_WIDTH = 9.5
+_SLANTED_UP_TO = 0.8
+"""Length in inches of the steps' names that fall to the right; longer ones hang down."""
 _NAME_WIDTH = 1.8
 _SPREAD = 0.6
 """Of the methods around a step where their points are not joined."""
 
 
+@styled
 def similarity_curves(report: SanityReport, variant: str, similarity: str) -> Figure:
     """Mean similarity with the maps of the trained model at each step: all methods together, and one by one.
 
@@ -67,18 +69,34 @@ def similarity_curves(report: SanityReport, variant: str, similarity: str) -> Fi
     Raises:
         ValueError: if the report has no such scores.
     """
-    curves = _curves(report, variant, similarity)
-    found = cells(report, "parameters", variant)
-    evidence = _evidence(report, variant, [step for step, _ in steps(found)])
-    axis = _StepAxis(["original", *(block for _, block in steps(found))], variant != "independent")
-    below = _Multiples(axis, curves)
-    above = _Overview(axis, curves, evidence, below.width)
-    room = above.height + _GAP + below.height
-    heading = f"{similarity} under {variant_phrase(variant)}"
-    page = Page(max(above.width, below.width), room, heading, _notes(report, variant, curves))
-    above.draw(page)
-    below.draw(page, page.top + above.height + _GAP)
-    return page.figure
+    curves, joined = _curves(report, variant, similarity), variant != "independent"
+    found = steps(cells(report, "parameters", variant))
+    evidence = _evidence(report, variant, [step for step, _ in found])
+    names = ["original", *(block for _, block in found)]
+    width = max(_LEAST_SMALL_WIDTH if len(curves) > 1 else _LEAST_WIDTH, _PITCH * len(names))
+    columns = per_row(len(curves), max(1, int(_PAGE_WIDTH // width)))
+    lines = [_MULTIPLE_HEIGHT] * math.ceil(len(curves) / columns)
+    page = Page([width] * columns, [_CURVES_HEIGHT, *[_EVIDENCE_HEIGHT] * len(evidence), *lines])
+    _draw_overview(page.axes(0, None), curves, names if not evidence else [], len(names), joined)
+    for row, (title, values) in enumerate(evidence.items(), 1):
+        axes = page.axes(row, None)
+        _prepare(axes, len(names), names if row == len(evidence) else [], title)
+        value_axis(axes, "y", 3, (0.0, 1.0))
+        axes.plot(values, linestyle="-" if joined else "", color="0.3", marker="o", clip_on=False)
+    shared: dict[str, Axes] = {}
+    for number, curve in enumerate(curves):
+        row, column = divmod(number, columns)
+        axes = page.axes(1 + len(evidence) + row, column, **shared)
+        shared = {"sharey": axes}
+        room = width - (drawn_width(curve.outcome, SMALL, "bold") + PAD if curve.outcome else 0.0)
+        lowest = number + columns >= len(curves)
+        _prepare(axes, len(names), names if lowest else [], wrapped(curve.method, room, weight="bold"))
+        value_axis(axes, "y", shown=(0.0,))
+        axes.tick_params("y", labelleft=not column)
+        if curve.outcome:
+            axes.set_title(curve.outcome, loc="right", size=SMALL, color=OUTCOMES[curve.outcome])
+        _draw_curve(axes, curve, joined)
+    return page.finished(f"{similarity} under {variant_phrase(variant)}", _notes(report, variant, curves))
 
 
 # What is shown
@@ -96,12 +114,6 @@ class _Curve:
     @property
     def values(self) -> list[float]:
         return [point.value for point in self.points]
-
-    @property
-    def extent(self) -> list[float]:
-        """What an axis must reach."""
-        ends = [end for point in self.points for end in (point.value, point.low, point.high, *point.networks)]
-        return [end for end in (*ends, *self.floors.values(), self.boundary) if not math.isnan(end)]
 
     @property
     def boundary(self) -> float:
@@ -132,9 +144,9 @@ def _curves(report: SanityReport, variant: str, similarity: str) -> list[_Curve]
 
 def _line_style(position: int) -> dict[str, Any]:
     """A color, a marker and a kind of line; the same again only after 84 methods."""
-    number = len(_COLORS)
+    number = len(PALETTE)
     return {
-        "color": _COLORS[position % number],
+        "color": PALETTE[position % number],
         "marker": _MARKERS[position % len(_MARKERS)],
         "linestyle": _STYLES[position // number % len(_STYLES)],
     }
@@ -147,185 +159,49 @@ def _evidence(report: SanityReport, variant: str, numbers: Sequence[int]) -> dic
         return {}
     at_step = [found.get(number, []) for number in (ORIGINAL, *numbers)]
     return {
-        "accuracy": [_mean(state.accuracy for state in group) for group in at_step],
-        "entropy of the output (nats)": [_mean(state.entropy for state in group) for group in at_step],
+        "accuracy": [mean([state.accuracy for state in group]) for group in at_step],
+        "entropy of the output (nats)": [mean([state.entropy for state in group]) for group in at_step],
     }
-
-
-def _mean(values: Iterable[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else math.nan
 
 
 def _notes(report: SanityReport, variant: str, curves: Sequence[_Curve]) -> list[str]:
     points = [point for curve in curves for point in curve.points[1:]]
-    repeats = max(len(point.networks) for point in points)
+    samples, repeats = len(report.samples), max(len(point.networks) for point in points)
     shape, single = ("Bars", "dots") if variant == "independent" else ("Bands", "thin lines")
-    parts = [f"Means over {_count(len(report.samples), 'sample')} and {_count(repeats, 'network')}."]
-    if not all(math.isnan(point.low) for point in points):
-        parts.append(f"{shape}: the interval that decides, for other networks and samples.")
-    if repeats > 1:
-        parts.append(f"Faint {single}: single networks.")
-    notes = [" ".join(parts)]
-    if any(curve.floors for curve in curves):
-        notes.append(
-            "Gray lines: similarity of maps of different images (dashed) and with random maps (dotted); solid: the "
-            "boundary: PASS below, FAIL above."
-        )
-    if not all(point.is_complete for point in points):
-        notes.append("Hollow: some scores are undefined or missing, and left out.")
-    return notes
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-# Where it is shown; lengths in inches
-
-
-@dataclass(frozen=True)
-class _StepAxis:
-    """What the horizontal axes have in common: a position for each step, from 0 for the trained model."""
-
-    names: Sequence[str]
-    joined: bool
-
-    @property
-    def labels_run(self) -> float:
-        """How far the labels, which fall to the right, reach beyond the axes."""
-        ends = [drawn_width(name, SMALL) * math.cos(_ROTATION) for name in self.names]
-        return max(ends) + PAD
-
-    @property
-    def labels_fall(self) -> float:
-        return max(drawn_width(name, SMALL) for name in self.names) * math.sin(_ROTATION) + LINE
-
-    def width(self, least: float, pitch: float) -> float:
-        return max(least, pitch * len(self.names))
-
-    def prepare(self, axes: Axes, named: bool) -> None:
-        """Limits, ticks and grid; the steps' names, where there is room for them."""
-        axes.set(xlim=(-0.5, len(self.names) - 0.5), xticks=range(len(self.names)))
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set(color="0.6")
-        axes.tick_params(length=2, pad=2, color="0.6", labelsize=SMALL)
-        axes.grid(color="0.92", linewidth=0.6)
-        axes.set_axisbelow(True)
-        style: dict[str, Any] = {"rotation": -math.degrees(_ROTATION), "rotation_mode": "anchor", "ha": "left"}
-        axes.set_xticklabels(self.names if named else [], va="center", **style)
-        axes.tick_params("x", pad=4)
-
-
-def _set_height(axes: Axes, values: Iterable[float], labeled: bool = True, bins: int = 5) -> None:
-    """Limits that show the values, and 0."""
-    low, high = min(0.0, *values), max(0.0, *values)
-    axes.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
-    axes.yaxis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10]))
-    axes.tick_params("y", labelleft=labeled)
-    if low < 0:
-        axes.axhline(0, color="0.6", linewidth=0.8, zorder=0.9)
-
-
-class _Overview:
-    """Curves of all methods with a legend, and what the models still do."""
-
-    def __init__(
-        self, axis: _StepAxis, curves: Sequence[_Curve], evidence: Mapping[str, Sequence[float]], least_width: float
-    ) -> None:
-        self.axis, self.curves, self.evidence = axis, curves, evidence
-        self.names = [wrapped(curve.method, _NAME_WIDTH) for curve in curves]
-        self.legend_height = LINE * sum(map(num_lines, self.names))
-        self.axes_height = max(_CURVES_HEIGHT, self.legend_height)
-        beside = max(_GAP + _HANDLE_WIDTH + PAD + max(map(drawn_width, self.names)) + PAD, axis.labels_run)
-        self.axes_width = max(axis.width(_LEAST_WIDTH, _PITCH), least_width - _TICKS_WIDTH - beside)
-        self.width = _TICKS_WIDTH + self.axes_width + beside
-
-    @property
-    def height(self) -> float:
-        return self.axes_height + len(self.evidence) * (2 * LINE + _EVIDENCE_HEIGHT) + self.axis.labels_fall
-
-    def draw(self, page: Page) -> None:
-        axes = page.axes(_TICKS_WIDTH, page.top, self.axes_width, self.axes_height)
-        self.axis.prepare(axes, named=not self.evidence)
-        _set_height(axes, [value for curve in self.curves for value in curve.values if not math.isnan(value)])
-        offsets = np.linspace(-_SPREAD / 2, _SPREAD / 2, len(self.curves)) if len(self.curves) > 1 else [0.0]
-        for curve, offset in zip(self.curves, offsets, strict=True):
-            places = np.arange(len(curve.points)) + (0.0 if self.axis.joined else offset)
-            _draw_points(axes, places, curve, self.axis.joined, markersize=4.0)
-        self._draw_legend(page)
-        self._draw_evidence(page)
-
-    def _draw_legend(self, page: Page) -> None:
-        left, below = _TICKS_WIDTH + self.axes_width + _GAP, 0.0
-        axes = page.axes(left, page.top, _HANDLE_WIDTH, self.axes_height)
-        axes.set(xlim=(-1, 1), ylim=(self.axes_height, 0))
-        axes.set_axis_off()
-        for curve, name in zip(self.curves, self.names, strict=True):
-            # A little above the middle of the first line, as the letters are.
-            points = axes.plot([-1, 0, 1], [below + 0.4 * LINE] * 3, **_style(curve, self.axis.joined, markersize=4.0))
-            points[0].set_markevery([1])
-            page.text(left + _HANDLE_WIDTH + PAD, page.top + below, name, va="top")
-            below += LINE * num_lines(name)
-
-    def _draw_evidence(self, page: Page) -> None:
-        top = page.top + self.axes_height
-        for number, (title, values) in enumerate(self.evidence.items()):
-            top += 2 * LINE
-            page.text(_TICKS_WIDTH, top - PAD / 2, title, va="bottom")
-            axes = page.axes(_TICKS_WIDTH, top, self.axes_width, _EVIDENCE_HEIGHT)
-            self.axis.prepare(axes, named=number == len(self.evidence) - 1)
-            _set_height(axes, [1.0, *(value for value in values if not math.isnan(value))], bins=3)
-            style = "-" if self.axis.joined else ""
-            axes.plot(values, linestyle=style, color="0.3", marker="o", markersize=3, linewidth=1.2, clip_on=False)
-            top += _EVIDENCE_HEIGHT
-
-
-class _Multiples:
-    """Axes for each method, in lines."""
-
-    def __init__(self, axis: _StepAxis, curves: Sequence[_Curve]) -> None:
-        self.axis, self.curves = axis, curves
-        self.axes_width = axis.width(_LEAST_SMALL_WIDTH, _SMALL_PITCH)
-        room = max(1, int((_PAGE_WIDTH - _TICKS_WIDTH) // (self.axes_width + _GAP)))
-        self.columns = math.ceil(len(curves) / math.ceil(len(curves) / room))
-        self.titles = [
-            wrapped(curve.method, self.axes_width - _outcome_width(curve), weight="bold") for curve in curves
-        ]
-        lines = [self.titles[start : start + self.columns] for start in range(0, len(curves), self.columns)]
-        heights = [LINE * max(map(num_lines, line)) + PAD + _MULTIPLE_HEIGHT + _GAP for line in lines]
-        self.bottoms = np.cumsum(heights) - _GAP
-        """Of the axes in each line."""
-
-    @property
-    def width(self) -> float:
-        return _TICKS_WIDTH + self.columns * (self.axes_width + _GAP) - _GAP + self.axis.labels_run
-
-    @property
-    def height(self) -> float:
-        return float(self.bottoms[-1]) + self.axis.labels_fall
-
-    def draw(self, page: Page, top: float) -> None:
-        values = [value for curve in self.curves for value in curve.extent]
-        for number, (curve, title) in enumerate(zip(self.curves, self.titles, strict=True)):
-            line, column = divmod(number, self.columns)
-            left = _TICKS_WIDTH + column * (self.axes_width + _GAP)
-            above = top + float(self.bottoms[line]) - _MULTIPLE_HEIGHT
-            axes = page.axes(left, above, self.axes_width, _MULTIPLE_HEIGHT)
-            self.axis.prepare(axes, named=number + self.columns >= len(self.curves))
-            _set_height(axes, values, labeled=not column, bins=4)
-            _draw_curve(axes, curve, self.axis.joined)
-            page.text(left, above - PAD / 2, title, weight="bold", va="bottom")
-            if curve.outcome:
-                style = {"size": SMALL, "weight": "bold", "color": OUTCOME_COLORS[curve.outcome]}
-                page.text(left + self.axes_width, above - PAD / 2, curve.outcome, ha="right", va="bottom", **style)
-
-
-def _outcome_width(curve: _Curve) -> float:
-    return drawn_width(curve.outcome, SMALL, "bold") + PAD if curve.outcome else 0.0
+    gray = "Gray lines: similarity of maps of different images (dashed) and with random maps (dotted); solid: the "
+    notes = {
+        f"Means over {samples} sample{'s' * (samples > 1)} and {repeats} network{'s' * (repeats > 1)}.": True,
+        f"{shape}: the interval that decides, for other networks and samples.": not all(
+            math.isnan(point.low) for point in points
+        ),
+        f"Faint {single}: single networks.": repeats > 1,
+        f"{gray}boundary: PASS below, FAIL above.": any(curve.floors for curve in curves),
+        "Hollow: some scores are undefined or missing, and left out.": not all(point.is_complete for point in points),
+    }
+    return [note for note, is_shown in notes.items() if is_shown]
 
 
 # Marks
+
+
+def _prepare(axes: Axes, number: int, names: Sequence[str], title: str = "") -> None:
+    """Axes of so many steps, from 0 for the trained model; with their names, where there is room for them."""
+    axes.set(xlim=(-0.5, number - 0.5), title=title)
+    axes.set_xticks(range(number), names or [""] * number)
+    angle = 315 if max(map(drawn_width, names), default=0.0) <= _SLANTED_UP_TO else 270
+    for label in axes.get_xticklabels():
+        label.set(rotation=angle, rotation_mode="anchor", ha="left", va="center")
+    axes.tick_params("x", pad=4)
+
+
+def _draw_overview(axes: Axes, curves: Sequence[_Curve], names: Sequence[str], number: int, joined: bool) -> None:
+    _prepare(axes, number, names)
+    spread = 0.0 if joined or len(curves) == 1 else _SPREAD / 2
+    lines = []
+    for curve, offset in zip(curves, np.linspace(-spread, spread, len(curves)), strict=True):
+        lines += _draw_points(axes, np.arange(number) + offset, curve, joined, markersize=4.0)
+    value_axis(axes, "y", 5, (0.0,))
+    legend_beside(axes, handles=lines, labels=[wrapped(curve.method, _NAME_WIDTH) for curve in curves])
 
 
 def _draw_curve(axes: Axes, curve: _Curve, joined: bool) -> None:
@@ -334,22 +210,17 @@ def _draw_curve(axes: Axes, curve: _Curve, joined: bool) -> None:
         axes.axhline(level, linestyle=_FLOOR_STYLES[variant], color=FAINT, linewidth=1.0, label=variant)
     if not math.isnan(curve.boundary):
         axes.axhline(curve.boundary, color=FAINT, linewidth=0.6, label="boundary")
-    _draw_intervals(axes, places, curve, joined)
+    low, high = (np.array([getattr(point, end) for point in curve.points]) for end in ("low", "high"))
+    if joined:
+        axes.fill_between(places, low, high, color=curve.style["color"], alpha=0.25, linewidth=0, label="interval")
+    else:
+        axes.vlines(places, low, high, color=curve.style["color"], label="interval")
     for repeat, values in enumerate(_networks(curve)):
         style: dict[str, Any] = {"linewidth": 0.5} if joined else {"linestyle": "", "marker": ".", "markersize": 2}
         axes.plot(places, values, color=curve.style["color"], alpha=0.6, label=f"network {repeat}", **style)
     _draw_points(axes, places, curve, joined, markersize=3.0)
     if np.isnan(curve.values[1:]).all():
         axes.text(0.5, 0.85, "undefined", color=FAINT, size=SMALL, ha="center", va="center", transform=axes.transAxes)
-
-
-def _draw_intervals(axes: Axes, places: np.ndarray, curve: _Curve, joined: bool) -> None:
-    low, high = ([getattr(point, end) for point in curve.points] for end in ("low", "high"))
-    style: dict[str, Any] = {"color": curve.style["color"], "label": "interval"}
-    if joined:
-        axes.fill_between(places, low, high, alpha=0.25, linewidth=0, **style)
-    else:
-        axes.vlines(places, low, high, linewidth=1.2, **style)
 
 
 def _networks(curve: _Curve) -> list[list[float]]:
@@ -360,15 +231,10 @@ def _networks(curve: _Curve) -> list[list[float]]:
     return [[first.value, *(networks[place] for networks in padded)] for place in range(number if number > 1 else 0)]
 
 
-def _draw_points(axes: Axes, places: np.ndarray, curve: _Curve, joined: bool, markersize: float) -> None:
-    style = _style(curve, joined, markersize)
-    axes.plot(places, curve.values, label="mean", clip_on=False, **style)
+def _draw_points(axes: Axes, places: np.ndarray, curve: _Curve, joined: bool, markersize: float) -> list[Line2D]:
+    style = {**curve.style, "markersize": markersize, "clip_on": False, **({} if joined else {"linestyle": ""})}
+    drawn = axes.plot(places, curve.values, label="mean", **style)
     hollow = [math.nan if point.is_complete else point.value for point in curve.points]
     if not np.isnan(hollow).all():
-        style |= {"linestyle": "", "markerfacecolor": "white"}
-        axes.plot(places, hollow, label="hollow", clip_on=False, **style)
-
-
-def _style(curve: _Curve, joined: bool, markersize: float) -> dict[str, Any]:
-    line = {} if joined else {"linestyle": ""}
-    return {**curve.style, "linewidth": 1.2, "markersize": markersize, **line}
+        axes.plot(places, hollow, label="hollow", **style | {"linestyle": "", "markerfacecolor": "white"})
+    return drawn

@@ -3,17 +3,16 @@
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from lightning_xai.reporting.layout import LINE, PAD
-from lightning_xai.reporting.pages import FAINT, SMALL, Page, drawn_width, num_lines, wrapped
-from lightning_xai.reporting.sanity_curves import OUTCOME_COLORS, similarity_curves
+from lightning_xai.reporting.colors import ACCENT, OUTCOMES, WORSE
+from lightning_xai.reporting.marks import method_axes, remark, value_axis
+from lightning_xai.reporting.pages import SMALL, drawn_width, per_row, styled
+from lightning_xai.reporting.sanity_curves import similarity_curves
 from lightning_xai.reporting.sanity_maps import cascade_grid, data_pairs, invariance_pairs, logit_pairs
 from lightning_xai.reporting.sanity_values import (
     cells,
@@ -25,7 +24,7 @@ from lightning_xai.reporting.sanity_values import (
     variant_phrase,
     variants,
 )
-from lightning_xai.reporting.saving import save_figure
+from lightning_xai.reporting.saving import save_figures
 from lightning_xai.results.sanity import Cell, Check, Outcome, SanityReport
 from lightning_xai.results.sanity_means import Mean
 
@@ -40,11 +39,11 @@ __all__ = [
     "write_figures",
 ]
 
-_BAR_COLOR = "#a9cfe8"
 _FLOOR_MARKERS = {"different_images": "D", "random_maps": "o"}
-_COLUMNS, _AXIS_WIDTH, _GAP, _BELOW = 4, 1.9, 0.3, 2 * LINE
-_NAME_WIDTH, _ROW_HEIGHT = 2.4, 0.24
-_LEAST_WIDTH = 4.5
+_COLUMNS, _AXIS_WIDTH = 4, 1.9
+_BAR = "Bar: mean over samples and networks."
+_WHISKER = "Whisker: the interval that decides."
+_FLOORS = "Diamond: similarity of maps of different images. Circle: with random maps. Tick: the boundary."
 _PAIRS: dict[Check, Callable[..., Figure]] = {
     "data": data_pairs,
     "invariance": invariance_pairs,
@@ -66,12 +65,7 @@ def write_figures(report: SanityReport, folder: str | os.PathLike[str]) -> list[
     Raises:
         OSError: if the folder cannot be written to.
     """
-    figures = {Path(folder) / f"sanity-{name}.png": figure for name, figure in sanity_figures(report).items()}
-    for path, figure in figures.items():
-        save_figure(figure, path)
-    for path in set(Path(folder).glob("sanity-*.png")) - figures.keys():
-        path.unlink()
-    return list(figures)
+    return save_figures(sanity_figures(report), folder, "sanity")
 
 
 def sanity_figures(report: SanityReport) -> dict[str, Figure]:
@@ -112,6 +106,7 @@ def _ending(report: SanityReport, check: Check) -> list[Cell]:
     return [cell for cell in found if cell.key.step == last]
 
 
+@styled
 def randomization_bars(report: SanityReport, check: Check) -> Figure:
     """Mean similarity with the maps of the trained model: an axis for each similarity, a bar for each method.
 
@@ -125,67 +120,38 @@ def randomization_bars(report: SanityReport, check: Check) -> Figure:
         ValueError: if the report has no scores for that.
     """
     found = _ending(report, check)
-    panels = [_Panel(name, means(found, name, report), _floors(report, check, name)) for name in similarities(found)]
-    if not panels:
+    shown = similarities(found)
+    if not shown:
         known = dict.fromkeys(f"{cell.key.check}/{cell.key.variant}" for cell in report.cells)
         raise ValueError(f"`report` has no scores of a last step of the check {check!r}; it has {', '.join(known)}.")
-    rows = _Rows(scored_methods(report, found), outcomes(report, check))
-    columns = math.ceil(len(panels) / math.ceil(len(panels) / _COLUMNS))
-    lines = [panels[start : start + columns] for start in range(0, len(panels), columns)]
-    width = rows.width + len(lines[0]) * (_AXIS_WIDTH + _GAP)
-    pitch = LINE + PAD + rows.height + _BELOW
-    notes = [*_notes(panels), *_verdict_note(report, check)]
-    page = Page(max(_LEAST_WIDTH, width), len(lines) * pitch, _heading(found), notes)
-    for number, line in enumerate(lines):
-        top = page.top + number * pitch + LINE + PAD
-        rows.draw_names(page, top)
-        for column, panel in enumerate(line):
-            left = rows.width + column * (_AXIS_WIDTH + _GAP)
-            page.text(left, top - PAD / 2, panel.similarity, weight="bold", va="bottom")
-            _draw_panel(page.axes(left, top, _AXIS_WIDTH, rows.height), panel, rows.methods, panels)
-    return page.figure
+    methods, verdicts = scored_methods(report, found), outcomes(report, check)
+    columns = per_row(len(shown), _COLUMNS)
+    page, grid = method_axes(methods, shown, columns, _AXIS_WIDTH)
+    notes = dict.fromkeys([_BAR])
+    for axes, similarity in zip(grid, shown, strict=True):
+        levels = {} if check == "invariance" else floors(report, similarity)
+        by_method = {method: mean for (method, _), mean in means(found, similarity, report).items()}
+        for row, method in enumerate(methods):
+            notes |= dict.fromkeys(_draw_mean(axes, row, by_method.get(method), levels.get(method, {})))
+    for position, axes in enumerate(grid):
+        value_axis(axes, shown=(0.0, 1.0))
+        if position:
+            axes.sharex(grid[0])
+        if position % columns == 0:
+            _draw_verdicts(axes, methods, verdicts)
+    deciding = dict.fromkeys(verdict.similarity for verdict in report.verdicts if verdict.check == check)
+    if deciding:
+        notes[f"Verdict: by {', '.join(deciding)}."] = None
+    return page.finished(_heading(found), list(notes))
 
 
-def _floors(report: SanityReport, check: Check, similarity: str) -> dict[str, dict[str, float]]:
-    return {} if check == "invariance" else floors(report, similarity)
-
-
-@dataclass(frozen=True)
-class _Panel:
-    """One similarity."""
-
-    similarity: str
-    means: Mapping[tuple[str, int], Mean]
-    floors: Mapping[str, Mapping[str, float]]
-
-    @property
-    def extent(self) -> list[float]:
-        """What an axis must reach."""
-        ends = [end for mean in self.means.values() for end in (mean.value, mean.low, mean.high)]
-        levels = [level for method, _ in self.means for level in self.floors.get(method, {}).values()]
-        return [end for end in (*ends, *levels) if not math.isnan(end)]
-
-
-class _Rows:
-    """The methods, from above, with their verdicts; lengths in inches."""
-
-    def __init__(self, methods: Sequence[str], verdicts: Mapping[str, Outcome]) -> None:
-        self.methods, self.verdicts = methods, verdicts
-        self.names = [wrapped(method, _NAME_WIDTH) for method in methods]
-        self.pitch = max(_ROW_HEIGHT, LINE * max(map(num_lines, self.names)) + 0.06)
-        self.height = self.pitch * len(methods)
-        self.names_width = PAD + max(map(drawn_width, self.names)) + PAD
-        self.width = self.names_width
-        if verdicts:
-            self.width += max(drawn_width(text, SMALL, "bold") for text in verdicts.values()) + PAD
-
-    def draw_names(self, page: Page, top: float) -> None:
-        for row, (method, name) in enumerate(zip(self.methods, self.names, strict=True)):
-            middle = top + (row + 0.5) * self.pitch
-            page.text(self.names_width - PAD, middle, name, ha="right", va="center")
-            if outcome := self.verdicts.get(method):
-                style = {"size": SMALL, "weight": "bold", "color": OUTCOME_COLORS[outcome]}
-                page.text(self.names_width, middle, outcome, va="center", **style)
+def _draw_verdicts(axes: Axes, methods: Sequence[str], verdicts: Mapping[str, Outcome]) -> None:
+    """Between the names and the axes."""
+    for row, method in enumerate(methods):
+        if outcome := verdicts.get(method):
+            remark(axes, row, outcome, -0.02, ha="right", weight="bold", color=OUTCOMES[outcome])
+    widths = [drawn_width(outcome, SMALL, "bold") for outcome in verdicts.values()]
+    axes.tick_params("y", pad=72 * (max(widths, default=0.0) + 0.1))
 
 
 def _heading(found: Sequence[Cell]) -> str:
@@ -196,49 +162,18 @@ def _heading(found: Sequence[Cell]) -> str:
     return f"Similarity of maps under {variant_phrase(key.variant)}{step}"
 
 
-def _notes(panels: Sequence[_Panel]) -> list[str]:
-    known = [mean for panel in panels for mean in panel.means.values()]
-    notes = ["Bar: mean over samples and networks."]
-    if not all(math.isnan(mean.low) for mean in known):
-        notes[0] += " Whisker: the interval that decides."
-    if any(panel.floors for panel in panels):
-        notes.append("Diamond: similarity of maps of different images. Circle: with random maps. Tick: the boundary.")
-    return notes
-
-
-def _verdict_note(report: SanityReport, check: Check) -> list[str]:
-    deciding = dict.fromkeys(verdict.similarity for verdict in report.verdicts if verdict.check == check)
-    return [f"Verdict: by {', '.join(deciding)}."] if deciding else []
-
-
-def _draw_panel(axes: Axes, panel: _Panel, methods: Sequence[str], panels: Sequence[_Panel]) -> None:
-    _set_limits(axes, [end for other in panels for end in other.extent], len(methods))
-    by_method = {method: mean for (method, _), mean in panel.means.items()}
-    for row, method in enumerate(methods):
-        mean = by_method.get(method)
-        if mean is None or math.isnan(mean.value):
-            text = "not scored" if mean is None else "undefined"
-            axes.text(0.03, row, text, color=FAINT, size=SMALL, va="center")
-            continue
-        axes.barh(row, mean.value, height=0.66, color=_BAR_COLOR)
-        axes.plot([mean.low, mean.high], [row, row], color="black", linewidth=1.1, label="interval")
-        if not math.isnan(mean.floor):
-            boundary = mean.floor + mean.margin
-            axes.plot([boundary] * 2, [row - 0.4, row + 0.4], color="#d55e00", linewidth=0.8, label="boundary")
-        for variant, level in panel.floors.get(method, {}).items():
-            style: dict[str, Any] = {"marker": _FLOOR_MARKERS[variant], "color": "#d55e00", "markerfacecolor": "none"}
-            axes.plot([level], [row], linestyle="", markersize=4, label=variant, **style)
-
-
-def _set_limits(axes: Axes, values: Sequence[float], num_rows: int) -> None:
-    """Limits that show the values, 0 and 1."""
-    low, high = min(0.0, *values), max(1.0, *values)
-    margin = 0.04 * (high - low)
-    axes.set(xlim=(low - margin, high + margin), ylim=(num_rows - 0.5, -0.5), yticks=[])
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set(color="0.6")
-    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
-    axes.tick_params("x", length=2, pad=2, color="0.6", labelsize=SMALL)
-    axes.grid(axis="x", color="0.92", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.axvline(0, color="0.6", linewidth=0.8, zorder=0.9)
+def _draw_mean(axes: Axes, row: int, mean: Mean | None, levels: Mapping[str, float]) -> list[str]:
+    """Bar, whisker, boundary and floors of a method; what is to be said of them."""
+    if mean is None or math.isnan(mean.value):
+        remark(axes, row, "not scored" if mean is None else "undefined", 0.03)
+        return []
+    axes.barh(row, mean.value, height=0.66, color=WORSE)
+    axes.plot([mean.low, mean.high], [row, row], color="black", linewidth=1.1, label="interval")
+    if not math.isnan(mean.floor):
+        boundary = mean.floor + mean.margin
+        axes.plot([boundary] * 2, [row - 0.4, row + 0.4], color=ACCENT, linewidth=0.8, label="boundary")
+    style: dict[str, Any] = {"linestyle": "", "markersize": 4, "color": ACCENT, "markerfacecolor": "none"}
+    for variant, level in levels.items():
+        axes.plot([level], [row], marker=_FLOOR_MARKERS[variant], label=variant, **style)
+    whisker = [] if math.isnan(mean.low) else [_WHISKER]
+    return [*whisker, *([_FLOORS] if levels else [])]

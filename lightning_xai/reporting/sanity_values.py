@@ -21,15 +21,10 @@ _VARIANTS = {
 }
 
 
-def methods(report: SanityReport) -> list[str]:
-    """In the order of the report."""
-    return list(dict.fromkeys(cell.key.method for cell in report.cells))
-
-
 def scored_methods(report: SanityReport, found: Iterable[Cell]) -> list[str]:
     """Those that cells are of, in the order of the report."""
     present = {cell.key.method for cell in found}
-    return [name for name in methods(report) if name in present]
+    return list(dict.fromkeys(cell.key.method for cell in report.cells if cell.key.method in present))
 
 
 def variants(report: SanityReport, check: Check) -> list[str]:
@@ -67,11 +62,11 @@ def similarities(found: Iterable[Cell]) -> list[str]:
     return list(dict.fromkeys(name for cell in found for name in cell.scores))
 
 
-def means(found: Sequence[Cell], similarity: str, report: SanityReport | None = None) -> dict[tuple[str, int], Mean]:
+def means(found: Sequence[Cell], similarity: str, report: SanityReport) -> dict[tuple[str, int], Mean]:
     """Of each method and step of a variant that has scores; networks that one of them misses count as undefined.
 
     Args:
-        report: Whose floors the scores are compared with, at its level and with its margin; None for none.
+        report: Whose floors the scores are compared with, at its level and with its margin.
     """
     scored = [cell for cell in found if similarity in cell.scores]
     repeats = sorted({cell.key.repeat for cell in scored})
@@ -80,8 +75,6 @@ def means(found: Sequence[Cell], similarity: str, report: SanityReport | None = 
         scores = cell.scores[similarity]
         table = tables.setdefault((cell.key.method, cell.key.step), np.full((len(repeats), len(scores)), np.nan))
         table[repeats.index(cell.key.repeat)] = scores
-    if report is None:
-        return {key: mean_of(scored[0].key.check, table) for key, table in tables.items()}
     check = scored[0].key.check if scored else "parameters"
     margin = 0.0 if one_network(check) else report.margin
     options: dict[str, Any] = {"alpha": report.alpha, "margin": margin, "num_steps": len(deciding_steps(scored))}

@@ -8,16 +8,16 @@ from jaxtyping import Float, Int64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lightning_xai.reporting.layout import FONT_SIZE, LINE, PAD
-from lightning_xai.reporting.pages import Page
+from lightning_xai.reporting.colors import PALETTE
+from lightning_xai.reporting.pages import Page, multiples, styled
 
 Window = tuple[tuple[float, float], tuple[float, float]]
 """Ends of the two axes."""
 Plane = Float[np.ndarray, "rows columns"]
 """Values on a grid over the window, the lowest row first."""
 
-_CLASSES = ("#0072b2", "#e69f00")
-_BOUNDARY, _BEST, _POINT = "#009e73", "0.55", "#d62728"
+_CLASSES, _BOUNDARY = PALETTE[:2], PALETTE[2]
+_BEST, _POINT = "0.55", "#d62728"
 _WIDTH = 3.1
 _MEAN_LENGTH, _FIELD_LENGTH = 0.6, 1.3
 """In units of the window; in steps of the grid."""
@@ -59,6 +59,7 @@ class ToyField:
     arrows: np.ndarray
 
 
+@styled
 def arrows_figure(
     panels: Sequence[ToyPanel],
     window: Window,
@@ -84,17 +85,12 @@ def arrows_figure(
         "Thin arrows: single gradients of the log odds, to a scale common to the panels. Bold: direction of their mean,"
         " the explanation.",
     ]
-    page, cells = _grid_of_axes("What explains a point near the boundary", notes, len(panels), window)
+    page, cells = _planes([panel.title for panel in panels], window, boundary, best_boundary)
     longest = max(float(np.linalg.norm(panel.gradients, axis=1).max()) for panel in panels)
     for axes, panel in zip(cells, panels, strict=True):
-        axes.set_title(panel.title, size=FONT_SIZE, pad=3)
-        for number, color in enumerate(_CLASSES):
-            across, up = points[labels == number].T
-            axes.scatter(across, up, s=5, color=color, alpha=0.6, lw=0)
+        axes.scatter(points[:, 0], points[:, 1], s=5, color=[_CLASSES[label] for label in labels], alpha=0.6, lw=0)
         for noisy in () if panel.boundaries is None else panel.boundaries:
             _contour(axes, window, noisy, _BOUNDARY, 0.4)
-        _contour(axes, window, best_boundary, _BEST, 0.8)
-        _contour(axes, window, boundary, _BOUNDARY, 1.3)
         if len(panel.gradients) > 1:
             axes.scatter(panel.inputs[:, 0], panel.inputs[:, 1], s=3, color=_POINT, lw=0, zorder=3)
             _draw_arrows(
@@ -103,9 +99,10 @@ def arrows_figure(
         direction = _MEAN_LENGTH * panel.mean / (np.linalg.norm(panel.mean) or 1)
         _draw_arrows(axes, test_point[None], direction[None], width=0.011, alpha=1.0)
         axes.scatter(test_point[0], test_point[1], s=28, color=_POINT, edgecolor="white", lw=0.6, zorder=5)
-    return page.figure
+    return page.finished("What explains a point near the boundary", notes)
 
 
+@styled
 def fields_figure(fields: Sequence[ToyField], window: Window, boundary: Plane, best_boundary: Plane) -> Figure:
     """A field of arrows for each method, with the boundaries of the network and of the distribution."""
     notes = [
@@ -113,17 +110,14 @@ def fields_figure(fields: Sequence[ToyField], window: Window, boundary: Plane, b
         f"{_STRONG}th percentile of the lengths is drawn as long as {_FIELD_LENGTH:g} steps of the grid, and so is what"
         " is longer. Roughness: mean angle between neighboring arrows.",
     ]
-    page, cells = _grid_of_axes("Fields of gradients", notes, len(fields), window)
+    page, cells = _planes([field.title for field in fields], window, boundary, best_boundary)
     for axes, shown in zip(cells, fields, strict=True):
-        axes.set_title(shown.title, size=FONT_SIZE, pad=3)
         rows, columns, _ = shown.arrows.shape
         places = np.stack(np.meshgrid(np.linspace(*window[0], columns), np.linspace(*window[1], rows)), -1)
         step = (window[0][1] - window[0][0]) / (columns - 1)
-        _contour(axes, window, best_boundary, _BEST, 0.8)
-        _contour(axes, window, boundary, _BOUNDARY, 1.3)
         arrows = (_FIELD_LENGTH * step * _clipped(shown.arrows)).reshape(-1, 2)
         _draw_arrows(axes, places.reshape(-1, 2) - arrows / 2, arrows, width=0.0035, alpha=0.9)
-    return page.figure
+    return page.finished("Fields of gradients", notes)
 
 
 def _clipped(arrows: Float[np.ndarray, "rows columns 2"]) -> Float[np.ndarray, "rows columns 2"]:
@@ -133,30 +127,23 @@ def _clipped(arrows: Float[np.ndarray, "rows columns 2"]) -> Float[np.ndarray, "
     return arrows / np.maximum(lengths, strong)
 
 
-def _grid_of_axes(heading: str, notes: list[str], number: int, window: Window) -> tuple[Page, list[Axes]]:
-    """Axes without ticks, two in a row."""
+def _planes(titles: Sequence[str], window: Window, boundary: Plane, best_boundary: Plane) -> tuple[Page, list[Axes]]:
+    """Axes with the boundaries and without ticks, two in a row."""
     (left, right), (bottom, top) = window
-    height = _WIDTH * (top - bottom) / (right - left)
-    num_rows = -(-number // 2)
-    pitch = height + LINE + 2 * PAD
-    page = Page(2 * _WIDTH + 3 * PAD, num_rows * pitch, heading, notes)
-    cells = []
-    for position in range(number):
-        row, column = divmod(position, 2)
-        axes = page.axes(PAD + column * (_WIDTH + PAD), page.top + row * pitch + LINE + PAD, _WIDTH, height)
-        axes.set(xlim=window[0], ylim=window[1], xticks=[], yticks=[])
-        axes.spines[:].set(linewidth=0.4, color="0.7")
-        cells.append(axes)
+    page, cells = multiples(len(titles), 2, _WIDTH, _WIDTH * (top - bottom) / (right - left))
+    for axes, title in zip(cells, titles, strict=True):
+        axes.set(xlim=window[0], ylim=window[1], xticks=[], yticks=[], title=title)
+        axes.spines[:].set(visible=True, linewidth=0.4, color="0.7")
+        _contour(axes, window, best_boundary, _BEST, 0.8)
+        _contour(axes, window, boundary, _BOUNDARY, 1.3)
     return page, cells
 
 
 def _contour(axes: Axes, window: Window, values: Plane, color: str, width: float) -> None:
     """The line where the values are 0, if there is one."""
-    if not values.min() < 0 < values.max():
-        return
-    rows, columns = values.shape
-    across, up = np.linspace(*window[0], columns), np.linspace(*window[1], rows)
-    axes.contour(across, up, values, levels=[0.0], colors=[color], linewidths=[width], linestyles=["--"])
+    if values.min() < 0 < values.max():
+        extent = (*window[0], *window[1])
+        axes.contour(values, levels=[0.0], extent=extent, colors=[color], linewidths=[width], linestyles=["--"])
 
 
 def _draw_arrows(axes: Axes, tails: np.ndarray, arrows: np.ndarray, width: float, alpha: float) -> None:

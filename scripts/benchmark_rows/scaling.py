@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 import lightning_xai as lx
 from benchmark_rows.children import mebibytes, peak_memory
 from benchmark_rows.measuring import SINGLE, Setting, case, timed
-from lightning_xai.reporting.layout import FONT_SIZE
-from lightning_xai.reporting.pages import SMALL, Page
+from lightning_xai.reporting.curves import plain_logarithms
+from lightning_xai.reporting.pages import Page, styled
 from lightning_xai.results.files import replacing
 
 COUNTS = (1, 3, 10, 30, 100, 300, 1000)
@@ -55,28 +55,23 @@ def slope(points: Iterable[tuple[int, float]]) -> float:
     return float(np.polyfit(count, value, 1)[0])
 
 
+@styled
 def draw(curves: dict[str, Curves], network: str, machine: str) -> Figure:
     """Seconds against counts, both logarithmic, and memory against draws, from zero."""
-    width, height, left, gap, below = 7.0, 2.4, 0.6, 0.9, 0.45
-    page = Page(width, height, f"Cost and memory, {network}", [notes(network), machine])
-    wide = (width - left - gap - 0.15) / 2
-    axes = page.axes(left, page.top, wide, height - below)
+    page = Page([2.7, 2.7], [1.95])
+    axes, beside = page.axes(0, 0), page.axes(0, 1)
     for name, points in curves["seconds"].items():
         label = f"{name}: slope {slope(points):.2f}"
-        axes.loglog(*zip(*points, strict=True), color=COLORS[name], marker="o", ms=3, lw=1, label=label)
-    axes.set_ylabel("seconds", size=FONT_SIZE)
-    axes.set_xlabel("draws, samples or path steps", size=FONT_SIZE)
-    axes.legend(fontsize=SMALL, frameon=False)
-    beside = page.axes(left + wide + gap, page.top, wide, height - below)
+        axes.loglog(*zip(*points, strict=True), color=COLORS[name], marker="o", lw=1, label=label)
+    axes.set(ylabel="seconds", xlabel="draws, samples or path steps")
+    axes.legend()
     points = curves["memory"]["draws"]
-    beside.semilogx(*zip(*points, strict=True), color=COLORS["draws"], marker="o", ms=3, lw=1)
-    beside.set_ylim(0, 1.2 * max(value for _, value in points))
-    beside.set_ylabel("peak memory of the process, MiB", size=FONT_SIZE)
-    beside.set_xlabel("draws", size=FONT_SIZE)
-    for one in (axes, beside):
-        one.tick_params(labelsize=SMALL)
-        one.spines[["top", "right"]].set_visible(False)
-    return page.figure
+    beside.semilogx(*zip(*points, strict=True), color=COLORS["draws"], marker="o", lw=1)
+    top = 1.2 * max(value for _, value in points)
+    beside.set(ylim=(0, top), ylabel="peak memory of the process, MiB", xlabel="draws")
+    plain_logarithms(axes)
+    plain_logarithms(beside)
+    return page.finished(f"Cost and memory, {network}", [notes(network), machine])
 
 
 def notes(network: str) -> str:

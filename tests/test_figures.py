@@ -1,0 +1,104 @@
+"""Bars, curves, sweeps and toy figures: what is drawn, and that texts neither overlap nor are cut off."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+from lightning_xai.reporting.bars import Bars, bars_figure
+from lightning_xai.reporting.curves import Curve, CurveAxes, curves_figure as curves
+from lightning_xai.reporting.noise_level_figure import noise_level_figure
+from lightning_xai.reporting.sweeps import Curves, Grid, curves_figure, grids_figure
+from lightning_xai.reporting.toy_figures import ToyField, ToyPanel, arrows_figure, fields_figure
+from lightning_xai.results.noise_level import NoiseLevel, NoisePoint
+from tests.drawn import check_texts, texts, words
+
+NAN = math.nan
+LONG = "a_name_that_is:rather/long-$x$"
+NOTES = ["A note on what is drawn. " * 8, "$x$"]
+X = np.array([1.0, 10.0, 100.0])
+LEVELS = np.array([0.0, 0.5, 1.0])
+POINTS = tuple(NoisePoint(std, drop, 0.01, (1 - drop,) * 2) for std, drop in ((0.1, 0.01), (0.2, 0.05), (0.4, 0.25)))
+LEVEL = NoiseLevel(0.2, 0.15, 0.3, 0.05, 1.0, 0.0, POINTS, 9, 2, 0.01, 2.0, 0.95, 0)
+WINDOW = ((-1.0, 1.0), (-1.0, 1.0))
+PLANE = np.linspace(-1, 1, 12).reshape(3, 4)
+
+BARS = (
+    Bars("first", ("a", LONG), {"one": [(0.2, 0.1), (NAN, NAN)], "two": [(0.1, NAN), (-0.3, 0.1)]}, {LONG: 0.15}),
+    Bars(LONG * 2, ("a", "b", "c"), {"two": [(1.0, 0.1), (2.0, 0.1), (3.0, 0.1)]}),
+)
+CURVES = [
+    CurveAxes("first", "x", "y", [Curve(LONG, (X, X), (X, 2 * X), X / 2)], {"xscale": "log", "yscale": "log"}),
+    CurveAxes(LONG, "x", "y", [Curve(str(number), (X, number * X)) for number in range(9)]),
+]
+SWEEP = Curves("AUROC ↑", {LONG: {level: np.array([level, level + 1]) for level in LEVELS.tolist()}}, {"random": 0.5})
+GRID = Grid("AUROC ↑", LEVELS, LEVELS[:2], np.array([[0.1, 0.2], [NAN, 0.4], [0.5, 0.3]]))
+
+
+def arrows():
+    draws = np.random.default_rng(0).normal(size=(5, 2))
+    panels = [ToyPanel(name, draws, draws, draws[0], np.stack([PLANE] * 2)) for name in ("one", "two", "three")]
+    return arrows_figure(panels, WINDOW, draws, np.array([0, 1, 0, 1, 1]), PLANE, -PLANE, draws[1])
+
+
+FIGURES = {
+    "bars": lambda: bars_figure("A heading of many words " * 6, BARS, NOTES),
+    "curves": lambda: curves("heading", CURVES, NOTES),
+    "sweep": lambda: curves_figure([SWEEP] * 3, "noise", (0.5, 0.2, math.inf), (0.1, 0.4)),
+    "grids": lambda: grids_figure([GRID, replace(GRID, means=GRID.means * NAN)], "down", "across"),
+    "level": lambda: noise_level_figure(LEVEL),
+    "arrows": arrows,
+    "fields": lambda: fields_figure([ToyField("one", np.ones((3, 4, 2)))], WINDOW, PLANE, -PLANE),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_texts_neither_overlap_nor_leave_the_figure(name):
+    check_texts(FIGURES[name]())
+
+
+def test_bars_are_the_values_and_a_series_has_one_color():
+    first, second = bars_figure("heading", BARS).axes
+    heights = [bar.get_height() for bar in first.patches]
+    assert heights == [0.2, 0, 0.1, -0.3], "series by series; what is undefined has no height"
+    assert {to_hex(bar.get_facecolor()) for bar in first.patches[2:]} == {
+        to_hex(bar.get_facecolor()) for bar in second.patches
+    }
+    assert {"one", "two", LONG} <= set(texts(bars_figure("heading", BARS)))
+
+
+def test_curves_are_lines_and_points_with_numbers_at_logarithmic_ticks():
+    figure = curves("heading", CURVES, NOTES)
+    first, second = figure.axes
+    assert first.lines[0].get_xydata().tolist() == np.stack([X, X], 1).tolist()
+    assert first.lines[1].get_xydata().tolist() == np.stack([X, 2 * X], 1).tolist()
+    assert {"1", "10", "100"} <= set(texts(figure))
+    assert len({(line.get_color(), line.get_linestyle()) for line in second.lines}) >= 7
+
+
+def test_sweeps_are_means_with_floors_and_the_level():
+    figure = curves_figure([SWEEP], "noise", (0.5, 0.2, math.inf), (0.1, 0.4))
+    (axes,) = figure.axes
+    mean, floor, level, _ = axes.lines
+    assert mean.get_xydata().tolist() == [[0, 0.5], [0.5, 1], [1, 1.5]]
+    assert set(floor.get_ydata()) == {0.5}
+    assert set(level.get_xdata()) == {0.5}
+    (interval,) = axes.patches
+    assert (interval.get_x(), interval.get_width()) == (0.2, pytest.approx(0.83)), "to the end where no upper one is"
+    assert any("0.1 to 0.4, where the paper sees the best maps" in text for text in words(figure))
+    assert len(curves_figure([SWEEP], "noise", (math.inf, math.inf, math.inf)).axes[0].lines) == 2
+
+
+def test_grids_have_their_means_in_readable_cells():
+    figure = grids_figure([GRID], "down", "across")
+    (axes,) = figure.axes
+    cells = {text.get_position(): text.get_text() for text in axes.texts}
+    assert [[cells[column + 0.5, row + 0.5] for column in (0, 1)] for row in range(3)] == [
+        ["0.100", "0.200"],
+        ["", "0.400"],
+        ["0.500", "0.300"],
+    ]
+    assert axes.get_ylim() == (0, 3), "levels rise"
+    assert {"down", "across", "0", "0.5", "1"} <= set(texts(figure))
