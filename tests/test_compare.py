@@ -274,8 +274,9 @@ def test_the_published_procedure_corrects_over_the_methods_alone():
     assert compare_methods([run(scores)], procedure="published").procedure == "published"
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # between Lightning and jsonargparse
 def test_the_tables_of_the_papers_keep_the_published_procedure():
-    assert [carried_study(name).procedure for name in carried_studies()] == ["published"] * 5
+    assert {carried_study(name).procedure for name in carried_studies()} == {"published"}
 
 
 # Effects

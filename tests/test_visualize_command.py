@@ -314,8 +314,8 @@ def test_figure_5_takes_a_pretrained_network(tmp_path):
     }
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
     lab = Lab(configs=str(tmp_path), device="cpu", progress=False)
-    result = noisegrad_figure5.run(lab, "mine", (4, 1), num_models=2, num_starts=1, steps=2, num_fresh=1)
+    result, figures = noisegrad_figure5.run(lab, "mine", (4, 1), num_models=2, num_starts=1, steps=2, num_fresh=1)
     assert result.arrays[f"images {REDRAWN}"].shape == (1, 2, 3, 32, 32)
     assert result.details["names"] == ("class4 (4)", "class1 (1)")
     assert yaml.safe_load(yaml.safe_dump(dict(result.settings)))["networks"]["mine"]["init_args"]["image_size"] == 32
-    assert {"noisegrad-figure5", "noisegrad-figure5-trace"} == noisegrad_figure5.figures(result).keys()
+    assert {"noisegrad-figure5", "noisegrad-figure5-trace"} == figures.keys()

@@ -298,7 +298,7 @@ class AttributionCallback(ExplainingCallback):
 
         def write_panel() -> None:
             space = InputSpace.of(trainer, self.bounds)
-            figure = draw_panel(evaluation, space.bounds, space.class_names)
+            figure = draw_panel(evaluation, space.bounds, space.class_names, f"{stage}, epoch {epoch}, step {step}")
             path = folder / PANELS / f"{stage}-epoch={epoch:03d}-step={step}.png"
             save_figure(figure, path)
             for logger in trainer.loggers:
@@ -329,7 +329,7 @@ def output_folder(trainer: Trainer) -> Path:
     return Path(trainer.strategy.broadcast(str(folder))) / "xai"
 
 
-def draw_panel(evaluation: Evaluation, bounds: Any, class_names: Sequence[str] | None) -> Figure:
+def draw_panel(evaluation: Evaluation, bounds: Any, class_names: Sequence[str] | None, title: str) -> Figure:
     """The panel of an evaluation's kept samples; images are shown on the scale of the bounds, or on their own."""
     low_high = parse_bounds(bounds) or (evaluation.images.min(), evaluation.images.max())
 
@@ -343,4 +343,5 @@ def draw_panel(evaluation: Evaluation, bounds: Any, class_names: Sequence[str] |
         evaluation.masks,
         labels=names(evaluation.target),
         predictions=names(evaluation.predicted),
+        title=title,
     )
