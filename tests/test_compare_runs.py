@@ -48,6 +48,15 @@ def test_the_last_evaluation_is_chosen_or_the_epoch_asked_for(folder):
     assert chosen("b", stage="validate", epoch=0) == [0.05]
 
 
+def test_the_last_test_is_the_one_made_last_whatever_its_step(folder):
+    """Of an earlier checkpoint after the last one, or after a training that was taken up earlier."""
+    run = folder / "b" / "version_0"
+    append_scores(run / "xai" / "scores", rows({"m": [8.0]}, epoch=4, step=12))
+    append_scores(run / "xai" / "scores", rows({"m": [9.0]}, epoch=3, step=9))
+    (found,) = read_runs([run])
+    assert [(row.epoch, row.step, row.value) for row in found.scores] == [(3, 9, 9.0)]
+
+
 def test_runs_of_one_name_are_told_apart_by_the_folders_above(folder):
     assert [r.name for r in read_runs([folder / "a" / "version_0", folder / "b" / "version_0"])] == [
         "a/version_0",

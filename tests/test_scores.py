@@ -36,6 +36,10 @@ def test_a_table_is_copied_and_has_the_columns_in_order():
     assert Scores(shuffled) == SCORES
     with pytest.raises(ValueError, match=r"`table` must have the columns stage, .*; it lacks value\."):
         Scores(SCORES.table.drop(columns="value"))
+    for name in ("stage", "method", "metric"):
+        for wrong in (None, math.nan, 3):
+            with pytest.raises(ValueError, match=f"`table`: {name} must be a text in every row, got {wrong}"):
+                Scores(SCORES.table.astype(object).assign(**{name: wrong}))
     for wrong in (1.5, "1", math.nan):
         with pytest.raises(ValueError, match=r"whole numbers|non-finite"):
             Scores(SCORES.table.astype(object).assign(sample=wrong))
@@ -52,7 +56,8 @@ def test_scores_of_an_evaluation_are_exact_and_named():
 
 def test_selection_is_by_a_value_or_a_list():
     assert SCORES.select(stage="test") == Scores.from_rows(ROWS[4:])
-    assert SCORES.select(sample=[9, 8], metric="gini") == Scores.from_rows(ROWS[2:3])
+    for several in ([9, 8], (9, 8), np.array([9, 8]), {9, 8}):
+        assert SCORES.select(sample=several, metric="gini") == Scores.from_rows(ROWS[2:3])
     assert not SCORES.select(method="gini")
     assert (SCORES.unique("sample"), SCORES.unique("method")) == ([7, 9], ["sg", "ng"])
     assert SCORES.pairs() == [("sg", "gini"), ("sg", "auroc"), ("ng", "gini")]

@@ -86,7 +86,7 @@ def test_what_a_spreadsheet_saved_is_read(path):
     """Line ends of Windows, a byte order mark, quotes around everything, numbers in other digits."""
     ROWS.save(file := path.with_suffix(".csv"))
     text = file.read_text().replace("\n", "\r\n").replace('"\r\nname', '"\nname').replace("0.1", "1.0E-01")
-    for changed in (text, text.replace("stage,epoch", '"stage","epoch"')):
+    for changed in (text, text.replace("stage,epoch", '"stage","epoch"'), text + "\r\n"):
         file.write_bytes(b"\xef\xbb\xbf" + changed.encode())
         assert Scores.load(file) == ROWS
 
@@ -97,12 +97,14 @@ def test_what_a_spreadsheet_saved_is_read(path):
         (lambda data: data[:-1], r"line 7: the file is cut short .*Remove the line .*end it with a line break"),
         (lambda data: data[:-30], r"line \d: the file is cut short"),
         (lambda data: b"a,b\n1,2\n", r"line 1: expected the header 'stage,.*got 'a,b'.*choose another file"),
-        (lambda data: data.replace(b",", b";"), r"line 1: expected the header 'stage,.*got 'stage;"),
+        (lambda data: data.replace(b",", b";"), r"line 1: expected the header .*got 'stage;.*with commas"),
         (lambda data: b"", r"line 1: expected the header 'stage,.*got ''"),
         (lambda data: data + b"test,0,0,m,s,1\n", r"line 8: expected the columns stage,epoch.*Remove the line"),
         (lambda data: data + b"test,0,0,m,s,1,high\n", r"line 8: expected the columns stage,epoch"),
         (lambda data: data + b"test,x,0,m,s,1,0.5\n", r"line 8: expected the columns stage,epoch"),
         (lambda data: data + b"test,0,0,m,s,1,0.5,9\n", r"line 8: expected the columns stage,epoch"),
+        (lambda data: data + b"test,1_0,0,m,s,1,0.5\n", r"line 8: expected the columns stage,epoch.*whole numbers"),
+        (lambda data: data + b"test,0,0,m,s,99999999999999999999,0.5\n", r"line 8: expected the columns stage,epoch"),
         (lambda data: data + b'test,0,0,"m"x,s,1,0.5\n', r"line 8: not a line of CSV"),
         (lambda data: data.decode().encode("latin-1"), r": not UTF-8 .*Save it as CSV in UTF-8"),
     ],
@@ -128,6 +130,28 @@ def test_a_damaged_part_is_named_with_a_cure_and_the_rest_can_be_read(path, dama
         read_scores(path)
     part.unlink()
     assert read_scores(path) == ROWS.select(stage="test")
+
+
+FOREIGN = {
+    "no name": {"method": None},
+    "no epoch": {"epoch": math.nan},
+    "text": {"value": "high"},
+    "list": {"value": [[0.5]] * 5},
+}
+
+
+@pytest.mark.parametrize("columns", FOREIGN.values(), ids=FOREIGN)
+def test_a_part_of_other_types_is_refused_by_name(path, columns):
+    part = append_scores(path, ROWS)
+    ROWS.table.head(5).astype(object).assign(**columns).to_parquet(part)
+    with pytest.raises(ValueError, match=r"000001\.parquet: no table of scores of ours .* Move it out of the folder"):
+        read_scores(path)
+
+
+def test_a_folder_named_like_a_part_is_none(path):
+    append_scores(path, ROWS)
+    (path / "000002.parquet").mkdir()
+    assert read_scores(path) == ROWS
 
 
 def test_a_flipped_bit_is_found_or_harms_nothing(path):

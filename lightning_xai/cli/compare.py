@@ -16,7 +16,9 @@ from lightning_xai.reporting.folders import check_folder
 def compare_command(words: Sequence[str]) -> None:
     know_yaml_mode()
     description = str(_compare.__doc__).partition("\n")[0]
-    parser = ArgumentParser(prog="lightning-xai compare", description=description, parser_mode=YAML_MODE)
+    parser = ArgumentParser(
+        prog="lightning-xai compare", description=description, parser_mode=YAML_MODE, allow_abbrev=False
+    )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="A run's folder, its xai folder, or a file of scores.")
     parser.add_function_arguments(_compare, skip={"runs"}, as_group=False)
     _compare(**parser.parse_args(list(words)).as_dict())

@@ -60,6 +60,7 @@ def explain_parser() -> LightningArgumentParser:
         usage="%(prog)s IMAGE [IMAGE ...] --config FILE [--OPTION VALUE ...]",
         description=str(explain_images.__doc__).partition("\n")[0],
         parser_mode=YAML_MODE,
+        allow_abbrev=False,
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="A picture, or a folder of pictures.")
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="The configuration of a run.")

@@ -97,7 +97,9 @@ def experiment_parser(name: str, experiment: Experiment) -> ArgumentParser:
 
 def _parser(command: str, description: str, output: Path) -> ArgumentParser:
     know_yaml_mode()
-    parser = ArgumentParser(prog=f"lightning-xai {command}", description=description, parser_mode=YAML_MODE)
+    parser = ArgumentParser(
+        prog=f"lightning-xai {command}", description=description, parser_mode=YAML_MODE, allow_abbrev=False
+    )
     parser.add_argument("--output", default=str(output), help="Folder for report, records and figures.")
     parser.add_class_arguments(Lab, as_group=False)
     return parser
@@ -109,10 +111,11 @@ def _parsed(
     """The lab, the folder and all other options, with folders and counts checked before anything is computed.
 
     Args:
-        fast: Defaults of the fast version, on embedded data, into a folder of its own.
+        fast: Defaults of the fast version, on embedded data where no `--root` is given, into a folder of its own.
     """
     if "--fast" in options:
-        parser.set_defaults({"embedded": True, "output": f"{parser.get_default('output')}-fast", **fast})
+        given = any(word.partition("=")[0] == "--root" for word in options)  # then the data are there
+        parser.set_defaults({"embedded": not given, "output": f"{parser.get_default('output')}-fast", **fast})
     settings = parser.parse_args([word for word in options if word != "--fast"]).as_dict()
     settings.pop("config", None)
     for option, value in settings.items():

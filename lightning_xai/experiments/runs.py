@@ -68,7 +68,7 @@ def scores_path(run: str | os.PathLike[str]) -> Path:
 
 
 def choose(run: Run, stage: str, epoch: int | None = None) -> Run:
-    """The scores of the run's last evaluation in this stage, or in this epoch of it.
+    """The scores of the run's last evaluation in this stage, or in this epoch of it: of the one that was made last.
 
     Raises:
         ValueError: if there is none.
@@ -80,8 +80,9 @@ def choose(run: Run, stage: str, epoch: int | None = None) -> Run:
     epochs = of_stage.unique("epoch")
     if epoch is not None and epoch not in epochs:
         raise ValueError(f"`epoch`: {run.name} has no scores of epoch {epoch} in {stage!r}; it has {_listed(epochs)}.")
-    of_epoch = of_stage.select(epoch=max(epochs) if epoch is None else epoch)
-    chosen = of_epoch.select(step=max(of_epoch.unique("step")))
+    of_epoch = of_stage if epoch is None else of_stage.select(epoch=epoch)
+    last = of_epoch.table.iloc[-1]
+    chosen = of_epoch.select(epoch=last["epoch"], step=last["step"])
     return replace(run, scores=chosen, not_scored=_not_scored(of_stage, chosen))
 
 

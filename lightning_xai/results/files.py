@@ -134,10 +134,10 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, list[str
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         if (found := ",".join(next(reader, []))) != header:
-            raise ValueError(
-                f"{path}, line 1: expected the header {header!r}, got {found[:100]!r}. "
-                "This is not a table of scores of this version; choose another file."
-            )
+            cure = "This is no table of a run's scores; choose another file, or move it away."
+            if any(separator.join(columns) in found for separator in (";", "\t")):
+                cure = "Save it as CSV with commas, and points in numbers."
+            raise ValueError(f"{path}, line 1: expected the header {header!r}, got {found[:100]!r}. {cure}")
         if not text.endswith("\n"):
             number = len(text.split("\n"))
             raise ValueError(
@@ -145,6 +145,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, list[str
                 "rest; if nothing is missing, end it with a line break."
             )
         for values in reader:
-            yield f"{path}, line {reader.line_num}", list(map(from_spreadsheet, values))
+            if values:
+                yield f"{path}, line {reader.line_num}", list(map(from_spreadsheet, values))
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: not a line of CSV ({error}).") from error

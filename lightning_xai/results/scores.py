@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_list_like
 
 from lightning_xai.results.files import read_csv, write_csv
 from lightning_xai.results.parquet import read_parquet, write_parquet
@@ -41,6 +42,9 @@ class Scores:
     def __post_init__(self) -> None:
         if missing := [name for name in COLUMNS if name not in self.table]:
             raise ValueError(f"`table` must have the columns {', '.join(COLUMNS)}; it lacks {', '.join(missing)}.")
+        for name in ("stage", "method", "metric"):
+            if wrong := [value for value in self.table[name].unique() if not isinstance(value, str)]:
+                raise ValueError(f"`table`: {name} must be a text in every row, got {wrong[0]}.")
         typed = self.table[list(COLUMNS)].astype(COLUMNS).reset_index(drop=True)
         whole = ["epoch", "step", "sample"]
         if not (typed[whole] == self.table[whole].to_numpy()).all(axis=None):
@@ -107,8 +111,6 @@ class Scores:
         """Equal rows in equal order; one NaN is like another."""
         return isinstance(other, Scores) and self.table.equals(other.table)
 
-    __hash__ = None  # type: ignore[assignment]
-
     def to_dataframe(self) -> pd.DataFrame:
         """A copy of the table."""
         return self.table.copy()
@@ -122,8 +124,8 @@ class Scores:
         return list(self.table[["method", "metric"]].drop_duplicates().itertuples(index=False, name=None))
 
     def select(self, **columns: Any) -> "Scores":
-        """The rows whose columns have these values, or one of them where a list is given."""
-        wanted = {name: value if isinstance(value, list) else [value] for name, value in columns.items()}
+        """The rows whose columns have these values, or one of them where several are given."""
+        wanted = {name: list(value) if is_list_like(value) else [value] for name, value in columns.items()}
         return Scores(self.table[self.table[list(wanted)].isin(wanted).all(axis=1)])
 
     def by_sample(self, whose: str = "`scores`", advice: str = "") -> dict[str, dict[str, pd.Series]]:
@@ -161,9 +163,12 @@ def _row(place: str, values: list[str]) -> tuple[Any, ...]:
     """A line of a CSV file."""
     try:
         stage, epoch, step, method, metric, sample, value = values
-        return stage, int(epoch), int(step), method, metric, int(sample), float(value)
-    except ValueError as error:
+        if "_" in epoch + step + sample + value:
+            raise ValueError("Python takes 1_0 for 10, a table does not")
+        whole = np.array([int(epoch), int(step), int(sample)], np.int64).tolist()
+        return stage, *whole[:2], method, metric, whole[2], float(value)
+    except (ValueError, OverflowError) as error:
         raise ValueError(
-            f"{place}: expected the columns {','.join(COLUMNS)}, got {','.join(values)!r}. "
-            "Remove the line, or write the file anew."
+            f"{place}: expected the columns {','.join(COLUMNS)}, with whole numbers but for the value, got "
+            f"{','.join(values)!r}. Remove the line, or write the file anew."
         ) from error

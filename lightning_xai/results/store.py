@@ -85,11 +85,17 @@ def _read(part: Path) -> tuple[Scores, int | None]:
     if part.suffix != ".parquet":
         return Scores.load(part), None
     table, notes = read_parquet(part, COLUMNS)
-    return Scores(table), notes.get("after_step")
+    after_step = notes.get("after_step") if isinstance(notes, dict) else None
+    try:
+        if not isinstance(after_step, int | None):
+            raise ValueError(f"after_step is {after_step!r}")
+        return Scores(table), after_step
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{part}: no table of scores of ours ({error}). Move it out of the folder.") from error
 
 
 def _numbered(folder: Path) -> Iterator[Path]:
-    return (part for part in folder.glob("*.parquet") if part.stem.isdecimal())
+    return (part for part in folder.glob("*.parquet") if part.stem.isdecimal() and part.is_file())
 
 
 def _former(path: Path) -> Path:
