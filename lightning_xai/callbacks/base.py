@@ -113,7 +113,7 @@ def default_methods(has_bounds: bool) -> dict[str, Explainer]:
     adaptive: dict[str, Explainer] = {"adapt_grad": adapt_grad()} if has_bounds else {}
     if not has_bounds:
         rank_zero_warn(
-            "AttributionCallback leaves AdaptGrad and the share of out-of-range noise out: the range of the inputs is "
+            "The callback leaves AdaptGrad and the share of out-of-range noise out: the range of the inputs is "
             "unknown. Pass `bounds`, or give the data module a `bounds` property."
         )
     return {
