@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_xai.explainers.base import check_choice
+from lightning_xai.explainers.state import held
 
 Precision = Literal["32-true", "tf32", "bf16-mixed"]
 
@@ -38,7 +39,7 @@ def in_precision(model: nn.Module, precision: Precision) -> Iterator[None]:
         )
     with ExitStack() as stack:
         stack.enter_context(_factors("tf32" if precision == "tf32" else "ieee"))
-        for kind in {"cpu", *(tensor.device.type for tensor in (*model.parameters(), *model.buffers()))}:
+        for kind in {"cpu", *(tensor.device.type for tensor in held(model.modules()))}:
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         if precision == "bf16-mixed":

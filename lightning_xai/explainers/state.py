@@ -4,7 +4,7 @@ import operator
 import random
 import sys
 import weakref
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
@@ -19,6 +19,7 @@ from torch.nn.parameter import is_lazy
 from torchmetrics import Metric, MetricCollection
 
 _CONTAINERS = (dict, list, set, deque)
+_EMPTY = frozenset({*_CONTAINERS, OrderedDict, tuple})
 
 
 @contextmanager
@@ -197,8 +198,11 @@ class Found:
         self.written: list[tuple[Tensor, Tensor]] = []
         self.asked: set[str] = set()
         self.modules: dict[int, _Module] = {}
-        for module in model.modules():
-            self._keep(module)
+        every = list(model.modules())
+        for module in every:
+            if id(module) not in self.modules:
+                self.modules[id(module)] = found = _Module(module)
+                every += found.hidden
         self.devices = _cuda_devices(each.module for each in self.modules.values())
         if parameters:
             self.keep_parameters(model)
@@ -226,13 +230,6 @@ class Found:
             return True
         return _any_differ((now.detach(), before) for module in modules for now, before, _ in module.tensors.values())
 
-    def _keep(self, module: nn.Module) -> None:
-        if id(module) not in self.modules:
-            found = self.modules[id(module)] = _Module(module)
-            for hidden in found.hidden:
-                for part in hidden.modules():
-                    self._keep(part)
-
 
 class _Module:
     """The attributes of one module."""
@@ -247,6 +244,7 @@ class _Module:
         self.hidden: list[nn.Module] = []
         self.seen: set[int] = set()
         if isinstance(module, torch.jit.ScriptModule):  # which has its attributes outside Python
+            self.hidden += module.children()
             for tensor in module.buffers(recurse=False):
                 self._keep(tensor)
         for name, value in self.names.items():
@@ -260,7 +258,7 @@ class _Module:
         return _others(vars(self.module), self.names) or any(
             _others(container, dict(items))
             for container, items in (*self.own, *self.others)
-            if isinstance(container, dict)
+            if (container or items) and isinstance(container, dict)
         )
 
     def counts_otherwise(self) -> bool:
@@ -281,9 +279,12 @@ class _Module:
             self.module.training = self.training
 
     def _keep(self, value: Any, containers: list[tuple[Any, list[Any]]] | None = None, depth: int = 0) -> None:
-        if isinstance(value, nn.Parameter) or is_lazy(value):
+        if type(value) in _EMPTY and not value:  # most attributes of a module
+            if containers is not None:
+                containers.append((value, []))
+        elif isinstance(value, nn.Parameter) or is_lazy(value):
             return
-        if isinstance(value, Tensor):
+        elif isinstance(value, Tensor):
             if id(value) not in self.tensors:
                 self.tensors[id(value)] = value, value.detach().clone(), value._version
         elif isinstance(value, nn.Module):
@@ -303,9 +304,16 @@ class _Module:
 
 def _others(now: Mapping[Any, Any], before: Mapping[Any, Any]) -> bool:
     """Whether a name stands for another tensor than before."""
+    if _are_same(now, before):
+        return False
     names = now.keys() | before.keys() if now.keys() != before.keys() else now
     pairs = ((now.get(name), before.get(name)) for name in names)
     return any(a is not b and (_has_tensors(a) or _has_tensors(b)) for a, b in pairs)
+
+
+def _are_same(now: Mapping[Any, Any], before: Mapping[Any, Any]) -> bool:
+    """Whether these are the same objects under the same names, in the same order; the usual case, without a loop."""
+    return [*now] == [*before] and all(map(operator.is_, now.values(), before.values()))
 
 
 def _has_tensors(value: Any, depth: int = 0) -> bool:
@@ -351,8 +359,9 @@ def _as_found(model: nn.Module) -> Iterator[Found]:
     refuse_lazy(model)
     undo: list[Callable[[], object]] = []
     try:
-        _set_gradients_aside(model, undo)
-        _leave_inference_mode(list(model.modules()), undo)
+        modules = list(model.modules())
+        _set_gradients_aside(modules, undo)
+        _leave_inference_mode(modules, undo)
         found = Found(model, parameters=model in _writers or model not in _noted)
         token = _found.set({**_found.get(), id(model): found})
         undo += [found.put_back, partial(_found.reset, token)]
@@ -367,7 +376,7 @@ def _as_found(model: nn.Module) -> Iterator[Found]:
             back()
 
 
-def _set_gradients_aside(model: nn.Module, undo: list[Callable[[], object]]) -> None:
+def _set_gradients_aside(modules: list[nn.Module], undo: list[Callable[[], object]]) -> None:
     """The parameters' `.grad` and flags, for forward passes that make gradients themselves, or freeze weights."""
 
     def back(parameter: Tensor, gradient: Tensor | None, flag: bool) -> None:
@@ -375,8 +384,8 @@ def _set_gradients_aside(model: nn.Module, undo: list[Callable[[], object]]) -> 
         if parameter.requires_grad != flag:
             parameter.requires_grad_(flag)
 
-    for parameter in model.parameters():
-        if parameter.is_leaf:
+    for parameter in {held for module in modules for held in module._parameters.values()}:
+        if parameter is not None and parameter.is_leaf:
             undo.append(partial(back, parameter, parameter.grad, parameter.requires_grad))
             parameter.grad = None
 
@@ -432,6 +441,8 @@ def _leave_inference_mode(modules: list[nn.Module], undo: list[Callable[[], obje
 
     for module in modules:
         for name, value in list(vars(module).items()):
+            if type(value) in _ATOMS or (type(value) in _EMPTY and not value):
+                continue
             exchange(vars(module), name, value)
             if isinstance(value, dict | list) and 0 < len(value) < _MANY:
                 for key, item in list(value.items() if isinstance(value, dict) else enumerate(value)):
@@ -479,6 +490,8 @@ def _is_same(now: Any, before: Any) -> bool:
 def _rebind(module: nn.Module, before: dict[str, Any], whole: bool) -> None:
     """Attributes bound as they were, whatever the module does where they are set; if not `whole`, PyTorch's own."""
     names = vars(module)
+    if _are_same(names, before):
+        return
     for name in names.keys() - before.keys() if whole else ():
         del names[name]
     for name in before if whole else before.keys() & _INTERNAL:
@@ -514,7 +527,7 @@ def _any_differ(pairs: Iterable[tuple[Tensor, Tensor]]) -> bool:
 
 
 def refuse_lazy(model: nn.Module) -> None:
-    if not any(map(is_lazy, _held(model.modules()))):
+    if not any(map(is_lazy, held(model.modules()))):
         return
     named = (*model.named_parameters(), *model.named_buffers())
     lazy = [name for name, tensor in named if is_lazy(tensor)]
@@ -524,7 +537,7 @@ def refuse_lazy(model: nn.Module) -> None:
     )
 
 
-def _held(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
+def held(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
     """Parameters and buffers."""
     for module in modules:
         for tensors in (module._parameters, module._buffers):
@@ -566,4 +579,4 @@ def _seed(key: int, devices: list[torch.device]) -> None:
 
 
 def _cuda_devices(modules: Iterable[nn.Module]) -> list[torch.device]:
-    return sorted({tensor.device for tensor in _held(modules) if tensor.is_cuda}, key=str)
+    return sorted({tensor.device for tensor in held(modules) if tensor.is_cuda}, key=str)
