@@ -45,8 +45,8 @@ def root_keys(seed: int, index: Int64[Tensor, " batch"]) -> Keys:
 def fold_in(keys: Int64[Tensor, "..."], data: int | Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
     """New keys from old ones and a number (a draw, a path step, a layer); `keys` and `data` broadcast."""
     numbers = torch.as_tensor(data, dtype=torch.int64, device="cpu")
-    mixed = _mix(_mix(_array(keys) + _GOLDEN) ^ _mix(_array(numbers) * _GOLDEN))
-    return torch.from_numpy(mixed.reshape(np.broadcast_shapes(keys.shape, numbers.shape)))
+    mixed = _mix_words(_mix_words(_array(keys) + _WORD_STEP) ^ _mix_words(_array(numbers) * _WORD_STEP))
+    return torch.from_numpy(mixed.view(np.int64).reshape(np.broadcast_shapes(keys.shape, numbers.shape)))
 
 
 def fold_in_int(seed: int, data: int) -> int:
@@ -319,16 +319,17 @@ def _int64(value: int) -> int:
 _GOLDEN = _int64(0x9E3779B97F4A7C15)
 _FACTORS = _int64(0xBF58476D1CE4E5B9), _int64(0x94D049BB133111EB)
 _STEPS = np.arange(1, 2**14 + 1, dtype=np.uint64) * np.uint64(_GOLDEN % 2**64)  # of a block of words
+_WORD_STEP = np.array(_GOLDEN % 2**64, np.uint64)
 _WORD_SHIFTS = tuple(np.array(bits, np.uint64) for bits in (30, 27, 31))  # arrays: NumPy converts numbers in each call
 _WORD_FACTORS = tuple(np.array(factor % 2**64, np.uint64) for factor in _FACTORS)
 
 
 def _array(keys: Tensor) -> np.ndarray:
-    """For arithmetic on the CPU, where NumPy's calls take a fraction of the time of PyTorch's.
+    """Words, for arithmetic on the CPU, where NumPy's calls take a fraction of the time of PyTorch's.
 
     A single number becomes an array too: NumPy would warn of a scalar that wraps, as it shall here.
     """
-    return np.atleast_1d(keys.numpy())
+    return np.atleast_1d(keys.numpy()).view(np.uint64)
 
 
 def _mix_words(x: np.ndarray) -> np.ndarray:
