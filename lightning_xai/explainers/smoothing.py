@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -328,8 +329,15 @@ class PerturbWeights(Averaging):
         self._look(model, noisy, inputs, context)
         every = range(self.num_draws) if numbers is None else numbers
         size = together(self.sampling)
+        # Keys before all passes: behind one, which empties the processor's caches, they take several times as long.
+        contexts = {number: context.model_draw(number) for number in every}
+        for number in every:
+            noisy.key(number)
         for start in range(0, len(every), size):
-            drawn = [self._draw(model, noisy, n, inputs, target, context) for n in every[start : start + size]]
+            drawn = list[Tensor]()
+            for number in every[start : start + size]:
+                with noisy.swapped(number):
+                    drawn.append(self.explainer.attribute(model, inputs, target, contexts[number]))
             yield torch.stack(drawn) if len(drawn) > 1 else drawn[0][None]
 
     def _look(self, model: nn.Module, noisy: "_Noisy", inputs: Inputs, context: Context) -> None:
@@ -358,13 +366,6 @@ class PerturbWeights(Averaging):
                 "which hides the noise. Make it compute them anew in evaluation mode."
             )
 
-    def _draw(
-        self, model: nn.Module, noisy: "_Noisy", number: int, inputs: Inputs, target: Labels, context: Context
-    ) -> Inputs:
-        """The attributions under one draw."""
-        with noisy.swapped(number):
-            return self.explainer.attribute(model, inputs, target, context.model_draw(number))
-
     def noisy_weights(self, model: nn.Module, seed: int, negative: bool = False) -> dict[str, Tensor]:
         """The perturbed parameters of one independent draw, by name (the first name of a shared one).
 
@@ -376,7 +377,7 @@ class PerturbWeights(Averaging):
             negative: Turn the sign of the noise.
         """
         clean = self._perturbed(model)
-        return differentiable(clean.sites, clean.noisy(_noise_of(seed), -self.std if negative else self.std))
+        return differentiable(clean.sites, clean.noisy(_noise_of(_key(seed)), -self.std if negative else self.std))
 
     def _perturbed(self, model: nn.Module) -> "_Clean":
         """The clean parameters that get noise."""
@@ -415,9 +416,9 @@ _Noise = Callable[[int, torch.device], Tensor]
 """Standard normal values, so many of them, on this device."""
 
 
-def _noise_of(seed: int) -> _Noise:
+def _noise_of(key: Keys) -> _Noise:
     """Independent noise."""
-    return lambda length, device: standard_normal(_key(seed), (length,), device)[0]
+    return lambda length, device: standard_normal(key, (length,), device)[0]
 
 
 def _key(seed: int) -> Keys:
@@ -428,7 +429,9 @@ class _Noisy:
     """A model's parameters under the draws of one explanation."""
 
     def __init__(self, clean: "_Clean", sampling: Sampling, num_draws: int, std: float, context: Context) -> None:
-        self.clean, self.sampling, self.std, self.context = clean, sampling, std, context
+        self.clean, self.sampling, self.std = clean, sampling, std
+        pair = together(sampling)
+        self.key = cache(lambda number: _key(context.model_seed(number // pair)))
         if sampling == "stratified":
             key = _key(fold_in_int(context.seed, zlib.crc32(b"strata")))
             self.strata = Strata(key, num_draws, (clean.length,))
@@ -439,14 +442,11 @@ class _Noisy:
 
     def _weights(self, number: int) -> dict[str, Tensor]:
         """Antithetic, the noise of 2k + 1 is the negative of that of 2k."""
-        if self.sampling == "antithetic":
-            noise = _noise_of(self.context.model_seed(number // 2))
-            return self.clean.noisy(noise, -self.std if number % 2 else self.std)
-        seed = self.context.model_seed(number)
+        key, negative = self.key(number), self.sampling == "antithetic" and number % 2
         if self.sampling == "stratified":
             which = torch.tensor([number])
-            return self.clean.noisy(lambda _, device: self.strata.normal(which, _key(seed), device)[0, 0], self.std)
-        return self.clean.noisy(_noise_of(seed), self.std)
+            return self.clean.noisy(lambda _, device: self.strata.normal(which, key, device)[0, 0], self.std)
+        return self.clean.noisy(_noise_of(key), -self.std if negative else self.std)
 
 
 class _Clean:

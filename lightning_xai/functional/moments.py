@@ -36,7 +36,8 @@ class Sum:
         """Add a block of draws."""
         self.dtype, wide = block.dtype, wide_dtype(block)
         if block.dtype != wide:
-            self.high = self.high + block.sum(0, dtype=wide)
+            total = block[0] if len(block) == 1 and self.high.ndim else block.sum(0, dtype=wide)
+            self.high = self.high.add_(total) if self.high.ndim else total
             return
         for draw in block:
             high = self.high + draw
