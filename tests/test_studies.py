@@ -144,11 +144,11 @@ def test_what_needs_a_value_that_is_not_there_is_left_out():
 
 
 def test_equal_names_must_stand_for_the_same():
-    same = {"{n:g}": {"for": {"n": [1, 1.0]}, "v": {"from": "n"}}, "1": {"v": 1}}
-    assert {name: entry.value for name, entry in expanded(same, {}).items()} == {"1": {"v": 1}}
+    same = {"{n:g}": {"for": {"n": [1, {"from": "one"}]}, "v": {"from": "n"}}, "1": {"v": 1}}
+    assert {name: entry.value for name, entry in expanded(same, {"one": 1.0}).items()} == {"1": {"v": 1}}
     for different in ({**same, "1": {"v": 2}}, {"a": {"for": {"n": [1, 2]}, "v": {"from": "n"}}}):
         with pytest.raises(ValueError, match=r"stands for two different things. Put the names of its `for` in braces"):
-            expanded(different, {})
+            expanded(different, {"one": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -160,6 +160,7 @@ def test_equal_names_must_stand_for_the_same():
         ({"a {x:%}{": {}}, "cannot be filled in"),
         ({"a": {"for": ["x"]}}, "`for` of 'a' must be a mapping"),
         ({"a": {"for": {"y": 3}}}, "`for` of 'a': y must have a list of values, got 3"),
+        ({"a {y}": {"for": {"y": [2, 1, 2]}}}, "`for` of 'a {y}': y has 2 twice. Name each value once"),
     ],
 )
 def test_a_wrong_entry_is_named(parts, message):
@@ -210,7 +211,8 @@ def test_a_wrong_file_is_refused_by_name(values, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"methods": {"a": {"class_path": "lightning_xai.Gradients"}}}, "`methods`: "),
+        ({"methods": {"a": {"class_path": "lightning_xai.Gradients"}}}, "^`methods`: (?!`methods`)"),
+        ({"methods": {"a": "gradeint"}}, "^`methods`: 'gradeint' is unknown: did you mean 'gradient'"),
         ({"metrics": {"a": GRADIENT}}, "`metrics`: "),
         (
             {"networks": {"mine": {"config": "quickstart", "ckpt_path": "no.ckpt"}}},
@@ -340,6 +342,8 @@ def test_a_study_of_ones_own_network_by_one_command(lab, tmp_path, monkeypatch, 
     assert "(0.5000)" in report
     assert "smooth\\_grad > gradient" in report or "smooth_grad > gradient" in report
     assert yaml.safe_load((folder / "settings.yaml").read_text())["study"]["variables"] == {"num_draws": 3}
+    with pytest.raises(ValueError, match=r"`output`: .*mine has results with other values of num_samples, num_draws"):
+        main(["study", "mine.yaml", "--num_samples=3", *options, "--device=cpu"])
     samples = lab.samples(network, 12)
     bounds, options = network.bounds, {"index": samples.index}
     expected = lx.evaluate(

@@ -15,9 +15,10 @@ from lightning_xai._version import __version__
 from lightning_xai.reporting.escapes import markdown
 from lightning_xai.reporting.render import markdown_table
 from lightning_xai.reporting.saving import save_figure
-from lightning_xai.results.files import replacing, write_csv
+from lightning_xai.results.files import replacing, write_csv, write_text
 from lightning_xai.results.reproduction import Reproduction
 
+SETTINGS = "settings.yaml"
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "captum", "numpy", "scipy", "scikit-image")
 
 
@@ -36,16 +37,12 @@ def write_reproduction(
         OSError: if the folder cannot be written to.
     """
     folder = Path(folder)
-    report, settings = folder / "report.md", folder / "settings.yaml"
-    with replacing(report) as temporary:
-        temporary.write_text(report_markdown(result), encoding="utf-8")
-    with replacing(settings) as temporary:
-        temporary.write_text(yaml.safe_dump({**result.settings, **provenance()}, sort_keys=False), encoding="utf-8")
-    written = [report, settings]
+    settings = yaml.safe_dump({**result.settings, **provenance()}, sort_keys=False)
+    written = [write_text(folder / "report.md", report_markdown(result)), write_text(folder / SETTINGS, settings)]
     for name, rows in result.records.items():
-        written.append(folder / f"{name}.csv")
         columns = dict.fromkeys(key for row in rows for key in row)
-        write_csv(written[-1], [columns, *([row.get(key, "") for key in columns] for row in rows)])
+        table = [columns, *([row.get(key, "") for key in columns] for row in rows)]
+        written.append(write_csv(folder / f"{name}.csv", table))
     if result.arrays:
         written.append(folder / "arrays.npz")
         with replacing(written[-1]) as temporary, temporary.open("wb") as file:

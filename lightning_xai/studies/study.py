@@ -181,10 +181,10 @@ class Study:
         Raises:
             ValueError: if one cannot be made; with the parser's reason.
         """
+        specified = {part: specifications(part, self.specified(part, level))}  # its errors name the part themselves
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument(f"--{part}", type=dict[str, kind])
         try:
-            specified = {part: specifications(part, self.specified(part, level))}
             return getattr(parser.instantiate_classes(parser.parse_object(specified)), part)
         except Exception as error:
             raise ValueError(f"`{part}`: {error}") from error
