@@ -1,15 +1,18 @@
 """Bars, curves, sweeps and toy figures: what is drawn, and that texts neither overlap nor are cut off."""
 
 import math
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
+from lightning_xai.reporting import pages
 from lightning_xai.reporting.bars import Bars, bars_figure
 from lightning_xai.reporting.curves import Curve, CurveAxes, curves_figure as curves
 from lightning_xai.reporting.noise_level import noise_level_figure
+from lightning_xai.reporting.saving import figure_pixels
 from lightning_xai.reporting.sweeps import Curves, Grid, curves_figure, grids_figure
 from lightning_xai.reporting.toy_figures import arrows_figure, fields_figure
 from lightning_xai.results.noise_level import NoiseLevel, NoisePoint
@@ -105,3 +108,20 @@ def test_grids_have_their_means_in_readable_cells():
     ]
     assert axes.get_ylim() == (0, 3), "levels rise"
     assert {"down", "across", "0", "0.5", "1"} <= set(texts(figure))
+
+
+def test_characters_that_no_font_has_are_said_once_and_are_no_warning(caplog):
+    pages._say_what_is_missing.cache_clear()
+    for _ in range(2):
+        figure = bars_figure("\U000f1234", (replace(BARS[0], title="\U000f1234 in a title"),))
+        assert figure_pixels(figure).std() > 0
+    assert [record.getMessage()[:41] for record in caplog.records] == ["Names have characters that none of matplo"]
+
+
+def test_other_warnings_come_out_of_a_figure():
+    @pages.styled
+    def draw():
+        warnings.warn("of somebody else", stacklevel=1)
+
+    with pytest.warns(UserWarning, match="of somebody else"):
+        draw()

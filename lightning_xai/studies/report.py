@@ -404,8 +404,8 @@ def _grids(study: Study, down: str, across: str, result: NetworkResult) -> Figur
 def _maps(result: NetworkResult, network: str) -> Figure:
     shown = result.maps
     maps = {key.removeprefix("method "): value for key, value in shown.items() if key.startswith("method ")}
-    target, predicted = (_classes(result, part) for part in ("target", "predicted"))
-    return attribution_panel(shown["images"], maps, _bounds(result), shown.get("masks"), target, predicted, network)
+    bounds, names = result.subject.network.bounds, [_classes(result, part) for part in ("target", "predicted")]
+    return attribution_panel(shown["images"], maps, bounds, shown.get("masks"), *names, title=network)
 
 
 def _panel(title: str, rows: Mapping[str, Mapping[str, str]], result: NetworkResult) -> Figure:
@@ -415,7 +415,7 @@ def _panel(title: str, rows: Mapping[str, Mapping[str, str]], result: NetworkRes
     return attribution_panel(
         shown["images"].repeat_interleave(len(rows), 0),
         {n: torch.stack([shown[k] for k in own], 1).flatten(0, 1) for n, own in keys.items() if {*own} <= {*shown}},
-        _bounds(result),
+        result.subject.network.bounds,
         labels=[f"{label}, {row}" if row else label for label in _classes(result, "target") for row in rows],
         title=title,
     )
@@ -424,8 +424,3 @@ def _panel(title: str, rows: Mapping[str, Mapping[str, str]], result: NetworkRes
 def _classes(result: NetworkResult, part: str) -> list[str]:
     names = result.subject.network.class_names
     return [str(names[place]) if names else str(place) for place in result.maps[part].tolist()]
-
-
-def _bounds(result: NetworkResult) -> Any:
-    bounds = result.subject.network.bounds
-    return None if bounds is None else tuple(bound.cpu() for bound in bounds)
