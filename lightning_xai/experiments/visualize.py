@@ -225,7 +225,7 @@ def visualization_result(
 
 
 def _all_scores(part: Portraits) -> dict[str, np.ndarray]:
-    """Of all images, by metric; of the agreement, one a channel."""
+    """The scores of all images, by metric; of the agreement, one a channel."""
     scores = {metric: values.flatten().double().numpy() for metric, values in part.scores.items()}
     return scores | ({AGREEMENT: agreement(part.images).double().numpy()} if len(part.images) > 1 else {})
 
