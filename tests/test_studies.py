@@ -14,6 +14,7 @@ from torch.testing import assert_close
 
 import lightning_xai as lx
 from lightning_xai.cli import main
+from lightning_xai.experiments.runs import read_runs
 from lightning_xai.explainers import PerturbWeights, RangeScale, Saliency, Smooth
 from lightning_xai.functional.localization import relevance_rank_accuracy
 from lightning_xai.metrics import LocalizationAUROC, RelevanceRankAccuracy, Sparseness
@@ -119,7 +120,7 @@ def test_a_study_of_ones_own_network_by_one_command(lab, tmp_path, monkeypatch, 
     folder = tmp_path / "runs" / "studies" / "mine"
     written = {path.name for path in folder.iterdir()}
     assert written == {
-        *("report.md", "settings.yaml", "scores.csv", "samples.csv", "claims.csv"),
+        *("report.md", "settings.yaml", "mine", "samples.csv", "claims.csv"),
         *("mine.png", "mine-claims.png", "mine-maps.png", "arrays.npz"),
     }
     report = (folder / "report.md").read_text()
@@ -139,9 +140,11 @@ def test_a_study_of_ones_own_network_by_one_command(lab, tmp_path, monkeypatch, 
         bounds=bounds,
         **options,
     ).scores["smooth_grad"]["sparseness"]
-    lines = [line.split(",") for line in (folder / "scores.csv").read_text().splitlines()]
-    found = [float(line[-1]) for line in lines if line[:3] == ["mine", "smooth_grad", "sparseness"]]
-    assert_close(torch.tensor(found), expected.float())
+    (run,) = read_runs([folder / "mine"])
+    found = run.scores.by_sample()["sparseness"]["smooth_grad"]
+    assert found.index.tolist() == samples.index.tolist()
+    assert_close(torch.tensor(found.to_numpy()), expected.double())
+    assert run.higher_is_better == {"sparseness": True, "noise": False, "gradients": None}
     main(["study", "mine.yaml", "--fast", f"--configs={ROOT / 'configs'}", "--progress=false", "--device=cpu"])
     first = (tmp_path / "runs" / "studies" / "mine-fast" / "report.md").read_text().splitlines()[0]
     assert "its numbers mean nothing" in first

@@ -90,11 +90,10 @@ def run(
     comparison = compare_methods([Run("networks", table, better)], seed=lab.seed, procedure="published")
     claims = judged(table, [(name, "Gradient") for name in comparison.methods[1:]], list(better), better)
     truth = float(np.nanmean(roughness(_grid_shaped(moons.gradient(_grid(columns)).numpy(), columns))))
-    scores = [{"network": row.sample, "method": row.method, "metric": row.metric, "value": row.value} for row in table]
     result = Reproduction(
         SOURCE,
         (_table(comparison, networks, truth), claim_matrix("Is it better than the gradient?", claims)),
-        {"scores": scores, "networks": [{"network": network, **values} for network, values in networks.items()]},
+        {"networks": [{"network": network, **values} for network, values in networks.items()]},
         arrays,
         {
             "networks": networks,
@@ -110,6 +109,7 @@ def run(
             "columns": columns,
         },
         tuple(_findings(comparison, truth)),
+        runs={"networks": (table, better)},
     )
     return result, _figures(arrays)
 
