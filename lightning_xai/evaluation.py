@@ -42,7 +42,7 @@ from lightning_xai.metrics import (
 )
 from lightning_xai.metrics.base import first_rows
 from lightning_xai.metrics.cost import NumGradients
-from lightning_xai.names import named
+from lightning_xai.names import named, named_method
 from lightning_xai.results.scores import GRADIENTS, Scores as ScoreTable
 from lightning_xai.shapes import Inputs, Labels, Masks, Scores
 
@@ -136,7 +136,7 @@ def explain(
         >>> lx.explain(model, images, target=0, method=lx.adapt_grad(lx.Saliency()), bounds=(0.0, 1.0))
         tensor([[1., 2.]])
     """
-    explainer: Explainer = next(iter(named("methods", [method]).values())) if isinstance(method, str) else method
+    explainer: Explainer = named_method(method) if isinstance(method, str) else method
     _check_methods({"method": explainer})
     check_model(model)
     check_inputs(images, values=False)

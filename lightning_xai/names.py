@@ -42,6 +42,15 @@ def named(kind: Kind, given: Any) -> Any:
     return {name: _made(kind, value) for name, value in _by_name(kind, given).items()}
 
 
+def named_method(name: str) -> Any:
+    """The explainer of a plain name, for the argument `method`.
+
+    Raises:
+        ValueError: if the name is unknown, or needs arguments.
+    """
+    return _find_complete("methods", name, "method")()
+
+
 def specifications(kind: Kind, given: list[Any] | Mapping[str, Any]) -> dict[str, Any]:
     """What a YAML file says of methods or metrics, as `{name: {"class_path": full path, "init_args": ...}}`.
 
@@ -104,35 +113,36 @@ def _by_name(kind: Kind, given: Sequence[Any]) -> dict[str, Any]:
     return dict(zip(names, given, strict=True))
 
 
-def _find(kind: Kind, name: str) -> Callable[..., Any]:
+def _find(kind: Kind, name: str, argument: str = "") -> Callable[..., Any]:
+    """By name; the argument that has it is that of the kind, unless messages shall name another."""
     things = known(kind)
     if (found := things.get(snake_case(name))) is not None:
         return found
     near = [*(other for other in things if name.lower() in other), *get_close_matches(snake_case(name), things)]
     hint = f"did you mean {near[0]!r}? " if near and name else ""
-    raise ValueError(f"`{kind}`: {name!r} is unknown: {hint}There are {', '.join(things)}.")
+    raise ValueError(f"`{argument or kind}`: {name!r} is unknown: {hint}There are {', '.join(things)}.")
 
 
 def _made(kind: Kind, value: Any) -> Any:
     return _find_complete(kind, value)() if isinstance(value, str) else value
 
 
-def _find_complete(kind: Kind, name: str) -> Callable[..., Any]:
+def _find_complete(kind: Kind, name: str, argument: str = "") -> Callable[..., Any]:
     """One that needs no arguments."""
-    thing = _find(kind, name)
+    thing = _find(kind, name, argument)
     needed = [p.name for p in signature(thing).parameters.values() if p.default is p.empty and p.kind not in _REST]
     if needed:
         raise ValueError(
-            f"`{kind}`: {name!r} needs arguments ({', '.join(needed)}); give "
+            f"`{argument or kind}`: {name!r} needs arguments ({', '.join(needed)}); give "
             f"{{class_path: {_path(thing)}, init_args: ...}}, or in Python an object."
         )
     return thing
 
 
-def _specification(kind: Kind, value: Any) -> Any:
+def _specification(kind: Kind, value: Any, argument: str = "") -> Any:
     """Paths with a dot are somebody's own classes."""
     if isinstance(value, str):
-        return {"class_path": value if "." in value else _path(_find_complete(kind, value))}
+        return {"class_path": value if "." in value else _path(_find_complete(kind, value, argument))}
     path = value.get("class_path") if isinstance(value, Mapping) else None
     if isinstance(path, str) and "." not in path:
         _find(kind, path)
@@ -161,4 +171,4 @@ def _argument(thing: Callable[..., Any], name: str, value: Any) -> Any:
         or parameter.annotation is not _room("methods").Explainer
     ):
         return value
-    return _specification("methods", value)
+    return _specification("methods", value, name)

@@ -53,7 +53,7 @@ class Activation:
     """What is maximized: an image for each channel.
 
     Attributes:
-        channels: Of the layer's output; of the logits these are the classes.
+        channels: Those of the layer's output; of the logits these are the classes.
         layer: Name of a module, or the end of one such name; None for the logits, before any softmax.
         center: Of an output with places (batch, channel, height, width) take the one in the middle, a unit, instead of
             the mean over all places.
@@ -176,12 +176,12 @@ def visualize(
         noise: NoiseGrad's networks, as many as it has draws, independent (the explainer in it plays no part); None for
             the model itself.
         redraw: New noisy networks in each step, instead of the same ones in all.
-        steps: Of Adam.
+        steps: Number of Adam steps.
         lr: Learning rate of Adam. Coefficients of size 1 in all waves make an image of logits with variance 1.
         jitter: Random views.
         models_per_pass: Noisy networks that are computed at once, by `torch.vmap`; None for as many as weigh 16 MiB.
             A network that vmap does not admit is computed one by one.
-        seed: Of start, views and weight noise; the noisy networks are those of `noise` as an explainer.
+        seed: Seed of start, views and weight noise; the noisy networks are those of `noise` as an explainer.
         progress: Whether to show a progress bar.
     """
     check_count("steps", steps)
@@ -237,7 +237,7 @@ def answers(
         images: Pixels from 0 to 1.
         bounds: Black and white in the network's space.
         noise: Noisy networks.
-        seed: Of the noise; another one than that of the images gives networks that they were not made for.
+        seed: Seed of the noise; another one than that of the images gives networks that they were not made for.
     """
     _check_independent(noise)
     scale = _parsed(bounds, images.device)
@@ -405,7 +405,7 @@ def _outputs_of(model: nn.Module, layer: str | None) -> Iterator[list[object]]:
 
 
 def _dtype(model: nn.Module) -> torch.dtype:
-    """Of the inputs that the model takes: that of its first floating-point parameter."""
+    """The type of the inputs that the model takes: that of its first floating-point parameter."""
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 

@@ -1,5 +1,7 @@
 """What cannot be explained or scored is refused with an error that says what to do."""
 
+from types import SimpleNamespace
+
 import jaxtyping
 import numpy as np
 import pytest
@@ -452,6 +454,14 @@ def test_masks():
         evaluate(MODEL, IMAGES, 0, masks=torch.ones(3, 14, 14, dtype=torch.bool))
     with pytest.raises(TypeError, match="`mask` must be a boolean tensor"):
         evaluate(MODEL, IMAGES, 0, masks=torch.ones(3, 28, 28))
+
+
+@pytest.mark.parametrize(("name", "parts"), [("keys", (0, 1)), ("seed", ("0", torch.arange(2)))])
+def test_a_context_of_other_types(name, parts):
+    # The tests' own checks of types would come first.
+    context = SimpleNamespace(**dict(zip(("seed", "keys"), parts, strict=True)))
+    with pytest.raises(TypeError, match=f"^`{name}` must be a"):
+        Context.__post_init__(context)
 
 
 def test_batch_size():

@@ -13,7 +13,8 @@ from lightning_xai.experiments import Run, compare_methods
 from lightning_xai.results.scores import Scores
 from lightning_xai.statistics.intervals import mean_interval
 from lightning_xai.statistics.paired import holm
-from lightning_xai.studies.study import carried_studies, carried_study
+from lightning_xai.studies.study import carried_studies
+from tests.small import carried_study
 
 rng = np.random.default_rng(0)
 

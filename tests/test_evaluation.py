@@ -214,3 +214,5 @@ def test_plain_names_are_the_objects_they_name(model):
     assert_close(named.scores, expected.scores, rtol=0, atol=0)
     with pytest.raises(ValueError, match="`methods`: 'smoth_grad' is unknown: did you mean 'smooth_grad'"):
         evaluate(model, IMAGES[:3], 0, {"a": "smoth_grad"})
+    with pytest.raises(ValueError, match=r"^`method`: 'smoth_grad' is unknown: did you mean 'smooth_grad'"):
+        lightning_xai.explain(model, IMAGES[:3], 0, "smoth_grad")

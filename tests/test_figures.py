@@ -1,17 +1,20 @@
 """Bars, curves, sweeps and toy figures: what is drawn, and that texts neither overlap nor are cut off."""
 
 import math
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
+from lightning_xai.reporting import pages
 from lightning_xai.reporting.bars import Bars, bars_figure
 from lightning_xai.reporting.curves import Curve, CurveAxes, curves_figure as curves
-from lightning_xai.reporting.noise_level_figure import noise_level_figure
+from lightning_xai.reporting.noise_level import noise_level_figure
+from lightning_xai.reporting.saving import figure_pixels
 from lightning_xai.reporting.sweeps import Curves, Grid, curves_figure, grids_figure
-from lightning_xai.reporting.toy_figures import ToyField, ToyPanel, arrows_figure, fields_figure
+from lightning_xai.reporting.toy_figures import arrows_figure, fields_figure
 from lightning_xai.results.noise_level import NoiseLevel, NoisePoint
 from tests.drawn import check_texts, texts, words
 
@@ -24,6 +27,7 @@ POINTS = tuple(NoisePoint(std, drop, 0.01, (1 - drop,) * 2) for std, drop in ((0
 LEVEL = NoiseLevel(0.2, 0.15, 0.3, 0.05, 1.0, 0.0, POINTS, 9, 2, 0.01, 2.0, 0.95, 0)
 WINDOW = ((-1.0, 1.0), (-1.0, 1.0))
 PLANE = np.linspace(-1, 1, 12).reshape(3, 4)
+PLANES = {"boundary": PLANE, "best_boundary": -PLANE}
 
 BARS = (
     Bars("first", ("a", LONG), {"one": [(0.2, 0.1), (NAN, NAN)], "two": [(0.1, NAN), (-0.3, 0.1)]}, {LONG: 0.15}),
@@ -39,8 +43,10 @@ GRID = Grid("AUROC ↑", LEVELS, LEVELS[:2], np.array([[0.1, 0.2], [NAN, 0.4], [
 
 def arrows():
     draws = np.random.default_rng(0).normal(size=(5, 2))
-    panels = [ToyPanel(name, draws, draws, draws[0], np.stack([PLANE] * 2)) for name in ("one", "two", "three")]
-    return arrows_figure(panels, WINDOW, draws, np.array([0, 1, 0, 1, 1]), PLANE, -PLANE, draws[1])
+    arrays = {"points": draws, "labels": np.array([0, 1, 0, 1, 1]), "test_point": draws[1], **PLANES}
+    for name in ("one", "two", "three"):
+        arrays |= {f"inputs {name}": draws, f"gradients {name}": draws, f"mean {name}": draws[0]}
+    return arrows_figure({**arrays, "boundaries two": np.stack([PLANE] * 2)}, ("one", "two", "three"), WINDOW)
 
 
 FIGURES = {
@@ -50,7 +56,7 @@ FIGURES = {
     "grids": lambda: grids_figure([GRID, replace(GRID, means=GRID.means * NAN)], "down", "across"),
     "level": lambda: noise_level_figure(LEVEL),
     "arrows": arrows,
-    "fields": lambda: fields_figure([ToyField("one", np.ones((3, 4, 2)))], WINDOW, PLANE, -PLANE),
+    "fields": lambda: fields_figure({"field a": np.ones((3, 4, 2)), **PLANES}, {"a": "one"}, WINDOW),
 }
 
 
@@ -102,3 +108,20 @@ def test_grids_have_their_means_in_readable_cells():
     ]
     assert axes.get_ylim() == (0, 3), "levels rise"
     assert {"down", "across", "0", "0.5", "1"} <= set(texts(figure))
+
+
+def test_characters_that_no_font_has_are_said_once_and_are_no_warning(caplog):
+    pages._say_what_is_missing.cache_clear()
+    for _ in range(2):
+        figure = bars_figure("\U000f1234", (replace(BARS[0], title="\U000f1234 in a title"),))
+        assert figure_pixels(figure).std() > 0
+    assert [record.getMessage()[:41] for record in caplog.records] == ["Names have characters that none of matplo"]
+
+
+def test_other_warnings_come_out_of_a_figure():
+    @pages.styled
+    def draw():
+        warnings.warn("of somebody else", stacklevel=1)
+
+    with pytest.warns(UserWarning, match="of somebody else"):
+        draw()

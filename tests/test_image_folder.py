@@ -203,15 +203,12 @@ def test_the_mask_goes_with_the_picture():
 def test_what_the_network_needs_is_taken_over(tmp_path):
     save(tmp_path / "a.png", pixels(1, (30, 40)))
     needed = Preprocessing(8, 9, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), "bicubic")
-    data = ImageFolderDataModule(str(tmp_path))
-    data.adopt(needed)
-    assert data.preprocessing == needed
+    assert ImageFolderDataModule(str(tmp_path)).adapted(needed) == needed
     data = ImageFolderDataModule(str(tmp_path), image_size=16)
-    data.adopt(needed)
-    assert data.preprocessing == Preprocessing(16, 18, needed.mean, needed.std, "bicubic")
+    assert data.adapted(needed) == Preprocessing(16, 18, needed.mean, needed.std, "bicubic")
     data = ImageFolderDataModule(str(tmp_path), mean=[0.5, 0.5, 0.5])
     with pytest.raises(ValueError, match=r"`mean` must be what the network was trained with, \(0.5, 0.4, 0.3\), got"):
-        data.adopt(needed)
+        data.adapted(needed)
 
 
 # What is refused

@@ -65,12 +65,13 @@ def test_what_is_given_comes_first_then_the_data_then_the_module():
 def test_pictures_are_of_the_space_of_the_network_that_they_are_prepared_for():
     model, data = pretrained(mean=[0.5, 0.4, 0.3], std=[0.1, 0.2, 0.3]), PhotographsDataModule()
     space = InputSpace(model, data)
-    assert space.shape == data.image_shape == (3, 20, 20)
+    assert space.shape == (3, 20, 20)
+    assert data.image_shape == (3, 224, 224), "to ask changes nothing"
     assert_close(space.bounds, model.bounds, rtol=0, atol=0)
     assert InputSpace(model).shape == (3, 20, 20)
     assert space.preparer is model
     with pytest.raises(ValueError, match="`mean` must be what the network was trained with"):
-        InputSpace(model, PhotographsDataModule(mean=[0.1, 0.1, 0.1]))
+        InputSpace(model, PhotographsDataModule(mean=[0.1, 0.1, 0.1])).bounds  # noqa: B018
 
 
 def test_bounds_of_pictures_are_those_of_whoever_prepares_them():

@@ -18,6 +18,7 @@ from lightning_xai.functional.infidelity import infidelity, random_squares
 from lightning_xai.functional.random import root_keys
 from lightning_xai.metrics import Infidelity
 from lightning_xai.networks import LeNet
+from tests.small import curved, linear
 
 IMAGES = torch.rand(5, 2, 6, 6, generator=torch.Generator().manual_seed(0))
 ATTRIBUTIONS = torch.randn(5, 2, 6, 6, generator=torch.Generator().manual_seed(2))
@@ -28,16 +29,6 @@ both = pytest.mark.parametrize("perturbation", ["square", "noise"])
 
 def small(perturbation, **options):
     return Infidelity(**{"num_draws": 12, "square_size": 3, "perturbation": perturbation} | options)
-
-
-def linear():
-    torch.manual_seed(1)
-    return nn.Sequential(nn.Flatten(), nn.Linear(72, 3))
-
-
-def curved():
-    torch.manual_seed(1)
-    return nn.Sequential(nn.Flatten(), nn.Linear(72, 20), nn.Softplus(), nn.Linear(20, 3)).eval()
 
 
 def score(metric, attributions=ATTRIBUTIONS, model=None, inputs=IMAGES, context=CONTEXT, **options):

@@ -21,20 +21,11 @@ from lightning_xai.metrics import (
     PixelFlipping,
     Shared,
 )
+from tests.small import curved, linear
 
 IMAGES = torch.rand(5, 2, 6, 6, generator=torch.Generator().manual_seed(0))
 TARGET = torch.tensor([0, 1, 2, 1, 0])
 CONTEXT = Context.create(torch.arange(5), seed=3, bounds=(0.0, 1.0))
-
-
-def linear():
-    torch.manual_seed(1)
-    return nn.Sequential(nn.Flatten(), nn.Linear(72, 3))
-
-
-def curved():
-    torch.manual_seed(1)
-    return nn.Sequential(nn.Flatten(), nn.Linear(72, 20), nn.Softplus(), nn.Linear(20, 3)).eval()
 
 
 def score(metric, attributions, model, **options):

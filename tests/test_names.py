@@ -93,6 +93,12 @@ def test_a_wrong_class_path_in_a_specification_names_the_nearest():
         specifications("methods", {"a": {"class_path": "smothgrad"}})
 
 
+def test_a_wrong_name_in_an_argument_is_said_to_be_there():
+    deep = {"class_path": "PerturbWeights", "init_args": {"std": 0.1, "explainer": "salience"}}
+    with pytest.raises(ValueError, match=r"^`explainer`: 'salience' is unknown: did you mean 'saliency'"):
+        specifications("methods", {"a": deep})
+
+
 @pytest.mark.parametrize("kind", ["methods", "metrics"])
 def test_the_command_lists_each_with_its_first_line(kind, capsys):
     main([kind])

@@ -21,8 +21,7 @@ from lightning_xai.experiments.noise_level import CONFIDENCE, find_noise_level, 
 from lightning_xai.explainers.smoothing import PerturbWeights
 from lightning_xai.functional.random import fold_in_int, root_keys, standard_normal
 from lightning_xai.networks import MLP
-from lightning_xai.reporting.noise_level import method_settings, write_noise_level
-from lightning_xai.reporting.noise_level_figure import noise_level_figure
+from lightning_xai.reporting.noise_level import method_settings, noise_level_figure, write_noise_level
 from lightning_xai.results.noise_level import NoiseLevel, NoisePoint
 from lightning_xai.results.store import read_scores
 

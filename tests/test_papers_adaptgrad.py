@@ -315,6 +315,6 @@ def test_the_noise_decides_how_far_maps_are_from_the_gradient():
 
 def test_one_number_of_draws_has_no_slope():
     with pytest.raises(
-        ValueError, match=r"`draws` must be two different numbers or more, all at least 1; got \(3, 3\)"
+        ValueError, match=r"`draws` must be two numbers or more, each once and at least 1; got \(3, 3\)"
     ):
         adaptgrad_convergence.run(LAB, draws=(3, 3))

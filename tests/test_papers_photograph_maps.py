@@ -1,15 +1,11 @@
 """AdaptGrad's gallery: closed forms of linear networks, what is shown where, and the metrics of maps beside maps."""
 
-import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
-from torch import nn
 from torch.testing import assert_close
 
 import lightning_xai as lx
-from lightning_xai.data.preprocessing import Preprocessing
 from lightning_xai.experiments.papers import Lab
 from lightning_xai.experiments.papers.adaptgrad_convergence import Examined
 from lightning_xai.explainers import Context
@@ -18,35 +14,23 @@ from lightning_xai.sanity.similarity import spearman
 from lightning_xai.studies import report
 from lightning_xai.studies.engine import run_study
 from lightning_xai.studies.metrics import MapSimilarity, RelativeError
-from lightning_xai.studies.study import carried_study
-from lightning_xai.studies.subjects import PretrainedNetwork
+from tests.small import OTHERS, carried_study, linear_of_others, save_noise, weight
 
-SIDE = 8
 SMALL = {"networks": ["vgg16"], "num_samples": 3, "maps": 2, "draws": [2, 3], "num_draws": 2, "num_steps": 2}
-OTHERS = tuple(f"class {number}" for number in range(20))
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # between Lightning and jsonargparse
-
-
-def weight(network, target):
-    return network.model[1].weight.detach()[target].view(-1, 3, SIDE, SIDE)
 
 
 @pytest.fixture
 def network(monkeypatch):
     """A linear network of small pictures, which the study explains."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 20)).eval()
-    network = PretrainedNetwork(model, Preprocessing(SIDE, SIDE), OTHERS, {"network": "linear"})
+    network = linear_of_others()
     monkeypatch.setattr("lightning_xai.studies.subjects.pretrained_network", lambda *_: network)
     return network
 
 
 @pytest.fixture
 def gallery(tmp_path, network):
-    for number in range(3):
-        pixels = np.random.default_rng(number).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-    study = carried_study("adaptgrad-gallery", images=str(tmp_path), inner_draws=2, **SMALL)
+    study = carried_study("adaptgrad-gallery", images=save_noise(tmp_path, 3), inner_draws=2, **SMALL)
     return study, run_study(Lab(device="cpu", progress=False), study)
 
 

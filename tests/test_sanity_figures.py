@@ -9,14 +9,12 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from lightning_xai.reporting.sanity_curves import similarity_curves
 from lightning_xai.reporting.sanity_figures import (
     cascade_grid,
-    data_pairs,
-    invariance_pairs,
-    logit_pairs,
+    map_pairs,
     randomization_bars,
     sanity_figures,
-    similarity_curves,
     write_figures,
 )
 from lightning_xai.reporting.sanity_values import means
@@ -242,12 +240,10 @@ def test_maps_that_are_zero_have_a_scale():
 # Pairs
 
 
-@pytest.mark.parametrize(
-    ("pairs", "check"), [(data_pairs, "data"), (invariance_pairs, "invariance"), (logit_pairs, "random_logit")]
-)
-def test_pairs_are_maps_of_the_trained_and_of_the_other_model(pairs, check):
+@pytest.mark.parametrize("check", ["data", "invariance", "random_logit"])
+def test_pairs_are_maps_of_the_trained_and_of_the_other_model(check):
     report = planted(checks=(check,))
-    figure = pairs(report, absolute=False)
+    figure = map_pairs(report, check, absolute=False)
     blocks = pictures(figure)
     for sample, images in enumerate(blocks):
         expected = [
@@ -264,7 +260,8 @@ def test_pairs_are_maps_of_the_trained_and_of_the_other_model(pairs, check):
 
 
 def test_pairs_say_which_labels():
-    assert words(data_pairs(PLANTED)).count("true labels") == words(data_pairs(PLANTED)).count("random labels") == 2
+    shown = words(map_pairs(PLANTED, "data"))
+    assert shown.count("true labels") == shown.count("random labels") == 2
 
 
 # Curves
@@ -497,9 +494,9 @@ def test_what_a_report_does_not_have_is_named():
     with pytest.raises(ValueError, match=r"`samples` must be positions among the 2 samples.*got \[2\]"):
         cascade_grid(PLANTED, TOP, samples=[2])
     with pytest.raises(ValueError, match=r"`samples` must be positions among the 0 samples"):
-        data_pairs(planted(num_kept=0))
+        map_pairs(planted(num_kept=0), "data")
     with pytest.raises(ValueError, match=r"`report` has no cells of the check 'data'"):
-        data_pairs(planted(checks=()))
+        map_pairs(planted(checks=()), "data")
     with pytest.raises(ValueError, match=r"`report` has no scores of a last step of the check 'parameters'"):
         randomization_bars(planted(variants=("independent",)), "parameters")
 
@@ -515,10 +512,10 @@ DRAWN = {
     "absolute": lambda report: cascade_grid(report, TOP),
     "curves": lambda report: similarity_curves(report, TOP, "spearman"),
     "bars": lambda report: randomization_bars(report, "data"),
-    "pairs": data_pairs,
-    "classes": logit_pairs,
+    "pairs": lambda report: map_pairs(report, "data"),
+    "classes": lambda report: map_pairs(report, "random_logit"),
     "rises": lambda report: randomization_bars(with_rises(report), "efficient"),
-    "shifted": lambda report: invariance_pairs(report, absolute=False),
+    "shifted": lambda report: map_pairs(report, "invariance", absolute=False),
 }
 
 

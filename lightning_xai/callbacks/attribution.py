@@ -331,7 +331,6 @@ def output_folder(trainer: Trainer) -> Path:
 
 def draw_panel(evaluation: Evaluation, bounds: Any, class_names: Sequence[str] | None, title: str) -> Figure:
     """The panel of an evaluation's kept samples; images are shown on the scale of the bounds, or on their own."""
-    low_high = parse_bounds(bounds) or (evaluation.images.min(), evaluation.images.max())
 
     def names(classes: Tensor) -> list[str]:
         return [class_names[c] if class_names and c < len(class_names) else str(c) for c in classes.tolist()]
@@ -339,7 +338,7 @@ def draw_panel(evaluation: Evaluation, bounds: Any, class_names: Sequence[str] |
     return attribution_panel(
         evaluation.images,
         evaluation.attributions,
-        low_high,
+        parse_bounds(bounds),
         evaluation.masks,
         labels=names(evaluation.target),
         predictions=names(evaluation.predicted),

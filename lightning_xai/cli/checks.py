@@ -9,6 +9,7 @@ from jsonargparse import Namespace
 from pytorch_lightning import LightningModule, Trainer
 from torch import nn
 
+from lightning_xai.data.image_folder import PictureDataModule
 from lightning_xai.data.input_space import InputSpace
 from lightning_xai.modules.classifier import check_network_fits
 from lightning_xai.modules.manifest import MANIFEST
@@ -36,6 +37,8 @@ def check_fits_data(model: LightningModule, data: Any) -> None:
 
     Modules check that when they are set up, too; but then the run has a folder.
     """
+    if isinstance(data, PictureDataModule):
+        data.adapted(getattr(model, "preprocessing", None))  # which may be refused
     space, shape, number = InputSpace(model, data), None, None
     with suppress(Exception):  # a property may say that there are no data yet
         shape, number = space.shape, getattr(data, "num_classes", None)

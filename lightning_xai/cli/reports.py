@@ -16,8 +16,7 @@ from lightning_xai.callbacks.pareto import VALIDATIONS, ParetoFront
 from lightning_xai.cli.console import console
 from lightning_xai.evaluation import Evaluation
 from lightning_xai.experiments.visualize import visualization_figures, write_pictures
-from lightning_xai.reporting.noise_level import level_lines, write_noise_level
-from lightning_xai.reporting.noise_level_figure import noise_level_figure
+from lightning_xai.reporting.noise_level import level_lines, noise_level_figure, write_noise_level
 from lightning_xai.reporting.pareto import front_table
 from lightning_xai.reporting.reproduction import write_reproduction
 from lightning_xai.reporting.sanity import verdict_table, write_sanity

@@ -1,9 +1,10 @@
 """`lightning-xai reproduce NAME [--fast] [--OPTION VALUE ...]` and `lightning-xai study FILE [...]`."""
 
+import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode, load_yaml
 from lightning_xai.experiments.papers import EXPERIMENTS, Experiment, Lab
 from lightning_xai.explainers.base import check_count
 from lightning_xai.reporting.folders import check_folder
-from lightning_xai.reporting.reproduction import write_reproduction
+from lightning_xai.reporting.reproduction import SETTINGS, write_reproduction
 from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.studies.engine import run_study
 from lightning_xai.studies.report import study_figures, study_report
@@ -38,8 +39,8 @@ def reproduce_experiment(words: Sequence[str]) -> None:
         _run_study(studies[name], f"reproduce {name}", options)
     elif name in EXPERIMENTS:
         experiment = EXPERIMENTS[name]
-        lab, folder, settings = _parsed(experiment_parser(name, experiment), options, experiment.fast)
-        _report(*experiment.run(lab, **settings), folder)
+        lab, folder, settings, given = _parsed(experiment_parser(name, experiment), options, experiment.fast)
+        _report(*experiment.run(lab, **settings), folder, given)
     else:
         known = ", ".join((*EXPERIMENTS, *studies))
         sys.exit(f"lightning-xai reproduce: NAME must be one of {known}; got {name!r}.")
@@ -64,12 +65,12 @@ def _run_study(path: Path, command: str, options: Sequence[str]) -> None:
         study = study_of(load_yaml(path.read_text(encoding="utf-8")), path, taken)
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: this is not YAML that can be read: {error}") from error
-    lab, folder, settings = _parsed(study_parser(study, path, command), options, study.fast)
+    lab, folder, settings, given = _parsed(study_parser(study, path, command), options, study.fast)
     kept = settings.pop("kept")
     study = study.changed(settings)
     results = run_study(lab, study, kept)
     report = study_report(study, results, lab.seed, lab.precision, "--fast" in options)
-    _report(report, study_figures(study, results, path.stem), folder)
+    _report(report, study_figures(study, results, path.stem), folder, given)
 
 
 def study_parser(study: Study, path: Path, command: str) -> ArgumentParser:
@@ -107,8 +108,8 @@ def _parser(command: str, description: str, output: Path) -> ArgumentParser:
 
 def _parsed(
     parser: ArgumentParser, options: Sequence[str], fast: Mapping[str, Any]
-) -> tuple[Lab, Path, dict[str, Any]]:
-    """The lab, the folder and all other options, with folders and counts checked before anything is computed.
+) -> tuple[Lab, Path, dict[str, Any], dict[str, Any]]:
+    """The lab, the folder, all other options, and those that results depend on, checked before anything is computed.
 
     Args:
         fast: Defaults of the fast version, on embedded data where no `--root` is given, into a folder of its own.
@@ -124,13 +125,33 @@ def _parsed(
         if isinstance(value, int) and re.match(_COUNTS, option):
             check_count(option, value)
     lab = Lab(**{field.name: settings.pop(field.name) for field in fields(Lab)})
-    return lab, Path(settings.pop("output")), settings
+    folder = Path(settings.pop("output"))
+    given = {name: value for name, value in {**vars(lab), **settings}.items() if name not in _INDIFFERENT}
+    given = json.loads(json.dumps(given, default=str))
+    _check_unlike(folder / SETTINGS, given)
+    return lab, folder, settings, given
 
 
-def _report(result: Reproduction, figures: Mapping[str, Figure], folder: Path) -> None:
+_INDIFFERENT = {"root", "configs", "checkpoints", "cache", "device", "progress", "kept"}
+"""Options that results do not depend on."""
+
+
+def _check_unlike(path: Path, given: Mapping[str, Any]) -> None:
+    """Refuse a folder that has results of other options."""
+    written = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    known = written.get("options", {}) if isinstance(written, Mapping) else given
+    if other := [name for name in {**known, **given} if known.get(name) != given.get(name)]:
+        raise ValueError(
+            f"`output`: {path.parent} has results with other values of {', '.join(other)}. Give another folder, or "
+            "remove this one."
+        )
+
+
+def _report(result: Reproduction, figures: Mapping[str, Figure], folder: Path, given: Mapping[str, Any]) -> None:
     terminal = console(width=200)
     for part in (result.source, *result.tables, *result.findings):
         terminal.print(part)
+    result = replace(result, settings={**result.settings, "options": given})
     for path in write_reproduction(result, figures, folder):
         terminal.print(f"{'written':<16} {path}")
 

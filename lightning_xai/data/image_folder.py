@@ -116,7 +116,7 @@ class PictureDataModule(LightningDataModule, ABC):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        return (3, self.preprocessing.image_size, self.preprocessing.image_size)
+        return self.preprocessing.image_shape
 
     @property
     def num_classes(self) -> int | None:
@@ -130,20 +130,21 @@ class PictureDataModule(LightningDataModule, ABC):
 
     def setup(self, stage: str | None = None) -> None:
         network = getattr(self.trainer, "lightning_module", None)
-        self.adopt(getattr(network, "preprocessing", None))
+        self.preprocessing = self.adapted(getattr(network, "preprocessing", None))
         self._pictures = self.find_pictures(getattr(network, "class_names", None))
 
-    def adopt(self, preprocessing: Preprocessing | None) -> None:
-        """Prepare the pictures as the network asks for; what the arguments say comes first.
+    def adapted(self, preprocessing: Preprocessing | None) -> Preprocessing:
+        """How the pictures are prepared for a network that asks for this; what the arguments say comes first.
 
         Raises:
             ValueError: if they ask for another normalization than the network does.
         """
-        self.preprocessing = changed(preprocessing or Preprocessing(), **self._changes)
+        found = changed(preprocessing or Preprocessing(), **self._changes)
         for name in ("mean", "std"):
-            given, needed = getattr(self.preprocessing, name), getattr(preprocessing, name, None)
+            given, needed = getattr(found, name), getattr(preprocessing, name, None)
             if needed not in (None, given):
                 raise ValueError(f"`{name}` must be what the network was trained with, {needed}, got {given}.")
+        return found
 
     def val_dataloader(self) -> DataLoader:
         return self._loader()

@@ -11,8 +11,8 @@ from lightning_xai.data.preprocessing import Preprocessing
 class InputSpace:
     """The inputs of a module, asked of whoever knows them: what is given comes first, then the data module, the module.
 
-    A data module of pictures prepares them as the module asks for, and is told so here. What a property of theirs
-    raises is raised when it is asked for.
+    A data module of pictures prepares them as the module asks for, which it learns when it is set up: this preparation
+    is asked before it. What a property of theirs raises is raised when it is asked for.
 
     Attributes:
         model: The module; a `PretrainedClassifier`, for one, knows all of it.
@@ -23,10 +23,6 @@ class InputSpace:
     model: Any
     data: Any = None
     given_bounds: Any = None
-
-    def __post_init__(self) -> None:
-        if isinstance(self.data, PictureDataModule) and self._preprocessing is not None:
-            self.data.adopt(self._preprocessing)
 
     @classmethod
     def of(cls, trainer: Any, given_bounds: Any = None) -> "InputSpace":
@@ -46,9 +42,7 @@ class InputSpace:
     @property
     def shape(self) -> tuple[int, ...] | None:
         """(channels, height, width): `image_shape`, or what the module's preprocessing makes; None if nobody knows."""
-        shape, made = self._known("image_shape"), self._preprocessing
-        if shape is None and made is not None:
-            shape = (3, made.image_size, made.image_size)
+        shape = self._known("image_shape")
         return None if shape is None else tuple(shape)
 
     @property
@@ -62,8 +56,10 @@ class InputSpace:
         return found if isinstance(found, Preprocessing) else None
 
     @property
-    def _owners(self) -> tuple[Any, Any]:
-        return self.data, self.model
+    def _owners(self) -> tuple[Any, ...]:
+        made = self._preprocessing
+        told = made is not None and isinstance(self.data, PictureDataModule)
+        return self.data.adapted(made) if told else None, self.data, self.model, made
 
     def _known(self, name: str) -> Any:
         known = (getattr(owner, name, None) for owner in self._owners)

@@ -66,6 +66,11 @@ class Preprocessing:
         """What the darkest and the brightest possible pixel become, computed as the pixels are."""
         return self._normalization().bounds
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of the network's input."""
+        return (3, self.image_size, self.image_size)
+
     def _center(self, image: Image.Image, interpolation: Interpolation) -> Image.Image:
         resized = F.resize(image, [self.resize_size], InterpolationMode(interpolation), antialias=True)
         return F.center_crop(resized, [self.image_size])

@@ -79,15 +79,15 @@ def examine_trained(
             `cosine`, `ssim`, `ssim_absolute` and `hog`; all that the images admit are written.
             SSIM hardly sees signs: for `random_logit`, where maps of two classes may be opposite, take `pearson`.
         preset: How SSIM and HOG are computed: as the `paper` says, or as the published `notebook` does.
-        normalizer: Of the maps that SSIM and HOG compare; null for the preset's, `maximum` or `range`.
+        normalizer: What scales the maps that SSIM and HOG compare; null for the preset's, `maximum` or `range`.
         shift: Added to the input, in the space of the normalized images.
         target: The class explained: the `label` (where the data have one, else the prediction), the trained
             model's `prediction`, or what each changed model predicts itself.
         alpha: Chance of a wrong PASS, and of a wrong FAIL, where the similarity is at the boundary.
         margin: How far above the floor still counts as at it, as a share of the way from the floor to 1.
-        seed: Of noise and random weights.
+        seed: Seed of noise and random weights.
         batch_size: Samples explained at a time.
-        precision: Of the networks while they are examined, whatever the trainer's: `32-true`, or `bf16-mixed`,
+        precision: Type of the networks while they are examined, whatever the trainer's: `32-true`, or `bf16-mixed`,
             which is faster where the hardware computes in bfloat16. `invariance` is always checked in `32-true`.
         smooth: Average the methods' maps over this many noisy inputs, std 0.1 of the range (smooth MPRT takes 50);
             the controls stay as they are.
@@ -180,10 +180,10 @@ def calibrate_trained(
         drop: Relative accuracy drop, 1 - (accuracy - chance) / (clean accuracy - chance).
         num_draws: Noisy networks at each level.
         num_samples: Validation samples, evenly spaced.
-        tolerance: Of the level.
+        tolerance: Width of the bracket in which the level is interpolated.
         maximum: The most noise tried.
         chance: Accuracy that counts as nothing left; null for one over the number of outputs.
-        seed: Of the noise; the same as the callback's makes the same noise.
+        seed: Seed of the noise; the same as the callback's makes the same noise.
         max_rows: Rows that pass through the network at once; null for as many as fit in memory.
     """
     check_count("num_samples", num_samples)
@@ -194,9 +194,20 @@ def calibrate_trained(
     samples = stored_samples(datamodule, num_samples, "validate", trainer.limit_val_batches)
     if samples.labels is None:
         raise ValueError(f"`data`: {type(datamodule).__name__} gives no labels, which accuracy needs.")
-    given = (model, samples.images.to(model.device), samples.labels, chance, drop, num_draws, tolerance, maximum)
     with trainer.precision_plugin.forward_context():
-        return find_noise_level(*given, seed, max_rows, progress=trainer.progress_bar_callback is not None)
+        return find_noise_level(
+            model,
+            samples.images.to(model.device),
+            samples.labels,
+            chance=chance,
+            drop=drop,
+            num_draws=num_draws,
+            tolerance=tolerance,
+            maximum=maximum,
+            seed=seed,
+            max_rows=max_rows,
+            progress=trainer.progress_bar_callback is not None,
+        )
 
 
 def visualize_trained(
@@ -239,7 +250,7 @@ def visualize_trained(
         num_fresh: Noisy networks that the finished images are shown to.
         models_per_pass: Noisy networks that are computed at once, by `torch.vmap`; null for as many as weigh 16
             MiB. A network that vmap does not admit takes 1.
-        seed: Of starts, views and weight noise.
+        seed: Seed of starts, views and weight noise.
     """
     activation = _activation(target, layer, channel, unit)
     check_count("num_models", num_models)
@@ -256,8 +267,22 @@ def visualize_trained(
         )
     names = named_channels(activation.channels, space.class_names if layer is None else None)
     noise, progress = PerturbWeights(std=weight_noise, num_draws=num_models), trainer.progress_bar_callback is not None
-    given = (activation, names, shape, bounds, noise, (redraw,), num_starts, steps, lr, jitter)
-    setting = Setting(*given, models_per_pass, num_fresh, seed, progress)  # type: ignore[arg-type]
+    setting = Setting(
+        activation,
+        names,
+        shape,  # type: ignore[arg-type]  # three numbers
+        bounds,
+        noise,
+        redraws=(redraw,),
+        num_starts=num_starts,
+        steps=steps,
+        lr=lr,
+        jitter=jitter,
+        models_per_pass=models_per_pass,
+        num_fresh=num_fresh,
+        seed=seed,
+        progress=progress,
+    )
     with trainer.precision_plugin.forward_context():
         found = portraits(connected(trainer, model, datamodule), setting)
     source = f"Activation maximization, {type(getattr(model, 'network', model)).__name__}"
@@ -283,7 +308,7 @@ def stored_samples(
     Args:
         datamodule: Whose first dataloader of the stage is asked.
         num_samples: All if there are fewer.
-        stage: Of the dataloader.
+        stage: Whose dataloader is asked.
         limit: The trainer's of the stage's batches (see `reachable_rows`).
         strict: As in `unpack`.
     """

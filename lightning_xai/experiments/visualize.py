@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from lightning_xai.explainers import PerturbWeights
 from lightning_xai.explainers.base import check_count
 from lightning_xai.functional.random import fold_in_int
-from lightning_xai.reporting.visualization_figures import gallery_figure, shown, trace_figure
+from lightning_xai.reporting.curves import Curve, CurveAxes, curves_figure
+from lightning_xai.reporting.pictures import gallery_figure, shown
 from lightning_xai.results.files import replacing
 from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.results.tables import ResultTable
@@ -219,12 +220,12 @@ def visualization_result(
         {f"images {name}": part.images.numpy() for name, part in found.items()},
         {**settings, **made, "seed": setting.seed, "seconds": {name: part.seconds for name, part in found.items()}},
         tuple(_findings(found, scores, setting)),
-        {"names": setting.names, "what": setting.what},
+        {"found": found, "names": setting.names, "what": setting.what},
     )
 
 
 def _all_scores(part: Portraits) -> dict[str, np.ndarray]:
-    """Of all images, by metric; of the agreement, one a channel."""
+    """The scores of all images, by metric; of the agreement, one a channel."""
     scores = {metric: values.flatten().double().numpy() for metric, values in part.scores.items()}
     return scores | ({AGREEMENT: agreement(part.images).double().numpy()} if len(part.images) > 1 else {})
 
@@ -305,28 +306,22 @@ def _against(values: np.ndarray, others: np.ndarray, metric: str) -> str:
 
 
 def visualization_figures(result: Reproduction, name: str) -> dict[str, Figure]:
-    """The images of the first start, and how their activation rose."""
-    names, what = result.details["names"], result.details["what"]
-    methods = [key.removeprefix("images ") for key in result.arrays]
-    judged = FRESH if any(r["metric"] == FRESH for r in result.records["scores"]) else CLEAN
-    first = [r for r in result.records["scores"] if r["start"] == 0 and r["metric"] == judged]
-    captions = {m: [f"{r['value']:.3g}" for r in first if r["method"] == m] for m in methods}
-    pictures = {m: result.arrays[f"images {m}"][0, :MAX_SHOWN] for m in methods}
-    traces = {m: _traces(result.records["trace"], m) for m in methods}
+    """The images of the first start, and how the activation of all rose."""
+    found, names, what = (result.details[part] for part in ("found", "names", "what"))
+    judged = FRESH if FRESH in found[PLAIN].scores else CLEAN
+    captions = {method: [f"{score:.3g}" for score in part.scores[judged][0]] for method, part in found.items()}
+    pictures = {method: part.images[0, :MAX_SHOWN].numpy() for method, part in found.items()}
     noted = [f"Below each image: {judged} ({what})."]
     if len(names) > MAX_SHOWN:
         noted.append(f"The first {MAX_SHOWN} of {len(names)}.")
     rises = ["Of the networks and in the view of each step; with NoiseGrad the mean over the noisy networks."]
+    means = {method: part.trace.double().mean((0, 2)).numpy() for method, part in found.items()}
+    curves = [Curve(method, (np.arange(1, len(mean) + 1), mean)) for method, mean in means.items()]
+    axes = CurveAxes("", "step", f"{what}, mean over the images", curves)
     return {
         name: gallery_figure(pictures, captions, names[:MAX_SHOWN], f"What maximizes the {what}", noted),
-        f"{name}-trace": trace_figure(traces, what, rises),
+        f"{name}-trace": curves_figure(f"How the {what} rises while the images are made", [axes], rises),
     }
-
-
-def _traces(records: Sequence[Mapping[str, Any]], method: str) -> Float[np.ndarray, "step image"]:
-    found = [record for record in records if record["method"] == method]
-    steps = max(record["step"] for record in found)
-    return np.array([record["activation"] for record in found]).reshape(-1, steps).T
 
 
 def write_pictures(result: Reproduction, folder: Path) -> list[Path]:

@@ -55,6 +55,10 @@ class Context:
     max_rows: int | None = None
     draws_used: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        check_whole_number("seed", self.seed)
+        check_kind("keys", self.keys, Tensor, "a tensor of random keys, as `Context.create(index, seed)` makes them")
+
     @classmethod
     def create(
         cls,

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,9 +179,7 @@ def _write_panel(path: Path, explanation: Explanation, bounds: tuple[Tensor, Ten
         title += f"; explained: {_named(explanation.target)}"
     images = explanation.inputs[None]
     maps = {method: maps[None] for method, maps in explanation.attributions.items()}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of names in other scripts
-        save_figure(attribution_panel(images, maps, bounds or (images.min(), images.max()), title=title), path)
+    save_figure(attribution_panel(images, maps, bounds, title=title), path)
 
 
 def _named(output: ExplainedClass) -> str:

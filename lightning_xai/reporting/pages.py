@@ -3,10 +3,13 @@
 Matplotlib's constrained layout finds the room for the texts around the axes, and the page becomes as large as it takes.
 """
 
+import logging
 import math
 import re
-from collections.abc import Sequence
-from functools import lru_cache
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, lru_cache
 from typing import Any
 
 import matplotlib
@@ -16,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
+from matplotlib.font_manager import FontProperties, fontManager
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from lightning_xai.reporting.colors import FAINT, LINE_GRAY, PALETTE, TEXT
@@ -27,7 +30,17 @@ LINE = 1.4 * FONT_SIZE / 72
 """Height of a line of text, in inches."""
 PAD = 0.08
 
+_WIDE = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei"),
+    *("Droid Sans Fallback", "Microsoft YaHei", "PingFang SC", "Hiragino Sans", "Malgun Gothic", "Arial Unicode MS"),
+)
+"""Fonts of the scripts that matplotlib's own one does not have, on the systems where people read them."""
+
 STYLE: Any = {
+    "font.family": [
+        "sans-serif",
+        *sorted({font.name for font in fontManager.ttflist}.intersection(_WIDE), key=_WIDE.index),
+    ],
     "font.size": FONT_SIZE,
     "text.color": TEXT,
     "text.parse_math": False,  # a dollar sign is a dollar sign
@@ -69,8 +82,32 @@ STYLE: Any = {
     },
 }
 
-styled = matplotlib.rc_context(STYLE)
+
+@contextmanager
+def _drawing() -> Iterator[None]:
+    """In our style; that a font lacks a character is said once, in words."""
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", _MISSING)
+        yield
+    for one in caught:
+        if re.match(_MISSING, str(one.message)):
+            _say_what_is_missing()
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+
+
+_MISSING = r"Glyph .* missing from font"
+styled = _drawing()
 """A decorator for all that makes or draws a figure; whatever else draws has its own style."""
+
+
+@cache
+def _say_what_is_missing() -> None:
+    logging.getLogger(__name__).warning(
+        "Names have characters that none of matplotlib's fonts has: figures show boxes in their place. Install a font "
+        "that has them, such as Noto Sans CJK."
+    )
+
 
 _MIDDLE = {"left": 1 / 3, "right": 2 / 3, "bottom": 1 / 3, "top": 2 / 3, "wspace": 0.0, "hspace": 0.0}
 _RENDERER = RendererAgg(1, 1, RESOLUTION)

@@ -23,7 +23,7 @@ from lightning_xai.shapes import Images
 def attribution_panel(
     images: Images,
     attributions: Mapping[str, Tensor],
-    bounds: tuple[Tensor, Tensor],
+    bounds: tuple[Tensor, Tensor] | None,
     masks: Tensor | None = None,
     labels: Sequence[str] | None = None,
     predictions: Sequence[str] | None = None,
@@ -40,7 +40,8 @@ def attribution_panel(
             in color, of any other number the mean.
         attributions: method name -> attributions shaped like `images`, or their channel sums, with one channel; a
             column each, in this order.
-        bounds: what black and white are in the network's space, each broadcasting against an image.
+        bounds: what black and white are in the network's space, each broadcasting against an image; None for the least
+            and the greatest value of the images.
         masks: boolean, (batch, height, width) or (batch, 1, height, width).
         labels: the class of each image.
         predictions: the class that the network predicts, in red where it is not the label.
@@ -104,8 +105,8 @@ def _summary(tag: str, path: Path) -> Any:
 # What a column shows
 
 
-def _inputs(images: Tensor, bounds: tuple[Tensor, Tensor]) -> list[Picture]:
-    low, high = (bound.to(images) for bound in bounds)
+def _inputs(images: Tensor, bounds: tuple[Tensor, Tensor] | None) -> list[Picture]:
+    low, high = (bound.to(images) for bound in bounds or (images.min(), images.max()))
     pixels = ((images - low) / (high - low)).detach().float().clamp(0, 1).cpu().numpy()
     return [Picture(shown(image)) for image in pixels]
 

@@ -1,10 +1,11 @@
 """Grids of pictures with titles above and names at the left: panels, maps of the sanity checks, galleries."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
@@ -12,8 +13,8 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.transforms import ScaledTranslation
 
-from lightning_xai.reporting.colors import DIVERGING, PERCENTILE, SEQUENTIAL, scale_end
-from lightning_xai.reporting.pages import FONT_SIZE, LINE, RESOLUTION, num_lines, wrapped
+from lightning_xai.reporting.colors import DIVERGING, FAINT, PERCENTILE, SEQUENTIAL, scale_end
+from lightning_xai.reporting.pages import FONT_SIZE, LINE, RESOLUTION, SMALL, Page, num_lines, styled, wrapped
 
 _SMALL_CELL, _LARGE_CELL = 0.9, 1.4
 _GAP, _WIDE_GAP = 0.04, 0.12
@@ -134,3 +135,31 @@ class PictureGrid:
         bar.spines[:].set(visible=True, linewidth=0.4, color="0.7")
         bar.tick_params(length=0)
         bar.grid(False)
+
+
+@styled
+def gallery_figure(
+    pictures: Mapping[str, Float[np.ndarray, "image channel height width"]],
+    captions: Mapping[str, Sequence[str]],
+    titles: Sequence[str],
+    heading: str,
+    notes: Sequence[str],
+) -> Figure:
+    """A row a method, a column an image.
+
+    Args:
+        pictures: By method, pixels from 0 to 1.
+        captions: A text below each image, by method.
+        titles: Of the columns.
+        heading: Above.
+        notes: Below.
+    """
+    _, _, height, width = next(iter(pictures.values())).shape
+    grid = PictureGrid((height, width), list(pictures), titles, below=1.2 * LINE)
+    page = Page([grid.width], [grid.height])
+    grid.prepare(page.axes())
+    for row, (name, images) in enumerate(pictures.items()):
+        for column, image in enumerate(images):
+            grid.show(row, column, Picture(shown(image)))
+            grid.write(row, column, captions[name][column], below=True, size=SMALL, color=FAINT)
+    return page.finished(heading, notes, least=4.0)

@@ -14,10 +14,12 @@ from matplotlib.figure import Figure
 from lightning_xai._version import __version__
 from lightning_xai.reporting.escapes import markdown
 from lightning_xai.reporting.render import markdown_table
-from lightning_xai.reporting.saving import save_figure
-from lightning_xai.results.files import replacing, write_csv
+from lightning_xai.reporting.saving import file_name, save_figure
+from lightning_xai.results.files import replacing, write_csv, write_text
 from lightning_xai.results.reproduction import Reproduction
+from lightning_xai.results.store import SCORES, write_directions
 
+SETTINGS = "settings.yaml"
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "captum", "numpy", "scipy", "scikit-image")
 
 
@@ -30,22 +32,22 @@ def report_markdown(result: Reproduction) -> str:
 def write_reproduction(
     result: Reproduction, figures: Mapping[str, Figure], folder: str | os.PathLike[str]
 ) -> list[Path]:
-    """Write report.md, settings.yaml, a .csv for each kind of record, arrays.npz and the figures; the paths written.
+    """Write report, settings, a .csv for each kind of record, scores, arrays.npz and figures; the paths written.
 
     Raises:
         OSError: if the folder cannot be written to.
     """
     folder = Path(folder)
-    report, settings = folder / "report.md", folder / "settings.yaml"
-    with replacing(report) as temporary:
-        temporary.write_text(report_markdown(result), encoding="utf-8")
-    with replacing(settings) as temporary:
-        temporary.write_text(yaml.safe_dump({**result.settings, **provenance()}, sort_keys=False), encoding="utf-8")
-    written = [report, settings]
+    settings = yaml.safe_dump({**result.settings, **provenance()}, sort_keys=False)
+    written = [write_text(folder / "report.md", report_markdown(result)), write_text(folder / SETTINGS, settings)]
     for name, rows in result.records.items():
-        written.append(folder / f"{name}.csv")
         columns = dict.fromkeys(key for row in rows for key in row)
-        write_csv(written[-1], [columns, *([row.get(key, "") for key in columns] for row in rows)])
+        table = [columns, *([row.get(key, "") for key in columns] for row in rows)]
+        written.append(write_csv(folder / f"{name}.csv", table))
+    for name, (scores, higher_is_better) in result.runs.items():
+        written.append(folder / file_name(name) / f"{SCORES}.csv")
+        scores.save(written[-1])
+        write_directions(written[-1], higher_is_better)
     if result.arrays:
         written.append(folder / "arrays.npz")
         with replacing(written[-1]) as temporary, temporary.open("wb") as file:

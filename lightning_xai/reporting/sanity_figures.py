@@ -1,19 +1,21 @@
-"""All figures of the sanity checks, from a report to files; bars of the checks' last steps."""
+"""All figures of the sanity checks, from a report to files; bars of the checks' last steps, and pictures of maps."""
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lightning_xai.reporting.colors import ACCENT, OUTCOMES, WORSE
+from lightning_xai.checks import check_choice
+from lightning_xai.reporting.colors import ACCENT, FAINT, OUTCOMES, SCALE_NOTE, WORSE
 from lightning_xai.reporting.marks import method_axes, remark, value_axis
-from lightning_xai.reporting.pages import SMALL, drawn_width, per_row, styled
+from lightning_xai.reporting.pages import SMALL, Page, drawn_width, per_row, styled, wrapped
+from lightning_xai.reporting.pictures import Picture, PictureGrid, map_picture, shown
 from lightning_xai.reporting.sanity_curves import similarity_curves
-from lightning_xai.reporting.sanity_maps import cascade_grid, data_pairs, invariance_pairs, logit_pairs
 from lightning_xai.reporting.sanity_values import (
     cells,
     floors,
@@ -21,6 +23,7 @@ from lightning_xai.reporting.sanity_values import (
     outcomes,
     scored_methods,
     similarities,
+    steps,
     variant_phrase,
     variants,
 )
@@ -28,33 +31,19 @@ from lightning_xai.reporting.saving import save_figures
 from lightning_xai.results.sanity import Cell, Check, Outcome, SanityReport
 from lightning_xai.results.sanity_means import Mean
 
-__all__ = [
-    "cascade_grid",
-    "data_pairs",
-    "invariance_pairs",
-    "logit_pairs",
-    "randomization_bars",
-    "sanity_figures",
-    "similarity_curves",
-    "write_figures",
-]
-
 _FLOOR_MARKERS = {"different_images": "D", "random_maps": "o"}
 _COLUMNS, _AXIS_WIDTH = 4, 1.9
 _BAR = "Bar: mean over samples and networks."
 _WHISKER = "Whisker: the interval that decides."
 _FLOORS = "Diamond: similarity of maps of different images. Circle: with random maps. Tick: the boundary."
-_PAIRS: dict[Check, Callable[..., Figure]] = {
-    "data": data_pairs,
-    "invariance": invariance_pairs,
-    "random_logit": logit_pairs,
+PAIRS: Mapping[str, tuple[Sequence[str], str]] = {
+    "data": (("true labels", "random labels"), "of models trained with true and with random labels"),
+    "invariance": (("original", "shifted"), "of the model and of its twin for shifted inputs"),
+    "random_logit": (("original", "another class"), "of the explained class and of another"),
 }
-_HEADINGS: dict[Check, str] = {
-    "data": "Similarity of maps of models trained with true and with random labels",
-    "invariance": "Similarity of maps of the model and of its twin for shifted inputs",
-    "efficient": "Relative rise of the maps' entropy under randomization of all blocks",
-    "random_logit": "Similarity of maps of the explained class and of another",
-}
+"""Of the checks that compare maps two by two: what the two are called, and what they are of."""
+_NAME_WIDTH, _SCALE = 1.8, 0.67
+"""Of the grids of maps."""
 
 
 def write_figures(report: SanityReport, folder: str | os.PathLike[str]) -> list[Path]:
@@ -73,7 +62,7 @@ def sanity_figures(report: SanityReport) -> dict[str, Figure]:
 
     VARIANT-absolute and VARIANT-diverging (`cascade_grid`), VARIANT-SIMILARITY (`similarity_curves`), CHECK-bars
     (`randomization_bars`), and of the checks data, invariance and random_logit CHECK-absolute and CHECK-diverging
-    (`data_pairs`, `invariance_pairs`, `logit_pairs`).
+    (`map_pairs`).
     """
     figures: dict[str, Figure] = {}
     for variant in variants(report, "parameters"):
@@ -82,14 +71,17 @@ def sanity_figures(report: SanityReport) -> dict[str, Figure]:
             figures[f"{variant}-absolute"] = cascade_grid(report, variant)
             figures[f"{variant}-diverging"] = cascade_grid(report, variant, absolute=False)
         figures |= {f"{variant}-{name}": similarity_curves(report, variant, name) for name in similarities(found)}
-    for check in ("parameters", *_HEADINGS):
+    for check in _DRAWN:
         ending = _ending(report, check)
         if similarities(ending):
             figures[f"{check}-bars"] = randomization_bars(report, check)
-        if check in _PAIRS and _has_maps(report, ending):
-            figures[f"{check}-absolute"] = _PAIRS[check](report)
-            figures[f"{check}-diverging"] = _PAIRS[check](report, absolute=False)
+        if check in PAIRS and _has_maps(report, ending):
+            figures[f"{check}-absolute"] = map_pairs(report, check)
+            figures[f"{check}-diverging"] = map_pairs(report, check, absolute=False)
     return figures
+
+
+_DRAWN: tuple[Check, ...] = ("parameters", "data", "invariance", "efficient", "random_logit")
 
 
 def _has_maps(report: SanityReport, found: Sequence[Cell]) -> bool:
@@ -156,8 +148,10 @@ def _draw_verdicts(axes: Axes, methods: Sequence[str], verdicts: Mapping[str, Ou
 
 def _heading(found: Sequence[Cell]) -> str:
     key = found[0].key
-    if key.check != "parameters":
-        return _HEADINGS[key.check]
+    if key.check == "efficient":
+        return "Relative rise of the maps' entropy under randomization of all blocks"
+    if key.check in PAIRS:
+        return f"Similarity of maps {PAIRS[key.check][1]}"
     step = "" if key.variant == "full" else f", last step ({key.block})"
     return f"Similarity of maps under {variant_phrase(key.variant)}{step}"
 
@@ -177,3 +171,94 @@ def _draw_mean(axes: Axes, row: int, mean: Mean | None, levels: Mapping[str, flo
         axes.plot([level], [row], marker=_FLOOR_MARKERS[variant], label=variant, **style)
     whisker = [] if math.isnan(mean.low) else [_WHISKER]
     return [*whisker, *([_FLOORS] if levels else [])]
+
+
+# Maps of the trained model beside those of the changed models
+
+
+def cascade_grid(
+    report: SanityReport, variant: str, absolute: bool = True, samples: Sequence[int] | None = None
+) -> Figure:
+    """Maps as blocks are randomized: a row a method, a column a step, a block of rows a sample (Adebayo et al. 2018).
+
+    The first column holds the maps of the trained model, the others those of repeat 0. Every map has its own color
+    scale, which ends at the 99th percentile of its absolute values: from 0 for absolute values, otherwise symmetric
+    around 0. A dash stands for a map that the report does not have; values that are not finite are gray.
+
+    Args:
+        report: With maps.
+        variant: An ordering of the parameters' blocks.
+        absolute: Absolute values instead of signed ones.
+        samples: Positions among the samples whose maps were kept; by default the first two.
+
+    Raises:
+        ValueError: if the report has no cells of the variant, or no maps of these samples.
+    """
+    found = cells(report, "parameters", variant)
+    blocks = ["original", *(block for _, block in steps(found))]
+    what = f"under {variant_phrase(variant)}"
+    return _maps_figure(report, found, blocks, what, absolute, _chosen(report, samples, 2), False)
+
+
+def map_pairs(
+    report: SanityReport, check: Check, absolute: bool = True, samples: Sequence[int] | None = None
+) -> Figure:
+    """Maps of the trained model beside those that the check compares with them: one of `PAIRS`.
+
+    A row a method, two columns a sample, by default of all samples kept; colors as in `cascade_grid`.
+
+    Raises:
+        ValueError: if the check has no pairs, or the report no cells of it, or no maps of these samples.
+    """
+    check_choice("check", check, PAIRS)
+    titles, what = PAIRS[check]
+    return _maps_figure(report, cells(report, check), titles, what, absolute, _chosen(report, samples), True)
+
+
+@styled
+def _maps_figure(
+    report: SanityReport,
+    found: Sequence[Cell],
+    titles: Sequence[str],
+    what: str,
+    absolute: bool,
+    samples: list[int],
+    beside: bool,
+) -> Figure:
+    """A grid of maps for each sample, which stands in front of them, below or beside that of the sample before."""
+    methods = scored_methods(report, found)
+    maps = {(cell.key.method, cell.key.step): cell.maps for cell in found if cell.key.repeat == 0}
+    maps |= {(cell.key.method, -1): cell.maps for cell in report.cells if cell.key.check == "original"}
+    numbers = [-1, *(number for number, _ in steps(found))]
+    names = [wrapped(name, _NAME_WIDTH) for name in methods]
+    height, width = report.images.shape[2:]
+    grids = [
+        PictureGrid((height, width), names, [f"sample {report.samples[sample]}", *titles], (1, 2), _SCALE)
+        for sample in samples
+    ]
+    across, down = (len(samples), 1) if beside else (1, len(samples))
+    page = Page([grids[0].width] * across, [grids[0].height] * down)
+    for number, (grid, sample) in enumerate(zip(grids, samples, strict=True)):
+        grid.prepare(page.axes(*divmod(number, across)), named=number % across == 0)
+        grid.show(0, 0, Picture(shown(np.clip(report.images[sample], 0, 1))))
+        for row, method in enumerate(methods):
+            for column, step in enumerate(numbers, 1):
+                kept = maps.get((method, step), ())
+                if sample < len(kept):
+                    values = np.abs(kept[sample]) if absolute else kept[sample]
+                    grid.show(row, column, map_picture(values, not absolute))
+                else:
+                    grid.write(row, column, "–", color=FAINT)
+    grids[0 if beside else -1].draw_scale(not absolute)
+    return page.finished(f"{'Absolute maps' if absolute else 'Maps'} {what}", [f"{SCALE_NOTE}."])
+
+
+def _chosen(report: SanityReport, samples: Sequence[int] | None, default: int | None = None) -> list[int]:
+    kept = len(report.images)
+    chosen = list(range(kept))[:default] if samples is None else list(samples)
+    if not chosen or not all(0 <= sample < kept for sample in chosen):
+        raise ValueError(
+            f"`samples` must be positions among the {kept} samples whose maps `report` keeps, from 0; got {chosen}. "
+            "Keep more maps where the report is made."
+        )
+    return chosen

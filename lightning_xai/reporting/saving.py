@@ -1,6 +1,7 @@
 """Figures as files and as pixels; without torch."""
 
 import os
+import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,11 @@ from lightning_xai.reporting.pages import styled
 from lightning_xai.results.files import replacing
 
 Pixels = UInt8[np.ndarray, "height width 3"]
+
+
+def file_name(name: str) -> str:
+    """A name as a part of a path, for any file system."""
+    return re.sub(r"[^\w-]+", "_", name)
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:

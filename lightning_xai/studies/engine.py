@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from lightning_xai.experiments.runs import Run
 from lightning_xai.explainers import Explainer
 from lightning_xai.explainers.precision import in_precision
 from lightning_xai.metrics import SampleMetric
+from lightning_xai.reporting.saving import file_name
 from lightning_xai.results.comparison import Comparison
 from lightning_xai.results.scores import Scores
 from lightning_xai.sanity.cells import Cells
@@ -130,7 +130,7 @@ def _of_network(lab: Lab, study: Study, name: str, kept: str | Path | None) -> N
         "weights": fingerprint(found.network.model),
         "samples": _digest(found),
     }
-    cells = Cells(None if kept is None else Path(kept) / re.sub(r"[^\w-]+", "_", name), settings)
+    cells = Cells(None if kept is None else Path(kept) / file_name(name), settings)
     parts = torch.arange(len(found.first.images)).split(study.batch_size)
     scored = [
         _scored(lab, study, found, part, methods, measured, cells)

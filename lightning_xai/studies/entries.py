@@ -66,14 +66,13 @@ class _Missing(Exception):
 
 
 def _combinations(name: str, loops: Mapping[str, Any], variables: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    lists = [
-        known_values(values, variables) if isinstance(values, list) else resolved(values, variables)
-        for values in loops.values()
-    ]
-    for key, values in zip(loops, lists, strict=True):
+    lists = {key: values if isinstance(values, list) else resolved(values, variables) for key, values in loops.items()}
+    for key, values in lists.items():
         if not isinstance(values, Sequence) or isinstance(values, str):
             raise ValueError(f"`for` of {name!r}: {key} must have a list of values, got {values!r}.")
-    for values in itertools.product(*lists):
+        if twice := [value for place, value in enumerate(values) if value in values[:place]]:
+            raise ValueError(f"`for` of {name!r}: {key} has {twice[0]!r} twice. Name each value once.")
+    for values in itertools.product(*(known_values(values, variables) for values in lists.values())):
         yield dict(zip(loops, values, strict=True))
 
 

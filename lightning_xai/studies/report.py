@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -18,6 +17,7 @@ from lightning_xai.reporting.bars import Bars, bars_figure
 from lightning_xai.reporting.comparison_figures import score_bars
 from lightning_xai.reporting.noise_level import level_lines
 from lightning_xai.reporting.panels import attribution_panel
+from lightning_xai.reporting.saving import file_name
 from lightning_xai.reporting.sweeps import Curves, Grid, curves_figure, grids_figure
 from lightning_xai.results.comparison import Comparison, MetricComparison
 from lightning_xai.results.reproduction import Reproduction
@@ -57,6 +57,7 @@ def study_report(study: Study, results: Results, seed: int, precision: str, fast
         arrays={f"{name} {key}": value for name, result in results.items() for key, value in _arrays(result)},
         settings=json.loads(json.dumps(settings, default=str)),  # a path of somebody else's module becomes text
         findings=tuple(_findings(study, results)),
+        runs={name: (result.rows, study.directions()) for name, result in results.items()},
     )
 
 
@@ -85,19 +86,13 @@ def study_figures(study: Study, results: Results, name: str) -> dict[str, Figure
 
 
 def _records(study: Study, results: Results) -> dict[str, list[dict[str, Any]]]:
-    records: dict[str, list[dict[str, Any]]] = {name: [] for name in ("scores", "samples", "claims", "levels", "kept")}
+    records: dict[str, list[dict[str, Any]]] = {name: [] for name in ("methods", "samples", "claims", "levels", "kept")}
     for network, result in results.items():
         subject, bound = result.subject, study.coordinates(result.subject.std)
-        records["scores"] += [
-            {
-                "network": network,
-                "method": row.method,
-                **{key: value for key, value in bound.get(row.method, {}).items() if not isinstance(value, Mapping)},
-                "metric": row.metric,
-                "sample": row.sample,
-                "value": row.value,
-            }
-            for row in result.rows
+        records["methods"] += [
+            {"network": network, "method": method, **numbers}
+            for method, own in bound.items()
+            if (numbers := {key: value for key, value in own.items() if not isinstance(value, Mapping)})
         ]
         index = subject.first.index.tolist()
         target = [""] * len(index) if subject.target is None else subject.target.tolist()
@@ -346,7 +341,7 @@ def _outcomes(study: Study, title: str, claims: Sequence[Claim]) -> Iterator[str
 
 def _of(network: str, results: Results) -> str:
     """The end of a file's name, where there are several networks."""
-    return "-" + re.sub(r"[^\w-]+", "_", network) if len(results) > 1 else ""
+    return f"-{file_name(network)}" if len(results) > 1 else ""
 
 
 def _claims_panel(study: Study, results: Results, group: Claims) -> Bars:
@@ -404,8 +399,8 @@ def _grids(study: Study, down: str, across: str, result: NetworkResult) -> Figur
 def _maps(result: NetworkResult, network: str) -> Figure:
     shown = result.maps
     maps = {key.removeprefix("method "): value for key, value in shown.items() if key.startswith("method ")}
-    target, predicted = (_classes(result, part) for part in ("target", "predicted"))
-    return attribution_panel(shown["images"], maps, _bounds(result), shown.get("masks"), target, predicted, network)
+    bounds, names = result.subject.network.bounds, [_classes(result, part) for part in ("target", "predicted")]
+    return attribution_panel(shown["images"], maps, bounds, shown.get("masks"), *names, title=network)
 
 
 def _panel(title: str, rows: Mapping[str, Mapping[str, str]], result: NetworkResult) -> Figure:
@@ -415,7 +410,7 @@ def _panel(title: str, rows: Mapping[str, Mapping[str, str]], result: NetworkRes
     return attribution_panel(
         shown["images"].repeat_interleave(len(rows), 0),
         {n: torch.stack([shown[k] for k in own], 1).flatten(0, 1) for n, own in keys.items() if {*own} <= {*shown}},
-        _bounds(result),
+        result.subject.network.bounds,
         labels=[f"{label}, {row}" if row else label for label in _classes(result, "target") for row in rows],
         title=title,
     )
@@ -424,8 +419,3 @@ def _panel(title: str, rows: Mapping[str, Mapping[str, str]], result: NetworkRes
 def _classes(result: NetworkResult, part: str) -> list[str]:
     names = result.subject.network.class_names
     return [str(names[place]) if names else str(place) for place in result.maps[part].tolist()]
-
-
-def _bounds(result: NetworkResult) -> Any:
-    bounds = result.subject.network.bounds
-    return None if bounds is None else tuple(bound.cpu() for bound in bounds)

@@ -10,7 +10,6 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from lightning_xai.explainers import Explainer, with_controls
@@ -181,10 +180,10 @@ class Study:
         Raises:
             ValueError: if one cannot be made; with the parser's reason.
         """
+        specified = {part: specifications(part, self.specified(part, level))}  # its errors name the part themselves
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument(f"--{part}", type=dict[str, kind])
         try:
-            specified = {part: specifications(part, self.specified(part, level))}
             return getattr(parser.instantiate_classes(parser.parse_object(specified)), part)
         except Exception as error:
             raise ValueError(f"`{part}`: {error}") from error
@@ -342,11 +341,6 @@ def _check_figures(study: Study) -> None:
 def carried_studies() -> dict[str, Path]:
     """The files that the package brings, by name."""
     return {path.stem: path for path in sorted(Path(__file__).parent.glob("*.yaml"))}
-
-
-def carried_study(name: str, **changes: Any) -> Study:
-    """One that the package brings, with other values of its arguments and variables."""
-    return study_of(yaml.safe_load(carried_studies()[name].read_text(encoding="utf-8")), name).changed(changes)
 
 
 def asks_mask(metric: SampleMetric) -> bool:

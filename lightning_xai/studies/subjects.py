@@ -51,7 +51,7 @@ class PretrainedNetwork:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        return (3, self.preprocessing.image_size, self.preprocessing.image_size)
+        return self.preprocessing.image_shape
 
 
 def is_pretrained(lab: Lab, name: str) -> bool:

@@ -109,8 +109,8 @@ def run(
         architecture: Name of this network in torchvision, or of its configuration.
     """
     check_count("reference_draws", reference_draws)
-    if len(set(draws)) < 2 or min(draws) < 1:
-        raise ValueError(f"`draws` must be two different numbers or more, all at least 1; got {draws}.")
+    if len(draws) < 2 or len(set(draws)) < len(draws) or min(draws) < 1:
+        raise ValueError(f"`draws` must be two numbers or more, each once and at least 1; got {draws}.")
     photographed = {} if weights is None else {"photographs": pretrained_network(lab, architecture, weights)}
     found = {name: lab.network(name, changes) for name in networks} | photographed
     smoothers = {"SG": smooth_grad(fraction=fraction, of="data"), "AG": adapt_grad(confidence=confidence)}
@@ -121,7 +121,7 @@ def run(
     for name, network in found.items():
         subject = _examined(lab, network, num_samples)
         with in_precision(subject.model, lab.precision):
-            rows, drawn = error_rows(subject, smoothers, sorted(set(draws)), reference_draws, lab.seed)
+            rows, drawn = error_rows(subject, smoothers, sorted(draws), reference_draws, lab.seed)
             more, noisy = level_rows(subject, levels, lab.seed)
         errors += [{"network": name, **row} for row in rows]
         scores += [{"network": name, **row} for row in more]

@@ -11,13 +11,14 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from lightning_xai.experiments.papers.experiment import Experiment, Found, rows_of
+from lightning_xai.experiments.papers.experiment import Experiment, Found
 from lightning_xai.explainers import Explainer, Gradient, PerturbWeights, RandomAttribution, adapt_grad, smooth_grad
 from lightning_xai.explainers.base import Context, resolve_target
 from lightning_xai.functional.random import fold_in_int
 from lightning_xai.reporting.bars import Bars, bars_figure
 from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.results.sanity import MARGIN, Cell, CellKey
+from lightning_xai.results.scores import Scores as SampleScores
 from lightning_xai.results.tables import ResultTable
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.checks import Subject, compared_cells, floor_cells, original_maps
@@ -107,17 +108,14 @@ def run(
     judged = methods if known >= MEMORIZED else ()
     verdicts = {m: randomization_verdict("data", m, cells, "consistency").outcome for m in judged}
     networks = {"trained": trained, "other": other} | {f"twin {number}": twin for number, twin in enumerate(twins)}
-    rows = [
-        row
-        for comparison, scores in {**consistency, **invariance}.items()
-        for method, values in scores.items()
-        for row in rows_of({"comparison": comparison, "method": method}, sample=subject.index, value=values)
-    ]
+    tables = {**consistency, **invariance}
+    by_method = {m: {name: table[m] for name, table in tables.items() if m in table} for m in (*METHODS, RANDOM)}
+    better = {**dict.fromkeys(tables), "consistency": False} | {f"invariance, {how}": True for how in _COMPENSATIONS}
     labels = f"{len(twins)} twins know at least {known:.1%} of {_number(twins[0].data)} random labels"
     result = Reproduction(
         SOURCE,
         (_consistency_table(consistency, verdicts, labels), _invariance_table(invariance)),
-        {"scores": rows},
+        {},
         {},
         {
             "networks": described(networks),
@@ -128,6 +126,7 @@ def run(
             "seed": lab.seed,
         },
         tuple(_findings(consistency, invariance, verdicts, known)),
+        runs={NETWORK: (SampleScores.from_values("test", 0, 0, subject.index, by_method), better)},
     )
     return result, {"adaptgrad-table1": _figure(consistency, invariance)}
 

@@ -4,8 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lightning_xai.experiments.papers.experiment import Experiment, Found
-from lightning_xai.reporting.noise_level import level_lines
-from lightning_xai.reporting.noise_level_figure import noise_level_figure
+from lightning_xai.reporting.noise_level import level_lines, noise_level_figure
 from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.results.tables import ResultTable
 from lightning_xai.studies.lab import Lab, described

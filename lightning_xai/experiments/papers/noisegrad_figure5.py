@@ -16,8 +16,8 @@ from lightning_xai.visualization import Activation
 
 SOURCE = "NoiseGrad (Bykov et al. 2022, arXiv 2106.10185), figure 5: activation maximization of classes"
 PUBLISHED_MODELS, PUBLISHED_RATIO = 100, 56
-"""Of the released notebook: noisy networks, kept for all steps, and steps a second without over with them (68.4 and
-1.22, means of its two classes), for a ResNet-18 with images of 224 pixels."""
+"""What the released notebook has: noisy networks, kept for all steps, and steps a second without over with them (68.4
+and 1.22, means of its two classes), for a ResNet-18 with images of 224 pixels."""
 NOTES = (
     "The paper shows pictures of a ResNet-18 pretrained on ImageNet, and finds those of NoiseGrad more vivid and "
     f"easier to understand; it has no numbers. In its released notebook {PUBLISHED_MODELS} networks took "
@@ -47,7 +47,7 @@ def run(
         noise: Multiplicative noise, relative to each weight.
         num_models: Noisy networks whose mean logit is maximized; the released notebook has 100.
         num_starts: Images of each class, which differ in seed.
-        steps: Of Adam.
+        steps: Number of Adam steps.
         lr: Learning rate of Adam.
         num_fresh: Noisy networks that the finished images are shown to.
         equal_cost: Whether plain images are also made with `num_models` times the steps, and so with as many gradients.
@@ -65,10 +65,10 @@ def run(
         found.image_shape,
         found.bounds,
         PerturbWeights(std=noise, num_draws=num_models),
-        (False, True),
-        num_starts,
-        steps,
-        lr,
+        redraws=(False, True),
+        num_starts=num_starts,
+        steps=steps,
+        lr=lr,
         num_fresh=num_fresh,
         seed=lab.seed,
         progress=lab.progress,

@@ -20,7 +20,7 @@ from lightning_xai.explainers import AbsoluteScale, Context, Explainer, Gradient
 from lightning_xai.explainers.cost import counting_gradients
 from lightning_xai.explainers.precision import in_precision
 from lightning_xai.explainers.state import parameter_sites, swapped
-from lightning_xai.reporting.toy_figures import ToyField, ToyPanel, arrows_figure, fields_figure
+from lightning_xai.reporting.toy_figures import arrows_figure, fields_figure
 from lightning_xai.results.comparison import Comparison
 from lightning_xai.results.noise_level import NoiseLevel
 from lightning_xai.results.reproduction import Reproduction
@@ -90,11 +90,10 @@ def run(
     comparison = compare_methods([Run("networks", table, better)], seed=lab.seed, procedure="published")
     claims = judged(table, [(name, "Gradient") for name in comparison.methods[1:]], list(better), better)
     truth = float(np.nanmean(roughness(_grid_shaped(moons.gradient(_grid(columns)).numpy(), columns))))
-    scores = [{"network": row.sample, "method": row.method, "metric": row.metric, "value": row.value} for row in table]
     result = Reproduction(
         SOURCE,
         (_table(comparison, networks, truth), claim_matrix("Is it better than the gradient?", claims)),
-        {"scores": scores, "networks": [{"network": network, **values} for network, values in networks.items()]},
+        {"networks": [{"network": network, **values} for network, values in networks.items()]},
         arrays,
         {
             "networks": networks,
@@ -110,6 +109,7 @@ def run(
             "columns": columns,
         },
         tuple(_findings(comparison, truth)),
+        runs={"networks": (table, better)},
     )
     return result, _figures(arrays)
 
@@ -280,24 +280,10 @@ def _findings(comparison: Comparison, truth: float) -> Iterator[str]:
 
 def _figures(arrays: Mapping[str, np.ndarray]) -> Mapping[str, Figure]:
     """The arrows of one point, and the fields."""
-    panels = [
-        ToyPanel(
-            name,
-            arrays[f"inputs {name}"],
-            arrays[f"gradients {name}"],
-            arrays[f"mean {name}"],
-            arrays.get(f"boundaries {name}"),
-        )
-        for name in SHOWN
-    ]
-    shown = {key: arrays[key] for key in ("points", "labels", "boundary", "best_boundary", "test_point")}
-    fields = [
-        ToyField(f"{name}: roughness {np.nanmean(roughness(arrays[f'field {name}'])):.1f}°", arrays[f"field {name}"])
-        for name in SHOWN
-    ]
+    titles = {name: f"{name}: roughness {np.nanmean(roughness(arrays[f'field {name}'])):.1f}°" for name in SHOWN}
     return {
-        "noisegrad-figure1": arrows_figure(panels, WINDOW, **shown),
-        "noisegrad-figure2": fields_figure(fields, WINDOW, arrays["boundary"], arrays["best_boundary"]),
+        "noisegrad-figure1": arrows_figure(arrays, SHOWN, WINDOW),
+        "noisegrad-figure2": fields_figure(arrays, titles, WINDOW),
     }
 
 
