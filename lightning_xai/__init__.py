@@ -45,7 +45,7 @@ __all__ = [
 
 _ROOMS = (
     *("callbacks", "cli", "data", "evaluation", "experiments", "explainers", "functional", "metrics", "modules"),
-    *("networks", "reporting", "results", "sanity", "statistics", "visualization"),
+    *("networks", "outputs", "reporting", "results", "sanity", "statistics", "visualization"),
 )
 _HOMES = {"bounds": "explainers.bounds", **dict.fromkeys(("Evaluation", "evaluate", "explain"), "evaluation")}
 

@@ -101,7 +101,7 @@ def test_smooth_grad_of_the_same_deviation_is_best_under_noise():
 
 @both
 @pytest.mark.parametrize("rescale", [True, False])
-@pytest.mark.parametrize("output", ["logit", "probability"])
+@pytest.mark.parametrize("output", ["explained", "probability"])
 def test_transcribed(perturbation, rescale, output):
     """Definition 2.1, one sample, one draw and one value at a time."""
     model, metric = curved(), small(perturbation, rescale=rescale, output=output)
@@ -109,7 +109,7 @@ def test_transcribed(perturbation, rescale, output):
 
     def explained(image, sample):
         logits = model(image[None])[0].detach().double()
-        return float((logits if output == "logit" else logits.softmax(0))[TARGET[sample]])
+        return float((logits if output == "explained" else logits.softmax(0))[TARGET[sample]])
 
     for i, image in enumerate(IMAGES):
         predicted, drops = [], []

@@ -59,7 +59,7 @@ def test_linear_model_input_minus_baseline_times_weight_is_perfectly_faithful(fa
 
 
 @pytest.mark.parametrize("baseline", ["black", "white", 0.3])
-@pytest.mark.parametrize("output", ["logit", "probability"])
+@pytest.mark.parametrize("output", ["explained", "probability"])
 def test_faithfulness_correlation_transcribed(baseline, output):
     """Bhatt et al. 2020, equation 1, one sample and one subset at a time, NumPy's correlation."""
     model, attributions = curved(), torch.randn(IMAGES.shape, generator=torch.Generator().manual_seed(2))
@@ -73,7 +73,7 @@ def test_faithfulness_correlation_transcribed(baseline, output):
             for pixel in subset.tolist():
                 changed[:, pixel // 6, pixel % 6] = fill
             logits = model(torch.stack([IMAGES[i], changed])).detach()
-            values = (logits if output == "logit" else logits.softmax(1))[:, TARGET[i]]
+            values = (logits if output == "explained" else logits.softmax(1))[:, TARGET[i]]
             drops.append(float(values[0] - values[1]))
             sums.append(sum(float(attributions[i, :, p // 6, p % 6].sum()) for p in subset.tolist()))
         assert_close(expected.item(), np.corrcoef(sums, drops)[0, 1], rtol=0, atol=1e-4)
@@ -327,7 +327,7 @@ def test_sensitivity_metrics_that_draw_alike_explain_once_for_all(monkeypatch):
         "lipschitz": LocalLipschitz(3),
         "wider": AverageSensitivity(3, radius=0.4),
     }
-    methods = {"one": Saliency(), "other": Saliency(lx.Gradient("probability"))}
+    methods = {"one": Saliency(), "other": lx.InputXGradient()}
     together = lx.evaluate(curved(), IMAGES, TARGET, methods, metrics)
     assert len(calls) == 2 * (1 + 3 + 3)
     for name, metric in metrics.items():

@@ -18,12 +18,13 @@ from lightning_xai.callbacks.checks import (
 from lightning_xai.callbacks.samples import Samples, Target, check_labels, choose_samples, current_loader, unpack
 from lightning_xai.data.input_space import InputSpace
 from lightning_xai.explainers import Explainer, Gradient, Saliency, with_controls
-from lightning_xai.explainers.base import check_choice, check_count, check_logits, check_whole_number, explaining
+from lightning_xai.explainers.base import check_choice, check_count, check_rows, check_whole_number, explaining
 from lightning_xai.explainers.bounds import check_in_bounds
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad, smooth_grad
 from lightning_xai.names import named
+from lightning_xai.outputs import Logit, Output, named_output
 
 
 class ExplainingCallback(Callback):
@@ -45,12 +46,18 @@ class ExplainingCallback(Callback):
         batch_size: int,
         unpack: Callable[[Any], Samples] | None,
         name: str | None,
+        output: Output | str = Logit(),
     ) -> None:
         check_count("num_samples", num_samples)
         check_count("batch_size", batch_size)
         check_whole_number("seed", seed)
-        if target is not None:
+        self.output = named_output(output)
+        if isinstance(target, int):
+            check_whole_number("target", target)
+        elif target is not None:
             check_choice("target", target, Target)
+        if target == "label" and not self.output.has_labels:
+            raise ValueError(f'`target` is "label", but `output` {self.output!r} has none. Leave `target` out.')
         check_names("methods", methods or ())
         self.methods: dict[str, Explainer] | None = named("methods", methods)
         if self.methods is not None and not self.methods:
@@ -64,6 +71,15 @@ class ExplainingCallback(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         check_whole(trainer, pl_module, type(self).__name__)
         check_together(trainer, self)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it is the samples' labels that are explained."""
+        return self.target in (None, "label") and self.output.has_labels
+
+    def explained_target(self, samples: Samples) -> Any:
+        """The classes explained: a chosen one, the samples' labels, or None for the predicted ones."""
+        return self.target if isinstance(self.target, int) else samples.labels if self.labelled else None
 
     @property
     def prefix(self) -> str:
@@ -91,14 +107,15 @@ class ExplainingCallback(Callback):
         check_whole(trainer, pl_module, type(self).__name__)
         loader = current_loader(trainer)
         number = min(least, self.num_samples) if trainer.fast_dev_run else self.num_samples  # type: ignore[attr-defined]
-        take = self.unpack or partial(unpack, mask=self.mask, strict=self.target != "prediction")
+        take = self.unpack or partial(unpack, mask=self.mask, strict=self.labelled)
+        chosen: Target | None = self.target if self.labelled else "prediction"
         limit = trainer.limit_test_batches if in_test else trainer.limit_val_batches
-        samples = choose_samples(trainer, loader, number, self.batch_size, take, whole, limit, self.target)
+        samples = choose_samples(trainer, loader, number, self.batch_size, take, whole, limit, chosen)
         check_in_bounds(samples.images, InputSpace.of(trainer, self.bounds).bounds)
-        if samples.labels is not None and self.target != "prediction":
+        if samples.labels is not None and self.labelled:
             with in_precision(pl_module, self.precision), explaining(pl_module), torch.no_grad():
                 num_outputs = in_chunks(
-                    lambda rows: check_logits(pl_module(rows), len(rows)),
+                    lambda rows: self.output.scores(check_rows(pl_module(rows), len(rows))),
                     pl_module,
                     self.max_rows,
                     samples.images[: self.batch_size],
