@@ -17,6 +17,8 @@ _ROOMS: dict[Kind, str] = {
     "outputs": "lightning_xai.outputs",
 }
 _BASES: dict[Kind, str] = {"methods": "Explainer", "metrics": "SampleMetric", "outputs": "Output"}
+_ARGUMENTS = {"outputs": "output"}
+"""What an argument of the kind is called, where that is not its name."""
 _REST = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
@@ -115,7 +117,7 @@ def _find(kind: Kind, name: str) -> Callable[..., Any]:
         return found
     near = [*(other for other in things if name.lower() in other), *get_close_matches(snake_case(name), things)]
     hint = f"did you mean {near[0]!r}? " if near and name else ""
-    raise ValueError(f"`{kind}`: {name!r} is unknown: {hint}There are {', '.join(things)}.")
+    raise ValueError(f"`{_ARGUMENTS.get(kind, kind)}`: {name!r} is unknown: {hint}There are {', '.join(things)}.")
 
 
 def made(kind: Kind, value: Any) -> Any:
@@ -129,7 +131,7 @@ def _find_complete(kind: Kind, name: str) -> Callable[..., Any]:
     needed = [p.name for p in signature(thing).parameters.values() if p.default is p.empty and p.kind not in _REST]
     if needed:
         raise ValueError(
-            f"`{kind}`: {name!r} needs arguments ({', '.join(needed)}); give "
+            f"`{_ARGUMENTS.get(kind, kind)}`: {name!r} needs arguments ({', '.join(needed)}); give "
             f"{{class_path: {_path(thing)}, init_args: ...}}, or in Python an object."
         )
     return thing

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from lightning_xai.checks import check_kind, check_whole_number
@@ -80,8 +80,8 @@ class Output(ABC):
         """The target that the network predicts; 0 where there is but one."""
         return self.scores(raw).argmax(1)
 
-    def check(self, raw: Raw, target: Labels | None = None) -> None:
-        """Refuse a network's output of another shape, and targets that it does not have.
+    def check(self, raw: Raw, target: Int64[Tensor, " samples"] | None = None) -> None:
+        """Refuse a network's output of another shape, and targets, of any samples, that it does not have.
 
         Raises:
             ValueError: if so.
@@ -414,7 +414,7 @@ class _Reading(nn.Module):
         return self.read(raw)
 
 
-def check_target(target: Labels, num_classes: int) -> None:
+def check_target(target: Int64[Tensor, " samples"], num_classes: int) -> None:
     """Refuse class indices that are not outputs of the model."""
     least, most = torch.stack((target.min(), target.max())).tolist()  # one look at the device
     if least < 0 or most >= num_classes:

@@ -138,7 +138,11 @@ def test_target_of_the_wrong_shape(shape):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda logits: (logits, 1), TypeError, "`model` must return a tensor of logits.*got tuple; wrap it"),
+        (
+            lambda logits: (logits, 1),
+            TypeError,
+            "`model` must return a tensor of logits.*got tuple; lightning_xai.Forward",
+        ),
         (lambda logits: {"logits": logits}, TypeError, "`model` must return a tensor of logits.*got dict"),
         (lambda logits: logits[0], ValueError, r"`model` must return logits \(batch, classes\), got shape \(10,\)"),
         (lambda logits: logits[:, :, None], ValueError, r"`model` must return logits.*\(\d+, 10, 1\) for \d+ samples"),
@@ -209,7 +213,10 @@ def test_parameter_patterns():
         (lambda: IntegratedGradients(num_steps=0), "`num_steps` must be at least 1, got 0"),
         (lambda: IntegratedGradients(baseline="gray"), '`baseline` must be "black", "white" or a number, got "gray"'),
         (lambda: gradient_shap("blue"), '`baseline` must be "black", "white" or a number'),
-        (lambda: lx.explain(MODEL, IMAGES, output="softmax"), "`outputs`: 'softmax' is unknown: .*There are at, log_prob"),
+        (
+            lambda: explain(MODEL, IMAGES, output="softmax"),
+            "`output`: 'softmax' is unknown: There are at, log",
+        ),
         (
             lambda: Smooth(statistic="median"),
             "`statistic` must be one of 'mean', 'variance', 'mean_square', got 'median'",

@@ -78,7 +78,7 @@ def test_the_gradient_of_a_quadratic_model_under_noise():
         def forward(self, x):
             return (x @ matrix * x).sum(1, keepdim=True) / 2
 
-    inputs, target = torch.rand(4, 6, generator=torch.Generator().manual_seed(1)), torch.zeros(4, dtype=torch.int64)
+    inputs, target = torch.rand(4, 6, generator=torch.Generator().manual_seed(1)), torch.ones(4, dtype=torch.int64)
     metric = Infidelity(20000, "noise", std=0.5, rescale=False)
     context = Context.create(torch.arange(4))
     metric.update(inputs @ matrix, inputs=inputs, target=target, model=Quadratic(), context=context)

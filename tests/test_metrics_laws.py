@@ -19,6 +19,7 @@ from lightning_xai.explainers import Context, Explainer, Gradient, RandomAttribu
 from lightning_xai.explainers.base import explaining
 from lightning_xai.functional.random import root_keys
 from lightning_xai.metrics import SampleMetric, Shared
+from lightning_xai.outputs import At
 
 GENERATOR = torch.Generator().manual_seed(0)
 IMAGES = torch.rand(10, 3, 8, 8, generator=GENERATOR)

@@ -311,7 +311,7 @@ def test_equal_values_are_flipped_in_the_order_of_the_pixels():
     nn.init.ones_(model[1].weight)
     context = Context.create(torch.arange(1), bounds=(0.0, 8.0))
     maps = torch.tensor([[[[1.0, 3.0], [1.0, 3.0]]]])
-    curve = PixelFlipping(num_steps=4).curve(maps[:, 0], images, torch.tensor([0]), model, context)
+    curve = PixelFlipping(num_steps=4).curve(maps[:, 0], images, torch.tensor([1]), model, context)
     assert_close(curve, torch.tensor([[15.0, 13.0, 5.0, 4.0, 0.0]]))
 
 
@@ -327,7 +327,7 @@ def test_sensitivity_metrics_that_draw_alike_explain_once_for_all(monkeypatch):
         "lipschitz": LocalLipschitz(3),
         "wider": AverageSensitivity(3, radius=0.4),
     }
-    methods = {"one": Saliency(), "other": lx.InputXGradient()}
+    methods = {"one": Saliency(), "other": Saliency(lx.InputXGradient())}
     together = lx.evaluate(curved(), IMAGES, TARGET, methods, metrics)
     assert len(calls) == 2 * (1 + 3 + 3)
     for name, metric in metrics.items():

@@ -53,7 +53,7 @@ class ModelEvidence:
         entropy: Mean entropy of the classes' probabilities, in nats; ln(classes) where nothing is known; NaN where they
             do not exclude each other, or there are none.
         activation_scale: Root mean square of the network's output.
-        spread: Root mean square of what each number of it differs by from its mean over the images; 0 where that is less than
+        spread: Root mean square of what each number of it differs by from its mean over the images; 0 if less than
             `LEAST_SPREAD` of the scale (a network that says the same of all images), NaN of a single image.
     """
 
