@@ -27,6 +27,7 @@ from lightning_xai.explainers.bounds import check_in_bounds
 from lightning_xai.explainers.cost import counting_gradients
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.recipes import smooth_grad
+from lightning_xai.forward import Forward, rows_of
 from lightning_xai.functional.devices import is_apple, sent
 from lightning_xai.functional.random import remembering_noise
 from lightning_xai.functional.warn import warn_caller
@@ -232,13 +233,13 @@ def evaluate(
                 "mask": None if masks is None else masks[rows],
                 "index": sent(index[rows], images.device),
                 "bounds": context.bounds,
-                "model": model,
+                "model": rows_of(model, rows),
                 "context": context,
                 "shared": Shared(),
             }
             with remembering_noise():
                 for name, explainer in explainers.items():
-                    attributions, num_gradients = _explained(model, explainer, batch)
+                    attributions, num_gradients = _explained(batch["model"], explainer, batch)
                     collections[name].update(
                         attributions,
                         **batch,
@@ -271,10 +272,19 @@ def _targets(
     number: int | None = None,
 ) -> Tensor:
     """The classes that are explained; those that the model predicts of the first `number`, batch by batch."""
-    if target is not None:
+    if target is not None and not (isinstance(model, Forward) and model.carried):
         return resolve_target(model, images, target, context.max_rows, context.output)
     needed = [rows for rows in batches if number is None or rows.start < number]
-    found = [resolve_target(model, images[rows], None, context.max_rows, context.output) for rows in needed]
+    found = [
+        resolve_target(
+            rows_of(model, rows),
+            images[rows],
+            target[rows] if isinstance(target, Tensor) and target.ndim else target,
+            context.max_rows,
+            context.output,
+        )
+        for rows in needed
+    ]
     return torch.cat(found)[:number] if found else torch.empty(0, dtype=torch.int64, device=images.device)
 
 

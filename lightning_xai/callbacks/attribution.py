@@ -103,6 +103,9 @@ class AttributionCallback(ExplainingCallback):
             and panels are in `xai/<name>`.
         output: What is explained, and what metrics take for a probability and a prediction: `logit`, `probability`,
             `log_probability`, `margin`, `region`, or a `class_path` (see `lightning_xai.outputs`).
+        forward: Of a module with other arguments or another result than a tensor: arguments of `Forward`, such as
+            `{key: logits, explained: pixel_values, carried: [attention_mask]}`, the carried ones by their keys in the
+            batches; null for a module from images to logits.
     """
 
     root = "xai"
@@ -126,8 +129,9 @@ class AttributionCallback(ExplainingCallback):
         unpack: Callable[[Any], Samples] | None = None,
         name: str | None = None,
         output: Output | str = "logit",
+        forward: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(methods, num_samples, target, bounds, seed, batch_size, unpack, name, output)
+        super().__init__(methods, num_samples, target, bounds, seed, batch_size, unpack, name, output, forward)
         check_count("every_n_epochs", every_n_epochs)
         check_choice("precision", precision, Precision)
         check_count("max_rows", 1 if max_rows is None else max_rows)
@@ -234,7 +238,7 @@ class AttributionCallback(ExplainingCallback):
         bounds = InputSpace.of(trainer, self.bounds).bounds
         methods = self.chosen_methods(bounds is not None)
         return evaluate(
-            pl_module,
+            self.adapted(pl_module, samples),
             samples.images,
             self.explained_target(samples),
             with_controls(methods, samples.images.ndim == 4) if self.controls else methods,

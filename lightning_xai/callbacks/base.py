@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
+from torch import nn
 
 from lightning_xai.callbacks.checks import (
     check_folder_name,
@@ -23,6 +25,7 @@ from lightning_xai.explainers.bounds import check_in_bounds
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad, smooth_grad
+from lightning_xai.forward import Forward
 from lightning_xai.names import named
 from lightning_xai.outputs import Logit, Output, named_output
 
@@ -47,11 +50,13 @@ class ExplainingCallback(Callback):
         unpack: Callable[[Any], Samples] | None,
         name: str | None,
         output: Output | str = Logit(),
+        forward: dict[str, Any] | None = None,
     ) -> None:
         check_count("num_samples", num_samples)
         check_count("batch_size", batch_size)
         check_whole_number("seed", seed)
         self.output = named_output(output)
+        self.forward = check_forward(forward)
         if isinstance(target, int):
             check_whole_number("target", target)
         elif target is not None:
@@ -71,6 +76,12 @@ class ExplainingCallback(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         check_whole(trainer, pl_module, type(self).__name__)
         check_together(trainer, self)
+
+    def adapted(self, pl_module: LightningModule, samples: Samples) -> nn.Module:
+        """The module as one from a tensor to a tensor, with what these samples carry along."""
+        if self.forward is None:
+            return pl_module
+        return Forward(pl_module, **{**self.forward, "carried": samples.carried})
 
     @property
     def labelled(self) -> bool:
@@ -107,22 +118,39 @@ class ExplainingCallback(Callback):
         check_whole(trainer, pl_module, type(self).__name__)
         loader = current_loader(trainer)
         number = min(least, self.num_samples) if trainer.fast_dev_run else self.num_samples  # type: ignore[attr-defined]
-        take = self.unpack or partial(unpack, mask=self.mask, strict=self.labelled)
+        named = {name: (self.forward or {}).get(name) for name in ("explained", "carried")}
+        take = self.unpack or partial(
+            unpack, mask=self.mask, strict=self.labelled, explained=named["explained"], carried=named["carried"] or ()
+        )
         chosen: Target | None = self.target if self.labelled else "prediction"
         limit = trainer.limit_test_batches if in_test else trainer.limit_val_batches
         samples = choose_samples(trainer, loader, number, self.batch_size, take, whole, limit, chosen)
         check_in_bounds(samples.images, InputSpace.of(trainer, self.bounds).bounds)
         if samples.labels is not None and self.labelled:
             with in_precision(pl_module, self.precision), explaining(pl_module), torch.no_grad():
+                some = samples.select(torch.arange(min(self.batch_size, len(samples.images))))
+                model = self.adapted(pl_module, some)
                 num_outputs = in_chunks(
-                    lambda rows: self.output.scores(check_rows(pl_module(rows), len(rows))),
-                    pl_module,
+                    lambda rows: self.output.scores(check_rows(model(rows), len(rows))),
+                    model,
                     self.max_rows,
-                    samples.images[: self.batch_size],
+                    some.images,
                 ).shape[1]
             check_labels(samples, num_outputs)
             tell_number_of_classes(trainer, getattr(loader, "dataset", None), num_outputs)
         return samples
+
+
+def check_forward(forward: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Refuse what are no arguments of `Forward`."""
+    if forward is not None:
+        known = set(signature(Forward).parameters) - {"model"}
+        if not isinstance(forward, dict) or set(forward) - known:
+            raise ValueError(f"`forward` must be arguments of Forward, of {', '.join(sorted(known))}; got {forward!r}.")
+        carried = forward.get("carried")
+        if carried is not None and not (isinstance(carried, list) and all(isinstance(name, str) for name in carried)):
+            raise TypeError(f"`forward`: `carried` must be a list of keys of the batches, got {carried!r}.")
+    return forward
 
 
 def default_methods(has_bounds: bool) -> dict[str, Explainer]:

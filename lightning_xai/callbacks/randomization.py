@@ -54,6 +54,7 @@ class RandomizationCallback(ExplainingCallback):
         unpack: As in `AttributionCallback`.
         name: Of this callback, where a trainer has several: metrics are then `sanity/<name>/<method>/<similarity>`.
         output: What is explained, as in `AttributionCallback`.
+        forward: Of a module with another result than a tensor, as in `AttributionCallback`.
     """
 
     root = "sanity"
@@ -73,11 +74,12 @@ class RandomizationCallback(ExplainingCallback):
         unpack: Callable[[Any], Samples] | None = None,
         name: str | None = None,
         output: Output | str = "logit",
+        forward: dict[str, Any] | None = None,
     ) -> None:
         chosen = ["spearman_absolute", "ssim"] if similarities is None else similarities
         for similarity in chosen:
             check_choice("similarities", similarity, set(SIMILARITIES) - {"spearman_foreground"})
-        super().__init__(methods, num_samples, target, bounds, seed, batch_size, unpack, name, output)
+        super().__init__(methods, num_samples, target, bounds, seed, batch_size, unpack, name, output, forward)
         check_count("every_n_validations", 1 if every_n_validations is None else every_n_validations)
         self.similarities = {name: SIMILARITIES[name] for name in chosen}
         self.randomization = Randomization(("full",), repeats, initialization)
@@ -124,10 +126,11 @@ class RandomizationCallback(ExplainingCallback):
     def _subject(self, trainer: Trainer, pl_module: LightningModule) -> Subject:
         samples = self.chosen_samples(trainer, pl_module, trainer.state.fn == "test", least=2, whole=True)
         bounds = InputSpace.of(trainer, self.bounds).bounds
-        with explaining(pl_module):
-            target = resolve_target(pl_module, samples.images, self.explained_target(samples), None, self.output)
+        model = self.adapted(pl_module, samples)
+        with explaining(model):
+            target = resolve_target(model, samples.images, self.explained_target(samples), None, self.output)
         return Subject(
-            pl_module,
+            model,
             samples.images,
             target,
             samples.index,

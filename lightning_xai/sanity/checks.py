@@ -15,6 +15,7 @@ from lightning_xai.evaluation import explain
 from lightning_xai.explainers import Explainer, RandomAttribution
 from lightning_xai.explainers.base import Bound, Context, explaining, parse_bounds, resolve_target
 from lightning_xai.explainers.precision import Precision, in_precision
+from lightning_xai.forward import rows_of
 from lightning_xai.functional.maps import pixel_map
 from lightning_xai.functional.random import fold_in_int
 from lightning_xai.outputs import Logit, Output
@@ -76,12 +77,11 @@ class Subject:
             "seed": self.seed,
             "precision": self.precision,
         }
-        return torch.cat(
-            [
-                explain(model, self.images[rows], target[rows], method, index=self.index[rows], **options).cpu()
-                for rows in _batches(len(self.images), self.batch_size)
-            ]
-        )
+        maps = [
+            explain(rows_of(model, rows), self.images[rows], target[rows], method, index=self.index[rows], **options)
+            for rows in _batches(len(self.images), self.batch_size)
+        ]
+        return torch.cat([part.cpu() for part in maps])
 
     def explained(self, model: nn.Module) -> Labels:
         """The classes explained under a model."""
