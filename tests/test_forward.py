@@ -164,7 +164,6 @@ def carrying(**options):
         (lambda: lx.Forward(Wrapped(RESULTS["object"][0]), "a")(IMAGES), TypeError, "with logits, loss"),
         (lambda: lx.Forward(LeNet(), call="head"), ValueError, "`call` must name .*LeNet has no 'head'"),
         (lambda: lx.Forward(LeNet(), batch=True), ValueError, "`explained` must name the entry"),
-        (lambda: lx.Forward(LeNet().forward), TypeError, "`model` must be a torch.nn.Module"),
         (lambda: lx.explain(carrying(), IMAGES[:3], 0), ValueError, "'scale' has 5 rows, but 3 inputs pass"),
         (lambda: lx.explain(carrying(), IMAGES, 0, max_rows=2), ValueError, "`max_rows` is 2"),
         (lambda: lx.explain(carrying(), IMAGES, 0, gradient_shap(0.0)), ValueError, "one sample at a time"),
@@ -187,6 +186,9 @@ def test_refusals(run, error, message):
 
 
 # Training
+
+in_training = pytest.mark.filterwarnings("ignore")
+"""Of Lightning."""
 
 
 class Task(LightningModule):
@@ -219,6 +221,7 @@ def run(callback, model=None, stage="validate", **options):
     return callback
 
 
+@in_training
 def test_the_callback_explains_a_module_with_several_arguments(tmp_path):
     torch.manual_seed(0)
     model = Task("scores")
@@ -240,6 +243,7 @@ def test_the_callback_explains_a_module_with_several_arguments(tmp_path):
     assert callback.evaluation.scores["gradient"]["deletion"].isfinite().all()
 
 
+@in_training
 def test_the_randomization_callback_too(tmp_path):
     callback = RandomizationCallback(
         ["gradient"], ["spearman_absolute"], num_samples=4, forward=FORWARD, output="probability"
@@ -248,6 +252,7 @@ def test_the_randomization_callback_too(tmp_path):
     assert set(callback.scores) >= {"sanity/gradient/spearman_absolute"}
 
 
+@in_training
 def test_the_callback_explains_a_chosen_label_of_several(tmp_path):
     """Labels are several at once, floats (batch, labels): which of them, `target` says."""
 
@@ -272,6 +277,7 @@ def test_the_callback_explains_a_chosen_label_of_several(tmp_path):
     assert_close(callback.evaluation.attributions["gradient"].flatten(1), model.net[1].weight[[2] * 4].detach())
 
 
+@in_training
 def test_an_output_without_labels_needs_none(tmp_path):
     callback = AttributionCallback(
         ["gradient"], ["sparseness"], controls=False, forward=FORWARD, output=lx.outputs.At(0)
