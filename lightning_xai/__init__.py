@@ -24,9 +24,11 @@ if TYPE_CHECKING:
         smooth_grad,
     )
     from lightning_xai.explainers.bounds import bounds
+    from lightning_xai.forward import Forward
 
 __all__ = [
     "Evaluation",
+    "Forward",
     "Gradient",
     "InputXGradient",
     "IntegratedGradients",
@@ -45,9 +47,13 @@ __all__ = [
 
 _ROOMS = (
     *("callbacks", "cli", "data", "evaluation", "experiments", "explainers", "functional", "metrics", "modules"),
-    *("networks", "reporting", "results", "sanity", "statistics", "visualization"),
+    *("networks", "outputs", "reporting", "results", "sanity", "statistics", "visualization"),
 )
-_HOMES = {"bounds": "explainers.bounds", **dict.fromkeys(("Evaluation", "evaluate", "explain"), "evaluation")}
+_HOMES = {
+    "Forward": "forward",
+    "bounds": "explainers.bounds",
+    **dict.fromkeys(("Evaluation", "evaluate", "explain"), "evaluation"),
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -27,6 +27,7 @@ from lightning_xai.explainers.bounds import check_in_bounds
 from lightning_xai.explainers.cost import counting_gradients
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.recipes import smooth_grad
+from lightning_xai.forward import Forward, rows_of
 from lightning_xai.functional.devices import is_apple, sent
 from lightning_xai.functional.random import remembering_noise
 from lightning_xai.functional.warn import warn_caller
@@ -43,6 +44,7 @@ from lightning_xai.metrics import (
 from lightning_xai.metrics.base import first_rows
 from lightning_xai.metrics.cost import NumGradients
 from lightning_xai.names import named, named_method
+from lightning_xai.outputs import Logit, Output
 from lightning_xai.results.scores import GRADIENTS, Scores as ScoreTable
 from lightning_xai.shapes import Inputs, Labels, Masks, Scores
 
@@ -99,6 +101,7 @@ def explain(
     target: Labels | int | None = None,
     method: Explainer | str = smooth_grad(),
     *,
+    output: Output | str = Logit(),
     bounds: tuple[Bound, Bound] | None = None,
     index: Labels | None = None,
     seed: int = 0,
@@ -108,10 +111,13 @@ def explain(
     """Attributions of a batch of inputs, shaped like them; the model is left as it was.
 
     Args:
-        model: Maps (batch, ...) to logits (batch, classes); explained in evaluation mode.
+        model: Maps (batch, ...) to logits (batch, classes), or to what `output` is of; explained in evaluation mode.
+            `lightning_xai.Forward` makes such a model of any other.
         images: (batch, ...), as the model takes them.
         target: Class to explain, one for all or one a sample; None for the predicted class.
         method: An explainer, such as `smooth_grad()` or `Gradient()`, or a plain name, such as "noise_grad".
+        output: What is explained, one of `lightning_xai.outputs` or a plain name, such as "probability": by default the
+            target's logit; of a single logit, that of a classifier with labels 0 and 1, label 0 explains its negative.
         bounds: (low, high) of the input elements, numbers or one value a channel; AdaptGrad needs them. For normalized
             images `lightning_xai.bounds(mean, std)`; images with values outside are refused.
         index: Sample indices; noise depends on the seed and the index. By default 0, 1, ...
@@ -143,7 +149,7 @@ def explain(
     check_in_bounds(images, bounds)
     index = _checked_index(index, len(images))
     with in_precision(model, precision):
-        context = Context.create(index, seed, bounds, max_rows, images.device, images.dtype)
+        context = Context.create(index, seed, bounds, max_rows, images.device, images.dtype, output)
         attributions = explainer(model, images, target, context)
     _warn_of_undefined(model, {type(explainer).__name__: _undefined(attributions)})
     return attributions
@@ -157,6 +163,7 @@ def evaluate(
     metrics: Mapping[str, SampleMetric | str] | Sequence[SampleMetric | str] | None = None,
     masks: Masks | None = None,
     *,
+    output: Output | str = Logit(),
     bounds: tuple[Bound, Bound] | None = None,
     index: Labels | None = None,
     seed: int = 0,
@@ -172,7 +179,8 @@ def evaluate(
     gets the scores of all of them.
 
     Args:
-        model: As in `explain`, like images, target, bounds, index, seed, max_rows and precision.
+        model: As in `explain`, like images, target, output, bounds, index, seed, max_rows and precision. Metrics of
+            probabilities and predictions take them from the same output.
         methods: Explainers by name; plain names such as "smooth_grad" will do, as will a list (`lightning_xai.names`).
         metrics: Metrics by name, likewise; None for `default_metrics`. They are copied, not written to.
         masks: (batch, height, width) booleans, True where the evidence is.
@@ -204,7 +212,7 @@ def evaluate(
     _check_methods(explainers)
     index = _checked_index(index, len(images))
     _check_lengths(len(images), masks=masks)
-    whole = Context.create(index, seed, bounds, max_rows, images.device, images.dtype)
+    whole = Context.create(index, seed, bounds, max_rows, images.device, images.dtype, output)
     given = default_metrics(masks is not None, bounds is not None) if metrics is None else named("metrics", metrics)
     check_metrics(given, mask=masks is not None, bounds=bounds is not None)
     scored: dict[str, SampleMetric] = {**given, GRADIENTS: NumGradients()}
@@ -214,9 +222,9 @@ def evaluate(
     bar = tqdm(total=len(batches) * len(explainers), desc="explaining", unit="batch", leave=False, disable=not progress)
     undefined = dict.fromkeys(explainers, torch.zeros((), dtype=torch.int64, device=images.device))
     with in_precision(model, precision), bar, explaining(model, whole.seed):
-        target = _targets(model, images, target, batches, max_rows)
+        target = _targets(whole, model, images, target, batches)
         shown = images[:keep_attributions]
-        predicted = _targets(model, images, None, batches, max_rows, keep_attributions)
+        predicted = _targets(whole, model, images, None, batches, keep_attributions)
         for rows in batches:
             context = whole.select(rows)
             batch: dict[str, Any] = {
@@ -225,13 +233,13 @@ def evaluate(
                 "mask": None if masks is None else masks[rows],
                 "index": sent(index[rows], images.device),
                 "bounds": context.bounds,
-                "model": model,
+                "model": rows_of(model, rows),
                 "context": context,
                 "shared": Shared(),
             }
             with remembering_noise():
                 for name, explainer in explainers.items():
-                    attributions, num_gradients = _explained(model, explainer, batch)
+                    attributions, num_gradients = _explained(batch["model"], explainer, batch)
                     collections[name].update(
                         attributions,
                         **batch,
@@ -256,18 +264,27 @@ def evaluate(
 
 
 def _targets(
+    context: Context,
     model: nn.Module,
     images: Inputs,
     target: Labels | int | None,
     batches: list[slice],
-    max_rows: int | None,
     number: int | None = None,
 ) -> Tensor:
     """The classes that are explained; those that the model predicts of the first `number`, batch by batch."""
-    if target is not None:
-        return resolve_target(model, images, target, max_rows)
+    if target is not None and not (isinstance(model, Forward) and model.carried):
+        return resolve_target(model, images, target, context.max_rows, context.output)
     needed = [rows for rows in batches if number is None or rows.start < number]
-    found = [resolve_target(model, images[rows], None, max_rows) for rows in needed]
+    found = [
+        resolve_target(
+            rows_of(model, rows),
+            images[rows],
+            target[rows] if isinstance(target, Tensor) and target.ndim else target,
+            context.max_rows,
+            context.output,
+        )
+        for rows in needed
+    ]
     return torch.cat(found)[:number] if found else torch.empty(0, dtype=torch.int64, device=images.device)
 
 

@@ -1,4 +1,4 @@
-"""Plain names of what `lightning_xai.explainers` and `lightning_xai.metrics` have in their `__all__`.
+"""Plain names of what `lightning_xai.explainers`, `metrics` and `outputs` have in their `__all__`.
 
 A class has two names, `Sparseness` and `sparseness`; a recipe such as `smooth_grad` has one.
 """
@@ -10,19 +10,26 @@ from importlib import import_module
 from inspect import Parameter, signature
 from typing import Any, Literal
 
-Kind = Literal["methods", "metrics"]
-_ROOMS: dict[Kind, str] = {"methods": "lightning_xai.explainers", "metrics": "lightning_xai.metrics"}
+Kind = Literal["methods", "metrics", "outputs"]
+_ROOMS: dict[Kind, str] = {
+    "methods": "lightning_xai.explainers",
+    "metrics": "lightning_xai.metrics",
+    "outputs": "lightning_xai.outputs",
+}
+_BASES: dict[Kind, str] = {"methods": "Explainer", "metrics": "SampleMetric", "outputs": "Output"}
+_ARGUMENTS = {"outputs": "output"}
+"""What an argument of the kind is called, where that is not its name."""
 _REST = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
 def known(kind: Kind) -> dict[str, Callable[..., Any]]:
     """Classes, and functions that make their objects, by name in snake case: `smooth_grad`, `sparseness`, ..."""
     room = _room(kind)
-    base = room.Explainer if kind == "methods" else room.SampleMetric
+    base = getattr(room, _BASES[kind])
     return {
         snake_case(name): thing
         for name in room.__all__
-        if issubclass(made := _made_by(thing := getattr(room, name)), base) and made is not base
+        if issubclass(kind_made := _made_by(thing := getattr(room, name)), base) and kind_made is not base
     }
 
 
@@ -36,10 +43,10 @@ def named(kind: Kind, given: Any) -> Any:
         ValueError: if a name is unknown, needs arguments, or is given twice in a list.
     """
     if isinstance(given, Mapping):
-        return {name: _made(kind, value) for name, value in given.items()}
+        return {name: made(kind, value) for name, value in given.items()}
     if not isinstance(given, list | tuple):
         return given
-    return {name: _made(kind, value) for name, value in _by_name(kind, given).items()}
+    return {name: made(kind, value) for name, value in _by_name(kind, given).items()}
 
 
 def named_method(name: str) -> Any:
@@ -98,8 +105,8 @@ def _room(kind: Kind) -> Any:
 
 def _made_by(thing: Any) -> type:
     """The class, or the class of what a function returns; `object` for what is neither."""
-    made = thing if isinstance(thing, type) else signature(thing).return_annotation
-    return made if isinstance(made, type) else object
+    found = thing if isinstance(thing, type) else signature(thing).return_annotation
+    return found if isinstance(found, type) else object
 
 
 def _by_name(kind: Kind, given: Sequence[Any]) -> dict[str, Any]:
@@ -120,10 +127,11 @@ def _find(kind: Kind, name: str, argument: str = "") -> Callable[..., Any]:
         return found
     near = [*(other for other in things if name.lower() in other), *get_close_matches(snake_case(name), things)]
     hint = f"did you mean {near[0]!r}? " if near and name else ""
-    raise ValueError(f"`{argument or kind}`: {name!r} is unknown: {hint}There are {', '.join(things)}.")
+    raise ValueError(f"`{argument or _ARGUMENTS.get(kind, kind)}`: {name!r} is unknown: {hint}There are {', '.join(things)}.")
 
 
-def _made(kind: Kind, value: Any) -> Any:
+def made(kind: Kind, value: Any) -> Any:
+    """The object of a plain name; what is no name comes back as it is."""
     return _find_complete(kind, value)() if isinstance(value, str) else value
 
 
@@ -133,7 +141,7 @@ def _find_complete(kind: Kind, name: str, argument: str = "") -> Callable[..., A
     needed = [p.name for p in signature(thing).parameters.values() if p.default is p.empty and p.kind not in _REST]
     if needed:
         raise ValueError(
-            f"`{argument or kind}`: {name!r} needs arguments ({', '.join(needed)}); give "
+            f"`{argument or _ARGUMENTS.get(kind, kind)}`: {name!r} needs arguments ({', '.join(needed)}); give "
             f"{{class_path: {_path(thing)}, init_args: ...}}, or in Python an object."
         )
     return thing
@@ -150,7 +158,7 @@ def _specification(kind: Kind, value: Any, argument: str = "") -> Any:
 
 
 def _path(thing: Callable[..., Any]) -> str:
-    room = next(room for room in _ROOMS.values() if thing.__module__.startswith(f"{room}."))
+    room = next(room for room in _ROOMS.values() if f"{thing.__module__}.".startswith(f"{room}."))
     return f"{room}.{thing.__name__}"
 
 

@@ -28,5 +28,8 @@ Keys = Int64[Tensor, " batch"]
 Scores = Float[Tensor, " batch"]
 """One score a sample."""
 
+Raw = Float[Tensor, " batch *numbers"]
+"""What any network returns: a row a sample."""
+
 Logits = Float[Tensor, " batch classes"]
 """What a classifier returns: one unnormalized score a class."""

@@ -152,8 +152,6 @@ def test_strata_are_the_same_bit_for_bit(sim: Simulation, shape: tuple[int, ...]
 
 EXPLAINERS: dict[str, Explainer] = {
     "gradient": lx.Gradient(),
-    "probability": lx.Gradient("probability"),
-    "log_probability": lx.Gradient("log_probability"),
     "saliency": lx.Saliency(),
     "input_x_gradient": lx.InputXGradient(),
     "integrated_gradients": lx.IntegratedGradients(num_steps=5),
@@ -201,7 +199,7 @@ CAPTUMS_OWN = {"gradient_shap", "captum_deep_lift", "captum_ablation", "captum_s
 
 
 SLOW = {
-    *("probability", "adapt_grad_exact", "mean_square", "antithetic_weights", "guided_grad_cam", "noisy_grad_cam"),
+    *("adapt_grad_exact", "mean_square", "antithetic_weights", "guided_grad_cam", "noisy_grad_cam"),
     *("captum_input_x_gradient", "captum_deconvolution", "captum_ablation", "captum_shapley_values"),
     *("AverageSensitivity", "LocalLipschitz", "InsertionAUC", "PixelFlipping", "Complexity", "RelevanceMassAccuracy"),
 }

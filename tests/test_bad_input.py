@@ -49,7 +49,6 @@ IMAGES = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 MODEL = LeNet()
 USE_THE_MODEL = [
     Gradient(),
-    Gradient("probability"),
     smooth_grad(num_draws=2),
     noise_grad(num_draws=2),
     fusion_grad(num_weight_draws=2, num_input_draws=2),
@@ -141,9 +140,13 @@ def test_target_of_the_wrong_shape(shape):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda logits: (logits, 1), TypeError, "`model` must return a tensor of logits.*got tuple; wrap it"),
+        (
+            lambda logits: (logits, 1),
+            TypeError,
+            "`model` must return a tensor of logits.*got tuple; lightning_xai.Forward",
+        ),
         (lambda logits: {"logits": logits}, TypeError, "`model` must return a tensor of logits.*got dict"),
-        (lambda logits: logits[:, 0], ValueError, r"`model` must return logits \(batch, classes\), got shape \(\d+,\)"),
+        (lambda logits: logits[0], ValueError, r"`model` must return logits \(batch, classes\), got shape \(10,\)"),
         (lambda logits: logits[:, :, None], ValueError, r"`model` must return logits.*\(\d+, 10, 1\) for \d+ samples"),
         (lambda logits: logits.repeat(2, 1), ValueError, r"`model` must return logits.*\(\d+, 10\) for \d+ samples"),
     ],
@@ -213,8 +216,8 @@ def test_parameter_patterns():
         (lambda: IntegratedGradients(baseline="gray"), '`baseline` must be "black", "white" or a number, got "gray"'),
         (lambda: gradient_shap("blue"), '`baseline` must be "black", "white" or a number'),
         (
-            lambda: Gradient("softmax"),
-            "`output` must be one of 'logit', 'probability', 'log_probability', got 'softmax'",
+            lambda: explain(MODEL, IMAGES, output="softmax"),
+            "`output`: 'softmax' is unknown: There are at, log",
         ),
         (
             lambda: Smooth(statistic="median"),

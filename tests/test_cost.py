@@ -138,8 +138,8 @@ def test_with_gradients_of_nested_draws_and_of_none(explainer, num_gradients, ex
 
 
 def test_with_gradients_changes_nothing_but_the_numbers_of_draws():
-    wanted = lx.fusion_grad(Saliency(Gradient("probability")), 0.1, 0.3, 3, 12)
-    assert with_gradients(lx.fusion_grad(Saliency(Gradient("probability")), 0.1, 0.3, 2, 8), 36) == wanted
+    wanted = lx.fusion_grad(Saliency(Gradient()), 0.1, 0.3, 3, 12)
+    assert with_gradients(lx.fusion_grad(Saliency(Gradient()), 0.1, 0.3, 2, 8), 36) == wanted
 
 
 @dataclass(frozen=True)

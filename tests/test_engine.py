@@ -90,15 +90,6 @@ def test_a_path_that_is_cut_is_told_with_cause_and_cure(how, method):
         lx.explain(Broken(how), IMAGES, 0, method)
 
 
-@pytest.mark.parametrize("output", ["probability", "log_probability"])
-def test_a_single_output_has_no_softmax(output):
-    lx.explain(linear(1), IMAGES, 0, Gradient())
-    with pytest.raises(ValueError, match=r"`output` is .* single output.*logit"):
-        lx.explain(linear(1), IMAGES, 0, Gradient(output))
-    with pytest.raises(ValueError, match="single output"):
-        lx.evaluate(linear(1), IMAGES, 0, {"g": Gradient()}, {"d": DeletionAUC(baseline=0.0)})
-
-
 class Cubed(nn.Module):
     def forward(self, x):
         return x**3

@@ -43,8 +43,6 @@ SG, AG = smooth_grad(num_draws=3), adapt_grad(num_draws=3)
 METHODS = {
     **CONTROLS,
     "gradient": Gradient(),
-    "gradient of probability": Gradient("probability"),
-    "gradient of log_probability": Gradient("log_probability"),
     "saliency": Saliency(),
     "input_x_gradient": InputXGradient(),
     "integrated_gradients": IntegratedGradients(num_steps=5),
@@ -86,7 +84,7 @@ METHODS = {
     "noise_grad of grad_cam": noise_grad(grad_cam(), num_draws=2),
 }
 SLOW = {
-    *("gradient of log_probability", "integrated_gradients of white", "smooth_grad of data", "smooth_grad with clean"),
+    *("integrated_gradients of white", "smooth_grad of data", "smooth_grad with clean"),
     *("adapt_grad exact", "A-GI", "A-NG", "S-IG", "smooth_grad of GI", "smooth_grad of smooth_grad"),
     *("smooth_grad of random", "smooth_grad of guided_backprop", "smooth_grad of gradient_shap"),
 }

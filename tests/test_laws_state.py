@@ -183,7 +183,6 @@ MAPS: dict[str, Explainer] = {
 }
 EXPLAINERS: dict[str, Explainer] = {
     **MAPS,
-    "probability": lx.Gradient("probability"),
     "saliency": lx.Saliency(),
     "input_x_gradient": lx.InputXGradient(),
     "integrated_gradients": lx.IntegratedGradients(num_steps=3),

@@ -69,7 +69,7 @@ def test_the_gradient_of_a_quadratic_model_under_noise():
         def forward(self, x):
             return (x @ matrix * x).sum(1, keepdim=True) / 2
 
-    inputs, target = torch.rand(4, 6, generator=torch.Generator().manual_seed(1)), torch.zeros(4, dtype=torch.int64)
+    inputs, target = torch.rand(4, 6, generator=torch.Generator().manual_seed(1)), torch.ones(4, dtype=torch.int64)
     metric = Infidelity(20000, "noise", std=0.5, rescale=False)
     context = Context.create(torch.arange(4))
     metric.update(inputs @ matrix, inputs=inputs, target=target, model=Quadratic(), context=context)
@@ -92,7 +92,7 @@ def test_smooth_grad_of_the_same_deviation_is_best_under_noise():
 
 @both
 @pytest.mark.parametrize("rescale", [True, False])
-@pytest.mark.parametrize("output", ["logit", "probability"])
+@pytest.mark.parametrize("output", ["explained", "probability"])
 def test_transcribed(perturbation, rescale, output):
     """Definition 2.1, one sample, one draw and one value at a time."""
     model, metric = curved(), small(perturbation, rescale=rescale, output=output)
@@ -100,7 +100,7 @@ def test_transcribed(perturbation, rescale, output):
 
     def explained(image, sample):
         logits = model(image[None])[0].detach().double()
-        return float((logits if output == "logit" else logits.softmax(0))[TARGET[sample]])
+        return float((logits if output == "explained" else logits.softmax(0))[TARGET[sample]])
 
     for i, image in enumerate(IMAGES):
         predicted, drops = [], []

@@ -19,6 +19,7 @@ from lightning_xai.explainers import Context, Explainer, Gradient, RandomAttribu
 from lightning_xai.explainers.base import explaining
 from lightning_xai.functional.random import root_keys
 from lightning_xai.metrics import SampleMetric, Shared
+from lightning_xai.outputs import At
 
 GENERATOR = torch.Generator().manual_seed(0)
 IMAGES = torch.rand(10, 3, 8, 8, generator=GENERATOR)
@@ -468,7 +469,7 @@ ASKING = [
     for settings in (
         [{"curve": "softmax"}, {"curve": "accuracy"}]
         if name == "InformationLevel"
-        else [{"output": "logit"}, {"output": "probability"}]
+        else [{"output": "explained"}, {"output": "probability"}]
     )
 ]
 """Metrics that run the model themselves, in all the ways in which they look at its outputs."""
@@ -502,17 +503,16 @@ def test_a_logit_that_is_no_number_costs_its_sample_the_score_and_no_other(model
 
 
 @pytest.mark.parametrize(("name", "settings"), ASKING)
-def test_the_only_output_of_a_network_has_no_probability(name, settings):
-    """Which would be 1 for any input."""
+def test_an_output_without_a_probability_is_refused_by_what_asks_for_one(name, settings):
     model, metric = nn.Sequential(nn.Flatten(), nn.Linear(192, 1)), {name: build(name, **settings)}
 
     def run() -> torch.Tensor:
-        return evaluate(model, IMAGES, 0, {"m": Gradient()}, metric, bounds=BOUNDS).scores["m"][name]
+        return evaluate(model, IMAGES, 0, ["gradient"], metric, bounds=BOUNDS, output=At(0)).scores["gradient"][name]
 
-    if settings == {"output": "logit"}:
+    if settings == {"output": "explained"}:
         assert run().isfinite().all()
     else:
-        with pytest.raises(ValueError, match=r"`output` .*a network with a single output has no softmax probability"):
+        with pytest.raises(ValueError, match=r"`output` At\(index=\(0,\)\) has no probability"):
             run()
 
 

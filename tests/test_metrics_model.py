@@ -50,7 +50,7 @@ def test_linear_model_input_minus_baseline_times_weight_is_perfectly_faithful(fa
 
 
 @pytest.mark.parametrize("baseline", ["black", "white", 0.3])
-@pytest.mark.parametrize("output", ["logit", "probability"])
+@pytest.mark.parametrize("output", ["explained", "probability"])
 def test_faithfulness_correlation_transcribed(baseline, output):
     """Bhatt et al. 2020, equation 1, one sample and one subset at a time, NumPy's correlation."""
     model, attributions = curved(), torch.randn(IMAGES.shape, generator=torch.Generator().manual_seed(2))
@@ -64,7 +64,7 @@ def test_faithfulness_correlation_transcribed(baseline, output):
             for pixel in subset.tolist():
                 changed[:, pixel // 6, pixel % 6] = fill
             logits = model(torch.stack([IMAGES[i], changed])).detach()
-            values = (logits if output == "logit" else logits.softmax(1))[:, TARGET[i]]
+            values = (logits if output == "explained" else logits.softmax(1))[:, TARGET[i]]
             drops.append(float(values[0] - values[1]))
             sums.append(sum(float(attributions[i, :, p // 6, p % 6].sum()) for p in subset.tolist()))
         assert_close(expected.item(), np.corrcoef(sums, drops)[0, 1], rtol=0, atol=1e-4)
@@ -302,7 +302,7 @@ def test_equal_values_are_flipped_in_the_order_of_the_pixels():
     nn.init.ones_(model[1].weight)
     context = Context.create(torch.arange(1), bounds=(0.0, 8.0))
     maps = torch.tensor([[[[1.0, 3.0], [1.0, 3.0]]]])
-    curve = PixelFlipping(num_steps=4).curve(maps[:, 0], images, torch.tensor([0]), model, context)
+    curve = PixelFlipping(num_steps=4).curve(maps[:, 0], images, torch.tensor([1]), model, context)
     assert_close(curve, torch.tensor([[15.0, 13.0, 5.0, 4.0, 0.0]]))
 
 
@@ -318,7 +318,7 @@ def test_sensitivity_metrics_that_draw_alike_explain_once_for_all(monkeypatch):
         "lipschitz": LocalLipschitz(3),
         "wider": AverageSensitivity(3, radius=0.4),
     }
-    methods = {"one": Saliency(), "other": Saliency(lx.Gradient("probability"))}
+    methods = {"one": Saliency(), "other": Saliency(lx.InputXGradient())}
     together = lx.evaluate(curved(), IMAGES, TARGET, methods, metrics)
     assert len(calls) == 2 * (1 + 3 + 3)
     for name, metric in metrics.items():

@@ -23,11 +23,11 @@ def network():
     return nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 3))
 
 
-def score(metric, model=None, attributions=None, explainer=Saliency()):
+def score(metric, model=None, attributions=None, explainer=Saliency(), target=TARGET):
     model = network() if model is None else model
     attributions = explainer(model, IMAGES, TARGET, CONTEXT) if attributions is None else attributions
     metric.update(
-        attributions, inputs=IMAGES, target=TARGET, model=model, explainer=explainer, context=CONTEXT, mask=MASKS
+        attributions, inputs=IMAGES, target=target, model=model, explainer=explainer, context=CONTEXT, mask=MASKS
     )
     return metric.per_sample()[1]
 
@@ -88,11 +88,15 @@ def test_maps_that_are_not_finite_are_not_handed_over(bad):
     assert_close(scores[[0, 1, 3]], whole[[0, 1, 3]])
 
 
-def test_a_single_output_has_no_softmax():
+def test_quantus_sees_the_probability_that_the_output_says():
+    """Of a single logit, the sigmoid: Quantus's softmax of it would be 1 whatever the input."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(36, 1))
-    metric = QuantusMetric(quantus.PixelFlipping(features_in_step=6), softmax=True)
-    with pytest.raises(ValueError, match="a network with a single output has no softmax probability"):
-        score(metric, model, attributions=IMAGES)
+    metric = QuantusMetric(quantus.PixelFlipping(features_in_step=6, return_auc_per_sample=True), softmax=True)
+    two = nn.Sequential(nn.Flatten(), nn.Linear(36, 2))
+    two[1].weight.data = torch.cat([torch.zeros(1, 36), model[1].weight.data])
+    two[1].bias.data = torch.cat([torch.zeros(1), model[1].bias.data])  # its softmax is the other's sigmoid
+    one, other = (score(metric.clone(), each, attributions=IMAGES, target=TARGET % 2) for each in (model, two))
+    assert_close(one, other)
 
 
 def test_not_a_metric_and_not_a_number():

@@ -292,7 +292,6 @@ def test_a_shift_beyond_the_precision_is_refused():
 
 ALWAYS = {
     "gradient": Gradient(),
-    "probability": Gradient("probability"),
     "saliency": Saliency(),
     "smooth": smooth_grad(num_draws=4, of="data"),
     "absolute": Smooth(Saliency(), AbsoluteScale(0.3), 4),

@@ -550,13 +550,6 @@ def test_evidence_by_hand():
     assert_close(actual.spread, float(((logits - logits.mean(0)) ** 2).mean() ** 0.5))
 
 
-def test_a_single_output_has_neither_accuracy_nor_entropy():
-    found = evidence(nn.Sequential(nn.Flatten(), nn.Linear(192, 1)), SMALL, torch.zeros(4).long())
-    assert math.isnan(found.accuracy)
-    assert math.isnan(found.entropy)
-    assert found.spread > 0
-
-
 def test_logits_that_are_not_numbers_are_not_right():
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
     nn.init.constant_(model[1].weight, math.nan)

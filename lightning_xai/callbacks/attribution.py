@@ -35,6 +35,7 @@ from lightning_xai.explainers.base import (
 from lightning_xai.explainers.precision import Precision
 from lightning_xai.metrics import SampleMetric
 from lightning_xai.names import named
+from lightning_xai.outputs import Output
 from lightning_xai.reporting.panels import attribution_panel, log_picture
 from lightning_xai.reporting.saving import save_figure
 from lightning_xai.results.scores import GRADIENTS, Scores
@@ -86,8 +87,9 @@ class AttributionCallback(ExplainingCallback):
         num_samples: Samples explained, spread evenly over the rows; all if there are fewer.
         every_n_epochs: Explain after every n-th epoch of training; validation and test runs are always explained.
         panel_size: Samples shown in the panel; 0 for no panel.
-        target: The class explained: the sample's "label", or the model's "prediction"; null for the label, or the
-            prediction where batches have nothing but images, index and masks.
+        target: The class explained: the sample's "label", the model's "prediction", or the number of one (of several
+            labels that hold together); null for the label, or the prediction where batches have nothing but images,
+            index and masks.
         mask: Which mask of the data, if they have several by name; null for the first.
         bounds: (low, high), least and greatest value of an input, numbers or one a channel; null for the data module's,
             or else the module's.
@@ -99,6 +101,11 @@ class AttributionCallback(ExplainingCallback):
         unpack: Makes `Samples` of a batch; null for the usual tuples and dicts (see `callbacks.samples.unpack`).
         name: Of this callback, where a trainer has several: metrics are then `xai/<name>/<method>/<metric>`, and files
             and panels are in `xai/<name>`.
+        output: What is explained, and what metrics take for a probability and a prediction: `logit`, `probability`,
+            `log_probability`, `margin`, `region`, or a `class_path` (see `lightning_xai.outputs`).
+        forward: Of a module with other arguments or another result than a tensor: arguments of `Forward`, such as
+            `{key: logits, explained: pixel_values, carried: [attention_mask]}`, the carried ones by their keys in the
+            batches; null for a module from images to logits.
     """
 
     root = "xai"
@@ -112,7 +119,7 @@ class AttributionCallback(ExplainingCallback):
         num_samples: int = 64,
         every_n_epochs: int = 1,
         panel_size: int = 8,
-        target: Target | None = None,
+        target: Target | int | None = None,
         mask: str | None = None,
         bounds: tuple[float | list[float], float | list[float]] | None = None,
         seed: int = 0,
@@ -121,8 +128,10 @@ class AttributionCallback(ExplainingCallback):
         precision: Precision = "32-true",
         unpack: Callable[[Any], Samples] | None = None,
         name: str | None = None,
+        output: Output | str = "logit",
+        forward: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(methods, num_samples, target, bounds, seed, batch_size, unpack, name)
+        super().__init__(methods, num_samples, target, bounds, seed, batch_size, unpack, name, output, forward)
         check_count("every_n_epochs", every_n_epochs)
         check_choice("precision", precision, Precision)
         check_count("max_rows", 1 if max_rows is None else max_rows)
@@ -229,12 +238,13 @@ class AttributionCallback(ExplainingCallback):
         bounds = InputSpace.of(trainer, self.bounds).bounds
         methods = self.chosen_methods(bounds is not None)
         return evaluate(
-            pl_module,
+            self.adapted(pl_module, samples),
             samples.images,
-            None if self.target == "prediction" else samples.labels,
+            self.explained_target(samples),
             with_controls(methods, samples.images.ndim == 4) if self.controls else methods,
             default_metrics(samples.masks is not None, bounds is not None) if self.metrics is None else self.metrics,
             samples.masks,
+            output=self.output,
             bounds=bounds,
             index=samples.index,
             seed=self.seed,

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
+from torch import nn
 
 from lightning_xai.callbacks.checks import (
     check_folder_name,
@@ -18,12 +20,14 @@ from lightning_xai.callbacks.checks import (
 from lightning_xai.callbacks.samples import Samples, Target, check_labels, choose_samples, current_loader, unpack
 from lightning_xai.data.input_space import InputSpace
 from lightning_xai.explainers import Explainer, Gradient, Saliency, with_controls
-from lightning_xai.explainers.base import check_choice, check_count, check_logits, check_whole_number, explaining
+from lightning_xai.explainers.base import check_choice, check_count, check_rows, check_whole_number, explaining
 from lightning_xai.explainers.bounds import check_in_bounds
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad, smooth_grad
+from lightning_xai.forward import Forward
 from lightning_xai.names import named
+from lightning_xai.outputs import Logit, Output, named_output
 
 
 class ExplainingCallback(Callback):
@@ -45,12 +49,20 @@ class ExplainingCallback(Callback):
         batch_size: int,
         unpack: Callable[[Any], Samples] | None,
         name: str | None,
+        output: Output | str = Logit(),
+        forward: dict[str, Any] | None = None,
     ) -> None:
         check_count("num_samples", num_samples)
         check_count("batch_size", batch_size)
         check_whole_number("seed", seed)
-        if target is not None:
+        self.output = named_output(output)
+        self.forward = check_forward(forward)
+        if isinstance(target, int):
+            check_whole_number("target", target)
+        elif target is not None:
             check_choice("target", target, Target)
+        if target == "label" and not self.output.has_labels:
+            raise ValueError(f'`target` is "label", but `output` {self.output!r} has none. Leave `target` out.')
         check_names("methods", methods or ())
         self.methods: dict[str, Explainer] | None = named("methods", methods)
         if self.methods is not None and not self.methods:
@@ -64,6 +76,21 @@ class ExplainingCallback(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         check_whole(trainer, pl_module, type(self).__name__)
         check_together(trainer, self)
+
+    def adapted(self, pl_module: LightningModule, samples: Samples) -> nn.Module:
+        """The module as one from a tensor to a tensor, with what these samples carry along."""
+        if self.forward is None:
+            return pl_module
+        return Forward(pl_module, **{**self.forward, "carried": samples.carried})
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it is the samples' labels that are explained."""
+        return self.target in (None, "label") and self.output.has_labels
+
+    def explained_target(self, samples: Samples) -> Any:
+        """The classes explained: a chosen one, the samples' labels, or None for the predicted ones."""
+        return self.target if isinstance(self.target, int) else samples.labels if self.labelled else None
 
     @property
     def prefix(self) -> str:
@@ -91,21 +118,39 @@ class ExplainingCallback(Callback):
         check_whole(trainer, pl_module, type(self).__name__)
         loader = current_loader(trainer)
         number = min(least, self.num_samples) if trainer.fast_dev_run else self.num_samples  # type: ignore[attr-defined]
-        take = self.unpack or partial(unpack, mask=self.mask, strict=self.target != "prediction")
+        named = {name: (self.forward or {}).get(name) for name in ("explained", "carried")}
+        take = self.unpack or partial(
+            unpack, mask=self.mask, strict=self.labelled, explained=named["explained"], carried=named["carried"] or ()
+        )
+        chosen: Target | None = self.target if self.labelled else "prediction"
         limit = trainer.limit_test_batches if in_test else trainer.limit_val_batches
-        samples = choose_samples(trainer, loader, number, self.batch_size, take, whole, limit, self.target)
+        samples = choose_samples(trainer, loader, number, self.batch_size, take, whole, limit, chosen)
         check_in_bounds(samples.images, InputSpace.of(trainer, self.bounds).bounds)
-        if samples.labels is not None and self.target != "prediction":
+        if samples.labels is not None and self.labelled:
             with in_precision(pl_module, self.precision), explaining(pl_module), torch.no_grad():
+                some = samples.select(torch.arange(min(self.batch_size, len(samples.images))))
+                model = self.adapted(pl_module, some)
                 num_outputs = in_chunks(
-                    lambda rows: check_logits(pl_module(rows), len(rows)),
-                    pl_module,
+                    lambda rows: self.output.scores(check_rows(model(rows), len(rows))),
+                    model,
                     self.max_rows,
-                    samples.images[: self.batch_size],
+                    some.images,
                 ).shape[1]
             check_labels(samples, num_outputs)
             tell_number_of_classes(trainer, getattr(loader, "dataset", None), num_outputs)
         return samples
+
+
+def check_forward(forward: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Refuse what are no arguments of `Forward`."""
+    if forward is not None:
+        known = set(signature(Forward).parameters) - {"model"}
+        if not isinstance(forward, dict) or set(forward) - known:
+            raise ValueError(f"`forward` must be arguments of Forward, of {', '.join(sorted(known))}; got {forward!r}.")
+        carried = forward.get("carried")
+        if carried is not None and not (isinstance(carried, list) and all(isinstance(name, str) for name in carried)):
+            raise TypeError(f"`forward`: `carried` must be a list of keys of the batches, got {carried!r}.")
+    return forward
 
 
 def default_methods(has_bounds: bool) -> dict[str, Explainer]:

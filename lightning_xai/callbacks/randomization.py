@@ -19,6 +19,7 @@ from lightning_xai.explainers.base import (
     explaining,
     resolve_target,
 )
+from lightning_xai.outputs import Output
 from lightning_xai.results.sanity import Cell
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.checks import Subject, floor_cells, original_maps, parameter_cells
@@ -45,13 +46,15 @@ class RandomizationCallback(ExplainingCallback):
         every_n_validations: Check after every n-th validation of a training too; null for test ends alone.
         repeats: Random models.
         initialization: Of their weights: `own`, `normal` or `permute`.
-        target: The class explained: the sample's "label", or the trained model's "prediction"; null as in
-            `AttributionCallback`.
+        target: The class explained: the sample's "label", the trained model's "prediction", or the number of one; null
+            as in `AttributionCallback`.
         bounds: As in `AttributionCallback`.
         seed: Of noise and random weights.
         batch_size: Samples explained at a time.
         unpack: As in `AttributionCallback`.
         name: Of this callback, where a trainer has several: metrics are then `sanity/<name>/<method>/<similarity>`.
+        output: What is explained, as in `AttributionCallback`.
+        forward: Of a module with another result than a tensor, as in `AttributionCallback`.
     """
 
     root = "sanity"
@@ -64,17 +67,19 @@ class RandomizationCallback(ExplainingCallback):
         every_n_validations: int | None = None,
         repeats: int = 2,
         initialization: Initialization = "own",
-        target: Target | None = None,
+        target: Target | int | None = None,
         bounds: tuple[float | list[float], float | list[float]] | None = None,
         seed: int = 0,
         batch_size: int = 64,
         unpack: Callable[[Any], Samples] | None = None,
         name: str | None = None,
+        output: Output | str = "logit",
+        forward: dict[str, Any] | None = None,
     ) -> None:
         chosen = ["spearman_absolute", "ssim"] if similarities is None else similarities
         for similarity in chosen:
             check_choice("similarities", similarity, set(SIMILARITIES) - {"spearman_foreground"})
-        super().__init__(methods, num_samples, target, bounds, seed, batch_size, unpack, name)
+        super().__init__(methods, num_samples, target, bounds, seed, batch_size, unpack, name, output, forward)
         check_count("every_n_validations", 1 if every_n_validations is None else every_n_validations)
         self.similarities = {name: SIMILARITIES[name] for name in chosen}
         self.randomization = Randomization(("full",), repeats, initialization)
@@ -121,10 +126,11 @@ class RandomizationCallback(ExplainingCallback):
     def _subject(self, trainer: Trainer, pl_module: LightningModule) -> Subject:
         samples = self.chosen_samples(trainer, pl_module, trainer.state.fn == "test", least=2, whole=True)
         bounds = InputSpace.of(trainer, self.bounds).bounds
-        with explaining(pl_module):
-            target = resolve_target(pl_module, samples.images, None if self.target == "prediction" else samples.labels)
+        model = self.adapted(pl_module, samples)
+        with explaining(model):
+            target = resolve_target(model, samples.images, self.explained_target(samples), None, self.output)
         return Subject(
-            pl_module,
+            model,
             samples.images,
             target,
             samples.index,
@@ -135,6 +141,7 @@ class RandomizationCallback(ExplainingCallback):
             seed=self.seed,
             batch_size=self.batch_size,
             randomization=self.randomization,
+            output=self.output,
         )
 
 

@@ -36,17 +36,18 @@ class Samples:
         labels: (samples,) class indices; None if the batches have none.
         index: (samples,) each sample's index, its position in the data set if the batches do not say.
         masks: (samples, height, width) booleans, or None.
+        carried: Other arguments of the model by name, each (samples, ...), or None.
     """
 
     images: Tensor
     labels: Tensor | None
     index: Tensor
     masks: Tensor | None
+    carried: Mapping[str, Tensor] | None = None
 
     def select(self, positions: Tensor) -> "Samples":
         """Some of the samples."""
-        chosen = (None if part is None else part[positions.to(part.device)] for part in vars(self).values())
-        return Samples(*chosen)  # type: ignore[arg-type]
+        return Samples(*(_rows(part, positions) for part in vars(self).values()))
 
 
 def choose_samples(
@@ -151,7 +152,13 @@ def share(positions: Tensor, rank: int, world: int) -> Tensor:
     return mine if len(mine) else positions[:1]
 
 
-def unpack(batch: Any, mask: str | None = None, strict: bool = True) -> Samples:
+def unpack(
+    batch: Any,
+    mask: str | None = None,
+    strict: bool = True,
+    explained: str | None = None,
+    carried: Sequence[str] = (),
+) -> Samples:
     """Images, labels, indices and masks of a batch: a dict by its keys, a sequence as (images, labels, ...), a tensor.
 
     Labels may be any integers, one a sample, also of shape (samples, 1).
@@ -161,21 +168,30 @@ def unpack(batch: Any, mask: str | None = None, strict: bool = True) -> Samples:
         mask: Which mask, if the batch has several by name; None for the first.
         strict: Whether labels that are no class indices, and other keys where no label is found, are refused. If not,
             such a batch has no labels.
+        explained: Another key of the images, as in `Forward`.
+        carried: Keys of the model's other arguments.
 
     Raises:
         TypeError: if images are no tensor, or labels are not integers.
         ValueError: if there is no image, a mask of this name, or labels are of another shape.
     """
     if isinstance(batch, Mapping):
-        images, labels = _first_of(batch, IMAGE_KEYS, required=True), _first_of(batch, LABEL_KEYS)
-        others = [str(key) for key in batch if key not in (*IMAGE_KEYS, *LABEL_KEYS, *OTHER_KEYS)]
+        image_keys = IMAGE_KEYS if explained is None or explained not in batch else (explained,)
+        images, labels = _first_of(batch, image_keys, required=True), _first_of(batch, LABEL_KEYS)
+        others = [str(key) for key in batch if key not in (*image_keys, *LABEL_KEYS, *OTHER_KEYS, *carried)]
         if strict and labels is None and others:
             raise ValueError(
                 f"The batch must have its labels in one of the keys {', '.join(LABEL_KEYS)}, or none at all; it has "
                 f"{', '.join(map(str, batch))}. {ADVICE}."
             )
         masks = _pick_mask(batch.get("mask", batch.get("masks")), mask)
-        return _checked(images, labels, batch.get("index"), masks, strict)
+        samples = _checked(images, labels, batch.get("index"), masks, strict)
+        return replace(samples, carried={key: _first_of(batch, (key,), required=True) for key in carried} or None)
+    if carried:
+        raise TypeError(
+            f"`forward` carries {', '.join(carried)} along, keys of a batch that is a mapping; got "
+            f"{type(batch).__name__}. Pass `unpack`, which makes `Samples` with `carried`."
+        )
     if isinstance(batch, list | tuple):
         images, *rest = batch
         return _checked(images, rest[0] if rest else None, None, None, strict)
@@ -269,14 +285,23 @@ def _join(parts: Iterator[Samples], positions: Tensor) -> Samples:
         whole.append(part)
     if not whole:
         raise ValueError("The dataloader is empty: there is no sample to explain.")
-    images, labels, index, masks = (
-        _cat([getattr(part, name) for part in whole], len(positions)) for name in ("images", "labels", "index", "masks")
+    images, labels, index, masks, carried = (
+        _cat([getattr(part, name) for part in whole], len(positions))
+        for name in ("images", "labels", "index", "masks", "carried")
     )
-    return Samples(images, labels, torch.where(index < 0, positions[: len(index)], index), masks)
+    return Samples(images, labels, torch.where(index < 0, positions[: len(index)], index), masks, carried)
 
 
-def _cat(tensors: list[Any], number: int) -> Any:
-    return None if tensors[0] is None else torch.cat(tensors)[:number]
+def _cat(parts: list[Any], number: int) -> Any:
+    if isinstance(parts[0], Mapping):
+        return {name: _cat([part[name] for part in parts], number) for name in parts[0]}
+    return None if parts[0] is None else torch.cat(parts)[:number]
+
+
+def _rows(part: Any, positions: Tensor) -> Any:
+    if isinstance(part, Mapping):
+        return {name: _rows(value, positions) for name, value in part.items()}
+    return None if part is None else part[positions.to(part.device)]
 
 
 def _of_all_processes(trainer: Trainer, rows: Sequence[Any]) -> Sequence[Any]:

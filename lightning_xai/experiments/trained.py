@@ -26,6 +26,7 @@ from lightning_xai.explainers.base import (
 )
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.names import named
+from lightning_xai.outputs import Output, named_output
 from lightning_xai.results.noise_level import NoiseLevel
 from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.results.sanity import MARGIN, SanityReport
@@ -61,6 +62,7 @@ def examine_trained(
     smooth: int = 0,
     require: list[str] | None = None,
     num_twins: int = 3,
+    explained: Output | str = "logit",
     make_twin: Callable[[int], tuple[nn.Module, float]] | None = None,
     folder: Path | None = None,
     **randomization: Any,
@@ -94,6 +96,7 @@ def examine_trained(
         require: Methods that must pass all checks made; or else the exit code is 1.
         num_twins: Networks trained on random labels, of the configuration's seed and the next ones; a verdict takes
             three.
+        explained: What is explained of the class, as `output` in AttributionCallback.
         make_twin: Gives the network trained on random labels of a number, and its accuracy on them.
         folder: For finished parts; None keeps none.
         randomization: Those of `Randomization`.
@@ -105,17 +108,19 @@ def examine_trained(
     check_choice("target", target, ExplainedClass)
     check_choice("precision", precision, Precision)
     how = Randomization(**randomization)
+    output = named_output(explained)
     model = connected(trainer, model, datamodule).eval()
-    samples = stored_samples(datamodule, num_samples, "test", trainer.limit_test_batches, target == "label")
+    labelled = target == "label" and output.has_labels
+    samples = stored_samples(datamodule, num_samples, "test", trainer.limit_test_batches, labelled)
     images, labels = samples.images.to(model.device), samples.labels
     with in_precision(model, precision), explaining(model):
-        explained = resolve_target(model, images, labels if target == "label" else None)
+        classes = resolve_target(model, images, labels if labelled else None, None, output)
     bounds = InputSpace(model, datamodule).bounds
-    chosen = paper_methods(model, bounds is not None, images) if methods is None else named("methods", methods)
+    chosen = paper_methods(model, bounds is not None, images, output) if methods is None else named("methods", methods)
     subject = Subject(
         model,
         images,
-        explained,
+        classes,
         samples.index,
         with_controls(smoothed(chosen, smooth)),
         named_similarities(preset, normalizer),
@@ -126,6 +131,7 @@ def examine_trained(
         batch_size,
         precision,
         how,
+        output,
     )
     if unknown := [name for name in require or () if name not in subject.methods]:
         raise ValueError(f"`require` must name methods that are examined, {', '.join(subject.methods)}; got {unknown}.")

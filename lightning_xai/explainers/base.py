@@ -19,10 +19,16 @@ from lightning_xai.checks import (
     check_whole_number as check_whole_number,
 )
 from lightning_xai.explainers.bounds import Bound as Bound, check_in_bounds, parse_bounds as parse_bounds
-from lightning_xai.explainers.chunks import check_logits, in_chunks, probe_rows
+from lightning_xai.explainers.chunks import (
+    check_logits as check_logits,
+    check_rows as check_rows,
+    in_chunks,
+    probe_rows,
+)
 from lightning_xai.explainers.state import explaining, naming_inference_tensors
 from lightning_xai.functional.devices import sent
 from lightning_xai.functional.random import fold_in, fold_in_int, root_keys
+from lightning_xai.outputs import Logit, Output, check_target as check_target, named_output
 from lightning_xai.shapes import Inputs, Keys, Labels
 
 T = TypeVar("T")
@@ -38,6 +44,7 @@ class Context:
         bounds: Least and greatest value of an input element, broadcasting against one sample; None if unknown.
         max_rows: How many rows may pass through the network at once; None for as many as fit in memory.
         draws_used: Where explainers with a tolerance count the draws of each sample, on the CPU; None if nobody asks.
+        output: What is explained of the model, and what its output means.
 
     Example:
         >>> import torch
@@ -54,6 +61,7 @@ class Context:
     bounds: tuple[Tensor, Tensor] | None = None
     max_rows: int | None = None
     draws_used: Tensor | None = None
+    output: Output = Logit()
 
     def __post_init__(self) -> None:
         check_whole_number("seed", self.seed)
@@ -68,6 +76,7 @@ class Context:
         max_rows: int | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        output: Output | str = Logit(),
     ) -> "Context":
         """The context of samples with these indices: equal indices and seeds give equal noise.
 
@@ -79,6 +88,7 @@ class Context:
             max_rows: As in the attributes.
             device: The device of the inputs, on which the bounds are kept.
             dtype: The type of the inputs, in which the bounds are kept; float32 for half precision.
+            output: What is explained, also by a plain name, "probability".
 
         Raises:
             TypeError: if `index` is no int64 tensor, or a number is of another type.
@@ -88,7 +98,8 @@ class Context:
             check_count("max_rows", max_rows)
         check_whole_number("seed", seed)
         check_index(index)
-        return cls(int(seed), root_keys(int(seed), index), parse_bounds(bounds, device, dtype), max_rows)
+        limits = parse_bounds(bounds, device, dtype)
+        return cls(int(seed), root_keys(int(seed), index), limits, max_rows, output=named_output(output))
 
     def select(self, rows: slice | Tensor) -> "Context":
         """The context of some of the rows."""
@@ -147,11 +158,12 @@ class Explainer(ABC):
         bounds: tuple[Bound, Bound] | None = None,
         seed: int | None = None,
         index: Labels | None = None,
+        output: Output | str | None = None,
     ) -> Inputs:
         """Attributions of `inputs` for the output `target`.
 
         Args:
-            model: Maps (batch, ...) to logits (batch, classes).
+            model: Maps (batch, ...) to logits (batch, classes), or to what `output` is of.
             inputs: (batch, ...), floating-point.
             target: Class indices to explain, one for all or one a sample; None explains the class that the model
                 predicts for the unperturbed input.
@@ -159,13 +171,15 @@ class Explainer(ABC):
             bounds: (low, high) of the input elements, as in `lightning_xai.explain`; None if unknown.
             seed: Seed of the noise; None for 0.
             index: Sample indices, on which the noise depends; None for 0, 1, ...
+            output: What is explained; None for the target's logit.
 
         Raises:
             TypeError: if an argument is of another type.
             ValueError: if `inputs` are no batch, or not finite; if `target` or `context` do not fit; if a context is
                 given and one of the arguments that make one; if the outputs are no logits, or have no gradient.
         """
-        return self._explain(self.attribute, model, inputs, target, context, bounds=bounds, seed=seed, index=index)
+        given = {"bounds": bounds, "seed": seed, "index": index, "output": output}
+        return self._explain(self.attribute, model, inputs, target, context, **given)
 
     @abstractmethod
     def attribute(self, model: nn.Module, inputs: Inputs, target: Labels, context: Context) -> Inputs:
@@ -192,7 +206,8 @@ class Explainer(ABC):
         context = _context_of(inputs, context, **given)
         with explaining(model, context.seed), naming_inference_tensors():
             inputs = inputs.detach().clone()
-            return function(model, inputs, resolve_target(model, inputs, target, context.max_rows), context)
+            target = resolve_target(model, inputs, target, context.max_rows, context.output)
+            return function(model, inputs, target, context)
 
 
 def _context_of(
@@ -201,15 +216,20 @@ def _context_of(
     bounds: tuple[Bound, Bound] | None = None,
     seed: int | None = None,
     index: Labels | None = None,
+    output: Output | str | None = None,
 ) -> Context:
     """The context given, or the one that the other arguments make."""
     made = context is None
     if context is None:
         check_in_bounds(inputs, bounds)
         index = torch.arange(len(inputs)) if index is None else index
-        context = Context.create(index, 0 if seed is None else seed, bounds, None, inputs.device, inputs.dtype)
-    elif any(value is not None for value in (bounds, seed, index)):
-        raise ValueError("`context` has bounds, seed and indices already: give either it or `bounds`, `seed`, `index`.")
+        seed, output = 0 if seed is None else seed, Logit() if output is None else output
+        context = Context.create(index, seed, bounds, None, inputs.device, inputs.dtype, output)
+    elif any(value is not None for value in (bounds, seed, index, output)):
+        raise ValueError(
+            "`context` has bounds, seed, indices and output already: give either it or `bounds`, `seed`, `index`, "
+            "`output`."
+        )
     if not isinstance(context, Context):
         raise TypeError(f"`context` must be a Context, such as Context.create(index, seed), got {context!r:.100}.")
     if len(context.keys) != len(inputs):
@@ -258,7 +278,11 @@ def check_inputs(inputs: Tensor, values: bool = True) -> None:
 
 
 def resolve_target(
-    model: nn.Module, inputs: Inputs, target: Labels | int | None, max_rows: int | None = None
+    model: nn.Module,
+    inputs: Inputs,
+    target: Labels | int | None,
+    max_rows: int | None = None,
+    output: Output = Logit(),
 ) -> Labels:
     """Class indices (batch,) on the device of the inputs; None becomes the class that the model predicts.
 
@@ -266,7 +290,9 @@ def resolve_target(
     """
     if target is None:
         with torch.no_grad():
-            return in_chunks(lambda rows: check_logits(model(rows), len(rows)).argmax(1), model, max_rows, inputs)
+            return in_chunks(
+                lambda rows: output.prediction(check_rows(model(rows), len(rows))), model, max_rows, inputs
+            )
     try:
         target = torch.as_tensor(target)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -284,17 +310,8 @@ def resolve_target(
     if inputs.device.type != "cpu":  # here once: a wrong index would be an error of the GPU, after which nothing runs
         with torch.no_grad():
             rows = probe_rows(model, inputs, max_rows)
-            check_target(target, check_logits(model(rows), len(rows)).shape[1])
+            output.check(check_rows(model(rows), len(rows)), target)
     return sent(target, inputs.device)
-
-
-def check_target(target: Labels, num_classes: int) -> None:
-    """Refuse class indices that are not outputs of the model."""
-    least, most = torch.stack((target.min(), target.max())).tolist()  # one look at the device
-    if least < 0 or most >= num_classes:
-        raise ValueError(
-            f"`target` must be in 0 .. {num_classes - 1}, the outputs of `model`, got values from {least} to {most}."
-        )
 
 
 def _kind(value: object) -> str:

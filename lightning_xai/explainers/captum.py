@@ -28,9 +28,8 @@ from lightning_xai.explainers.base import (
     Explainer,
     check_count,
     check_kind,
-    check_logits,
     check_number,
-    check_target,
+    check_rows,
 )
 from lightning_xai.explainers.captum_options import check_method, check_options, draws, fitted, has_layer
 from lightning_xai.explainers.chunks import check_takes_one_row, in_chunks, probe_rows
@@ -40,6 +39,7 @@ from lightning_xai.explainers.precision import called_in_float32
 from lightning_xai.explainers.rectifiers import one_module_a_call, require_deep_lift, require_guided
 from lightning_xai.explainers.state import seeded
 from lightning_xai.functional.bounds import put_on_bounds
+from lightning_xai.outputs import Logit, Output, Read
 from lightning_xai.shapes import Images, Inputs, Keys, Labels
 
 __all__ = [
@@ -70,7 +70,8 @@ class CaptumExplainer(Explainer):
     Guided backpropagation and deconvolution change the derivative of nn.ReLU modules alone. Networks with other
     rectifiers (see `require_guided`) are refused, since these would keep their own derivative; so do, by definition of
     the method, functions that are no rectifiers: the sigmoids and tanhs of gates, softmax, pooling, normalization.
-    DeepLIFT has rules for some modules; networks with other nonlinear functions are refused (see `require_deep_lift`).
+    DeepLIFT has rules for some modules; networks with other nonlinear functions are refused (see `require_deep_lift`),
+    and so are explained outputs with such functions (`Probability`, `Margin`, ...).
 
     Refused when the explainer is made: methods of neurons, those that explain no output or compare the samples of a
     batch, LRP (Captum changes the model for it), NoiseTunnel (use `Smooth`), and options whose result is not one map
@@ -118,7 +119,7 @@ class CaptumExplainer(Explainer):
         rows = probe_rows(model, inputs, context.max_rows).clone()
         if target.device.type == "cpu":  # else `resolve_target` has looked at them
             with torch.no_grad():
-                check_target(target, check_logits(model(rows), len(rows)).shape[1])
+                context.output.check(check_rows(model(rows), len(rows)), target)
         options = fitted(self.options, inputs)
         if self.baseline is not None:
             options["baselines"] = baseline_like(inputs, self.baseline, context).expand_as(inputs[:1])
@@ -131,16 +132,19 @@ class CaptumExplainer(Explainer):
         with (
             _no_leftovers(model),
             called_in_float32(model, inputs.dtype) if draws(self.method) else nullcontext(),
-            one_module_a_call(model, self._reused(model, rows)),
-            self._bound(model, rows) as bound,
+            one_module_a_call(model, self._reused(model, rows, context.output)),
+            self._bound(model, rows, context.output) as bound,
         ):
             return in_chunks(partial(self._call, bound, options), model, most, inputs, target, keys)
 
-    def _reused(self, model: nn.Module, rows: Tensor) -> dict[nn.Module, int]:
+    def _reused(self, model: nn.Module, rows: Tensor, output: Output) -> dict[nn.Module, int]:
         """The modules that the method must not see called again; refuses what it would treat wrongly, silently."""
         if issubclass(self.method, _GUIDED):
             require_guided(model, rows, self.method.__name__)
-        return require_deep_lift(model, rows, self.method.__name__) if issubclass(self.method, DeepLift) else {}
+        if not issubclass(self.method, DeepLift):
+            return {}
+        whole = model if isinstance(output, Logit) else Read(model, output.scores)  # which may not be affine
+        return require_deep_lift(whole, rows, self.method.__name__)
 
     def _one_by_one(self, model: nn.Module) -> bool:
         """Whether a map would otherwise depend on the rows beside it, or Captum fail on several rows.
@@ -152,20 +156,21 @@ class CaptumExplainer(Explainer):
         return self.stochastic or draws(self.method) or sums or loses
 
     @contextmanager
-    def _bound(self, model: nn.Module, rows: Tensor) -> Iterator[Attribution]:
-        """The method bound to the model, and to the layer if it asks for one."""
+    def _bound(self, model: nn.Module, rows: Tensor, output: Output) -> Iterator[Attribution]:
+        """The method bound to what is explained of the model, and to the layer if it asks for one."""
+        read = Read(model, output.scores)
         if not has_layer(self.method):
-            yield self.method(model)
+            yield self.method(read)
         elif self.layer is None:
             last = Walk(model, rows).last_maps()
             with tapped(model, last.module, last.number) as layer:
-                yield self.method(model, layer)  # type: ignore[call-arg]
+                yield self.method(read, layer)  # type: ignore[call-arg]
         else:
             layer = find_layer(model, self.layer)
             differentiated = not issubclass(self.method, PerturbationAttribution)
             of_input = bool(self.options.get("attribute_to_layer_input"))
             Walk(model, rows).check_layer(layer, differentiated, of_input)
-            yield self.method(model, layer)  # type: ignore[call-arg]
+            yield self.method(read, layer)  # type: ignore[call-arg]
 
     def _call(self, method: Attribution, options: dict[str, Any], inputs: Inputs, target: Labels, keys: Keys) -> Inputs:
         with seeded(int(keys[0]), inputs.device), warnings.catch_warnings():
@@ -232,7 +237,7 @@ def guided_backprop() -> CaptumExplainer:
         >>> import lightning_xai as lx
         >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Linear(2, 1))
         >>> model[1].weight.data = torch.tensor([[1.0, -2.0]])
-        >>> lx.explain(model, torch.ones(1, 2), target=0, method=lx.explainers.guided_backprop())
+        >>> lx.explain(model, torch.ones(1, 2), target=1, method=lx.explainers.guided_backprop())
         tensor([[1., 0.]])
     """
     return CaptumExplainer(GuidedBackprop)
@@ -258,7 +263,7 @@ def grad_cam(layer: str | None = None) -> CaptumExplainer:
         >>> conv.weight.data = torch.ones(1, 1, 1, 1)
         >>> model = torch.nn.Sequential(conv, torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
         >>> images = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])  # each pixel has a quarter of the mean, the logit
-        >>> lx.explain(model, images, target=0, method=lx.explainers.grad_cam()).flatten()
+        >>> lx.explain(model, images, target=1, method=lx.explainers.grad_cam()).flatten()
         tensor([0.2500, 0.5000, 0.7500, 1.0000])
     """
     return CaptumExplainer(LayerGradCam, {"relu_attributions": True}, layer)

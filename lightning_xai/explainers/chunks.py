@@ -147,14 +147,23 @@ def probe_rows(model: nn.Module, inputs: Tensor, max_rows: int | None = None) ->
     return inputs if takes_whole_batches(model, inputs, max_rows) else inputs[:1]
 
 
-def check_logits(outputs: Any, rows: int) -> Tensor:
-    """The model's outputs, if they are logits (batch, classes)."""
+def check_rows(outputs: Any, rows: int) -> Tensor:
+    """The model's outputs, if they are a tensor with a row a sample; what the rows are, an `Output` says."""
     if not isinstance(outputs, Tensor):
         raise TypeError(
             f"`model` must return a tensor of logits (batch, classes), got {type(outputs).__name__}; "
-            "wrap it in a module that picks the logits."
+            "lightning_xai.Forward(model, key=...) picks one of a dictionary, an object or a tuple."
         )
-    if outputs.ndim != 2 or len(outputs) != rows:
+    if not outputs.ndim or len(outputs) != rows:
+        raise ValueError(
+            f"`model` must return logits (batch, classes), got shape {tuple(outputs.shape)} for {rows} samples."
+        )
+    return outputs
+
+
+def check_logits(outputs: Any, rows: int) -> Tensor:
+    """The model's outputs, if they are logits (batch, classes)."""
+    if check_rows(outputs, rows).ndim != 2:
         raise ValueError(
             f"`model` must return logits (batch, classes), got shape {tuple(outputs.shape)} for {rows} samples."
         )
@@ -214,7 +223,7 @@ def _tried(model: nn.Module, rows: Tensor) -> Tensor | None:
 def _answer(model: nn.Module, rows: Tensor) -> Tensor:
     """Logits, with the same random numbers each time; gradients are on, as where a network is explained."""
     with explaining(model), one_pass(model):
-        return check_logits(model(rows.detach().clone().requires_grad_().clone()), len(rows)).detach()
+        return check_rows(model(rows.detach().clone().requires_grad_().clone()), len(rows)).detach()
 
 
 def _answer_to_all(model: nn.Module, inputs: Tensor) -> Tensor:

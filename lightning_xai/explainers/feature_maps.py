@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from lightning_xai.explainers.axes import IMAGE, Axes, TrackAxes
-from lightning_xai.explainers.base import check_logits
+from lightning_xai.explainers.chunks import check_rows
 
 NO_PATH = (
     "a part of it runs under torch.no_grad or inference_mode, or its values are detached, cast to integers or to NumPy."
@@ -149,7 +149,7 @@ class Walk:
         handles = [part.register_forward_hook(self._note) for part in parts]
         try:
             with torch.enable_grad(), self.axes:
-                return check_logits(model(start), len(self.rows)).grad_fn
+                return check_rows(model(start), len(self.rows)).grad_fn
         finally:
             for handle in handles:
                 handle.remove()

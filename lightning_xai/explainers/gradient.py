@@ -13,19 +13,17 @@ from torch import Tensor, nn
 from lightning_xai.explainers.base import (
     Context,
     Explainer,
-    check_choice,
     check_count,
     check_kind,
-    check_logits,
-    check_target,
+    check_rows,
 )
 from lightning_xai.explainers.bounds import check_bound_shapes
 from lightning_xai.explainers.chunks import groups, in_chunks
 from lightning_xai.functional.bounds import bound_tolerance
 from lightning_xai.functional.devices import sent
-from lightning_xai.shapes import Inputs, Labels, Scores
+from lightning_xai.outputs import Logit, Output
+from lightning_xai.shapes import Inputs, Labels
 
-Output = Literal["logit", "probability", "log_probability"]
 Baseline = Literal["black", "white"] | float
 
 NO_PATH = (
@@ -47,11 +45,7 @@ _CURES = {
 class Gradient(Explainer):
     """Signed gradient of the explained output with respect to the input (Simonyan et al. 2014).
 
-    Attributes:
-        output: What is differentiated: the target's logit, its softmax probability, or the logarithm of that.
-
-    Raises:
-        ValueError: if `output` is unknown; when called, if a probability is asked of a model with a single output.
+    What the explained output is, the context says (`lightning_xai.outputs`): by default the target's logit.
 
     Example:
         >>> import torch
@@ -62,13 +56,8 @@ class Gradient(Explainer):
         tensor([[ 1., -2.]])
     """
 
-    output: Output = "logit"
-
-    def __post_init__(self) -> None:
-        check_choice("output", self.output, Output)
-
     def attribute(self, model: nn.Module, inputs: Inputs, target: Labels, context: Context) -> Inputs:
-        gradient = partial(input_gradient, model, output=self.output)
+        gradient = partial(input_gradient, model, output=context.output)
         return in_chunks(gradient, model, context.max_rows, inputs, target)
 
 
@@ -191,13 +180,12 @@ class IntegratedGradients(Explainer):
         return self.gradient.noise_std(inputs, context)
 
 
-def input_gradient(model: nn.Module, inputs: Inputs, target: Labels, output: Output = "logit") -> Inputs:
+def input_gradient(model: nn.Module, inputs: Inputs, target: Labels, output: Output = Logit()) -> Inputs:
     """d f_target(x) / d x for each row; no gradient is made for the parameters and no graph is kept."""
     inputs = inputs.detach().requires_grad_()
-    logits = check_logits(model(inputs), len(inputs))
-    if target.device.type == "cpu":  # to look at them would wait for an accelerator; `resolve_target` has looked
-        check_target(target, logits.shape[1])
-    chosen = _chosen(logits, target, output).sum()
+    raw = check_rows(model(inputs), len(inputs))
+    known = target.device.type != "cpu"  # to look at them would wait for an accelerator; `resolve_target` has looked
+    chosen = output.explained(raw, target, known).sum()
     try:
         (gradient,) = torch.autograd.grad(chosen, inputs, allow_unused=True) if chosen.requires_grad else (None,)
     except RuntimeError as error:
@@ -208,30 +196,6 @@ def input_gradient(model: nn.Module, inputs: Inputs, target: Labels, output: Out
     if gradient is None:
         raise ValueError(NO_PATH)
     return gradient
-
-
-def explained_output(logits: Tensor, target: Labels, output: Output = "logit", known: bool = False) -> Scores:
-    """The number of each sample that is explained.
-
-    Args:
-        known: Whether the classes are known to be outputs of the model.
-    """
-    if not known:
-        check_target(target, logits.shape[1])
-    return _chosen(logits, target, output)
-
-
-def _chosen(logits: Tensor, target: Labels, output: Output) -> Scores:
-    if output != "logit" and logits.shape[1] == 1:
-        raise ValueError(
-            f"`output` is {output!r}, but `model` has a single output, of which a softmax is 1 whatever the input. "
-            'Take output="logit", or let the model return a logit for each of two classes.'
-        )
-    if output == "probability":
-        logits = logits.softmax(1)
-    elif output == "log_probability":
-        logits = logits.log_softmax(1)
-    return logits.gather(1, target[:, None])[:, 0]
 
 
 def baseline_like(inputs: Inputs, baseline: Baseline, context: Context) -> Tensor:

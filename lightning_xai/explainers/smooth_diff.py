@@ -20,6 +20,7 @@ from lightning_xai.explainers.rectifiers import require_modules
 from lightning_xai.explainers.sampling import InputNoise
 from lightning_xai.explainers.scales import InputScale, RangeScale
 from lightning_xai.functional.devices import sent
+from lightning_xai.outputs import Logit, Output, Read
 from lightning_xai.shapes import Inputs, Labels
 
 ELEMENTWISE: tuple[type[nn.Module], ...] = (
@@ -55,7 +56,8 @@ class SmoothDiff(Explainer):
     what depends on the input: convolutions, linear layers, batch normalization and dropout in evaluation mode, average
     pooling, sums, shapes. Other networks are refused: functional calls and other nonlinear layers would have to keep
     the derivative at one point. What a forward pass decides in Python or NumPy, by values of its input, is not seen.
-    Rows must stay in front: (batch, ...) in all nonlinear layers, (batch, channel, height, width) in pooling.
+    The explained output must be affine too. Rows must stay in front: (batch, ...) in all nonlinear layers, (batch,
+    channel, height, width) in pooling.
 
     A noisy pass with its derivatives takes about two thirds of a gradient's time on a CPU. What is kept is a map a
     nonlinear layer, however many draws there are. The count of gradients is 1.
@@ -86,7 +88,7 @@ class SmoothDiff(Explainer):
 
     def attribute(self, model: nn.Module, inputs: Inputs, target: Labels, context: Context) -> Inputs:
         layers = _layers(model)
-        _require_known(model, layers, probe_rows(model, inputs, context.max_rows))
+        _require_known(model, layers, probe_rows(model, inputs, context.max_rows), context.output)
         whole = takes_whole_batches(model, inputs, context.max_rows)
         size = len(inputs) if whole else row_limit(model, inputs, context.max_rows)
         parts = [slice(start, start + size) for start in range(0, len(inputs), size)]
@@ -104,7 +106,7 @@ class SmoothDiff(Explainer):
             for some in groups(self.num_draws, model, inputs, context.max_rows):
                 noisy = torch.addcmul(inputs, noise(some), std).flatten(0, 1)
                 in_chunks(derivatives.add, model, context.max_rows, noisy, samples.repeat(len(some)))
-            gradient = partial(derivatives.gradient, self.num_draws)
+            gradient = partial(derivatives.gradient, self.num_draws, context.output)
             return in_chunks(gradient, model, context.max_rows, inputs, target, samples)
 
 
@@ -193,9 +195,10 @@ _known: "weakref.WeakKeyDictionary[nn.Module, set[tuple]]" = weakref.WeakKeyDict
 """Networks that were looked at, as they were then: their modules, and what hooks these had."""
 
 
-def _require_known(model: nn.Module, layers: _Layers, rows: Tensor) -> None:
-    """Refuse networks with nonlinear functions outside of these layers, once."""
-    now = tuple((id(part), len(part._forward_hooks), len(part._forward_pre_hooks)) for part in model.modules())
+def _require_known(model: nn.Module, layers: _Layers, rows: Tensor, output: Output) -> None:
+    """Refuse networks with nonlinear functions outside of these layers, and such outputs, once."""
+    parts = ((id(part), len(part._forward_hooks), len(part._forward_pre_hooks)) for part in model.modules())
+    now = (output, *parts)
     seen = _known.setdefault(model, set())
     if now not in seen:
         known = (*ELEMENTWISE, nn.MaxPool2d)
@@ -205,7 +208,8 @@ def _require_known(model: nn.Module, layers: _Layers, rows: Tensor) -> None:
                     f'`model` has hooks, a forward of its own or `return_indices` in "{name}" ({type(part).__name__}): '
                     "SmoothDiff does not know its derivative. Remove them while it explains, or choose another method."
                 )
-        require_modules(model, rows, layers, "SmoothDiff", known)
+        whole = model if isinstance(output, Logit) else Read(model, output.scores)
+        require_modules(whole, rows, layers, "SmoothDiff", known)
         seen.add(now)
 
 
@@ -249,7 +253,9 @@ class _Derivatives:
             raise ValueError(_OTHER_CALLS)
         return logits
 
-    def gradient(self, count: int, inputs: Inputs, target: Labels, samples: Int64[Tensor, " rows"]) -> Inputs:
+    def gradient(
+        self, count: int, output: Output, inputs: Inputs, target: Labels, samples: Int64[Tensor, " rows"]
+    ) -> Inputs:
         """The gradient in which each layer has the mean of this number of derivatives."""
 
         def replace(module: nn.Module, x: Tensor, output: Tensor) -> Tensor:
@@ -259,7 +265,7 @@ class _Derivatives:
             return _Replaced.apply(x, output.detach(), partial(self.layers[module].back, mean, x.shape))
 
         self._begin(replace)
-        return input_gradient(self.model, inputs, target)
+        return input_gradient(self.model, inputs, target, output)
 
     def _begin(self, visit: Callable[[nn.Module, Tensor, Tensor], Tensor | None]) -> None:
         """A pass, in which each layer is visited."""

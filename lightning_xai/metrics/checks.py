@@ -15,15 +15,6 @@ def check_one_each(number: int, **others: Tensor) -> None:
             )
 
 
-def check_has_softmax(logits: Tensor) -> None:
-    """Refuse probabilities of the only output of a network: they would be 1, whatever it says."""
-    if logits.shape[1] == 1:
-        raise ValueError(
-            '`output` must be "logit": a network with a single output has no softmax probability, which would be 1 for '
-            "any input. A metric of probabilities alone (InformationLevel) needs an output for each class."
-        )
-
-
 def check_batch(
     attributions: Tensor, inputs: Tensor, target: Tensor, context: Context, per_element: bool = False
 ) -> None:

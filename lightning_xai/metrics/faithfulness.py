@@ -1,20 +1,23 @@
 """Metrics of whether an attribution predicts how the model's output changes."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from lightning_xai.explainers.base import Context, check_choice, check_count, check_logits, explaining
+from lightning_xai.explainers.base import Context, check_choice, check_count, check_rows, explaining
 from lightning_xai.explainers.chunks import groups, in_chunks
-from lightning_xai.explainers.gradient import Baseline, Output, baseline_like, check_baseline, explained_output
+from lightning_xai.explainers.gradient import Baseline, baseline_like, check_baseline
 from lightning_xai.functional.devices import sent
 from lightning_xai.functional.faithfulness import pearson, random_subsets, replace_pixels, subset_sums
 from lightning_xai.functional.maps import scored_map
 from lightning_xai.metrics.base import SampleMetric, Shared
-from lightning_xai.metrics.checks import check_batch, check_has_softmax
+from lightning_xai.metrics.checks import check_batch
 from lightning_xai.shapes import Scores
+
+Watched = Literal["explained", "probability"]
+"""Which number of the evaluation's `Output` a metric watches: what is explained, or the target's probability."""
 
 
 class SubsetDrops(NamedTuple):
@@ -35,7 +38,7 @@ class FaithfulnessCorrelation(SampleMetric):
         num_subsets: Random subsets a sample; the published setting is 100.
         subset_size: Pixels a subset; the published setting is 224.
         baseline: "black" or "white" (they need bounds), or a number in the space of the inputs.
-        output: The explained output: the target's "logit", "probability" or "log_probability".
+        output: Watched: the output that is "explained", by default the target's logit, or its "probability".
         per_value: Subsets of channel values instead of pixels, as newer releases of Quantus draw them.
 
     Raises:
@@ -49,7 +52,7 @@ class FaithfulnessCorrelation(SampleMetric):
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 1))
         >>> model[1].weight.data = torch.tensor([[4.0, 3.0, 2.0, 1.0]])
         >>> metrics = {"faithfulness": lx.metrics.FaithfulnessCorrelation(subset_size=2, baseline=0.0)}
-        >>> means = lx.evaluate(model, torch.rand(3, 1, 2, 2), 0, ["input_x_gradient"], metrics).means()
+        >>> means = lx.evaluate(model, torch.rand(3, 1, 2, 2), 1, ["input_x_gradient"], metrics).means()
         >>> round(means["input_x_gradient"]["faithfulness"], 3)
         1.0
     """
@@ -61,7 +64,7 @@ class FaithfulnessCorrelation(SampleMetric):
         num_subsets: int = 100,
         subset_size: int = 224,
         baseline: Baseline = "black",
-        output: Output = "logit",
+        output: Watched = "explained",
         per_value: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -70,7 +73,7 @@ class FaithfulnessCorrelation(SampleMetric):
             raise ValueError(f"`num_subsets` must be at least 2 for a correlation, got {num_subsets}.")
         check_count("subset_size", subset_size)
         check_baseline(baseline)
-        check_choice("output", output, Output)
+        check_choice("output", output, Watched)
         super().__init__(**kwargs)
         self.num_subsets, self.subset_size = num_subsets, subset_size
         self.baseline, self.output, self.per_value = baseline, output, per_value
@@ -112,14 +115,14 @@ class FaithfulnessCorrelation(SampleMetric):
         baseline = self._as_maps(baseline_like(inputs, self.baseline, context).expand_as(inputs))
         changed = []
         with explaining(model), torch.no_grad():
-            clean = model_output(model, inputs, target, self.output, context.max_rows)
+            clean = model_output(model, inputs, target, context, self.output)
             for numbers in groups(self.num_subsets, model, inputs, context.max_rows):
                 some, copies = subsets[:, int(numbers[0]) : int(numbers[-1]) + 1], (len(numbers), 1, 1, 1)
                 pixels = some.transpose(0, 1).flatten(0, 1)
                 images = replace_pixels(shaped.repeat(copies), pixels, baseline.repeat(copies))
                 images = images.reshape(-1, *inputs.shape[1:])
                 targets = target.repeat(len(numbers))
-                changed.append(model_output(model, images, targets, self.output, context.max_rows, known=True))
+                changed.append(model_output(model, images, targets, context, self.output, known=True))
         return SubsetDrops(subsets, clean[:, None] - torch.cat(changed).unflatten(0, (-1, len(inputs))).T)
 
     def _as_maps(self, images: Tensor) -> Tensor:
@@ -128,22 +131,21 @@ class FaithfulnessCorrelation(SampleMetric):
 
 
 def model_output(
-    model: nn.Module, images: Tensor, target: Tensor, output: Output, max_rows: int | None, known: bool = False
+    model: nn.Module, images: Tensor, target: Tensor, context: Context, watched: Watched, known: bool = False
 ) -> Scores:
-    """The explained output of each image, in chunks that fit in memory; half precision is taken on in float32.
+    """The number of each image that is watched, in chunks that fit in memory; half precision is taken on in float32.
 
-    NaN where any of an image's logits is: the network does not know what it says.
+    NaN where any of an image's outputs is: the network does not know what it says.
 
     Args:
         known: Whether these classes have been outputs of the model before: to look waits for an accelerator.
     """
     known = known and target.device.type != "cpu"
+    read = context.output.explained if watched == "explained" else context.output.probability
 
     def run(images: Tensor, target: Tensor) -> Tensor:
-        logits = check_logits(model(images), len(images))
-        if output != "logit":
-            check_has_softmax(logits)
-        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return explained_output(wide, target, output, known).masked_fill(logits.isnan().any(1), torch.nan)
+        raw = check_rows(model(images), len(images))
+        wide = raw.to(torch.promote_types(raw.dtype, torch.float32))
+        return read(wide, target, known).masked_fill(raw.isnan().view(len(raw), -1).any(1), torch.nan)
 
-    return in_chunks(run, model, max_rows, images, target)
+    return in_chunks(run, model, context.max_rows, images, target)

@@ -8,20 +8,20 @@ from torch import Tensor, nn
 
 from lightning_xai.explainers.base import Context, check_choice, check_count, explaining
 from lightning_xai.explainers.chunks import groups
-from lightning_xai.explainers.gradient import Baseline, Output, baseline_like, check_baseline
+from lightning_xai.explainers.gradient import Baseline, baseline_like, check_baseline
 from lightning_xai.functional.devices import sent
 from lightning_xai.functional.faithfulness import area_under_curve, pixel_ranks
 from lightning_xai.functional.maps import scored_map
 from lightning_xai.metrics.base import SampleMetric, Shared
 from lightning_xai.metrics.checks import check_batch
-from lightning_xai.metrics.faithfulness import model_output
+from lightning_xai.metrics.faithfulness import Watched, model_output
 from lightning_xai.shapes import Scores
 
 _KNOWN = "classes that are outputs of the model"
 
 
 class PerturbationCurve(SampleMetric):
-    """Base: the explained output while pixels are replaced by a baseline, those of the highest attribution first.
+    """Base: the output while pixels are replaced by a baseline, those of the highest attribution first.
 
     Pixels are ranked by the signed channel sum, by its absolute value if `absolute`; equal values in the order of the
     pixels. A pixel is replaced in all channels. Step k of n has replaced the first k/n of the pixels, rounded up; the
@@ -31,7 +31,7 @@ class PerturbationCurve(SampleMetric):
     Args:
         num_steps: Steps from the input to the baseline.
         baseline: "black" or "white" (they need bounds), or a number in the space of the inputs.
-        output: The explained output: the target's "logit", "probability" or "log_probability".
+        output: Watched: the output that is "explained", by default the target's logit, or its "probability".
         absolute: Rank by the absolute value.
 
     Raises:
@@ -40,20 +40,20 @@ class PerturbationCurve(SampleMetric):
             arguments do not belong together.
     """
 
-    default_output: Output = "probability"
+    default_output: Watched = "probability"
 
     def __init__(
         self,
         num_steps: int = 28,
         baseline: Baseline = "black",
-        output: Output | None = None,
+        output: Watched | None = None,
         absolute: bool = False,
         **kwargs: Any,
     ) -> None:
         output = self.default_output if output is None else output
         check_count("num_steps", num_steps)
         check_baseline(baseline)
-        check_choice("output", output, Output)
+        check_choice("output", output, Watched)
         super().__init__(**kwargs)
         self.num_steps, self.baseline, self.output, self.absolute = num_steps, baseline, output, absolute
 
@@ -96,7 +96,7 @@ class PerturbationCurve(SampleMetric):
                 cut = sent(replaced[steps], ranks.device).view(-1, 1, 1, 1, 1)
                 images = self.mix(ranks < cut, inputs, baseline).flatten(0, 1)
                 targets, known = target.repeat(len(steps)), _KNOWN in shared
-                outputs = model_output(model, images, targets, self.output, context.max_rows, known)
+                outputs = model_output(model, images, targets, context, self.output, known)
                 shared[_KNOWN] = True
                 points.append(outputs.unflatten(0, (len(steps), -1)))
         return torch.cat(points).T
@@ -111,7 +111,7 @@ class PerturbationCurve(SampleMetric):
 
 
 class PixelFlipping(PerturbationCurve):
-    """Area over the perturbation curve: mean over all points of the fall of the logit (Samek et al. 2017, equation 12).
+    """Area over the perturbation curve: mean fall of the output over all points (Samek et al. 2017, equation 12).
 
     See `PerturbationCurve` for arguments and errors.
 
@@ -122,12 +122,12 @@ class PixelFlipping(PerturbationCurve):
         >>> model[1].weight.data = torch.tensor([[4.0, 3.0, 2.0, 1.0]])
         >>> model[1].bias.data = torch.zeros(1)  # logits 10, 6, 3, 1, 0: falls of 0, 4, 7, 9, 10
         >>> metrics = {"score": lx.metrics.PixelFlipping(num_steps=4, baseline=0.0)}
-        >>> lx.evaluate(model, torch.ones(1, 1, 2, 2), 0, ["gradient"], metrics).means()["gradient"]["score"]
+        >>> lx.evaluate(model, torch.ones(1, 1, 2, 2), 1, ["gradient"], metrics).means()["gradient"]["score"]
         6.0
     """
 
     higher_is_better = True
-    default_output: Output = "logit"
+    default_output: Watched = "explained"
 
     def summary(self, curve: Tensor) -> Scores:
         return (curve[:, :1] - curve).mean(1)
@@ -144,8 +144,8 @@ class DeletionAUC(PerturbationCurve):
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 1))
         >>> model[1].weight.data = torch.tensor([[4.0, 3.0, 2.0, 1.0]])
         >>> model[1].bias.data = torch.zeros(1)  # logits 10, 6, 3, 1, 0
-        >>> metrics = {"score": lx.metrics.DeletionAUC(num_steps=4, baseline=0.0, output="logit")}
-        >>> lx.evaluate(model, torch.ones(1, 1, 2, 2), 0, ["gradient"], metrics).means()["gradient"]["score"]
+        >>> metrics = {"score": lx.metrics.DeletionAUC(num_steps=4, baseline=0.0, output="explained")}
+        >>> lx.evaluate(model, torch.ones(1, 1, 2, 2), 1, ["gradient"], metrics).means()["gradient"]["score"]
         3.75
     """
 
@@ -166,8 +166,8 @@ class InsertionAUC(PerturbationCurve):
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 1))
         >>> model[1].weight.data = torch.tensor([[4.0, 3.0, 2.0, 1.0]])
         >>> model[1].bias.data = torch.zeros(1)  # logits 0, 4, 7, 9, 10
-        >>> metrics = {"score": lx.metrics.InsertionAUC(num_steps=4, baseline=0.0, output="logit")}
-        >>> lx.evaluate(model, torch.ones(1, 1, 2, 2), 0, ["gradient"], metrics).means()["gradient"]["score"]
+        >>> metrics = {"score": lx.metrics.InsertionAUC(num_steps=4, baseline=0.0, output="explained")}
+        >>> lx.evaluate(model, torch.ones(1, 1, 2, 2), 1, ["gradient"], metrics).means()["gradient"]["score"]
         6.25
     """
 

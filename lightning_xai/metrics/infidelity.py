@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 from lightning_xai.explainers.base import Context, check_choice, check_count, check_number, explaining
 from lightning_xai.explainers.chunks import groups
-from lightning_xai.explainers.gradient import Baseline, Output, baseline_like, check_baseline
+from lightning_xai.explainers.gradient import Baseline, baseline_like, check_baseline
 from lightning_xai.functional.devices import sent
 from lightning_xai.functional.infidelity import infidelity, random_squares
 from lightning_xai.functional.maps import all_finite
 from lightning_xai.functional.random import fold_in, standard_normal
 from lightning_xai.metrics.base import SampleMetric, Shared
 from lightning_xai.metrics.checks import check_batch
-from lightning_xai.metrics.faithfulness import model_output
+from lightning_xai.metrics.faithfulness import Watched, model_output
 
 Perturbation = Literal["square", "noise"]
 
@@ -46,7 +46,7 @@ class Infidelity(SampleMetric):
         baseline: What squares are replaced by: "black" or "white" (they need bounds), or a number in the space of the
             inputs.
         std: Standard deviation of the noise, in the space of the inputs; 0.2 on images in [0, 1] in the authors' code.
-        output: The explained output: the target's "logit", "probability" or "log_probability".
+        output: Watched: the output that is "explained", by default the target's logit, or its "probability".
         rescale: Fit the attribution's scale, sample by sample.
 
     Raises:
@@ -60,7 +60,7 @@ class Infidelity(SampleMetric):
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 1))
         >>> model[1].weight.data = torch.tensor([[4.0, 3.0, 2.0, 1.0]])
         >>> metrics = {"infidelity": lx.metrics.Infidelity(square_size=1, baseline=0.0)}
-        >>> means = lx.evaluate(model, torch.ones(1, 1, 2, 2), 0, ["gradient", "random_attribution"], metrics).means()
+        >>> means = lx.evaluate(model, torch.ones(1, 1, 2, 2), 1, ["gradient", "random_attribution"], metrics).means()
         >>> [round(means[name]["infidelity"], 2) for name in means]  # the gradient of a linear model predicts all
         [0.0, 4.51]
     """
@@ -74,7 +74,7 @@ class Infidelity(SampleMetric):
         square_size: int = 8,
         baseline: Baseline = "black",
         std: float = 0.2,
-        output: Output = "logit",
+        output: Watched = "explained",
         rescale: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -82,7 +82,7 @@ class Infidelity(SampleMetric):
         check_choice("perturbation", perturbation, Perturbation)
         check_count("square_size", square_size)
         check_baseline(baseline)
-        check_choice("output", output, Output)
+        check_choice("output", output, Watched)
         check_number("std", std)
         if not 0 < std < float("inf"):
             raise ValueError(f"`std` must be positive and finite, got {std}.")
@@ -134,11 +134,11 @@ class Infidelity(SampleMetric):
         """(batch, draw): f(x) - f(x - I)."""
         changed = []
         with explaining(model), torch.no_grad():
-            clean = model_output(model, inputs, target, self.output, context.max_rows)
+            clean = model_output(model, inputs, target, context, self.output)
             for numbers in groups(self.num_draws, model, inputs, context.max_rows):
                 images = (inputs - self.perturbations(inputs, context, numbers)).flatten(0, 1)
                 targets = target.repeat(len(numbers))
-                changed.append(model_output(model, images, targets, self.output, context.max_rows, known=True))
+                changed.append(model_output(model, images, targets, context, self.output, known=True))
         return clean[:, None] - torch.cat(changed).unflatten(0, (self.num_draws, -1)).T
 
     def _predicted(self, attributions: Tensor, model: nn.Module, inputs: Tensor, context: Context) -> Tensor:

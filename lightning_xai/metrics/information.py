@@ -15,9 +15,9 @@ from scipy.spatial import QhullError
 from torch import Tensor, nn
 from torchmetrics.utilities import dim_zero_cat
 
-from lightning_xai.explainers.base import Context, check_choice, check_logits, check_number, explaining
+from lightning_xai.explainers.base import Context, check_choice, check_number, check_rows, explaining
 from lightning_xai.explainers.chunks import groups, in_chunks
-from lightning_xai.explainers.gradient import explained_output, require_bounds
+from lightning_xai.explainers.gradient import require_bounds
 from lightning_xai.functional.faithfulness import pixel_ranks, random_subsets
 from lightning_xai.functional.information import (
     area_under_knots,
@@ -31,7 +31,7 @@ from lightning_xai.functional.information import (
 )
 from lightning_xai.functional.maps import scored_map
 from lightning_xai.metrics.base import SampleMetric, Shared
-from lightning_xai.metrics.checks import check_batch, check_has_softmax
+from lightning_xai.metrics.checks import check_batch
 from lightning_xai.shapes import Images, Maps, Masks, Scores
 
 Curve = Literal["softmax", "accuracy"]
@@ -269,11 +269,11 @@ class InformationLevel(SampleMetric):
 
     def _measure(self, model: nn.Module, shown: Shown, target: Tensor, context: Context) -> Measured:
         def score(images: Tensor, target: Tensor) -> Tensor:
-            logits = check_logits(model(images), len(images)).float()
-            check_has_softmax(logits)
-            probability = explained_output(logits, target, "probability")  # NaN where any logit is
-            predicted = (logits.argmax(1) == target).float().masked_fill(probability.isnan(), torch.nan)
-            return probability if self.curve == "softmax" else predicted
+            raw = check_rows(model(images), len(images)).float()
+            scores = context.output.probability(raw, target)  # also where it is the prediction that counts: refusals
+            if self.curve == "accuracy":
+                scores = (context.output.prediction(raw) == target).float()
+            return scores.masked_fill(raw.isnan().view(len(raw), -1).any(1), torch.nan)
 
         sizes = coded_sizes(shown.pictures, self.coder).to(shown.images.device)
         return Measured(sizes, in_chunks(score, model, context.max_rows, shown.images, target))

@@ -11,13 +11,13 @@ import torch
 from quantus.metrics.base import Metric as Quantus
 from torch import Tensor, nn
 
-from lightning_xai.explainers.base import Context, Explainer, check_logits, explaining
+from lightning_xai.explainers.base import Context, Explainer, check_rows, explaining
 from lightning_xai.explainers.chunks import check_takes_one_row, probe_rows, takes_whole_batches
 from lightning_xai.explainers.precision import called_in_float32
 from lightning_xai.explainers.state import seeded
 from lightning_xai.functional.maps import all_finite
 from lightning_xai.metrics.base import SampleMetric
-from lightning_xai.metrics.checks import check_has_softmax
+from lightning_xai.outputs import Logit, Output, Read
 
 
 class QuantusMetric(SampleMetric):
@@ -35,7 +35,8 @@ class QuantusMetric(SampleMetric):
     Args:
         metric: A metric object of Quantus, with its own settings (`abs`, `normalize`, ...).
         higher_is_better: Direction of the metric.
-        softmax: Whether Quantus sees probabilities instead of logits.
+        softmax: Whether Quantus sees the probabilities of the evaluation's `Output` instead of what is explained of
+            each target.
     """
 
     def __init__(
@@ -67,10 +68,7 @@ class QuantusMetric(SampleMetric):
     ) -> None:
         """Score attributions (batch, channel, height, width) that `explainer` made of `inputs`."""
         scores = []
-        if self.softmax:
-            with explaining(model):
-                rows = probe_rows(model, inputs)
-                check_has_softmax(check_logits(model(rows), len(rows)))
+        read = self._read(model, inputs, context.output)
         with explaining(model), _one_row_only(model, inputs, type(self.metric).__name__):
             for i, finite in enumerate(all_finite(attributions).tolist()):
                 row = slice(i, i + 1)
@@ -80,7 +78,14 @@ class QuantusMetric(SampleMetric):
                 segmentation = None if mask is None else mask[row]
                 scores.append(
                     self._score(
-                        attributions[row], inputs[row], target[row], segmentation, model, explainer, context.select(row)
+                        attributions[row],
+                        inputs[row],
+                        target[row],
+                        segmentation,
+                        model,
+                        read,
+                        explainer,
+                        context.select(row),
                     )
                 )
         self.record(torch.tensor(scores, device=self.device), index)
@@ -92,29 +97,40 @@ class QuantusMetric(SampleMetric):
         target: Tensor,
         mask: Tensor | None,
         model: nn.Module,
+        read: nn.Module,
         explainer: Explainer,
         context: Context,
     ) -> float:
         def explain(model: nn.Module, inputs: Any, targets: Any, **_: Any) -> np.ndarray:
             images = torch.as_tensor(np.asarray(inputs)).to(attributions)
+            model = model.model if isinstance(model, Read) else model
             return _array(explainer(model, images, torch.as_tensor(np.asarray(targets)).to(target), context))
 
         seed = int(context.private_keys("Quantus")[0])
         with seeded(seed, inputs.device), called_in_float32(model, inputs.dtype), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             result = self.metric(
-                model=model,
+                model=read,
                 x_batch=_array(inputs),
                 y_batch=_array(target),
                 a_batch=_array(attributions),
                 s_batch=None if mask is None else _array(mask.view(1, 1, *mask.shape[-2:])),
                 explain_func=explain,
                 channel_first=True,
-                softmax=self.softmax,
+                softmax=self.softmax and read is model,
                 device=inputs.device,
                 batch_size=1,
             )
         return self._one_number(result)
+
+    def _read(self, model: nn.Module, inputs: Tensor, output: Output) -> nn.Module:
+        """What Quantus takes for the network: itself, if all that it does to the logits is a softmax."""
+        with explaining(model), torch.no_grad():
+            rows = probe_rows(model, inputs)
+            raw = check_rows(model(rows), len(rows))
+            read = Read(model, output.probabilities if self.softmax else output.scores)
+            output.check(raw)
+            return model if output == Logit() and raw.ndim == 2 and raw.shape[1] > 1 else read
 
     def _one_number(self, result: Any) -> float:
         values = np.asarray(result, dtype=float) if not isinstance(result, dict) else np.empty(0)

@@ -123,7 +123,7 @@ class MaxSensitivity(Sensitivity):
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 1))
         >>> model[1].weight.data = torch.tensor([[4.0, 3.0, 2.0, 1.0]])
         >>> metrics, images = {"score": lx.metrics.MaxSensitivity()}, torch.ones(1, 1, 2, 2)
-        >>> means = lx.evaluate(model, images, 0, ["gradient", "input_x_gradient"], metrics).means()
+        >>> means = lx.evaluate(model, images, 1, ["gradient", "input_x_gradient"], metrics).means()
         >>> [round(means[name]["score"], 2) for name in means]  # the gradient of a linear model stays
         [0.0, 0.15]
     """
@@ -143,7 +143,7 @@ class AverageSensitivity(Sensitivity):
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 1))
         >>> model[1].weight.data = torch.tensor([[4.0, 3.0, 2.0, 1.0]])
         >>> metrics, images = {"score": lx.metrics.AverageSensitivity()}, torch.ones(1, 1, 2, 2)
-        >>> means = lx.evaluate(model, images, 0, ["gradient", "input_x_gradient"], metrics).means()
+        >>> means = lx.evaluate(model, images, 1, ["gradient", "input_x_gradient"], metrics).means()
         >>> [round(means[name]["score"], 2) for name in means]  # the gradient of a linear model stays
         [0.0, 0.1]
     """
@@ -162,7 +162,7 @@ class LocalLipschitz(Sensitivity):
         >>> import torch
         >>> import lightning_xai as lx
         >>> model, metrics = torch.nn.Flatten(), {"score": lx.metrics.LocalLipschitz()}
-        >>> means = lx.evaluate(model, torch.ones(1, 1, 2, 2), 0, ["gradient", "input_attribution"], metrics).means()
+        >>> means = lx.evaluate(model, torch.ones(1, 1, 2, 2), 1, ["gradient", "input_attribution"], metrics).means()
         >>> [round(means[name]["score"], 3) for name in means]  # the map stays; it is the input
         [0.0, 1.0]
     """

@@ -15,8 +15,10 @@ from lightning_xai.evaluation import explain
 from lightning_xai.explainers import Explainer, RandomAttribution
 from lightning_xai.explainers.base import Bound, Context, explaining, parse_bounds, resolve_target
 from lightning_xai.explainers.precision import Precision, in_precision
+from lightning_xai.forward import rows_of
 from lightning_xai.functional.maps import pixel_map
 from lightning_xai.functional.random import fold_in_int
+from lightning_xai.outputs import Logit, Output
 from lightning_xai.results.sanity import Cell, CellKey, Check, ModelState
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.randomization import Block, Ordering, Randomization, evidence, parameter_blocks, steps
@@ -48,6 +50,7 @@ class Subject:
         batch_size: Samples explained at a time.
         precision: Of the models, the trained and the changed ones; see `in_precision`.
         randomization: Which random models are made, and how.
+        output: What is explained.
     """
 
     model: nn.Module
@@ -63,22 +66,27 @@ class Subject:
     batch_size: int = 64
     precision: Precision = "32-true"
     randomization: Randomization = Randomization()
+    output: Output = Logit()
 
     def attributions(self, model: nn.Module, method: Explainer) -> Tensor:
         """Maps of all samples under a model, on the CPU."""
         target = self.explained(model)
-        options: dict[str, Any] = {"bounds": self.bounds, "seed": self.seed, "precision": self.precision}
-        return torch.cat(
-            [
-                explain(model, self.images[rows], target[rows], method, index=self.index[rows], **options).cpu()
-                for rows in _batches(len(self.images), self.batch_size)
-            ]
-        )
+        options: dict[str, Any] = {
+            "output": self.output,
+            "bounds": self.bounds,
+            "seed": self.seed,
+            "precision": self.precision,
+        }
+        maps = [
+            explain(rows_of(model, rows), self.images[rows], target[rows], method, index=self.index[rows], **options)
+            for rows in _batches(len(self.images), self.batch_size)
+        ]
+        return torch.cat([part.cpu() for part in maps])
 
     def explained(self, model: nn.Module) -> Labels:
         """The classes explained under a model."""
         with in_precision(model, self.precision), explaining(model):
-            return resolve_target(model, self.images, None) if self.repredict else self.target
+            return resolve_target(model, self.images, None, None, self.output) if self.repredict else self.target
 
     @cached_property
     def foreground(self) -> Tensor | None:
@@ -279,7 +287,7 @@ def _place(key: CellKey) -> str:
 def _state(subject: Subject, model: nn.Module) -> dict[str, float]:
     labels = subject.target if subject.labels is None else subject.labels
     with in_precision(model, subject.precision):
-        return asdict(evidence(model, subject.images, labels))
+        return asdict(evidence(model, subject.images, labels, output=subject.output))
 
 
 def _distributed() -> bool:

@@ -31,6 +31,7 @@ from lightning_xai.explainers.base import Context, check_choice, check_count, ch
 from lightning_xai.explainers.bounds import check_in_bounds
 from lightning_xai.explainers.chunks import probe_rows
 from lightning_xai.explainers.gradient import Baseline
+from lightning_xai.outputs import Logit, Output
 from lightning_xai.results.sanity import MARGIN, Cell, CellKey, ModelState, SanityReport, Verdict
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.checks import (
@@ -124,6 +125,7 @@ def examine(
         "shift": shift,
         "seed": subject.seed,
         "precision": subject.precision,
+        "output": repr(subject.output),
     }
     (cells,) = shared_out([settings], partial(Cells, folder))  # one process writes
     originals = original_maps(subject, cells, progress)
@@ -199,7 +201,8 @@ def invariance_cells(subject: Subject, cells: Cells, shift: float, progress: boo
 
     def examined(name: str) -> Cell:
         given = subject.images, subject.target, subject.methods[name], subject.bounds
-        maps = partial(invariance_maps, subject.model, twin, shift, *given, index=subject.index, seed=subject.seed)
+        options = {"index": subject.index, "seed": subject.seed, "output": subject.output}
+        maps = partial(invariance_maps, subject.model, twin, shift, *given, **options)
         return kept_cell(subject, cells, f"invariance-{name}", replace(key, method=name), maps)
 
     return shared_out(list(subject.methods), examined, "shifting" if progress else None)
@@ -221,11 +224,13 @@ def random_logit_cells(
 
 def another_class(subject: Subject) -> Labels:
     """For each sample a class that is not the explained one, by the sample's key."""
-    number = num_outputs(subject.model, subject.images)
+    number = num_outputs(subject.model, subject.images, subject.output)
     return other_classes(subject.explained(subject.model), number, Context.create(subject.index, subject.seed))
 
 
-def paper_methods(model: nn.Module, has_bounds: bool, images: Tensor | None = None) -> dict[str, Explainer]:
+def paper_methods(
+    model: nn.Module, has_bounds: bool, images: Tensor | None = None, output: Output = Logit()
+) -> dict[str, Explainer]:
     """The explainers of Adebayo et al. that the network admits, and AdaptGrad, NoiseGrad and FusionGrad.
 
     SmoothGrad's noise is 0.15 of the range, as theirs. Integrated Gradients start from black where the range of the
@@ -235,16 +240,18 @@ def paper_methods(model: nn.Module, has_bounds: bool, images: Tensor | None = No
         images: By which it is found out whether the network admits guided backpropagation and GradCAM: what would be
             refused is left out. Without them guided backpropagation takes part where there are ReLU modules, GradCAM
             where there are convolutions.
+        output: What is explained.
     """
+    admitted = partial(_if_admitted, model, images, output)
     baseline: Baseline = "black" if has_bounds else 0.0
     integrated = IntegratedGradients(baseline=baseline)
     methods: dict[str, Explainer | None] = {
         "gradient": Gradient(),
         "smooth_grad": smooth_grad(fraction=0.15),
         "input_x_gradient": InputXGradient(),
-        "guided_backprop": _if_admitted(guided_backprop(), model, images, nn.ReLU),
-        "grad_cam": _if_admitted(grad_cam(), model, images, nn.Conv2d),
-        "guided_grad_cam": _if_admitted(guided_grad_cam(), model, images, nn.ReLU, nn.Conv2d),
+        "guided_backprop": admitted(guided_backprop(), nn.ReLU),
+        "grad_cam": admitted(grad_cam(), nn.Conv2d),
+        "guided_grad_cam": admitted(guided_grad_cam(), nn.ReLU, nn.Conv2d),
         "integrated_gradients": integrated,
         "smooth_integrated_gradients": Smooth(
             IntegratedGradients(baseline=baseline, num_steps=20), RangeScale(0.15), num_draws=10
@@ -304,7 +311,7 @@ def _rehearse(
 
 
 def _check_logits(subject: Subject) -> None:
-    broken = logits_of(subject.model, subject.images).isnan().any(1)
+    broken = logits_of(subject.model, subject.images).isnan().flatten(1).any(1)
     if broken.any():
         raise ValueError(
             f"`model` must give logits that are numbers, but {int(broken.sum())} of {len(broken)} samples have a NaN "
@@ -335,15 +342,15 @@ def _unless_forgotten(verdict: Verdict, known: Sequence[float] = (1.0,)) -> Verd
 
 
 def _if_admitted(
-    method: Explainer, model: nn.Module, images: Tensor | None, *kinds: type[nn.Module]
+    model: nn.Module, images: Tensor | None, output: Output, method: Explainer, *kinds: type[nn.Module]
 ) -> Explainer | None:
     """The method, or None where it would be refused; without images, where the model has no modules of these kinds."""
     if images is None:
         return method if all(any(isinstance(part, kind) for part in model.modules()) for kind in kinds) else None
     rows = probe_rows(model, images)
-    Gradient()(model, rows, 0)  # what no method could explain is not for this one to hide
+    Gradient()(model, rows, 0, output=output)  # what no method could explain is not for this one to hide
     try:
-        method(model, rows, 0)
+        method(model, rows, 0, output=output)
     except ValueError:
         return None
     return method

@@ -34,6 +34,7 @@ from lightning_xai.explainers.base import (
     resolve_target,
 )
 from lightning_xai.explainers.bounds import check_in_bounds
+from lightning_xai.outputs import Logit, Output
 from lightning_xai.sanity.blocks import copy_model
 from lightning_xai.sanity.randomization import logits_of
 from lightning_xai.sanity.similarity import Similarity, compare, cosine, spearman
@@ -158,6 +159,7 @@ def invariance_maps(
     index: Labels | None = None,
     seed: int = 0,
     max_rows: int | None = None,
+    output: Output = Logit(),
 ) -> tuple[Inputs, Inputs]:
     """Attributions of the model at the images and of its twin at the shifted ones, of the same class, with equal noise.
 
@@ -166,15 +168,15 @@ def invariance_maps(
         target: As in `explain`; None for the class that `model` predicts.
         bounds: As in `explain`, of the images before the shift.
         move_bounds: Whether the bounds move with the data. If not, the twin's inputs may lie outside of them.
-        index, seed, max_rows: As in `explain`.
+        index, seed, max_rows, output: As in `explain`.
     """
     check_inputs(images)
     check_in_bounds(images, bounds)
     shift = _parse_shift(shift, images)
     index = torch.arange(len(images)) if index is None else index.cpu()
-    context = Context.create(index, seed, bounds, max_rows, images.device, images.dtype)
+    context = Context.create(index, seed, bounds, max_rows, images.device, images.dtype, output)
     with explaining(model):
-        target = resolve_target(model, images, target, max_rows)
+        target = resolve_target(model, images, target, max_rows, output)
     moved = shifted_context(context, shift) if move_bounds else context
     return method(model, images, target, context), method(twin, images + shift, target, moved)
 

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_xai.explainers.base import check_choice, check_count, check_inputs, check_logits, explaining
+from lightning_xai.explainers.base import check_choice, check_count, check_inputs, check_rows, explaining
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.state import seeded
 from lightning_xai.functional.random import fold_in_int
+from lightning_xai.outputs import Logit, Output, Region
 from lightning_xai.sanity.blocks import NORMS, Block, Ordering, copy_model, parameter_blocks, steps
-from lightning_xai.shapes import Inputs, Labels, Logits
+from lightning_xai.shapes import Inputs, Labels, Raw
 
 __all__ = [
     "Block",
@@ -48,10 +49,11 @@ class ModelEvidence:
     """What a model still does.
 
     Attributes:
-        accuracy: Share of the samples whose label has the greatest logit; NaN of a single output, which always has it.
-        entropy: Mean entropy of the softmax output, in nats; ln(classes) where nothing is known; NaN as above.
-        activation_scale: Root mean square of the logits.
-        spread: Root mean square of what each logit differs by from its mean over the images; 0 where that is less than
+        accuracy: Share of the samples whose label is predicted; NaN of outputs without labels.
+        entropy: Mean entropy of the classes' probabilities, in nats; ln(classes) where nothing is known; NaN where they
+            do not exclude each other, or there are none.
+        activation_scale: Root mean square of the network's output.
+        spread: Root mean square of what each number of it differs by from its mean over the images; 0 if less than
             `LEAST_SPREAD` of the scale (a network that says the same of all images), NaN of a single image.
     """
 
@@ -146,11 +148,14 @@ def randomize(
     return copied
 
 
-def evidence(model: nn.Module, images: Inputs, labels: Labels, max_rows: int | None = None) -> ModelEvidence:
+def evidence(
+    model: nn.Module, images: Inputs, labels: Labels, max_rows: int | None = None, output: Output = Logit()
+) -> ModelEvidence:
     """Accuracy, output entropy, scale and spread of the logits on some images, in evaluation mode.
 
     Args:
         max_rows: Rows that pass through the network at once; by default as many as fit in memory.
+        output: Which says what the network predicts.
     """
     check_inputs(images)
     if len(labels) != len(images):
@@ -159,19 +164,25 @@ def evidence(model: nn.Module, images: Inputs, labels: Labels, max_rows: int | N
     rounding, logits = torch.finfo(logits.dtype).eps, logits.cpu().double()
     scale = logits.square().mean().sqrt().item()
     spread = (logits - logits.mean(0)).square().mean().sqrt().item() if len(logits) > 1 else math.nan
-    right, single = (logits.argmax(1) == labels.cpu()) & ~logits.isnan().any(1), logits.shape[1] == 1
+    broken = logits.isnan().view(len(logits), -1).any(1)
+    right = (output.prediction(logits) == labels.cpu()) & ~broken
     return ModelEvidence(
-        accuracy=math.nan if single else right.double().mean().item(),
-        entropy=math.nan if single else torch.special.entr(logits.softmax(1)).sum(1).mean().item(),
+        accuracy=right.double().mean().item() if output.has_labels else math.nan,
+        entropy=_entropy(output, logits),
         activation_scale=scale,
         spread=0.0 if spread <= max(LEAST_SPREAD, rounding) * scale else spread,
     )
 
 
-def logits_of(model: nn.Module, images: Inputs, max_rows: int | None = None) -> Logits:
+def logits_of(model: nn.Module, images: Inputs, max_rows: int | None = None) -> Raw:
     """The model's outputs in evaluation mode, in their own type."""
     with explaining(model), torch.no_grad():
-        return in_chunks(lambda rows: check_logits(model(rows), len(rows)), model, max_rows, images)
+        return in_chunks(lambda rows: check_rows(model(rows), len(rows)), model, max_rows, images)
+
+
+def _entropy(output: Output, logits: Tensor) -> float:
+    exclusive = output.has_labels and not isinstance(output, Region) and not getattr(output, "multi_label", False)
+    return torch.special.entr(output.probabilities(logits)).sum(1).mean().item() if exclusive else math.nan
 
 
 # Values

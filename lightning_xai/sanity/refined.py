@@ -19,6 +19,7 @@ from lightning_xai.explainers.base import (
     check_count,
     check_inputs,
     check_logits,
+    check_rows,
     explaining,
     resolve_target,
 )
@@ -28,6 +29,7 @@ from lightning_xai.explainers.rectifiers import require_guided
 from lightning_xai.functional.maps import pixel_map
 from lightning_xai.functional.random import standard_normal, uniform
 from lightning_xai.metrics.checks import check_one_each
+from lightning_xai.outputs import Logit, Output
 from lightning_xai.sanity.blocks import parameter_blocks
 from lightning_xai.sanity.randomization import BatchNormPolicy, Initialization, randomize
 from lightning_xai.sanity.similarity import PRESETS, Similarity, compare
@@ -126,7 +128,7 @@ def random_logit(
     """
     context = _default(context, images)
     target = _resolve(model, images, target, context)
-    other = other_classes(target, num_outputs(model, images), context)
+    other = other_classes(target, num_outputs(model, images, context.output), context)
     first, second = (method(model, images, classes, context) for classes in (target, other))
     return compare(first, second, similarities, foreground)
 
@@ -139,11 +141,12 @@ def other_classes(target: Labels, num_classes: int, context: Context) -> Labels:
     return (target + 1 + (draws * (num_classes - 1)).long()) % num_classes
 
 
-def num_outputs(model: nn.Module, inputs: Inputs) -> int:
-    """How many classes the model tells apart."""
+def num_outputs(model: nn.Module, inputs: Inputs, output: Output = Logit()) -> int:
+    """How many targets have a map of their own: of a single logit the other class has the negative of the map."""
     with explaining(model), torch.no_grad():
         rows = probe_rows(model, inputs)
-        return check_logits(model(rows), len(rows)).shape[1]
+        raw = check_rows(model(rows), len(rows))
+        return min(raw[0].numel(), output.scores(raw).shape[1])
 
 
 def cosine_convergence(
@@ -247,4 +250,4 @@ def _default(context: Context | None, inputs: Inputs) -> Context:
 def _resolve(model: nn.Module, inputs: Inputs, target: Labels | int | None, context: Context) -> Labels:
     check_inputs(inputs)
     with explaining(model):
-        return resolve_target(model, inputs, target, context.max_rows)
+        return resolve_target(model, inputs, target, context.max_rows, context.output)
