@@ -127,7 +127,8 @@ def _find(kind: Kind, name: str, argument: str = "") -> Callable[..., Any]:
         return found
     near = [*(other for other in things if name.lower() in other), *get_close_matches(snake_case(name), things)]
     hint = f"did you mean {near[0]!r}? " if near and name else ""
-    raise ValueError(f"`{argument or _ARGUMENTS.get(kind, kind)}`: {name!r} is unknown: {hint}There are {', '.join(things)}.")
+    what = argument or _ARGUMENTS.get(kind, kind)
+    raise ValueError(f"`{what}`: {name!r} is unknown: {hint}There are {', '.join(things)}.")
 
 
 def made(kind: Kind, value: Any) -> Any:
