@@ -38,6 +38,7 @@ class Context:
         bounds: Least and greatest value of an input element, broadcasting against one sample; None if unknown.
         max_rows: How many rows may pass through the network at once; None for as many as fit in memory.
         draws_used: Where explainers with a tolerance count the draws of each sample, on the CPU; None if nobody asks.
+        index: The samples' indices, on the CPU; None where rows are not the samples themselves, but noisy copies.
 
     Example:
         >>> import torch
@@ -54,6 +55,7 @@ class Context:
     bounds: tuple[Tensor, Tensor] | None = None
     max_rows: int | None = None
     draws_used: Tensor | None = None
+    index: Labels | None = None
 
     @classmethod
     def create(
@@ -84,15 +86,16 @@ class Context:
             check_count("max_rows", max_rows)
         check_whole_number("seed", seed)
         check_index(index)
-        return cls(int(seed), root_keys(int(seed), index), parse_bounds(bounds, device, dtype), max_rows)
+        keys, known = root_keys(int(seed), index), index.cpu()
+        return cls(int(seed), keys, parse_bounds(bounds, device, dtype), max_rows, index=known)
 
     def select(self, rows: slice | Tensor) -> "Context":
         """The context of some of the rows."""
-        return replace(self, keys=self.keys[rows])
+        return replace(self, keys=self.keys[rows], index=None if self.index is None else self.index[rows])
 
     def branch(self, numbers: Int64[Tensor, " branches"]) -> "Context":
         """The context of len(numbers) copies of the rows, copy after copy, each with its own randomness."""
-        return replace(self, keys=fold_in(self.keys, numbers[:, None]).flatten())
+        return replace(self, keys=fold_in(self.keys, numbers[:, None]).flatten(), index=None)
 
     def count_draws(self, numbers: Tensor) -> None:
         """Note how many draws each row took; rows are copy after copy of the samples, as `branch` makes them."""
@@ -109,7 +112,7 @@ class Context:
 
     def model_draw(self, number: int) -> "Context":
         """The context under the weight draw of this number: fresh noise, shared by all samples and by each."""
-        return replace(self, seed=self.model_seed(number), keys=fold_in(self.keys, number))
+        return replace(self, seed=self.model_seed(number), keys=fold_in(self.keys, number), index=None)
 
 
 class Explainer(ABC):
@@ -185,13 +188,13 @@ class Explainer(ABC):
     ) -> T:
         check_model(model)
         check_inputs(inputs)
-        context = _context_of(inputs, context, **given)
+        context = context_of(inputs, context, **given)
         with explaining(model, context.seed), naming_inference_tensors():
             inputs = inputs.detach().clone()
             return function(model, inputs, resolve_target(model, inputs, target, context.max_rows), context)
 
 
-def _context_of(
+def context_of(
     inputs: Inputs,
     context: Context | None,
     bounds: tuple[Bound, Bound] | None = None,

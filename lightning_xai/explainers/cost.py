@@ -69,9 +69,9 @@ def with_gradients(explainer: Explainer, num_gradients: int) -> Explainer:
     """
     check_kind("explainer", explainer, Explainer, "an explainer such as lightning_xai.smooth_grad()")
     check_count("num_gradients", num_gradients)
-    chain = list(_chain(explainer))
-    levels = [part.num_draws for part in chain if isinstance(part, Averaging)]
-    fixed = math.prod(part.num_steps for part in chain if isinstance(part, IntegratedGradients))
+    parts = list(chain(explainer))
+    levels = [part.num_draws for part in parts if isinstance(part, Averaging)]
+    fixed = math.prod(part.num_steps for part in parts if isinstance(part, IntegratedGradients))
     return _with_draws(explainer, _spread(num_gradients // fixed, levels)) if levels else explainer
 
 
@@ -91,11 +91,11 @@ def _divisors(total: int) -> list[int]:
     return sorted({*low, *(total // number for number in low)})
 
 
-def _chain(explainer: Explainer) -> Iterator[Explainer]:
+def chain(explainer: Explainer) -> Iterator[Explainer]:
     """An explainer, what it wraps, what that wraps, ..."""
     yield explainer
     for inner in _wrapped(explainer).values():
-        yield from _chain(inner)
+        yield from chain(inner)
 
 
 def _wrapped(explainer: Explainer) -> dict[str, Explainer]:
