@@ -15,9 +15,10 @@ from lightning_xai.explainers.smoothing import Averaging
 
 
 class GradientCount:
-    """Rows of backward passes; NaN if they cannot be counted."""
+    """Rows of backward passes, and of forward passes that none follows; NaN if they cannot be counted."""
 
     total: float = 0
+    passes: float = 0
 
     def add(self, gradient: Tensor) -> None:
         """Count the rows of the gradient that arrives at a model's output."""
@@ -36,9 +37,11 @@ def counting_gradients(model: nn.Module) -> Iterator[GradientCount]:
     def watch(module: nn.Module, arguments: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.requires_grad:
             output.register_hook(count.add)
+        elif isinstance(output, Tensor):
+            count.passes += len(output)
 
     if isinstance(model, torch.jit.ScriptModule):
-        count.total = math.nan
+        count.total = count.passes = math.nan
         yield count
         return
     handle = model.register_forward_hook(watch)
