@@ -120,7 +120,13 @@ def test_the_table_adds_up():
     assert table.rows[0] == ("a", "10", "0", "500", "36,000", "30 min", "17 %")
     assert table.rows[-1] == ("all", "10", "3", "2,000", "36,000", "3 h", "100 %")
     assert table.notes == ("At its peak 2.00 GiB of memory.", "1 h of the time are for the start.")
-    assert [duration(s) for s in (0.0021, 59.0, 61.0, 7200.0, 172_800.0)] == ["2.1 ms", "59 s", "1.02 min", "2 h", "2 days"]
+    assert [duration(s) for s in (0.0021, 59.0, 61.0, 7200.0, 172_800.0)] == [
+        "2.1 ms",
+        "59 s",
+        "1.02 min",
+        "2 h",
+        "2 days",
+    ]
 
 
 def spent(model, methods, scored, num_samples):
