@@ -132,27 +132,24 @@ def _times(found: Price, networks: dict[Any, int], title: str, *notes: str) -> P
     return replace(found, costs={**found.costs, **again}, title=title, notes=notes)
 
 
-def _in_all(found: Price, validations: float) -> str:
+def _in_all(found: Price, validations: int | None) -> str:
     """For the whole training."""
     trained = "The training itself is not in it."
-    if not math.isfinite(validations):
+    if validations is None:
         return f"How many validations there will be is not known. {trained}"
-    gradients = f"{validations * found.gradients:,.0f} gradients" if found.gradients == found.gradients else "gradients"
-    several = f"{validations:.0f} validation{'s' * (validations != 1)}"
-    return f"In {several}, at most: {gradients}, {duration(validations * found.seconds)}. {trained}"
+    work = f"{validations * found.gradients:,.0f} gradients, {duration(validations * found.seconds)}"
+    return f"In {validations} validation{'s' * (validations != 1)}, at most: {work}. {trained}"
 
 
-def _validations(trainer: Trainer, callback: ExplainingCallback) -> float:
-    """How many are explained if nothing ends the training earlier; infinite where it is not known."""
-    if isinstance(callback, RandomizationCallback) and callback.every_n_validations is None:
-        return 0  # tests alone
-    schedule = Schedule.of(trainer, getattr(callback, "every_n_epochs", 1))
-    interval = trainer.val_check_interval
-    known = math.isfinite(schedule.end) and isinstance(interval, float) and trainer.check_val_every_n_epoch is not None
-    if not known or not trainer.limit_val_batches:
-        return 0 if not trainer.limit_val_batches else math.inf
-    epochs = sum(map(schedule.explained, range(int(schedule.end))))
-    return epochs * int(1 / interval) // (getattr(callback, "every_n_validations", None) or 1)
+def _validations(trainer: Trainer, callback: ExplainingCallback) -> int | None:
+    """How many are explained if nothing ends the training earlier; None where it is not known."""
+    every = getattr(callback, "every_n_validations", 1)
+    if every is None or not trainer.limit_val_batches:  # tests alone
+        return 0
+    schedule, interval = Schedule.of(trainer, getattr(callback, "every_n_epochs", 1)), trainer.val_check_interval
+    if not math.isfinite(schedule.end) or not isinstance(interval, float) or schedule.every_validation is None:
+        return None
+    return sum(map(schedule.explained, range(int(schedule.end)))) * int(1 / interval) // every
 
 
 def _first_samples(
