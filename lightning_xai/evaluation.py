@@ -26,6 +26,7 @@ from lightning_xai.explainers.base import (
 from lightning_xai.explainers.bounds import check_in_bounds
 from lightning_xai.explainers.cost import counting_gradients
 from lightning_xai.explainers.precision import Precision, in_precision
+from lightning_xai.explainers.precomputed import NoModel
 from lightning_xai.explainers.recipes import smooth_grad
 from lightning_xai.forward import Forward, rows_of
 from lightning_xai.functional.devices import is_apple, sent
@@ -42,6 +43,7 @@ from lightning_xai.metrics import (
     standard_error,
 )
 from lightning_xai.metrics.base import first_rows
+from lightning_xai.metrics.checks import check_explain_again
 from lightning_xai.metrics.cost import NumGradients
 from lightning_xai.names import named, named_method
 from lightning_xai.outputs import Logit, Output
@@ -156,7 +158,7 @@ def explain(
 
 
 def evaluate(
-    model: nn.Module,
+    model: nn.Module | None,
     images: Inputs,
     target: Labels | int | None = None,
     methods: Mapping[str, Explainer | str] | Sequence[Explainer | str] | None = None,
@@ -179,8 +181,9 @@ def evaluate(
     gets the scores of all of them.
 
     Args:
-        model: As in `explain`, like images, target, output, bounds, index, seed, max_rows and precision. Metrics of
-            probabilities and predictions take them from the same output.
+        model: As in `explain`, like images, target, output, bounds, index, seed, max_rows and precision; None where `target`
+            is given and neither methods (`Precomputed`, controls) nor metrics look at a network. Metrics of probabilities
+            and predictions take them from the same output.
         methods: Explainers by name; plain names such as "smooth_grad" will do, as will a list (`lightning_xai.names`).
         metrics: Metrics by name, likewise; None for `default_metrics`. They are copied, not written to.
         masks: (batch, height, width) booleans, True where the evidence is.
@@ -203,6 +206,7 @@ def evaluate(
         >>> {name: round(scores["pointing_game"], 3) for name, scores in means.items()}
         {'ours': 1.0, 'floor': 0.2}
     """
+    model = NoModel() if model is None else model
     check_model(model)
     check_inputs(images)
     check_in_bounds(images, bounds)
@@ -215,6 +219,7 @@ def evaluate(
     whole = Context.create(index, seed, bounds, max_rows, images.device, images.dtype, output)
     given = default_metrics(masks is not None, bounds is not None) if metrics is None else named("metrics", metrics)
     check_metrics(given, mask=masks is not None, bounds=bounds is not None)
+    check_explain_again(explainers, given)
     scored: dict[str, SampleMetric] = {**given, GRADIENTS: NumGradients()}
     collections = {name: _collect(scored, images.device) for name in explainers}
     kept: dict[str, list[Tensor]] = {name: [] for name in explainers}

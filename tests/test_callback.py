@@ -404,3 +404,20 @@ def test_random_maps_are_the_same_at_every_epoch(tmp_path: Any) -> None:
     fit(tmp_path, callback)
     rows = read_scores(tmp_path / "xai" / "scores")
     assert [row.value for row in rows if row.epoch == 0] == [row.value for row in rows if row.epoch == 1]
+
+
+def test_maps_made_elsewhere_are_scored_by_the_callback_as_on_the_spot(tmp_path: Any) -> None:
+    """By the indices that the data say; a map that is missing is named before the training."""
+    options: dict[str, Any] = {"metrics": ["sparseness"], "num_samples": 5, "bounds": BOUNDS, "controls": False}
+    spot = AttributionCallback(methods={"sg": lx.smooth_grad(num_draws=3)}, panel_size=5, **options)
+    _, module = fit(tmp_path, spot, kind="mask", max_epochs=1)
+    found = spot.evaluation
+    assert found is not None
+    assert found.index.tolist() == [100, 103, 106, 109, 112]
+    lx.explainers.save_maps(tmp_path / "maps", found.attributions["sg"], found.index, found.target, part="0")
+    kept = AttributionCallback(methods={"sg": lx.explainers.Precomputed(tmp_path / "maps")}, **options)
+    make_trainer(tmp_path, kept).validate(module, loader("mask"), verbose=False)
+    assert kept.evaluation is not None
+    assert torch.equal(kept.evaluation.scores["sg"]["sparseness"], found.scores["sg"]["sparseness"])
+    with pytest.raises(ValueError, match="has no map of sample 0, but of 5 samples from 100 to 112"):
+        fit(tmp_path, kept, max_epochs=1)

@@ -584,3 +584,19 @@ def test_help_names_the_options(capsys):
 def test_a_single_output_has_no_probability():
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 1))
     assert probabilities(model, torch.ones(2, 1, 2, 2)).isnan().all()
+
+
+def test_maps_of_the_command_are_read_again_and_score_alike(photographs):
+    """`Precomputed` finds them by the content of the picture, and refuses another class."""
+    quickly("--output=first", photographs)
+    kept = "{class_path: Precomputed, init_args: {path: first/maps, method: smooth}}"
+    explain(f"--methods={{kept: {kept}}}", "--panels=false", "--output=second", photographs)
+    for name, found in maps("second").items():
+        assert torch.equal(found["kept"], maps("first")[name]["smooth"])
+    for name, row in rows("second").items():
+        assert row["kept/sparseness"] == rows("first")[name]["smooth/sparseness"]
+        assert float(row["kept/gradients"]) == 0
+    with pytest.raises(ValueError, match=r"has maps of sample \d+ for class \d, but class \d is explained"):
+        explain(f"--methods={{kept: {kept}}}", "--panels=false", "--output=third", "--target=1", photographs)
+    with pytest.raises(ValueError, match=r"`method` must be one of those in .*gradient.*got None"):
+        lx.explainers.Precomputed("first/maps")(None, torch.zeros(1, 3, 8, 8))

@@ -11,9 +11,11 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from lightning_xai.cli.checks import check_fits_data, check_local, check_writable, is_local_file
+from lightning_xai.cli.console import console
 from lightning_xai.cli.reports import report
 from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
 from lightning_xai.cli.weights import warn_of_random_weights
+from lightning_xai.experiments.prices import fit_prices
 from lightning_xai.modules.checkpoints import check_resumable, check_weights_fit, read_checkpoint
 
 WITHOUT_CHECKPOINT = ("validate", "test", "predict", "visualize")
@@ -57,12 +59,16 @@ class XAICommandLine(LightningCLI):
         if self.function is None:
             skip: set[str | int] = set(LightningCLI.subcommands()[self.command])
             self.options = parser.add_method_arguments(Trainer, self.command, skip=skip)
+            if self.command == "fit":
+                about = "Tell what the explanations will cost, by method and metric, instead of training."
+                parser.add_argument("--dry_run", type=bool, default=False, help=about)
         else:
             self.options = parser.add_function_arguments(self.function, skip={"line"}, sub_configs=True)
             ignore_options_of_others(parser, self.options)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
+        self.dry_run = bool(self.config.pop("dry_run", False)) if self.function is None else False
         self.ckpt_path = str(self.config.ckpt_path or "")
         check_local(self.ckpt_path)
         if self.config.get("weights_only") is False:
@@ -89,6 +95,10 @@ class XAICommandLine(LightningCLI):
             if self.ckpt_path:
                 load_weights(self.model, self.ckpt_path)
             self.function(self, **options)
+            return
+        if self.dry_run:
+            for price in fit_prices(self.trainer, self.model, self.datamodule):
+                console().print(price.table())
             return
         options["weights_only"] = True  # also of what Lightning finds itself: `last`, and after a restart by SLURM
         if is_local_file(self.ckpt_path):  # Lightning takes any name that begins with "http" for an address

@@ -50,6 +50,10 @@ _CARRIED: dict[str, Kind] = {
 """Options whose value may be the name of a file that the package brings."""
 
 
+_FLAGS = ("--dry_run",)
+"""Options that are true where they have no value."""
+
+
 def run(command: str, words: Any, as_program: bool) -> None:
     """Run a command.
 
@@ -94,14 +98,16 @@ def is_refusal(error: BaseException) -> bool:
 
 
 def resolved(words: list[str]) -> list[str]:
-    """The words, with the paths of carried files in the place of their names."""
+    """The words, with the paths of carried files in the place of their names, and a value for each option."""
     found, before = [], ""
-    for word in words:
+    for word, after in zip(words, [*words[1:], ""], strict=True):
         option, equals, value = word.partition("=")
         if equals and option in _CARRIED:
             word = f"{option}={_found(option, value)}"
         elif before in _CARRIED:
             word = _found(before, word)
+        elif word in _FLAGS and after not in ("true", "false"):
+            word = f"{word}=true"
         found.append(word)
         before = word
     return found

@@ -11,11 +11,13 @@ import torch.distributed as dist
 
 from lightning_xai.cli.checks import check_randomizable, checkpoint_run
 from lightning_xai.cli.command_line import XAICommandLine
+from lightning_xai.cli.console import console
 from lightning_xai.cli.reports import report_noise_level, report_sanity, report_visualization
+from lightning_xai.experiments.prices import sanity_price
 from lightning_xai.experiments.trained import calibrate_trained, examine_trained, random_label_twin, visualize_trained
 from lightning_xai.explainers.base import check_count
 from lightning_xai.reporting.folders import check_file, check_folder
-from lightning_xai.sanity.examine import EXAMINED, Examined
+from lightning_xai.sanity.examine import EXAMINED, Examined, examine
 
 
 def sanity(
@@ -26,6 +28,7 @@ def sanity(
     output: str | None = None,
     twin_epochs: int = 100,
     twins: str = "runs/twins",
+    dry_run: bool = False,
     **options: Any,
 ) -> None:
     """Sanity checks: do explanations depend on the model's weights and labels (Adebayo et al. 2018)?
@@ -42,6 +45,7 @@ def sanity(
         output: Folder, in which each `check` has one for its results; null for `sanity` in the checkpoint's run.
         twin_epochs: Most epochs of the training on random labels; it ends at 95 % training accuracy.
         twins: Folder for networks trained on random labels, which are used again.
+        dry_run: Tell what the checks will cost, by method and check, instead of making them.
         options: Those of `examine_trained`.
     """
     run = checkpoint_run(ckpt_path)
@@ -58,12 +62,15 @@ def sanity(
     device = line.trainer.strategy.root_device
     twin = partial(random_label_twin, line.config.as_dict(), twin_epochs, Path(twins), device)
     options |= {"require": require, "make_twin": twin, "folder": folder / "cells"}
-    result = examine_trained(line.trainer, line.model, line.datamodule, checks, **options)
+    run_checks = sanity_price if dry_run else examine
+    result: Any = examine_trained(line.trainer, line.model, line.datamodule, checks, run=run_checks, **options)
     if not several or dist.get_rank() == 0:
-        report_sanity(result, folder / check)
+        console().print(result.table()) if dry_run else report_sanity(result, folder / check)
     if several:
         dist.destroy_process_group()
-    if any(verdict.method in (require or ()) and verdict.outcome != "PASS" for verdict in result.verdicts):
+    if not dry_run and any(
+        verdict.method in (require or ()) and verdict.outcome != "PASS" for verdict in result.verdicts
+    ):
         sys.exit(1)
 
 

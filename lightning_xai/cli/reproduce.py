@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from lightning_xai.cli.console import console
 from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode, load_yaml
 from lightning_xai.experiments.papers import EXPERIMENTS, Experiment, Lab
+from lightning_xai.experiments.prices import study_prices
 from lightning_xai.explainers.base import check_count
 from lightning_xai.reporting.folders import check_folder
 from lightning_xai.reporting.reproduction import SETTINGS, write_reproduction
@@ -60,14 +61,18 @@ def study_command(words: Sequence[str]) -> None:
 
 
 def _run_study(path: Path, command: str, options: Sequence[str]) -> None:
-    taken = [*(field.name for field in fields(Lab)), "output", "kept", "help"]
+    taken = [*(field.name for field in fields(Lab)), "output", "kept", "dry_run", "help"]
     try:
         study = study_of(load_yaml(path.read_text(encoding="utf-8")), path, taken)
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: this is not YAML that can be read: {error}") from error
     lab, folder, settings, given = _parsed(study_parser(study, path, command), options, study.fast)
-    kept = settings.pop("kept")
+    kept, dry_run = settings.pop("kept"), settings.pop("dry_run")
     study = study.changed(settings)
+    if dry_run:
+        for price in study_prices(lab, study):
+            console(width=200).print(price.table())
+        return
     results = run_study(lab, study, kept)
     report = study_report(study, results, lab.seed, lab.precision, "--fast" in options)
     _report(report, study_figures(study, results, path.stem), folder, given)
@@ -78,6 +83,7 @@ def study_parser(study: Study, path: Path, command: str) -> ArgumentParser:
     kind = "reproduce" if command.startswith("reproduce") else "studies"
     parser = _parser(command, study.summary or study.source, Path("runs", kind, path.stem))
     parser.add_argument("--kept", type=str | None, help="Folder for finished batches, to go on with; null keeps none.")
+    parser.add_argument("--dry_run", type=bool, default=False, help="Tell what it will cost instead of running it.")
     parser.add_class_arguments(Study, as_group=False, skip=_NO_OPTIONS)
     for name, value in study.variables.items():
         parser.add_argument(f"--{name}", type=Any, default=value, help="A variable of the study.")

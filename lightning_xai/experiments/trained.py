@@ -29,7 +29,7 @@ from lightning_xai.names import named
 from lightning_xai.outputs import Output, named_output
 from lightning_xai.results.noise_level import NoiseLevel
 from lightning_xai.results.reproduction import Reproduction
-from lightning_xai.results.sanity import MARGIN, SanityReport
+from lightning_xai.results.sanity import MARGIN
 from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.examine import EXAMINED, Examined, examine, paper_methods
 from lightning_xai.sanity.randomization import Randomization
@@ -65,8 +65,9 @@ def examine_trained(
     explained: Output | str = "logit",
     make_twin: Callable[[int], tuple[nn.Module, float]] | None = None,
     folder: Path | None = None,
+    run: Callable[..., Any] = examine,
     **randomization: Any,
-) -> SanityReport:
+) -> Any:
     """The sanity checks of a trained module, on test samples.
 
     Args:
@@ -99,6 +100,7 @@ def examine_trained(
         explained: What is explained of the class, as `output` in AttributionCallback.
         make_twin: Gives the network trained on random labels of a number, and its accuracy on them.
         folder: For finished parts; None keeps none.
+        run: What is done with the subject: `examine`, whose result is returned, or what takes its arguments.
         randomization: Those of `Randomization`.
     """
     for name, value in (("num_samples", num_samples), ("batch_size", batch_size)):
@@ -135,7 +137,7 @@ def examine_trained(
     )
     if unknown := [name for name in require or () if name not in subject.methods]:
         raise ValueError(f"`require` must name methods that are examined, {', '.join(subject.methods)}; got {unknown}.")
-    return examine(
+    return run(
         subject,
         checks,
         similarity,

@@ -11,6 +11,7 @@ from lightning_xai.explainers.captum import (
 from lightning_xai.explainers.controls import InputAttribution, RandomAttribution, SobelEdges, with_controls
 from lightning_xai.explainers.cost import with_gradients
 from lightning_xai.explainers.gradient import Gradient, InputXGradient, IntegratedGradients, Saliency
+from lightning_xai.explainers.precomputed import Precomputed, save_maps
 from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad, smooth_grad
 from lightning_xai.explainers.scales import AbsoluteScale, InputScale, InRangeScale, RangeScale
 from lightning_xai.explainers.smooth_diff import SmoothDiff
@@ -28,6 +29,7 @@ __all__ = [
     "InputXGradient",
     "IntegratedGradients",
     "PerturbWeights",
+    "Precomputed",
     "RandomAttribution",
     "RangeScale",
     "Saliency",
@@ -41,6 +43,7 @@ __all__ = [
     "guided_backprop",
     "guided_grad_cam",
     "noise_grad",
+    "save_maps",
     "smooth_grad",
     "with_controls",
     "with_gradients",

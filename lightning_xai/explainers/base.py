@@ -45,6 +45,7 @@ class Context:
         max_rows: How many rows may pass through the network at once; None for as many as fit in memory.
         draws_used: Where explainers with a tolerance count the draws of each sample, on the CPU; None if nobody asks.
         output: What is explained of the model, and what its output means.
+        index: The samples' indices, on the CPU; None where rows are not the samples themselves, but noisy copies.
 
     Example:
         >>> import torch
@@ -62,6 +63,7 @@ class Context:
     max_rows: int | None = None
     draws_used: Tensor | None = None
     output: Output = Logit()
+    index: Labels | None = None
 
     def __post_init__(self) -> None:
         check_whole_number("seed", self.seed)
@@ -98,16 +100,16 @@ class Context:
             check_count("max_rows", max_rows)
         check_whole_number("seed", seed)
         check_index(index)
-        limits = parse_bounds(bounds, device, dtype)
-        return cls(int(seed), root_keys(int(seed), index), limits, max_rows, output=named_output(output))
+        keys, limits = root_keys(int(seed), index), parse_bounds(bounds, device, dtype)
+        return cls(int(seed), keys, limits, max_rows, output=named_output(output), index=index.cpu())
 
     def select(self, rows: slice | Tensor) -> "Context":
         """The context of some of the rows."""
-        return replace(self, keys=self.keys[rows])
+        return replace(self, keys=self.keys[rows], index=None if self.index is None else self.index[rows])
 
     def branch(self, numbers: Int64[Tensor, " branches"]) -> "Context":
         """The context of len(numbers) copies of the rows, copy after copy, each with its own randomness."""
-        return replace(self, keys=fold_in(self.keys, numbers[:, None]).flatten())
+        return replace(self, keys=fold_in(self.keys, numbers[:, None]).flatten(), index=None)
 
     def count_draws(self, numbers: Tensor) -> None:
         """Note how many draws each row took; rows are copy after copy of the samples, as `branch` makes them."""
@@ -124,7 +126,7 @@ class Context:
 
     def model_draw(self, number: int) -> "Context":
         """The context under the weight draw of this number: fresh noise, shared by all samples and by each."""
-        return replace(self, seed=self.model_seed(number), keys=fold_in(self.keys, number))
+        return replace(self, seed=self.model_seed(number), keys=fold_in(self.keys, number), index=None)
 
 
 class Explainer(ABC):
@@ -203,14 +205,14 @@ class Explainer(ABC):
     ) -> T:
         check_model(model)
         check_inputs(inputs)
-        context = _context_of(inputs, context, **given)
+        context = context_of(inputs, context, **given)
         with explaining(model, context.seed), naming_inference_tensors():
             inputs = inputs.detach().clone()
             target = resolve_target(model, inputs, target, context.max_rows, context.output)
             return function(model, inputs, target, context)
 
 
-def _context_of(
+def context_of(
     inputs: Inputs,
     context: Context | None,
     bounds: tuple[Bound, Bound] | None = None,

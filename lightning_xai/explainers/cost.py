@@ -15,9 +15,10 @@ from lightning_xai.explainers.smoothing import Averaging
 
 
 class GradientCount:
-    """Rows of backward passes; NaN if they cannot be counted."""
+    """Rows of backward passes, and of forward passes that none follows; NaN if they cannot be counted."""
 
     total: float = 0
+    passes: float = 0
 
     def add(self, gradient: Tensor) -> None:
         """Count the rows of the gradient that arrives at a model's output."""
@@ -36,9 +37,11 @@ def counting_gradients(model: nn.Module) -> Iterator[GradientCount]:
     def watch(module: nn.Module, arguments: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.requires_grad:
             output.register_hook(count.add)
+        elif isinstance(output, Tensor):
+            count.passes += len(output)
 
     if isinstance(model, torch.jit.ScriptModule):
-        count.total = math.nan
+        count.total = count.passes = math.nan
         yield count
         return
     handle = model.register_forward_hook(watch)
@@ -69,9 +72,9 @@ def with_gradients(explainer: Explainer, num_gradients: int) -> Explainer:
     """
     check_kind("explainer", explainer, Explainer, "an explainer such as lightning_xai.smooth_grad()")
     check_count("num_gradients", num_gradients)
-    chain = list(_chain(explainer))
-    levels = [part.num_draws for part in chain if isinstance(part, Averaging)]
-    fixed = math.prod(part.num_steps for part in chain if isinstance(part, IntegratedGradients))
+    parts = list(chain(explainer))
+    levels = [part.num_draws for part in parts if isinstance(part, Averaging)]
+    fixed = math.prod(part.num_steps for part in parts if isinstance(part, IntegratedGradients))
     return _with_draws(explainer, _spread(num_gradients // fixed, levels)) if levels else explainer
 
 
@@ -91,11 +94,11 @@ def _divisors(total: int) -> list[int]:
     return sorted({*low, *(total // number for number in low)})
 
 
-def _chain(explainer: Explainer) -> Iterator[Explainer]:
+def chain(explainer: Explainer) -> Iterator[Explainer]:
     """An explainer, what it wraps, what that wraps, ..."""
     yield explainer
     for inner in _wrapped(explainer).values():
-        yield from _chain(inner)
+        yield from chain(inner)
 
 
 def _wrapped(explainer: Explainer) -> dict[str, Explainer]:

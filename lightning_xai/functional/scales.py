@@ -65,14 +65,14 @@ def out_of_range_probability(inputs: Inputs, std: Tensor, low: Tensor, high: Ten
     """Inherent noise: the probability that x + e, e ~ N(0, std²), is below `low` or above `high`, elementwise.
 
     1 - [Φ((high - x)/std) - Φ((low - x)/std)] (Zhou et al. 2024, equation 9), as the sum of the two tails, which
-    keeps its precision where it is small. Where std is 0 it is 0 in the range and on its bounds, and 1 outside. Half
-    precision is computed in float32.
+    keeps its precision where it is small. Where std is 0 it is 0 in the range and on its bounds, and 1 outside; where
+    it is NaN, so is the result. Half precision is computed in float32.
     """
     x, low, high = put_on_bounds(inputs, low, high)
     std = torch.broadcast_to(std.to(x), x.shape)
     tails = torch.special.ndtr((low - x) / std) + torch.special.ndtr((x - high) / std)
     outside = (x < low) | (x > high)
-    return torch.where(std > 0, tails, outside.to(x.dtype))
+    return torch.where((std > 0) | std.isnan(), tails, outside.to(x.dtype))
 
 
 def _normal_quantile(probability: float) -> float:

@@ -1,8 +1,13 @@
 """Refusal of attributions, inputs, classes and contexts that do not belong together."""
 
+from collections.abc import Mapping
+from inspect import signature
+from typing import Any
+
 from torch import Tensor
 
-from lightning_xai.explainers.base import Context
+from lightning_xai.explainers.base import Context, Explainer
+from lightning_xai.explainers.precomputed import refuse_precomputed
 
 
 def check_one_each(number: int, **others: Tensor) -> None:
@@ -41,3 +46,14 @@ def check_batch(
             f"`inputs`; got {tuple(attributions.shape)}. Enlarge the maps of a coarser layer, and keep an axis of "
             "length 1 where channels are summed."
         )
+
+
+def check_explain_again(methods: Mapping[str, Explainer], metrics: Mapping[str, Any]) -> None:
+    """Refuse maps that are there already for metrics that ask for other ones: those that take an `explainer`.
+
+    A metric that takes one and does not always ask it says so by an attribute `explains_again`.
+    """
+    for name, metric in metrics.items():
+        takes_one = "explainer" in signature(metric.update).parameters
+        if getattr(metric, "explains_again", takes_one):
+            refuse_precomputed(methods, f"`metrics`: {name!r} ({type(metric).__name__}) explains again")

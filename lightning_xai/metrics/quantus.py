@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lightning_xai.explainers.base import Context, Explainer, check_rows, explaining
 from lightning_xai.explainers.chunks import check_takes_one_row, probe_rows, takes_whole_batches
 from lightning_xai.explainers.precision import called_in_float32
+from lightning_xai.explainers.precomputed import refuse_precomputed
 from lightning_xai.explainers.state import seeded
 from lightning_xai.functional.maps import all_finite
 from lightning_xai.metrics.base import SampleMetric
@@ -48,6 +49,11 @@ class QuantusMetric(SampleMetric):
             )
         super().__init__(**kwargs)
         self.metric, self.softmax, self.direction = metric, softmax, higher_is_better
+
+    @property
+    def explains_again(self) -> bool:
+        """Whether it asks for other maps; the few that do beside these are refused when they ask."""
+        return str(self.metric.evaluation_category.value) in ("Robustness", "Randomisation")
 
     @property
     def higher_is_better(self) -> bool | None:  # type: ignore[override]
@@ -102,6 +108,7 @@ class QuantusMetric(SampleMetric):
         context: Context,
     ) -> float:
         def explain(model: nn.Module, inputs: Any, targets: Any, **_: Any) -> np.ndarray:
+            refuse_precomputed({type(explainer).__name__: explainer}, f"{type(self.metric).__name__} explains again")
             images = torch.as_tensor(np.asarray(inputs)).to(attributions)
             model = model.model if isinstance(model, Read) else model
             return _array(explainer(model, images, torch.as_tensor(np.asarray(targets)).to(target), context))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_xai.explainers.base import Context, Explainer, check_choice, check_count, check_number
+from lightning_xai.explainers.precomputed import refuse_precomputed
 from lightning_xai.functional.devices import with_float64
 from lightning_xai.functional.random import fold_in, uniform
 from lightning_xai.functional.robustness import norms
@@ -80,6 +81,7 @@ class Sensitivity(SampleMetric):
     ) -> None:
         """Score attributions that `explainer` made of `inputs` for the classes `target` in this context."""
         check_batch(attributions, inputs, target, context, per_element=True)
+        refuse_precomputed({type(explainer).__name__: explainer}, f"{type(self).__name__} explains changed inputs")
         measure = partial(self._measure, attributions, inputs, target, model, explainer, context)
         # The explainer itself, not its settings: some cannot be hashed. It lives as long as the batch.
         settings = ("sensitivity", id(explainer), self.num_draws, self.radius, self.independent)

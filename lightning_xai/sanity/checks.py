@@ -15,6 +15,7 @@ from lightning_xai.evaluation import explain
 from lightning_xai.explainers import Explainer, RandomAttribution
 from lightning_xai.explainers.base import Bound, Context, explaining, parse_bounds, resolve_target
 from lightning_xai.explainers.precision import Precision, in_precision
+from lightning_xai.explainers.precomputed import refuse_precomputed
 from lightning_xai.forward import rows_of
 from lightning_xai.functional.maps import pixel_map
 from lightning_xai.functional.random import fold_in_int
@@ -67,6 +68,9 @@ class Subject:
     precision: Precision = "32-true"
     randomization: Randomization = Randomization()
     output: Output = Logit()
+
+    def __post_init__(self) -> None:
+        refuse_precomputed(self.methods, "sanity checks explain changed networks, inputs or classes")
 
     def attributions(self, model: nn.Module, method: Explainer) -> Tensor:
         """Maps of all samples under a model, on the CPU."""

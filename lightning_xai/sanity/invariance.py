@@ -34,6 +34,7 @@ from lightning_xai.explainers.base import (
     resolve_target,
 )
 from lightning_xai.explainers.bounds import check_in_bounds
+from lightning_xai.explainers.precomputed import refuse_precomputed
 from lightning_xai.outputs import Logit, Output
 from lightning_xai.sanity.blocks import copy_model
 from lightning_xai.sanity.randomization import logits_of
@@ -170,6 +171,7 @@ def invariance_maps(
         move_bounds: Whether the bounds move with the data. If not, the twin's inputs may lie outside of them.
         index, seed, max_rows, output: As in `explain`.
     """
+    refuse_precomputed({"method": method}, "invariance is that of the maps of two networks")
     check_inputs(images)
     check_in_bounds(images, bounds)
     shift = _parse_shift(shift, images)

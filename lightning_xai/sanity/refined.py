@@ -25,6 +25,7 @@ from lightning_xai.explainers.base import (
 )
 from lightning_xai.explainers.chunks import in_chunks, probe_rows
 from lightning_xai.explainers.controls import CONTROLS
+from lightning_xai.explainers.precomputed import refuse_precomputed
 from lightning_xai.explainers.rectifiers import require_guided
 from lightning_xai.functional.maps import pixel_map
 from lightning_xai.functional.random import standard_normal, uniform
@@ -81,6 +82,7 @@ def efficient_mprt(
         num_bins: Of the histograms.
     """
     check_count("num_bins", num_bins)
+    refuse_precomputed({"method": method}, "efficient MPRT explains a network with random weights")
     context = _default(context, images)
     target = _resolve(model, images, target, context)
     other = randomize(model, parameter_blocks(model, images), initialization, seed, batch_norm, images)
@@ -126,6 +128,7 @@ def random_logit(
         target: Classes to explain; None for those that `model` predicts.
         similarities, foreground: As in `similarity.compare`.
     """
+    refuse_precomputed({"method": method}, "random logit explains another class")
     context = _default(context, images)
     target = _resolve(model, images, target, context)
     other = other_classes(target, num_outputs(model, images, context.output), context)

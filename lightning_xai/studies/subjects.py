@@ -240,7 +240,7 @@ def subject(lab: Lab, study: Study, name: str) -> Subject:
     source = given.get("config", name)
     if is_pretrained(lab, source):
         ready = pretrained_network(lab, source, given.get("weights"), study.image_size)
-        samples, pictures = _pictures(lab, study, ready, study.num_samples)
+        samples, pictures = pictures_of(lab, study, ready, study.num_samples)
         return Subject(ready, _level(lab, study, ready), samples, next(iter(samples.values())).labels, pictures)
     network = lab.network(source, study.changes, ckpt_path=given.get("ckpt_path"))
     samples = {mask: lab.samples(network, study.num_samples, mask=mask or None) for mask in study.masks or [""]}
@@ -256,7 +256,7 @@ def predicted(lab: Lab, model: nn.Module, images: Tensor) -> Tensor:
     return probabilities(model, images, lab.precision).argmax(1)
 
 
-def _pictures(
+def pictures_of(
     lab: Lab, study: Study, network: PretrainedNetwork, number: int | None
 ) -> tuple[dict[str, Samples], tuple[Picture, ...]]:
     """By mask, and what is in them; the labels are the classes that are explained."""
@@ -273,7 +273,7 @@ def _level(lab: Lab, study: Study, network: TrainedNetwork | PretrainedNetwork) 
         return None
     if isinstance(network, TrainedNetwork):
         return lab.noise_level(network, lab.samples(network, study.level_samples, "validate"))
-    samples = next(iter(_pictures(lab, study, network, study.level_samples)[0].values()))
+    samples = next(iter(pictures_of(lab, study, network, study.level_samples)[0].values()))
     if len(samples.images) < _LEAST:
         raise ValueError(
             f"`weight_noise` must be given: to find the level that costs 5 % takes {_LEAST} pictures or more, of which "

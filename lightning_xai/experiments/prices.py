@@ -1,0 +1,178 @@
+"""What the explanations of a training, of sanity checks or of a study will cost: nothing is trained or written."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+
+from lightning_xai.callbacks import AttributionCallback, RandomizationCallback
+from lightning_xai.callbacks.base import ExplainingCallback
+from lightning_xai.callbacks.rows import reachable_rows
+from lightning_xai.callbacks.samples import Samples, first_loader, has_rows, read_rows, spread, unpack, with_classes
+from lightning_xai.callbacks.schedule import Schedule
+from lightning_xai.data.input_space import InputSpace
+from lightning_xai.evaluation import default_metrics
+from lightning_xai.experiments.trained import connected
+from lightning_xai.explainers import with_controls
+from lightning_xai.price import MAPS, Price, Rows, duration, price
+from lightning_xai.sanity.blocks import parameter_blocks, steps
+from lightning_xai.sanity.checks import Subject
+from lightning_xai.sanity.examine import Examined
+from lightning_xai.studies.lab import Lab
+from lightning_xai.studies.networks import untrained
+from lightning_xai.studies.study import ANY_LEVEL, Study, check
+from lightning_xai.studies.subjects import is_pretrained, pictures_of, pretrained_network, require
+
+BATCHES = 4
+"""That are read to be measured: one to warm up, three that are timed."""
+
+
+def fit_prices(trainer: Trainer, model: LightningModule, datamodule: LightningDataModule) -> list[Price]:
+    """What each explaining callback will cost in a training, a validation; the training itself is not in it.
+
+    Raises:
+        ValueError: if there is no such callback, or a stream in the place of rows.
+    """
+    found = [c for c in trainer.callbacks if isinstance(c, ExplainingCallback)]  # type: ignore[attr-defined]
+    if not found:
+        raise ValueError("`dry_run`: the trainer has no callback that explains: there is nothing to tell the price of.")
+    model = connected(trainer, model, datamodule)
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    return [_of_callback(trainer, model, datamodule, callback) for callback in found]
+
+
+def sanity_price(subject: Subject, checks: Sequence[Examined], *_: Any, num_twins: int = 3, **__: Any) -> Price:
+    """What the sanity checks will cost; comparisons of maps, and trainings on random labels, are not in it.
+
+    Takes the arguments of `examine`.
+    """
+    model, how = subject.model, subject.randomization
+    batches = _parts(Samples(subject.images, subject.explained(model), subject.index, None), subject.batch_size)
+    options: dict[str, Any] = {"bounds": subject.bounds, "seed": subject.seed, "precision": subject.precision}
+    found = price(model, batches, subject.methods, {}, len(subject.images), **options)
+    networks: dict[Examined, int] = {"data": num_twins, "invariance": 2, "random_logit": 1, "efficient": how.repeats}
+    if "parameters" in checks:
+        blocks = parameter_blocks(model, subject.images, how.groups)
+        networks["parameters"] = how.repeats * sum(len(steps(blocks, ordering)) for ordering in how.orderings)
+    title = f"Sanity checks on {len(subject.images)} samples"
+    notes = ["Comparisons of the maps are not in it."]
+    if "data" in checks:
+        notes.append(f"The training of {num_twins} networks on random labels is not in it.")
+    return _times(found, {check: networks[check] for check in checks}, title, *notes)
+
+
+def study_prices(lab: Lab, study: Study) -> Iterator[Price]:
+    """What a study will cost, network by network; networks that it trains are not trained for that.
+
+    Raises:
+        ValueError: as `run_study`, before anything is measured.
+    """
+    check(study)
+    require(lab, study)
+    return (_of_network(lab, study, name) for name in study.named_networks)
+
+
+def _of_network(lab: Lab, study: Study, name: str) -> Price:
+    given, mask = study.named_networks[name], next(iter(study.masks), None)
+    source, notes = given.get("config", name), ["Levels of weight noise, and what noisy networks keep, are not in it."]
+    if is_pretrained(lab, source):
+        network = pretrained_network(lab, source, given.get("weights"), study.image_size)
+        model, bounds = network.model, network.bounds
+        samples = next(iter(pictures_of(lab, study, network, study.num_samples)[0].values()))
+    else:
+        module, data = untrained(lab.config(source, study.changes))
+        model, bounds = module.to(lab.device).eval(), InputSpace(module, data).bounds
+        samples = replace(lab.samples(data, study.num_samples, mask=mask), labels=None)
+        notes.append("It was measured with random weights; a training that is missing is not in it.")
+    found = price(
+        model,
+        _parts(samples, study.batch_size),
+        study.explainers(ANY_LEVEL),
+        study.measures(ANY_LEVEL),
+        len(samples.images),
+        bounds=bounds,
+        seed=lab.seed,
+        precision=lab.precision,
+        title=f"{name}: {len(samples.images)} samples",
+    )
+    return replace(found, notes=(*found.notes, *notes))
+
+
+def _of_callback(
+    trainer: Trainer, model: LightningModule, datamodule: LightningDataModule, callback: ExplainingCallback
+) -> Price:
+    space = InputSpace(model, datamodule, callback.bounds)
+    samples, number = _first_samples(trainer, model, datamodule, callback)
+    methods = callback.chosen_methods(space.bounds is not None)
+    metrics = dict[str, Any]()
+    if isinstance(callback, AttributionCallback):
+        default = partial(default_metrics, samples.masks is not None, space.bounds is not None)
+        metrics = default() if callback.metrics is None else callback.metrics
+        methods = with_controls(methods, samples.images.ndim == 4) if callback.controls else methods
+    else:
+        methods = with_controls(methods)
+    options: dict[str, Any] = {"bounds": space.bounds, "seed": callback.seed, "max_rows": callback.max_rows}
+    batches = _parts(samples, callback.batch_size)
+    found = price(model, batches, methods, metrics, number, precision=callback.precision, **options)
+    title = f"{type(callback).__name__}{f' {callback.name}' if callback.name else ''}: a validation, {number} samples"
+    if isinstance(callback, RandomizationCallback):
+        found = _times(found, {"randomized": callback.randomization.repeats}, title, "Comparisons are not in it.")
+    return replace(found, title=title, notes=(*found.notes, _in_all(found, _validations(trainer, callback))))
+
+
+def _times(found: Price, networks: dict[Any, int], title: str, *notes: str) -> Price:
+    """The same maps again under so many networks of each kind."""
+    maps = {method: cost for (method, what), cost in found.costs.items() if what == MAPS}
+    again = {(method, str(kind)): cost * float(n) for kind, n in networks.items() for method, cost in maps.items()}
+    return replace(found, costs={**found.costs, **again}, title=title, notes=notes)
+
+
+def _in_all(found: Price, validations: int | None) -> str:
+    """For the whole training."""
+    trained = "The training itself is not in it."
+    if validations is None:
+        return f"How many validations there will be is not known. {trained}"
+    work = f"{validations * found.gradients:,.0f} gradients, {duration(validations * found.seconds)}"
+    return f"In {validations} validation{'s' * (validations != 1)}, at most: {work}. {trained}"
+
+
+def _validations(trainer: Trainer, callback: ExplainingCallback) -> int | None:
+    """How many are explained if nothing ends the training earlier; None where it is not known."""
+    every = getattr(callback, "every_n_validations", 1)
+    if every is None or not trainer.limit_val_batches:  # tests alone
+        return 0
+    schedule, interval = Schedule.of(trainer, getattr(callback, "every_n_epochs", 1)), trainer.val_check_interval
+    if not math.isfinite(schedule.end) or not isinstance(interval, float) or schedule.every_validation is None:
+        return None
+    return sum(map(schedule.explained, range(int(schedule.end)))) * int(1 / interval) // every
+
+
+def _first_samples(
+    trainer: Trainer, model: LightningModule, datamodule: LightningDataModule, callback: ExplainingCallback
+) -> tuple[Samples, int]:
+    """As many of the callback's samples as are measured, on the device; and how many it explains."""
+    loader = first_loader(datamodule.val_dataloader())
+    if not has_rows(loader):
+        raise ValueError("`dry_run`: the validation data are a stream, whose samples cannot be asked for beforehand.")
+    rows = reachable_rows(loader, trainer.limit_val_batches)
+    if not rows:
+        raise ValueError(f"`data`: {type(datamodule).__name__} gives no samples to validate with.")
+    chosen = spread(len(rows), callback.num_samples)
+    take = callback.unpack or partial(unpack, mask=callback.mask, strict=callback.target != "prediction")
+    few = chosen[: BATCHES * callback.batch_size]
+    samples = with_classes(read_rows(loader, rows, few, callback.batch_size, take), callback.target)
+    labels = None if callback.target == "prediction" else samples.labels
+    parts = (samples.images, labels, samples.index, samples.masks)
+    there = [None if part is None else part.to(model.device) for part in parts]
+    return Samples(*there), len(chosen)  # type: ignore[arg-type]
+
+
+def _parts(samples: Samples, size: int) -> Iterator[Rows]:
+    for rows in torch.arange(len(samples.images)).split(size):
+        part = samples.select(rows)
+        yield Rows(part.images, part.labels, part.index, part.masks)

@@ -1,0 +1,440 @@
+"""What explaining and scoring will cost, told before it begins: gradients, time, memory, by method and metric."""
+
+import math
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_xai.explainers.base import Bound, Context, Explainer, check_count, explaining, resolve_target
+from lightning_xai.explainers.chunks import probe_rows
+from lightning_xai.explainers.cost import chain, counting_gradients, with_gradients
+from lightning_xai.explainers.precision import Precision, in_precision
+from lightning_xai.explainers.smoothing import Averaging
+from lightning_xai.functional.devices import sent
+from lightning_xai.functional.random import remembering_noise
+from lightning_xai.metrics import SampleMetric, Shared
+from lightning_xai.results.tables import ResultTable
+from lightning_xai.shapes import Inputs, Labels, Masks
+
+MAPS = "maps"
+"""The place of a metric in what is spent on the maps themselves."""
+_COLUMNS = ("", "gradients a sample", "passes a sample", "ms a sample", "gradients", "time", "share")
+_UNITS = (("days", 86_400), ("h", 3600), ("min", 60), ("s", 1), ("ms", 1e-3))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Samples that are explained together, on the network's device.
+
+    Attributes:
+        images: (batch, ...).
+        target: (batch,) the classes explained; None for those that the network predicts.
+        index: (batch,) the samples' indices.
+        masks: (batch, height, width) booleans, or None.
+    """
+
+    images: Inputs
+    target: Labels | None
+    index: Labels
+    masks: Masks | None = None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What is spent on a sample.
+
+    Attributes:
+        gradients: Rows of backward passes.
+        passes: Rows of forward passes beside these.
+        seconds: Wall time.
+    """
+
+    gradients: float = 0.0
+    passes: float = 0.0
+    seconds: float = 0.0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.gradients + other.gradients, self.passes + other.passes, self.seconds + other.seconds)
+
+    def __mul__(self, factor: float) -> "Cost":
+        return Cost(factor * self.gradients, factor * self.passes, factor * self.seconds)
+
+
+@dataclass(frozen=True)
+class Price:
+    """What an evaluation will cost on this machine.
+
+    Gradients and passes are counted and exact, unless a method draws until a tolerance is met (`estimated`); seconds
+    are measured. What methods or metrics share, such as perturbed images, is booked on the one that asks first.
+
+    Attributes:
+        num_samples: Samples that are explained.
+        costs: What a sample costs, by method and metric; `MAPS` stands for the map itself.
+        reading: Seconds that a sample is waited for.
+        start: Seconds at the start, once.
+        memory: Bytes at the peak: of an accelerator's memory, or else of the process.
+        estimated: Methods whose gradients depend on the sample.
+        title: What it is the price of.
+        notes: Sentences below the table.
+    """
+
+    num_samples: int
+    costs: Mapping[tuple[str, str], Cost]
+    reading: float = 0.0
+    start: float = 0.0
+    memory: int = 0
+    estimated: frozenset[str] = frozenset()
+    title: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def sample(self) -> Cost:
+        """All that a sample costs."""
+        return sum(self.costs.values(), Cost(seconds=self.reading))
+
+    @property
+    def gradients(self) -> float:
+        """Of all samples, methods and metrics."""
+        return self.num_samples * self.sample.gradients
+
+    @property
+    def seconds(self) -> float:
+        """Of all samples, methods and metrics, with the start."""
+        return self.start + self.num_samples * self.sample.seconds
+
+    @property
+    def hours(self) -> float:
+        return self.seconds / 3600
+
+    @property
+    def gibibytes(self) -> float:
+        """At the peak."""
+        return self.memory / 2**30
+
+    def table(self) -> ResultTable:
+        """A row for the maps of each method, one for each metric over all methods, one for all."""
+        parts = [
+            (method, cost, method in self.estimated) for (method, what), cost in self.costs.items() if what == MAPS
+        ]
+        for metric in dict.fromkeys(what for _, what in self.costs if what != MAPS):
+            own = {method: cost for (method, what), cost in self.costs.items() if what == metric}
+            again = any(cost.gradients for method, cost in own.items() if method in self.estimated)
+            parts.append((metric, sum(own.values(), Cost()), again))
+        if self.reading * self.num_samples >= 0.01 * self.seconds:
+            parts.append(("reading", Cost(seconds=self.reading), False))
+        parts.append(("all", self.sample, bool(self.estimated)))
+        rows = [self._row(*part) for part in parts]
+        memory = f"At its peak {self.gibibytes:.2f} GiB of memory." if self.memory else ""
+        start = f"{duration(self.start)} of the time are for the start." if self.start >= 0.01 * self.seconds else ""
+        return ResultTable(
+            self.title or f"{self.num_samples} samples",
+            _COLUMNS,
+            tuple(rows),
+            tuple(note for note in (memory, start, *self.notes) if note),
+            frozenset((len(rows) - 1, column) for column in range(len(_COLUMNS))),
+        )
+
+    def _row(self, name: str, cost: Cost, estimated: bool) -> tuple[str, ...]:
+        seconds = self.num_samples * cost.seconds + (self.start if name == "all" else 0)
+        about = "~" if estimated else ""
+        return (
+            name,
+            f"{about}{_number(cost.gradients)}",
+            _number(cost.passes),
+            _number(1000 * cost.seconds),
+            f"{about}{_number(self.num_samples * cost.gradients)}",
+            duration(seconds),
+            f"{100 * seconds / self.seconds:.0f} %" if self.seconds else "",
+        )
+
+
+def price(
+    model: nn.Module,
+    batches: Iterable[Any],
+    methods: Mapping[str, Explainer],
+    metrics: Mapping[str, SampleMetric],
+    num_samples: int,
+    *,
+    bounds: tuple[Bound, Bound] | None = None,
+    seed: int = 0,
+    max_rows: int | None = None,
+    precision: Precision = "32-true",
+    num_timed: int = 3,
+    title: str = "",
+) -> Price:
+    """What `num_samples` samples will cost, from some batches that are explained and scored to be measured.
+
+    The first batch warms up (of a single one its first row); the next ones are timed, the median counts. A stream that
+    ends before is begun again with its first batch.
+
+    Args:
+        model: As in `explain`, like bounds, seed, max_rows and precision. Left as it was.
+        batches: `Rows`, or whatever has their attributes, as large as they will be; only as many are asked for as are
+            measured.
+        methods: Explainers by name.
+        metrics: Metrics by name; none for the maps alone.
+        num_samples: Samples of the whole work.
+        num_timed: Batches that are timed.
+        title: Of the table.
+
+    Raises:
+        ValueError: if there is no batch; as `evaluate`.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> from lightning_xai.price import Rows, price
+        >>> model, images = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)), torch.rand(3, 1, 2, 2)
+        >>> batches, methods = [Rows(images, None, torch.arange(3))], {"ours": lx.smooth_grad(num_draws=20)}
+        >>> found = price(model, batches, methods, {"again": lx.metrics.MaxSensitivity(num_draws=10)}, 1000)
+        >>> found.costs["ours", "maps"].gradients, found.costs["ours", "again"].gradients, found.gradients
+        (20.0, 200.0, 220000.0)
+    """
+    check_count("num_samples", num_samples)
+    check_count("num_timed", num_timed)
+    stream = iter(batches)
+    begin = time.perf_counter()
+    first = next(stream, None)
+    if first is None or not len(first.images):
+        raise ValueError("`batches` is empty: there is no sample to measure with.")
+    number = min(num_timed, -(-num_samples // len(first.images)))
+    device = first.images.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    measure = partial(_measured, model, methods=methods, metrics=metrics, bounds=bounds, seed=seed, max_rows=max_rows)
+    waited, found = list[float](), list[dict[tuple[str, str], Cost]]()
+    with in_precision(model, precision), explaining(model, seed):
+        warm = first if number > 1 else _few(model, first, max_rows)
+        measure(warm)
+        start = time.perf_counter() - begin
+        for _ in range(number):
+            before = time.perf_counter()
+            batch = next(stream, None)
+            if batch is not None:
+                waited.append((time.perf_counter() - before) / len(batch.images))
+            found.append(measure(first if batch is None else batch))
+    costs = {key: _median([costs[key] for costs in found]) for key in found[0]}
+    usual = sum(costs.values(), Cost()).seconds * len(warm.images)
+    return Price(
+        num_samples,
+        costs,
+        sorted(waited)[len(waited) // 2] if waited else 0.0,
+        max(0.0, start - usual),
+        _peak_memory(device),
+        frozenset(name for name, method in methods.items() if _tolerance(method) is not None),
+        title,
+    )
+
+
+def within_gradients(
+    model: nn.Module,
+    batch: Any,
+    methods: Mapping[str, Explainer],
+    metrics: Mapping[str, SampleMetric],
+    max_gradients: int,
+    num_samples: int,
+    **options: Any,
+) -> dict[str, Explainer]:
+    """The methods with as many draws as `max_gradients` gradients in all pay for, on all samples, with all metrics.
+
+    The most expensive methods are cut, to the same number of gradients a sample; cheaper ones stay as they are. What a
+    tolerance may take at most has to be paid for; a method that is cut has none. The result depends on the numbers
+    alone, so that it is the same in all processes and shards if `num_samples` is that of all of them.
+
+    Args:
+        batch: As in `price`; a row of it is explained, to count what every draw takes.
+        max_gradients: Rows of backward passes, on all samples together.
+        num_samples: Samples of the whole work, of all processes and shards.
+        options: As in `price`: bounds, seed, max_rows, precision.
+
+    Raises:
+        ValueError: if that is less than a single draw of every method costs.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> from lightning_xai.price import Rows, within_gradients
+        >>> model, images = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)), torch.rand(3, 1, 2, 2)
+        >>> methods = {"cheap": lx.noise_grad(), "SG": lx.smooth_grad(), "FG": lx.fusion_grad()}  # 10, 50, 100
+        >>> found = within_gradients(model, Rows(images, None, torch.arange(3)), methods, {}, 90_000, 1000)
+        >>> found["cheap"].num_draws, found["SG"].num_draws, found["FG"].num_draws * found["FG"].explainer.num_draws
+        (10, 40, 40)
+    """
+    check_count("max_gradients", max_gradients)
+    check_count("num_samples", num_samples)
+    worst = {name: _at_most(method) for name, method in methods.items()}
+    known = _counted(model, batch, worst, metrics, **options)
+    allowed = max_gradients / num_samples
+
+    def cut(level: int) -> dict[str, Explainer]:
+        return {
+            name: method if _draws(worst[name]) <= _draws(fewer := with_gradients(worst[name], level)) else fewer
+            for name, method in methods.items()
+        }
+
+    def cost(level: int) -> float:
+        chosen = cut(level)
+        return sum(known[name] * _draws(_at_most(method)) / _draws(worst[name]) for name, method in chosen.items())
+
+    low, high = 1, max(2, *(_draws(method) * _steps(method) + 1 for method in worst.values()))
+    if cost(low) > allowed:
+        raise ValueError(
+            f"`max_gradients` must be at least {math.ceil(cost(low) * num_samples)}, a single draw of each method on "
+            f"{num_samples} samples with these metrics; got {max_gradients}. Leave methods, metrics or samples out."
+        )
+    if cost(high) <= allowed:
+        return dict(methods)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if cost(middle) <= allowed else (low, middle)
+    near = [level for level in range(-(-low // 2), 2 * low) if cost(level) <= allowed]  # not all numbers part evenly
+    return cut(max(near, key=lambda level: (cost(level), level)))
+
+
+def duration(seconds: float) -> str:
+    """In the greatest unit of which it is one or more."""
+    unit, size = next((pair for pair in _UNITS if seconds >= pair[1]), _UNITS[-1])
+    return f"{seconds / size:.3g} {unit}"
+
+
+def _measured(
+    model: nn.Module,
+    batch: Any,
+    methods: Mapping[str, Explainer],
+    metrics: Mapping[str, SampleMetric],
+    bounds: tuple[Bound, Bound] | None,
+    seed: int,
+    max_rows: int | None,
+) -> dict[tuple[str, str], Cost]:
+    """What a sample of the batch costs, by method and metric; as `evaluate` explains and scores it."""
+    images, found = batch.images, dict[tuple[str, str], Cost]()
+    context = Context.create(batch.index.cpu(), seed, bounds, max_rows, images.device, images.dtype)
+    given: dict[str, Any] = {
+        "inputs": images,
+        "target": resolve_target(model, images, batch.target, max_rows),
+        "mask": batch.masks,
+        "index": sent(batch.index, images.device),
+        "bounds": context.bounds,
+        "model": model,
+        "context": context,
+        "shared": Shared(),
+    }
+    with remembering_noise():
+        for name, method in methods.items():
+            with _spending(model, images) as spent:
+                attributions = method(model, images, given["target"], context)
+            found[name, MAPS] = spent[0]
+            own = {"explainer": method, "noise_std": method.noise_std(images, context)}
+            own["num_gradients"] = torch.zeros(len(images), device=images.device)
+            for key, metric in metrics.items():
+                scored = metric.clone().to(images.device)
+                scored.reset()
+                with _spending(model, images) as spent:
+                    scored.update(attributions, **scored._filter_kwargs(**given, **own))
+                found[name, key] = spent[0]
+    return found
+
+
+class _spending:
+    """Measures what the block takes, a sample; in the list's only place when it has ended."""
+
+    def __init__(self, model: nn.Module, images: Tensor) -> None:
+        self.images, self.counting = images, counting_gradients(model)
+
+    def __enter__(self) -> list[Cost]:
+        self.count, self.spent = self.counting.__enter__(), list[Cost]()
+        _synchronize(self.images.device)
+        self.begin = time.perf_counter()
+        return self.spent
+
+    def __exit__(self, *error: Any) -> None:
+        _synchronize(self.images.device)
+        seconds = time.perf_counter() - self.begin
+        self.counting.__exit__(*error)
+        self.spent.append(Cost(float(self.count.total), float(self.count.passes), seconds) * (1 / len(self.images)))
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type in ("cuda", "mps"):
+        getattr(torch, device.type).synchronize()
+
+
+def _few(model: nn.Module, batch: Any, max_rows: int | None) -> Rows:
+    """As few rows of a batch as the network takes."""
+    with explaining(model), torch.no_grad():
+        number = len(probe_rows(model, batch.images, max_rows))
+    parts = (batch.images, batch.target, batch.index, batch.masks)
+    return Rows(*(None if part is None else part[:number] for part in parts))  # type: ignore[arg-type]
+
+
+def _counted(
+    model: nn.Module,
+    batch: Any,
+    methods: Mapping[str, Explainer],
+    metrics: Mapping[str, SampleMetric],
+    bounds: tuple[Bound, Bound] | None = None,
+    seed: int = 0,
+    max_rows: int | None = None,
+    precision: Precision = "32-true",
+) -> dict[str, float]:
+    """Gradients a sample of each method, with its metrics; counted with a single draw of each."""
+    single = {name: with_gradients(method, 1) for name, method in methods.items()}
+    with in_precision(model, precision), explaining(model, seed):
+        costs = _measured(model, _few(model, batch, max_rows), single, metrics, bounds, seed, max_rows)
+    each = {name: sum(cost.gradients for (m, _), cost in costs.items() if m == name) for name in methods}
+    return {name: each[name] * _draws(methods[name]) / _draws(single[name]) for name in methods}
+
+
+def _draws(method: Explainer) -> int:
+    """Draws of a method, smoothing within smoothing multiplied."""
+    levels = (part for part in chain(method) if isinstance(part, Averaging))
+    return math.prod(part.num_draws + int(getattr(part, "include_clean", False)) for part in levels)
+
+
+def _steps(method: Explainer) -> int:
+    """Points of a path at which draws are made."""
+    return math.prod(getattr(part, "num_steps", 1) for part in chain(method))
+
+
+def _tolerance(method: Explainer) -> float | None:
+    return next((t for part in chain(method) if (t := getattr(part, "tolerance", None)) is not None), None)
+
+
+def _at_most(method: Explainer) -> Explainer:
+    """With the draws that a tolerance may take at most."""
+    if _tolerance(method) is None:
+        return method
+    changes: dict[str, Any] = {}
+    if getattr(method, "tolerance", None) is not None:
+        changes = {"tolerance": None, "num_draws": method.max_draws}  # type: ignore[attr-defined]
+    for name in ("explainer", "gradient"):
+        if isinstance(inner := getattr(method, name, None), Explainer):
+            changes[name] = _at_most(inner)
+    return replace(method, **changes)  # type: ignore[type-var]
+
+
+def _median(costs: list[Cost]) -> Cost:
+    """Of the seconds; the mean of what is counted."""
+    total = sum(costs, Cost()) * (1 / len(costs))
+    return replace(total, seconds=sorted(cost.seconds for cost in costs)[len(costs) // 2])
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource  # which Windows does not have
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _number(value: float) -> str:
+    """Whole where it is, else three digits."""
+    if math.isnan(value):
+        return "unknown"
+    return f"{round(value):,}" if abs(value - round(value)) < 1e-6 or value >= 1000 else f"{value:.3g}"

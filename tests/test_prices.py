@@ -1,0 +1,128 @@
+"""`--dry_run`: gradients are those that the work itself takes, and nothing is trained or written."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from pytorch_lightning import Trainer
+from torch import nn
+
+import lightning_xai as lx
+from lightning_xai import metrics
+from lightning_xai.callbacks import AttributionCallback, ParetoFront, RandomizationCallback
+from lightning_xai.cli import main
+from lightning_xai.data import DigitsDataModule
+from lightning_xai.experiments.prices import fit_prices, sanity_price
+from lightning_xai.explainers.cost import counting_gradients
+from lightning_xai.modules import ClassifierModule
+from lightning_xai.networks import MLP
+from lightning_xai.sanity.checks import Subject
+from lightning_xai.sanity.examine import examine
+from lightning_xai.sanity.randomization import Randomization
+from lightning_xai.sanity.similarity import SIMILARITIES
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # between Lightning and jsonargparse
+    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
+]
+METHODS = {"gradient": lx.Gradient(), "smooth": lx.smooth_grad(num_draws=3), "noise": lx.noise_grad(num_draws=2)}
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["lightning-xai"])
+    monkeypatch.chdir(tmp_path)
+
+
+def prices_of(*callbacks, **options):
+    settings = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    trainer = Trainer(callbacks=list(callbacks), **(settings | {"max_epochs": 6} | options))
+    model = ClassifierModule(MLP(image_shape=(1, 8, 8)))
+    return fit_prices(trainer, model, DigitsDataModule(image_size=8))
+
+
+def test_what_a_training_explains_is_counted_callback_by_callback():
+    first = AttributionCallback(
+        METHODS, {"again": metrics.MaxSensitivity(num_draws=4)}, num_samples=10, batch_size=2, every_n_epochs=2
+    )
+    second = RandomizationCallback(METHODS, num_samples=5, repeats=2, every_n_validations=3, name="more")
+    found = prices_of(first, ParetoFront({"xai/smooth/again": "min", "accuracy": "max"}), second)
+    assert [price.num_samples for price in found] == [10, 5]
+    assert [price.gradients for price in found] == [10 * (1 + 4) * (1 + 3 + 2), 5 * (1 + 2) * (1 + 3 + 2)]
+    assert found[0].title == "AttributionCallback: a validation, 10 samples"
+    assert "In 3 validations, at most: 900 gradients" in found[0].notes[-1]
+    assert found[1].title == "RandomizationCallback more: a validation, 5 samples"
+    assert "In 2 validations, at most: 180 gradients" in found[1].notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "validations"),
+    [
+        ({}, "In 6 validations"),
+        ({"check_val_every_n_epoch": 4}, "In 1 validation,"),
+        ({"val_check_interval": 0.25}, "In 24 validations"),
+        ({"limit_val_batches": 1}, "In 6 validations"),
+        ({"max_epochs": -1, "max_steps": 100}, "How many validations there will be is not known"),
+    ],
+)
+def test_validations_are_counted_as_the_trainer_will_make_them(options, validations):
+    (found,) = prices_of(AttributionCallback(METHODS, ["sparseness"], num_samples=3), **options)
+    assert found.notes[-1].startswith(validations)
+    assert found.notes[-1].endswith("The training itself is not in it.")
+
+
+def test_a_training_without_explanations_has_no_price():
+    with pytest.raises(ValueError, match="`dry_run`: the trainer has no callback that explains"):
+        prices_of()
+
+
+@pytest.mark.parametrize(
+    ("checks", "how"),
+    [
+        (("parameters",), Randomization(("cascading_from_top", "full"), 2)),
+        (("invariance", "random_logit"), Randomization()),
+        (("efficient", "data"), Randomization(("independent",), 3)),
+    ],
+)
+def test_gradients_of_sanity_checks_are_those_that_they_take(checks, how):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.ReLU(), nn.Linear(6, 3)).eval()
+    images = torch.rand(4, 1, 8, 8)
+    given = (model, images, torch.tensor([0, 1, 2, 0]), torch.arange(4), METHODS, {"ssim": SIMILARITIES["ssim"]})
+    subject = Subject(*given, batch_size=2, randomization=how)
+    twins = [replace_weights(model, number) for number in range(2)]
+    found = sanity_price(subject, checks, "ssim", num_twins=2, make_twin=None, folder=None)
+    with counting_gradients(model) as count:  # copies have the hook too
+        examine(subject, checks, "ssim", make_twin=lambda number: (twins[number], 1.0), num_twins=2)
+    others = 2 * 4 * (1 + 3 + 2) * ("data" in checks)  # of networks that are no copies
+    assert found.gradients == count.total + others
+
+
+def replace_weights(model, seed):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.ReLU(), nn.Linear(6, 3)).eval()
+
+
+def test_the_option_trains_and_writes_nothing(capsys, tmp_path):
+    options = ["--trainer.accelerator=cpu", "--trainer.callbacks.init_args.num_samples=4"]
+    main(["fit", "--config=quickstart", *options, "--dry_run", "--trainer.max_epochs=2"])
+    printed = capsys.readouterr().out
+    row = re.search(r"all \* +(\d+) +\d+ +\S+ +([\d,]+)", printed)
+    assert (row[1], row[2]) == ("212", "848")  # 1 + 1 + 50 + 50 + 10 + 100
+    assert "In 2 validations, at most: 1,696 gradients" in printed
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_study_has_a_price_for_each_network_before_any_is_trained(capsys, tmp_path):
+    study = Path("small.yaml")
+    study.write_text(
+        "summary: A small one.\nsource: Ours\nnetworks: [mnist_mlp]\nnum_samples: 3\n"
+        "methods: {G: gradient, SG: {class_path: smooth_grad, init_args: {num_draws: 4}}}\nmetrics: [sparseness]\n"
+    )
+    main(["study", str(study), "--embedded=true", "--device=cpu", "--progress=false", "--dry_run"])
+    printed = capsys.readouterr().out
+    assert "mnist_mlp: 3 samples" in printed
+    assert re.search(r"all \* +5 +0 +\S+ +15 ", printed)
+    assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
