@@ -1,11 +1,13 @@
 """The callback that asks whether explanations depend on the model's weights."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_info
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from lightning_xai.callbacks.base import ExplainingCallback
@@ -16,12 +18,20 @@ from lightning_xai.explainers import Explainer, with_controls
 from lightning_xai.explainers.base import (
     check_choice,
     check_count,
+    check_whole_number,
     explaining,
     resolve_target,
 )
+from lightning_xai.explainers.channels import channels_second, taking_channels_second
 from lightning_xai.results.sanity import Cell
 from lightning_xai.sanity.cells import Cells
-from lightning_xai.sanity.checks import Subject, floor_cells, original_maps, parameter_cells
+from lightning_xai.sanity.checks import (
+    Subject,
+    floor_cells,
+    original_maps,
+    parameter_cells,
+    unusable_similarities,
+)
 from lightning_xai.sanity.randomization import Initialization, Randomization
 from lightning_xai.sanity.similarity import SIMILARITIES
 
@@ -40,7 +50,8 @@ class RandomizationCallback(ExplainingCallback):
 
     Args:
         methods: Explainers by name, or plain names, and null, as in `AttributionCallback`. Controls are added.
-        similarities: Names of functions of `sanity.similarity`.
+        similarities: Names of functions of `sanity.similarity`; null for `spearman_absolute`, and `ssim` where the
+            inputs admit it.
         num_samples: Samples explained, spread evenly over the rows that the loader can yield.
         every_n_validations: Check after every n-th validation of a training too; null for test ends alone.
         repeats: Random models.
@@ -52,6 +63,7 @@ class RandomizationCallback(ExplainingCallback):
         batch_size: Samples explained at a time.
         unpack: As in `AttributionCallback`.
         name: Of this callback, where a trainer has several: metrics are then `sanity/<name>/<method>/<similarity>`.
+        channel_dim: As in `AttributionCallback`.
     """
 
     root = "sanity"
@@ -70,11 +82,14 @@ class RandomizationCallback(ExplainingCallback):
         batch_size: int = 64,
         unpack: Callable[[Any], Samples] | None = None,
         name: str | None = None,
+        channel_dim: int = 1,
     ) -> None:
-        chosen = ["spearman_absolute", "ssim"] if similarities is None else similarities
+        self.chosen_similarities, chosen = similarities, similarities or ["spearman_absolute", "ssim"]
         for similarity in chosen:
             check_choice("similarities", similarity, set(SIMILARITIES) - {"spearman_foreground"})
         super().__init__(methods, num_samples, target, bounds, seed, batch_size, unpack, name)
+        check_whole_number("channel_dim", channel_dim)
+        self.channel_dim = channel_dim
         check_count("every_n_validations", 1 if every_n_validations is None else every_n_validations)
         self.similarities = {name: SIMILARITIES[name] for name in chosen}
         self.randomization = Randomization(("full",), repeats, initialization)
@@ -103,8 +118,9 @@ class RandomizationCallback(ExplainingCallback):
         with isolate_rng(), torch.inference_mode(False):
             subject = self._subject(trainer, pl_module)
             cells = Cells(None, {})
-            originals = original_maps(subject, cells)
-            changed, _ = parameter_cells(subject, originals, cells)
+            with taking_channels_second(pl_module, self.channel_dim):
+                originals = original_maps(subject, cells)
+                changed, _ = parameter_cells(subject, originals, cells)
             floors = [cell for cell in floor_cells(subject, originals) if cell.key.variant == "different_images"]
             means = {**_means(changed, ""), **_means(floors, "_floor")}
             self.scores = {f"{self.prefix}/{name}": mean for name, mean in means.items()}
@@ -123,12 +139,12 @@ class RandomizationCallback(ExplainingCallback):
         bounds = InputSpace.of(trainer, self.bounds).bounds
         with explaining(pl_module):
             target = resolve_target(pl_module, samples.images, None if self.target == "prediction" else samples.labels)
-        return Subject(
+        subject = Subject(
             pl_module,
-            samples.images,
+            channels_second(samples.images, self.channel_dim),
             target,
             samples.index,
-            with_controls(self.chosen_methods(bounds is not None)),
+            self.controlled(self.chosen_methods(bounds is not None), samples.images),
             self.similarities,
             bounds,
             samples.labels,
@@ -136,6 +152,15 @@ class RandomizationCallback(ExplainingCallback):
             batch_size=self.batch_size,
             randomization=self.randomization,
         )
+        return subject if self.chosen_similarities else self._without_unusable(subject)
+
+    def _without_unusable(self, subject: Subject) -> Subject:
+        """The default similarities that the inputs admit; what is left out is said."""
+        reasons = unusable_similarities(subject)
+        for name, reason in reasons.items():
+            rank_zero_info(f"{type(self).__name__} leaves the similarity `{name}` out: {reason}")
+        usable = {name: function for name, function in subject.similarities.items() if name not in reasons}
+        return replace(subject, similarities=usable)
 
 
 def _means(cells: list[Cell], suffix: str) -> dict[str, float]:

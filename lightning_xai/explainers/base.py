@@ -64,6 +64,7 @@ class Context:
         max_rows: int | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        ndim: int = 4,
     ) -> "Context":
         """The context of samples with these indices: equal indices and seeds give equal noise.
 
@@ -75,6 +76,7 @@ class Context:
             max_rows: As in the attributes.
             device: The device of the inputs, on which the bounds are kept.
             dtype: The type of the inputs, in which the bounds are kept; float32 for half precision.
+            ndim: Number of axes of the inputs, before which bounds of channels are spread; 4 for images.
 
         Raises:
             TypeError: if `index` is no int64 tensor, or a number is of another type.
@@ -84,7 +86,7 @@ class Context:
             check_count("max_rows", max_rows)
         check_whole_number("seed", seed)
         check_index(index)
-        return cls(int(seed), root_keys(int(seed), index), parse_bounds(bounds, device, dtype), max_rows)
+        return cls(int(seed), root_keys(int(seed), index), parse_bounds(bounds, device, dtype, ndim), max_rows)
 
     def select(self, rows: slice | Tensor) -> "Context":
         """The context of some of the rows."""
@@ -203,7 +205,8 @@ def _context_of(
     if context is None:
         check_in_bounds(inputs, bounds)
         index = torch.arange(len(inputs)) if index is None else index
-        context = Context.create(index, 0 if seed is None else seed, bounds, None, inputs.device, inputs.dtype)
+        seed = 0 if seed is None else seed
+        context = Context.create(index, seed, bounds, None, inputs.device, inputs.dtype, inputs.ndim)
     elif any(value is not None for value in (bounds, seed, index)):
         raise ValueError("`context` has bounds, seed and indices already: give either it or `bounds`, `seed`, `index`.")
     if not isinstance(context, Context):

@@ -281,7 +281,7 @@ class Walk:
     def _layout_of(self, form: Form | None) -> Layout | None:
         """Known by what the network did, or, where nobody saw that, by the image's ratio."""
         if form is None or self._are_maps(form):
-            return form and form.layout
+            return form.layout if form else None
         first = self.axes.first
         last = Layout(tuple(axis - 1 for axis in first.axes))
         alike = [layout for layout in (first, last) if self._like_the_image(form, layout)]

@@ -172,7 +172,7 @@ def invariance_maps(
     check_in_bounds(images, bounds)
     shift = _parse_shift(shift, images)
     index = torch.arange(len(images)) if index is None else index.cpu()
-    context = Context.create(index, seed, bounds, max_rows, images.device, images.dtype)
+    context = Context.create(index, seed, bounds, max_rows, images.device, images.dtype, images.ndim)
     with explaining(model):
         target = resolve_target(model, images, target, max_rows)
     moved = shifted_context(context, shift) if move_bounds else context
