@@ -24,6 +24,7 @@ from lightning_xai.explainers.base import (
     resolve_target,
 )
 from lightning_xai.explainers.bounds import check_in_bounds
+from lightning_xai.explainers.channels import channels_second, taking_channels_second
 from lightning_xai.explainers.cost import counting_gradients
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.precomputed import NoModel
@@ -109,13 +110,14 @@ def explain(
     seed: int = 0,
     max_rows: int | None = None,
     precision: Precision = "32-true",
+    channel_dim: int = 1,
 ) -> Inputs:
     """Attributions of a batch of inputs, shaped like them; the model is left as it was.
 
     Args:
         model: Maps (batch, ...) to logits (batch, classes), or to what `output` is of; explained in evaluation mode.
             `lightning_xai.Forward` makes such a model of any other.
-        images: (batch, ...), as the model takes them.
+        images: (batch, feature) or (batch, channel, ...), as the model takes them.
         target: Class to explain, one for all or one a sample; None for the predicted class.
         method: An explainer, such as `smooth_grad()` or `Gradient()`, or a plain name, such as "noise_grad".
         output: What is explained, one of `lightning_xai.outputs` or a plain name, such as "probability": by default the
@@ -127,6 +129,8 @@ def explain(
         max_rows: Rows that pass through the network at once; by default as many as fit in memory.
         precision: The model's, whatever the caller's settings; "tf32" and "bf16-mixed" are faster where the hardware
             has them (see `in_precision`).
+        channel_dim: The axis of the channels, -1 for inputs with the channels last, such as token embeddings (batch,
+            token, channel): their shape is that of a series (batch, channel, time).
 
     Raises:
         TypeError: if an argument is of another type.
@@ -148,13 +152,14 @@ def explain(
     _check_methods({"method": explainer})
     check_model(model)
     check_inputs(images, values=False)
+    images = channels_second(images, channel_dim)
     check_in_bounds(images, bounds)
     index = _checked_index(index, len(images))
-    with in_precision(model, precision):
-        context = Context.create(index, seed, bounds, max_rows, images.device, images.dtype, output)
+    with in_precision(model, precision), taking_channels_second(model, channel_dim):
+        context = Context.create(index, seed, bounds, max_rows, images.device, images.dtype, images.ndim, output)
         attributions = explainer(model, images, target, context)
     _warn_of_undefined(model, {type(explainer).__name__: _undefined(attributions)})
-    return attributions
+    return attributions.movedim(1, channel_dim)
 
 
 def evaluate(
@@ -174,6 +179,7 @@ def evaluate(
     precision: Precision = "32-true",
     keep_attributions: int = 0,
     progress: bool = False,
+    channel_dim: int = 1,
 ) -> Evaluation:
     """Scores of every method on every sample. All methods see the same noise draws and explain the same classes.
 
@@ -181,19 +187,20 @@ def evaluate(
     gets the scores of all of them.
 
     Args:
-        model: As in `explain`, like images, target, output, bounds, index, seed, max_rows and precision; None where `target`
-            is given and neither methods (`Precomputed`, controls) nor metrics look at a network. Metrics of probabilities
-            and predictions take them from the same output.
+        model: As in `explain`, like images, target, output, bounds, index, seed, max_rows, precision and channel_dim;
+            None where `target` is given and neither methods (`Precomputed`, controls) nor metrics look at a network.
+            Metrics of probabilities and predictions take them from the same output.
         methods: Explainers by name; plain names such as "smooth_grad" will do, as will a list (`lightning_xai.names`).
         metrics: Metrics by name, likewise; None for `default_metrics`. They are copied, not written to.
-        masks: (batch, height, width) booleans, True where the evidence is.
+        masks: Booleans, one a place, such as (batch, height, width); True where the evidence is.
         batch_size: Samples at a time; the scores do not depend on it.
         keep_attributions: Number of samples, the first ones, whose attributions are returned too.
         progress: Whether to show a progress bar.
 
     Raises:
         TypeError: as `explain`; if `methods` or `metrics` are no names or objects of the kind.
-        ValueError: as `explain`; if a name is unknown, or a metric needs masks or bounds that are not given.
+        ValueError: as `explain`; if a name is unknown, or a metric needs masks or bounds that are not given, or makes
+            no sense of such inputs.
 
     Example:
         >>> import torch
@@ -209,6 +216,7 @@ def evaluate(
     model = NoModel() if model is None else model
     check_model(model)
     check_inputs(images)
+    images = channels_second(images, channel_dim)
     check_in_bounds(images, bounds)
     check_count("batch_size", batch_size)
     check_count("keep_attributions", keep_attributions, 0)
@@ -216,9 +224,9 @@ def evaluate(
     _check_methods(explainers)
     index = _checked_index(index, len(images))
     _check_lengths(len(images), masks=masks)
-    whole = Context.create(index, seed, bounds, max_rows, images.device, images.dtype, output)
+    whole = Context.create(index, seed, bounds, max_rows, images.device, images.dtype, images.ndim, output)
     given = default_metrics(masks is not None, bounds is not None) if metrics is None else named("metrics", metrics)
-    check_metrics(given, mask=masks is not None, bounds=bounds is not None)
+    check_metrics(given, images, mask=masks is not None, bounds=bounds is not None)
     check_explain_again(explainers, given)
     scored: dict[str, SampleMetric] = {**given, GRADIENTS: NumGradients()}
     collections = {name: _collect(scored, images.device) for name in explainers}
@@ -226,7 +234,8 @@ def evaluate(
     batches = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
     bar = tqdm(total=len(batches) * len(explainers), desc="explaining", unit="batch", leave=False, disable=not progress)
     undefined = dict.fromkeys(explainers, torch.zeros((), dtype=torch.int64, device=images.device))
-    with in_precision(model, precision), bar, explaining(model, whole.seed):
+    turned = taking_channels_second(model, channel_dim)
+    with in_precision(model, precision), bar, explaining(model, whole.seed), turned:
         target = _targets(whole, model, images, target, batches)
         shown = images[:keep_attributions]
         predicted = _targets(whole, model, images, None, batches, keep_attributions)
@@ -253,14 +262,15 @@ def evaluate(
                         num_gradients=num_gradients,
                     )
                     undefined[name] = undefined[name] + _undefined(attributions)
-                    kept[name].append(attributions[: max(0, keep_attributions - rows.start)].clone())
+                    first = attributions[: max(0, keep_attributions - rows.start)]
+                    kept[name].append(first.movedim(1, channel_dim).clone())
                     bar.update()
     _warn_of_undefined(model, undefined)
     maps = _on_cpu([torch.cat(parts) for parts in kept.values()])
     return Evaluation(
         *_gather(collections, list(scored)),
         higher_is_better={name: metric.higher_is_better for name, metric in scored.items()},
-        images=shown.cpu(),
+        images=shown.movedim(1, channel_dim).cpu(),
         target=target[:keep_attributions].cpu(),
         predicted=predicted.cpu(),
         masks=None if masks is None else masks[:keep_attributions].cpu(),
@@ -337,8 +347,8 @@ def default_metrics(has_masks: bool, has_bounds: bool) -> dict[str, SampleMetric
     return metrics
 
 
-def check_metrics(metrics: Mapping[str, SampleMetric], **available: bool) -> None:
-    """Refuse a metric that needs masks or bounds where there are none."""
+def check_metrics(metrics: Mapping[str, SampleMetric], images: Inputs | None = None, **available: bool) -> None:
+    """Refuse a metric that needs masks or bounds where there are none, or other inputs."""
     check_kind("metrics", metrics, Mapping, 'metrics by name, or a list of them, such as ["sparseness"]')
     if GRADIENTS in metrics:
         raise ValueError(f"`metrics`: {GRADIENTS!r} is the name of what a method spends; choose another name.")
@@ -351,6 +361,12 @@ def check_metrics(metrics: Mapping[str, SampleMetric], **available: bool) -> Non
                     f"`metrics`: {name!r} ({type(metric).__name__}) needs `{what}`, which these data do not have; "
                     f"leave the metric out, or give the {what}."
                 )
+        if images is not None:
+            try:
+                metric.check_inputs(images)
+            except ValueError as error:
+                who = f"`metrics`: {name!r} ({type(metric).__name__})"
+                raise ValueError(f"{who} makes no sense of these inputs: {error}") from None
 
 
 def _checked_index(index: Labels | None, number: int) -> Labels:

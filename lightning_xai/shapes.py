@@ -8,15 +8,18 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 Inputs = Float[Tensor, " batch *shape"]
-"""What a network takes, a sample a row; attributions have the shape of the inputs."""
+"""What a network takes, a sample a row: tables (batch, feature), or (batch, channel, ...), whatever extents follow.
+
+Attributions have the shape of the inputs.
+"""
 
 Images = Float[Tensor, " batch channel height width"]
 """Inputs or attributions that are images, in the network's (normalized) input space."""
 
-Maps = Float[Tensor, " batch height width"]
-"""One value a pixel, channels summed."""
+Maps = Float[Tensor, " batch *places"]
+"""One value a place (feature of a table, time of a series, pixel of an image, voxel of a volume), channels summed."""
 
-Masks = Bool[Tensor, " batch height width"]
+Masks = Bool[Tensor, " batch *places"]
 """True where the evidence is."""
 
 Labels = Int64[Tensor, " batch"]

@@ -184,12 +184,12 @@ def test_layers():
         grad_cam("conv9")(MODEL, IMAGES, 0)
     with pytest.raises(ValueError, match="`layer` must be given: `model` has no convolution"):
         grad_cam()(MLP(), IMAGES, 0)
-    with pytest.raises(ValueError, match="only spatial maps of images can be enlarged"):
+    with pytest.raises(ValueError, match=r'`layer` "classifier.linear1" must give maps'):
         CaptumExplainer(LayerGradCam, layer="classifier.linear1")(MODEL, IMAGES, 0)
 
 
 def test_sobel_needs_images():
-    with pytest.raises(ValueError, match=r"`inputs` must be images \(batch, channel, height, width\), got \(3, 784\)"):
+    with pytest.raises(ValueError, match=r"`inputs` must be series, images or volumes, .*; got shape \(3, 784\)"):
         SobelEdges()(MODEL, IMAGES.flatten(1), 0)
 
 

@@ -1,12 +1,11 @@
 """Which maps GradCAM shows: in closed form on networks whose last convolution is not their last feature map."""
 
-import re
 from itertools import pairwise
 
 import pytest
 import torch
 import torch.nn.functional as F
-from captum.attr import LayerFeatureAblation, LayerGradCam
+from captum.attr import LayerFeatureAblation, LayerGradCam, LayerGradientXActivation
 from torch import nn
 from torch.testing import assert_close
 from torchvision.models import get_model
@@ -27,8 +26,9 @@ def closed_form(maps, rest, images=IMAGES):
     """Selvaraju et al. 2017, equations 1 and 2: maps weighted with their mean gradients, rectified, enlarged."""
     maps = maps.detach().requires_grad_()
     (gradients,) = torch.autograd.grad(rest(maps).gather(1, TARGET[: len(maps), None]).sum(), maps)
-    coarse = F.relu((maps * gradients.mean((2, 3), keepdim=True)).sum(1, keepdim=True))
-    return F.interpolate(coarse, images.shape[2:], mode="bilinear", align_corners=False).detach()
+    coarse = F.relu((maps * gradients.mean(tuple(range(2, maps.ndim)), keepdim=True)).sum(1, keepdim=True))
+    mode = {3: "linear", 4: "bilinear", 5: "trilinear"}[images.ndim]
+    return F.interpolate(coarse, images.shape[2:], mode=mode, align_corners=False).detach()
 
 
 class Parted(nn.Module):
@@ -284,12 +284,12 @@ def assert_same(found, expected):
     assert_close(found.sum(1, keepdim=True), expected, rtol=1e-4, atol=1e-5 * expected.max().item())
 
 
-def made(network):
+def made(network, images=IMAGES):
     """A network whose map of the images is not zero."""
     for seed in range(20):
         torch.manual_seed(seed)
         model = network().eval()
-        if closed_form(model.maps(IMAGES), model.rest).flatten(1).amax(1).gt(0).all():
+        if closed_form(model.maps(images), model.rest, images).flatten(1).amax(1).gt(0).all():
             return model
     raise AssertionError
 
@@ -354,71 +354,44 @@ TIMM = {
     "nfnet_l0": "final_act",
     "poolformer_s12": "stages",
     "mobilevit_xxs": "final_conv",
-    "vit_tiny_patch16_224": "tokens of shape (1, 197, 192)",
-    "mixer_s32_224": "tokens of shape (1, 49, 512)",
-    "swin_tiny_patch4_window7_224": "of shape (1, 7, 7, 768)",
-    "levit_128s": "tokens of shape (1, 16, 384)",
+    "mvitv2_tiny": "norm",
+    "davit_tiny": "norm_pre",
+    "pit_ti_224": "transformers.2.blocks.2",
+    "twins_pcpvt_small": "norm",
+    "coatnet_pico_rw_224": "norm",
 }
 
 
 def in_timm(name):
     timm = pytest.importorskip("timm")
-    size = 224 if "224" in name or "levit" in name else 64
+    size = 224 if "224" in name or name[:4] in ("mvit", "davi", "twin") else 64
     return timm.create_model(name, num_classes=5).eval(), torch.rand(1, 3, size, size)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in TIMM if "shape" not in TIMM[name]])
+@pytest.mark.parametrize("name", TIMM)
 def test_timms_last_maps(name):
     model, images = in_timm(name)
     assert last_feature_maps(model, images) is model.get_submodule(TIMM[name])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in TIMM if "shape" in TIMM[name]])
-def test_timms_transformers_are_refused(name):
-    with pytest.raises(
-        ValueError, match=f", are {re.escape(TIMM[name])}.*; they must be .batch, channel, height, width"
-    ):
-        last_feature_maps(*in_timm(name))
-
-
-class Tokens(nn.Module):
-    """A vision transformer in miniature."""
-
-    def __init__(self):
-        super().__init__()
-        self.patch, self.norm, self.mix, self.head = (
-            nn.Conv2d(3, 6, 4, 4),
-            nn.LayerNorm(6),
-            nn.Linear(6, 6),
-            nn.Linear(6, 4),
-        )
-
-    def forward(self, x):
-        tokens = self.patch(x).flatten(2).transpose(1, 2)
-        return self.head((tokens + self.mix(self.norm(tokens))).mean(1))
-
-
-class ChannelsLast(nn.Module):
+class ChannelsLast(Parted):
     """A Swin transformer in miniature; with `channels=4` as many channels as rows and columns."""
 
     def __init__(self, channels=6, back=False):
         super().__init__()
-        self.patch, self.norm = nn.Conv2d(3, channels, 4, 4), nn.LayerNorm(channels)
-        self.mix, self.act, self.head = nn.Linear(channels, channels), nn.GELU(), nn.Linear(channels, 4)
-        self.permute = Back() if back else nn.Identity()
-        self.places = (2, 3) if back else (1, 2)
-
-    def forward(self, x):
-        return self.rest(self.maps(x))
+        self.patch, self.merge, self.norm = nn.Conv2d(3, 3, 2, 2), nn.Linear(12, channels), nn.LayerNorm(channels)
+        self.act, self.permute = nn.GELU(), Back() if back else nn.Identity()
+        self.back, self.head = back, nn.Linear(channels, 4)
 
     def maps(self, x):
-        x = self.norm(self.patch(x).permute(0, 2, 3, 1))
-        return self.permute(self.act(self.mix(x)))
+        x = self.patch(x).permute(0, 2, 3, 1)
+        x = x.reshape(len(x), 4, 2, 4, 2, 3).permute(0, 1, 3, 4, 2, 5).flatten(3)  # two by two become one
+        return self.act(self.norm(self.merge(x))).permute(0, 3, 1, 2)
 
-    def rest(self, maps):
-        return self.head(maps.mean(self.places))
+    def forward(self, x):
+        maps = self.maps(x).permute(0, 2, 3, 1)
+        return self.head(self.permute(maps).mean((2, 3) if self.back else (1, 2)))
 
 
 class Back(nn.Module):
@@ -426,22 +399,100 @@ class Back(nn.Module):
         return x.permute(0, 3, 1, 2)
 
 
+class TokenBlock(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.mix = nn.LayerNorm(6), nn.Linear(6, 6)
+
+    def forward(self, tokens):
+        mixed = self.mix(self.norm(tokens))
+        return tokens + mixed + mixed.softmax(1).mean(1, keepdim=True)
+
+
+class Tokens(Parted):
+    """A vision transformer in miniature, with class and register tokens before and behind the patches."""
+
+    patch_of = nn.Conv2d
+
+    def __init__(self, front=0, behind=0):
+        super().__init__()
+        self.patch, self.first, self.last = self.patch_of(3, 6, 4, 4), TokenBlock(), TokenBlock()
+        self.front, self.behind = (nn.Parameter(torch.randn(1, number, 6)) for number in (front, behind))
+        self.head = nn.Linear(6, 4)
+
+    def tokens(self, x):
+        patches = self.patch(x)
+        self.grid, rows = patches.shape[2:], (len(x), -1, -1)
+        patches = patches.flatten(2).transpose(1, 2)
+        return self.first(torch.cat([self.front.expand(rows), patches, self.behind.expand(rows)], 1))
+
+    def forward(self, x):
+        return self.read(self.last(self.tokens(x)))
+
+    def read(self, tokens):
+        return self.head(tokens.mean(1))
+
+    def maps(self, x):
+        tokens, self.others = self.split(self.last(self.tokens(x)).detach())
+        return tokens
+
+    def rest(self, maps):
+        return self.read(self.joined(maps))
+
+    def split(self, tokens):
+        front, patches, behind = tokens.split([self.front.shape[1], self.grid.numel(), self.behind.shape[1]], 1)
+        return patches.transpose(1, 2).unflatten(2, self.grid), (front, behind)
+
+    def joined(self, maps):
+        return torch.cat([self.others[0], maps.flatten(2).transpose(1, 2), self.others[1]], 1)
+
+
+class ClassToken(Tokens):
+    """The other tokens have no say behind the last block."""
+
+    def __init__(self):
+        super().__init__(1, 2)
+
+    def read(self, tokens):
+        return self.head(tokens[:, 0])
+
+    def maps(self, x):
+        tokens, self.others = self.split(self.tokens(x).detach())
+        return tokens
+
+    def rest(self, maps):
+        return self.read(self.last(self.joined(maps)))
+
+
+class OneAxis(Tokens):
+    patch_of = nn.Conv1d
+
+
+class Volume(Tokens):
+    patch_of = nn.Conv3d
+
+
+class Convolutions3d(Parted):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv3d(3, 8, 3, padding=1), nn.ReLU())
+
+    def rest(self, maps):
+        return self.head(maps.mean((2, 3, 4)))
+
+
 class FromTokens(Tokens):
-    """Tokens with a module that makes maps of them, as our message asks for."""
+    """Tokens with a module that makes maps of them."""
 
     def __init__(self):
         super().__init__()
         self.unflatten = ToMaps()
 
-    def maps(self, x):
-        tokens = self.patch(x).flatten(2).transpose(1, 2)
-        return self.unflatten(tokens + self.mix(self.norm(tokens)))
+    def forward(self, x):
+        return self.rest(self.unflatten(self.last(self.tokens(x))))
 
     def rest(self, maps):
         return self.head(maps.mean((2, 3)))
-
-    def forward(self, x):
-        return self.rest(self.maps(x))
 
 
 class ToMaps(nn.Module):
@@ -449,15 +500,35 @@ class ToMaps(nn.Module):
         return tokens.transpose(1, 2).unflatten(2, (4, 4))
 
 
-class AttentionPooling(Parted):
-    """As CLIP's ResNet."""
+class Unseen(Parted):
+    """Nobody sees in which order the axes are."""
+
+    def __init__(self, channels=6):
+        super().__init__()
+        self.patch, self.norm, self.head = nn.Conv2d(3, channels, 4, 4), nn.LayerNorm(channels), nn.Linear(channels, 4)
+
+    def maps(self, x):
+        return self.norm(torch.einsum("bchw->bhwc", self.patch(x))).permute(0, 3, 1, 2)
+
+    def rest(self, maps):
+        return self.head(maps.mean((2, 3)))
+
+    def forward(self, x):
+        return self.head(self.norm(torch.einsum("bchw->bhwc", self.patch(x))).mean((1, 2)))
+
+
+class TokensOfMaps(Parted):
+    """As the attention pooling of CLIP's ResNet: pixels become tokens behind the last convolution."""
 
     def __init__(self):
         super().__init__()
         self.linear = nn.Linear(8, 8)
 
+    def maps(self, x):
+        return self.linear(self.body(x).flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, x.shape[2:])
+
     def rest(self, maps):
-        return self.head(self.linear(maps.flatten(2).transpose(1, 2)).amax(1))
+        return self.head(maps.amax((2, 3)))
 
 
 class TwoWays(Parted):
@@ -475,15 +546,7 @@ NAME = r"`layer` must be given: .*"
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (Tokens, NAME + r'"mix", are tokens of shape \(1, 16, 6\); they must be \(batch, channel, height, width\)'),
-        (ChannelsLast, NAME + r'"mix", are \(batch, height, width, channel\), of shape \(1, 4, 4, 6\)'),
-        (lambda: ChannelsLast(4), NAME + r"\(batch, height, width, channel\), of shape \(1, 4, 4, 4\)"),
-        (lambda: ChannelsLast(4, back=True), NAME + r'\(batch, height, width, channel\).*layer="permute"'),
-        (
-            FromTokens,
-            NAME + r'"unflatten", are of shape \(1, 6, 4, 4\), in an order .* not known',
-        ),
-        (AttentionPooling, NAME + r'"linear", are tokens .*; the last such maps are those of layer="body"'),
+        (Unseen, NAME + r'"norm", are of shape \(1, 4, 4, 6\), in an order of axes not known.*give `reshape`'),
         (TwoWays, NAME + "several ways"),
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(768, 4)), NAME + "`model` has no convolution"),
     ],
@@ -493,39 +556,98 @@ def test_networks_without_last_maps_are_refused(network, message):
         grad_cam()(network().eval(), IMAGES, TARGET)
 
 
-@pytest.mark.parametrize("name", ["swin_t", pytest.param("vit_b_32", marks=pytest.mark.slow)])
-def test_torchvisions_transformers_are_refused(name):
-    model = get_model(name, weights=None, num_classes=5).eval()
-    with pytest.raises(
-        ValueError, match=r"`layer` must be given: the last maps.*they must be \(batch, channel, height, width\)"
-    ):
-        grad_cam()(model, torch.rand(1, 3, 224 if "vit" in name else 64, 224 if "vit" in name else 64), 0)
-
-
 @pytest.mark.parametrize(
-    ("network", "layer", "message"),
+    ("network", "shape"),
     [
-        (ChannelsLast, "norm", r"got \(batch, height, width, channel\), of shape \(1, 4, 4, 6\)"),
-        (lambda: ChannelsLast(4), "mix", r"got \(batch, height, width, channel\), of shape \(1, 4, 4, 4\)"),
-        (Tokens, "norm", r"got tokens of shape \(1, 16, 6\): only spatial maps of images can be enlarged"),
-        (Parted, "head", r"got of shape \(1, 4\): only spatial maps"),
+        (ChannelsLast, (16, 16)),
+        (lambda: ChannelsLast(4), (16, 16)),
+        (lambda: ChannelsLast(4, back=True), (16, 16)),
+        (Tokens, (16, 24)),
+        (lambda: Tokens(2, 1), (24, 16)),
+        (ClassToken, (16, 24)),
+        (FromTokens, (16, 16)),
+        (TokensOfMaps, (16, 24)),
+        (OneAxis, (40,)),
+        (lambda: OneAxis(1, 2), (40,)),
+        (lambda: Volume(1), (8, 12, 16)),
+        (Convolutions3d, (3, 5, 4)),
     ],
 )
+def test_grad_cam_of_tokens_channels_last_series_and_volumes(network, shape):
+    inputs = torch.rand(2, 3, *shape, generator=torch.Generator().manual_seed(0))
+    model = made(network, inputs)
+    expected = closed_form(model.maps(inputs), model.rest, inputs)
+    assert_same(grad_cam()(model, inputs, TARGET), expected)
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
+
+
+def test_a_class_token_is_read_and_its_block_is_not_the_layer():
+    model = made(ClassToken)
+    assert last_feature_maps(model, IMAGES) is model.first
+    assert last_feature_maps(made(lambda: Tokens(1)), IMAGES[:1]) is not None
+    assert not grad_cam("last")(model, IMAGES, TARGET).any()
+
+
+@pytest.mark.parametrize("name", ["swin_t", pytest.param("vit_b_32", marks=pytest.mark.slow)])
+def test_torchvisions_transformers(name):
+    side = 224 if "vit" in name else 64
+    model = get_model(name, weights=None, num_classes=5).eval()
+    expected = {"swin_t": "permute", "vit_b_32": "encoder.layers.encoder_layer_10"}[name]
+    assert last_feature_maps(model, torch.rand(1, 3, side, side)) is model.get_submodule(expected)
+
+
+def four_by_four(tokens):
+    return tokens.transpose(1, 2).unflatten(2, (4, 4))
+
+
+@pytest.mark.parametrize(("network", "layer"), [(Unseen, "norm"), (lambda: Unseen(4), "norm"), (Tokens, "last")])
+def test_a_reshape_says_how_the_values_lie(network, layer):
+    model = made(network)
+    reshape = four_by_four if layer == "last" else lambda x: x.permute(0, 3, 1, 2)
+    expected = closed_form(model.maps(IMAGES), model.rest)
+    assert_same(grad_cam(layer, reshape)(model, IMAGES, TARGET), expected)
+
+
+def test_a_named_layer_of_unseen_order_is_told_by_the_ratio_of_the_image_or_refused():
+    model = made(Unseen)
+    assert_same(grad_cam("norm")(model, IMAGES, TARGET), closed_form(model.maps(IMAGES), model.rest))
+    with pytest.raises(ValueError, match=r"in an order of axes not known: give `reshape`"):
+        grad_cam("norm")(made(lambda: Unseen(4)), IMAGES, TARGET)
+
+
 @pytest.mark.parametrize("method", [LayerGradCam, LayerFeatureAblation])
-def test_named_layers_must_give_maps(network, layer, message, method):
-    with pytest.raises(
-        ValueError, match=f'`layer` "{layer}" must give maps .batch, channel, height, width., {message}'
-    ):
-        CaptumExplainer(method, layer=layer)(network().eval(), IMAGES, TARGET)
+def test_named_layers_must_give_maps(method):
+    with pytest.raises(ValueError, match=r'`layer` "head" must give maps, .* got values of shape \(1, 4\): give `resh'):
+        CaptumExplainer(method, layer="head")(Parted().eval(), IMAGES, TARGET)
+
+
+@pytest.mark.parametrize("of_input", [False, True])
+def test_other_methods_of_layers_take_tokens_too(of_input):
+    """Gradient times activation: what the tokens are, times what the logit loses by them."""
+    model = made(lambda: Tokens(2, 1))
+    tokens = model.tokens(IMAGES).detach()
+    tokens = (tokens if of_input else model.last(tokens).detach()).requires_grad_()
+    logits = model.read(model.last(tokens) if of_input else tokens)
+    (gradient,) = torch.autograd.grad(logits.gather(1, TARGET[:, None]).sum(), tokens)
+    maps, _ = model.split((gradient * tokens).detach())
+    expected = F.interpolate(maps.sum(1, keepdim=True), (16, 16), mode="bilinear", align_corners=False)
+    method = CaptumExplainer(LayerGradientXActivation, {"attribute_to_layer_input": of_input}, "last")
+    assert_same(method(model, IMAGES, TARGET), expected)
 
 
 @pytest.mark.parametrize(
-    ("network", "layer"), [(lambda: ChannelsLast(4, back=True), "permute"), (FromTokens, "unflatten")]
+    ("reshape", "message"),
+    [
+        (lambda tokens: 2 * four_by_four(tokens), "must move the layer's values"),
+        (lambda tokens: four_by_four(tokens)[:, [0, 0]], "must move the layer's values"),
+        (lambda tokens: tokens, r"must give maps with as many axes as the inputs, 4, .* of a layer's \(1, 16, 6\)"),
+    ],
 )
-def test_a_layer_that_puts_the_axes_in_order_can_be_named(network, layer):
-    model = made(network)
-    expected = closed_form(model.maps(IMAGES), model.rest)
-    assert_same(grad_cam(layer)(model, IMAGES, TARGET), expected)
+def test_a_reshape_must_give_maps(reshape, message):
+    with pytest.raises(ValueError, match=f"`reshape` {message}"):
+        grad_cam("last", reshape)(made(Tokens), IMAGES, TARGET)
+    with pytest.raises(ValueError, match="`reshape` needs a `layer`"):
+        grad_cam(reshape=reshape)
 
 
 class Frozen(Parted):
@@ -590,7 +712,7 @@ def test_layers_that_give_no_maps_are_refused():
     for layer, what in {"unused": "is not run by `model`", "pair": "gives no single tensor"}.items():
         with pytest.raises(ValueError, match=f'`layer` "{layer}" {what}'):
             grad_cam(layer)(Odd().eval(), IMAGES, TARGET)
-    with pytest.raises(ValueError, match=r"`inputs` must be images .* got shape \(1, 4\)"):
+    with pytest.raises(ValueError, match=r"`inputs` must be series, images or volumes, .* got shape \(1, 4\)"):
         grad_cam("0")(nn.Sequential(nn.Linear(4, 3)), torch.rand(2, 4), 0)
 
 

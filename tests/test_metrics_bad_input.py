@@ -107,7 +107,7 @@ def test_attributions_of_another_size_than_the_inputs(model, name, shape):
 @pytest.mark.parametrize("name", NEED_A_MASK)
 def test_attributions_of_another_size_than_the_mask(model, name):
     with pytest.raises(ValueError, match=r"`mask` must have the shape \(5, 4, 4\).*got \(5, 8, 8\)"):
-        score(name, model, torch.ones(5, 3, 4, 4))
+        score(name, model, torch.ones(5, 3, 4, 4), inputs=None)
 
 
 # Other samples

@@ -77,9 +77,12 @@ def test_half_precision_is_summed_in_float32():
     assert_close(pixel_map(attributions, absolute=True), torch.tensor([[[120000.0]]]))
 
 
-def test_attributions_without_a_channel_axis_are_refused():
-    with pytest.raises(ValueError, match=r"`attributions` must have the shape .*got \(2, 6, 6\)"):
-        pixel_map(torch.zeros(2, 6, 6), absolute=True)
+@pytest.mark.parametrize("extents", [(), (5,), (5, 6), (5, 6, 7)])
+def test_channels_are_the_second_axis_and_tables_have_none(extents):
+    values = torch.rand(2, 3, *extents)
+    assert_close(pixel_map(values, absolute=False), values.sum(1) if extents else values)
+    with pytest.raises(ValueError, match=r"must be tables \(batch, feature\), .* got shape \(2,\)"):
+        pixel_map(torch.zeros(2), absolute=True)
 
 
 # Gini index

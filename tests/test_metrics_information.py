@@ -560,7 +560,7 @@ def test_bounds_are_needed():
 def test_bad_shapes():
     with pytest.raises(ValueError, match=r"`inputs` must be images with 1 or 3 channels.*got shape \(6, 2, 13, 10\)"):
         score(InformationLevel(), images=IMAGES[:, :2], target=torch.zeros(6).long())
-    with pytest.raises(ValueError, match=r"`attributions` must have the shape \(batch, channel, height, width\)"):
+    with pytest.raises(ValueError, match=r"`attributions` must have the shape \(6, channel, 13, 10\)"):
         score(InformationLevel(), ATTRIBUTIONS[:, 0])
     with pytest.raises(
         ValueError, match=r"`attributions` must have the shape \(6, channel, 13, 10\).*got \(6, 3, 13, 9\)"

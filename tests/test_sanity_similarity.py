@@ -345,7 +345,8 @@ def _no_type_checker(monkeypatch):
     ("call", "error", "message"),
     [
         (lambda: spearman(FIRST, SECOND[:3]), ValueError, "`first` and `second` must be .* of one shape; got"),
-        (lambda: spearman(FIRST[0], SECOND[0]), ValueError, r"must have the shape \(batch, channel, height, width\)"),
+        (lambda: ssim(FIRST[:, 0, 0], SECOND[:, 0, 0]), ValueError, "must have places side by side for SSIM"),
+        (lambda: hog(FIRST[:, 0], SECOND[:, 0]), ValueError, "must be of images for HOG"),
         (lambda: ssim(FIRST, SECOND, "max"), ValueError, "`normalizer` must be one of 'none', 'maximum', .*got 'max'"),
         (lambda: ssim(FIRST[..., :4], SECOND[..., :4]), ValueError, "at least 5 x 5 pixels .* got 28 x 4: leave SSIM"),
         (lambda: ssim(FIRST[..., :9], SECOND[..., :9], gaussian=True), ValueError, "at least 11 x 11 pixels"),

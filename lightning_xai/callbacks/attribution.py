@@ -26,10 +26,11 @@ from lightning_xai.callbacks.samples import (
 from lightning_xai.callbacks.schedule import check_monitors, tell_epochs
 from lightning_xai.data.input_space import InputSpace
 from lightning_xai.evaluation import Evaluation, default_metrics, evaluate
-from lightning_xai.explainers import Explainer, with_controls, with_gradients
+from lightning_xai.explainers import Explainer, with_gradients
 from lightning_xai.explainers.base import (
     check_choice,
     check_count,
+    check_whole_number,
     parse_bounds,
 )
 from lightning_xai.explainers.precision import Precision
@@ -56,12 +57,12 @@ Stage = Literal["validate", "test"]
 class AttributionCallback(ExplainingCallback):
     """Explains a fixed set of samples at every validation and test end, and scores the explanations.
 
-    Works on any LightningModule whose `forward` maps images to logits. Logs the mean of every metric as
-    `xai/<method>/<metric>`, so that `ModelCheckpoint` and `EarlyStopping` can monitor it; writes the score of every
-    sample to `xai/scores/` (Parquet; `lightning-xai export` makes a CSV file of it), the direction of every metric to
-    `xai/metrics.json` and a panel of maps to `xai/panels/` beside the run's checkpoints, and gives the panel to the
-    loggers. Training goes on exactly as it would without it:
-    weights, modes, gradients and random states are left alone.
+    Works on any LightningModule whose `forward` maps inputs (images, series, volumes, tables) to logits. Logs the mean
+    of every metric as `xai/<method>/<metric>`, so that `ModelCheckpoint` and `EarlyStopping` can monitor it; writes the
+    score of every sample to `xai/scores/` (Parquet; `lightning-xai export` makes a CSV file of it), the direction of
+    every metric to `xai/metrics.json` and a panel of maps to `xai/panels/` beside the run's checkpoints, and gives the
+    panel to the loggers. Training goes on exactly as it would without it: weights, modes, gradients and random states
+    are left alone.
 
     The samples are of the rows that the loader's sampler can yield in its first `limit_val_batches`; a loader of
     several is the first one. Before the first epoch they are all looked at (labels, bounds), one of them is explained
@@ -79,7 +80,8 @@ class AttributionCallback(ExplainingCallback):
     Args:
         methods: Explainers by name; plain names such as `smooth_grad` will do, as will a list of them
             (`lightning_xai.names`); null for Gradient, Saliency, SG, AG (where `bounds` are known), NG and FG.
-        controls: Whether the noise floor is added to the methods: a Sobel edge detector, as `edges`, and `random` maps.
+        controls: Whether the noise floor is added to the methods: a Sobel edge detector, as `edges` (tables have no
+            edges), and `random` maps.
         num_gradients: Gradients a sample that each method with draws shall spend, for a comparison at equal cost; null
             for the methods' own numbers of draws.
         metrics: Metrics by name, likewise; null for what the data allow of these: sparseness, with masks relevance rank
@@ -106,6 +108,8 @@ class AttributionCallback(ExplainingCallback):
         forward: Of a module with other arguments or another result than a tensor: arguments of `Forward`, such as
             `{key: logits, explained: pixel_values, carried: [attention_mask]}`, the carried ones by their keys in the
             batches; null for a module from images to logits.
+        channel_dim: The axis of the channels, -1 for inputs with the channels last, such as token embeddings (batch,
+            token, channel), whose shape is that of a series.
     """
 
     root = "xai"
@@ -130,6 +134,7 @@ class AttributionCallback(ExplainingCallback):
         name: str | None = None,
         output: Output | str = "logit",
         forward: dict[str, Any] | None = None,
+        channel_dim: int = 1,
     ) -> None:
         super().__init__(methods, num_samples, target, bounds, seed, batch_size, unpack, name, output, forward)
         check_count("every_n_epochs", every_n_epochs)
@@ -140,6 +145,8 @@ class AttributionCallback(ExplainingCallback):
         check_names("metrics", metrics or ())
         self.metrics: dict[str, SampleMetric] | None = named("metrics", metrics)
         self.controls, self.num_gradients, self.every_n_epochs = controls, num_gradients, every_n_epochs
+        check_whole_number("channel_dim", channel_dim)
+        self.channel_dim = channel_dim
         self.panel_size, self.mask, self.max_rows, self.precision = panel_size, mask, max_rows, precision
         self.evaluation: Evaluation | None = None
         self.folder: Path | None = None
@@ -241,7 +248,7 @@ class AttributionCallback(ExplainingCallback):
             self.adapted(pl_module, samples),
             samples.images,
             self.explained_target(samples),
-            with_controls(methods, samples.images.ndim == 4) if self.controls else methods,
+            self.controlled(methods, samples.images) if self.controls else methods,
             default_metrics(samples.masks is not None, bounds is not None) if self.metrics is None else self.metrics,
             samples.masks,
             output=self.output,
@@ -253,6 +260,7 @@ class AttributionCallback(ExplainingCallback):
             precision=self.precision,
             keep_attributions=keep_attributions,
             progress=progress,
+            channel_dim=self.channel_dim,
         )
 
     def chosen_methods(self, has_bounds: bool) -> dict[str, Explainer]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.utilities import rank_zero_warn
-from torch import nn
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor, nn
 
 from lightning_xai.callbacks.checks import (
     check_folder_name,
@@ -22,6 +22,7 @@ from lightning_xai.data.input_space import InputSpace
 from lightning_xai.explainers import Explainer, Gradient, Saliency, with_controls
 from lightning_xai.explainers.base import check_choice, check_count, check_rows, check_whole_number, explaining
 from lightning_xai.explainers.bounds import check_in_bounds
+from lightning_xai.explainers.channels import channels_second
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad, smooth_grad
@@ -36,6 +37,7 @@ class ExplainingCallback(Callback):
     root: str
     """What the names of logged metrics begin with."""
     mask: str | None = None
+    channel_dim: int = 1
     max_rows: int | None = None
     precision: Precision = "32-true"
 
@@ -105,6 +107,12 @@ class ExplainingCallback(Callback):
         """The methods without controls."""
         return default_methods(has_bounds) if self.methods is None else self.methods
 
+    def controlled(self, methods: dict[str, Explainer], images: Tensor) -> dict[str, Explainer]:
+        """The methods and the controls that the inputs admit; what is left out is said."""
+        if images.ndim == 2:
+            rank_zero_info(f"{type(self).__name__} leaves the control `edges` out: a table has no places side by side.")
+        return with_controls(methods, images.ndim > 2)
+
     def chosen_samples(
         self, trainer: Trainer, pl_module: LightningModule, in_test: bool, least: int = 1, whole: bool = False
     ) -> Samples:
@@ -125,7 +133,8 @@ class ExplainingCallback(Callback):
         chosen: Target | None = self.target if self.labelled else "prediction"
         limit = trainer.limit_test_batches if in_test else trainer.limit_val_batches
         samples = choose_samples(trainer, loader, number, self.batch_size, take, whole, limit, chosen)
-        check_in_bounds(samples.images, InputSpace.of(trainer, self.bounds).bounds)
+        inputs = channels_second(samples.images, self.channel_dim)
+        check_in_bounds(inputs, InputSpace.of(trainer, self.bounds).bounds)
         if samples.labels is not None and self.labelled:
             with in_precision(pl_module, self.precision), explaining(pl_module), torch.no_grad():
                 some = samples.select(torch.arange(min(self.batch_size, len(samples.images))))

@@ -1,11 +1,13 @@
 """The callback that asks whether explanations depend on the model's weights."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_info
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from lightning_xai.callbacks.base import ExplainingCallback
@@ -16,13 +18,21 @@ from lightning_xai.explainers import Explainer, with_controls
 from lightning_xai.explainers.base import (
     check_choice,
     check_count,
+    check_whole_number,
     explaining,
     resolve_target,
 )
+from lightning_xai.explainers.channels import channels_second, taking_channels_second
 from lightning_xai.outputs import Output
 from lightning_xai.results.sanity import Cell
 from lightning_xai.sanity.cells import Cells
-from lightning_xai.sanity.checks import Subject, floor_cells, original_maps, parameter_cells
+from lightning_xai.sanity.checks import (
+    Subject,
+    floor_cells,
+    original_maps,
+    parameter_cells,
+    unusable_similarities,
+)
 from lightning_xai.sanity.randomization import Initialization, Randomization
 from lightning_xai.sanity.similarity import SIMILARITIES
 
@@ -41,7 +51,8 @@ class RandomizationCallback(ExplainingCallback):
 
     Args:
         methods: Explainers by name, or plain names, and null, as in `AttributionCallback`. Controls are added.
-        similarities: Names of functions of `sanity.similarity`.
+        similarities: Names of functions of `sanity.similarity`; null for `spearman_absolute`, and `ssim` where the
+            inputs admit it.
         num_samples: Samples explained, spread evenly over the rows that the loader can yield.
         every_n_validations: Check after every n-th validation of a training too; null for test ends alone.
         repeats: Random models.
@@ -55,6 +66,7 @@ class RandomizationCallback(ExplainingCallback):
         name: Of this callback, where a trainer has several: metrics are then `sanity/<name>/<method>/<similarity>`.
         output: What is explained, as in `AttributionCallback`.
         forward: Of a module with another result than a tensor, as in `AttributionCallback`.
+        channel_dim: As in `AttributionCallback`.
     """
 
     root = "sanity"
@@ -75,11 +87,14 @@ class RandomizationCallback(ExplainingCallback):
         name: str | None = None,
         output: Output | str = "logit",
         forward: dict[str, Any] | None = None,
+        channel_dim: int = 1,
     ) -> None:
-        chosen = ["spearman_absolute", "ssim"] if similarities is None else similarities
+        self.chosen_similarities, chosen = similarities, similarities or ["spearman_absolute", "ssim"]
         for similarity in chosen:
             check_choice("similarities", similarity, set(SIMILARITIES) - {"spearman_foreground"})
         super().__init__(methods, num_samples, target, bounds, seed, batch_size, unpack, name, output, forward)
+        check_whole_number("channel_dim", channel_dim)
+        self.channel_dim = channel_dim
         check_count("every_n_validations", 1 if every_n_validations is None else every_n_validations)
         self.similarities = {name: SIMILARITIES[name] for name in chosen}
         self.randomization = Randomization(("full",), repeats, initialization)
@@ -108,8 +123,9 @@ class RandomizationCallback(ExplainingCallback):
         with isolate_rng(), torch.inference_mode(False):
             subject = self._subject(trainer, pl_module)
             cells = Cells(None, {})
-            originals = original_maps(subject, cells)
-            changed, _ = parameter_cells(subject, originals, cells)
+            with taking_channels_second(pl_module, self.channel_dim):
+                originals = original_maps(subject, cells)
+                changed, _ = parameter_cells(subject, originals, cells)
             floors = [cell for cell in floor_cells(subject, originals) if cell.key.variant == "different_images"]
             means = {**_means(changed, ""), **_means(floors, "_floor")}
             self.scores = {f"{self.prefix}/{name}": mean for name, mean in means.items()}
@@ -129,12 +145,12 @@ class RandomizationCallback(ExplainingCallback):
         model = self.adapted(pl_module, samples)
         with explaining(model):
             target = resolve_target(model, samples.images, self.explained_target(samples), None, self.output)
-        return Subject(
+        subject = Subject(
             model,
-            samples.images,
+            channels_second(samples.images, self.channel_dim),
             target,
             samples.index,
-            with_controls(self.chosen_methods(bounds is not None)),
+            self.controlled(self.chosen_methods(bounds is not None), samples.images),
             self.similarities,
             bounds,
             samples.labels,
@@ -143,6 +159,15 @@ class RandomizationCallback(ExplainingCallback):
             randomization=self.randomization,
             output=self.output,
         )
+        return subject if self.chosen_similarities else self._without_unusable(subject)
+
+    def _without_unusable(self, subject: Subject) -> Subject:
+        """The default similarities that the inputs admit; what is left out is said."""
+        reasons = unusable_similarities(subject)
+        for name, reason in reasons.items():
+            rank_zero_info(f"{type(self).__name__} leaves the similarity `{name}` out: {reason}")
+        usable = {name: function for name, function in subject.similarities.items() if name not in reasons}
+        return replace(subject, similarities=usable)
 
 
 def _means(cells: list[Cell], suffix: str) -> dict[str, float]:

@@ -49,7 +49,7 @@ def examine_trained(
     *,
     methods: dict[str, Explainer | str] | tuple[str, ...] | None = None,
     num_samples: int = 64,
-    similarity: str = "ssim",
+    similarity: str | None = None,
     preset: Preset = "paper",
     normalizer: Normalizer | None = None,
     shift: float = 1.0,
@@ -79,7 +79,8 @@ def examine_trained(
             paper's that the network admits, and AG, NG, FG. Controls are added.
         num_samples: Test samples, evenly spaced.
         similarity: The one that decides, of `spearman`, `spearman_absolute`, `spearman_foreground`, `pearson`,
-            `cosine`, `ssim`, `ssim_absolute` and `hog`; all that the images admit are written.
+            `cosine`, `ssim`, `ssim_absolute` and `hog`, all that the images admit being written; null for `ssim`, or
+            where that is not admitted `spearman`.
             SSIM hardly sees signs: for `random_logit`, where maps of two classes may be opposite, take `pearson`.
         preset: How SSIM and HOG are computed: as the `paper` says, or as the published `notebook` does.
         normalizer: What scales the maps that SSIM and HOG compare; null for the preset's, `maximum` or `range`.
@@ -124,7 +125,7 @@ def examine_trained(
         images,
         classes,
         samples.index,
-        with_controls(smoothed(chosen, smooth)),
+        with_controls(smoothed(chosen, smooth), images.ndim > 2),
         named_similarities(preset, normalizer),
         bounds,
         None if labels is None else labels.to(model.device),

@@ -78,6 +78,7 @@ class Context:
         max_rows: int | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        ndim: int = 4,
         output: Output | str = Logit(),
     ) -> "Context":
         """The context of samples with these indices: equal indices and seeds give equal noise.
@@ -90,6 +91,7 @@ class Context:
             max_rows: As in the attributes.
             device: The device of the inputs, on which the bounds are kept.
             dtype: The type of the inputs, in which the bounds are kept; float32 for half precision.
+            ndim: Number of axes of the inputs, before which bounds of channels are spread; 4 for images.
             output: What is explained, also by a plain name, "probability".
 
         Raises:
@@ -100,7 +102,7 @@ class Context:
             check_count("max_rows", max_rows)
         check_whole_number("seed", seed)
         check_index(index)
-        keys, limits = root_keys(int(seed), index), parse_bounds(bounds, device, dtype)
+        keys, limits = root_keys(int(seed), index), parse_bounds(bounds, device, dtype, ndim)
         return cls(int(seed), keys, limits, max_rows, output=named_output(output), index=index.cpu())
 
     def select(self, rows: slice | Tensor) -> "Context":
@@ -226,7 +228,7 @@ def context_of(
         check_in_bounds(inputs, bounds)
         index = torch.arange(len(inputs)) if index is None else index
         seed, output = 0 if seed is None else seed, Logit() if output is None else output
-        context = Context.create(index, seed, bounds, None, inputs.device, inputs.dtype, output)
+        context = Context.create(index, seed, bounds, None, inputs.device, inputs.dtype, inputs.ndim, output)
     elif any(value is not None for value in (bounds, seed, index, output)):
         raise ValueError(
             "`context` has bounds, seed, indices and output already: give either it or `bounds`, `seed`, `index`, "

@@ -26,14 +26,20 @@ _MOVES_PIXELS = {
 
 
 def parse_bounds(
-    bounds: tuple[Bound, Bound] | None, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    bounds: tuple[Bound, Bound] | None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    ndim: int = 4,
 ) -> tuple[Tensor, Tensor] | None:
-    """(low, high) as tensors; numbers in a row, one a channel, become (channel, 1, 1). None stays None.
+    """(low, high) as tensors; numbers in a row, one a channel, become (channel, 1, ...). None stays None.
+
+    So do tensors (channel, 1, 1), which `bounds` makes. The features of a table are its channels.
 
     Args:
         bounds: Least and greatest value, each a number, one number a channel, or a tensor.
         device: Of the tensors.
         dtype: Of the inputs. The tensors have it too, or float32 where that is wider.
+        ndim: Number of axes of the inputs; 4 for images.
 
     Raises:
         TypeError: if a bound is no number.
@@ -48,7 +54,7 @@ def parse_bounds(
         raise ValueError(f"`bounds` must be (low, high), got {got}.") from error
     dtype = torch.promote_types(dtype, torch.float32)
     low, high = _numbers("bounds", low, dtype), _numbers("bounds", high, dtype)
-    low, high = (bound[:, None, None] if bound.ndim == 1 else bound for bound in (low, high))
+    low, high = (_of_channels(bound, ndim) for bound in (low, high))
     if _common_shape(low, high) is None:
         raise ValueError(
             f"`bounds` must be of shapes that broadcast, got {tuple(low.shape)} for low, {tuple(high.shape)} for high."
@@ -77,7 +83,7 @@ def check_in_bounds(inputs: Inputs, bounds: tuple[Bound, Bound] | None) -> None:
     Raises:
         ValueError: with the range that the inputs have, and what to do.
     """
-    parsed = parse_bounds(bounds, "cpu", inputs.dtype)
+    parsed = parse_bounds(bounds, "cpu", inputs.dtype, inputs.ndim)
     if parsed is None or not len(inputs):
         return
     check_bound_shapes(*parsed, inputs)
@@ -217,6 +223,11 @@ def _numbers(name: str, value: Any, dtype: torch.dtype) -> Tensor:
             found = value.detach() if isinstance(value, Tensor) else torch.from_numpy(np.array(value, dtype=np.float64))
             return found.to("cpu", dtype)
     raise TypeError(f"`{name}` must be numbers, one or one a channel, got {value!r:.100}.")
+
+
+def _of_channels(bound: Tensor, ndim: int) -> Tensor:
+    """One number a channel, whatever follows the channels in inputs with so many axes; other bounds as they are."""
+    return bound.reshape(-1, *[1] * (ndim - 2)) if bound.ndim == 1 or bound.shape[1:] == (1, 1) else bound
 
 
 def _numeric(value: Any) -> bool:

@@ -1,7 +1,7 @@
 """Any of Captum's attribution methods as one of our explainers."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -40,7 +40,7 @@ from lightning_xai.explainers.rectifiers import one_module_a_call, require_deep_
 from lightning_xai.explainers.state import seeded
 from lightning_xai.functional.bounds import put_on_bounds
 from lightning_xai.outputs import Logit, Output, Read
-from lightning_xai.shapes import Images, Inputs, Keys, Labels
+from lightning_xai.shapes import Inputs, Keys, Labels
 
 __all__ = [
     "CaptumExplainer",
@@ -55,6 +55,9 @@ __all__ = [
 _NO_GRADIENT = ("does not require grad", "doesn't require gradient", "allow_unused")
 """What PyTorch says where a method of Captum asks for a gradient that there is not."""
 
+_LINEAR = {3: "linear", 4: "bilinear", 5: "trilinear"}
+"""How maps are enlarged, by the number of axes of the inputs."""
+
 _GUIDED = (GuidedBackprop, Deconvolution, GuidedGradCam)
 
 
@@ -62,10 +65,11 @@ _GUIDED = (GuidedBackprop, Deconvolution, GuidedGradCam)
 class CaptumExplainer(Explainer):
     """An attribution method of Captum.
 
-    Maps of a layer (GradCAM) are enlarged to the image's size, bilinearly, and spread evenly over its channels, so that
-    the sum over channels is the enlarged map. They must be (batch, channel, height, width): tokens and maps with the
-    channels last are refused. Captum draws from the global random state: here it is seeded from the sample's key and
-    put back afterwards.
+    Maps of a layer (GradCAM) are enlarged to the size of the inputs, which are series, images or volumes (batch,
+    channel, *extents), linearly along each extent, and spread evenly over the channels, so that the sum over channels
+    is the enlarged map. How tokens and maps with the channels last lie on the input is seen from what the network does
+    to the axes (class and register tokens are left out); what cannot be seen is refused, unless `reshape` says it.
+    Captum draws from the global random state: here it is seeded from the sample's key and put back afterwards.
 
     Guided backpropagation and deconvolution change the derivative of nn.ReLU modules alone. Networks with other
     rectifiers (see `require_guided`) are refused, since these would keep their own derivative; so do, by definition of
@@ -82,13 +86,16 @@ class CaptumExplainer(Explainer):
         options: Keyword arguments of its `attribute`.
         layer: Name of the layer that a layer method looks at, at its last run if it runs several times; None for
             `last_feature_maps`.
+        reshape: Makes (batch, channel, *extents) of what that layer gives, by moving values, as
+            `lambda tokens: tokens[:, 1:].transpose(1, 2).unflatten(2, (14, 14))` does; None where it is to be seen.
         baseline: As in `IntegratedGradients`; None leaves Captum's default (zeros in the space of the inputs).
         stochastic: Whether the method draws random numbers, which is known of Captum's own. It is then called for one
             sample at a time, so that the result does not depend on the batch.
 
     Raises:
         TypeError: if `method` is no such class, or an option is a tuple where one tensor is needed.
-        ValueError: if `method`, an option, `layer` or `baseline` is refused, as above; when called, if the model is.
+        ValueError: if `method`, an option, `layer` or `baseline` is refused, as above, or `reshape` has no `layer`;
+            when called, if the model is.
 
     Example:
         >>> import captum.attr
@@ -106,12 +113,15 @@ class CaptumExplainer(Explainer):
     layer: str | None = None
     baseline: Baseline | None = None
     stochastic: bool = False
+    reshape: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         check_kind("options", self.options, dict, "a dictionary")
         check_kind("layer", self.layer, str | None, "the name of a layer, or None")
         if self.baseline is not None:
             check_baseline(self.baseline)
+        if self.reshape is not None and self.layer is None:
+            raise ValueError("`reshape` needs a `layer`, the name of the layer whose output it is given.")
         check_method(self.method)
         check_options(self.method, self.options, self.layer, self.baseline is not None)
 
@@ -121,6 +131,8 @@ class CaptumExplainer(Explainer):
             with torch.no_grad():
                 context.output.check(check_rows(model(rows), len(rows)), target)
         options = fitted(self.options, inputs)
+        if options.get("interpolate_mode") in _LINEAR.values():
+            options["interpolate_mode"] = _LINEAR.get(inputs.ndim, "bilinear")
         if self.baseline is not None:
             options["baselines"] = baseline_like(inputs, self.baseline, context).expand_as(inputs[:1])
             inputs = _on_baseline(inputs, self.baseline, context)
@@ -161,16 +173,19 @@ class CaptumExplainer(Explainer):
         read = Read(model, output.scores)
         if not has_layer(self.method):
             yield self.method(read)
-        elif self.layer is None:
-            last = Walk(model, rows).last_maps()
-            with tapped(model, last.module, last.number) as layer:
-                yield self.method(read, layer)  # type: ignore[call-arg]
+            return
+        of_input = self.layer is not None and bool(self.options.get("attribute_to_layer_input"))
+        if self.layer is None:
+            maps = Walk(model, rows).last_maps()
         else:
             layer = find_layer(model, self.layer)
             differentiated = not issubclass(self.method, PerturbationAttribution)
-            of_input = bool(self.options.get("attribute_to_layer_input"))
-            Walk(model, rows).check_layer(layer, differentiated, of_input)
-            yield self.method(read, layer)  # type: ignore[call-arg]
+            maps = Walk(model, rows).maps_of(layer, self.reshape, differentiated, of_input)
+            if maps.reshape is None:
+                yield self.method(read, layer)  # type: ignore[call-arg]
+                return
+        with tapped(model, maps, rows.ndim, of_input) as tap:
+            yield self.method(read, tap)  # type: ignore[call-arg]
 
     def _call(self, method: Attribution, options: dict[str, Any], inputs: Inputs, target: Labels, keys: Keys) -> Inputs:
         with seeded(int(keys[0]), inputs.device), warnings.catch_warnings():
@@ -211,15 +226,15 @@ def _no_leftovers(model: nn.Module) -> Iterator[None]:
         raise
 
 
-def _enlarge(attributions: Tensor, inputs: Images) -> Images:
+def _enlarge(attributions: Tensor, inputs: Inputs) -> Inputs:
     """A layer's map as an attribution of the input: channels summed, enlarged, spread over the input's channels."""
-    if attributions.ndim != 4 or inputs.ndim != 4:
+    if attributions.ndim != inputs.ndim or inputs.ndim not in _LINEAR:
         raise ValueError(
             f"The method's attributions have shape {tuple(attributions.shape)} for `inputs` of shape "
-            f"{tuple(inputs.shape)}; only spatial maps of images can be enlarged to the inputs."
+            f"{tuple(inputs.shape)}; only maps of series, images and volumes can be enlarged to the inputs."
         )
     maps = attributions.sum(1, keepdim=True)
-    maps = F.interpolate(maps, inputs.shape[2:], mode="bilinear", align_corners=False)
+    maps = F.interpolate(maps, inputs.shape[2:], mode=_LINEAR[inputs.ndim], align_corners=False)
     return (maps / inputs.shape[1]).expand_as(inputs).contiguous()
 
 
@@ -243,15 +258,16 @@ def guided_backprop() -> CaptumExplainer:
     return CaptumExplainer(GuidedBackprop)
 
 
-def grad_cam(layer: str | None = None) -> CaptumExplainer:
+def grad_cam(layer: str | None = None, reshape: Callable[[Tensor], Tensor] | None = None) -> CaptumExplainer:
     """GradCAM (Selvaraju et al. 2017), with its final ReLU: not negative.
 
-    The rectified sum of a layer's maps, each times its gradient's mean over the map. Transformers are refused, whose
-    last layers give tokens or maps with the channels last, unless `layer` names one of theirs that gives (batch,
-    channel, height, width). A layer may lie behind a part that runs without gradients, not in one.
+    The rectified sum of a layer's maps, each times its gradient's mean over the map; of a transformer's tokens, or of
+    maps with the channels last, likewise (see `CaptumExplainer`). A layer may lie behind a part that runs without
+    gradients, not in one.
 
     Args:
         layer: Name of the layer; None for `last_feature_maps`.
+        reshape: Makes maps of what that layer gives, as in `CaptumExplainer`.
 
     Raises:
         ValueError: when called, if the model has no such layer, or its maps are refused.
@@ -266,7 +282,7 @@ def grad_cam(layer: str | None = None) -> CaptumExplainer:
         >>> lx.explain(model, images, target=1, method=lx.explainers.grad_cam()).flatten()
         tensor([0.2500, 0.5000, 0.7500, 1.0000])
     """
-    return CaptumExplainer(LayerGradCam, {"relu_attributions": True}, layer)
+    return CaptumExplainer(LayerGradCam, {"relu_attributions": True}, layer, reshape=reshape)
 
 
 def guided_grad_cam(layer: str | None = None) -> CaptumExplainer:

@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_xai.explainers.base import Context, Explainer, check_kind
 from lightning_xai.functional.devices import sent
 from lightning_xai.functional.random import standard_normal
-from lightning_xai.shapes import Images, Inputs, Labels
+from lightning_xai.shapes import Inputs, Labels
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,12 @@ class InputAttribution(Explainer):
 
 @dataclass(frozen=True)
 class SobelEdges(Explainer):
-    """Edge strength of each channel: the root of the mean square of the two Sobel derivatives, the border repeated.
+    """Edge strength of each channel: the root of the mean square of the Sobel derivatives, the border repeated.
+
+    Two derivatives of images, one of series (there is nothing to smooth along), three of volumes.
 
     Raises:
-        ValueError: when called, if the inputs are no images (batch, channel, height, width).
+        ValueError: when called, if the inputs are not (batch, channel, ...) with one to three extents.
 
     Example:
         >>> import torch
@@ -63,15 +66,26 @@ class SobelEdges(Explainer):
         tensor([0.0000, 0.7071, 0.7071, 0.0000])
     """
 
-    def attribute(self, model: nn.Module, inputs: Images, target: Labels, context: Context) -> Images:
-        if inputs.ndim != 4:
-            raise ValueError(f"`inputs` must be images (batch, channel, height, width), got {tuple(inputs.shape)}.")
-        slope = sent(torch.tensor([1.0, 0.0, -1.0]), inputs.device, inputs.dtype)
-        across = torch.outer(sent(torch.tensor([0.25, 0.5, 0.25]), inputs.device, inputs.dtype), slope)
-        kernels = torch.stack([across, across.T])[:, None]
-        padded = F.pad(inputs.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate")
+    def attribute(self, model: nn.Module, inputs: Inputs, target: Labels, context: Context) -> Inputs:
+        if inputs.ndim not in _CONVOLUTIONS:
+            raise ValueError(
+                "`inputs` must be series, images or volumes, (batch, channel, ...), to have edges; got shape "
+                f"{tuple(inputs.shape)}."
+            )
+        kernels = sent(_sobel_kernels(inputs.ndim - 2), inputs.device, inputs.dtype)[:, None]
+        padded = F.pad(inputs.flatten(0, 1)[:, None], (1, 1) * (inputs.ndim - 2), mode="replicate")
         with torch.autocast(inputs.device.type, enabled=False):  # which is for the model
-            return F.conv2d(padded, kernels).square().mean(1).sqrt().view_as(inputs)
+            return _CONVOLUTIONS[inputs.ndim](padded, kernels).square().mean(1).sqrt().view_as(inputs)
+
+
+_CONVOLUTIONS = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
+
+
+def _sobel_kernels(extents: int) -> Tensor:
+    """A derivative along each axis, the last one first; along the others a small smoothing."""
+    slope, smooth = torch.tensor([1.0, 0.0, -1.0]), torch.tensor([0.25, 0.5, 0.25])
+    factors = [[slope if axis == along else smooth for axis in range(extents)] for along in reversed(range(extents))]
+    return torch.stack([reduce(lambda kernel, factor: kernel[..., None] * factor, each) for each in factors])
 
 
 CONTROLS: Mapping[str, type[Explainer]] = MappingProxyType({"edges": SobelEdges, "random": RandomAttribution})
@@ -83,7 +97,7 @@ def with_controls(methods: Mapping[str, Explainer], images: bool = True) -> dict
 
     Args:
         methods: Explainers by name.
-        images: Whether the inputs are images; an edge detector needs them to be.
+        images: Whether the inputs are series, images or volumes; tables have no edges.
 
     Raises:
         ValueError: if a method that is not that control is called `edges` or `random`.

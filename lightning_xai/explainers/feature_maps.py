@@ -1,16 +1,18 @@
-"""Which module makes the maps that GradCAM looks at, and which axes of its output are those of the image."""
+"""Which module makes the maps that GradCAM looks at, and which axes of its output are those of the input."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from lightning_xai.explainers.axes import IMAGE, Axes, TrackAxes
+from lightning_xai.explainers.axes import Layout, TrackAxes
 from lightning_xai.explainers.chunks import check_rows
 
 NO_PATH = (
@@ -19,8 +21,9 @@ NO_PATH = (
 )
 """Why outputs do not depend on something by a differentiable path, and what to do."""
 
-NAME_MAPS = (
-    "Name a layer that gives (batch, channel, height, width), such as one that permutes or reshapes its input to that"
+GIVE_RESHAPE = (
+    "give `reshape`, a function that makes maps (batch, channel, *extents) of the layer's output, the extents being as "
+    "many as those of the inputs"
 )
 
 _SCRIPTED = "inside of TorchScript nothing can be seen or hooked: give the module that it was made of"
@@ -46,6 +49,15 @@ def _plain(name: str) -> str:
     return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
+class Maps(NamedTuple):
+    """Where maps come from: which call of which module, and what makes (batch, channel, *extents) of its output."""
+
+    module: nn.Module
+    number: int
+    reshape: Callable[[Tensor], Tensor] | None = None
+    """None where they are that."""
+
+
 def last_feature_maps(model: nn.Module, rows: Tensor) -> nn.Module:
     """The module that makes the last maps with extent that all that the output knows of the input passes through.
 
@@ -55,36 +67,36 @@ def last_feature_maps(model: nn.Module, rows: Tensor) -> nn.Module:
     its activation is often zero everywhere, since the final ReLU removes it. What the model calculates by functions
     behind its modules is not seen.
 
+    Maps may be tokens, or have the channels last. Of a transformer that reads its class token alone, whose other tokens
+    have no say behind the last block, they are those in front of this block.
+
     Raises:
-        ValueError: if there are none, or if tokens or maps in another order of axes come after them (transformers).
+        ValueError: if there are none, or if the order of axes of what comes after them is not known.
     """
     return Walk(model, rows).last_maps().module
 
 
 @dataclass(frozen=True)
 class Form:
-    """The shape of a tensor, and where in it the image's height and width are; None if that is not known."""
+    """The shape of a tensor, and where in it the input's positions are; None if that is not known."""
 
     shape: torch.Size
-    axes: Axes | None
+    layout: Layout | None
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Of the image's axes; of all but the batch's if it is not known which those are."""
-        return tuple(self.shape[axis] for axis in self.axes or range(1, len(self.shape)))
+        """Of the input's axes; of all but the batch's if it is not known which those are."""
+        return self.layout.sizes(self.shape) if self.layout else tuple(self.shape[1:])
 
     @property
     def extended(self) -> bool:
         """Whether it has extent, as an image or as tokens."""
-        needed = 1 if self.axes else 2  # one axis is the channels'
+        needed = 1 if self.layout else 2  # one axis is the channels'
         return len(self.shape) > 2 and sum(size > 1 for size in self.sizes) >= needed
 
     def __str__(self) -> str:
-        if self.axes == (1, 2):
-            return f"(batch, height, width, channel), of shape {tuple(self.shape)}"
-        if self.axes is None and len(self.shape) == 4:
-            return f"of shape {tuple(self.shape)}, in an order of axes not known (if it is right, name it)"
-        return f"tokens of shape {tuple(self.shape)}" if len(self.shape) == 3 else f"of shape {tuple(self.shape)}"
+        unknown = ", in an order of axes not known" if self.layout is None and len(self.shape) > 2 else ""
+        return f"of shape {tuple(self.shape)}{unknown}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,14 +106,19 @@ class Call:
     Attributes:
         number: Which of the module's calls, from 0.
         given, taken: Its output and its first argument; None if that is no tensor of numbers.
-        node: The output's place in the graph of the derivative; None if it has none.
+        output: What it passed on.
     """
 
     module: nn.Module
     number: int
     given: Form
     taken: Form | None
-    node: Node | None
+    output: Tensor
+
+    @property
+    def node(self) -> Node | None:
+        """The output's place in the graph of the derivative; None if it has none."""
+        return self.output.grad_fn
 
     @property
     def weighted(self) -> bool:
@@ -125,14 +142,14 @@ class Walk:
     """One pass through the model, with all calls of its parts.
 
     Raises:
-        ValueError: if the inputs are no images.
+        ValueError: if the inputs have no extents.
     """
 
     def __init__(self, model: nn.Module, rows: Tensor) -> None:
-        if rows.ndim != 4:
+        if not 3 <= rows.ndim <= 5:
             raise ValueError(
-                "`inputs` must be images (batch, channel, height, width) for methods that look at a layer: only "
-                f"spatial maps of images can be enlarged to the inputs; got shape {tuple(rows.shape)}."
+                "`inputs` must be series, images or volumes, (batch, channel, *extents), for methods that look at a "
+                f"layer, whose maps are enlarged to the inputs; got shape {tuple(rows.shape)}."
             )
         self.rows, self.names = rows, part_names(model)
         self.scripted = any(isinstance(part, torch.jit.ScriptModule) for part in model.modules())
@@ -149,7 +166,8 @@ class Walk:
         handles = [part.register_forward_hook(self._note) for part in parts]
         try:
             with torch.enable_grad(), self.axes:
-                return check_rows(model(start), len(self.rows)).grad_fn
+                self.raw = check_rows(model(start), len(self.rows))
+                return self.raw.grad_fn
         finally:
             for handle in handles:
                 handle.remove()
@@ -160,33 +178,36 @@ class Walk:
             return None
         argument = next(iter(arguments), None)
         taken = Form(argument.shape, self.axes.of(argument)) if isinstance(argument, Tensor) else None
-        axes = self.axes.of(output)
-        if axes is None and taken and taken.shape == output.shape and not any(module.children()):
-            axes = taken.axes  # it kept the shape, by functions that nobody sees
+        layout = self.axes.of(output)
+        if layout is None and taken and taken.shape == output.shape and not any(module.children()):
+            layout = taken.layout  # it kept the shape, by functions that nobody sees
         # The copy is this call's own place in the graph: modules may return what they took, or change it later.
         passed = (output if output.requires_grad else output.detach().requires_grad_()).clone()
-        self.axes.note(passed, axes)
-        self.calls.append(Call(module, number, Form(passed.shape, axes), taken, passed.grad_fn))
+        self.axes.note(passed, layout)
+        self.calls.append(Call(module, number, Form(passed.shape, layout), taken, passed))
         return passed
 
-    def last_maps(self) -> Call:
+    def last_maps(self) -> Maps:
         """The call that makes the maps of `last_feature_maps`."""
         if not self.axes.convolved and self.scripted:
             raise ValueError(f"`model` has no convolution but in TorchScript: {_SCRIPTED}.")
-        if not self.axes.convolved:
-            raise ValueError("`layer` must be given: `model` has no convolution whose maps GradCAM could show.")
         found, other = self._last()
         if other is not None:
             raise ValueError(
                 f'`layer` must be given: the last maps of `model`, those of "{self.names[id(other.module)]}", are '
-                f"{other.given}; they must be (batch, channel, height, width). {NAME_MAPS}{self._such_as(found)}."
+                f"{other.given}. Name a layer, this one or another, and {GIVE_RESHAPE}{self._such_as(found)}."
             )
         if found is None:
-            raise ValueError(
-                "`layer` must be given: all that the output of `model` knows of its input goes several ways and not "
-                f"through (batch, channel, height, width) maps with extent{self._such_as(self._any_maps())}."
+            none = (
+                "all that the output of `model` knows of its input goes several ways and not through maps with extent"
+                if self.axes.convolved or self._any_maps()
+                else "`model` has no convolution whose maps GradCAM could show"
             )
-        return found
+            raise ValueError(f"`layer` must be given: {none}{self._such_as(self._any_maps())}.")
+        return self._maps(found, found.given.layout)
+
+    def _maps(self, call: Call, layout: Layout | None) -> Maps:
+        return Maps(call.module, call.number, layout.maps if layout and layout != self.axes.first else None)
 
     def _last(self) -> tuple[Call | None, Call | None]:
         """The last maps; and what has extent behind them, or before them and no weights between, in another order."""
@@ -199,7 +220,7 @@ class Walk:
             if self._are_maps(form) and form.extended:
                 kept = found is not None and found is newest and form.sizes == found.given.sizes
                 weighted = any(each.weighted for each in cut.since)
-                if weighted or kept or other is not None:
+                if (weighted or kept or other is not None) and (found is None or self._heard(call)):
                     found = call
                 newest, other = call, None if weighted else other
             elif form.extended and makers:
@@ -226,33 +247,79 @@ class Walk:
                     cuts[-1].since.append(at[node])
         return cuts[::-1]
 
-    def check_layer(self, layer: nn.Module, differentiated: bool = True, of_input: bool = False) -> None:
-        """Refuse a layer whose maps cannot be shown, or that the output does not depend on by a differentiable path."""
+    def maps_of(
+        self,
+        layer: nn.Module,
+        reshape: Callable[[Tensor], Tensor] | None = None,
+        differentiated: bool = True,
+        of_input: bool = False,
+    ) -> Maps:
+        """The maps of a layer at its last run, as told by `reshape`.
+
+        Raises:
+            ValueError: if they cannot be shown, or the output does not depend on them by a differentiable path.
+        """
         name = f'`layer` "{self.names[id(layer)]}"'
         if isinstance(layer, torch.jit.ScriptModule):
             raise ValueError(f"{name} is TorchScript: {_SCRIPTED}.")
         calls = [call for call in self.calls if call.module is layer]
         if not calls:
             what = "gives no single tensor" if self.runs[layer] else "is not run by `model` (in evaluation mode)"
-            raise ValueError(f"{name} {what}; it must give maps (batch, channel, height, width).")
-        form = calls[-1].taken if of_input else calls[-1].given
-        if form is None or not (self._are_maps(form) or (form.axes is None and self._like_the_image(form))):
+            raise ValueError(f"{name} {what}; it must give maps with extent.")
+        call = calls[-1]
+        form = call.taken if of_input else call.given
+        layout = self._layout_of(form)
+        if reshape is None and layout is None:
             raise ValueError(
-                f"{name} must give maps (batch, channel, height, width), got {form}: only spatial maps of images can "
-                f"be enlarged to the inputs. {NAME_MAPS}."
+                f"{name} must give maps, one value for each position of a grid, got values {form}: "
+                f"{GIVE_RESHAPE}, or name another layer."
             )
-        if differentiated and calls[-1].node not in self.children:
+        if differentiated and call.node not in self.children:
             raise ValueError(f"`model` gives outputs that do not depend on {name} by a differentiable path: {NO_PATH}.")
+        return Maps(layer, call.number, reshape) if reshape else self._maps(call, layout)
+
+    def _layout_of(self, form: Form | None) -> Layout | None:
+        """Known by what the network did, or, where nobody saw that, by the image's ratio."""
+        if form is None or self._are_maps(form):
+            return form.layout if form else None
+        first = self.axes.first
+        last = Layout(tuple(axis - 1 for axis in first.axes))
+        alike = [layout for layout in (first, last) if self._like_the_image(form, layout)]
+        return alike[0] if len(alike) == 1 and form.layout is None else None
+
+    @cached_property
+    def _silent(self) -> set[Call]:
+        """Calls that give other tokens beside those of the positions, which the logits do not depend on.
+
+        So where a class token alone is read: behind the last block the others have no say.
+        """
+        calls = [call for call in self.calls if call.given.layout and call.given.layout.others(call.given.shape)]
+        outputs = [call.output for call in calls]
+        weights = torch.linspace(1, 2, self.raw[0].numel(), dtype=self.raw.dtype, device=self.raw.device)
+        total = (self.raw.flatten(1) * weights).sum() if self.raw.ndim > 1 else self.raw.sum()
+        gradients = torch.autograd.grad(total, outputs, allow_unused=True) if calls else ()
+        return {
+            call
+            for call, gradient in zip(calls, gradients, strict=True)
+            if gradient is None or not (call.given.layout or self.axes.first).maps(gradient).any()
+        }
+
+    def _heard(self, call: Call) -> bool:
+        return call not in self._silent
 
     def _are_maps(self, form: Form) -> bool:
-        return len(form.shape) == 4 and form.axes == IMAGE and form.shape[0] == len(self.rows)
+        extents = self.rows.ndim - 2
+        return form.layout is not None and len(form.sizes) == extents and form.shape[0] == len(self.rows)
 
-    def _like_the_image(self, form: Form) -> bool:
-        """Whether the last two of four axes have the image's ratio, to a rounding."""
-        if len(form.shape) != 4 or form.shape[0] != len(self.rows):
+    def _like_the_image(self, form: Form, layout: Layout) -> bool:
+        """Whether the extents have the ratios of the inputs', to a rounding."""
+        if len(form.shape) != self.rows.ndim or form.shape[0] != len(self.rows):
             return False
-        (height, width), (rows, columns) = self.rows.shape[2:], form.shape[2:]
-        return abs(rows * width - columns * height) < max(height, width)
+        whole, sizes = self.rows.shape[2:], layout.sizes(form.shape)
+        return len(sizes) > 1 and all(
+            abs(one * other_whole - other * one_whole) < max(one_whole, other_whole)
+            for (one, one_whole), (other, other_whole) in pairwise(zip(sizes, whole, strict=True))
+        )
 
     def _such_as(self, call: Call | None) -> str:
         return "" if call is None else f'; the last such maps are those of layer="{self.names[id(call.module)]}"'
@@ -266,23 +333,61 @@ class Walk:
 
 
 @contextmanager
-def tapped(model: nn.Module, layer: nn.Module, number: int) -> Iterator[nn.Module]:
-    """A module that runs on what this call of the layer gives, and on nothing else; hooks on it see and change that."""
+def tapped(model: nn.Module, maps: Maps, ndim: int, of_input: bool = False) -> Iterator[nn.Module]:
+    """A module that runs on these maps, and on nothing else; hooks on it see and change them.
+
+    Args:
+        ndim: Of the inputs.
+        of_input: Whether the maps are of what the layer takes, instead of what it gives.
+
+    Raises:
+        TypeError: if the maps' `reshape` gives no tensor.
+        ValueError: if it does other than to move values, or gives no maps of the inputs.
+    """
     tap, runs = nn.Identity(), Counter[nn.Module]()
 
     def restart(model: nn.Module, arguments: Any) -> None:
         runs.clear()
 
-    def pass_on(module: nn.Module, arguments: Any, output: Tensor) -> Tensor:
-        runs[module] += 1
-        return tap(output) if runs[module] == number + 1 else output
+    def through(values: Tensor) -> Tensor:
+        if maps.reshape is None:
+            return tap(values)
+        places = _places(maps.reshape, values, ndim)
+        flat, index = values.flatten(1), places.flatten().expand(len(values), -1)
+        shown = tap(flat.gather(1, index).view(len(values), *places.shape))
+        return flat.scatter(1, index, shown.flatten(1)).view_as(values)
 
-    handles = [model.register_forward_pre_hook(restart), layer.register_forward_hook(pass_on)]
+    def pass_on(module: nn.Module, arguments: Any, output: Any = None) -> Any:
+        runs[module] += 1
+        if runs[module] != maps.number + 1:
+            return output
+        return (through(arguments[0]), *arguments[1:]) if of_input else through(output)
+
+    hooked: Any = maps.module.register_forward_pre_hook if of_input else maps.module.register_forward_hook
+    handles = [model.register_forward_pre_hook(restart), hooked(pass_on)]
     try:
         yield tap
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _places(reshape: Callable[[Tensor], Tensor], values: Tensor, ndim: int) -> Tensor:
+    """Which values of a row the maps are made of, (channel, *extents)."""
+    numbers = torch.arange(values[0].numel(), dtype=torch.float64, device=values.device)
+    found = reshape(numbers.view(1, *values.shape[1:]))
+    if not isinstance(found, Tensor):
+        raise TypeError(f"`reshape` must give a tensor, got {type(found).__name__}.")
+    if found.ndim != ndim or len(found) != 1:
+        raise ValueError(
+            f"`reshape` must give maps with as many axes as the inputs, {ndim}, (batch, channel, *extents); of a "
+            f"layer's {(1, *values.shape[1:])} it gives {tuple(found.shape)}."
+        )
+    places = found[0].long()
+    distinct = places.unique().numel() == places.numel() and int(places.min()) >= 0 and int(places.max()) < len(numbers)
+    if not (distinct and places.equal(found[0])):
+        raise ValueError("`reshape` must move the layer's values, each to one place at most, and not change them.")
+    return places
 
 
 def _children(top: Node | None) -> dict[Node, list[Node]]:

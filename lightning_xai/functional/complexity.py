@@ -21,7 +21,7 @@ def gini(attributions: Tensor, offset: float = 0.0) -> Scores:
     NaN where all values are zero (nothing is attributed) or some value is not finite.
 
     Args:
-        attributions: (batch, channel, height, width).
+        attributions: (batch, feature) or (batch, channel, ...).
         offset: added to every absolute value, in the attribution's own unit. 1e-7 is what Quantus does, and
             it pulls the score of small-valued maps towards 0.
     """
@@ -41,7 +41,7 @@ def entropy(attributions: Tensor) -> Scores:
     the attribution's scale; NaN where all values are zero or some value is not finite.
 
     Args:
-        attributions: (batch, channel, height, width).
+        attributions: (batch, feature) or (batch, channel, ...).
     """
     values = _over_greatest(scored_map(attributions, absolute=True).flatten(1))
     return torch.special.entr(values / values.sum(1, keepdim=True)).sum(1)
@@ -58,7 +58,7 @@ def effective_complexity(attributions: Tensor, threshold: float = 0.1, relative:
     which would count as simplest) or some value is not finite.
 
     Args:
-        attributions: (batch, channel, height, width).
+        attributions: (batch, feature) or (batch, channel, ...).
         threshold: a share of the greatest value, or an absolute value; what equals it does not count. The
             default is our choice: at Quantus's 1e-5 nearly all pixels of a dense map count.
         relative: whether `threshold` is a share.

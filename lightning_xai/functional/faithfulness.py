@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lightning_xai.functional.devices import with_float64
 from lightning_xai.functional.random import fold_in, uniform
-from lightning_xai.shapes import Images, Keys, Scores
+from lightning_xai.shapes import Inputs, Keys, Maps, Scores
 
 
 def random_subsets(keys: Keys, num_subsets: int, subset_size: int, num_pixels: int) -> Int64[Tensor, "batch subset k"]:
@@ -16,16 +16,14 @@ def random_subsets(keys: Keys, num_subsets: int, subset_size: int, num_pixels: i
     return draws.topk(subset_size, dim=1).indices.unflatten(0, (len(keys), num_subsets))
 
 
-def replace_pixels(images: Images, pixels: Int64[Tensor, " batch k"], baseline: Tensor) -> Images:
-    """The images with all channels of some pixels (row-major numbers) set to the baseline."""
-    chosen = torch.zeros(len(images), images.shape[2] * images.shape[3], dtype=torch.bool, device=images.device)
+def replace_pixels(images: Inputs, pixels: Int64[Tensor, " batch k"], baseline: Tensor) -> Inputs:
+    """(batch, channel, *places), all channels of some pixels (row-major numbers) set to the baseline."""
+    chosen = torch.zeros(len(images), images.shape[2:].numel(), dtype=torch.bool, device=images.device)
     chosen = chosen.scatter_(1, pixels, True).view(len(images), 1, *images.shape[2:])
     return torch.where(chosen, baseline, images)
 
 
-def subset_sums(
-    maps: Float[Tensor, " batch height width"], subsets: Int64[Tensor, " batch subset k"]
-) -> Float[Tensor, " batch subset"]:
+def subset_sums(maps: Maps, subsets: Int64[Tensor, " batch subset k"]) -> Float[Tensor, " batch subset"]:
     """Sum of a map over each subset of its pixels."""
     values = maps.flatten(1)[:, None].expand(-1, subsets.shape[1], -1)
     return values.gather(2, subsets).sum(2)
@@ -41,7 +39,7 @@ def pearson(x: Float[Tensor, " batch n"], y: Float[Tensor, " batch n"]) -> Score
     return torch.where(constant, torch.nan, correlation).float()
 
 
-def pixel_ranks(maps: Float[Tensor, " batch height width"]) -> Int64[Tensor, " batch height width"]:
+def pixel_ranks(maps: Maps) -> Int64[Tensor, " batch *places"]:
     """Place of each pixel from the highest value, 0, down; equal values in the order of the pixels."""
     order = maps.flatten(1).argsort(dim=1, descending=True, stable=True)
     return (

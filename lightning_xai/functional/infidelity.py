@@ -33,11 +33,19 @@ def infidelity(
     return torch.where(finite & ~(drops == 0).all(1), scores, torch.nan)
 
 
-def random_squares(keys: Keys, size: int, height: int, width: int) -> Bool[Tensor, " batch height width"]:
-    """Squares of size² pixels, fully inside, at uniform places: row i depends on keys[i] only; on the CPU."""
-    places = torch.tensor([height - size + 1, width - size + 1])
-    top, left = (uniform(keys, (2,)).double() * places).long().T[:, :, None]
-    return _segment(top, size, height)[:, :, None] & _segment(left, size, width)[:, None]
+def random_squares(keys: Keys, size: int, *extents: int) -> Bool[Tensor, " batch *places"]:
+    """Squares (segments, cubes) of this side, fully inside, at uniform places: row i depends on keys[i] only.
+
+    On the CPU.
+    """
+    places = torch.tensor([extent - size + 1 for extent in extents])
+    starts = (uniform(keys, (len(extents),)).double() * places).long().T[:, :, None]
+    squares = torch.ones(len(keys), *[1] * len(extents), dtype=torch.bool)
+    for axis, (start, extent) in enumerate(zip(starts, extents, strict=True), 1):
+        shape = [-1 if place in (0, axis) else 1 for place in range(len(extents) + 1)]
+        shape[0] = len(keys)
+        squares = squares & _segment(start, size, extent).view(shape)
+    return squares
 
 
 def _segment(start: Tensor, size: int, length: int) -> Tensor:

@@ -28,8 +28,8 @@ def relevance_rank_accuracy(attributions: Tensor, mask: Tensor, absolute: bool =
     where the mask is empty.
 
     Args:
-        attributions: (batch, channel, height, width).
-        mask: boolean, (batch, height, width) or (batch, 1, height, width).
+        attributions: (batch, feature) or (batch, channel, ...).
+        mask: boolean, one value a place, with or without an axis of one channel.
         absolute: rank the absolute values of the channel sums.
     """
     maps = scored_map(attributions, absolute)
@@ -45,8 +45,8 @@ def top_k_intersection(attributions: Tensor, mask: Tensor, k: int, absolute: boo
     smaller one. NaN where the mask is empty.
 
     Args:
-        attributions: (batch, channel, height, width).
-        mask: boolean, (batch, height, width) or (batch, 1, height, width).
+        attributions: (batch, feature) or (batch, channel, ...).
+        mask: boolean, one value a place, with or without an axis of one channel.
         k: number of pixels.
         absolute: rank the absolute values of the channel sums.
 
@@ -71,8 +71,8 @@ def pointing_game(attributions: Tensor, mask: Tensor, absolute: bool = True) -> 
     the share of the ties that lie inside. NaN where the mask is empty.
 
     Args:
-        attributions: (batch, channel, height, width).
-        mask: boolean, (batch, height, width) or (batch, 1, height, width).
+        attributions: (batch, feature) or (batch, channel, ...).
+        mask: boolean, one value a place, with or without an axis of one channel.
         absolute: rank the absolute values of the channel sums.
     """
     return top_k_intersection(attributions, mask, 1, absolute)
@@ -87,8 +87,8 @@ def relevance_mass_accuracy(attributions: Tensor, mask: Tensor, absolute: bool =
     the mask's share of the pixels. NaN where the mask is empty, or there is no mass.
 
     Args:
-        attributions: (batch, channel, height, width).
-        mask: boolean, (batch, height, width) or (batch, 1, height, width).
+        attributions: (batch, feature) or (batch, channel, ...).
+        mask: boolean, one value a place, with or without an axis of one channel.
         absolute: the mass is the absolute value of the channel sums, not their positive part.
     """
     maps = scored_map(attributions, absolute)
@@ -105,8 +105,8 @@ def auroc(attributions: Tensor, mask: Tensor, absolute: bool = True) -> Scores:
     half (Mann-Whitney's U over the number of pairs). NaN where the mask is empty or covers everything.
 
     Args:
-        attributions: (batch, channel, height, width).
-        mask: boolean, (batch, height, width) or (batch, 1, height, width).
+        attributions: (batch, feature) or (batch, channel, ...).
+        mask: boolean, one value a place, with or without an axis of one channel.
         absolute: rank the absolute values of the channel sums.
     """
     maps = scored_map(attributions, absolute)

@@ -105,6 +105,13 @@ class SampleMetric(Metric, ABC):
         self.add_state("scores", default=[], dist_reduce_fx="cat")
         self.add_state("index", default=[], dist_reduce_fx="cat")
 
+    def check_inputs(self, inputs: Tensor) -> None:
+        """Refuse inputs that such a score makes no sense of, with the reason.
+
+        Raises:
+            ValueError: what `update` would raise, before anything is explained.
+        """
+
     def record(self, scores: Scores, index: Tensor | None) -> None:
         """Append one score a sample.
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_xai.explainers.base import Context, Explainer
 from lightning_xai.explainers.precomputed import refuse_precomputed
+from lightning_xai.functional.maps import by_channel
 
 
 def check_one_each(number: int, **others: Tensor) -> None:
@@ -39,10 +40,18 @@ def check_batch(
             f"`attributions` must have the shape of `inputs`, {tuple(inputs.shape)}, one value for each input "
             f"element; got {tuple(attributions.shape)}. Do not sum over channels."
         )
-    if attributions.shape[2:] != inputs.shape[2:]:
-        size = ", ".join(map(str, inputs.shape[2:]))
+    check_places(attributions, inputs)
+
+
+def check_places(attributions: Tensor, inputs: Tensor | None) -> None:
+    """Refuse attributions without a value, or one a channel, for each place of the inputs, where these are given."""
+    if inputs is None:
+        return
+    check_one_each(len(inputs), attributions=attributions)
+    if attributions.ndim != inputs.ndim or by_channel(attributions).shape[2:] != by_channel(inputs).shape[2:]:
+        size = ", ".join(map(str, inputs.shape if inputs.ndim == 2 else (len(inputs), "channel", *inputs.shape[2:])))
         raise ValueError(
-            f"`attributions` must have the shape ({len(inputs)}, channel, {size}), one value for each pixel of "
+            f"`attributions` must have the shape ({size}), one value for each pixel of "
             f"`inputs`; got {tuple(attributions.shape)}. Enlarge the maps of a coarser layer, and keep an axis of "
             "length 1 where channels are summed."
         )

@@ -7,6 +7,7 @@ from torch import Tensor
 from lightning_xai.explainers.base import check_number
 from lightning_xai.functional.complexity import check_threshold, effective_complexity, entropy, gini
 from lightning_xai.metrics.base import SampleMetric
+from lightning_xai.metrics.checks import check_places
 
 
 class Sparseness(SampleMetric):
@@ -39,12 +40,9 @@ class Sparseness(SampleMetric):
         super().__init__(**kwargs)
         self.offset = offset
 
-    def update(self, attributions: Tensor, *, index: Tensor | None = None) -> None:
-        """Score a batch of attributions (batch, channel, height, width).
-
-        Raises:
-            ValueError: if they have not four axes.
-        """
+    def update(self, attributions: Tensor, *, inputs: Tensor | None = None, index: Tensor | None = None) -> None:
+        """Score a batch of attributions, (batch, feature) or (batch, channel, ...), shaped like the inputs if given."""
+        check_places(attributions, inputs)
         self.record(gini(attributions, self.offset), index)
 
 
@@ -64,12 +62,9 @@ class Complexity(SampleMetric):
 
     higher_is_better = False
 
-    def update(self, attributions: Tensor, *, index: Tensor | None = None) -> None:
-        """Score a batch of attributions (batch, channel, height, width).
-
-        Raises:
-            ValueError: if they have not four axes.
-        """
+    def update(self, attributions: Tensor, *, inputs: Tensor | None = None, index: Tensor | None = None) -> None:
+        """Score a batch of attributions, (batch, feature) or (batch, channel, ...), shaped like the inputs if given."""
+        check_places(attributions, inputs)
         self.record(entropy(attributions), index)
 
 
@@ -105,10 +100,7 @@ class EffectiveComplexity(SampleMetric):
         self.threshold = threshold
         self.relative = relative
 
-    def update(self, attributions: Tensor, *, index: Tensor | None = None) -> None:
-        """Score a batch of attributions (batch, channel, height, width).
-
-        Raises:
-            ValueError: if they have not four axes.
-        """
+    def update(self, attributions: Tensor, *, inputs: Tensor | None = None, index: Tensor | None = None) -> None:
+        """Score a batch of attributions, (batch, feature) or (batch, channel, ...), shaped like the inputs if given."""
+        check_places(attributions, inputs)
         self.record(effective_complexity(attributions, self.threshold, self.relative), index)

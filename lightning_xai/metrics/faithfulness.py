@@ -11,7 +11,7 @@ from lightning_xai.explainers.chunks import groups, in_chunks
 from lightning_xai.explainers.gradient import Baseline, baseline_like, check_baseline
 from lightning_xai.functional.devices import sent
 from lightning_xai.functional.faithfulness import pearson, random_subsets, replace_pixels, subset_sums
-from lightning_xai.functional.maps import scored_map
+from lightning_xai.functional.maps import by_channel, scored_map
 from lightning_xai.metrics.base import SampleMetric, Shared
 from lightning_xai.metrics.checks import check_batch
 from lightning_xai.shapes import Scores
@@ -89,7 +89,7 @@ class FaithfulnessCorrelation(SampleMetric):
         shared: Shared | None = None,
         index: Tensor | None = None,
     ) -> None:
-        """Score attributions (batch, channel, height, width) of `inputs` for the classes `target`.
+        """Score attributions of `inputs`, one value a place or more, for the classes `target`.
 
         Raises:
             ValueError: if they are not of the same samples, or a shape does not fit that of the inputs.
@@ -103,13 +103,9 @@ class FaithfulnessCorrelation(SampleMetric):
         self.record(correlation, index)
 
     def _measure(self, model: nn.Module, inputs: Tensor, target: Tensor, context: Context) -> SubsetDrops:
+        self.check_inputs(inputs)
         shaped = self._as_maps(inputs)
         num_pixels = shaped[0, 0].numel()
-        if self.subset_size > num_pixels:
-            what = "values" if self.per_value else "pixels"
-            raise ValueError(
-                f"`subset_size` must be at most {num_pixels}, the {what} of an input; got {self.subset_size}."
-            )
         keys = context.private_keys("faithfulness")
         subsets = sent(random_subsets(keys, self.num_subsets, self.subset_size, num_pixels), inputs.device)
         baseline = self._as_maps(baseline_like(inputs, self.baseline, context).expand_as(inputs))
@@ -117,7 +113,8 @@ class FaithfulnessCorrelation(SampleMetric):
         with explaining(model), torch.no_grad():
             clean = model_output(model, inputs, target, context, self.output)
             for numbers in groups(self.num_subsets, model, inputs, context.max_rows):
-                some, copies = subsets[:, int(numbers[0]) : int(numbers[-1]) + 1], (len(numbers), 1, 1, 1)
+                some = subsets[:, int(numbers[0]) : int(numbers[-1]) + 1]
+                copies = (len(numbers), *[1] * (shaped.ndim - 1))
                 pixels = some.transpose(0, 1).flatten(0, 1)
                 images = replace_pixels(shaped.repeat(copies), pixels, baseline.repeat(copies))
                 images = images.reshape(-1, *inputs.shape[1:])
@@ -125,9 +122,17 @@ class FaithfulnessCorrelation(SampleMetric):
                 changed.append(model_output(model, images, targets, context, self.output, known=True))
         return SubsetDrops(subsets, clean[:, None] - torch.cat(changed).unflatten(0, (-1, len(inputs))).T)
 
+    def check_inputs(self, inputs: Tensor) -> None:
+        num_pixels = self._as_maps(inputs)[0, 0].numel()
+        if self.subset_size > num_pixels:
+            what = "values" if self.per_value else "pixels"
+            raise ValueError(
+                f"`subset_size` must be at most {num_pixels}, the {what} of an input; got {self.subset_size}."
+            )
+
     def _as_maps(self, images: Tensor) -> Tensor:
-        """Images of one channel and one row if every value is on its own."""
-        return images.reshape(len(images), 1, 1, -1) if self.per_value else images
+        """With a channel axis; of one channel if every value is on its own."""
+        return images.reshape(len(images), 1, -1) if self.per_value else by_channel(images)
 
 
 def model_output(

@@ -11,7 +11,7 @@ from lightning_xai.explainers.chunks import groups
 from lightning_xai.explainers.gradient import Baseline, baseline_like, check_baseline
 from lightning_xai.functional.devices import sent
 from lightning_xai.functional.faithfulness import area_under_curve, pixel_ranks
-from lightning_xai.functional.maps import scored_map
+from lightning_xai.functional.maps import like_rows, scored_map
 from lightning_xai.metrics.base import SampleMetric, Shared
 from lightning_xai.metrics.checks import check_batch
 from lightning_xai.metrics.faithfulness import Watched, model_output
@@ -68,9 +68,9 @@ class PerturbationCurve(SampleMetric):
         index: Tensor | None = None,
         shared: Shared | None = None,
     ) -> None:
-        """Score attributions (batch, channel, height, width) of `inputs` for the classes `target`."""
-        maps = scored_map(attributions, self.absolute)
+        """Score attributions of `inputs`, one value a place or more, for the classes `target`."""
         check_batch(attributions, inputs, target, context)
+        maps = scored_map(attributions, self.absolute)
         scores = self.summary(self.curve(maps, inputs, target, model, context, shared))
         values = maps.flatten(1)
         defined = (values.amax(1) > values.amin(1)) & scores.isfinite()  # not where there is a NaN
@@ -87,13 +87,13 @@ class PerturbationCurve(SampleMetric):
     ) -> Tensor:
         """(batch, num_steps + 1) outputs. Whether the classes are outputs is looked at once in what is `shared`."""
         shared = Shared() if shared is None else shared
-        ranks = pixel_ranks(maps)[:, None]
+        ranks = pixel_ranks(maps) if inputs.ndim == 2 else pixel_ranks(maps)[:, None]
         baseline = baseline_like(inputs, self.baseline, context)
         replaced = -(-torch.arange(self.num_steps + 1) * maps[0].numel() // self.num_steps)  # rounded up
         points: list[Tensor] = []
         with explaining(model), torch.no_grad():
             for steps in groups(self.num_steps + 1, model, inputs, context.max_rows):
-                cut = sent(replaced[steps], ranks.device).view(-1, 1, 1, 1, 1)
+                cut = like_rows(sent(replaced[steps], ranks.device), ranks[None])
                 images = self.mix(ranks < cut, inputs, baseline).flatten(0, 1)
                 targets, known = target.repeat(len(steps)), _KNOWN in shared
                 outputs = model_output(model, images, targets, context, self.output, known)

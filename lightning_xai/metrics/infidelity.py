@@ -11,7 +11,7 @@ from lightning_xai.explainers.chunks import groups
 from lightning_xai.explainers.gradient import Baseline, baseline_like, check_baseline
 from lightning_xai.functional.devices import sent
 from lightning_xai.functional.infidelity import infidelity, random_squares
-from lightning_xai.functional.maps import all_finite
+from lightning_xai.functional.maps import all_finite, like_rows
 from lightning_xai.functional.random import fold_in, standard_normal
 from lightning_xai.metrics.base import SampleMetric, Shared
 from lightning_xai.metrics.checks import check_batch
@@ -28,7 +28,8 @@ class Infidelity(SampleMetric):
 
     Perturbations, the same for all methods of an evaluation, which run the model on them once:
 
-    - "square": I = x - baseline inside a random square, 0 outside; the paper's square removal, with one size.
+    - "square": I = x - baseline inside a random square, 0 outside; the paper's square removal, with one size. Of series
+      it is a segment, of volumes a cube; tables have none.
     - "noise": I ~ N(0, std²) on every value. Its best attribution is SmoothGrad with the same deviation (by Stein's
       lemma), so it favors smoothers that use a similar one. It is neither clipped to the data's range nor the paper's
       noisy baseline, which is I = x - (baseline + noise).
@@ -52,7 +53,7 @@ class Infidelity(SampleMetric):
     Raises:
         TypeError: if a number is of another type.
         ValueError: if a number is out of its range, or a choice unknown; when updated, if bounds are missing, or inputs
-            are no images as large as a square.
+            have no place for a square.
 
     Example:
         >>> import torch
@@ -107,7 +108,7 @@ class Infidelity(SampleMetric):
             ValueError: if they are not of the same samples, or a shape does not fit that of the inputs.
         """
         check_batch(attributions, inputs, target, context, per_element=True)
-        self._check(inputs)
+        self.check_inputs(inputs)
         settings = (
             "infidelity",
             self.num_draws,
@@ -144,24 +145,23 @@ class Infidelity(SampleMetric):
     def _predicted(self, attributions: Tensor, model: nn.Module, inputs: Tensor, context: Context) -> Tensor:
         """(batch, draw): I·a. The perturbations are drawn again: kept, they would fill `num_draws` times the batch."""
         values = attributions.to(torch.promote_types(attributions.dtype, torch.float32))
-        values = values.masked_fill(~all_finite(values).view(-1, *[1] * (values.ndim - 1)), torch.nan)
+        values = values.masked_fill(~like_rows(all_finite(values), values), torch.nan)
         sums = []
         with explaining(model), torch.no_grad():
             for numbers in groups(self.num_draws, model, inputs, context.max_rows):
                 sums.append((self.perturbations(inputs, context, numbers) * values).flatten(2).sum(2))
         return torch.cat(sums).T
 
-    def _check(self, inputs: Tensor) -> None:
+    def check_inputs(self, inputs: Tensor) -> None:
         if self.perturbation == "noise":
             return
-        if inputs.ndim != 4:
+        if inputs.ndim < 3:
             raise ValueError(
-                'perturbation="square" needs `inputs` (batch, channel, height, width), '
+                'perturbation="square" needs `inputs` with places side by side, (batch, channel, ...), '
                 f'got shape {tuple(inputs.shape)}; use perturbation="noise".'
             )
         if self.square_size > min(inputs.shape[2:]):
-            height, width = inputs.shape[2:]
             raise ValueError(
-                f"`square_size` must be at most the shorter side of the images, {height}x{width} pixels; "
-                f"got {self.square_size}."
+                f"`square_size` must be at most the shorter side of the images, {'x'.join(map(str, inputs.shape[2:]))} "
+                f"pixels; got {self.square_size}."
             )

@@ -180,9 +180,9 @@ class InformationLevel(SampleMetric):
         Raises:
             ValueError: if they are not of the same samples, or a shape does not fit that of the inputs.
         """
-        maps = scored_map(attributions, self.absolute)
-        _check_images(inputs)
+        self.check_inputs(inputs)
         check_batch(attributions, inputs, target, context)
+        maps = scored_map(attributions, self.absolute)
         context = replace(context, bounds=bounds)
         settings = "information", self.curve, self.fill, self.random_fraction, self.coder, self.preset
         measure = partial(self._ends, model, inputs, target, context)
@@ -193,6 +193,13 @@ class InformationLevel(SampleMetric):
         knots = torch.where(ranked[:, None, None], knots, torch.nan)
         self.record(area_under_knots(knots), index)
         self.knots.append(knots.to(self.device))
+
+    def check_inputs(self, inputs: Tensor) -> None:
+        if inputs.ndim != 4 or inputs.shape[1] not in (1, 3):
+            raise ValueError(
+                "`inputs` must be images with 1 or 3 channels, (batch, channel, height, width), because they are coded "
+                f"as pictures; got shape {tuple(inputs.shape)}."
+            )
 
     def median_curve(self, num_points: int = 1001) -> tuple[Float[Tensor, " point"], Float[Tensor, " point"]]:
         """(x, y) of the median over the distinct samples with a defined score; NaN if there is none.
@@ -358,11 +365,3 @@ def _check_share(name: str, value: float) -> None:
     check_number(name, value)
     if not 0 <= value <= 1:
         raise ValueError(f"`{name}` must be in [0, 1], got {value}.")
-
-
-def _check_images(inputs: Tensor) -> None:
-    if inputs.ndim != 4 or inputs.shape[1] not in (1, 3):
-        raise ValueError(
-            "`inputs` must be images with 1 or 3 channels, (batch, channel, height, width), because they are coded as "
-            f"pictures; got shape {tuple(inputs.shape)}."
-        )

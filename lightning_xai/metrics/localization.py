@@ -18,6 +18,7 @@ from lightning_xai.functional.localization import (
     top_k_intersection,
 )
 from lightning_xai.metrics.base import SampleMetric
+from lightning_xai.metrics.checks import check_places
 from lightning_xai.shapes import Scores
 
 
@@ -28,13 +29,17 @@ class _LocalizationMetric(SampleMetric):
         super().__init__(**kwargs)
         self.absolute = absolute
 
-    def update(self, attributions: Tensor, mask: Tensor, *, index: Tensor | None = None) -> None:
-        """Score attributions (batch, channel, height, width) against boolean masks (batch, height, width).
+    def update(
+        self, attributions: Tensor, mask: Tensor, *, inputs: Tensor | None = None, index: Tensor | None = None
+    ) -> None:
+        """Score attributions (batch, feature) or (batch, channel, ...) against boolean masks, one value a place.
 
         Raises:
             TypeError: if `mask` is not boolean.
-            ValueError: if the attributions have not four axes, or `mask` not their shape.
+            ValueError: if `mask` has not the shape of the attributions, their channels being summed, or these not
+                that of the inputs, if they are given.
         """
+        check_places(attributions, inputs)
         self.record(self._score(attributions, mask), index)
 
     @abstractmethod

@@ -16,7 +16,7 @@ from lightning_xai.explainers.chunks import check_takes_one_row, probe_rows, tak
 from lightning_xai.explainers.precision import called_in_float32
 from lightning_xai.explainers.precomputed import refuse_precomputed
 from lightning_xai.explainers.state import seeded
-from lightning_xai.functional.maps import all_finite
+from lightning_xai.functional.maps import all_finite, by_channel
 from lightning_xai.metrics.base import SampleMetric
 from lightning_xai.outputs import Logit, Output, Read
 
@@ -121,7 +121,7 @@ class QuantusMetric(SampleMetric):
                 x_batch=_array(inputs),
                 y_batch=_array(target),
                 a_batch=_array(attributions),
-                s_batch=None if mask is None else _array(mask.view(1, 1, *mask.shape[-2:])),
+                s_batch=None if mask is None else _array(mask.reshape(1, 1, *by_channel(inputs).shape[2:])),
                 explain_func=explain,
                 channel_first=True,
                 softmax=self.softmax and read is model,

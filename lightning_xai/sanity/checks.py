@@ -39,7 +39,7 @@ class Subject:
 
     Attributes:
         model: The trained model.
-        images: (samples, channel, height, width).
+        images: (samples, feature) or (samples, channel, ...).
         target: (samples,) the explained classes.
         index: (samples,) indices in the data set; the noise depends on them.
         methods: Explainers by name.
@@ -95,24 +95,36 @@ class Subject:
     @cached_property
     def foreground(self) -> Tensor | None:
         """Where an image is not black; None where black is not known."""
-        bounds = parse_bounds(self.bounds, self.images.device, self.images.dtype)
+        bounds = parse_bounds(self.bounds, self.images.device, self.images.dtype, self.images.ndim)
         return None if bounds is None else foreground_mask(self.images, bounds[0]).cpu()
 
 
-def with_usable_similarities(subject: Subject, deciding: str) -> Subject:
-    """The subject with those of its similarities alone that its images admit.
+def with_usable_similarities(subject: Subject, deciding: str | None) -> tuple[Subject, str]:
+    """The subject with those of its similarities alone that its images admit, and the one that decides.
 
-    HOG needs 6 pixels a side, SSIM room for its window, Spearman's of the foreground a background.
+    HOG needs images of 6 pixels a side, SSIM places side by side and room for its window, Spearman's of the foreground
+    a background.
+
+    Args:
+        deciding: None for SSIM, or where it is not admitted for the first one that is.
 
     Raises:
         ValueError: if the similarity that decides is not among them.
     """
-    reasons = {name: _why_unusable(subject, name) for name in subject.similarities}
-    usable = {name: function for name, function in subject.similarities.items() if reasons[name] is None}
+    reasons = unusable_similarities(subject)
+    usable = {name: function for name, function in subject.similarities.items() if name not in reasons}
+    if deciding is None:
+        deciding = "ssim" if "ssim" in usable else next(iter(usable), "")
     if deciding not in usable:
         why = f", which these images do not admit: {reasons[deciding]}" if deciding in reasons else ""
         raise ValueError(f"`similarity` must be one of {', '.join(map(repr, usable))}; got {deciding!r}{why}")
-    return replace(subject, similarities=usable)
+    return replace(subject, similarities=usable), deciding
+
+
+def unusable_similarities(subject: Subject) -> dict[str, str]:
+    """Those of its similarities that the subject's images do not admit, and why."""
+    reasons = {name: _why_unusable(subject, name) for name in subject.similarities}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
 def _why_unusable(subject: Subject, name: str) -> str | None:
@@ -123,9 +135,9 @@ def _why_unusable(subject: Subject, name: str) -> str | None:
             "it compares the pixels that are not black, but the data have no `bounds`, which say what black is, or no "
             "pixel there."
         )
-    maps = torch.zeros(1, 1, *subject.images.shape[2:])
+    maps = torch.zeros_like(subject.images[:1], device="cpu")
     try:
-        compare(maps, maps, {name: similarity}, torch.ones_like(maps, dtype=torch.bool))
+        compare(maps, maps, {name: similarity}, torch.ones_like(pixel_map(maps, absolute=False), dtype=torch.bool))
     except TooSmallError as error:
         return str(error)
     return None

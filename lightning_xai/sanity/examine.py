@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from lightning_xai._version import __version__
 from lightning_xai.explainers import (
@@ -72,7 +73,7 @@ MEMORIZED = 0.95
 def examine(
     subject: Subject,
     checks: Sequence[Examined] = EXAMINED,
-    similarity: str = "ssim",
+    similarity: str | None = None,
     *,
     make_twin: Callable[[int], tuple[nn.Module, float]] | None = None,
     num_twins: int = 3,
@@ -90,7 +91,8 @@ def examine(
         subject: The trained model, the samples and the methods. Its `randomization` is that of `parameters`, and of
             `efficient`, which randomizes all blocks whatever the orderings.
         checks: Which ones.
-        similarity: The one that decides; all of the subject's that its images admit are in the report.
+        similarity: The one that decides, None for SSIM, or where that is not admitted the first of the subject's that
+            is; all that its images admit are in the report.
         make_twin: Of `data`: the network trained on random labels of this number, from 0, and its accuracy on these.
         num_twins: Of `data`: how many; no verdict with fewer than three, as with fewer `repeats`.
         shift: Of `invariance`: what is added to the input, in its own space.
@@ -106,7 +108,7 @@ def examine(
     check_level("alpha", alpha)
     if alpha >= 0.5:
         raise ValueError(f"`alpha` must be less than 0.5, the chance of a wrong verdict; got {alpha}. Usual is 0.05.")
-    subject = with_usable_similarities(subject, similarity)
+    subject, similarity = with_usable_similarities(subject, similarity)
     if not 0 <= margin < 1:
         raise ValueError(f"`margin` must be at least 0 and less than 1, got {margin}. Usual is {MARGIN}.")
     _rehearse(subject, checks, make_twin, num_twins, shift)
@@ -250,8 +252,8 @@ def paper_methods(
         "smooth_grad": smooth_grad(fraction=0.15),
         "input_x_gradient": InputXGradient(),
         "guided_backprop": admitted(guided_backprop(), nn.ReLU),
-        "grad_cam": admitted(grad_cam(), nn.Conv2d),
-        "guided_grad_cam": admitted(guided_grad_cam(), nn.ReLU, nn.Conv2d),
+        "grad_cam": admitted(grad_cam(), _ConvNd),
+        "guided_grad_cam": admitted(guided_grad_cam(), nn.ReLU, _ConvNd),
         "integrated_gradients": integrated,
         "smooth_integrated_gradients": Smooth(
             IntegratedGradients(baseline=baseline, num_steps=20), RangeScale(0.15), num_draws=10
@@ -281,7 +283,7 @@ def _digest(values: Mapping[str, Any]) -> str:
 def pictures(subject: Subject) -> np.ndarray:
     """The kept images on a scale of 0 to 1."""
     images = subject.images[:KEPT].detach().cpu().float()
-    bounds = Context.create(subject.index, bounds=subject.bounds).bounds
+    bounds = Context.create(subject.index, bounds=subject.bounds, ndim=images.ndim).bounds
     low, high = (images.amin(), images.amax()) if bounds is None else bounds
     return ((images - low) / (high - low)).clamp(0, 1).numpy()
 

@@ -176,7 +176,7 @@ def invariance_maps(
     check_in_bounds(images, bounds)
     shift = _parse_shift(shift, images)
     index = torch.arange(len(images)) if index is None else index.cpu()
-    context = Context.create(index, seed, bounds, max_rows, images.device, images.dtype, output)
+    context = Context.create(index, seed, bounds, max_rows, images.device, images.dtype, images.ndim, output)
     with explaining(model):
         target = resolve_target(model, images, target, max_rows, output)
     moved = shifted_context(context, shift) if move_bounds else context

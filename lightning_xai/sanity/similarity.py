@@ -1,9 +1,9 @@
 """How alike two attributions of the same image are: one score a sample.
 
-Both arguments are (batch, channel, height, width), of any device and type; what is compared are their pixel maps, the
-signed sums over channels, in float64. Scores are float32 on the CPU, 1 for identical maps, the same when the arguments
-change places. NaN where undefined: a map that is not finite, constant where a correlation is asked for, or zero where
-it is normalized.
+Both arguments are (batch, feature) or (batch, channel, ...), of any device and type; what is compared are their pixel
+maps, the signed sums over channels, in float64. Scores are float32 on the CPU, 1 for identical maps, the same when the
+arguments change places. NaN where undefined: a map that is not finite, constant where a correlation is asked for, or
+zero where it is normalized.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,9 +23,9 @@ from torch import Tensor
 from lightning_xai.explainers.base import check_choice
 from lightning_xai.functional.bounds import bound_tolerance
 from lightning_xai.functional.faithfulness import pearson as correlation
-from lightning_xai.functional.maps import mask_like, pixel_map
+from lightning_xai.functional.maps import all_finite, by_channel, like_rows, mask_like, pixel_map
 from lightning_xai.functional.scales import sample_range
-from lightning_xai.shapes import Images, Maps, Masks, Scores
+from lightning_xai.shapes import Inputs, Maps, Masks, Scores
 
 Normalizer = Literal["none", "maximum", "percentile", "second_moment", "range"]
 Preset = Literal["paper", "notebook"]
@@ -38,7 +38,7 @@ _BLOCK = 3
 
 
 class TooSmallError(ValueError):
-    """Maps have fewer pixels than a similarity needs."""
+    """Maps have fewer pixels, or axes, than a similarity needs."""
 
 
 def spearman(first: Tensor, second: Tensor) -> Scores:
@@ -59,7 +59,7 @@ def spearman_foreground(first: Tensor, second: Tensor, foreground: Tensor) -> Sc
     """`spearman_absolute` of the pixels of the foreground alone, so that a background of ties does not count.
 
     Args:
-        foreground: (batch, height, width) or (batch, 1, height, width) booleans, such as `foreground_mask` makes.
+        foreground: Booleans, one a place, such as `foreground_mask` makes.
     """
     maps = _map_pair(first, second, absolute=True)
     return _rank_correlation(*maps, mask_like(foreground, maps[0]))
@@ -98,11 +98,13 @@ def ssim(
         gaussian: Windows weighted by a Gaussian of std 1.5, 11 pixels wide, instead of uniform ones of 5 x 5.
 
     Raises:
-        TooSmallError: (a ValueError) if the window does not fit into the maps.
+        TooSmallError: (a ValueError) if the window does not fit into the maps, or they are those of tables.
     """
+    if first.ndim < 3:
+        raise TooSmallError("Attributions must have places side by side for SSIM; those of a table have none.")
     x, y = (normalize(maps, normalizer) for maps in _map_pair(first, second, absolute))
     _check_size(x, 11 if gaussian else 5, "the window of SSIM", "leave SSIM out")
-    greatest = torch.maximum(x.abs().amax((1, 2)), y.abs().amax((1, 2)))
+    greatest = torch.maximum(x.abs().flatten(1).amax(1), y.abs().flatten(1).amax(1))
     ranges = greatest if absolute or normalizer == "range" else 2 * greatest
     options = {"gaussian_weights": True} if gaussian else {"win_size": 5}
     scores = [
@@ -129,9 +131,11 @@ def hog(
         ranks: Spearman's correlation instead of Pearson's.
 
     Raises:
-        TooSmallError: (a ValueError) if the maps have no room for a block.
+        TooSmallError: (a ValueError) if the maps have no room for a block, or are not those of images.
     """
     x, y = (normalize(maps, normalizer) for maps in _map_pair(first, second))
+    if x.ndim != 3:
+        raise TooSmallError(f"Attributions must be of images for HOG, got shape {tuple(first.shape)}: leave it out.")
     cell_size = hog_cell_size(*x.shape[1:]) if cell_size is None else cell_size
     if cell_size < 2:
         raise TooSmallError(f"`cell_size` must be at least 2, got {cell_size}; maps of less than 6 pixels have no HOG.")
@@ -156,7 +160,7 @@ def normalize(maps: Maps, normalizer: Normalizer) -> Maps:
     if normalizer == "none":
         return maps
     if normalizer == "range":
-        low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+        low, high = (like_rows(ends, maps) for ends in (maps.flatten(1).amin(1), maps.flatten(1).amax(1)))
         return (maps - low) / (high - low)
     scale_of = {
         "maximum": lambda sizes: sizes.amax(1),
@@ -164,11 +168,11 @@ def normalize(maps: Maps, normalizer: Normalizer) -> Maps:
         "second_moment": lambda sizes: sizes.square().mean(1).sqrt(),
     }
     scale = scale_of[normalizer](maps.abs().flatten(1))
-    scaled = maps / torch.where(scale > 0, scale, torch.nan)[:, None, None]
+    scaled = maps / like_rows(torch.where(scale > 0, scale, torch.nan), maps)
     return scaled.clamp(-1, 1) if normalizer == "percentile" else scaled
 
 
-def foreground_mask(images: Images, background: Tensor | float) -> Masks:
+def foreground_mask(images: Inputs, background: Tensor | float) -> Masks:
     """Where an image differs from the background in some channel, by more than rounding.
 
     The tolerance is that of `functional.bounds` for an image whose range begins at the background.
@@ -179,7 +183,7 @@ def foreground_mask(images: Images, background: Tensor | float) -> Masks:
     """
     x = images.to(torch.promote_types(images.dtype, torch.float32))
     low = torch.as_tensor(background, dtype=x.dtype, device=x.device)
-    return ((x - low).abs() > bound_tolerance(low, low + sample_range(x), images.dtype)).any(1)
+    return by_channel((x - low).abs() > bound_tolerance(low, low + sample_range(x), images.dtype)).any(1)
 
 
 def named_similarities(preset: Preset = "paper", normalizer: Normalizer | None = None) -> dict[str, Similarity]:
@@ -271,7 +275,7 @@ def _map_pair(first: Tensor, second: Tensor, absolute: bool = False) -> tuple[Ma
 
 
 def _finite_or_nan(maps: Maps) -> Maps:
-    return torch.where(maps.isfinite().all(2).all(1)[:, None, None], maps, torch.nan)
+    return torch.where(like_rows(all_finite(maps), maps), maps, torch.nan)
 
 
 def _rank_correlation(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Scores:
@@ -296,9 +300,10 @@ def _histograms(maps: Maps, cell_size: int) -> Float[Tensor, "batch n"]:
 
 
 def _check_size(maps: Maps, least: int, what: str, advice: str) -> None:
-    height, width = maps.shape[1:]
-    if min(height, width) < least:
+    extents = maps.shape[1:]
+    if min(extents) < least:
+        needed, got = (" x ".join(map(str, sizes)) for sizes in ([least] * len(extents), extents))
         raise TooSmallError(
-            f"Attributions must have at least {least} x {least} pixels for {what}, got {height} x {width}: {advice}, "
-            "or compare larger images."
+            f"Attributions must have at least {needed} pixels for {what}, got {got}: {advice}, or compare larger "
+            "images."
         )
