@@ -10,6 +10,7 @@ from lightning_xai._version import __version__
 
 if TYPE_CHECKING:
     from lightning_xai.evaluation import Evaluation, evaluate, explain
+    from lightning_xai.experiments.stream import evaluate_stream
     from lightning_xai.explainers import *  # noqa: F403
     from lightning_xai.explainers import (
         Gradient,
@@ -37,6 +38,7 @@ __all__ = [
     "adapt_grad",
     "bounds",
     "evaluate",
+    "evaluate_stream",
     "explain",
     "fusion_grad",
     "noise_grad",
@@ -47,7 +49,10 @@ _ROOMS = (
     *("callbacks", "cli", "data", "evaluation", "experiments", "explainers", "functional", "metrics", "modules"),
     *("networks", "reporting", "results", "sanity", "statistics", "visualization"),
 )
-_HOMES = {"bounds": "explainers.bounds", **dict.fromkeys(("Evaluation", "evaluate", "explain"), "evaluation")}
+_HOMES = {
+    **{"bounds": "explainers.bounds", "evaluate_stream": "experiments.stream"},
+    **dict.fromkeys(("Evaluation", "evaluate", "explain"), "evaluation"),
+}
 
 
 def __getattr__(name: str) -> Any:

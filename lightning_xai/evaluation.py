@@ -198,6 +198,10 @@ def evaluate(
         {'ours': 1.0, 'floor': 0.2}
     """
     check_model(model)
+    if hasattr(images, "dataset") or hasattr(images, "test_dataloader"):
+        raise TypeError(
+            f"`images` is a {type(images).__name__}: lightning_xai.evaluate_stream reads it, batch by batch."
+        )
     check_inputs(images)
     check_in_bounds(images, bounds)
     check_count("batch_size", batch_size)
