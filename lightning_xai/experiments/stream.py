@@ -403,7 +403,7 @@ def check_samples(samples: Samples, bounds: Any) -> None:
     if bad:
         names = ", ".join(str(int(samples.index[place])) for place in bad[:5]) + ", ..." * (len(bad) > 5)
         raise ValueError(
-            f"`data`: the images of samples {names} have NaN or infinite values. Mend them, or leave them out of the "
+            f"`data`: the image of sample {names} has NaN or infinite values. Mend them, or leave them out of the "
             "data; what is finished is kept."
         )
     try:

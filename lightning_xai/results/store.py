@@ -55,9 +55,7 @@ def append_scores(
     with waiting_for(folder):
         last = max((int(part.stem) for part in _numbered(folder)), default=0)
         part = folder / f"{last + 1:06d}.parquet"
-        write_parquet(
-            part, scores.table, COLUMNS, {"after_step": after_step, **({"samples": samples} if samples else {})}
-        )
+        write_parquet(part, scores.table, COLUMNS, {"after_step": after_step, **_known(scores, samples)})
     return part
 
 
