@@ -10,6 +10,7 @@ from lightning_xai._version import __version__
 
 if TYPE_CHECKING:
     from lightning_xai.evaluation import Evaluation, evaluate, explain
+    from lightning_xai.experiments.stream import evaluate_stream
     from lightning_xai.explainers import *  # noqa: F403
     from lightning_xai.explainers import (
         Gradient,
@@ -39,6 +40,7 @@ __all__ = [
     "adapt_grad",
     "bounds",
     "evaluate",
+    "evaluate_stream",
     "explain",
     "fusion_grad",
     "noise_grad",
@@ -50,8 +52,7 @@ _ROOMS = (
     *("networks", "outputs", "reporting", "results", "sanity", "statistics", "visualization"),
 )
 _HOMES = {
-    "Forward": "forward",
-    "bounds": "explainers.bounds",
+    **{"bounds": "explainers.bounds", "evaluate_stream": "experiments.stream", "Forward": "forward"},
     **dict.fromkeys(("Evaluation", "evaluate", "explain"), "evaluation"),
 }
 

@@ -1,14 +1,16 @@
 """Explain a model, and score its explanations: the part of the package that needs no Lightning."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from inspect import Parameter, signature
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from jaxtyping import Int64
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
+from torchmetrics.utilities.distributed import gather_all_tensors
 from tqdm.auto import tqdm
 
 from lightning_xai.explainers.base import (
@@ -215,6 +217,10 @@ def evaluate(
     """
     model = NoModel() if model is None else model
     check_model(model)
+    if hasattr(images, "dataset") or hasattr(images, "test_dataloader"):
+        raise TypeError(
+            f"`images` is a {type(images).__name__}: lightning_xai.evaluate_stream reads it, batch by batch."
+        )
     check_inputs(images)
     images = channels_second(images, channel_dim)
     check_in_bounds(images, bounds)
@@ -228,54 +234,150 @@ def evaluate(
     given = default_metrics(masks is not None, bounds is not None) if metrics is None else named("metrics", metrics)
     check_metrics(given, images, mask=masks is not None, bounds=bounds is not None)
     check_explain_again(explainers, given)
-    scored: dict[str, SampleMetric] = {**given, GRADIENTS: NumGradients()}
-    collections = {name: _collect(scored, images.device) for name in explainers}
-    kept: dict[str, list[Tensor]] = {name: [] for name in explainers}
-    batches = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
-    bar = tqdm(total=len(batches) * len(explainers), desc="explaining", unit="batch", leave=False, disable=not progress)
-    undefined = dict.fromkeys(explainers, torch.zeros((), dtype=torch.int64, device=images.device))
-    turned = taking_channels_second(model, channel_dim)
-    with in_precision(model, precision), bar, explaining(model, whole.seed), turned:
-        target = _targets(whole, model, images, target, batches)
-        shown = images[:keep_attributions]
-        predicted = _targets(whole, model, images, None, batches, keep_attributions)
-        for rows in batches:
-            context = whole.select(rows)
-            batch: dict[str, Any] = {
-                "inputs": images[rows],
-                "target": target[rows],
-                "mask": None if masks is None else masks[rows],
-                "index": sent(index[rows], images.device),
-                "bounds": context.bounds,
-                "model": rows_of(model, rows),
-                "context": context,
-                "shared": Shared(),
-            }
-            with remembering_noise():
-                for name, explainer in explainers.items():
-                    attributions, num_gradients = _explained(batch["model"], explainer, batch)
-                    collections[name].update(
-                        attributions,
-                        **batch,
-                        explainer=explainer,
-                        noise_std=explainer.noise_std(batch["inputs"], context),
-                        num_gradients=num_gradients,
-                    )
-                    undefined[name] = undefined[name] + _undefined(attributions)
-                    first = attributions[: max(0, keep_attributions - rows.start)]
-                    kept[name].append(first.movedim(1, channel_dim).clone())
-                    bar.update()
-    _warn_of_undefined(model, undefined)
-    maps = _on_cpu([torch.cat(parts) for parts in kept.values()])
+    slices = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
+    bar = tqdm(total=len(slices) * len(explainers), desc="explaining", unit="batch", leave=False, disable=not progress)
+    with in_precision(model, precision), explaining(model, whole.seed), taking_channels_second(model, channel_dim):
+        target = _targets(whole, model, images, target, slices)
+        predicted = _targets(whole, model, images, None, slices, keep_attributions)
+    batches = (
+        Batch(
+            images[rows],
+            target[rows],
+            index[rows],
+            None if masks is None else masks[rows],
+            whole.select(rows),
+            rows_of(model, rows),
+            keep=max(0, keep_attributions - rows.start),
+        )
+        for rows in slices
+    )
+    with bar:
+        scored = score_batches(model, batches, explainers, given, precision, bar.update, whole.seed, channel_dim)
+        parts = list(scored)
+    maps = _on_cpu([torch.cat([part.maps[name] for part in parts]) for name in explainers])
     return Evaluation(
-        *_gather(collections, list(scored)),
-        higher_is_better={name: metric.higher_is_better for name, metric in scored.items()},
-        images=shown.movedim(1, channel_dim).cpu(),
+        *_gathered(index, parts, explainers, [*given, GRADIENTS]),
+        higher_is_better=directions(given),
+        images=images[:keep_attributions].movedim(1, channel_dim).cpu(),
         target=target[:keep_attributions].cpu(),
         predicted=predicted.cpu(),
         masks=None if masks is None else masks[:keep_attributions].cpu(),
-        attributions=dict(zip(kept, maps, strict=True)),
+        attributions=dict(zip(explainers, maps, strict=True)),
     )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples that are explained together, on the model's device.
+
+    Attributes:
+        images, target, index, masks, context: As an explainer and the metrics take them, the channels of the images
+            second; the index is on the CPU.
+        model: For these samples, with what it carries along of them.
+        keep: Number of samples, the first ones, whose maps are wanted.
+        pairs: Which metrics of which methods are wanted; None for all of all.
+        record: What the caller wants to have beside the scores.
+    """
+
+    images: Inputs
+    target: Labels
+    index: Labels
+    masks: Masks | None
+    context: Context
+    model: nn.Module
+    keep: int = 0
+    pairs: Mapping[str, Sequence[str]] | None = None
+    record: Any = None
+
+
+@dataclass(frozen=True)
+class ScoredBatch:
+    """What was found for a batch: `values` is (pairs of method and metric, samples), on the model's device."""
+
+    batch: Batch
+    pairs: list[tuple[str, str]]
+    values: Tensor
+    maps: dict[str, Tensor]
+
+
+def score_batches(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    methods: Mapping[str, Explainer],
+    metrics: Mapping[str, SampleMetric],
+    precision: Precision = "32-true",
+    tick: Callable[[], object] = lambda: None,
+    seed: int = 0,
+    channel_dim: int = 1,
+) -> Generator[ScoredBatch, None, None]:
+    """The scores of each batch as soon as it is done; nothing of the batches before is held.
+
+    A batch's scores do not depend on the others: what follows it may be left out, or done elsewhere. At the end it
+    warns of maps that are not finite.
+
+    Args:
+        model: Left as it was when the iterator ends, or is closed.
+        batches: Asked for one by one.
+        methods: Explainers by name.
+        metrics: By name; what each method spends is scored as well, under the name `GRADIENTS`.
+        precision: As in `explain`.
+        tick: Called when a method is done with a batch.
+        seed: Of the random numbers that the network draws itself.
+        channel_dim: Where the network has its channels; maps that are kept have theirs there too.
+    """
+    scored: dict[str, SampleMetric] = {**metrics, GRADIENTS: NumGradients()}
+    everything = {name: list(scored) for name in methods}
+    collections: dict[Any, MetricCollection] = {}
+    undefined: dict[str, Tensor] = {}
+    turned = taking_channels_second(model, channel_dim)
+    with in_precision(model, precision), explaining(model, seed), turned:
+        for batch in batches:
+            maps: dict[str, Tensor] = {}
+            values: list[Tensor] = []
+            pairs: list[tuple[str, str]] = []
+            given: dict[str, Any] = {
+                "inputs": batch.images,
+                "target": batch.target,
+                "mask": batch.masks,
+                "index": sent(batch.index, batch.images.device),
+                "bounds": batch.context.bounds,
+                "model": batch.model,
+                "context": batch.context,
+                "shared": Shared(),
+            }
+            with remembering_noise():
+                for name, wanted in (everything if batch.pairs is None else batch.pairs).items():
+                    if (key := tuple(wanted)) not in collections:
+                        own = {metric: scored[metric] for metric in key}
+                        collections[key] = _collect(own, batch.images.device)
+                    collection = collections[key]
+                    attributions = _score(collection, name, methods[name], given)
+                    values += [torch.cat(cast(Any, collection[metric]).scores) for metric in key]
+                    pairs += [(name, metric) for metric in key]
+                    collection.reset()
+                    undefined[name] = undefined.get(name, 0) + _undefined(attributions)
+                    maps[name] = attributions[: batch.keep].movedim(1, channel_dim).clone()
+                    tick()
+            yield ScoredBatch(batch, pairs, torch.stack(values), maps)
+    _warn_of_undefined(model, undefined)
+
+
+def _score(collection: MetricCollection, name: str, explainer: Explainer, given: Mapping[str, Any]) -> Inputs:
+    """Explain a batch, and have the map scored; returns it."""
+    attributions, num_gradients = _explained(given["model"], explainer, given)
+    collection.update(
+        attributions,
+        **given,
+        explainer=explainer,
+        noise_std=explainer.noise_std(given["inputs"], given["context"]),
+        num_gradients=num_gradients,
+    )
+    return attributions
+
+
+def directions(metrics: Mapping[str, SampleMetric]) -> dict[str, bool | None]:
+    """`higher_is_better` of metrics, and of what each method spends."""
+    return {**{name: metric.higher_is_better for name, metric in metrics.items()}, GRADIENTS: None}
 
 
 def _targets(
@@ -407,16 +509,16 @@ def _collect(metrics: Mapping[str, SampleMetric], device: torch.device) -> Metri
     return collection.to(device, non_blocking=not is_apple(device))
 
 
-def _gather(
-    collections: Mapping[str, MetricCollection], metrics: list[str]
+def _gathered(
+    index: Labels, parts: Sequence[ScoredBatch], methods: Iterable[str], metrics: Sequence[str]
 ) -> tuple[Labels, dict[str, dict[str, Scores]]]:
-    """Indices and scores from all processes; the order of the collective calls is the same in each."""
-    arrived = [
-        cast(SampleMetric, collection[name]).arrivals() for collection in collections.values() for name in metrics
-    ]
-    if not arrived:
+    """Indices, ascending, and scores of all processes: two collective calls, in all of them in the same order."""
+    if not parts[0].maps:  # no methods
         return torch.empty(0, dtype=torch.int64), {}
-    values = torch.stack([scores for _, scores in arrived]).cpu()  # all at once: each copy waits for an accelerator
-    index, rows = first_rows(arrived[0][0].cpu())
-    each = iter(values[:, rows])
-    return index, {method: {name: next(each) for name in metrics} for method in collections}
+    values = torch.cat([part.values for part in parts], 1)
+    if dist.is_available() and dist.is_initialized():
+        index = torch.cat(gather_all_tensors(sent(index, values.device)))
+        values = torch.cat(gather_all_tensors(values.T.contiguous())).T
+    index, rows = first_rows(index.cpu())
+    each = iter(values.cpu()[:, rows])  # all at once: each copy waits for an accelerator
+    return index, {method: {name: next(each) for name in metrics} for method in methods}

@@ -1,6 +1,7 @@
 """Any network as one that takes a tensor and returns a tensor: what explainers and metrics know."""
 
 from collections.abc import Mapping
+from copy import copy
 from operator import attrgetter
 from typing import Any
 
@@ -77,7 +78,9 @@ class Forward(nn.Module):
     def select(self, rows: slice | Tensor) -> "Forward":
         """The same network with what is carried along with these rows."""
         carried = {name: value[rows] if _has_rows(value) else value for name, value in self.carried.items()}
-        return Forward(self.model, self.key, self.explained, carried, self.batch, self.call)
+        chosen = copy(self)  # with the hooks
+        chosen.carried = carried
+        return chosen
 
     def _function(self) -> Any:
         try:

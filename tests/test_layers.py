@@ -22,6 +22,7 @@ LAYERS = {
     "networks": 1,
     "statistics": 1,
     "results": 1,
+    "fingerprints": 1,
     "evaluation": 2,
     "visualization": 2,
     "__init__": 2,

@@ -24,6 +24,7 @@ from lightning_xai.explainers import (
     SobelEdges,
     with_controls,
 )
+from lightning_xai.fingerprints import fingerprint
 from lightning_xai.functional.random import fold_in, fold_in_int, root_keys
 from lightning_xai.networks import MLP
 from lightning_xai.reporting.sanity import write_sanity
@@ -40,7 +41,7 @@ from lightning_xai.sanity.checks import (
     parameter_cells,
     with_usable_similarities,
 )
-from lightning_xai.sanity.examine import examine as examine_subject, fingerprint, invariance_cells, paper_methods
+from lightning_xai.sanity.examine import examine as examine_subject, invariance_cells, paper_methods
 from lightning_xai.sanity.randomization import Randomization, evidence, parameter_blocks, randomize
 from lightning_xai.sanity.similarity import SIMILARITIES, foreground_mask, named_similarities, spearman, ssim
 from lightning_xai.sanity.verdicts import invariance_verdict, randomization_verdict

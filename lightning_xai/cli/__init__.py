@@ -14,6 +14,7 @@ COMMANDS = {
     "validate": "score explanations on the validation samples",
     "test": "score explanations on the test samples",
     "predict": "predict",
+    "evaluate": "score explanations on all samples, in shards, and go on where it stopped",
     "sanity": "do explanations depend on weights and labels, and only on what the network computes?",
     "calibrate": "find the weight noise for NoiseGrad and FusionGrad",
     "visualize": "what does a class look like, to one network and to noisy ones?",

@@ -18,7 +18,7 @@ from lightning_xai.cli.weights import warn_of_random_weights
 from lightning_xai.experiments.prices import fit_prices
 from lightning_xai.modules.checkpoints import check_resumable, check_weights_fit, read_checkpoint
 
-WITHOUT_CHECKPOINT = ("validate", "test", "predict", "visualize")
+WITHOUT_CHECKPOINT = ("validate", "test", "predict", "visualize", "evaluate")
 """Commands that take the weights as they are."""
 
 

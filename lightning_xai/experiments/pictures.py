@@ -27,6 +27,7 @@ from lightning_xai.explainers import Explainer
 from lightning_xai.explainers.base import check_count, check_logits, check_target, explaining
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.precision import Precision, in_precision
+from lightning_xai.fingerprints import fingerprint
 from lightning_xai.metrics import Sparseness
 from lightning_xai.reporting.explanations import (
     EXPLANATIONS,
@@ -37,7 +38,6 @@ from lightning_xai.reporting.explanations import (
     sample_index,
 )
 from lightning_xai.reporting.folders import check_folder
-from lightning_xai.sanity.examine import fingerprint
 from lightning_xai.shapes import Inputs, Logits
 
 _DESCRIBED = ("image_shape", "image_size", "resize_size", "interpolation", "mean", "std")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lightning_xai.results.evaluations import STAGE
 from lightning_xai.results.scores import Scores
 from lightning_xai.results.store import SCORES, read_directions, read_scores, score_files
 
@@ -36,7 +37,8 @@ def read_runs(
 
     Args:
         folders: One or more run folders, their `xai` folders, or files of scores (Parquet or CSV).
-        stage: Of the evaluations, such as "validate"; None for "test" if all runs have that, else for "validate".
+        stage: Of the evaluations, such as "validate"; None for the first of "test", "validate" and
+            "evaluate" that all runs have.
         epoch: Of the evaluations; None for each run's last one.
 
     Raises:
@@ -112,12 +114,13 @@ def _not_scored(scores: Scores, chosen: Scores) -> tuple[str, ...]:
 
 def _common_stage(runs: Sequence[Run]) -> str:
     stages = [run.scores.unique("stage") for run in runs]
-    for stage in ("test", "validate"):
+    for stage in ("test", "validate", STAGE):
         if all(stage in present for present in stages):
             return stage
     found = "; ".join(f"{run.name} has {_listed(present)}" for run, present in zip(runs, stages, strict=True))
     raise ValueError(
-        f"`runs`: neither 'test' nor 'validate' has scores in all runs: {found}. Choose runs that share a stage."
+        f"`runs`: neither 'test' nor 'validate' nor 'evaluate' has scores in all runs: {found}. Choose runs that share "
+        "a stage."
     )
 
 

@@ -1,7 +1,8 @@
 """Tables in Parquet files, with checksums and notes; pyarrow is imported with the first of them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,34 @@ def read_parquet(path: Path, columns: Mapping[str, Any]) -> tuple[pd.DataFrame, 
     from pyarrow import parquet
 
     source = pa.BufferReader(path.read_bytes())
+    with _named(path), parquet.ParquetFile(source, page_checksum_verification=True) as file:
+        arrow = file.read(use_threads=False)
+        return arrow.select(list(columns)).to_pandas(), _notes(arrow.schema)
+
+
+def read_notes(path: Path) -> dict[str, Any]:
+    """The notes alone, from the end of the file.
+
+    Raises:
+        OSError: if the file cannot be opened.
+        ValueError: if it is cut short.
+    """
+    from pyarrow import parquet
+
+    with path.open("rb") as source, _named(path):
+        return _notes(parquet.read_schema(source))
+
+
+def _notes(schema: Any) -> dict[str, Any]:
+    return json.loads((schema.metadata or {}).get(_NOTES, b"{}"))
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    import pyarrow as pa
+
     try:
-        with parquet.ParquetFile(source, page_checksum_verification=True) as file:
-            arrow = file.read(use_threads=False)
-        notes = json.loads((arrow.schema.metadata or {}).get(_NOTES, b"{}"))
-        return arrow.select(list(columns)).to_pandas(), notes
+        yield
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         what = " ".join(str(error).split())
         raise ValueError(

@@ -3,20 +3,37 @@
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from lightning_xai.results.files import write_text
 from lightning_xai.results.locks import waiting_for
-from lightning_xai.results.parquet import read_parquet, write_parquet
+from lightning_xai.results.parquet import read_notes, read_parquet, write_parquet
 from lightning_xai.results.scores import COLUMNS, Scores
 
 SCORES, METRICS = "scores", "metrics.json"
+_EVALUATION = ("stage", "epoch", "step")
+_UNIT = f"{'[0-9]' * 12}-*.parquet"
 
 
-def append_scores(path: str | os.PathLike[str], scores: Scores, after_step: int | None = None) -> Path:
+SAMPLES = {
+    **{"sample": "int64", "row": "int64", "target": "int64", "predicted": "int64"},
+    **{"probability": "float64", "fingerprint": str},
+}
+"""What is known of a sample: its index, its row in the data set, the class explained, the class predicted, the
+probability of that, and a short name of input, target and mask."""
+
+
+def append_scores(
+    path: str | os.PathLike[str],
+    scores: Scores,
+    after_step: int | None = None,
+    samples: Mapping[str, Sequence[Any]] | None = None,
+) -> Path:
     """Add a part, `NNNNNN.parquet`, to the folder at `path`, which is made if need be, and return the part's path.
 
     Parts are never changed. When they are read, the scores of a part take the place of those of the same stage, epoch,
@@ -29,6 +46,7 @@ def append_scores(path: str | os.PathLike[str], scores: Scores, after_step: int 
         scores: To add.
         after_step: When they are read, scores of the same stages in earlier parts with more steps than this give way
             too: a training that was resumed there makes them again, perhaps at other steps.
+        samples: What is known of the samples, the columns `SAMPLES`; None if it is not recorded.
 
     Raises:
         OSError: if the folder cannot be written to.
@@ -37,7 +55,34 @@ def append_scores(path: str | os.PathLike[str], scores: Scores, after_step: int 
     with waiting_for(folder):
         last = max((int(part.stem) for part in _numbered(folder)), default=0)
         part = folder / f"{last + 1:06d}.parquet"
-        write_parquet(part, scores.table, COLUMNS, {"after_step": after_step})
+        write_parquet(part, scores.table, COLUMNS, {"after_step": after_step, **_known(scores, samples)})
+    return part
+
+
+def append_unit(
+    path: str | os.PathLike[str],
+    scores: Scores,
+    keys: Mapping[str, Mapping[str, str]],
+    samples: Mapping[str, Sequence[Any]],
+    notes: Mapping[str, Any],
+) -> Path:
+    """Add the finished scores of some samples, of one evaluation that many processes make; waits for nobody.
+
+    Units are told from the parts of `append_scores` by their names, which no two processes choose alike. All that are
+    there count, a score that several have once.
+
+    Args:
+        path: Of the folder.
+        scores: Of all samples by each method in each metric of `keys`.
+        keys: By method and metric, what names all that the scores depend on.
+        samples: What is known of the samples, the columns `SAMPLES`.
+        notes: What else is known.
+
+    Raises:
+        OSError: if the folder cannot be written to.
+    """
+    part = Path(path) / f"{min(samples['row']):012d}-{uuid.uuid4().hex[:12]}.parquet"
+    write_parquet(part, scores.table, COLUMNS, {"keys": keys, **_known(scores, samples), **notes})
     return part
 
 
@@ -53,20 +98,84 @@ def read_scores(path: str | os.PathLike[str]) -> Scores:
     if path.is_file():
         return Scores.load(path)
     tables = [Scores.from_rows(()).table.assign(part=0)]
-    for number, part in enumerate(score_files(path)):
+    for number, part in enumerate(_parts(path)):
         scores, after_step = _read(part)
         if after_step is not None:
             stages = scores.unique("stage")
             tables = [old[~(old["stage"].isin(stages) & (old["step"] > after_step))] for old in tables]
         tables.append(scores.table.assign(part=number))
     table = pd.concat(tables)
-    return Scores(table[table["part"] == table.groupby(list(COLUMNS)[:5], sort=False)["part"].transform("max")])
+    if len(tables) > 1:
+        table = table[table["part"] == table.groupby(list(COLUMNS)[:5], sort=False)["part"].transform("max")]
+    return Scores(pd.concat([table[list(COLUMNS)], *_read_units(path)]))
+
+
+def read_samples(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Stage, epoch, step and what is known of each sample (`SAMPLES`), from the parts and units at `path`.
+
+    A sample that several of them have counts once.
+
+    Raises:
+        ValueError: if a file is damaged, or a sample had another input, target or mask in one than in another.
+    """
+    found = [pd.DataFrame(columns=[*COLUMNS, *SAMPLES])[[*_EVALUATION, *SAMPLES]]]
+    for part in [*_numbered(Path(path)), *unit_files(path)]:
+        if "samples" in (notes := read_notes(part)):
+            found.append(pd.DataFrame({**notes["evaluation"], **notes["samples"]})[[*_EVALUATION, *SAMPLES]])
+    table = pd.concat(found[1:] or found).sort_values([*_EVALUATION, "row"], kind="stable")
+    distinct = table.drop_duplicates([*_EVALUATION, "sample", "fingerprint"])
+    twice = distinct[distinct.duplicated([*_EVALUATION, "sample"])]
+    if len(twice):
+        raise ValueError(
+            f"{path} has two contents of sample {twice.iloc[0]['sample']}: its input, target or mask was another one "
+            "in one part than in another. The evaluation is of two data sets; make it anew in another folder."
+        )
+    return distinct.reset_index(drop=True)
 
 
 def score_files(path: Path) -> list[Path]:
     """The files that hold the scores at `path`, the oldest first."""
+    return [*_parts(path), *unit_files(path)]
+
+
+def unit_files(path: str | os.PathLike[str]) -> list[Path]:
+    """The units at `path`, by the first of their rows."""
+    return sorted(Path(path).glob(_UNIT))
+
+
+def _known(scores: Scores, samples: Mapping[str, Sequence[Any]] | None) -> dict[str, Any]:
+    """What a part's notes say of samples."""
+    if samples is None:
+        return {}
+    first = next(iter(scores))
+    return {"evaluation": {name: getattr(first, name) for name in _EVALUATION}, "samples": samples}
+
+
+def _parts(path: Path) -> list[Path]:
     former = _former(path)
     return [*([former] if former.is_file() else []), *sorted(_numbered(path), key=lambda part: int(part.stem))]
+
+
+def _read_units(path: Path) -> list[pd.DataFrame]:
+    """The tables of all units; where a sample comes again, what was there before is left out."""
+    tables: list[pd.DataFrame] = []
+    seen: dict[str, set[int]] = {}
+    comes_again = False
+    for unit in unit_files(path):
+        table, notes = read_parquet(unit, COLUMNS)
+        own, pairs = notes["samples"]["sample"], json.dumps(notes["keys"])
+        comes_again |= any(not known.isdisjoint(own) and _overlap(pairs, other) for other, known in seen.items())
+        seen.setdefault(pairs, set()).update(own)
+        tables.append(table)
+    if comes_again:
+        tables = [pd.concat(tables).drop_duplicates(list(COLUMNS)[:6])]
+    return tables
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two units' pairs of method and metric have some in common."""
+    first, second = json.loads(one), json.loads(other)
+    return any(not second.get(method, {}).keys().isdisjoint(metrics) for method, metrics in first.items())
 
 
 def set_aside(path: Path) -> Path | None:

@@ -1,6 +1,5 @@
 """All sanity checks of one model: maps, similarities, verdicts."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -32,6 +30,7 @@ from lightning_xai.explainers.base import Context, check_choice, check_count, ch
 from lightning_xai.explainers.bounds import check_in_bounds
 from lightning_xai.explainers.chunks import probe_rows
 from lightning_xai.explainers.gradient import Baseline
+from lightning_xai.fingerprints import digest, fingerprint
 from lightning_xai.outputs import Logit, Output
 from lightning_xai.results.sanity import MARGIN, Cell, CellKey, ModelState, SanityReport, Verdict
 from lightning_xai.sanity.cells import Cells
@@ -117,7 +116,7 @@ def examine(
         "version": __version__,
         "weights": fingerprint(subject.model),
         "samples": subject.index.tolist(),
-        "images": _digest({"images": subject.images}),
+        "images": digest({"images": subject.images}),
         "target": "repredicted" if subject.repredict else subject.target.tolist(),
         "methods": {name: repr(method) for name, method in subject.methods.items()},
         "similarities": {name: describe(function) for name, function in subject.similarities.items()},
@@ -264,20 +263,6 @@ def paper_methods(
         "fusion_grad": fusion_grad(),
     }
     return {name: method for name, method in methods.items() if method is not None}
-
-
-def fingerprint(model: nn.Module) -> str:
-    """A short name of the weights: equal weights have the same."""
-    return _digest(model.state_dict())
-
-
-def _digest(values: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256()
-    for name, value in values.items():
-        if isinstance(value, Tensor):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def pictures(subject: Subject) -> np.ndarray:

@@ -21,12 +21,12 @@ from lightning_xai.experiments.noise_level import right_under_noise
 from lightning_xai.experiments.runs import Run
 from lightning_xai.explainers import Explainer
 from lightning_xai.explainers.precision import in_precision
+from lightning_xai.fingerprints import fingerprint
 from lightning_xai.metrics import SampleMetric
 from lightning_xai.reporting.saving import file_name
 from lightning_xai.results.comparison import Comparison
 from lightning_xai.results.scores import Scores
 from lightning_xai.sanity.cells import Cells
-from lightning_xai.sanity.examine import fingerprint
 from lightning_xai.statistics.means import mean_and_standard_error
 from lightning_xai.statistics.paired import holm, paired_test
 from lightning_xai.studies.entries import known_values, resolved

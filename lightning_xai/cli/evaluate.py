@@ -1,0 +1,142 @@
+"""`lightning-xai evaluate`: scores of as many samples as there are, in shards, and on from where it stopped."""
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+
+from lightning_xai.callbacks.attribution import AttributionCallback
+from lightning_xai.callbacks.samples import Target, unpack
+from lightning_xai.cli.checks import checkpoint_run
+from lightning_xai.cli.command_line import XAICommandLine
+from lightning_xai.cli.console import console
+from lightning_xai.data.input_space import InputSpace
+from lightning_xai.experiments.stream import Stage, StoredEvaluation, evaluate_stream
+from lightning_xai.experiments.trained import connected
+from lightning_xai.explainers import Explainer
+from lightning_xai.explainers.precision import Precision
+from lightning_xai.metrics import SampleMetric
+from lightning_xai.reporting.folders import check_folder
+from lightning_xai.reporting.tables import score_table
+
+
+def evaluate(
+    line: XAICommandLine,
+    ckpt_path: str | None = None,
+    folder: str | None = None,
+    shard: str | None = None,
+    stage: Stage = "test",
+    num_samples: int | None = None,
+    methods: dict[str, Explainer | str] | list[str] | None = None,
+    metrics: dict[str, SampleMetric | str] | list[str] | None = None,
+    target: Target | None = None,
+    seed: int | None = None,
+    batch_size: int | None = None,
+    max_rows: int | None = None,
+    precision: Precision | None = None,
+) -> None:
+    """Score explanations on all samples: in shards, batch by batch into a folder, and on from where it stopped.
+
+    What is null is as the configuration's AttributionCallback has it. Started again with more methods, metrics or
+    samples, it computes what is missing. Shards are run at any time, in any order, on any machine that sees the folder:
+    `--shard 3/16`, in a SLURM array `--shard $SLURM_ARRAY_TASK_ID/16`. Under `torchrun --nproc_per_node 4 -m
+    lightning_xai evaluate ...` each process takes its part of the shard, and no process waits for another.
+
+    Args:
+        line: The command line.
+        ckpt_path: The trained weights; null for those that the module brings.
+        folder: For the scores; null for `evaluate` in the checkpoint's run.
+        shard: `k/n`, from 1/n to n/n; null for all samples.
+        stage: Whose loader of the data, `test` or `validate`.
+        num_samples: Samples, evenly spaced; null for all.
+        methods: Explainers by name; plain names such as `smooth_grad` will do, as will a list of them.
+        metrics: Metrics by name, likewise.
+        target: The class explained, the `label` or the model's `prediction`.
+        seed: Of the noise.
+        batch_size: Samples explained at a time.
+        max_rows: Rows that pass through the network at once; null for as many as fit in memory.
+        precision: Of the network; see `in_precision`.
+    """
+    path = Path(folder or (checkpoint_run(ckpt_path) if ckpt_path else Path("runs")) / "evaluate")
+    check_folder("folder", path)
+    own = parse_shard(shard, os.environ)
+    found = (c for c in line.trainer.callbacks if isinstance(c, AttributionCallback))  # type: ignore[attr-defined]
+    like = next(found, None) or AttributionCallback()
+    target = like.target if target is None else target
+    model = connected(line.trainer, line.model, line.datamodule)
+    if device := _own_device(model, os.environ):
+        model = model.to(device)
+    bounds = InputSpace(model, line.datamodule, like.bounds).bounds
+    checkpoint: Mapping[str, Any] = line.checkpoint or {}
+    try:
+        result = evaluate_stream(
+            model,
+            line.datamodule,
+            path,
+            target,
+            like.chosen_methods(bounds is not None) if methods is None else methods,
+            like.metrics if metrics is None else metrics,
+            shard=own,
+            num_samples=num_samples,
+            stage=stage,
+            limit=line.trainer.limit_test_batches if stage == "test" else line.trainer.limit_val_batches,
+            controls=like.controls,
+            bounds=bounds,
+            seed=like.seed if seed is None else seed,
+            batch_size=like.batch_size if batch_size is None else batch_size,
+            max_rows=like.max_rows if max_rows is None else max_rows,
+            precision=like.precision if precision is None else precision,
+            take=like.unpack or partial(unpack, mask=like.mask, strict=target != "prediction"),
+            epoch=checkpoint.get("epoch", 0),
+            step=checkpoint.get("global_step", 0),
+            progress=line.trainer.progress_bar_callback is not None and own[0] == 1,
+        )
+    except KeyboardInterrupt:
+        console().print(f"interrupted; what is finished is in {path}, and the same command goes on there")
+        sys.exit(130)
+    report(result, own)
+
+
+def parse_shard(text: str | None, environment: Mapping[str, str]) -> tuple[int, int]:
+    """The shard of this process: what is given, and of that the part that RANK and WORLD_SIZE name.
+
+    Raises:
+        ValueError: if it is not k/n with k in 1 .. n.
+    """
+    shard, _, shards = ("1/1" if text is None else text).partition("/")
+    if not (shard.isdecimal() and shards.isdecimal() and 1 <= int(shard) <= int(shards)):
+        raise ValueError(f"`shard` must be k/n with k from 1 to n, such as 1/3, 2/3 and 3/3, got {text!r}.")
+    rank, world = (int(environment.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    return (int(shard) - 1) * world + rank + 1, int(shards) * world
+
+
+def report(result: StoredEvaluation, shard: tuple[int, int]) -> None:
+    """Print what is there, and where; the table only once where several processes run."""
+    terminal = console()
+    of = "" if result.num_samples is None else f" of {result.num_samples}"
+    whole = result.num_finished == result.num_samples
+    terminal.print(f"{'shard':<16} {shard[0]}/{shard[1]}: {result.num_now} samples evaluated now")
+    terminal.print(f"{'finished':<16} {result.num_finished}{of} samples" + ("" if whole else ", so far"))
+    if whole or shard[0] == 1:
+        title = f"explanations of {result.num_finished} samples, mean ± standard error"
+        terminal.print(score_table(result.scores(), result.higher_is_better, title))
+    terminal.print(f"{'sample scores':<16} {result.folder / 'scores'}")
+    terminal.print(f"{'as a table':<16} {_command('export', result.folder, '--output', 'scores.csv')}")
+    terminal.print(f"{'to compare':<16} {_command('compare', result.folder)}")
+
+
+def _command(*words: object) -> str:
+    return shlex.join(["lightning-xai", *map(str, words)])
+
+
+def _own_device(model: LightningModule, environment: Mapping[str, str]) -> torch.device | None:
+    """The GPU of this process, where `torchrun` has started several on a machine."""
+    if "LOCAL_RANK" not in environment or model.device.type != "cuda":
+        return None
+    return torch.device("cuda", int(environment["LOCAL_RANK"]) % torch.cuda.device_count())

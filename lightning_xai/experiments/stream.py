@@ -1,0 +1,455 @@
+"""Evaluate on as many samples as there are, batch by batch: what is finished is in files, and shards share nothing."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import pandas as pd
+import pytorch_lightning
+import torch
+from lightning_fabric.utilities import move_data_to_device
+from lightning_fabric.utilities.data import sized_len
+from pytorch_lightning import LightningDataModule
+from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from lightning_xai._version import __version__
+from lightning_xai.callbacks.rows import num_batches, reachable_rows
+from lightning_xai.callbacks.samples import Samples, check_labels, first_loader, has_rows, spread, unpack, with_classes
+from lightning_xai.data.input_space import InputSpace
+from lightning_xai.evaluation import Batch, ScoredBatch, check_metrics, default_metrics, directions, score_batches
+from lightning_xai.explainers import Explainer, with_controls
+from lightning_xai.explainers.base import Context, check_choice, check_count, check_model, check_target
+from lightning_xai.explainers.bounds import Bound, check_in_bounds, parse_bounds
+from lightning_xai.explainers.chunks import check_logits, in_chunks
+from lightning_xai.explainers.precision import Precision
+from lightning_xai.fingerprints import NUMERICS, fingerprint, network_specification, row_fingerprints, specification
+from lightning_xai.metrics import SampleMetric
+from lightning_xai.metrics.cost import NumGradients
+from lightning_xai.names import named
+from lightning_xai.results.evaluations import EvaluationStore, Settings
+from lightning_xai.results.scores import GRADIENTS, Scores
+from lightning_xai.results.store import SCORES, read_samples, read_scores
+
+Stage = Literal["validate", "test"]
+_AGAIN = 4
+"""Samples of a finished batch that are evaluated once more before anything is added."""
+
+
+@dataclass(frozen=True)
+class StoredEvaluation:
+    """An evaluation in a folder, finished or not.
+
+    Attributes:
+        folder: Where it is.
+        num_samples: Samples chosen, of all shards; None where the data have to be walked to know.
+        num_finished: Of these, those that have all scores.
+        num_now: Samples that this call has evaluated.
+        higher_is_better: Direction of each metric.
+    """
+
+    folder: Path
+    num_samples: int | None
+    num_finished: int
+    num_now: int
+    higher_is_better: Mapping[str, bool | None]
+
+    def scores(self) -> Scores:
+        """All that are in the folder."""
+        return read_scores(self.folder / SCORES)
+
+    def samples(self) -> pd.DataFrame:
+        """What is known of each sample: see `results.store.read_samples`."""
+        return read_samples(self.folder / SCORES)
+
+
+def evaluate_stream(
+    model: nn.Module,
+    data: Any,
+    folder: str | Path,
+    target: int | str | None = None,
+    methods: Any = None,
+    metrics: Any = None,
+    *,
+    shard: tuple[int, int] = (1, 1),
+    num_samples: int | None = None,
+    stage: Stage = "test",
+    limit: int | float = 1.0,
+    controls: bool = False,
+    bounds: tuple[Bound, Bound] | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    max_rows: int | None = None,
+    precision: Precision = "32-true",
+    take: Callable[[Any], Samples] | None = None,
+    epoch: int = 0,
+    step: int = 0,
+    progress: bool = False,
+) -> StoredEvaluation:
+    """Scores of every method on every sample of a loader, written to a folder batch by batch.
+
+    At most a few batches are in memory. Each sample's scores depend on itself, the seed and its index alone: started
+    again, with another size of batches or other shards, an evaluation goes on where it stopped, and ends with the same
+    scores; with more methods, metrics or samples it computes what is missing. Before it adds anything it evaluates a
+    few finished samples once more, and refuses to go on if they come out otherwise. Shards need not know of each other:
+    each writes files of its own, at any time, in any order.
+
+    Args:
+        model: As in `evaluate`, like bounds, seed, max_rows and precision; on the device that shall be used. Bounds may
+            also be known to the data module or the model.
+        data: A DataLoader, a LightningDataModule, or batches that can be iterated over again; a data set without rows
+            is walked by every shard, which takes its own of it.
+        folder: For the scores.
+        target: A class, "label", or "prediction"; None for the label, or the prediction where batches have none.
+        methods: As in `evaluate`, like `metrics`.
+        metrics: None for what the first sample allows of `default_metrics`.
+        shard: (k, n): the k-th of n, from 1; row i of the samples chosen belongs to shard i mod n + 1.
+        num_samples: Samples chosen, evenly spaced over the rows, or the first ones of a walk; None for all.
+        stage: Whose loader of a data module.
+        limit: As Lightning's `limit_test_batches`, of the loader's own batches.
+        controls: Whether an edge detector and random maps are added to the methods.
+        batch_size: Samples at a time.
+        take: Makes `Samples` of a batch; None for the usual tuples and dicts.
+        epoch: Under which the scores are written, like `step`.
+        step: Of the optimizer.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        TypeError: as `evaluate`; if `data` is none of these, or can be iterated over only once.
+        ValueError: as `evaluate`; if a sample cannot be explained, with its index: what is finished is kept; if the
+            folder has scores of other settings or samples, or a file that is damaged.
+    """
+    check_model(model)
+    check_count("batch_size", batch_size)
+    check_count("num_samples", 1 if num_samples is None else num_samples)
+    check_shard(shard)
+    if isinstance(target, str):
+        check_choice("target", target, ("label", "prediction"))
+    space = InputSpace(model, data if isinstance(data, LightningDataModule) else None, bounds)
+    explained = partial(_taken, model, data, take or partial(unpack, strict=target in (None, "label")), target)
+    source = Source.of(data, explained, batch_size, stage, limit, num_samples)
+    first = source.first()
+    if target is None:
+        target = "prediction" if first.labels is None else "label"
+    explainers = named("methods", ["smooth_grad"] if methods is None else methods)
+    explainers = with_controls(explainers, first.images.ndim == 4) if controls else explainers
+    has = {"mask": first.masks is not None, "bounds": space.bounds is not None}
+    given = named("metrics", default_metrics(*has.values()) if metrics is None else metrics)
+    check_metrics(given, **has)
+    settings = Settings(
+        {
+            "weights": fingerprint(model),
+            "network": network_specification(model),
+            "explained": target,  # an object that says which output is explained joins here, as its specification
+            "bounds": specification(parse_bounds(space.bounds)),
+            "seed": seed,
+            "precision": precision,
+            "data": stage if isinstance(data, LightningDataModule) else "a loader",
+            "epoch": epoch,
+            "step": step,
+            "numerics": NUMERICS,
+        },
+        specification(explainers),
+        specification({**given, GRADIENTS: NumGradients()}),
+        {
+            "lightning_xai": __version__,
+            "torch": torch.__version__,
+            "pytorch_lightning": pytorch_lightning.__version__,
+        },
+    )
+    store = EvaluationStore(folder, settings, directions(given))
+    work = _Work(model, explainers, given, target, space.bounds, seed, max_rows, precision, store)
+    work.look_again(source)
+    with tqdm(desc="evaluating", unit="sample", disable=not progress, leave=False) as bar:
+        num_now = work.go_on(source, shard, bar)
+    after = EvaluationStore(folder, settings, {})
+    chosen = source.chosen()
+    finished = after.num_finished() if chosen is None else sum(not after.missing(row) for row in chosen)
+    return StoredEvaluation(Path(folder), None if chosen is None else len(chosen), finished, num_now, directions(given))
+
+
+def check_shard(shard: Any) -> None:
+    """Refuse what is not (k, n) with 1 <= k <= n."""
+    whole = isinstance(shard, tuple | list) and len(shard) == 2 and all(type(part) is int for part in shard)
+    if not whole or not 1 <= shard[0] <= shard[1]:
+        raise ValueError(f"`shard` must be (k, n), the k-th of n from 1: (1, 3), (2, 3), (3, 3); got {shard!r}.")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Samples that are read as they are needed.
+
+    Attributes:
+        loader: Whose they are.
+        take: Makes `Samples`, on the model's device, of a batch.
+        batch_size: Samples read at a time, where they can be asked for.
+        keys: Of the rows that can be asked for, by number; None where the loader can only be walked.
+        num_batches: Of a walk; None for all.
+        num_samples: Chosen; None for all.
+    """
+
+    loader: Any
+    take: Callable[[Any], Samples]
+    batch_size: int
+    keys: Mapping[int, Any] | None
+    num_batches: int | None
+    num_samples: int | None
+
+    @classmethod
+    def of(
+        cls,
+        data: Any,
+        take: Callable[[Any], Samples],
+        batch_size: int,
+        stage: Stage,
+        limit: int | float,
+        num_samples: int | None,
+    ) -> "Source":
+        """Of a data module, a loader, or batches."""
+        loader = _loader(data, stage)
+        most = num_batches(limit, sized_len(loader))
+        if not has_rows(loader):
+            return cls(loader, take, batch_size, None, most, num_samples)
+        rows = reachable_rows(loader, limit)
+        whole = all(isinstance(row, int) for row in rows)
+        keys = {row if whole else place: row for place, row in enumerate(rows)}
+        return cls(loader, take, batch_size, keys, most, num_samples)
+
+    def chosen(self) -> list[int] | None:
+        """The numbers of the samples chosen, of all shards; None where they are not known before they are walked."""
+        if self.keys is None:
+            return None
+        numbers = list(self.keys)
+        return [numbers[i] for i in spread(len(numbers), self.num_samples or len(numbers)).tolist()]
+
+    def first(self) -> Samples:
+        """The first batch of a walk, or the first sample."""
+        chosen = self.chosen()
+        read = self.walk(lambda number: True) if chosen is None else self.read(chosen[:1])
+        try:
+            return next(read)[1]
+        except StopIteration:
+            raise ValueError("`data` gives no samples to evaluate.") from None
+
+    def read(self, numbers: Sequence[int]) -> Iterator[tuple[list[int], Samples]]:
+        """Samples of these numbers, in batches, collated as the loader does it, by as many workers."""
+        keys = self.keys or {}
+        loader, several = self.loader, len(numbers) > self.batch_size
+        options = ("num_workers", "prefetch_factor", "worker_init_fn", "multiprocessing_context", "timeout")
+        batches = DataLoader(
+            loader.dataset,
+            self.batch_size,
+            sampler=[keys[number] for number in numbers],
+            collate_fn=loader.collate_fn,
+            pin_memory=loader.pin_memory and torch.cuda.is_available(),
+            **{name: getattr(loader, name) for name in options if several and loader.num_workers},
+        )
+        start = 0
+        for batch in batches:
+            samples = self.take(batch)
+            own = list(numbers[start : start + len(samples.images)])
+            start += len(own)
+            yield own, _numbered(samples, own)
+
+    def walk(self, wanted: Callable[[int], bool]) -> Iterator[tuple[list[int], Samples]]:
+        """Samples of these numbers, counted as they come, in the loader's batches."""
+        start = 0
+        for batch in islice(self.loader, self.num_batches):
+            samples = self.take(batch)
+            numbers = range(start, start + len(samples.images))
+            start = numbers.stop
+            own = [number for number in numbers if number < (self.num_samples or start) and wanted(number)]
+            if own:
+                yield own, _numbered(samples, list(numbers)).select(torch.tensor(own) - numbers.start)
+            if self.num_samples is not None and start >= self.num_samples:
+                return
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is done to each batch."""
+
+    model: nn.Module
+    methods: Mapping[str, Explainer]
+    metrics: Mapping[str, SampleMetric]
+    target: int | str
+    bounds: Any
+    seed: int
+    max_rows: int | None
+    precision: Precision
+    store: EvaluationStore
+
+    def look_again(self, source: Source) -> None:
+        """Evaluate a few finished samples once more, of the first unit that the data have.
+
+        Raises:
+            ValueError: if they come out otherwise.
+        """
+        for unit in self.store.units:
+            rows = list(unit.rows[:_AGAIN])
+            if not unit.pairs & self.store.pairs or (source.keys is not None and not source.keys.keys() >= set(rows)):
+                continue
+            read = source.walk(rows.__contains__) if source.keys is None else source.read(rows)
+            pairs = unit.pairs & self.store.pairs
+            for done in self._scored(islice(read, 1), dict.fromkeys(rows, pairs).__getitem__):
+                sample, values = done.batch.index.tolist(), done.values.double().cpu().numpy()
+                places = pd.MultiIndex.from_tuples([(*pair, number) for pair in done.pairs for number in sample])
+                again = pd.Series(values.ravel(), places)
+                self.store.check_again(unit, sample, done.batch.record["logits"], again)
+            return
+
+    def go_on(self, source: Source, shard: tuple[int, int], bar: Any) -> int:
+        """Evaluate what is missing of a shard; returns the number of samples."""
+        (own, of), chosen, missing = shard, source.chosen(), self.store.missing
+        if chosen is None:
+            batches = source.walk(lambda number: number % of == own - 1 and bool(missing(number)))
+        else:
+            open_rows = [row for row in chosen[own - 1 :: of] if missing(row)]
+            kinds = {kind: place for place, kind in enumerate(dict.fromkeys(map(missing, open_rows)))}
+            open_rows.sort(key=lambda row: kinds[missing(row)])  # whole batches that lack the same
+            bar.reset(len(open_rows))
+            batches = source.read(open_rows) if open_rows else iter(())
+        number = 0
+        for done in self._scored(batches, missing):
+            record = done.batch.record
+            self.store.add(done.pairs, done.values.double().cpu().numpy(), record["samples"], record["logits"])
+            number += len(done.batch.images)
+            bar.update(len(done.batch.images))
+        return number
+
+    def _scored(
+        self, read: Iterator[tuple[list[int], Samples]], wanted: Callable[[int], frozenset[tuple[str, str]]]
+    ) -> Iterator[ScoredBatch]:
+        batches = (batch for rows, samples in read for batch in self._prepared(rows, samples, wanted))
+        scored = score_batches(self.model, batches, self.methods, self.metrics, self.precision, seed=self.seed)
+        with closing(scored):
+            yield from scored
+
+    def _prepared(
+        self, rows: list[int], samples: Samples, wanted: Callable[[int], frozenset[tuple[str, str]]]
+    ) -> Iterator[Batch]:
+        """Batches whose samples all want the same."""
+        check_samples(samples, self.bounds)
+        logits = self._logits(samples)
+        target, known = self._target(rows, samples, logits), self._known(rows, samples, logits)
+        known["target"] = target.tolist()
+        known["fingerprint"] = row_fingerprints(samples.images, target, samples.masks)
+        self.store.check_rows(known)
+        for kind in dict.fromkeys(map(wanted, rows)):
+            places = [place for place, row in enumerate(rows) if wanted(row) == kind]
+            chosen = samples.select(torch.tensor(places))
+            yield Batch(
+                chosen.images,
+                target[torch.tensor(places, device=target.device)],
+                chosen.index,
+                chosen.masks,
+                Context.create(
+                    chosen.index, self.seed, self.bounds, self.max_rows, chosen.images.device, chosen.images.dtype
+                ),
+                self.model,
+                pairs={
+                    method: own
+                    for method in self.methods
+                    if (own := [metric for metric in (*self.metrics, GRADIENTS) if (method, metric) in kind])
+                },
+                record={
+                    "samples": {name: [values[place] for place in places] for name, values in known.items()},
+                    "logits": logits.cpu().numpy()[places],
+                },
+            )
+
+    def _logits(self, samples: Samples) -> Tensor:
+        with torch.no_grad():
+            return in_chunks(
+                lambda rows: check_logits(self.model(rows), len(rows)), self.model, self.max_rows, samples.images
+            ).float()
+
+    def _target(self, rows: list[int], samples: Samples, logits: Tensor) -> Tensor:
+        """Classes explained; a prediction is that of the first time, so that all methods explain the same one."""
+        if self.target == "label":
+            samples = with_classes(samples, "label")
+            check_labels(samples, logits.shape[1])
+            return cast(Tensor, samples.labels).to(logits.device)
+        predicted = logits.argmax(1)
+        if self.target == "prediction":
+            before = [
+                self.store.known.get(row, (number, ""))[0] for row, number in zip(rows, predicted.tolist(), strict=True)
+            ]
+            return torch.tensor(before, device=logits.device)
+        target = torch.full_like(predicted, int(self.target))
+        check_target(target, logits.shape[1])
+        return target
+
+    def _known(self, rows: list[int], samples: Samples, logits: Tensor) -> dict[str, Any]:
+        predicted = logits.argmax(1)
+        shares = logits.softmax(1).gather(1, predicted[:, None])[:, 0]
+        probability = shares if logits.shape[1] > 1 else torch.full_like(shares, torch.nan)
+        return {
+            "sample": samples.index.tolist(),
+            "row": rows,
+            "predicted": predicted.tolist(),
+            "probability": probability.tolist(),
+        }
+
+
+def check_samples(samples: Samples, bounds: Any) -> None:
+    """Refuse images that have NaN or infinite values, or such outside of the bounds, with the samples' indices."""
+    bad = (~samples.images.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+    if bad:
+        names = ", ".join(str(int(samples.index[place])) for place in bad[:5]) + ", ..." * (len(bad) > 5)
+        raise ValueError(
+            f"`data`: the image of sample {names} has NaN or infinite values. Mend them, or leave them out of the "
+            "data; what is finished is kept."
+        )
+    try:
+        check_in_bounds(samples.images, bounds)
+    except ValueError:
+        for place, number in enumerate(samples.index.tolist()):
+            try:
+                check_in_bounds(samples.images[place : place + 1], bounds)
+            except ValueError as error:
+                raise ValueError(f"`data`: sample {number}: {error}") from error
+        raise
+
+
+def _loader(data: Any, stage: Stage) -> Any:
+    if isinstance(data, LightningDataModule):
+        data.prepare_data()
+        data.setup(stage)
+        return _loader(first_loader(data.test_dataloader() if stage == "test" else data.val_dataloader()), stage)
+    if isinstance(data, Tensor) or not hasattr(data, "__iter__") or hasattr(data, "__next__"):
+        raise TypeError(
+            "`data` must be a DataLoader, a LightningDataModule, or batches that can be iterated over again, got "
+            f"{type(data).__name__}. Of tensors, DataLoader(TensorDataset(images, labels)) makes one."
+        )
+    return data
+
+
+def _taken(
+    model: nn.Module, data: Any, take: Callable[[Any], Samples], target: int | str | None, batch: Any
+) -> Samples:
+    """The samples of a batch on the model's device, by the hooks of data module and module, as Lightning calls them."""
+    device = next((part.device for part in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+    batch = _hooked("on_before_batch_transfer", model, data, batch)
+    batch = _hooked("transfer_batch_to_device", model, data, batch, device)
+    samples = take(_hooked("on_after_batch_transfer", model, data, batch))
+    samples = with_classes(samples, "prediction" if isinstance(target, int) else target)  # type: ignore[arg-type]
+    return replace(samples, index=samples.index.cpu())
+
+
+def _hooked(hook: str, model: nn.Module, data: Any, batch: Any, *device: torch.device) -> Any:
+    owners = [owner for owner in (data, model) if hasattr(owner, hook) and is_overridden(hook, owner)]
+    if owners:
+        return getattr(owners[0], hook)(batch, *device, 0)
+    return move_data_to_device(batch, *device) if device else batch
+
+
+def _numbered(samples: Samples, numbers: list[int]) -> Samples:
+    """Samples whose batch does not say their indices have their numbers."""
+    return replace(samples, index=torch.where(samples.index < 0, torch.tensor(numbers), samples.index))

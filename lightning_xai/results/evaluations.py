@@ -1,0 +1,248 @@
+"""One evaluation that is made bit by bit, by many processes: what of it is finished, and whether that may be added to.
+
+A folder has `scores/`, with a unit for each finished batch, `metrics.json`, and `settings-NAME.json`, which say in
+words what the scores in the units depend on. Processes write files of their own and wait for nobody.
+"""
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lightning_xai.results.files import write_text
+from lightning_xai.results.parquet import read_notes, read_parquet
+from lightning_xai.results.scores import COLUMNS, Scores
+from lightning_xai.results.store import SCORES, append_unit, read_directions, unit_files, write_directions
+
+STAGE = "evaluate"
+Pairs = frozenset[tuple[str, str]]
+_FEW = 1024
+"""Logits of a unit that are kept, at most, unless a single sample has more."""
+_LOOKED_AT = 4
+"""Samples of a unit that are computed again."""
+_CLOSE, _MOST = 1e-3, 0.1
+"""Two numbers that differ by less are one but for rounding; and the share of scores that may differ by more, because a
+single rounding can exchange two pixels."""
+AFRESH = "To start afresh, give another `folder` (`--folder`), or remove this one."
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What scores depend on, in words that JSON can hold; never a device, a size of batches or a shard.
+
+    Attributes:
+        common: Of all scores: weights, network, bounds, seed, precision, what is explained, ...
+        methods: Of each method, by name.
+        metrics: Of each metric, by name.
+        made_with: What they do not depend on, but for rounding: versions.
+    """
+
+    common: Mapping[str, Any]
+    methods: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    made_with: Mapping[str, Any] = field(default_factory=dict)
+
+    def keys(self) -> dict[str, dict[str, str]]:
+        """By method and metric, a short name of all that their scores depend on."""
+        return {
+            method: {metric: _name([self.common, own, how]) for metric, how in self.metrics.items()}
+            for method, own in self.methods.items()
+        }
+
+    def differences(self, earlier: Mapping[str, Any]) -> Iterator[str]:
+        """Where earlier ones are others, in words; what only one of them has is no difference of methods or metrics."""
+        yield from _differences("", earlier["common"], json.loads(json.dumps(self.common)))
+        for kind, own in (("methods", self.methods), ("metrics", self.metrics)):
+            for name in earlier[kind].keys() & own.keys():
+                yield from _differences(f"{kind}.{name}", earlier[kind][name], json.loads(json.dumps(own[name])))
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A finished batch, as its file tells."""
+
+    path: Path
+    keys: Mapping[str, Mapping[str, str]]
+    rows: Sequence[int]
+    notes: Mapping[str, Any]
+
+    @property
+    def pairs(self) -> Pairs:
+        return frozenset((method, metric) for method, metrics in self.keys.items() for metric in metrics)
+
+    def logits(self) -> np.ndarray:
+        """(first samples, classes)."""
+        flat = np.frombuffer(base64.b64decode(self.notes["logits"]), "<f4")
+        return flat.reshape(-1, self.notes["num_outputs"])
+
+    def scores(self) -> pd.Series:
+        """By method, metric and sample."""
+        return read_parquet(self.path, COLUMNS)[0].set_index(["method", "metric", "sample"])["value"]
+
+
+class EvaluationStore:
+    """The finished part of an evaluation in a folder, as it was when this was made; `add` adds to it.
+
+    Args:
+        folder: Made if need be.
+        settings: Of the scores that will be added.
+        higher_is_better: Of their metrics.
+
+    Raises:
+        ValueError: if the folder has scores of other settings under the same names, or a file is damaged.
+        OSError: if the folder cannot be written to.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], settings: Settings, higher_is_better: Mapping[str, bool | None]
+    ) -> None:
+        self.folder, self.settings, self.keys = Path(folder), settings, settings.keys()
+        self.path = self.folder / SCORES
+        self.units = [self._unit(path) for path in unit_files(self.path)]
+        self._check()
+        self.known: dict[int, tuple[int, str]] = {}  # the class explained, the short name of the content
+        self._finished: dict[int, Pairs] = {}
+        self._remember()
+        text = json.dumps(vars(settings), indent=2)
+        self._settings = hashlib.sha256(text.encode()).hexdigest()[:16]
+        if not (file := self._file(self._settings)).exists():
+            write_text(file, text + "\n")
+        if higher_is_better.items() - read_directions(self.path).items():
+            write_directions(self.path, higher_is_better)
+
+    @property
+    def pairs(self) -> Pairs:
+        """All that are wanted."""
+        return frozenset((method, metric) for method, metrics in self.keys.items() for metric in metrics)
+
+    def missing(self, row: int) -> Pairs:
+        """What is wanted of a row of the data set, and not there."""
+        return self.pairs - self._finished.get(row, frozenset())
+
+    def num_finished(self) -> int:
+        """Rows of which all is there that is wanted."""
+        return sum(self.pairs <= finished for finished in self._finished.values())
+
+    def check_rows(self, samples: Mapping[str, Sequence[Any]]) -> None:
+        """Refuse rows that had another content when they were evaluated before."""
+        for row, sample, name in zip(samples["row"], samples["sample"], samples["fingerprint"], strict=True):
+            if row in self.known and (known := self.known[row][1]) != name:
+                raise ValueError(
+                    f"`folder`: sample {sample} (row {row} of the data) is not what it was when {self.folder} got its "
+                    f"scores: input, target or mask differ ({known} was its name, {name} it is). Give "
+                    f"the same data, prepared in the same way. {AFRESH}"
+                )
+
+    def add(
+        self, pairs: Sequence[tuple[str, str]], values: np.ndarray, samples: Mapping[str, Any], logits: Any
+    ) -> None:
+        """Write a finished batch.
+
+        Args:
+            pairs: Method and metric of each row of `values`.
+            values: (pairs, samples).
+            samples: What is known of the samples: columns as in `store.SAMPLES`.
+            logits: (samples, classes), of which the first ones are kept.
+        """
+        keys: dict[str, dict[str, str]] = {}
+        for method, metric in pairs:
+            keys.setdefault(method, {})[metric] = self.keys[method][metric]
+        by_name: dict[str, dict[str, Any]] = {}
+        for (method, metric), own in zip(pairs, values, strict=True):
+            by_name.setdefault(method, {})[metric] = own
+        first = np.asarray(logits, "<f4")[: max(1, min(_LOOKED_AT, _FEW // max(1, len(logits[0]))))]
+        notes = {
+            "settings": self._settings,
+            "num_outputs": first.shape[1],
+            "logits": base64.b64encode(first.tobytes()).decode(),
+        }
+        common = self.settings.common
+        scores = Scores.from_values(STAGE, common["epoch"], common["step"], np.array(samples["sample"]), by_name)
+        append_unit(self.path, scores, keys, samples, notes)
+
+    def check_again(self, unit: Unit, samples: Sequence[int], logits: np.ndarray, scores: pd.Series) -> None:
+        """Refuse a network that does not compute what it computed before; roundings are none of that.
+
+        Args:
+            unit: Whose first samples were evaluated again.
+            samples: Their indices.
+            logits: (samples, classes).
+            scores: By method, metric and sample.
+        """
+        before = unit.logits()[: len(logits)]
+        after = np.asarray(logits, np.float32)[: len(before)]
+        close = before.shape == after.shape and (
+            np.abs(before - after).max(initial=0) <= _CLOSE * np.abs(before).max(initial=0)
+        )
+        stored = unit.scores().reindex(scores.index).to_numpy()
+        again = scores.to_numpy()
+        far = ~np.isclose(again, stored, rtol=_CLOSE, atol=_CLOSE, equal_nan=True)
+        if close and far.mean() <= _MOST:
+            return
+        what = f"{far.mean():.0%} of the scores" if close else "the outputs of the network"
+        raise ValueError(
+            f"`folder`: {what} of samples {', '.join(map(str, samples))} are not what they were when {self.folder} got "
+            "its scores, by more than rounding, although weights and settings are the same: the network's forward pass "
+            f"or an explainer was edited, or a library computes something else now. {AFRESH}"
+        )
+
+    def _unit(self, path: Path) -> Unit:
+        notes = read_notes(path)
+        try:
+            return Unit(path, notes["keys"], notes["samples"]["row"], notes)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"`folder`: {path} is no part of an evaluation; move it out of the folder.") from error
+
+    def _check(self) -> None:
+        """The units' settings, those of each name once; the keys decide, the files have the words."""
+        for name, unit in {unit.notes["settings"]: unit for unit in self.units}.items():
+            file = self._file(name)
+            words = list(self.settings.differences(json.loads(file.read_bytes()))) if file.is_file() else []
+            same = all(
+                key == self.keys.get(method, {}).get(metric, key)
+                for method, metrics in unit.keys.items()
+                for metric, key in metrics.items()
+            )
+            if words or not same:
+                what = "; ".join(words) or f"{file.name}, which said in words which ones, is not there any more"
+                raise ValueError(f"`folder`: {self.folder} has scores of other settings: {what}. {AFRESH}")
+
+    def _remember(self) -> None:
+        """What is finished of each row; sets of pairs that are equal are one object."""
+        joined: dict[tuple[Pairs, Pairs], Pairs] = {}
+        known: dict[str, Pairs] = {}
+        for unit in self.units:
+            pairs = known.setdefault(json.dumps(unit.keys), unit.pairs)
+            samples = unit.notes["samples"]
+            for place, row in enumerate(unit.rows):
+                before = self._finished.get(row, frozenset())
+                self._finished[row] = joined.setdefault((before, pairs), before | pairs)
+                self.known[row] = samples["target"][place], samples["fingerprint"][place]
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"settings-{name}.json"
+
+
+def _name(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _differences(place: str, earlier: Any, now: Any) -> Iterator[str]:
+    """Places, joined by points, where two values of JSON differ."""
+    if isinstance(earlier, dict) and isinstance(now, dict) and earlier.keys() == now.keys():
+        for name in earlier:
+            yield from _differences(f"{place}.{name}".lstrip("."), earlier[name], now[name])
+    elif earlier != now:
+        yield f"{place} was {_short(earlier)}, is {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
