@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from inspect import Parameter, signature
 from typing import Any, cast
 
@@ -29,7 +30,7 @@ from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.recipes import smooth_grad
 from lightning_xai.functional.devices import is_apple, sent
 from lightning_xai.functional.random import remembering_noise
-from lightning_xai.functional.warn import warn_caller
+from lightning_xai.functional.warn import noting, warn_caller
 from lightning_xai.metrics import (
     InherentNoise,
     LocalizationAUROC,
@@ -165,11 +166,12 @@ def evaluate(
     precision: Precision = "32-true",
     keep_attributions: int = 0,
     progress: bool = False,
+    gather: bool = True,
 ) -> Evaluation:
     """Scores of every method on every sample. All methods see the same noise draws and explain the same classes.
 
     Where torch.distributed is initialized, every process passes its own share of the samples, with their indices, and
-    gets the scores of all of them.
+    gets the scores of all of them, or with `gather=False` those of its own, without a word to the others.
 
     Args:
         model: As in `explain`, like images, target, bounds, index, seed, max_rows and precision.
@@ -179,6 +181,7 @@ def evaluate(
         batch_size: Samples at a time; the scores do not depend on it.
         keep_attributions: Number of samples, the first ones, whose attributions are returned too.
         progress: Whether to show a progress bar.
+        gather: Whether the processes gather their scores.
 
     Raises:
         TypeError: as `explain`; if `methods` or `metrics` are no names or objects of the kind.
@@ -208,7 +211,7 @@ def evaluate(
     given = default_metrics(masks is not None, bounds is not None) if metrics is None else named("metrics", metrics)
     check_metrics(given, mask=masks is not None, bounds=bounds is not None)
     scored: dict[str, SampleMetric] = {**given, GRADIENTS: NumGradients()}
-    collections = {name: _collect(scored, images.device) for name in explainers}
+    collections = {name: _collect(scored, images.device, gather) for name in explainers}
     kept: dict[str, list[Tensor]] = {name: [] for name in explainers}
     batches = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
     bar = tqdm(total=len(batches) * len(explainers), desc="explaining", unit="batch", leave=False, disable=not progress)
@@ -231,14 +234,14 @@ def evaluate(
             }
             with remembering_noise():
                 for name, explainer in explainers.items():
-                    attributions, num_gradients = _explained(model, explainer, batch)
-                    collections[name].update(
-                        attributions,
-                        **batch,
-                        explainer=explainer,
-                        noise_std=explainer.noise_std(batch["inputs"], context),
-                        num_gradients=num_gradients,
-                    )
+                    with noting(partial(_whereabouts, name, index[rows])):
+                        attributions, num_gradients = _explained(model, explainer, batch)
+                        arguments = batch | {
+                            "explainer": explainer,
+                            "noise_std": explainer.noise_std(batch["inputs"], context),
+                            "num_gradients": num_gradients,
+                        }
+                        _update(collections[name], attributions, arguments)
                     undefined[name] = undefined[name] + _undefined(attributions)
                     kept[name].append(attributions[: max(0, keep_attributions - rows.start)].clone())
                     bar.update()
@@ -362,11 +365,26 @@ def _check_lengths(length: int, **tensors: Tensor | None) -> None:
             raise ValueError(f"`{name}` must have one entry for each of the {length} samples, got {got}.")
 
 
-def _collect(metrics: Mapping[str, SampleMetric], device: torch.device) -> MetricCollection:
+def _collect(metrics: Mapping[str, SampleMetric], device: torch.device, gather: bool) -> MetricCollection:
     """Empty copies of the metrics; each takes the arguments that its `update` names."""
     collection = MetricCollection({name: metric.clone() for name, metric in metrics.items()}, compute_groups=False)
     collection.reset()
+    for metric in collection.values():
+        metric.sync_on_compute = gather and metric.sync_on_compute
     return collection.to(device, non_blocking=not is_apple(device))
+
+
+def _update(collection: MetricCollection, attributions: Inputs, arguments: Mapping[str, Any]) -> None:
+    """As the collection's own `update`, saying which metric failed."""
+    for name, metric in collection.items():
+        with noting(lambda name=name: f"in the metric {name}"):  # type: ignore[misc]
+            metric.update(attributions, **metric._filter_kwargs(**arguments))
+
+
+def _whereabouts(method: str, index: Labels) -> str:
+    numbers = index.tolist()
+    some = ", ".join(map(str, numbers[:5])) + f", ..., {numbers[-1]}" * (len(numbers) > 5)
+    return f"in the method {method}, samples {some}"
 
 
 def _gather(

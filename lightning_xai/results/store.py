@@ -3,9 +3,13 @@
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from uuid import uuid4
 
+import numpy as np
 import pandas as pd
 
 from lightning_xai.results.files import write_text
@@ -14,9 +18,32 @@ from lightning_xai.results.parquet import read_parquet, write_parquet
 from lightning_xai.results.scores import COLUMNS, Scores
 
 SCORES, METRICS = "scores", "metrics.json"
+_PART = re.compile(r"([0-9]+)(-[0-9a-f]+-[0-9]+-of-[0-9]+)?")
 
 
-def append_scores(path: str | os.PathLike[str], scores: Scores, after_step: int | None = None) -> Path:
+@dataclass(frozen=True)
+class Share:
+    """One of the parts of an evaluation that several processes write, each its own samples.
+
+    Attributes:
+        evaluation: The name that `new_evaluation` gave it.
+        rank: Which part it is, from 0.
+        world: How many there are.
+    """
+
+    evaluation: str
+    rank: int
+    world: int
+
+
+def new_evaluation(path: str | os.PathLike[str]) -> str:
+    """The name of an evaluation that several processes will add to the folder at `path`; no other has it."""
+    return f"{_last_number(Path(path)) + 1:06d}-{uuid4().hex[:8]}"
+
+
+def append_scores(
+    path: str | os.PathLike[str], scores: Scores, after_step: int | None = None, share: Share | None = None
+) -> Path:
     """Add a part, `NNNNNN.parquet`, to the folder at `path`, which is made if need be, and return the part's path.
 
     Parts are never changed. When they are read, the scores of a part take the place of those of the same stage, epoch,
@@ -29,14 +56,20 @@ def append_scores(path: str | os.PathLike[str], scores: Scores, after_step: int 
         scores: To add.
         after_step: When they are read, scores of the same stages in earlier parts with more steps than this give way
             too: a training that was resumed there makes them again, perhaps at other steps.
+        share: Where several processes write an evaluation: which part of it this is. The part has a name of its own,
+            `NNNNNN-XXXXXXXX-RANK-of-WORLD.parquet`, so that nobody waits for another. When they are read, the parts of
+            an evaluation are one; as long as some are missing, none of them is there. No sample is in two of them.
 
     Raises:
         OSError: if the folder cannot be written to.
     """
     folder = Path(path)
+    if share is not None:
+        part = folder / f"{share.evaluation}-{share.rank}-of-{share.world}.parquet"
+        write_parquet(part, scores.table, COLUMNS, {"after_step": after_step, "share": astuple(share)})
+        return part
     with waiting_for(folder):
-        last = max((int(part.stem) for part in _numbered(folder)), default=0)
-        part = folder / f"{last + 1:06d}.parquet"
+        part = folder / f"{_last_number(folder) + 1:06d}.parquet"
         write_parquet(part, scores.table, COLUMNS, {"after_step": after_step})
     return part
 
@@ -53,20 +86,30 @@ def read_scores(path: str | os.PathLike[str]) -> Scores:
     if path.is_file():
         return Scores.load(path)
     tables = [Scores.from_rows(()).table.assign(part=0)]
-    for number, part in enumerate(score_files(path)):
-        scores, after_step = _read(part)
+    for number, (table, after_step) in enumerate(_evaluations(map(_read, score_files(path)))):
         if after_step is not None:
-            stages = scores.unique("stage")
+            stages = table["stage"].unique()
             tables = [old[~(old["stage"].isin(stages) & (old["step"] > after_step))] for old in tables]
-        tables.append(scores.table.assign(part=number))
+        tables.append(table.assign(part=number))
     table = pd.concat(tables)
     return Scores(table[table["part"] == table.groupby(list(COLUMNS)[:5], sort=False)["part"].transform("max")])
+
+
+def read_evaluation(part: Path) -> Scores:
+    """The scores of the evaluation that a part belongs to; none as long as some of its parts are missing.
+
+    Raises:
+        ValueError: as `read_scores`.
+    """
+    name = part.stem.rpartition("-of-")[0].rpartition("-")[0]
+    parts = sorted(part.parent.glob(f"{name}-*.parquet")) if name else [part]
+    return Scores(pd.concat([Scores.from_rows(()).table, *(table for table, _ in _evaluations(map(_read, parts)))]))
 
 
 def score_files(path: Path) -> list[Path]:
     """The files that hold the scores at `path`, the oldest first."""
     former = _former(path)
-    return [*([former] if former.is_file() else []), *sorted(_numbered(path), key=lambda part: int(part.stem))]
+    return [*([former] if former.is_file() else []), *sorted(_numbered(path), key=lambda part: (_number(part), part))]
 
 
 def set_aside(path: Path) -> Path | None:
@@ -81,21 +124,47 @@ def set_aside(path: Path) -> Path | None:
     return other
 
 
-def _read(part: Path) -> tuple[Scores, int | None]:
+def _read(part: Path) -> tuple[pd.DataFrame, int | None, Share | None]:
     if part.suffix != ".parquet":
-        return Scores.load(part), None
+        return Scores.load(part).table, None, None
     table, notes = read_parquet(part, COLUMNS)
-    after_step = notes.get("after_step") if isinstance(notes, dict) else None
+    notes = notes if isinstance(notes, dict) else {}
+    after_step, share = notes.get("after_step"), notes.get("share")
     try:
         if not isinstance(after_step, int | None):
             raise ValueError(f"after_step is {after_step!r}")
-        return Scores(table), after_step
+        return Scores(table).table, after_step, None if share is None else Share(*share)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{part}: no table of scores of ours ({error}). Move it out of the folder.") from error
 
 
+def _evaluations(
+    parts: Iterable[tuple[pd.DataFrame, int | None, Share | None]],
+) -> Iterator[tuple[pd.DataFrame, int | None]]:
+    """The tables of all evaluations: those of several parts in the order that one process would have written."""
+    shares: dict[str, dict[int, pd.DataFrame]] = {}
+    for table, after_step, share in parts:
+        if share is None:
+            yield table, after_step
+            continue
+        known = shares.setdefault(share.evaluation, {})
+        known[share.rank] = table
+        if len(known) == share.world:
+            whole = pd.concat([known[rank] for rank in sorted(known)])
+            places = [pd.factorize(whole[name])[0] for name in ("method", "metric")]
+            yield whole.iloc[np.lexsort((whole["sample"], *places[::-1]))], after_step
+
+
 def _numbered(folder: Path) -> Iterator[Path]:
-    return (part for part in folder.glob("*.parquet") if part.stem.isdecimal() and part.is_file())
+    return (part for part in folder.glob("*.parquet") if _PART.fullmatch(part.stem) and part.is_file())
+
+
+def _number(part: Path) -> int:
+    return int(part.stem.partition("-")[0])
+
+
+def _last_number(folder: Path) -> int:
+    return max(map(_number, _numbered(folder)), default=0)
 
 
 def _former(path: Path) -> Path:
