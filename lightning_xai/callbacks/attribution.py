@@ -23,7 +23,7 @@ from lightning_xai.callbacks.base import ExplainingCallback
 from lightning_xai.callbacks.checks import (
     check_names,
 )
-from lightning_xai.callbacks.files import RunFiles, invited
+from lightning_xai.callbacks.files import RunFiles, invited, thin_out
 from lightning_xai.callbacks.processes import attempted, gathered, raise_together, summed
 from lightning_xai.callbacks.samples import (
     Samples,
@@ -59,6 +59,7 @@ from lightning_xai.results.store import (
 
 PANELS = "panels"
 Stage = Literal["validate", "test"]
+Kept = Literal["all", "last"]
 
 
 class AttributionCallback(ExplainingCallback):
@@ -99,6 +100,9 @@ class AttributionCallback(ExplainingCallback):
         num_samples: Samples explained, spread evenly over the rows; all if there are fewer.
         every_n_epochs: Explain after every n-th epoch of training; validation and test runs are always explained.
         panel_size: Samples shown in the panel; 0 for no panel.
+        keep_panels: Panels of a stage that stay in the folder, at least two: the first, the latest, and of those in
+            between the more, the newer; null for all. Loggers keep what they are given, which is every panel.
+        keep_scores: Which validations' scores stay: "all", or the "last" of each stage.
         target: The class explained: the sample's "label", or the model's "prediction"; null for the label, or the
             prediction where batches have nothing but images, index and masks.
         mask: Which mask of the data, if they have several by name; null for the first.
@@ -125,6 +129,8 @@ class AttributionCallback(ExplainingCallback):
         num_samples: int = 64,
         every_n_epochs: int = 1,
         panel_size: int = 8,
+        keep_panels: int | None = 20,
+        keep_scores: Kept = "all",
         target: Target | None = None,
         mask: str | None = None,
         bounds: tuple[float | list[float], float | list[float]] | None = None,
@@ -141,10 +147,13 @@ class AttributionCallback(ExplainingCallback):
         check_count("max_rows", 1 if max_rows is None else max_rows)
         check_count("num_gradients", 1 if num_gradients is None else num_gradients)
         check_count("panel_size", panel_size, 0)
+        check_count("keep_panels", 2 if keep_panels is None else keep_panels, 2)
+        check_choice("keep_scores", keep_scores, Kept)
         check_names("metrics", metrics or ())
         self.metrics: dict[str, SampleMetric] | None = named("metrics", metrics)
         self.controls, self.num_gradients, self.every_n_epochs = controls, num_gradients, every_n_epochs
-        self.panel_size, self.mask, self.max_rows, self.precision = panel_size, mask, max_rows, precision
+        self.panel_size, self.keep_panels, self.keep_scores = panel_size, keep_panels, keep_scores
+        self.mask, self.max_rows, self.precision = mask, max_rows, precision
         self.evaluation: Evaluation | None = None
         self.folder: Path | None = None
         self._samples: dict[Stage, tuple[Samples, set[int]]] = {}
@@ -153,6 +162,7 @@ class AttributionCallback(ExplainingCallback):
         self._resumed_at: int | None = None
         self._begins = False
         self._part: Path | None = None
+        self._parts: dict[Stage, list[Path]] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -371,8 +381,14 @@ class AttributionCallback(ExplainingCallback):
             if trainer.is_global_zero:
                 self._make_room(trainer, folder / SCORES)
                 write_directions(folder / SCORES, evaluation.higher_is_better)
-            resumed_at = self._resumed_at if stage == "validate" else None
-            part = append_scores(folder / SCORES, evaluation.to_scores(stage, epoch, step), resumed_at, share)
+            give_way_after = self._resumed_at if stage == "validate" else None
+            earlier = self._parts.setdefault(stage, [])
+            if self.keep_scores == "last":
+                give_way_after = -1
+                while len(earlier) > 1:  # the last one stays until all processes have written the new one
+                    earlier.pop(0).unlink(missing_ok=True)
+            part = append_scores(folder / SCORES, evaluation.to_scores(stage, epoch, step), give_way_after, share)
+            earlier.append(part)
             self._part = None if share is None else part
             self._resumed_at = None
 
@@ -383,6 +399,8 @@ class AttributionCallback(ExplainingCallback):
             save_figure(figure, path)
             for logger in trainer.loggers:
                 log_picture(logger, f"{self.prefix}/panel/{stage}", path, step)
+            if self.keep_panels is not None:
+                thin_out(folder / PANELS, stage, step, self.keep_panels)
 
         if self._files.attempt(write_scores):
             self.folder = folder

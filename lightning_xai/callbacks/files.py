@@ -1,7 +1,7 @@
 """The files that a training writes beside its checkpoints, and that it does not die of."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -65,6 +65,25 @@ class RunFiles:
         if not self._lost:
             warnings.warn(f"{self.owner} cannot write {self.what}, and goes on without: {error}", stacklevel=4)
         self._lost.append(str(error))
+
+
+def thin_out(folder: Path, stage: str, step: int, number: int) -> None:
+    """Remove panels of a stage up to this step until so many are left, as `superfluous` chooses them."""
+    panels = {path: int(path.stem.rpartition("=")[2]) for path in folder.glob(f"{stage}-epoch=*-step=*.png")}
+    known = sorted((when, path) for path, when in panels.items() if when <= step)
+    while len(known) > number:
+        known.pop(superfluous([when for when, _ in known]))[1].unlink(missing_ok=True)
+
+
+def superfluous(times: Sequence[int]) -> int:
+    """Which of three times or more, ascending, leaves the least gap for its age; never the first or the last.
+
+    Removed one by one, this leaves gaps in proportion to the age: the newest are kept close to one another.
+    """
+    return min(
+        range(1, len(times) - 1),
+        key=lambda place: (times[place + 1] - times[place - 1]) / max(1, times[-1] - times[place]),
+    )
 
 
 @contextmanager

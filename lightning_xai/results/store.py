@@ -15,7 +15,7 @@ import pandas as pd
 from lightning_xai.results.files import write_text
 from lightning_xai.results.locks import waiting_for
 from lightning_xai.results.parquet import read_parquet, write_parquet
-from lightning_xai.results.scores import COLUMNS, Scores
+from lightning_xai.results.scores import COLUMNS, Scores, joined
 
 SCORES, METRICS = "scores", "metrics.json"
 _PART = re.compile(r"([0-9]+)(-[0-9a-f]+-[0-9]+-of-[0-9]+)?")
@@ -91,8 +91,9 @@ def read_scores(path: str | os.PathLike[str]) -> Scores:
             stages = table["stage"].unique()
             tables = [old[~(old["stage"].isin(stages) & (old["step"] > after_step))] for old in tables]
         tables.append(table.assign(part=number))
-    table = pd.concat(tables)
-    return Scores(table[table["part"] == table.groupby(list(COLUMNS)[:5], sort=False)["part"].transform("max")])
+    table = joined(tables)
+    last = table.groupby(list(COLUMNS)[:5], sort=False, observed=True)["part"].transform("max")
+    return Scores(table[table["part"] == last])
 
 
 def read_evaluation(part: Path) -> Scores:
@@ -103,7 +104,7 @@ def read_evaluation(part: Path) -> Scores:
     """
     name = part.stem.rpartition("-of-")[0].rpartition("-")[0]
     parts = sorted(part.parent.glob(f"{name}-*.parquet")) if name else [part]
-    return Scores(pd.concat([Scores.from_rows(()).table, *(table for table, _ in _evaluations(map(_read, parts)))]))
+    return Scores(joined([table for table, _ in _evaluations(map(_read, parts))]))
 
 
 def score_files(path: Path) -> list[Path]:
@@ -150,7 +151,7 @@ def _evaluations(
         known = shares.setdefault(share.evaluation, {})
         known[share.rank] = table
         if len(known) == share.world:
-            whole = pd.concat([known[rank] for rank in sorted(known)])
+            whole = joined([known[rank] for rank in sorted(known)])
             places = [pd.factorize(whole[name])[0] for name in ("method", "metric")]
             yield whole.iloc[np.lexsort((whole["sample"], *places[::-1]))], after_step
 
@@ -164,7 +165,9 @@ def _number(part: Path) -> int:
 
 
 def _last_number(folder: Path) -> int:
-    return max(map(_number, _numbered(folder)), default=0)
+    """By the names alone: to ask after each file of a thousand takes longer than to write one."""
+    names = (Path(name) for name in (os.listdir(folder) if folder.is_dir() else ()))
+    return max((_number(part) for part in names if part.suffix == ".parquet" and _PART.fullmatch(part.stem)), default=0)
 
 
 def _former(path: Path) -> Path:
