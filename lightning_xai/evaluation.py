@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from inspect import Parameter, signature
 from typing import Any, cast
 
@@ -34,7 +35,7 @@ from lightning_xai.explainers.recipes import smooth_grad
 from lightning_xai.forward import Forward, rows_of
 from lightning_xai.functional.devices import is_apple, sent
 from lightning_xai.functional.random import remembering_noise
-from lightning_xai.functional.warn import warn_caller
+from lightning_xai.functional.warn import noting, warn_caller
 from lightning_xai.metrics import (
     InherentNoise,
     LocalizationAUROC,
@@ -182,11 +183,12 @@ def evaluate(
     keep_attributions: int = 0,
     progress: bool = False,
     channel_dim: int = 1,
+    gather: bool = True,
 ) -> Evaluation:
     """Scores of every method on every sample. All methods see the same noise draws and explain the same classes.
 
     Where torch.distributed is initialized, every process passes its own share of the samples, with their indices, and
-    gets the scores of all of them.
+    gets the scores of all of them, or with `gather=False` those of its own, without a word to the others.
 
     Args:
         model: As in `explain`, like images, target, output, bounds, index, seed, max_rows, precision and channel_dim;
@@ -198,6 +200,7 @@ def evaluate(
         batch_size: Samples at a time; the scores do not depend on it.
         keep_attributions: Number of samples, the first ones, whose attributions are returned too.
         progress: Whether to show a progress bar.
+        gather: Whether the processes gather their scores.
 
     Raises:
         TypeError: as `explain`; if `methods` or `metrics` are no names or objects of the kind.
@@ -256,7 +259,7 @@ def evaluate(
         parts = list(scored)
     maps = _on_cpu([torch.cat([part.maps[name] for part in parts]) for name in explainers])
     return Evaluation(
-        *_gathered(index, parts, explainers, [*given, GRADIENTS]),
+        *_gathered(index, parts, explainers, [*given, GRADIENTS], gather),
         higher_is_better=directions(given),
         images=images[:keep_attributions].movedim(1, channel_dim).cpu(),
         target=target[:keep_attributions].cpu(),
@@ -351,7 +354,8 @@ def score_batches(
                         own = {metric: scored[metric] for metric in key}
                         collections[key] = _collect(own, batch.images.device)
                     collection = collections[key]
-                    attributions = _score(collection, name, methods[name], given)
+                    with noting(partial(_whereabouts, name, batch.index)):
+                        attributions = _score(collection, methods[name], given)
                     values += [torch.cat(cast(Any, collection[metric]).scores) for metric in key]
                     pairs += [(name, metric) for metric in key]
                     collection.reset()
@@ -362,16 +366,16 @@ def score_batches(
     _warn_of_undefined(model, undefined)
 
 
-def _score(collection: MetricCollection, name: str, explainer: Explainer, given: Mapping[str, Any]) -> Inputs:
+def _score(collection: MetricCollection, explainer: Explainer, given: Mapping[str, Any]) -> Inputs:
     """Explain a batch, and have the map scored; returns it."""
     attributions, num_gradients = _explained(given["model"], explainer, given)
-    collection.update(
-        attributions,
+    arguments = {
         **given,
-        explainer=explainer,
-        noise_std=explainer.noise_std(given["inputs"], given["context"]),
-        num_gradients=num_gradients,
-    )
+        "explainer": explainer,
+        "noise_std": explainer.noise_std(given["inputs"], given["context"]),
+        "num_gradients": num_gradients,
+    }
+    _update(collection, attributions, arguments)
     return attributions
 
 
@@ -509,14 +513,27 @@ def _collect(metrics: Mapping[str, SampleMetric], device: torch.device) -> Metri
     return collection.to(device, non_blocking=not is_apple(device))
 
 
+def _update(collection: MetricCollection, attributions: Inputs, arguments: Mapping[str, Any]) -> None:
+    """As the collection's own `update`, saying which metric failed."""
+    for name, metric in collection.items():
+        with noting(lambda name=name: f"in the metric {name}"):  # type: ignore[misc]
+            metric.update(attributions, **metric._filter_kwargs(**arguments))
+
+
+def _whereabouts(method: str, index: Labels) -> str:
+    numbers = index.tolist()
+    some = ", ".join(map(str, numbers[:5])) + f", ..., {numbers[-1]}" * (len(numbers) > 5)
+    return f"in the method {method}, samples {some}"
+
+
 def _gathered(
-    index: Labels, parts: Sequence[ScoredBatch], methods: Iterable[str], metrics: Sequence[str]
+    index: Labels, parts: Sequence[ScoredBatch], methods: Iterable[str], metrics: Sequence[str], gather: bool
 ) -> tuple[Labels, dict[str, dict[str, Scores]]]:
-    """Indices, ascending, and scores of all processes: two collective calls, in all of them in the same order."""
+    """Indices, ascending, and scores; to gather takes two collective calls, in all processes in the same order."""
     if not parts[0].maps:  # no methods
         return torch.empty(0, dtype=torch.int64), {}
     values = torch.cat([part.values for part in parts], 1)
-    if dist.is_available() and dist.is_initialized():
+    if gather and dist.is_available() and dist.is_initialized():
         index = torch.cat(gather_all_tensors(sent(index, values.device)))
         values = torch.cat(gather_all_tensors(values.T.contiguous())).T
     index, rows = first_rows(index.cpu())

@@ -200,6 +200,21 @@ def test_the_package_offers_them_at_the_top():
         assert hasattr(lightning_xai, name)
 
 
+def test_an_exception_says_with_which_method_metric_and_samples_it_came(model):
+    class Picky(Sparseness):
+        def update(self, attributions, *, index=None):
+            if 9 in index.tolist():
+                raise KeyError("nine")
+            super().update(attributions, index=index)
+
+    with pytest.raises(KeyError, match="nine") as told:
+        evaluate(model, IMAGES, TARGET, {"a": Gradient()}, {"picky": Picky()}, index=INDEX, batch_size=8)
+    assert told.value.__notes__ == ["in the metric picky", "in the method a, samples 9, 1"]
+    with pytest.raises(KeyError, match="nine") as told:
+        evaluate(model, IMAGES, TARGET, {"a": Gradient()}, {"picky": Picky()}, index=INDEX)
+    assert told.value.__notes__[1] == "in the method a, samples 30, 2, 17, 4, 11, ..., 1"
+
+
 def test_progress_bar_is_shown_only_when_asked(model, capsys):
     evaluate(model, IMAGES, TARGET, {"saliency": Saliency()})
     assert capsys.readouterr().err == ""

@@ -50,7 +50,7 @@ def test_scores_of_an_evaluation_are_exact_and_named():
     found = Scores.from_values("test", 3, 40, torch.tensor([7, 9]), values)
     assert [tuple(row)[:6] for row in found] == [("test", 3, 40, m, "x", i) for m in "ab" for i in (7, 9)]
     assert torch.equal(torch.tensor(found.table["value"][:1].tolist()), torch.tensor([0.1]))
-    with pytest.raises(ValueError, match="is longer than"):
+    with pytest.raises(ValueError, match="a value for each of the 1 samples, got 2"):
         Scores.from_values("test", 0, 0, torch.tensor([7]), values)
 
 

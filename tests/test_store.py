@@ -12,7 +12,17 @@ from lightning_xai.cli import main
 from lightning_xai.experiments import read_runs
 from lightning_xai.results.files import replacing
 from lightning_xai.results.scores import COLUMNS, Scores
-from lightning_xai.results.store import append_scores, read_directions, read_scores, set_aside, write_directions
+from lightning_xai.results.store import (
+    Share,
+    append_scores,
+    new_evaluation,
+    read_directions,
+    read_evaluation,
+    read_scores,
+    score_files,
+    set_aside,
+    write_directions,
+)
 
 LINES = [
     ("validate", 0, 100, "smooth_grad", "gini", 7, 0.1),
@@ -199,6 +209,51 @@ def test_scores_after_the_step_of_a_resumed_training_give_way(path):
     ]
     append_scores(path, Scores.from_rows([row(1, "a", 2.0)]), after_step=0)
     assert [(r.stage, r.value) for r in read_scores(path)] == [*[("test", 0.0)] * 3, ("validate", 2.0)]
+
+
+def shared(samples, rank, world, name, value=0.5, epoch=1):
+    lines = [
+        ("validate", epoch, 10 * epoch, m, s, sample, value)
+        for m in "ab"
+        for s in ("gini", "auroc")
+        for sample in samples
+    ]
+    return Scores.from_rows(lines), Share(name, rank, world)
+
+
+def test_the_parts_of_one_evaluation_are_one_and_written_in_any_order(path):
+    append_scores(path, whole := shared(range(5), 0, 1, "")[0])
+    name = new_evaluation(path)
+    assert name.startswith("000002-")
+    for rank, samples in ((2, []), (0, [0, 3]), (1, [1, 2, 4])):
+        assert read_scores(path) == whole
+        scores, share = shared(samples, rank, 3, name, 0.7)
+        part = append_scores(path, scores, 10, share)
+        assert part.name == f"{name}-{rank}-of-3.parquet"
+    again = shared(range(5), 0, 1, "", 0.7)[0]
+    assert read_scores(path) == read_evaluation(part) == again, "in the order of one process"
+    assert append_scores(path, whole).name == "000003.parquet"
+    assert read_scores(path) == whole
+    assert read_evaluation(part) == again
+
+
+def test_of_an_evaluation_that_lacks_a_part_nothing_is_there(path):
+    name, other = new_evaluation(path), new_evaluation(path)
+    assert name != other
+    for rank, own in enumerate((name, other)):
+        scores, share = shared([rank], rank, 2, own)
+        part = append_scores(path, scores, share=share)
+    assert len(read_scores(path)) == len(read_evaluation(part)) == 0
+    assert len(score_files(path)) == 2
+
+
+def test_a_resumed_training_of_several_processes_keeps_all_of_its_parts(path):
+    append_scores(path, shared([0, 1], 0, 1, "", epoch=3)[0])
+    name = new_evaluation(path)
+    for rank in (0, 1):
+        scores, share = shared([rank], rank, 2, name, epoch=2)
+        append_scores(path, scores, 10, share)
+    assert read_scores(path) == shared([0, 1], 0, 1, "", epoch=2)[0]
 
 
 def test_the_table_of_an_earlier_version_comes_first(path):

@@ -1,9 +1,15 @@
 """The callback that scores a model's explanations at every validation end."""
 
+import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from lightning_fabric.utilities.data import sized_len
 from matplotlib.figure import Figure
@@ -17,7 +23,8 @@ from lightning_xai.callbacks.base import ExplainingCallback
 from lightning_xai.callbacks.checks import (
     check_names,
 )
-from lightning_xai.callbacks.files import RunFiles
+from lightning_xai.callbacks.files import RunFiles, invited, thin_out
+from lightning_xai.callbacks.processes import attempted, gathered, raise_together, summed
 from lightning_xai.callbacks.samples import (
     Samples,
     Target,
@@ -39,11 +46,13 @@ from lightning_xai.names import named
 from lightning_xai.outputs import Output
 from lightning_xai.reporting.panels import attribution_panel, log_picture
 from lightning_xai.reporting.saving import save_figure
-from lightning_xai.results.scores import GRADIENTS, Scores
+from lightning_xai.results.scores import Scores
 from lightning_xai.results.store import (
     SCORES,
+    Share,
     append_scores,
     read_directions,
+    read_evaluation,
     read_scores,
     score_files,
     set_aside,
@@ -52,6 +61,7 @@ from lightning_xai.results.store import (
 
 PANELS = "panels"
 Stage = Literal["validate", "test"]
+Kept = Literal["all", "last"]
 
 
 class AttributionCallback(ExplainingCallback):
@@ -70,11 +80,15 @@ class AttributionCallback(ExplainingCallback):
     there. Files that cannot be written cost the scores, not the training. A resumed training goes on in the scores of
     its checkpoint's run; a second one in the same folder at the same time is refused.
 
-    The samples are shared out over the processes; every process must have the callback. Sharded models (FSDP,
-    DeepSpeed, ModelParallel) are refused, since weight noise needs whole parameters.
+    The samples are shared out over the processes; every process must have the callback. The means that are logged are
+    added up in one sum, so that all processes see the same ones. Each process writes the scores of its own samples
+    where all see the folder of the first one; else that one gets and writes them all. Where a process fails, all end,
+    with the rank, method, metric and samples. Sharded models (FSDP, DeepSpeed, ModelParallel) are refused, since weight
+    noise needs whole parameters.
 
     Attributes:
-        evaluation: The latest scores, and attributions for the panel; None before the first validation end.
+        evaluation: The latest scores, and attributions for the panel; None before the first validation end. Of this
+            process's samples where each one writes its own: see `scores`.
         folder: Where the latest files were written; None before, and in a `fast_dev_run`, which explains one sample.
 
     Args:
@@ -89,6 +103,9 @@ class AttributionCallback(ExplainingCallback):
         num_samples: Samples explained, spread evenly over the rows; all if there are fewer.
         every_n_epochs: Explain after every n-th epoch of training; validation and test runs are always explained.
         panel_size: Samples shown in the panel; 0 for no panel.
+        keep_panels: Panels of a stage that stay in the folder, at least two: the first, the latest, and of those in
+            between the more, the newer; null for all. Loggers keep what they are given, which is every panel.
+        keep_scores: Which validations' scores stay: "all", or the "last" of each stage.
         target: The class explained: the sample's "label", the model's "prediction", or the number of one (of several
             labels that hold together); null for the label, or the prediction where batches have nothing but images,
             index and masks.
@@ -123,6 +140,8 @@ class AttributionCallback(ExplainingCallback):
         num_samples: int = 64,
         every_n_epochs: int = 1,
         panel_size: int = 8,
+        keep_panels: int | None = 20,
+        keep_scores: Kept = "all",
         target: Target | int | None = None,
         mask: str | None = None,
         bounds: tuple[float | list[float], float | list[float]] | None = None,
@@ -142,23 +161,30 @@ class AttributionCallback(ExplainingCallback):
         check_count("max_rows", 1 if max_rows is None else max_rows)
         check_count("num_gradients", 1 if num_gradients is None else num_gradients)
         check_count("panel_size", panel_size, 0)
+        check_count("keep_panels", 2 if keep_panels is None else keep_panels, 2)
+        check_choice("keep_scores", keep_scores, Kept)
         check_names("metrics", metrics or ())
         self.metrics: dict[str, SampleMetric] | None = named("metrics", metrics)
         self.controls, self.num_gradients, self.every_n_epochs = controls, num_gradients, every_n_epochs
         check_whole_number("channel_dim", channel_dim)
         self.channel_dim = channel_dim
-        self.panel_size, self.mask, self.max_rows, self.precision = panel_size, mask, max_rows, precision
+        self.panel_size, self.keep_panels, self.keep_scores = panel_size, keep_panels, keep_scores
+        self.mask, self.max_rows, self.precision = mask, max_rows, precision
         self.evaluation: Evaluation | None = None
         self.folder: Path | None = None
-        self._samples: dict[Stage, Samples] = {}
+        self._samples: dict[Stage, tuple[Samples, set[int]]] = {}
         self._logged: set[str] | None = None
         self._files = RunFiles("AttributionCallback", "scores and panels")
         self._resumed_at: int | None = None
         self._begins = False
+        self._part: Path | None = None
+        self._parts: dict[Stage, list[Path]] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         self._samples.clear()  # those of another run's data
+        if trainer.world_size > 1:  # Lightning would have each mean added up on its own
+            warnings.filterwarnings("ignore", rf"It is recommended to use `self.log\('{self.root}/.*, sync_dist=True")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._logged = set()
@@ -200,39 +226,95 @@ class AttributionCallback(ExplainingCallback):
         if isinstance(current_loader(trainer), Iterator) or any(map(is_lazy, pl_module.parameters())):
             return None
         with isolate_rng():
-            samples = self._chosen(trainer, pl_module, "validate")
-            first = (samples.select(torch.arange(min(n, len(samples.images)))) for n in (1, self.batch_size))
-            try:
-                evaluation = self._evaluate(trainer, pl_module, next(first))
-            except (RuntimeError, ValueError):  # a network may not take fewer rows than a batch has
-                evaluation = self._evaluate(trainer, pl_module, next(first))
-        return set(self._means(evaluation))
+            samples, repeats = self._chosen(trainer, pl_module, "validate")
+
+            def try_one() -> Evaluation:
+                first = (samples.select(torch.arange(min(n, len(samples.images)))) for n in (1, self.batch_size))
+                try:
+                    return self._evaluate(trainer, pl_module, next(first))
+                except (RuntimeError, ValueError):  # a network may not take fewer rows than a batch has
+                    return self._evaluate(trainer, pl_module, next(first))
+
+            evaluation, failure = attempted(lambda: _without(try_one(), repeats))
+            return set(self._together(trainer, samples, evaluation, failure, None)[0])
 
     def measure(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
         """Explain, score, log and write."""
         with isolate_rng():
-            samples = self._chosen(trainer, pl_module, stage)
+            samples, repeats = self._chosen(trainer, pl_module, stage)
             progress = trainer.progress_bar_callback is not None and trainer.is_global_zero
-            self.evaluation = self._evaluate(trainer, pl_module, samples, self.panel_size, progress)
-            for key, mean in self._means(self.evaluation).items():
-                pl_module.log(key, mean, sync_dist=True, batch_size=1)
-            if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-                self._write(trainer, self.evaluation, stage)
+            folder = None if trainer.fast_dev_run else self._output(trainer)  # type: ignore[attr-defined]
+            with nullcontext() if folder is None else self._invited(trainer, folder / SCORES) as share:
+                evaluation, failure = attempted(
+                    lambda: _without(self._evaluate(trainer, pl_module, samples, self.panel_size, progress), repeats)
+                )
+                means, all_share = self._together(trainer, samples, evaluation, failure, share)
+            for key, mean in means.items():
+                pl_module.log(key, mean, batch_size=1)
+            self.evaluation = cast(Evaluation, evaluation)
+            if not all_share:
+                self.evaluation = _everybodys(trainer, self.evaluation)
+            if folder is not None:
+                self._write(trainer, self.evaluation, stage, folder, share if all_share else None)
 
-    def _means(self, evaluation: Evaluation) -> dict[str, float]:
-        """What is logged; the gradients spent are in the files and the tables."""
-        return {
-            f"{self.prefix}/{method}/{metric}": mean
-            for method, means in evaluation.means().items()
-            for metric, mean in means.items()
-            if metric != GRADIENTS
+    def scores(self) -> Scores | None:
+        """The latest scores of all processes, read from the files where each one wrote its own; None before.
+
+        There are none as long as a process still writes.
+        """
+        if self._part is not None:
+            return read_evaluation(self._part)
+        return None if self.evaluation is None else self.evaluation.to_scores()
+
+    def _together(
+        self,
+        trainer: Trainer,
+        samples: Samples,
+        evaluation: Evaluation | None,
+        failure: Exception | None,
+        share: Share | None,
+    ) -> tuple[dict[str, float], bool]:
+        """The means over the samples of all processes, as they are logged, and whether all have a share to write.
+
+        One sum of the same shape in all processes, in which one that failed takes part. The gradients spent are in the
+        files and the tables.
+        """
+        methods, metrics = self._plan(trainer, samples)
+        names = [(method, metric) for method in methods for metric in metrics]
+        sums = np.zeros((2, len(names)))
+        if evaluation is not None and names:
+            values = np.stack([evaluation.scores[method][metric].double().numpy() for method, metric in names])
+            with np.errstate(invalid="ignore"):  # infinite scores of both signs have no mean
+                sums = np.stack([np.nansum(values, 1), (~np.isnan(values)).sum(1)])
+        own = np.array([failure is not None, share is not None, *sums.ravel()])
+        failed, sharing, *total = summed(trainer, own).tolist()
+        if failed:
+            raise_together(trainer, failure)
+        logged = {
+            f"{self.prefix}/{method}/{metric}": value / count if count else math.nan
+            for (method, metric), value, count in zip(names, total[: len(names)], total[len(names) :], strict=True)
         }
+        return logged, sharing == trainer.world_size
 
-    def _chosen(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> Samples:
-        """The samples of a stage, the same ones for a whole run; looked at when they are chosen."""
+    def _chosen(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> tuple[Samples, set[int]]:
+        """The samples of a stage, the same ones for a whole run, and those of them that an earlier process has too."""
         if stage not in self._samples:
-            self._samples[stage] = self.chosen_samples(trainer, pl_module, stage == "test")
+            samples, failure = attempted(lambda: self.chosen_samples(trainer, pl_module, stage == "test"))
+            raise_together(trainer, failure)
+            chosen = cast(Samples, samples)
+            own = chosen.index.tolist()
+            earlier = chain(*gathered(trainer, own)[: trainer.global_rank])
+            self._samples[stage] = chosen, set(own).intersection(earlier)
         return self._samples[stage]
+
+    def _plan(self, trainer: Trainer, samples: Samples) -> tuple[dict[str, Explainer], dict[str, SampleMetric]]:
+        """Methods and metrics."""
+        has_masks, has_bounds = samples.masks is not None, InputSpace.of(trainer, self.bounds).bounds is not None
+        methods = self.chosen_methods(has_bounds)
+        return (
+            self.controlled(methods, samples.images) if self.controls else methods,
+            default_metrics(has_masks, has_bounds) if self.metrics is None else self.metrics,
+        )
 
     def _evaluate(
         self,
@@ -242,17 +324,14 @@ class AttributionCallback(ExplainingCallback):
         keep_attributions: int = 0,
         progress: bool = False,
     ) -> Evaluation:
-        bounds = InputSpace.of(trainer, self.bounds).bounds
-        methods = self.chosen_methods(bounds is not None)
         return evaluate(
             self.adapted(pl_module, samples),
             samples.images,
             self.explained_target(samples),
-            self.controlled(methods, samples.images) if self.controls else methods,
-            default_metrics(samples.masks is not None, bounds is not None) if self.metrics is None else self.metrics,
+            *self._plan(trainer, samples),
             samples.masks,
             output=self.output,
-            bounds=bounds,
+            bounds=InputSpace.of(trainer, self.bounds).bounds,
             index=samples.index,
             seed=self.seed,
             batch_size=self.batch_size,
@@ -261,6 +340,7 @@ class AttributionCallback(ExplainingCallback):
             keep_attributions=keep_attributions,
             progress=progress,
             channel_dim=self.channel_dim,
+            gather=False,
         )
 
     def chosen_methods(self, has_bounds: bool) -> dict[str, Explainer]:
@@ -294,24 +374,40 @@ class AttributionCallback(ExplainingCallback):
     def _output(self, trainer: Trainer) -> Path:
         return output_folder(trainer) / (self.name or "")
 
-    def _write(self, trainer: Trainer, evaluation: Evaluation, stage: Stage) -> None:
-        folder = self._output(trainer)
-        if not trainer.is_global_zero:
+    def _invited(self, trainer: Trainer, path: Path) -> AbstractContextManager[Share | None]:
+        return invited(trainer, path, lambda: self._make_room(trainer, path))
+
+    def _make_room(self, trainer: Trainer, path: Path) -> None:
+        """A new training begins with a folder of its own."""
+        if self._begins and trainer.state.fn == "fit":
+            if other := set_aside(path):
+                rank_zero_warn(
+                    f"AttributionCallback: {path} holds scores of an earlier training in this folder; "
+                    f"they are in {other.name} now."
+                )
+            self._begins = False
+
+    def _write(self, trainer: Trainer, evaluation: Evaluation, stage: Stage, folder: Path, share: Share | None) -> None:
+        """Own scores where each process writes its own; all else is the first one's to write."""
+        if not trainer.is_global_zero and share is None:
             self.folder = folder
             return
         epoch, step = trainer.current_epoch, trainer.global_step
+        self._part = None
 
         def write_scores() -> None:
-            if self._begins and trainer.state.fn == "fit":
-                if other := set_aside(folder / SCORES):
-                    rank_zero_warn(
-                        f"AttributionCallback: {folder / SCORES} holds scores of an earlier training in this folder; "
-                        f"they are in {other.name} now."
-                    )
-                self._begins = False
-            write_directions(folder / SCORES, evaluation.higher_is_better)
-            resumed_at = self._resumed_at if stage == "validate" else None
-            append_scores(folder / SCORES, evaluation.to_scores(stage, epoch, step), resumed_at)
+            if trainer.is_global_zero:
+                self._make_room(trainer, folder / SCORES)
+                write_directions(folder / SCORES, evaluation.higher_is_better)
+            give_way_after = self._resumed_at if stage == "validate" else None
+            earlier = self._parts.setdefault(stage, [])
+            if self.keep_scores == "last":
+                give_way_after = -1
+                while len(earlier) > 1:  # the last one stays until all processes have written the new one
+                    earlier.pop(0).unlink(missing_ok=True)
+            part = append_scores(folder / SCORES, evaluation.to_scores(stage, epoch, step), give_way_after, share)
+            earlier.append(part)
+            self._part = None if share is None else part
             self._resumed_at = None
 
         def write_panel() -> None:
@@ -321,11 +417,35 @@ class AttributionCallback(ExplainingCallback):
             save_figure(figure, path)
             for logger in trainer.loggers:
                 log_picture(logger, f"{self.prefix}/panel/{stage}", path, step)
+            if self.keep_panels is not None:
+                thin_out(folder / PANELS, stage, step, self.keep_panels)
 
         if self._files.attempt(write_scores):
             self.folder = folder
-        if evaluation.images.ndim == 4 and len(evaluation.images):
+        if trainer.is_global_zero and evaluation.images.ndim == 4 and len(evaluation.images):
             self._files.attempt(write_panel)
+
+
+def _without(evaluation: Evaluation, repeats: set[int]) -> Evaluation:
+    """Without the scores of some samples."""
+    if not repeats:
+        return evaluation
+    kept = torch.tensor([number not in repeats for number in evaluation.index.tolist()])
+    scores = {method: {name: own[kept] for name, own in found.items()} for method, found in evaluation.scores.items()}
+    return replace(evaluation, index=evaluation.index[kept], scores=scores)
+
+
+def _everybodys(trainer: Trainer, evaluation: Evaluation) -> Evaluation:
+    """With the scores of all processes. A collective call."""
+    parts = gathered(trainer, (evaluation.index, evaluation.scores))
+    if len(parts) == 1:
+        return evaluation
+    index, order = torch.cat([index for index, _ in parts]).sort()
+    scores = {
+        method: {name: torch.cat([own[method][name] for _, own in parts])[order] for name in found}
+        for method, found in evaluation.scores.items()
+    }
+    return replace(evaluation, index=index, scores=scores)
 
 
 def take_over(earlier: Path, path: Path, step: int) -> None:

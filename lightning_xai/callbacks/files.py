@@ -1,12 +1,14 @@
 """The files that a training writes beside its checkpoints, and that it does not die of."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pytorch_lightning import Trainer
-from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_xai.results.locks import RunLock
+from lightning_xai.results.store import Share, new_evaluation
 
 
 class RunFiles:
@@ -53,10 +55,57 @@ class RunFiles:
         """Let the file go."""
         self._lock.release()
         if self._lost and trainer.state.fn == "fit":
-            rank_zero_warn(f"{self.owner} lost {self.what} {len(self._lost)} times in this training: {self._lost[-1]}")
+            warnings.warn(
+                f"{self.owner} lost {self.what} {len(self._lost)} times in this training: {self._lost[-1]}",
+                stacklevel=2,
+            )
         self._lost = []
 
     def _lose(self, error: Exception) -> None:
         if not self._lost:
-            rank_zero_warn(f"{self.owner} cannot write {self.what}, and goes on without: {error}")
+            warnings.warn(f"{self.owner} cannot write {self.what}, and goes on without: {error}", stacklevel=4)
         self._lost.append(str(error))
+
+
+def thin_out(folder: Path, stage: str, step: int, number: int) -> None:
+    """Remove panels of a stage up to this step until so many are left, as `superfluous` chooses them."""
+    panels = {path: int(path.stem.rpartition("=")[2]) for path in folder.glob(f"{stage}-epoch=*-step=*.png")}
+    known = sorted((when, path) for path, when in panels.items() if when <= step)
+    while len(known) > number:
+        known.pop(superfluous([when for when, _ in known]))[1].unlink(missing_ok=True)
+
+
+def superfluous(times: Sequence[int]) -> int:
+    """Which of three times or more, ascending, leaves the least gap for its age; never the first or the last.
+
+    Removed one by one, this leaves gaps in proportion to the age: the newest are kept close to one another.
+    """
+    return min(
+        range(1, len(times) - 1),
+        key=lambda place: (times[place + 1] - times[place - 1]) / max(1, times[-1] - times[place]),
+    )
+
+
+@contextmanager
+def invited(trainer: Trainer, path: Path, prepare: Callable[[], None]) -> Iterator[Share | None]:
+    """This process's share of a new evaluation in the folder at `path`; None where it does not see that folder.
+
+    The first of several processes prepares it, and lays a file beside it for as long as the block runs: those that see
+    the file share its file system. A single process has no share. A collective call.
+    """
+    evaluation = None
+    if trainer.is_global_zero and trainer.world_size > 1:
+        with suppress(OSError):  # then the first process alone will write, and say why it cannot
+            prepare()
+            evaluation = new_evaluation(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.with_name(f".{evaluation}").touch()
+    evaluation = trainer.strategy.broadcast(evaluation)
+    token = path.with_name(f".{evaluation}")
+    try:
+        seen = evaluation is not None and token.exists()
+        yield Share(str(evaluation), trainer.global_rank, trainer.world_size) if seen else None
+    finally:
+        if trainer.is_global_zero:
+            with suppress(OSError):
+                token.unlink(missing_ok=True)

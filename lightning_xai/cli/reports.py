@@ -1,7 +1,7 @@
 """What a command prints, and writes, when its work is done."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +14,6 @@ from torch.utils.tensorboard import SummaryWriter
 from lightning_xai.callbacks.attribution import PANELS, AttributionCallback
 from lightning_xai.callbacks.pareto import VALIDATIONS, ParetoFront
 from lightning_xai.cli.console import console
-from lightning_xai.evaluation import Evaluation
 from lightning_xai.experiments.visualize import visualization_figures, write_pictures
 from lightning_xai.reporting.noise_level import level_lines, noise_level_figure, write_noise_level
 from lightning_xai.reporting.pareto import front_table
@@ -26,6 +25,7 @@ from lightning_xai.reporting.tables import score_table
 from lightning_xai.results.noise_level import NoiseLevel
 from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.results.sanity import SanityReport
+from lightning_xai.results.scores import Scores
 from lightning_xai.results.store import SCORES
 from lightning_xai.results.tables import ResultTable
 
@@ -35,6 +35,7 @@ T = TypeVar("T")
 def report(trainer: Trainer) -> None:
     """Print the figures of a run, the paths of what it wrote, and the commands that go on from there."""
     folder = trainer.log_dir  # a collective call: every process makes it
+    trainer.strategy.barrier()  # until all have written their scores
     if not trainer.is_global_zero:
         return
     terminal = console()
@@ -43,8 +44,8 @@ def report(trainer: Trainer) -> None:
         if not name.startswith("xai/"):  # those are in the table
             terminal.print(f"{name:<16} {figure:.4f}")
     for callback in _callbacks(trainer, AttributionCallback):
-        if callback.evaluation is not None:
-            terminal.print(_table(callback.evaluation))
+        if callback.evaluation is not None and (scores := callback.scores()):
+            terminal.print(_table(scores, callback.evaluation.higher_is_better))
     for front in _fronts(trainer):
         terminal.print(front_table(front.validations, front.monitor))
     if folder is not None:  # a fast_dev_run writes nothing
@@ -91,9 +92,9 @@ def report_visualization(result: Reproduction, folder: Path) -> None:
         terminal.print(f"{'written':<16} {path}")
 
 
-def _table(evaluation: Evaluation) -> ResultTable:
-    title = f"explanations of {len(evaluation.index)} samples, mean ± standard error"
-    return score_table(evaluation.to_scores(), evaluation.higher_is_better, title)
+def _table(scores: Scores, higher_is_better: Mapping[str, bool | None]) -> ResultTable:
+    title = f"explanations of {len(scores.unique('sample'))} samples, mean ± standard error"
+    return score_table(scores, higher_is_better, title)
 
 
 def _written(trainer: Trainer, folder: Path) -> Iterator[tuple[str, str | Path]]:

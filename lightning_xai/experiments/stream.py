@@ -141,7 +141,7 @@ def evaluate_stream(
     explainers = with_controls(explainers, first.images.ndim == 4) if controls else explainers
     has = {"mask": first.masks is not None, "bounds": space.bounds is not None}
     given = named("metrics", default_metrics(*has.values()) if metrics is None else metrics)
-    check_metrics(given, **has)
+    check_metrics(given, first.images, **has)
     settings = Settings(
         {
             "weights": fingerprint(model),

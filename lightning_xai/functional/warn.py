@@ -1,7 +1,9 @@
-"""Warnings about what a caller handed in."""
+"""Warnings about what a caller handed in, and where an exception came from."""
 
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 _PACKAGE = __name__.partition(".")[0]
 
@@ -19,3 +21,13 @@ def warn_caller(message: str) -> None:
             caller = level + 1
         frame, level = frame.f_back, level + 1  # type: ignore[assignment]
     warnings.warn(message, stacklevel=caller)
+
+
+@contextmanager
+def noting(text: Callable[[], str]) -> Iterator[None]:
+    """An exception of the block gets a note (PEP 678), which tracebacks of Python 3.11 and later show."""
+    try:
+        yield
+    except Exception as error:
+        error.__dict__["__notes__"] = [*getattr(error, "__notes__", ()), text()]
+        raise

@@ -23,14 +23,17 @@ def write_parquet(path: Path, table: pd.DataFrame, columns: Mapping[str, Any], n
     from pyarrow import parquet
 
     types = {name: pa.type_for_alias("string" if kind is str else kind) for name, kind in columns.items()}
-    arrays = {name: pa.array(table[name].tolist(), kind, from_pandas=False) for name, kind in types.items()}
+    arrays = {
+        name: pa.array(table[name].to_numpy(object if kind == pa.string() else None), kind, from_pandas=False)
+        for name, kind in types.items()
+    }
     arrow = pa.table(arrays).replace_schema_metadata({_NOTES: json.dumps(notes)})
     with replacing(path) as temporary, temporary.open("wb") as file:
         parquet.write_table(arrow, file, compression="zstd", write_page_checksum=True)
 
 
 def read_parquet(path: Path, columns: Mapping[str, Any]) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Table and notes.
+    """Table and notes; columns of text are categorical.
 
     Raises:
         OSError: if the file cannot be opened.
@@ -40,7 +43,9 @@ def read_parquet(path: Path, columns: Mapping[str, Any]) -> tuple[pd.DataFrame, 
     from pyarrow import parquet
 
     source = pa.BufferReader(path.read_bytes())
-    with _named(path), parquet.ParquetFile(source, page_checksum_verification=True) as file:
+    texts = [name for name, kind in columns.items() if kind is str]
+    options = {"read_dictionary": texts, "page_checksum_verification": True}
+    with _named(path), parquet.ParquetFile(source, **options) as file:
         arrow = file.read(use_threads=False)
         return arrow.select(list(columns)).to_pandas(), _notes(arrow.schema)
 

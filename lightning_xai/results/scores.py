@@ -21,6 +21,7 @@ COLUMNS = {
     **{"method": str, "metric": str, "sample": "int64", "value": "float64"},
 }
 """Their types. The step is that of the optimizer, the sample its index in the data set."""
+TEXTS = [name for name, kind in COLUMNS.items() if kind is str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +32,8 @@ class Scores:
     everywhere in order of appearance. Iterating gives the rows, with the columns as attributes.
 
     Attributes:
-        table: The rows. Not to be written to: `to_dataframe` gives a copy.
+        table: The rows; the columns of text are categorical, since few texts come again and again. Not to be written
+            to: `to_dataframe` gives a copy, with columns of text.
 
     Raises:
         ValueError: if a column is missing, or has what is not of its type.
@@ -42,11 +44,14 @@ class Scores:
     def __post_init__(self) -> None:
         if missing := [name for name in COLUMNS if name not in self.table]:
             raise ValueError(f"`table` must have the columns {', '.join(COLUMNS)}; it lacks {', '.join(missing)}.")
-        for name in ("stage", "method", "metric"):
+        for name in TEXTS:
             if wrong := [value for value in self.table[name].unique() if not isinstance(value, str)]:
                 raise ValueError(f"`table`: {name} must be a text in every row, got {wrong[0]}.")
-        typed = self.table[list(COLUMNS)].astype(COLUMNS).reset_index(drop=True)
-        whole = ["epoch", "step", "sample"]
+        kinds = COLUMNS | dict.fromkeys(TEXTS, "category")
+        typed = self.table[list(COLUMNS)].reset_index(drop=True)
+        other = {name: kind for name, kind in kinds.items() if typed[name].dtype != kind}
+        typed = typed.astype(other)
+        whole = [name for name, kind in other.items() if kind == "int64"]
         if not (typed[whole] == self.table[whole].to_numpy()).all(axis=None):
             raise ValueError(f"`table` must have whole numbers for {', '.join(whole)}; round them where that is meant.")
         object.__setattr__(self, "table", typed)
@@ -61,18 +66,23 @@ class Scores:
         cls, stage: str, epoch: int, step: int, index: Any, values: Mapping[str, Mapping[str, Any]]
     ) -> "Scores":
         """Of one evaluation, from the samples' indices and `values[method][metric]` (arrays or tensors)."""
-        samples = index.tolist()
-        return cls.from_rows(
-            (stage, epoch, step, method, metric, sample, value)
-            for method, of_method in values.items()
-            for metric, own in of_method.items()
-            for sample, value in zip(samples, own.tolist(), strict=True)
-        )
+        pairs = [(method, metric, own) for method, of_method in values.items() for metric, own in of_method.items()]
+        samples, lengths = index.tolist(), [len(own) for *_, own in pairs]
+        if wrong := set(lengths) - {len(samples)}:
+            raise ValueError(f"`values` must have a value for each of the {len(samples)} samples, got {min(wrong)}.")
+        columns = {
+            **{"stage": pd.Categorical([stage]).repeat(sum(lengths)), "epoch": epoch, "step": step},
+            "method": pd.Categorical([method for method, *_ in pairs]).repeat(lengths),
+            "metric": pd.Categorical([metric for _, metric, _ in pairs]).repeat(lengths),
+            "sample": np.tile(np.array(samples, np.int64), len(pairs)),
+            "value": np.concatenate([np.empty(0), *(own.tolist() for *_, own in pairs)]),
+        }
+        return cls(pd.DataFrame(columns))
 
     @classmethod
     def concatenated(cls, parts: Iterable["Scores"]) -> "Scores":
         """The rows of all, part after part."""
-        return cls(pd.concat([cls.from_rows(()).table, *(part.table for part in parts)]))
+        return cls(joined([part.table for part in parts]))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Scores":
@@ -109,11 +119,11 @@ class Scores:
 
     def __eq__(self, other: object) -> bool:
         """Equal rows in equal order; one NaN is like another."""
-        return isinstance(other, Scores) and self.table.equals(other.table)
+        return isinstance(other, Scores) and self.to_dataframe().equals(other.to_dataframe())
 
     def to_dataframe(self) -> pd.DataFrame:
         """A copy of the table."""
-        return self.table.copy()
+        return self.table.astype(COLUMNS)
 
     def unique(self, column: str) -> list[Any]:
         """The values of a column, each once, in order of appearance."""
@@ -140,7 +150,7 @@ class Scores:
             advice = advice or "Select those of one stage, epoch and step."
             raise ValueError(f"{whose} has two scores of sample {row.sample} for {row.method}, {row.metric}. {advice}")
         tables: dict[str, dict[str, pd.Series]] = {}
-        for (metric, method), rows in self.table.groupby(["metric", "method"], sort=False):
+        for (metric, method), rows in self.table.groupby(["metric", "method"], sort=False, observed=True):
             tables.setdefault(metric, {})[method] = rows.set_index("sample")["value"]
         return tables
 
@@ -157,6 +167,28 @@ class Scores:
             for method, values in ((method, series.to_numpy()) for method, series in table.items())
         ]
         return pd.DataFrame(rows, columns=columns)
+
+
+def joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables of scores, one below the other; pandas would not keep columns with other categories categorical."""
+    if not tables:
+        return Scores.from_rows(()).table
+    columns = {
+        name: _categorical([table[name] for table in tables])
+        if name in TEXTS
+        else np.concatenate([table[name].to_numpy() for table in tables])
+        for name in tables[0]
+    }
+    return pd.DataFrame(columns)
+
+
+def _categorical(columns: Sequence[pd.Series]) -> pd.Categorical:
+    names: dict[str, int] = {}
+    codes = []
+    for column in columns:
+        places = np.array([names.setdefault(name, len(names)) for name in column.cat.categories], np.int32)
+        codes.append(places[column.cat.codes])
+    return pd.Categorical.from_codes(np.concatenate(codes), list(names))
 
 
 def _row(place: str, values: list[str]) -> tuple[Any, ...]:

@@ -3,21 +3,25 @@
 import itertools
 import json
 import os
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import numpy as np
 import pandas as pd
 
 from lightning_xai.results.files import write_text
 from lightning_xai.results.locks import waiting_for
 from lightning_xai.results.parquet import read_notes, read_parquet, write_parquet
-from lightning_xai.results.scores import COLUMNS, Scores
+from lightning_xai.results.scores import COLUMNS, Scores, joined
 
 SCORES, METRICS = "scores", "metrics.json"
 _EVALUATION = ("stage", "epoch", "step")
-_UNIT = f"{'[0-9]' * 12}-*.parquet"
+_UNIT = f"{'[0-9]' * 12}-{'[0-9a-f]' * 12}.parquet"
+_PART = re.compile(r"([0-9]+)(-[0-9a-f]+-[0-9]+-of-[0-9]+)?")
 
 
 SAMPLES = {
@@ -28,10 +32,31 @@ SAMPLES = {
 probability of that, and a short name of input, target and mask."""
 
 
+@dataclass(frozen=True)
+class Share:
+    """One of the parts of an evaluation that several processes write, each its own samples.
+
+    Attributes:
+        evaluation: The name that `new_evaluation` gave it.
+        rank: Which part it is, from 0.
+        world: How many there are.
+    """
+
+    evaluation: str
+    rank: int
+    world: int
+
+
+def new_evaluation(path: str | os.PathLike[str]) -> str:
+    """The name of an evaluation that several processes will add to the folder at `path`; no other has it."""
+    return f"{_last_number(Path(path)) + 1:06d}-{uuid4().hex[:8]}"
+
+
 def append_scores(
     path: str | os.PathLike[str],
     scores: Scores,
     after_step: int | None = None,
+    share: Share | None = None,
     samples: Mapping[str, Sequence[Any]] | None = None,
 ) -> Path:
     """Add a part, `NNNNNN.parquet`, to the folder at `path`, which is made if need be, and return the part's path.
@@ -46,16 +71,23 @@ def append_scores(
         scores: To add.
         after_step: When they are read, scores of the same stages in earlier parts with more steps than this give way
             too: a training that was resumed there makes them again, perhaps at other steps.
+        share: Where several processes write an evaluation: which part of it this is. The part has a name of its own,
+            `NNNNNN-XXXXXXXX-RANK-of-WORLD.parquet`, so that nobody waits for another. When they are read, the parts of
+            an evaluation are one; as long as some are missing, none of them is there. No sample is in two of them.
         samples: What is known of the samples, the columns `SAMPLES`; None if it is not recorded.
 
     Raises:
         OSError: if the folder cannot be written to.
     """
     folder = Path(path)
+    notes = {"after_step": after_step, **_known(scores, samples)}
+    if share is not None:
+        part = folder / f"{share.evaluation}-{share.rank}-of-{share.world}.parquet"
+        write_parquet(part, scores.table, COLUMNS, {**notes, "share": astuple(share)})
+        return part
     with waiting_for(folder):
-        last = max((int(part.stem) for part in _numbered(folder)), default=0)
-        part = folder / f"{last + 1:06d}.parquet"
-        write_parquet(part, scores.table, COLUMNS, {"after_step": after_step, **_known(scores, samples)})
+        part = folder / f"{_last_number(folder) + 1:06d}.parquet"
+        write_parquet(part, scores.table, COLUMNS, notes)
     return part
 
 
@@ -81,7 +113,7 @@ def append_unit(
     Raises:
         OSError: if the folder cannot be written to.
     """
-    part = Path(path) / f"{min(samples['row']):012d}-{uuid.uuid4().hex[:12]}.parquet"
+    part = Path(path) / f"{min(samples['row']):012d}-{uuid4().hex[:12]}.parquet"
     write_parquet(part, scores.table, COLUMNS, {"keys": keys, **_known(scores, samples), **notes})
     return part
 
@@ -98,16 +130,25 @@ def read_scores(path: str | os.PathLike[str]) -> Scores:
     if path.is_file():
         return Scores.load(path)
     tables = [Scores.from_rows(()).table.assign(part=0)]
-    for number, part in enumerate(_parts(path)):
-        scores, after_step = _read(part)
+    for number, (table, after_step) in enumerate(_evaluations(map(_read, _parts(path)))):
         if after_step is not None:
-            stages = scores.unique("stage")
+            stages = table["stage"].unique()
             tables = [old[~(old["stage"].isin(stages) & (old["step"] > after_step))] for old in tables]
-        tables.append(scores.table.assign(part=number))
-    table = pd.concat(tables)
-    if len(tables) > 1:
-        table = table[table["part"] == table.groupby(list(COLUMNS)[:5], sort=False)["part"].transform("max")]
-    return Scores(pd.concat([table[list(COLUMNS)], *_read_units(path)]))
+        tables.append(table.assign(part=number))
+    table = joined(tables)
+    last = table.groupby(list(COLUMNS)[:5], sort=False, observed=True)["part"].transform("max")
+    return Scores(joined([table.loc[table["part"] == last, list(COLUMNS)], *_read_units(path)]))
+
+
+def read_evaluation(part: Path) -> Scores:
+    """The scores of the evaluation that a part belongs to; none as long as some of its parts are missing.
+
+    Raises:
+        ValueError: as `read_scores`.
+    """
+    name = part.stem.rpartition("-of-")[0].rpartition("-")[0]
+    parts = sorted(part.parent.glob(f"{name}-*.parquet")) if name else [part]
+    return Scores(joined([table for table, _ in _evaluations(map(_read, parts))]))
 
 
 def read_samples(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -153,7 +194,7 @@ def _known(scores: Scores, samples: Mapping[str, Sequence[Any]] | None) -> dict[
 
 def _parts(path: Path) -> list[Path]:
     former = _former(path)
-    return [*([former] if former.is_file() else []), *sorted(_numbered(path), key=lambda part: int(part.stem))]
+    return [*([former] if former.is_file() else []), *sorted(_numbered(path), key=lambda part: (_number(part), part))]
 
 
 def _read_units(path: Path) -> list[pd.DataFrame]:
@@ -168,7 +209,7 @@ def _read_units(path: Path) -> list[pd.DataFrame]:
         seen.setdefault(pairs, set()).update(own)
         tables.append(table)
     if comes_again:
-        tables = [pd.concat(tables).drop_duplicates(list(COLUMNS)[:6])]
+        tables = [joined(tables).drop_duplicates(list(COLUMNS)[:6])]
     return tables
 
 
@@ -190,21 +231,49 @@ def set_aside(path: Path) -> Path | None:
     return other
 
 
-def _read(part: Path) -> tuple[Scores, int | None]:
+def _read(part: Path) -> tuple[pd.DataFrame, int | None, Share | None]:
     if part.suffix != ".parquet":
-        return Scores.load(part), None
+        return Scores.load(part).table, None, None
     table, notes = read_parquet(part, COLUMNS)
-    after_step = notes.get("after_step") if isinstance(notes, dict) else None
+    notes = notes if isinstance(notes, dict) else {}
+    after_step, share = notes.get("after_step"), notes.get("share")
     try:
         if not isinstance(after_step, int | None):
             raise ValueError(f"after_step is {after_step!r}")
-        return Scores(table), after_step
+        return Scores(table).table, after_step, None if share is None else Share(*share)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{part}: no table of scores of ours ({error}). Move it out of the folder.") from error
 
 
+def _evaluations(
+    parts: Iterable[tuple[pd.DataFrame, int | None, Share | None]],
+) -> Iterator[tuple[pd.DataFrame, int | None]]:
+    """The tables of all evaluations: those of several parts in the order that one process would have written."""
+    shares: dict[str, dict[int, pd.DataFrame]] = {}
+    for table, after_step, share in parts:
+        if share is None:
+            yield table, after_step
+            continue
+        known = shares.setdefault(share.evaluation, {})
+        known[share.rank] = table
+        if len(known) == share.world:
+            whole = joined([known[rank] for rank in sorted(known)])
+            places = [pd.factorize(whole[name])[0] for name in ("method", "metric")]
+            yield whole.iloc[np.lexsort((whole["sample"], *places[::-1]))], after_step
+
+
 def _numbered(folder: Path) -> Iterator[Path]:
-    return (part for part in folder.glob("*.parquet") if part.stem.isdecimal() and part.is_file())
+    return (part for part in folder.glob("*.parquet") if _PART.fullmatch(part.stem) and part.is_file())
+
+
+def _number(part: Path) -> int:
+    return int(part.stem.partition("-")[0])
+
+
+def _last_number(folder: Path) -> int:
+    """By the names alone: to ask after each file of a thousand takes longer than to write one."""
+    names = (Path(name) for name in (os.listdir(folder) if folder.is_dir() else ()))
+    return max((_number(part) for part in names if part.suffix == ".parquet" and _PART.fullmatch(part.stem)), default=0)
 
 
 def _former(path: Path) -> Path:
