@@ -82,7 +82,7 @@ def loader(images=IMAGES, labels=LABELS, **options):
 
 
 def ordered(scores):
-    return scores.table.sort_values(KEY).reset_index(drop=True)
+    return scores.to_dataframe().sort_values(KEY).reset_index(drop=True)
 
 
 def expected(model, rows=None, target=LABELS, **options):
