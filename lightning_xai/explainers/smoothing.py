@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import lru_cache
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -40,6 +41,9 @@ WeightNoise = Literal["multiplicative", "additive"]
 
 _shows_noise: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
 """Networks whose logits change with noise on their weights."""
+
+_AHEAD = 64
+"""Weight draws whose keys are made at once."""
 
 LEAST_DRAWS = 8
 """Independent draws, or antithetic pairs, before the first look at the error: fewer stop too early too often."""
@@ -329,15 +333,12 @@ class PerturbWeights(Averaging):
         self._look(model, noisy, inputs, context)
         every = range(self.num_draws) if numbers is None else numbers
         size = together(self.sampling)
-        # Keys before all passes: behind one, which empties the processor's caches, they take several times as long.
-        contexts = {number: context.model_draw(number) for number in every}
-        for number in every:
-            noisy.key(number)
-        for start in range(0, len(every), size):
+        ready = noisy.ready(every)
+        while some := list(islice(ready, size)):
             drawn = list[Tensor]()
-            for number in every[start : start + size]:
+            for number, drawing in some:
                 with noisy.swapped(number):
-                    drawn.append(self.explainer.attribute(model, inputs, target, contexts[number]))
+                    drawn.append(self.explainer.attribute(model, inputs, target, drawing))
             yield torch.stack(drawn) if len(drawn) > 1 else drawn[0][None]
 
     def _look(self, model: nn.Module, noisy: "_Noisy", inputs: Inputs, context: Context) -> None:
@@ -429,12 +430,22 @@ class _Noisy:
     """A model's parameters under the draws of one explanation."""
 
     def __init__(self, clean: "_Clean", sampling: Sampling, num_draws: int, std: float, context: Context) -> None:
-        self.clean, self.sampling, self.std = clean, sampling, std
+        self.clean, self.sampling, self.std, self.context = clean, sampling, std, context
         pair = together(sampling)
-        self.key = cache(lambda number: _key(context.model_seed(number // pair)))
+        self.key = lru_cache(2 * _AHEAD)(lambda number: _key(context.model_seed(number // pair)))
         if sampling == "stratified":
             key = _key(fold_in_int(context.seed, zlib.crc32(b"strata")))
             self.strata = Strata(key, num_draws, (clean.length,))
+
+    def ready(self, numbers: range) -> Iterator[tuple[int, Context]]:
+        """The numbers with their contexts, and the keys of several before the passes of these.
+
+        Behind a pass, which empties the processor's caches, they would take some ten times as long.
+        """
+        for start in range(0, len(numbers), _AHEAD):
+            some = numbers[start : start + _AHEAD]
+            ready = [(number, self.key(number), self.context.model_draw(number)) for number in some]
+            yield from ((number, drawing) for number, _, drawing in ready)
 
     def swapped(self, number: int) -> AbstractContextManager[None]:
         """The model under the draw of this number."""
