@@ -116,14 +116,26 @@ def evaluate_stream(
         controls: Whether an edge detector and random maps are added to the methods.
         batch_size: Samples at a time.
         take: Makes `Samples` of a batch; None for the usual tuples and dicts.
-        epoch: Under which the scores are written, like `step`.
-        step: Of the optimizer.
+        epoch: Number of the epoch under which the scores are written.
+        step: Number of the step of the optimizer, likewise.
         progress: Whether to show a progress bar.
 
     Raises:
         TypeError: as `evaluate`; if `data` is none of these, or can be iterated over only once.
         ValueError: as `evaluate`; if a sample cannot be explained, with its index: what is finished is kept; if the
             folder has scores of other settings or samples, or a file that is damaged.
+
+    Example:
+        >>> import tempfile, torch
+        >>> import lightning_xai as lx
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+        >>> loader = DataLoader(TensorDataset(torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 1, 0, 1])))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     first = lx.evaluate_stream(model, loader, folder, methods=["saliency"], shard=(1, 2))
+        ...     second = lx.evaluate_stream(model, loader, folder, methods=["saliency"], shard=(2, 2))
+        ...     first.num_finished, second.num_finished, second.scores().unique("metric")
+        (3, 5, ['sparseness', 'gradients'])
     """
     check_model(model)
     check_count("batch_size", batch_size)
