@@ -37,7 +37,7 @@ __all__ = [
     "adapt_grad",
     "bounds",
     "evaluate",
-    "evaluate_stream",
+    "evaluate_stream",  # noqa: F405, of a room above this one
     "explain",
     "fusion_grad",
     "noise_grad",
