@@ -10,7 +10,6 @@ from lightning_xai._version import __version__
 
 if TYPE_CHECKING:
     from lightning_xai.evaluation import Evaluation, evaluate, explain
-    from lightning_xai.experiments.stream import evaluate_stream
     from lightning_xai.explainers import *  # noqa: F403
     from lightning_xai.explainers import (
         Gradient,
@@ -40,7 +39,7 @@ __all__ = [
     "adapt_grad",
     "bounds",
     "evaluate",
-    "evaluate_stream",
+    "evaluate_stream",  # noqa: F405, of a room above this one
     "explain",
     "fusion_grad",
     "noise_grad",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_xai.metrics.cost import NumGradients
-from lightning_xai.shapes import Inputs, Labels, Masks
+from lightning_xai.shapes import Inputs, Labels, Logits, Masks
 
 NUMERICS = 1
 """Raised with every change after which scores are others by more than rounding: earlier ones are not gone on with."""
@@ -40,9 +40,34 @@ def digest(values: Mapping[str, Any]) -> str:
     return sha256.hexdigest()[:16]
 
 
-def row_fingerprints(inputs: Inputs, target: Labels, mask: Masks | None) -> list[str]:
+def sample_records(
+    index: Labels, inputs: Inputs, target: Labels, masks: Masks | None, logits: Logits, rows: Sequence[int]
+) -> dict[str, list[Any]]:
+    """What is recorded of samples beside their scores, the columns of `results.store.SAMPLES`.
+
+    Args:
+        index: Of the samples.
+        inputs: As they are explained.
+        target: Classes explained.
+        masks: If there are any.
+        logits: Of the inputs; a single one gives no probability.
+        rows: Their numbers in the data set.
+    """
+    shares, predicted = logits.float().softmax(1).max(1)
+    probability = shares if logits.shape[1] > 1 else torch.full_like(shares, torch.nan)
+    return {
+        "sample": index.tolist(),
+        "row": list(rows),
+        "target": target.tolist(),
+        "predicted": predicted.tolist(),
+        "probability": probability.tolist(),
+        "fingerprint": row_fingerprints(inputs, target, masks),
+    }
+
+
+def row_fingerprints(inputs: Inputs, target: Labels, masks: Masks | None) -> list[str]:
     """A short name of each sample: of its input, the class explained and its mask."""
-    inputs, masks = inputs.cpu(), None if mask is None else mask.cpu()
+    inputs, masks = inputs.cpu(), None if masks is None else masks.cpu()
     return [
         digest({f"{row.dtype} {tuple(row.shape)} {number}": row} | ({} if masks is None else {"mask": masks[place]}))
         for place, (row, number) in enumerate(zip(inputs, target.tolist(), strict=True))

@@ -29,7 +29,7 @@ from lightning_xai.explainers.base import Context, check_choice, check_count, ch
 from lightning_xai.explainers.bounds import Bound, check_in_bounds, parse_bounds
 from lightning_xai.explainers.chunks import check_logits, in_chunks
 from lightning_xai.explainers.precision import Precision
-from lightning_xai.fingerprints import NUMERICS, fingerprint, network_specification, row_fingerprints, specification
+from lightning_xai.fingerprints import NUMERICS, fingerprint, network_specification, sample_records, specification
 from lightning_xai.metrics import SampleMetric
 from lightning_xai.metrics.cost import NumGradients
 from lightning_xai.names import named
@@ -116,14 +116,26 @@ def evaluate_stream(
         controls: Whether an edge detector and random maps are added to the methods.
         batch_size: Samples at a time.
         take: Makes `Samples` of a batch; None for the usual tuples and dicts.
-        epoch: Under which the scores are written, like `step`.
-        step: Of the optimizer.
+        epoch: Number of the epoch under which the scores are written.
+        step: Number of the step of the optimizer, likewise.
         progress: Whether to show a progress bar.
 
     Raises:
         TypeError: as `evaluate`; if `data` is none of these, or can be iterated over only once.
         ValueError: as `evaluate`; if a sample cannot be explained, with its index: what is finished is kept; if the
             folder has scores of other settings or samples, or a file that is damaged.
+
+    Example:
+        >>> import tempfile, torch
+        >>> import lightning_xai as lx
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+        >>> loader = DataLoader(TensorDataset(torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 1, 0, 1])))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     first = lx.evaluate_stream(model, loader, folder, methods=["saliency"], shard=(1, 2))
+        ...     second = lx.evaluate_stream(model, loader, folder, methods=["saliency"], shard=(2, 2))
+        ...     first.num_finished, second.num_finished, second.scores().unique("metric")
+        (3, 5, ['sparseness', 'gradients'])
     """
     check_model(model)
     check_count("batch_size", batch_size)
@@ -298,7 +310,7 @@ class _Work:
             read = source.walk(rows.__contains__) if source.keys is None else source.read(rows)
             pairs = unit.pairs & self.store.pairs
             for done in self._scored(islice(read, 1), dict.fromkeys(rows, pairs).__getitem__):
-                sample, values = done.batch.index.tolist(), done.values.double().cpu().numpy()
+                sample, values = done.batch.index.tolist(), done.values.cpu().double().numpy()
                 places = pd.MultiIndex.from_tuples([(*pair, number) for pair in done.pairs for number in sample])
                 again = pd.Series(values.ravel(), places)
                 self.store.check_again(unit, sample, done.batch.record["logits"], again)
@@ -318,7 +330,7 @@ class _Work:
         number = 0
         for done in self._scored(batches, missing):
             record = done.batch.record
-            self.store.add(done.pairs, done.values.double().cpu().numpy(), record["samples"], record["logits"])
+            self.store.add(done.pairs, done.values.cpu().double().numpy(), record["samples"], record["logits"])
             number += len(done.batch.images)
             bar.update(len(done.batch.images))
         return number
@@ -337,9 +349,8 @@ class _Work:
         """Batches whose samples all want the same."""
         check_samples(samples, self.bounds)
         logits = self._logits(samples)
-        target, known = self._target(rows, samples, logits), self._known(rows, samples, logits)
-        known["target"] = target.tolist()
-        known["fingerprint"] = row_fingerprints(samples.images, target, samples.masks)
+        target = self._target(rows, samples, logits)
+        known = sample_records(samples.index, samples.images, target, samples.masks, logits, rows)
         self.store.check_rows(known)
         for kind in dict.fromkeys(map(wanted, rows)):
             places = [place for place, row in enumerate(rows) if wanted(row) == kind]
@@ -385,17 +396,6 @@ class _Work:
         target = torch.full_like(predicted, int(self.target))
         check_target(target, logits.shape[1])
         return target
-
-    def _known(self, rows: list[int], samples: Samples, logits: Tensor) -> dict[str, Any]:
-        predicted = logits.argmax(1)
-        shares = logits.softmax(1).gather(1, predicted[:, None])[:, 0]
-        probability = shares if logits.shape[1] > 1 else torch.full_like(shares, torch.nan)
-        return {
-            "sample": samples.index.tolist(),
-            "row": rows,
-            "predicted": predicted.tolist(),
-            "probability": probability.tolist(),
-        }
 
 
 def check_samples(samples: Samples, bounds: Any) -> None:

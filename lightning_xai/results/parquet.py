@@ -27,9 +27,12 @@ def write_parquet(path: Path, table: pd.DataFrame, columns: Mapping[str, Any], n
         name: pa.array(table[name].to_numpy(object if kind == pa.string() else None), kind, from_pandas=False)
         for name, kind in types.items()
     }
-    arrow = pa.table(arrays).replace_schema_metadata({_NOTES: json.dumps(notes)})
+    arrow = pa.table(arrays)
     with replacing(path) as temporary, temporary.open("wb") as file:
-        parquet.write_table(arrow, file, compression="zstd", write_page_checksum=True)
+        options: Any = {"compression": "zstd", "write_page_checksum": True}
+        with parquet.ParquetWriter(file, arrow.schema, **options) as writer:
+            writer.write_table(arrow)
+            writer.add_key_value_metadata({_NOTES: json.dumps(notes)})  # in the schema they would be there twice
 
 
 def read_parquet(path: Path, columns: Mapping[str, Any]) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -47,7 +50,7 @@ def read_parquet(path: Path, columns: Mapping[str, Any]) -> tuple[pd.DataFrame, 
     options = {"read_dictionary": texts, "page_checksum_verification": True}
     with _named(path), parquet.ParquetFile(source, **options) as file:
         arrow = file.read(use_threads=False)
-        return arrow.select(list(columns)).to_pandas(), _notes(arrow.schema)
+        return arrow.select(list(columns)).to_pandas(), _notes(file.metadata)
 
 
 def read_notes(path: Path) -> dict[str, Any]:
@@ -60,11 +63,11 @@ def read_notes(path: Path) -> dict[str, Any]:
     from pyarrow import parquet
 
     with path.open("rb") as source, _named(path):
-        return _notes(parquet.read_schema(source))
+        return _notes(parquet.read_metadata(source))
 
 
-def _notes(schema: Any) -> dict[str, Any]:
-    return json.loads((schema.metadata or {}).get(_NOTES, b"{}"))
+def _notes(metadata: Any) -> dict[str, Any]:
+    return json.loads((metadata.metadata or {}).get(_NOTES, b"{}"))
 
 
 @contextmanager
