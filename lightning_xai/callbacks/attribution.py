@@ -100,9 +100,6 @@ class AttributionCallback(ExplainingCallback):
         num_samples: Samples explained, spread evenly over the rows; all if there are fewer.
         every_n_epochs: Explain after every n-th epoch of training; validation and test runs are always explained.
         panel_size: Samples shown in the panel; 0 for no panel.
-        keep_panels: Panels of a stage that stay in the folder, at least two: the first, the latest, and of those in
-            between the more, the newer; null for all. Loggers keep what they are given, which is every panel.
-        keep_scores: Which validations' scores stay: "all", or the "last" of each stage.
         target: The class explained: the sample's "label", or the model's "prediction"; null for the label, or the
             prediction where batches have nothing but images, index and masks.
         mask: Which mask of the data, if they have several by name; null for the first.
@@ -116,6 +113,9 @@ class AttributionCallback(ExplainingCallback):
         unpack: Makes `Samples` of a batch; null for the usual tuples and dicts (see `callbacks.samples.unpack`).
         name: Of this callback, where a trainer has several: metrics are then `xai/<name>/<method>/<metric>`, and files
             and panels are in `xai/<name>`.
+        keep_panels: Panels of a stage that stay in the folder, at least two: the first, the latest, and of those in
+            between the more, the newer; null for all. Loggers keep what they are given, which is every panel.
+        keep_scores: Which validations' scores stay: "all", or the "last" of each stage.
     """
 
     root = "xai"
@@ -129,8 +129,6 @@ class AttributionCallback(ExplainingCallback):
         num_samples: int = 64,
         every_n_epochs: int = 1,
         panel_size: int = 8,
-        keep_panels: int | None = 20,
-        keep_scores: Kept = "all",
         target: Target | None = None,
         mask: str | None = None,
         bounds: tuple[float | list[float], float | list[float]] | None = None,
@@ -140,6 +138,8 @@ class AttributionCallback(ExplainingCallback):
         precision: Precision = "32-true",
         unpack: Callable[[Any], Samples] | None = None,
         name: str | None = None,
+        keep_panels: int | None = 20,
+        keep_scores: Kept = "all",
     ) -> None:
         super().__init__(methods, num_samples, target, bounds, seed, batch_size, unpack, name)
         check_count("every_n_epochs", every_n_epochs)
@@ -363,6 +363,9 @@ class AttributionCallback(ExplainingCallback):
         """A new training begins with a folder of its own."""
         if self._begins and trainer.state.fn == "fit":
             if other := set_aside(path):
+                panels, aside = (path.with_name(name.replace(SCORES, PANELS, 1)) for name in (path.name, other.name))
+                if panels.exists() and not aside.exists():
+                    panels.rename(aside)
                 rank_zero_warn(
                     f"AttributionCallback: {path} holds scores of an earlier training in this folder; "
                     f"they are in {other.name} now."

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from lightning_xai.results.files import replacing
@@ -31,8 +32,13 @@ def write_parquet(path: Path, table: pd.DataFrame, columns: Mapping[str, Any], n
         parquet.write_table(arrow, file, compression="zstd", write_page_checksum=True)
 
 
-def read_parquet(path: Path, columns: Mapping[str, Any]) -> tuple[pd.DataFrame, dict[str, Any]]:
+def read_parquet(
+    path: Path, columns: Mapping[str, Any], wanted: Mapping[str, Any] | None = None
+) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Table and notes; columns of text are categorical.
+
+    Groups of rows without any row that has the wanted values, by column, are left out: their other columns are not
+    read. (By the columns themselves, which have checksums; the least and greatest value that a file notes have none.)
 
     Raises:
         OSError: if the file cannot be opened.
@@ -41,16 +47,22 @@ def read_parquet(path: Path, columns: Mapping[str, Any]) -> tuple[pd.DataFrame, 
     import pyarrow as pa
     from pyarrow import parquet
 
-    source = pa.BufferReader(path.read_bytes())
+    source, texts = pa.BufferReader(path.read_bytes()), [name for name, kind in columns.items() if kind is str]
     try:
-        texts = [name for name, kind in columns.items() if kind is str]
         with parquet.ParquetFile(source, read_dictionary=texts, page_checksum_verification=True) as file:
-            arrow = file.read(use_threads=False)
-        notes = json.loads((arrow.schema.metadata or {}).get(_NOTES, b"{}"))
-        return arrow.select(list(columns)).to_pandas(), notes
+            groups = [number for number in range(file.num_row_groups) if not wanted or _has(file, number, wanted)]
+            arrow = file.read_row_groups(groups, list(columns), use_threads=False).select(list(columns))
+            notes = json.loads((file.schema_arrow.metadata or {}).get(_NOTES, b"{}"))
+        return arrow.to_pandas(split_blocks=True, self_destruct=True), notes
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         what = " ".join(str(error).split())
         raise ValueError(
             f"{path} is damaged, or no table of scores ({what}). Put a copy in its place, or remove it: the scores of "
             "its evaluation are lost, those in other files are not."
         ) from error
+
+
+def _has(file: Any, group: int, wanted: Mapping[str, Any]) -> bool:
+    """Whether a row of the group has the values."""
+    keys = file.read_row_group(group, list(wanted), use_threads=False).to_pandas()
+    return bool(np.logical_and.reduce([(keys[name] == value).to_numpy(bool) for name, value in wanted.items()]).any())
