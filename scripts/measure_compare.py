@@ -74,11 +74,11 @@ def main() -> None:
         folder = given.folder or Path(temporary)
         if not (folder / "xai").exists():
             write(folder, given.samples, given.methods, given.metrics, given.validations)
+            print(f"written with {_gib(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss):.2f} GiB at most")
         size = sum(part.stat().st_size for part in (folder / "xai" / "scores").iterdir()) / 2**20
         seconds, busy, gib = measure(folder, given.words)
-    peak = _gib(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     rows = given.samples * given.methods * given.metrics
-    print(f"{rows} scores a validation, {given.validations} validations, {size:.0f} MiB (written with {peak:.2f} GiB)")
+    print(f"{rows} scores a validation, {given.validations} validations, {size:.0f} MiB")
     print(f"compare: {seconds:.1f} s ({busy:.1f} s of processors), {gib:.2f} GiB at most")
 
 
