@@ -45,8 +45,8 @@ def write(folder: Path, samples: int, methods: int, metrics: int, validations: i
     write_directions(path, {name: name != GRADIENTS for name in found.unique("metric")} | {GRADIENTS: None})
 
 
-def measure(folder: Path, words: list[str]) -> tuple[float, float]:
-    """Seconds, and the most GiB resident."""
+def measure(folder: Path, words: list[str]) -> tuple[float, float, float]:
+    """Seconds, seconds of processors, and the most GiB resident."""
     start = time.perf_counter()
     command = [sys.executable, "-P", "-m", "lightning_xai", "compare", str(folder), *words]
     with (folder / "compare.txt").open("w") as output, subprocess.Popen(command, stdout=output) as process:
@@ -54,7 +54,7 @@ def measure(folder: Path, words: list[str]) -> tuple[float, float]:
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}.")
-    return time.perf_counter() - start, _gib(used.ru_maxrss)
+    return time.perf_counter() - start, used.ru_utime + used.ru_stime, _gib(used.ru_maxrss)
 
 
 def _gib(maxrss: int) -> float:
@@ -74,12 +74,12 @@ def main() -> None:
         folder = given.folder or Path(temporary)
         if not (folder / "xai").exists():
             write(folder, given.samples, given.methods, given.metrics, given.validations)
+            print(f"written with {_gib(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss):.2f} GiB at most")
         size = sum(part.stat().st_size for part in (folder / "xai" / "scores").iterdir()) / 2**20
-        seconds, gib = measure(folder, given.words)
-    peak = _gib(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        seconds, busy, gib = measure(folder, given.words)
     rows = given.samples * given.methods * given.metrics
-    print(f"{rows} scores a validation, {given.validations} validations, {size:.0f} MiB (written with {peak:.2f} GiB)")
-    print(f"compare: {seconds:.1f} s, {gib:.2f} GiB at most")
+    print(f"{rows} scores a validation, {given.validations} validations, {size:.0f} MiB")
+    print(f"compare: {seconds:.1f} s ({busy:.1f} s of processors), {gib:.2f} GiB at most")
 
 
 if __name__ == "__main__":

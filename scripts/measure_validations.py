@@ -21,7 +21,7 @@ from pytorch_lightning import Trainer
 
 from lightning_xai.callbacks import AttributionCallback
 from lightning_xai.data import DigitsDataModule
-from lightning_xai.explainers import RandomAttribution
+from lightning_xai.explainers import InputAttribution
 from lightning_xai.modules import ClassifierModule
 from lightning_xai.networks import LeNet
 from lightning_xai.results.store import read_scores
@@ -56,7 +56,7 @@ def measure(folder: Path, validations: int, panel_size: int, keep_panels: int | 
     """The figures, a line of text each."""
     torch.set_num_threads(1)
     callback = Stopwatch(
-        {name: RandomAttribution() for name in METHODS},
+        {name: InputAttribution() for name in METHODS},
         panel_size=panel_size,
         keep_panels=keep_panels,
         keep_scores=keep_scores,
@@ -74,7 +74,7 @@ def measure(folder: Path, validations: int, panel_size: int, keep_panels: int | 
         callbacks=[callback],
         **quiet,
     )
-    whole = seconds(lambda: trainer.fit(ClassifierModule(LeNet()), DigitsDataModule()))
+    whole = seconds(lambda: trainer.fit(ClassifierModule(LeNet()), DigitsDataModule(batch_size=32)))
     few = min(20, validations)
     lines = [
         f"{validations} validations in {whole:.0f} s",

@@ -6,16 +6,20 @@ grid of tenths in single precision, as metrics that count write them. In equal f
 unequal ones every second method is, and the others are worse by what a single test at 5 % finds in 80 % of the cases.
 
     python scripts/simulate_comparisons.py > table.md          # one thread, a few minutes
+
+With `--intervals`, how often the intervals of a mean miss it: the bootstrap's (BCa) and its analytic form (ABC), which
+is what `compare` computes of many samples.
 """
 
 import argparse
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
+from lightning_xai.statistics.intervals import MOST_RESAMPLED, _analytic, _resampled
 from lightning_xai.statistics.paired import EQUAL, holm, paired_tests
 
 PROCEDURES = ("all_pairs", "published")
@@ -106,14 +110,64 @@ def table(methods: Sequence[int], samples: Sequence[int], repetitions: int, seed
         yield f"| {' | '.join([*cells, *(f'{100 * number:.1f}' for number in numbers)])} |"
 
 
+Draw = Callable[[np.random.Generator, int], np.ndarray]
+SHAPES: dict[str, tuple[Draw, float]] = {
+    "normal": (lambda generator, size: generator.normal(size=size), 0.0),
+    "gamma (1/2)": (lambda generator, size: generator.gamma(0.5, size=size), 0.5),
+    "lognormal": (lambda generator, size: generator.lognormal(size=size), float(np.exp(0.5))),
+    "one in ten": (lambda generator, size: (generator.random(size) < 0.1).astype(float), 0.1),
+}
+"""How scores may be distributed, and the mean."""
+
+
+def misses(shape: str, size: int, repetitions: int, seed: int) -> dict[str, np.ndarray]:
+    """The share of intervals at 95 % that lie wholly below the true mean, and above it, by kind; from the same scores.
+
+    The standard interval is that of Student's t.
+    """
+    draw, mean = SHAPES[shape]
+    levels = np.array([ALPHA / 2, 1 - ALPHA / 2])
+    generator = np.random.default_rng([seed, size])
+    found: dict[str, list[tuple[bool, bool]]] = {"BCa": [], "ABC": [], "standard": []}
+    for repetition in range(repetitions):
+        values = draw(generator, size)
+        if np.ptp(values) == 0:
+            continue
+        error = stats.t.ppf(levels, size - 1) * values.std(ddof=1) / np.sqrt(size)
+        ends = _resampled(values, stats.norm.ppf(levels), repetition), _analytic(values, stats.norm.ppf(levels))
+        for own, (low, high) in zip(found.values(), (*ends, values.mean() + error), strict=True):
+            own.append((high < mean, low > mean))
+    return {kind: np.mean(own, 0) for kind, own in found.items()}
+
+
+def interval_table(sizes: Sequence[int], repetitions: int, seed: int) -> Iterator[str]:
+    """In Markdown, line by line."""
+    yield (
+        "Intervals at 95 % that lie below the true mean + above it, in % "
+        f"(± {196 * np.sqrt(0.025 * 0.975 / repetitions):.1f} at 2.5 %); {repetitions} repetitions, seed {seed}."
+    )
+    yield ""
+    yield "| scores | samples | BCa | ABC | standard |"
+    yield "| --- | ---: | ---: | ---: | ---: |"
+    for shape, size in itertools.product(SHAPES, sizes):
+        cells = (
+            f"{100 * below:.1f} + {100 * above:.1f}" for below, above in misses(shape, size, repetitions, seed).values()
+        )
+        yield f"| {shape} | {size} | {' | '.join(cells)} |"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--repetitions", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="20 repetitions of the smallest families.")
+    parser.add_argument("--intervals", action="store_true", help="How often intervals miss the mean, instead of tests.")
     options = parser.parse_args(arguments)
+    repetitions = 20 if options.quick else options.repetitions
     sizes = ((2, 4), (20,)) if options.quick else ((2, 4, 8, 15), (20, 64, 256))
-    for line in table(*sizes, 20 if options.quick else options.repetitions, options.seed):
+    intervals = (20,) if options.quick else (64, 400, MOST_RESAMPLED)
+    lines = interval_table(intervals, repetitions, options.seed) if options.intervals else None
+    for line in lines or table(*sizes, repetitions, options.seed):
         print(line, flush=True)
 
 

@@ -1,5 +1,6 @@
 """Files of a run: locked by the operating system, never followed through links, and nothing to die of."""
 
+import itertools
 import os
 import signal
 import stat
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_xai.callbacks import AttributionCallback, ParetoFront
 from lightning_xai.callbacks.attribution import take_over
+from lightning_xai.callbacks.files import superfluous
 from lightning_xai.explainers import Gradient
 from lightning_xai.metrics import Sparseness
 from lightning_xai.results.files import replacing
@@ -332,6 +334,57 @@ def test_a_new_training_in_an_old_folder_begins_with_scores_of_its_own(tmp_path:
         fit(tmp_path, scores(), max_epochs=1)
     assert [epoch for epoch, _ in epochs_and_steps(path)] == [0]
     assert read_scores(path.with_name("scores-1")) == old
+
+
+def test_panels_are_thinned_by_age() -> None:
+    """The first and the last always stay, of the newest each one, and gaps grow with the age, at most in proportion."""
+    kept: list[int] = []
+    for now in range(1000):
+        kept.append(38 * now)
+        if len(kept) > 20:
+            del kept[superfluous(kept)]
+        assert (kept[0], kept[-1]) == (0, 38 * now)
+        assert kept[-4:] == [38 * n for n in range(max(0, now - 3), now + 1)]
+        for older, newer in itertools.pairwise(kept[:-4]):
+            assert newer - older <= kept[-1] - older
+            assert newer - older < 0.7 * (kept[-1] - newer) or newer - older == 38
+    assert len(kept) == 20
+
+
+def panels(folder: Path, stage: str = "validate") -> list[int]:
+    return sorted(int(path.stem.rpartition("=")[2]) for path in folder.glob(f"{stage}-*.png"))
+
+
+def test_few_panels_stay_and_those_of_a_test_are_others(tmp_path: Path) -> None:
+    fit(tmp_path, scores(keep_panels=3), max_epochs=5)
+    folder = tmp_path / "xai" / "panels"
+    trainer_of(tmp_path, scores(keep_panels=2)).test(Module(), loader(), verbose=False)
+    assert (panels(folder)[0], panels(folder)[-1], len(panels(folder))) == (3, 15, 3)
+    assert panels(folder, "test") == [0]
+    assert len(epochs_and_steps(tmp_path / "xai" / "scores")) == 5
+    with pytest.warns(UserWarning, match="scores of an earlier training"):
+        fit(tmp_path, scores(keep_panels=None), max_epochs=4)
+    assert panels(folder) == [3, 6, 9, 12]
+    assert len(panels(folder.with_name("panels-1"))) == 3
+
+
+def test_the_last_scores_of_each_stage_stay(tmp_path: Path) -> None:
+    """In a part each; the one before stays as long as other processes may not have written the last one."""
+    path = tmp_path / "xai" / "scores"
+    callback = scores(keep_scores="last")
+    trainer = fit(tmp_path, callback, ModelCheckpoint(save_top_k=-1, filename="{epoch}"), max_epochs=4)
+    assert epochs_and_steps(path) == [(3, 12)]
+    assert sorted(os.listdir(path)) == ["000003.parquet", "000004.parquet"]
+    trainer.test(Module(), loader(), verbose=False)
+    assert {(row.stage, row.epoch) for row in read_scores(path)} == {("validate", 3), ("test", 4)}
+    fit(tmp_path, scores(keep_scores="last"), ckpt_path=tmp_path / "checkpoints" / "epoch=1.ckpt", max_epochs=3)
+    assert epochs_and_steps(path) == [(2, 9)]
+    assert {row.stage for row in read_scores(path)} == {"validate", "test"}
+
+
+def test_a_single_panel_cannot_be_the_first_and_the_last() -> None:
+    with pytest.raises(ValueError, match="`keep_panels` must be"):
+        scores(keep_panels=1)
 
 
 def test_a_resumed_training_takes_over_the_table_of_an_earlier_version(tmp_path: Path) -> None:

@@ -44,3 +44,23 @@ def test_quantus_agrees_where_nothing_is_drawn_and_nearly_where_something_is(mon
     assert text.count("\n") == 1 + 2 * 5
     mean = np.mean([v for (method, metric, _), v in found["quantus"].items() if (method, metric) == ("sg", "auroc")])
     assert f"| auroc | sg | {mean:.4f} | {mean:.4f} |" in text
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_validations_are_measured(tmp_path):
+    text = "\n".join(script("measure_validations").measure(tmp_path, 4, 1, 2, "all"))
+    assert "scores: 4 files" in text
+    assert "panels: 2 files" in text
+    assert f"read_scores: {4 * 8 * 5 * 64} rows" in text
+
+
+def test_a_comparison_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(SCRIPTS.parent))
+    measuring = script("measure_compare")
+    measuring.write(tmp_path, samples=20, methods=5, metrics=3, validations=2)
+    _, busy, gib = measuring.measure(tmp_path, ["--alpha", "0.1"])
+    assert busy > 0
+    assert 0.05 < gib < 2
+    text = (tmp_path / "compare.txt").read_text()
+    assert "validate, epoch 1, step 1, 20 samples" in text
+    assert "90 % confidence interval" in " ".join(text.split())

@@ -134,6 +134,21 @@ def test_many_tests_at_once_are_each_of_them(size):
     np.testing.assert_allclose(np.stack(paired_tests(values, others, higher_is_better=False), -1), each)
 
 
+@pytest.mark.parametrize("grid", [0, 3, 1000])
+def test_large_sets_are_tested_as_small_ones_are(grid, monkeypatch):
+    """To the last bit: sums of halves and quarters are exact in any order. Also where few differ, exactly."""
+    values, others = rng.normal(size=(2, 5, 6000))
+    if grid:
+        values, others = single(np.round(values * grid) / grid), single(np.round(others * grid) / grid)
+    others[3] = values[3]
+    others[4, 20:] = values[4, 20:]
+    found = paired_tests(values, others)
+    monkeypatch.setattr("lightning_xai.statistics.paired._LARGE", 10**9)
+    expected = paired_tests(values, others)
+    np.testing.assert_array_equal(found, expected)
+    assert (found[0][3], found[1][3]) == (1.0, 0.0)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_undefined_scores_are_refused(value):
     with pytest.raises(ValueError, match="`values` and `others` must be finite"):

@@ -18,6 +18,7 @@ from lightning_xai.results.store import (
     new_evaluation,
     read_directions,
     read_evaluation,
+    read_outline,
     read_scores,
     score_files,
     set_aside,
@@ -245,6 +246,39 @@ def test_of_an_evaluation_that_lacks_a_part_nothing_is_there(path):
         part = append_scores(path, scores, share=share)
     assert len(read_scores(path)) == len(read_evaluation(part)) == 0
     assert len(score_files(path)) == 2
+
+
+def test_only_the_scores_that_are_wanted_are_read_and_the_outline_says_which_there_are(path):
+    Scores.from_rows([row(0, "a", 0.1), row(1, "a", 0.2)]).save(path.with_suffix(".csv"))
+    append_scores(path, Scores.from_rows([row(epoch, name, 0.3) for epoch in (1, 2, 3) for name in "ba"]))
+    append_scores(path, Scores.from_rows([row(2, "a", 0.4), row(2, "a", 0.4, "test")]), after_step=20)
+    whole = read_scores(path)
+    assert {r.epoch for r in whole} == {0, 1, 2}
+    for wanted in ({"epoch": 2}, {"epoch": 3}, {"epoch": 2, "stage": "validate"}, {"method": "b"}, {"stage": "none"}):
+        assert read_scores(path, **wanted) == whole.select(**wanted)
+    keys = ["stage", "epoch", "step", "method", "metric"]
+    expected = whole.to_dataframe()[keys].drop_duplicates(keep="last").reset_index(drop=True)
+    assert read_outline(path).to_dataframe()[keys].equals(expected)
+    file = path.with_suffix(".csv")
+    assert read_outline(file).to_dataframe()[keys].equals(Scores.load(file).to_dataframe()[keys])
+
+
+def test_groups_of_rows_without_wanted_ones_are_left_out(path, monkeypatch):
+    import pyarrow.parquet
+
+    scores = Scores.from_rows([(*row(epoch, "a", 0.3)[:5], sample, 0.5) for epoch in (1, 2) for sample in range(4)])
+    plain = pyarrow.parquet.write_table
+    monkeypatch.setattr(pyarrow.parquet, "write_table", lambda *a, **more: plain(*a, **more, row_group_size=2))
+    append_scores(path, scores)
+    read = []
+    plain_read = pyarrow.parquet.ParquetFile.read_row_groups
+    monkeypatch.setattr(
+        pyarrow.parquet.ParquetFile,
+        "read_row_groups",
+        lambda self, groups, *a, **more: read.append(groups) or plain_read(self, groups, *a, **more),
+    )
+    assert read_scores(path, epoch=2) == scores.select(epoch=2)
+    assert read == [[2, 3]]
 
 
 def test_a_resumed_training_of_several_processes_keeps_all_of_its_parts(path):

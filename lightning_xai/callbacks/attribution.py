@@ -103,9 +103,6 @@ class AttributionCallback(ExplainingCallback):
         num_samples: Samples explained, spread evenly over the rows; all if there are fewer.
         every_n_epochs: Explain after every n-th epoch of training; validation and test runs are always explained.
         panel_size: Samples shown in the panel; 0 for no panel.
-        keep_panels: Panels of a stage that stay in the folder, at least two: the first, the latest, and of those in
-            between the more, the newer; null for all. Loggers keep what they are given, which is every panel.
-        keep_scores: Which validations' scores stay: "all", or the "last" of each stage.
         target: The class explained: the sample's "label", the model's "prediction", or the number of one (of several
             labels that hold together); null for the label, or the prediction where batches have nothing but images,
             index and masks.
@@ -127,6 +124,9 @@ class AttributionCallback(ExplainingCallback):
             batches; null for a module from images to logits.
         channel_dim: The axis of the channels, -1 for inputs with the channels last, such as token embeddings (batch,
             token, channel), whose shape is that of a series.
+        keep_panels: Panels of a stage that stay in the folder, at least two: the first, the latest, and of those in
+            between the more, the newer; null for all. Loggers keep what they are given, which is every panel.
+        keep_scores: Which validations' scores stay: "all", or the "last" of each stage.
     """
 
     root = "xai"
@@ -140,8 +140,6 @@ class AttributionCallback(ExplainingCallback):
         num_samples: int = 64,
         every_n_epochs: int = 1,
         panel_size: int = 8,
-        keep_panels: int | None = 20,
-        keep_scores: Kept = "all",
         target: Target | int | None = None,
         mask: str | None = None,
         bounds: tuple[float | list[float], float | list[float]] | None = None,
@@ -154,6 +152,8 @@ class AttributionCallback(ExplainingCallback):
         output: Output | str = "logit",
         forward: dict[str, Any] | None = None,
         channel_dim: int = 1,
+        keep_panels: int | None = 20,
+        keep_scores: Kept = "all",
     ) -> None:
         super().__init__(methods, num_samples, target, bounds, seed, batch_size, unpack, name, output, forward)
         check_count("every_n_epochs", every_n_epochs)
@@ -381,6 +381,9 @@ class AttributionCallback(ExplainingCallback):
         """A new training begins with a folder of its own."""
         if self._begins and trainer.state.fn == "fit":
             if other := set_aside(path):
+                panels, aside = (path.with_name(name.replace(SCORES, PANELS, 1)) for name in (path.name, other.name))
+                if panels.exists() and not aside.exists():
+                    panels.rename(aside)
                 rank_zero_warn(
                     f"AttributionCallback: {path} holds scores of an earlier training in this folder; "
                     f"they are in {other.name} now."

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from array import array
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -13,7 +14,7 @@ from lightning_xai.checks import check_choice, check_count, check_level
 from lightning_xai.experiments.runs import Run, distinct, told_apart
 from lightning_xai.results.comparison import Agreement, ComparedRun, Comparison, MethodResult, MetricComparison
 from lightning_xai.results.scores import GRADIENTS
-from lightning_xai.statistics.agreement import kendall_tau
+from lightning_xai.statistics.agreement import Levels, order_levels, tau_of_levels
 from lightning_xai.statistics.intervals import NUM_RESAMPLES, mean_interval
 from lightning_xai.statistics.means import deviation, mean, mean_and_standard_error
 from lightning_xai.statistics.paired import Values, holm, mean_ranks, paired_test
@@ -184,7 +185,8 @@ def _without(left_out: Container[str], tables: Mapping[str, Table]) -> dict[str,
 
 def _on_common_samples(metric: str, table: Table) -> pd.DataFrame:
     """Samples down, methods across."""
-    common = pd.concat(table, axis=1, join="inner").sort_index()
+    common = pd.concat(table, axis=1, join="inner")
+    common = common if common.index.is_monotonic_increasing else common.sort_index()
     if common.empty:
         ends = {name: (len(s), s.index.min(), s.index.max()) for name, s in table.items()}
         extents = "; ".join(f"{name} has {n} from {first} to {last}" for name, (n, first, last) in ends.items())
@@ -216,12 +218,14 @@ def _compare_metric(
             ranks.get(method),
             *tests.get(method, _NO_TEST),
             is_best=method == best,
-            values=tuple(values.tolist()),
+            values=array("d", values.tobytes()),
         )
         if best is not None and method in tests:
             result = _judged(result, compared[best], metric, 1 if higher_is_better else -1, rules)
         results.append(result)
-    return MetricComparison(metric, higher_is_better, len(table), tuple(kept.index.tolist()), tuple(results))
+    return MetricComparison(
+        metric, higher_is_better, len(table), array("q", kept.index.to_numpy(np.int64).tobytes()), tuple(results)
+    )
 
 
 def _describe(values: Values, rules: _Rules) -> tuple[float, float, float, float]:
@@ -277,16 +281,24 @@ def _agreements(metrics: Sequence[MetricComparison], controls: Container[str]) -
 
     Metrics that know random maps for what they are agree on that; it says nothing of the methods.
     """
-    directed = [
-        (metric.metric, _oriented(metric, controls)) for metric in metrics if metric.higher_is_better is not None
-    ]
-    for (first, one), (second, other) in itertools.combinations(directed, 2):
-        pair = one.align(other, join="inner")
+    directed = {metric.metric: _oriented(metric, controls) for metric in metrics if metric.higher_is_better is not None}
+    whole: dict[str, Levels] = {}  # of all methods and samples: most pairs of metrics have all of them in common
+
+    def levels(metric: str, scores: pd.DataFrame) -> Levels:
+        own = directed[metric]
+        if not (scores.columns.equals(own.columns) and scores.index.equals(own.index)):
+            return order_levels(scores.to_numpy().T)
+        if metric not in whole:
+            whole[metric] = order_levels(own.to_numpy().T)
+        return whole[metric]
+
+    for names in itertools.combinations(directed, 2):
+        pair = directed[names[0]].align(directed[names[1]], join="inner")
         if len(pair[0].columns) < 3:
             continue
-        tau = kendall_tau(*(scores.to_numpy().T for scores in pair))
+        tau = tau_of_levels(*map(levels, names, pair))
         if len(tau := tau[np.isfinite(tau)]):
-            yield Agreement((first, second), *mean_and_standard_error(tau), len(tau), len(pair[0].columns))
+            yield Agreement(names, *mean_and_standard_error(tau), len(tau), len(pair[0].columns))
 
 
 def _oriented(metric: MetricComparison, controls: Container[str]) -> pd.DataFrame:
@@ -297,5 +309,5 @@ def _oriented(metric: MetricComparison, controls: Container[str]) -> pd.DataFram
 
 
 def _compared(run: Run) -> ComparedRun:
-    first, num_samples = next(iter(run.scores)), len(run.scores.unique("sample"))
-    return ComparedRun(run.name, first.stage, first.epoch, first.step, num_samples, run.not_scored)
+    stage, epoch, step = run.scores.table[["stage", "epoch", "step"]].iloc[0]
+    return ComparedRun(run.name, stage, int(epoch), int(step), run.scores.table["sample"].nunique(), run.not_scored)

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning_xai.results.evaluations import STAGE
 from lightning_xai.results.scores import Scores
-from lightning_xai.results.store import SCORES, read_directions, read_scores, score_files
+from lightning_xai.results.store import SCORES, read_directions, read_outline, read_scores, score_files
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,15 @@ def read_runs(
     for position, path in enumerate(paths):
         if path.resolve() in [other.resolve() for other in paths[:position]]:
             raise ValueError(f"`runs`: {path} is given twice. Name each run once.")
-    runs = [Run(n, read_scores(p), read_directions(p)) for n, p in zip(_names(paths), paths, strict=True)]
+    runs = [Run(n, read_outline(p), read_directions(p)) for n, p in zip(_names(paths), paths, strict=True)]
     stage = _common_stage(runs) if stage is None else stage
-    return [choose(run, stage, epoch) for run in runs]
+    return [_with_scores(choose(run, stage, epoch), path) for run, path in zip(runs, paths, strict=True)]
+
+
+def _with_scores(run: Run, path: Path) -> Run:
+    """The evaluation that was chosen by its outline; nothing else is read."""
+    last = run.scores.table.iloc[-1]
+    return replace(run, scores=read_scores(path, **{name: last[name] for name in ("stage", "epoch", "step")}))
 
 
 def scores_path(run: str | os.PathLike[str]) -> Path:

@@ -1,7 +1,7 @@
 """A comparison of methods, as records."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -28,7 +28,7 @@ class MethodResult:
     """The same after Holm's correction, over the family that `Comparison.procedure` names."""
     is_best: bool
     """Best, or not significantly worse than the best."""
-    values: tuple[float, ...] = field(repr=False)
+    values: Sequence[float] = field(repr=False)
     """The scores that these numbers are made from, of `MetricComparison.samples`; empty without any defined score."""
     difference: float = math.nan
     """Mean difference from the best method, in the metric's unit; negative: worse than it."""
@@ -50,7 +50,7 @@ class MetricComparison:
     """None if no direction is known: then there is no best method, and no test."""
     num_common: int
     """Samples of which all methods have a score, defined or not."""
-    samples: tuple[int, ...] = field(repr=False)
+    samples: Sequence[int] = field(repr=False)
     """Those of which all methods have a defined score: from these, all numbers are made."""
     methods: tuple[MethodResult, ...]
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from lightning_xai.results.files import replacing
@@ -35,8 +36,13 @@ def write_parquet(path: Path, table: pd.DataFrame, columns: Mapping[str, Any], n
             writer.add_key_value_metadata({_NOTES: json.dumps(notes)})  # in the schema they would be there twice
 
 
-def read_parquet(path: Path, columns: Mapping[str, Any]) -> tuple[pd.DataFrame, dict[str, Any]]:
+def read_parquet(
+    path: Path, columns: Mapping[str, Any], wanted: Mapping[str, Any] | None = None
+) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Table and notes; columns of text are categorical.
+
+    Groups of rows without any row that has the wanted values, by column, are left out: their other columns are not
+    read. (By the columns themselves, which have checksums; the least and greatest value that a file notes have none.)
 
     Raises:
         OSError: if the file cannot be opened.
@@ -47,10 +53,11 @@ def read_parquet(path: Path, columns: Mapping[str, Any]) -> tuple[pd.DataFrame, 
 
     source = pa.BufferReader(path.read_bytes())
     texts = [name for name, kind in columns.items() if kind is str]
-    options = {"read_dictionary": texts, "page_checksum_verification": True}
+    options: Any = {"read_dictionary": texts, "page_checksum_verification": True}
     with _named(path), parquet.ParquetFile(source, **options) as file:
-        arrow = file.read(use_threads=False)
-        return arrow.select(list(columns)).to_pandas(), _notes(file.metadata)
+        groups = [number for number in range(file.num_row_groups) if not wanted or _has(file, number, wanted)]
+        arrow = file.read_row_groups(groups, list(columns), use_threads=False).select(list(columns))
+        return arrow.to_pandas(split_blocks=True, self_destruct=True), _notes(file.metadata)
 
 
 def read_notes(path: Path) -> dict[str, Any]:
@@ -82,3 +89,9 @@ def _named(path: Path) -> Iterator[None]:
             f"{path} is damaged, or no table of scores ({what}). Put a copy in its place, or remove it: the scores of "
             "its evaluation are lost, those in other files are not."
         ) from error
+
+
+def _has(file: Any, group: int, wanted: Mapping[str, Any]) -> bool:
+    """Whether a row of the group has the values."""
+    keys = file.read_row_group(group, list(wanted), use_threads=False).to_pandas()
+    return bool(np.logical_and.reduce([(keys[name] == value).to_numpy(bool) for name, value in wanted.items()]).any())

@@ -1,5 +1,6 @@
 """Per-sample scores as one tidy table: a row for each score of each sample."""
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -131,12 +132,29 @@ class Scores:
 
     def pairs(self) -> list[tuple[str, str]]:
         """Method and metric of all scores, each pair once, in order of appearance."""
-        return list(self.table[["method", "metric"]].drop_duplicates().itertuples(index=False, name=None))
+        return [(self._text("method", rows), self._text("metric", rows)) for rows in self._blocks()]
+
+    def _text(self, column: str, rows: slice | np.ndarray) -> str:
+        """The one that the rows share."""
+        return str(self.table[column].iloc[rows].iloc[0])
+
+    def _blocks(self) -> list[slice | np.ndarray]:
+        """The rows of each pair of method and metric, in order of appearance; most tables have them one after another.
+
+        Where they are so, nothing is copied.
+        """
+        methods, metrics = (self.table[name].cat for name in ("method", "metric"))
+        keys = methods.codes.to_numpy(np.int64) * (len(metrics.categories) or 1) + metrics.codes.to_numpy(np.int64)
+        starts = np.flatnonzero(np.diff(keys, prepend=-1))
+        if len(set(keys[starts].tolist())) == len(starts):
+            return [slice(*ends) for ends in itertools.pairwise([*starts.tolist(), len(keys)])]
+        codes, _ = pd.factorize(keys)
+        order = codes.argsort(kind="stable")
+        return np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
 
     def select(self, **columns: Any) -> "Scores":
         """The rows whose columns have these values, or one of them where several are given."""
-        wanted = {name: list(value) if is_list_like(value) else [value] for name, value in columns.items()}
-        return Scores(self.table[self.table[list(wanted)].isin(wanted).all(axis=1)])
+        return Scores(self.table[matching(self.table, columns)])
 
     def by_sample(self, whose: str = "`scores`", advice: str = "") -> dict[str, dict[str, pd.Series]]:
         """The values by metric and method, each a series over the samples.
@@ -144,14 +162,16 @@ class Scores:
         Raises:
             ValueError: naming `whose` scores and giving the advice, if a sample has two of a method and metric.
         """
-        twice = self.table[self.table.duplicated(["method", "metric", "sample"])]
-        if len(twice):
-            row = next(twice.itertuples())
-            advice = advice or "Select those of one stage, epoch and step."
-            raise ValueError(f"{whose} has two scores of sample {row.sample} for {row.method}, {row.metric}. {advice}")
         tables: dict[str, dict[str, pd.Series]] = {}
-        for (metric, method), rows in self.table.groupby(["metric", "method"], sort=False, observed=True):
-            tables.setdefault(metric, {})[method] = rows.set_index("sample")["value"]
+        for rows in self._blocks():
+            method, metric = self._text("method", rows), self._text("metric", rows)
+            samples, values = (self.table[name].iloc[rows].to_numpy() for name in ("sample", "value"))
+            own = pd.Series(values, pd.Index(samples, name="sample"), name="value")
+            if not own.index.is_unique:
+                twice = own.index[own.index.duplicated()][0]
+                advice = advice or "Select those of one stage, epoch and step."
+                raise ValueError(f"{whose} has two scores of sample {twice} for {method}, {metric}. {advice}")
+            tables.setdefault(metric, {})[method] = own
         return tables
 
     def summary(self) -> pd.DataFrame:
@@ -169,10 +189,19 @@ class Scores:
         return pd.DataFrame(rows, columns=columns)
 
 
+def matching(table: pd.DataFrame, columns: Mapping[str, Any]) -> np.ndarray:
+    """Which rows have these values in the columns, or one of them where several are given."""
+    found = np.ones(len(table), bool)
+    for name, value in columns.items():
+        found &= table[name].isin(list(value) if is_list_like(value) else [value]).to_numpy()
+    return found
+
+
 def joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Tables of scores, one below the other; pandas would not keep columns with other categories categorical."""
-    if not tables:
-        return Scores.from_rows(()).table
+    tables = [table for table in tables if len(table)] or list(tables[:1]) or [Scores.from_rows(()).table]
+    if len(tables) == 1:
+        return tables[0]
     columns = {
         name: _categorical([table[name] for table in tables])
         if name in TEXTS

@@ -2,10 +2,12 @@
 
 import itertools
 import json
+import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,9 +18,11 @@ import pandas as pd
 from lightning_xai.results.files import write_text
 from lightning_xai.results.locks import waiting_for
 from lightning_xai.results.parquet import read_notes, read_parquet, write_parquet
-from lightning_xai.results.scores import COLUMNS, Scores, joined
+from lightning_xai.results.scores import COLUMNS, TEXTS, Scores, joined, matching
 
 SCORES, METRICS = "scores", "metrics.json"
+KEY = list(COLUMNS)[:5]
+"""The columns that say which scores a later part takes the place of."""
 _EVALUATION = ("stage", "epoch", "step")
 _UNIT = f"{'[0-9]' * 12}-{'[0-9a-f]' * 12}.parquet"
 _PART = re.compile(r"([0-9]+)(-[0-9a-f]+-[0-9]+-of-[0-9]+)?")
@@ -45,6 +49,25 @@ class Share:
     evaluation: str
     rank: int
     world: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a file has: a table, and which earlier scores of which stages give way to it."""
+
+    table: pd.DataFrame
+    after_step: int | None
+    share: Share | None
+    stages: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, table: pd.DataFrame, notes: Any) -> "Part":
+        """With what the notes say."""
+        notes = notes if isinstance(notes, dict) else {}
+        after_step, share = notes.get("after_step"), notes.get("share")
+        if not isinstance(after_step, int | None):
+            raise ValueError(f"after_step is {after_step!r}")
+        return cls(table, after_step, None if share is None else Share(*share), table["stage"].unique().tolist())
 
 
 def new_evaluation(path: str | os.PathLike[str]) -> str:
@@ -118,26 +141,33 @@ def append_unit(
     return part
 
 
-def read_scores(path: str | os.PathLike[str]) -> Scores:
+def read_scores(path: str | os.PathLike[str], **wanted: Any) -> Scores:
     """What holds of all parts in the folder at `path`, after the file `path`.csv of an earlier version if there is one.
 
     A file is read as it is, Parquet or CSV. No scores where there is nothing.
+
+    Args:
+        path: Of the folder, or a file.
+        wanted: As in `Scores.select`, with one value for a column: only scores with these are read.
 
     Raises:
         ValueError: if a file is damaged; with its name, and for CSV the line.
     """
     path = Path(path)
     if path.is_file():
-        return Scores.load(path)
-    tables = [Scores.from_rows(()).table.assign(part=0)]
-    for number, (table, after_step) in enumerate(_evaluations(map(_read, _parts(path)))):
-        if after_step is not None:
-            stages = table["stage"].unique()
-            tables = [old[~(old["stage"].isin(stages) & (old["step"] > after_step))] for old in tables]
-        tables.append(table.assign(part=number))
-    table = joined(tables)
-    last = table.groupby(list(COLUMNS)[:5], sort=False, observed=True)["part"].transform("max")
-    return Scores(joined([table.loc[table["part"] == last, list(COLUMNS)], *_read_units(path)]))
+        return Scores.load(path).select(**wanted)
+    return Scores(joined(_holding(path, lambda part: _read(part, wanted))))
+
+
+def read_outline(path: str | os.PathLike[str]) -> Scores:
+    """What `read_scores` would have scores of: a row for each stage, epoch, step, method and metric, without a score.
+
+    The rows are in the order in which the last score of each would come.
+    """
+    path = Path(path)
+    whole = [Scores.load(path).table] if path.is_file() else _holding(path, _read_outline)
+    table = joined([_outline(table) for table in whole])
+    return Scores(table.drop_duplicates(KEY, keep="last"))
 
 
 def read_evaluation(part: Path) -> Scores:
@@ -148,7 +178,7 @@ def read_evaluation(part: Path) -> Scores:
     """
     name = part.stem.rpartition("-of-")[0].rpartition("-")[0]
     parts = sorted(part.parent.glob(f"{name}-*.parquet")) if name else [part]
-    return Scores(joined([table for table, _ in _evaluations(map(_read, parts))]))
+    return Scores(joined([part.table for part in _evaluations(map(_read, parts))]))
 
 
 def read_samples(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -197,20 +227,18 @@ def _parts(path: Path) -> list[Path]:
     return [*([former] if former.is_file() else []), *sorted(_numbered(path), key=lambda part: (_number(part), part))]
 
 
-def _read_units(path: Path) -> list[pd.DataFrame]:
+def _read_units(path: Path, read: Callable[[Path], Part]) -> list[pd.DataFrame]:
     """The tables of all units; where a sample comes again, what was there before is left out."""
     tables: list[pd.DataFrame] = []
     seen: dict[str, set[int]] = {}
     comes_again = False
     for unit in unit_files(path):
-        table, notes = read_parquet(unit, COLUMNS)
+        notes = read_notes(unit)
         own, pairs = notes["samples"]["sample"], json.dumps(notes["keys"])
         comes_again |= any(not known.isdisjoint(own) and _overlap(pairs, other) for other, known in seen.items())
         seen.setdefault(pairs, set()).update(own)
-        tables.append(table)
-    if comes_again:
-        tables = [joined(tables).drop_duplicates(list(COLUMNS)[:6])]
-    return tables
+        tables.append(read(unit).table)
+    return [joined(tables).drop_duplicates([*KEY, "sample"])] if comes_again else tables
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -231,35 +259,74 @@ def set_aside(path: Path) -> Path | None:
     return other
 
 
-def _read(part: Path) -> tuple[pd.DataFrame, int | None, Share | None]:
+def _read(part: Path, wanted: Mapping[str, Any] | None = None) -> Part:
     if part.suffix != ".parquet":
-        return Scores.load(part).table, None, None
-    table, notes = read_parquet(part, COLUMNS)
-    notes = notes if isinstance(notes, dict) else {}
-    after_step, share = notes.get("after_step"), notes.get("share")
+        return Part(Scores.load(part).select(**(wanted or {})).table, None, None)
+    table, notes = read_parquet(part, COLUMNS, wanted)
+    with _refused(part):
+        table = Scores(table).table
+        found = Part.of(table[matching(table, wanted)] if wanted else table, notes)
+        if wanted and found.after_step is not None:  # then the stages of all of its rows matter
+            return replace(found, stages=read_parquet(part, {"stage": str})[0]["stage"].unique().tolist())
+        return found
+
+
+def _read_outline(part: Path) -> Part:
+    if part.suffix != ".parquet":
+        return Part(_outline(Scores.load(part).table), None, None)
+    table, notes = read_parquet(part, {name: COLUMNS[name] for name in KEY})
+    with _refused(part):
+        return Part.of(Scores(_outline(table)).table, notes)
+
+
+@contextmanager
+def _refused(part: Path) -> Iterator[None]:
     try:
-        if not isinstance(after_step, int | None):
-            raise ValueError(f"after_step is {after_step!r}")
-        return Scores(table).table, after_step, None if share is None else Share(*share)
+        yield
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{part}: no table of scores of ours ({error}). Move it out of the folder.") from error
 
 
-def _evaluations(
-    parts: Iterable[tuple[pd.DataFrame, int | None, Share | None]],
-) -> Iterator[tuple[pd.DataFrame, int | None]]:
-    """The tables of all evaluations: those of several parts in the order that one process would have written."""
+def _outline(table: pd.DataFrame) -> pd.DataFrame:
+    """The first row of each stretch with the same stage, epoch, step, method and metric; its score is left out."""
+    begins = np.arange(len(table)) == 0
+    for name in KEY:
+        own = table[name].cat.codes.to_numpy() if name in TEXTS else table[name].to_numpy()
+        begins[1:] |= own[1:] != own[:-1]
+    return table.loc[begins, KEY].assign(sample=0, value=math.nan)
+
+
+def _holding(path: Path, read: Callable[[Path], Part]) -> list[pd.DataFrame]:
+    """The tables of all evaluations, the oldest first, without what later ones have taken the place of."""
+    tables: list[pd.DataFrame] = []
+    for part in _evaluations(map(read, _parts(path))):
+        if part.after_step is not None:
+            tables = [old[~(old["stage"].isin(part.stages) & (old["step"] > part.after_step))] for old in tables]
+        tables.append(part.table)
+    seen: set[tuple[Any, ...]] = set()
+    for place in reversed(range(len(tables))):
+        own = set(_outline(tables[place])[KEY].itertuples(index=False, name=None))
+        if own <= seen:
+            tables[place] = tables[place][:0]
+        elif again := own & seen:
+            tables[place] = tables[place][~pd.MultiIndex.from_frame(tables[place][KEY]).isin(again)]
+        seen |= own
+    return tables + _read_units(path, read)
+
+
+def _evaluations(parts: Iterable[Part]) -> Iterator[Part]:
+    """Each evaluation as one part; the scores of several in the order in which one process would have written them."""
     shares: dict[str, dict[int, pd.DataFrame]] = {}
-    for table, after_step, share in parts:
-        if share is None:
-            yield table, after_step
+    for part in parts:
+        if part.share is None:
+            yield part
             continue
-        known = shares.setdefault(share.evaluation, {})
-        known[share.rank] = table
-        if len(known) == share.world:
+        known = shares.setdefault(part.share.evaluation, {})
+        known[part.share.rank] = part.table
+        if len(known) == part.share.world:
             whole = joined([known[rank] for rank in sorted(known)])
             places = [pd.factorize(whole[name])[0] for name in ("method", "metric")]
-            yield whole.iloc[np.lexsort((whole["sample"], *places[::-1]))], after_step
+            yield replace(part, table=whole.iloc[np.lexsort((whole["sample"], *places[::-1]))])
 
 
 def _numbered(folder: Path) -> Iterator[Path]:
