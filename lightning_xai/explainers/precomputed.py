@@ -37,9 +37,10 @@ class NoModel(nn.Module):
     """Stands where a network would, for maps and metrics that need none; whoever asks it anything is refused."""
 
     def forward(self, inputs: Tensor) -> NoReturn:
-        raise ValueError(
-            "`model` is None, but a network is needed here: give it, or give `target`, take methods whose maps are "
-            "there already (Precomputed) or that look at no network (controls), and metrics that need none."
+        raise TypeError(
+            "`model` must be a torch.nn.Module from a batch to logits, got None. It may be None only where `target` is "
+            "given, methods have their maps already (Precomputed) or look at no network (controls), and metrics need "
+            "none."
         )
 
 
