@@ -600,3 +600,62 @@ def test_maps_of_the_command_are_read_again_and_score_alike(photographs):
         explain(f"--methods={{kept: {kept}}}", "--panels=false", "--output=third", "--target=1", photographs)
     with pytest.raises(ValueError, match=r"`method` must be one of those in .*gradient.*got None"):
         lx.explainers.Precomputed("first/maps")(None, torch.zeros(1, 3, 8, 8))
+
+
+def assert_same_results(one, other):
+    """To rounding: another batch may take another kernel."""
+    ours, theirs = rows(one), rows(other)
+    assert {name: row["sha256"] for name, row in ours.items()} == {name: row["sha256"] for name, row in theirs.items()}
+    lines = (Path(folder, "explanations.csv").read_text().splitlines() for folder in (one, other))
+    assert len(set(map(len, lines))) == 1
+    torch.testing.assert_close(maps(one), maps(other))
+
+
+def test_shards_in_any_order_are_the_whole_and_go_on_in_other_shards(photographs):
+    quickly("--output=whole", photographs)
+    for shard in ("3/3", "1/3"):
+        quickly(f"--shard={shard}", photographs)
+    assert len(rows()) == 5  # of 7 pictures and 2 that are none, by their place
+    quickly("--shard=2/2", "--batch_size=1", photographs)
+    quickly("--shard=1/2", photographs)
+    assert_same_results("explanations", "whole")
+    refused = [path.read_text() for path in Path("explanations").glob("refused-*-of-2.csv")]
+    assert sum("empty.png" in text for text in refused) == sum("broken.jpg" in text for text in refused) == 1
+
+
+def test_a_picture_that_is_named_twice_is_in_one_shard_and_a_shard_may_be_empty(photographs, capsys):
+    picture = photographs / "p0000.png"
+    for shard in ("1/3", "2/3", "3/3"):
+        quickly(f"--shard={shard}", picture, picture, photographs / "p0001.png")
+    assert len(Path("explanations/explanations.csv").read_text().splitlines()) == 1 + 2
+    assert "explained        0 pictures" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shard", ["0/3", "4/3", "3", "1/0", "a/b", "1/3/4"])
+def test_a_shard_that_there_is_not_is_refused(photographs, shard):
+    with pytest.raises(ValueError, match=r"`shard` must be k/n with k from 1 to n"):
+        quickly(f"--shard={shard}", photographs)
+
+
+def test_processes_of_torchrun_part_the_shard(photographs, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        quickly("--shard=1/2", photographs)
+    monkeypatch.delenv("RANK")
+    monkeypatch.delenv("WORLD_SIZE")
+    quickly("--shard=1/2", "--output=alone", photographs)
+    assert_same_results("explanations", "alone")
+
+
+@pytest.mark.slow
+def test_processes_write_into_one_folder_at_once(photographs):
+    for number in range(40):
+        Image.fromarray(np.full((8, 8, 3), number, dtype=np.uint8)).save(photographs / f"more{number}.png")
+    code = "import sys, test_explain; test_explain.quickly(*sys.argv[1:])"
+    words = [sys.executable, "-c", code, "--batch_size=1", "--output=together", str(photographs)]
+    place = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]), "WORLD_SIZE": "3"}
+    running = [subprocess.Popen(words, env={**place, "RANK": str(rank)}) for rank in range(3)]
+    assert [process.wait(300) for process in running] == [0, 0, 0]
+    quickly("--output=alone", photographs)
+    assert_same_results("together", "alone")

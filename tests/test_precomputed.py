@@ -127,7 +127,7 @@ def test_maps_of_a_class_ask_the_network_for_the_class_where_no_target_is_given(
     save_maps(tmp_path / "all.safetensors", maps, INDEX, predicted)
     method = Precomputed(tmp_path / "all.safetensors")
     assert torch.equal(method(model, images, index=INDEX), maps)
-    with pytest.raises(ValueError, match="`model` is None"):
+    with pytest.raises(TypeError, match=r"`model` must be .*, got None"):
         method(None, images, index=INDEX)
 
 
@@ -156,7 +156,7 @@ def test_no_network_is_needed_where_nobody_looks_at_one(images, maps):
     methods = {"theirs": Precomputed(dict(enumerate(maps)).__getitem__), "random": "random_attribution"}
     found = lx.evaluate(None, images, 0, methods, ["sparseness"])
     torch.testing.assert_close(found.scores["theirs"]["sparseness"], gini(maps))
-    with pytest.raises(ValueError, match=r"`model` is None, but a network is needed"):
+    with pytest.raises(TypeError, match=r"`model` must be .*, got None. It may be None only where `target` is given"):
         lx.evaluate(None, images, 0, methods, {"flip": metrics.PixelFlipping(baseline=0.0)})
 
 

@@ -1,6 +1,6 @@
 """Checks of the input, before a command trains or writes anything."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,19 @@ def check_local(path: str) -> None:
 def is_local_file(path: str) -> bool:
     """False for nothing, and for the words with which the Trainer chooses a checkpoint."""
     return path not in ("", "best", "last", "hpc")
+
+
+def parse_shard(text: str | None, environment: Mapping[str, str]) -> tuple[int, int]:
+    """The shard of this process, (k, n) with k from 1: what is given, and of that the part of RANK and WORLD_SIZE.
+
+    Raises:
+        ValueError: if there is no such shard.
+    """
+    shard, _, shards = ("1/1" if text is None else text).partition("/")
+    if not (shard.isdecimal() and shards.isdecimal() and 1 <= int(shard) <= int(shards)):
+        raise ValueError(f"`shard` must be k/n with k from 1 to n, such as 1/3, 2/3 and 3/3, got {text!r}.")
+    rank, world = int(environment.get("RANK", 0)), int(environment.get("WORLD_SIZE", 1))
+    return int(shard) + int(shards) * rank, int(shards) * world  # every n-th row, and of these every world-th
 
 
 def _output_folders(trainer: Trainer) -> Iterator[tuple[str, str | Path | None]]:

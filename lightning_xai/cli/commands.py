@@ -100,7 +100,7 @@ def is_refusal(error: BaseException) -> bool:
 def resolved(words: list[str]) -> list[str]:
     """The words, with the paths of carried files in the place of their names, and a value for each option."""
     found, before = [], ""
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    for word, after in zip(words, [*words[1:], ""], strict=False):
         option, equals, value = word.partition("=")
         if equals and option in _CARRIED:
             word = f"{option}={_found(option, value)}"

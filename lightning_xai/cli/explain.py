@@ -1,5 +1,6 @@
 """`lightning-xai explain IMAGE [IMAGE ...] --config FILE`."""
 
+import os
 import sys
 from collections.abc import Sequence
 from inspect import signature
@@ -11,7 +12,7 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer, see
 from pytorch_lightning.cli import LightningArgumentParser
 
 from lightning_xai.callbacks.attribution import AttributionCallback
-from lightning_xai.cli.checks import check_local
+from lightning_xai.cli.checks import check_local, parse_shard
 from lightning_xai.cli.command_line import ignore_options_of_others, load_weights
 from lightning_xai.cli.console import console
 from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
@@ -25,6 +26,7 @@ from lightning_xai.names import named
 from lightning_xai.reporting.explanations import MAPS, PANELS
 from lightning_xai.reporting.folders import check_folder
 
+_CPU = torch.device("cpu")
 _SHOWN = 20
 """Refused pictures that are listed in the terminal; the file has all."""
 
@@ -48,7 +50,8 @@ def explain_command(words: Sequence[str]) -> None:
         console().print(f"interrupted; what is finished is in {chosen['output']}, and the same command goes on there")
         sys.exit(130)
     report(result)
-    if (strict and result.refused) or not result.now + result.before:
+    nothing = not result.now + result.before and (result.refused or result.folder.shard[1] == 1)
+    if (strict and result.refused) or nothing:
         sys.exit(1)
 
 
@@ -97,10 +100,12 @@ def explain_images(
     precision: Precision = "32-true",
     panels: bool = True,
     progress: bool = True,
+    shard: str | None = None,
 ) -> Explained:
     """Explain pictures from files: panels, raw maps, and a table.
 
-    In one process.
+    Many processes may share the pictures out: with a `shard` each, or under `torchrun`, where each takes its part of
+    the shard. They write into one folder, and none waits for another. The results are the same for any number.
 
     Args:
         images: Pictures, and folders of them.
@@ -117,11 +122,13 @@ def explain_images(
         seed: Of the noise, which depends on it and on the content of the picture's file.
         batch_size: Pictures explained at a time.
         max_rows: Rows that pass through the network at once; null for as many as fit in memory.
-        device: `auto` for a GPU where there is one, `cpu`, `cuda`, `cuda:1`, ...
+        device: `auto` for a GPU where there is one (under `torchrun` its own), `cpu`, `cuda`, `cuda:1`, ...
         precision: Of the network: `32-true`, or `tf32` or `bf16-mixed`, which are faster where the hardware has them.
         panels: Whether to draw panels; with a small network that takes longer than explaining.
         progress: Whether to show a progress bar.
+        shard: `k/n`, from 1/n to n/n: of all pictures, by their place, every n-th from the k-th on; null for all.
     """
+    own = parse_shard(shard, os.environ)
     preparation = Preparation.of(model, data)
     if ckpt_path:
         check_local(ckpt_path)
@@ -143,6 +150,7 @@ def explain_images(
         precision=precision,
         panels=panels,
         progress=progress,
+        shard=own,
     )
 
 
@@ -173,7 +181,8 @@ def _pictures(number: int) -> str:
 
 def _device(name: str) -> torch.device:
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        place = int(os.environ.get("LOCAL_RANK", 0))  # of the processes on this machine
+        return torch.device("cuda", place % torch.cuda.device_count()) if torch.cuda.is_available() else _CPU
     try:
         torch.empty(0, device=name)
         return torch.device(name)

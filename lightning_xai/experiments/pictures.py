@@ -155,6 +155,7 @@ def explain_pictures(
     precision: Precision = "32-true",
     panels: bool = True,
     progress: bool = False,
+    shard: tuple[int, int] = (1, 1),
 ) -> Explained:
     """Explain pictures and write what was found, batch after batch; what cannot be read is refused by name.
 
@@ -175,6 +176,8 @@ def explain_pictures(
         precision: Of the network; see `in_precision`.
         panels: Whether to draw a panel of each picture.
         progress: Whether to show a progress bar.
+        shard: (k, n) with k from 1 to n: of all pictures, by their place, every n-th from the k-th on. Processes with
+            different ones may work at once, in one folder; a later call may part the pictures otherwise.
 
     Raises:
         ValueError: if an argument is wrong, or the folder has results of other settings.
@@ -200,7 +203,7 @@ def explain_pictures(
         "lightning_xai": __version__,
         "torch": torch.__version__,
     }
-    results = ExplanationFolder(folder, settings, preparation.bounds, panels)
+    results = ExplanationFolder(folder, settings, preparation.bounds, panels, shard)
     queue = _Queue(pictures, preparation, results, progress)
     model, now = model.to(device), 0
     for batch in _batches(iter(queue), batch_size):
@@ -237,13 +240,17 @@ class _Queue:
         def find(passed_over: list[Path] | None = None) -> Iterator[Path]:
             return find_pictures(self.pictures, (EXPLANATIONS, PANELS), passed_over)
 
-        total = sum(1 for _ in find()) if self.progress else None
+        k, n = self.results.shard
+        total = sum(1 for _ in find()) // n if self.progress else None
         known: dict[str, str] = {}  # the first name of each content
+        places: dict[str, int] = {}
         seen: set[str] = set()
         for path in tqdm(
             find(self.passed_over), "explaining", total, unit="picture", leave=False, disable=not self.progress
         ):
             picture = printable(path)
+            if places.setdefault(picture, len(places)) % n != k - 1:
+                continue
             try:
                 sha256 = content_digest(path)
                 if (first := known.setdefault(sha256, picture)) != picture or picture in seen:

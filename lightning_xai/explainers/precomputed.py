@@ -37,9 +37,10 @@ class NoModel(nn.Module):
     """Stands where a network would, for maps and metrics that need none; whoever asks it anything is refused."""
 
     def forward(self, inputs: Tensor) -> NoReturn:
-        raise ValueError(
-            "`model` is None, but a network is needed here: give it, or give `target`, take methods whose maps are "
-            "there already (Precomputed) or that look at no network (controls), and metrics that need none."
+        raise TypeError(
+            "`model` must be a torch.nn.Module from a batch to logits, got None. It may be None only where `target` is "
+            "given, methods have their maps already (Precomputed) or look at no network (controls), and metrics need "
+            "none."
         )
 
 
@@ -150,10 +151,10 @@ class Precomputed(Explainer):
     def _content(self) -> str:
         """A short name of what the files hold: of their names, their sizes and samples of their bytes."""
         digest, files = hashlib.sha256(), sorted({path for path, _ in self._places.values()})
-        spots = max(1, 1024 // len(files))
+        spots, root = max(1, 1024 // len(files)), cast(Path, self.path)
         for path in files:
             size = path.stat().st_size
-            digest.update(f"{os.path.relpath(path, self.path)} {size}".encode())  # type: ignore[arg-type]
+            digest.update(f"{os.path.relpath(path, root)} {size}".encode())
             with path.open("rb") as file:
                 for spot in range(spots):
                     file.seek(size * (2 * spot + 1) // (2 * spots))
@@ -314,8 +315,8 @@ class _Listing:
             with _reading(path), np.load(path) as arrays:
                 names = list(arrays)
                 rows = _rows(path, arrays, [name for name in names if name not in ("index", "target")])
-            for place in rows or ((path, name) for name in names):
-                self._note(*place) if rows else self._note(str(place[1]), place)
+            for name, place in rows or [(name, (path, name)) for name in names]:
+                self._note(name, place)
 
     def _explained(self, path: Path, names: list[str], metadata: Mapping[str, str]) -> None:
         """A file of `lightning-xai explain`: a map for each method."""

@@ -16,6 +16,7 @@ from lightning_xai.explainers.base import parse_bounds
 from lightning_xai.reporting.panels import attribution_panel
 from lightning_xai.reporting.saving import save_figure
 from lightning_xai.results.files import agree_on_settings, csv_text, replacing, spreadsheet, write_csv
+from lightning_xai.results.locks import waiting_for
 
 EXPLANATIONS, REFUSED, SETTINGS = "explanations.csv", "refused.csv", "settings.json"
 MAPS, PANELS = "maps", "panels"
@@ -80,7 +81,7 @@ def sample_index(sha256: str) -> int:
 
 
 class ExplanationFolder:
-    """Results of one setting; started again, those that are there are known.
+    """Results of one setting; started again, those that are there are known. Several processes may write into one.
 
     A picture's files are whole or absent, and its row is written after them; a row that was cut short is removed. A
     picture whose content has changed gets another row: `sha256` says which is which.
@@ -90,18 +91,27 @@ class ExplanationFolder:
         settings: What the results depend on, as JSON can hold it.
         bounds: (low, high) of an input element, black and white in the panels; None for each picture's own range.
         panels: Whether to draw any.
+        shard: The part (k, n) of the pictures that are written by this process; each lists what it refuses by itself.
 
     Raises:
         ValueError: if the folder has results of other settings, or a table of another kind.
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], settings: Mapping[str, Any], bounds: Any = None, panels: bool = True
+        self,
+        folder: str | os.PathLike[str],
+        settings: Mapping[str, Any],
+        bounds: Any = None,
+        panels: bool = True,
+        shard: tuple[int, int] = (1, 1),
     ) -> None:
         self.folder, self.settings, self.bounds, self.panels = Path(folder), settings, parse_bounds(bounds), panels
+        self.shard, self._rows = shard, set[tuple[str, str]]()
         if (self.folder / SETTINGS).exists():
             agree_on_settings(self.folder / SETTINGS, settings)
-        self._rows = _finished_rows(self.table)
+        if self.table.exists():
+            with waiting_for(self.table):  # another process may be in the middle of a row
+                self._rows = _finished_rows(self.table)
 
     @property
     def table(self) -> Path:
@@ -121,21 +131,24 @@ class ExplanationFolder:
 
     def add(self, explanations: Sequence[Explanation]) -> None:
         """Write the files of some pictures, then their rows."""
-        agree_on_settings(self.folder / SETTINGS, self.settings)
         rows = {(spreadsheet(row["picture"]), row["sha256"]): row for row in map(self._row, explanations)}
         columns = next(iter(rows.values()))
-        _append(self.table, columns, [])  # first: beside a table, panels are not taken for pictures
+        with waiting_for(self.table):
+            agree_on_settings(self.folder / SETTINGS, self.settings)
+            _append(self.table, columns, [])  # first: beside a table, panels are not taken for pictures
         for explanation in explanations:
             maps, *panel = self.files(explanation.picture, explanation.sha256)
             _write_maps(maps, explanation, self.settings)
             for path in panel:
                 _write_panel(path, explanation, self.bounds)
-        _append(self.table, columns, [row for key, row in rows.items() if key not in self._rows])
+        with waiting_for(self.table):
+            _append(self.table, columns, [row for key, row in rows.items() if key not in self._rows])
         self._rows |= rows.keys()
 
     def refuse(self, refused: Mapping[str, str]) -> Path | None:
         """List what was refused the last time, and why."""
-        path = self.folder / REFUSED
+        k, n = self.shard
+        path = self.folder / (REFUSED if n == 1 else REFUSED.replace(".", f"-{k}-of-{n}."))
         if not refused:
             path.unlink(missing_ok=True)
             return None
