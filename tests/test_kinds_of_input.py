@@ -274,6 +274,7 @@ def test_callbacks_work_on_all_with_their_defaults(kind, tmp_path, caplog, reade
     assert ("xai/edges/sparseness" in logged) == (kind != "table")
     assert ("leaves the control `edges` out" in caplog.text) == (kind == "table")
     assert "sanity/gradient/spearman_absolute" in logged
+    assert (tmp_path / "xai/panels/test-epoch=000-step=0.png").exists()
     ssim = kind in ("series", "tokens")  # the others are less than five places wide, or a table
     assert ("sanity/gradient/ssim" in logged) == (ssim or kind == "image")
     assert all(torch.isfinite(value) for name, value in logged.items() if "adapt_grad" not in name)
