@@ -481,15 +481,15 @@ class ToClassToken(nn.Module):
         return torch.cat([tokens[:, :1] + self.mix(tokens).softmax(1).mean(1, keepdim=True), tokens[:, 1:]], dim=1)
 
 
-class Turned(Parted):
-    """Rows and columns have changed places in the last maps."""
+class Moved(Parted):
+    """The positions have changed places in the last maps."""
 
-    def __init__(self):
+    def __init__(self, move):
         super().__init__()
-        self.norm = nn.LayerNorm(16)
+        self.norm, self.move = nn.LayerNorm(16), move
 
     def forward(self, x):
-        return self.rest(self.norm(self.body(x).mT))
+        return self.rest(self.norm(self.move(self.body(x))))
 
 
 class OneAxis(Tokens):
@@ -575,7 +575,8 @@ NAME = r"`layer` must be given: .*"
     ("network", "message"),
     [
         (Unseen, NAME + r'"norm", are of shape \(1, 4, 4, 6\), in an order of axes not known.*give `reshape`'),
-        (Turned, NAME + '"norm", are of shape .*, in an order of axes not known'),
+        (lambda: Moved(lambda maps: maps.mT), NAME + '"norm", are of shape .*, in an order of axes not known'),
+        (lambda: Moved(lambda maps: maps.roll(3, -1)), NAME + '"norm", are of shape .*, in an order of axes not known'),
         (TwoWays, NAME + "several ways"),
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(768, 4)), NAME + "`model` has no convolution"),
     ],

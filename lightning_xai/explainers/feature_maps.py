@@ -216,11 +216,13 @@ class Walk:
         other: Call | None = None
         for cut in self._cuts():
             call, form = cut.call, cut.call.given
+            if found is not None and call in self._silent:
+                continue
             makers = [each for each in cut.since if each.weighted and each.given.extended]
             if self._are_maps(form) and form.extended:
                 kept = found is not None and found is newest and form.sizes == found.given.sizes
                 weighted = any(each.weighted for each in cut.since)
-                if (weighted or kept or other is not None) and (found is None or self._heard(call)):
+                if weighted or kept or other is not None:
                     found = call
                 newest, other = call, None if weighted else other
             elif form.extended and makers:
@@ -302,9 +304,6 @@ class Walk:
             for call, gradient in zip(calls, gradients, strict=True)
             if gradient is None or not (call.given.layout or self.axes.first).maps(gradient).any()
         }
-
-    def _heard(self, call: Call) -> bool:
-        return call not in self._silent
 
     def _are_maps(self, form: Form) -> bool:
         extents = self.rows.ndim - 2
