@@ -464,6 +464,34 @@ class ClassToken(Tokens):
         return self.read(self.last(self.joined(maps)))
 
 
+class ClassAttention(ClassToken):
+    """As CaiT: the last block changes the class token alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = ToClassToken()
+
+
+class ToClassToken(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Linear(6, 6)
+
+    def forward(self, tokens):
+        return torch.cat([tokens[:, :1] + self.mix(tokens).softmax(1).mean(1, keepdim=True), tokens[:, 1:]], dim=1)
+
+
+class Moved(Parted):
+    """The positions have changed places in the last maps."""
+
+    def __init__(self, move):
+        super().__init__()
+        self.norm, self.move = nn.LayerNorm(16), move
+
+    def forward(self, x):
+        return self.rest(self.norm(self.move(self.body(x))))
+
+
 class OneAxis(Tokens):
     patch_of = nn.Conv1d
 
@@ -547,6 +575,8 @@ NAME = r"`layer` must be given: .*"
     ("network", "message"),
     [
         (Unseen, NAME + r'"norm", are of shape \(1, 4, 4, 6\), in an order of axes not known.*give `reshape`'),
+        (lambda: Moved(lambda maps: maps.mT), NAME + '"norm", are of shape .*, in an order of axes not known'),
+        (lambda: Moved(lambda maps: maps.roll(3, -1)), NAME + '"norm", are of shape .*, in an order of axes not known'),
         (TwoWays, NAME + "several ways"),
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(768, 4)), NAME + "`model` has no convolution"),
     ],
@@ -565,6 +595,7 @@ def test_networks_without_last_maps_are_refused(network, message):
         (Tokens, (16, 24)),
         (lambda: Tokens(2, 1), (24, 16)),
         (ClassToken, (16, 24)),
+        (ClassAttention, (16, 24)),
         (FromTokens, (16, 16)),
         (TokensOfMaps, (16, 24)),
         (OneAxis, (40,)),

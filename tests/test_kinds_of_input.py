@@ -228,6 +228,36 @@ def test_grad_cam_of_tokens(reader):
         assert_close(found.sum(2), expected.detach())
 
 
+class OfEmbeddings(nn.Module):
+    """A classifier of transformers behind its embedding layer."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, embeddings):
+        return self.network(inputs_embeds=embeddings).logits
+
+
+def test_a_bert_is_scored_by_token_deletion():
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    config = transformers.BertConfig(vocab_size=50, num_labels=3, **sizes)
+    bert = transformers.BertForSequenceClassification(config).eval()
+    model = OfEmbeddings(bert)
+    embeddings = bert.get_input_embeddings()(torch.randint(0, 50, (2, 9))).detach()
+    metrics, methods = {"deletion": DeletionAUC(9, baseline=0.0)}, ["input_x_gradient"]
+    options = {"channel_dim": -1, "keep_attributions": 2}
+    result = lx.evaluate(model, embeddings, 1, methods, metrics, **options)
+    order = result.attributions["input_x_gradient"].sum(2).argsort(1, descending=True)
+    curve = []
+    for number in range(10):
+        kept = torch.ones(2, 9, 1).scatter(1, order[:, :number, None], 0.0)
+        curve.append(model(embeddings * kept).softmax(1)[:, 1].detach())
+    assert_close(result.scores["input_x_gradient"]["deletion"], torch.trapezoid(torch.stack(curve), dim=0) / 9)
+
+
 @pytest.mark.parametrize("axis", [0, 3, -3, 7])
 def test_a_channel_axis_is_one_of_a_sample(reader, axis):
     with pytest.raises(ValueError, match=r"`channel_dim` must be an axis of a sample, 1 .. 2 or -1; got"):
@@ -274,6 +304,7 @@ def test_callbacks_work_on_all_with_their_defaults(kind, tmp_path, caplog, reade
     assert ("xai/edges/sparseness" in logged) == (kind != "table")
     assert ("leaves the control `edges` out" in caplog.text) == (kind == "table")
     assert "sanity/gradient/spearman_absolute" in logged
+    assert (tmp_path / "xai/panels/test-epoch=000-step=0.png").exists()
     ssim = kind in ("series", "tokens")  # the others are less than five places wide, or a table
     assert ("sanity/gradient/ssim" in logged) == (ssim or kind == "image")
     assert all(torch.isfinite(value) for name, value in logged.items() if "adapt_grad" not in name)

@@ -40,11 +40,13 @@ from lightning_xai.explainers.base import (
     check_whole_number,
     parse_bounds,
 )
+from lightning_xai.explainers.channels import channels_second
 from lightning_xai.explainers.precision import Precision
 from lightning_xai.metrics import SampleMetric
 from lightning_xai.names import named
 from lightning_xai.outputs import Output
-from lightning_xai.reporting.panels import attribution_panel, log_picture
+from lightning_xai.reporting.kinds import panel
+from lightning_xai.reporting.panels import log_picture
 from lightning_xai.reporting.saving import save_figure
 from lightning_xai.results.scores import Scores
 from lightning_xai.results.store import (
@@ -415,7 +417,8 @@ class AttributionCallback(ExplainingCallback):
 
         def write_panel() -> None:
             space = InputSpace.of(trainer, self.bounds)
-            figure = draw_panel(evaluation, space.bounds, space.class_names, f"{stage}, epoch {epoch}, step {step}")
+            shown = f"{stage}, epoch {epoch}, step {step}"
+            figure = draw_panel(evaluation, space.bounds, space.class_names, shown, self.channel_dim)
             path = folder / PANELS / f"{stage}-epoch={epoch:03d}-step={step}.png"
             save_figure(figure, path)
             for logger in trainer.loggers:
@@ -425,7 +428,7 @@ class AttributionCallback(ExplainingCallback):
 
         if self._files.attempt(write_scores):
             self.folder = folder
-        if trainer.is_global_zero and evaluation.images.ndim == 4 and len(evaluation.images):
+        if trainer.is_global_zero and evaluation.images.ndim <= 5 and len(evaluation.images):
             self._files.attempt(write_panel)
 
 
@@ -470,16 +473,20 @@ def output_folder(trainer: Trainer) -> Path:
     return Path(trainer.strategy.broadcast(str(folder))) / "xai"
 
 
-def draw_panel(evaluation: Evaluation, bounds: Any, class_names: Sequence[str] | None, title: str) -> Figure:
-    """The panel of an evaluation's kept samples; images are shown on the scale of the bounds, or on their own."""
+def draw_panel(
+    evaluation: Evaluation, bounds: Any, class_names: Sequence[str] | None, title: str, channel_dim: int = 1
+) -> Figure:
+    """The panel of an evaluation's kept samples; inputs are shown on the scale of the bounds, or on their own."""
+    inputs = channels_second(evaluation.images, channel_dim)
+    low_high = parse_bounds(bounds, ndim=inputs.ndim) or (inputs.min(), inputs.max())
 
     def names(classes: Tensor) -> list[str]:
         return [class_names[c] if class_names and c < len(class_names) else str(c) for c in classes.tolist()]
 
-    return attribution_panel(
-        evaluation.images,
-        evaluation.attributions,
-        parse_bounds(bounds),
+    return panel(
+        inputs,
+        {name: channels_second(maps, channel_dim) for name, maps in evaluation.attributions.items()},
+        low_high,
         evaluation.masks,
         labels=names(evaluation.target),
         predictions=names(evaluation.predicted),

@@ -13,8 +13,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 _MOVES = {"permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims"}
 _RESHAPES = {"view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as"}
-_REORDERS = {"einsum", "tensordot", "__get__"}
-"""Functions whose result may have its axes in any order; `__get__` is that of `tensor.mT`."""
+_REORDERS = {"einsum", "tensordot", "__get__", "roll", "flip", "fliplr", "flipud", "rot90"}
+"""Functions whose result may have its axes, or the positions, in any order; `__get__` is that of `tensor.mT`."""
 _TAKES = {"cat", "concat", "concatenate", "__getitem__", "narrow"}
 """Functions that put tokens together, or take some of them."""
 
@@ -95,7 +95,8 @@ class TrackAxes(TorchFunctionMode):
         if name.startswith("conv") and name.endswith(f"{extents}d") and output.ndim == 2 + extents and sources:
             self.convolved = True
             return self.first if self.of(sources[0]) in (None, self.first) else None
-        like = _most_like(output, [part for part in sources if self.of(part)])
+        known = [part for part in sources if self.of(part)]
+        like = _most_like(output, known)
         layout = self.of(like)
         if like is None or layout is None or name in _REORDERS:
             return None
@@ -103,9 +104,11 @@ class TrackAxes(TorchFunctionMode):
             return _moved(function, args, kwargs, like, layout)
         if name in _RESHAPES or output.ndim != like.ndim:
             return _reshaped(like.shape, output.shape, layout)
-        if len(layout.axes) == 1 and output.shape[layout.axes[0]] != like.shape[layout.axes[0]]:
-            return _taken(function, args, kwargs, like, layout) if name in _TAKES else None if layout.grid else layout
-        return layout
+        if len(layout.axes) > 1 or output.shape[layout.axes[0]] == like.shape[layout.axes[0]]:
+            return layout
+        if name in _TAKES:
+            return _taken(function, args, kwargs, like, layout) if len(known) == 1 else None
+        return None if layout.grid else layout
 
 
 def _most_like(output: Tensor, sources: list[Tensor]) -> Tensor | None:

@@ -49,7 +49,7 @@ def _plain(name: str) -> str:
     return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
-class Maps(NamedTuple):
+class MapSource(NamedTuple):
     """Where maps come from: which call of which module, and what makes (batch, channel, *extents) of its output."""
 
     module: nn.Module
@@ -187,7 +187,7 @@ class Walk:
         self.calls.append(Call(module, number, Form(passed.shape, layout), taken, passed))
         return passed
 
-    def last_maps(self) -> Maps:
+    def last_maps(self) -> MapSource:
         """The call that makes the maps of `last_feature_maps`."""
         if not self.axes.convolved and self.scripted:
             raise ValueError(f"`model` has no convolution but in TorchScript: {_SCRIPTED}.")
@@ -206,8 +206,8 @@ class Walk:
             raise ValueError(f"`layer` must be given: {none}{self._such_as(self._any_maps())}.")
         return self._maps(found, found.given.layout)
 
-    def _maps(self, call: Call, layout: Layout | None) -> Maps:
-        return Maps(call.module, call.number, layout.maps if layout and layout != self.axes.first else None)
+    def _maps(self, call: Call, layout: Layout | None) -> MapSource:
+        return MapSource(call.module, call.number, layout.maps if layout and layout != self.axes.first else None)
 
     def _last(self) -> tuple[Call | None, Call | None]:
         """The last maps; and what has extent behind them, or before them and no weights between, in another order."""
@@ -216,11 +216,13 @@ class Walk:
         other: Call | None = None
         for cut in self._cuts():
             call, form = cut.call, cut.call.given
+            if found is not None and call in self._silent:
+                continue
             makers = [each for each in cut.since if each.weighted and each.given.extended]
             if self._are_maps(form) and form.extended:
                 kept = found is not None and found is newest and form.sizes == found.given.sizes
                 weighted = any(each.weighted for each in cut.since)
-                if (weighted or kept or other is not None) and (found is None or self._heard(call)):
+                if weighted or kept or other is not None:
                     found = call
                 newest, other = call, None if weighted else other
             elif form.extended and makers:
@@ -253,7 +255,7 @@ class Walk:
         reshape: Callable[[Tensor], Tensor] | None = None,
         differentiated: bool = True,
         of_input: bool = False,
-    ) -> Maps:
+    ) -> MapSource:
         """The maps of a layer at its last run, as told by `reshape`.
 
         Raises:
@@ -276,7 +278,7 @@ class Walk:
             )
         if differentiated and call.node not in self.children:
             raise ValueError(f"`model` gives outputs that do not depend on {name} by a differentiable path: {NO_PATH}.")
-        return Maps(layer, call.number, reshape) if reshape else self._maps(call, layout)
+        return MapSource(layer, call.number, reshape) if reshape else self._maps(call, layout)
 
     def _layout_of(self, form: Form | None) -> Layout | None:
         """Known by what the network did, or, where nobody saw that, by the image's ratio."""
@@ -304,9 +306,6 @@ class Walk:
             if gradient is None or not (call.given.layout or self.axes.first).maps(gradient).any()
         }
 
-    def _heard(self, call: Call) -> bool:
-        return call not in self._silent
-
     def _are_maps(self, form: Form) -> bool:
         extents = self.rows.ndim - 2
         return form.layout is not None and len(form.sizes) == extents and form.shape[0] == len(self.rows)
@@ -333,7 +332,7 @@ class Walk:
 
 
 @contextmanager
-def tapped(model: nn.Module, maps: Maps, ndim: int, of_input: bool = False) -> Iterator[nn.Module]:
+def tapped(model: nn.Module, maps: MapSource, ndim: int, of_input: bool = False) -> Iterator[nn.Module]:
     """A module that runs on these maps, and on nothing else; hooks on it see and change them.
 
     Args:

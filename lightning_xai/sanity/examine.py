@@ -266,8 +266,10 @@ def paper_methods(
 
 
 def pictures(subject: Subject) -> np.ndarray:
-    """The kept images on a scale of 0 to 1."""
-    images = subject.images[:KEPT].detach().cpu().float()
+    """The kept images on a scale of 0 to 1; none where the inputs are no images, whose maps are not drawn."""
+    images = subject.images[: KEPT if subject.images.ndim == 4 else 0].detach().cpu().float()
+    if not len(images):
+        return images.numpy()
     bounds = Context.create(subject.index, bounds=subject.bounds, ndim=images.ndim).bounds
     low, high = (images.amin(), images.amax()) if bounds is None else bounds
     return ((images - low) / (high - low)).clamp(0, 1).numpy()
