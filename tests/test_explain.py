@@ -581,6 +581,25 @@ def test_help_names_the_options(capsys):
         assert option in printed
 
 
-def test_a_single_output_has_no_probability():
-    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 1))
-    assert probabilities(model, torch.ones(2, 1, 2, 2)).isnan().all()
+def test_a_single_logit_has_the_probabilities_of_its_two_classes():
+    model, images = nn.Sequential(nn.Flatten(), nn.Linear(4, 1)), torch.rand(2, 1, 2, 2)
+    p = model(images).detach().sigmoid()
+    torch.testing.assert_close(probabilities(model, images), torch.cat([1 - p, p], 1))
+
+
+@pytest.mark.parametrize(
+    ("words", "output"),
+    [
+        (["--explained=margin"], lx.outputs.Margin()),
+        (["--explained=lightning_xai.outputs.At", "--explained.index=2"], lx.outputs.At(2)),
+    ],
+)
+def test_what_is_explained_can_be_said(photographs, words, output):
+    """By a plain name, or by a class with its arguments; what has no probability says so."""
+    quickly(photographs / "p0000.png", *words)
+    ((name, found),) = maps().items()
+    with Image.open(photographs / "p0000.png") as picture:
+        image = Prepared().preprocess(picture.convert("RGB"))[None]
+    expected = lx.explain(Prepared(), image, method=lx.Gradient(), output=output)
+    torch.testing.assert_close(found["gradient"], expected[0])
+    assert (rows()[str(photographs / "p0000.png")]["predicted_probability"] == "nan") == (output == lx.outputs.At(2))
