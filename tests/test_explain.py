@@ -597,7 +597,7 @@ def test_a_single_logit_has_the_probabilities_of_its_two_classes():
 def test_what_is_explained_can_be_said(photographs, words, output):
     """By a plain name, or by a class with its arguments; what has no probability says so."""
     quickly(photographs / "p0000.png", *words)
-    ((name, found),) = maps().items()
+    ((_, found),) = maps().items()
     with Image.open(photographs / "p0000.png") as picture:
         image = Prepared().preprocess(picture.convert("RGB"))[None]
     expected = lx.explain(Prepared(), image, method=lx.Gradient(), output=output)
