@@ -226,7 +226,7 @@ def test_the_callback_explains_a_module_with_several_arguments(tmp_path):
     torch.manual_seed(0)
     model = Task("scores")
     callback = AttributionCallback(
-        ["gradient", "smooth_grad"],
+        ["gradient"],
         {"deletion": DeletionAUC(4, baseline=0.0)},
         controls=False,
         batch_size=4,
