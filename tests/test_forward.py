@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 import lightning_xai as lx
 from lightning_xai.callbacks import AttributionCallback, RandomizationCallback
-from lightning_xai.explainers import CaptumExplainer, grad_cam, gradient_shap
+from lightning_xai.explainers import CaptumExplainer, grad_cam, gradient_shap, guided_backprop
 from lightning_xai.metrics import DeletionAUC, Infidelity, MaxSensitivity
 from lightning_xai.networks import LeNet
 
@@ -55,6 +55,15 @@ def test_the_parameters_are_the_networks_own():
     model = lx.Forward(inside)
     assert [id(p) for p in model.parameters()] == [id(p) for p in inside.parameters()]
     assert list(model.state_dict()) == [f"model.{name}" for name in inside.state_dict()]
+
+
+def test_the_network_comes_back_as_it_was():
+    inside = LeNet().train()
+    before = {name: value.clone() for name, value in inside.state_dict().items()}
+    for method in (lx.noise_grad(num_draws=2), guided_backprop()):
+        lx.explain(lx.Forward(inside), IMAGES, 3, method, output="margin")
+    assert all(part.training and not part._forward_hooks and not part._backward_hooks for part in inside.modules())
+    assert_close(inside.state_dict(), before, rtol=0, atol=0)
 
 
 class Shifted(nn.Module):

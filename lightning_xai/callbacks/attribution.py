@@ -238,7 +238,7 @@ class AttributionCallback(ExplainingCallback):
         bounds = InputSpace.of(trainer, self.bounds).bounds
         methods = self.chosen_methods(bounds is not None)
         return evaluate(
-            self.adapted(pl_module, samples),
+            self.adapted(pl_module, samples.carried),
             samples.images,
             self.explained_target(samples),
             with_controls(methods, samples.images.ndim == 4) if self.controls else methods,

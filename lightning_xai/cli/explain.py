@@ -134,7 +134,7 @@ def explain_images(
     has_bounds = preparation.bounds is not None
     callback = callback or AttributionCallback()
     return explain_pictures(
-        model,
+        callback.adapted(model),
         images,
         preparation,
         callback.chosen_methods(has_bounds) if methods is None else named("methods", methods),
