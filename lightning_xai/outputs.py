@@ -233,7 +233,7 @@ class At(Output):
                 f"`output`: At({index}) must name an element of a sample's output, which has shape {tuple(sizes)}: "
                 "give a number for each of its axes."
             )
-        places = (slice(None), *index)
+        places: tuple[slice | int, ...] = (slice(None), *index)
         return raw[places][:, None]
 
     def _places(self) -> tuple[int, ...]:
