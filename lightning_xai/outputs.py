@@ -221,20 +221,23 @@ class At(Output):
     index: int | tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        index = (self.index,) if isinstance(self.index, int) else tuple(self.index)
-        for place in index:
+        for place in self._places():
             check_whole_number("index", place)
-        object.__setattr__(self, "index", index)
+        object.__setattr__(self, "index", self._places())
 
     def scores(self, raw: Raw) -> Columns:
-        index, sizes = tuple(self.index), raw.shape[1:]  # type: ignore[arg-type]
+        index, sizes = self._places(), raw.shape[1:]
         fits = len(index) == len(sizes) and all(-size <= at < size for at, size in zip(index, sizes, strict=True))
         if not fits:
             raise ValueError(
                 f"`output`: At({index}) must name an element of a sample's output, which has shape {tuple(sizes)}: "
                 "give a number for each of its axes."
             )
-        return raw[(slice(None), *index)][:, None]
+        places: tuple[slice | int, ...] = (slice(None), *index)
+        return raw[places][:, None]
+
+    def _places(self) -> tuple[int, ...]:
+        return (self.index,) if isinstance(self.index, int) else tuple(self.index)
 
 
 @dataclass(frozen=True)

@@ -581,11 +581,6 @@ def test_help_names_the_options(capsys):
         assert option in printed
 
 
-def test_a_single_output_has_no_probability():
-    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 1))
-    assert probabilities(model, torch.ones(2, 1, 2, 2)).isnan().all()
-
-
 def test_maps_of_the_command_are_read_again_and_score_alike(photographs):
     """`Precomputed` finds them by the content of the picture, and refuses another class."""
     quickly("--output=first", photographs)
@@ -659,3 +654,27 @@ def test_processes_write_into_one_folder_at_once(photographs):
     assert [process.wait(300) for process in running] == [0, 0, 0]
     quickly("--output=alone", photographs)
     assert_same_results("together", "alone")
+
+
+def test_a_single_logit_has_the_probabilities_of_its_two_classes():
+    model, images = nn.Sequential(nn.Flatten(), nn.Linear(4, 1)), torch.rand(2, 1, 2, 2)
+    p = model(images).detach().sigmoid()
+    torch.testing.assert_close(probabilities(model, images), torch.cat([1 - p, p], 1))
+
+
+@pytest.mark.parametrize(
+    ("words", "output"),
+    [
+        (["--explained=margin"], lx.outputs.Margin()),
+        (["--explained=lightning_xai.outputs.At", "--explained.index=2"], lx.outputs.At(2)),
+    ],
+)
+def test_what_is_explained_can_be_said(photographs, words, output):
+    """By a plain name, or by a class with its arguments; what has no probability says so."""
+    quickly(photographs / "p0000.png", *words)
+    ((_, found),) = maps().items()
+    with Image.open(photographs / "p0000.png") as picture:
+        image = Prepared().preprocess(picture.convert("RGB"))[None]
+    expected = lx.explain(Prepared(), image, method=lx.Gradient(), output=output)
+    torch.testing.assert_close(found["gradient"], expected[0])
+    assert (rows()[str(photographs / "p0000.png")]["predicted_probability"] == "nan") == (output == lx.outputs.At(2))

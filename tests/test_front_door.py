@@ -36,7 +36,7 @@ def test_a_method_is_called_as_explain_is(model, method, options):
 def test_a_context_or_what_makes_one(model):
     context = Context.create(torch.arange(3), 0, (0.0, 1.0))
     for given in ({"bounds": (0, 1)}, {"seed": 0}, {"index": INDEX}):
-        with pytest.raises(ValueError, match="`context` has bounds, seed and indices already: give either"):
+        with pytest.raises(ValueError, match="`context` has bounds, seed, indices and output already: give either"):
             lx.Gradient()(model, IMAGES, 0, context, **given)
 
 

@@ -3,9 +3,9 @@
 import pytest
 
 import lightning_xai as lx
-from lightning_xai import explainers, metrics
+from lightning_xai import explainers, metrics, outputs
 from lightning_xai.cli import main
-from lightning_xai.names import known, named, specifications, with_class_paths
+from lightning_xai.names import known, named, snake_case, specifications, with_class_paths
 
 SMOOTH = {"class_path": "lightning_xai.explainers.smooth_grad"}
 
@@ -116,3 +116,10 @@ def test_the_commands_take_no_options(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["metrics", "--all"])
     assert "unrecognized arguments: --all" in capsys.readouterr().err
+
+
+def test_outputs_have_plain_names_in_yaml():
+    written = {"a": "probability", "b": {"class_path": "at", "init_args": {"index": [0, 2]}}}
+    found = with_class_paths(written)
+    assert found == {**written, "b": {"class_path": "lightning_xai.outputs.At", "init_args": {"index": [0, 2]}}}
+    assert sorted(known("outputs")) == sorted(snake_case(name) for name in outputs.__all__ if name != "Output")

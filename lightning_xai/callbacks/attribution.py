@@ -327,7 +327,7 @@ class AttributionCallback(ExplainingCallback):
         progress: bool = False,
     ) -> Evaluation:
         return evaluate(
-            self.adapted(pl_module, samples),
+            self.adapted(pl_module, samples.carried),
             samples.images,
             self.explained_target(samples),
             *self._plan(trainer, samples),

@@ -1,6 +1,6 @@
 """What the callbacks share that explain samples: which ones, by which methods, under which names."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from inspect import signature
 from typing import Any
@@ -79,11 +79,11 @@ class ExplainingCallback(Callback):
         check_whole(trainer, pl_module, type(self).__name__)
         check_together(trainer, self)
 
-    def adapted(self, pl_module: LightningModule, samples: Samples) -> nn.Module:
-        """The module as one from a tensor to a tensor, with what these samples carry along."""
+    def adapted(self, pl_module: LightningModule, carried: Mapping[str, Any] | None = None) -> nn.Module:
+        """The module as one from a tensor to a tensor, with what some samples carry along."""
         if self.forward is None:
             return pl_module
-        return Forward(pl_module, **{**self.forward, "carried": samples.carried})
+        return Forward(pl_module, **{**self.forward, "carried": carried})
 
     @property
     def labelled(self) -> bool:
@@ -138,7 +138,7 @@ class ExplainingCallback(Callback):
         if samples.labels is not None and self.labelled:
             with in_precision(pl_module, self.precision), explaining(pl_module), torch.no_grad():
                 some = samples.select(torch.arange(min(self.batch_size, len(samples.images))))
-                model = self.adapted(pl_module, some)
+                model = self.adapted(pl_module, some.carried)
                 num_outputs = in_chunks(
                     lambda rows: self.output.scores(check_rows(model(rows), len(rows))),
                     model,

@@ -142,7 +142,7 @@ class RandomizationCallback(ExplainingCallback):
     def _subject(self, trainer: Trainer, pl_module: LightningModule) -> Subject:
         samples = self.chosen_samples(trainer, pl_module, trainer.state.fn == "test", least=2, whole=True)
         bounds = InputSpace.of(trainer, self.bounds).bounds
-        model = self.adapted(pl_module, samples)
+        model = self.adapted(pl_module, samples.carried)
         with explaining(model):
             target = resolve_target(model, samples.images, self.explained_target(samples), None, self.output)
         subject = Subject(

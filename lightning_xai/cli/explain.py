@@ -23,6 +23,7 @@ from lightning_xai.explainers import Explainer
 from lightning_xai.explainers.precision import Precision
 from lightning_xai.modules.checkpoints import check_weights_fit, read_checkpoint
 from lightning_xai.names import named
+from lightning_xai.outputs import Output, named_output
 from lightning_xai.reporting.explanations import MAPS, PANELS
 from lightning_xai.reporting.folders import check_folder
 
@@ -98,6 +99,7 @@ def explain_images(
     max_rows: int | None = None,
     device: str = "auto",
     precision: Precision = "32-true",
+    explained: Output | str | None = None,
     panels: bool = True,
     progress: bool = True,
     shard: str | None = None,
@@ -124,6 +126,8 @@ def explain_images(
         max_rows: Rows that pass through the network at once; null for as many as fit in memory.
         device: `auto` for a GPU where there is one (under `torchrun` its own), `cpu`, `cuda`, `cuda:1`, ...
         precision: Of the network: `32-true`, or `tf32` or `bf16-mixed`, which are faster where the hardware has them.
+        explained: What is explained of the class, as `output` in AttributionCallback; null for that of the
+            configuration's.
         panels: Whether to draw panels; with a small network that takes longer than explaining.
         progress: Whether to show a progress bar.
         shard: `k/n`, from 1/n to n/n: of all pictures, by their place, every n-th from the k-th on; null for all.
@@ -135,14 +139,15 @@ def explain_images(
         check_weights_fit(read_checkpoint(ckpt_path), model, ckpt_path)
         load_weights(model, ckpt_path)
     has_bounds = preparation.bounds is not None
-    default = (callback or AttributionCallback()).chosen_methods
+    callback = callback or AttributionCallback()
     return explain_pictures(
-        model,
+        callback.adapted(model),
         images,
         preparation,
-        default(has_bounds) if methods is None else named("methods", methods),
+        callback.chosen_methods(has_bounds) if methods is None else named("methods", methods),
         output,
         target=target,
+        output=callback.output if explained is None else named_output(explained),
         seed=seed,
         batch_size=batch_size,
         max_rows=max_rows,

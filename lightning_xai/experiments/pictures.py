@@ -24,11 +24,12 @@ from lightning_xai.data.pictures import (
 )
 from lightning_xai.evaluation import evaluate
 from lightning_xai.explainers import Explainer
-from lightning_xai.explainers.base import check_count, check_logits, check_target, explaining
+from lightning_xai.explainers.base import check_count, check_rows, check_target, explaining
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.fingerprints import fingerprint
 from lightning_xai.metrics import Sparseness
+from lightning_xai.outputs import Logit, Output
 from lightning_xai.reporting.explanations import (
     EXPLANATIONS,
     PANELS,
@@ -38,7 +39,7 @@ from lightning_xai.reporting.explanations import (
     sample_index,
 )
 from lightning_xai.reporting.folders import check_folder
-from lightning_xai.shapes import Inputs, Logits
+from lightning_xai.shapes import Inputs, Labels, Logits
 
 _DESCRIBED = ("image_shape", "image_size", "resize_size", "interpolation", "mean", "std")
 
@@ -148,6 +149,7 @@ def explain_pictures(
     folder: str | Path,
     *,
     target: int | str | None = None,
+    output: Output = Logit(),
     seed: int = 0,
     batch_size: int = 16,
     max_rows: int | None = None,
@@ -169,6 +171,7 @@ def explain_pictures(
         methods: Explainers by name.
         folder: For the results.
         target: Class to explain, its name or index; None for the predicted one.
+        output: What is explained of it.
         seed: Of the noise.
         batch_size: Pictures explained at a time.
         max_rows: Rows that pass through the network at once; None for as many as fit in memory.
@@ -194,6 +197,7 @@ def explain_pictures(
     settings = {
         "methods": {name: repr(method) for name, method in methods.items()},
         "explained": "the predicted class" if chosen is None else f"class {chosen}",
+        **({} if output == Logit() else {"output": repr(output)}),
         "seed": seed,
         "preprocessing": {**preparation.settings, "background": BACKGROUND},
         "model": type(model).__name__,
@@ -207,7 +211,9 @@ def explain_pictures(
     queue = _Queue(pictures, preparation, results, progress)
     model, now = model.to(device), 0
     for batch in _batches(iter(queue), batch_size):
-        results.add(_explain_batch(model, batch, preparation, methods, chosen, seed, max_rows, device, precision))
+        results.add(
+            _explain_batch(model, batch, preparation, methods, chosen, output, seed, max_rows, device, precision)
+        )
         now += len(batch)
     passed_over = tuple(dict.fromkeys(map(printable, queue.passed_over)))
     return Explained(results, now, queue.before, queue.refused, queue.repeated, passed_over)
@@ -273,6 +279,7 @@ def _explain_batch(
     preparation: Preparation,
     methods: Mapping[str, Explainer],
     target: int | None,
+    output: Output,
     seed: int,
     max_rows: int | None,
     device: torch.device,
@@ -280,8 +287,7 @@ def _explain_batch(
 ) -> list[Explanation]:
     images = torch.stack([waiting.inputs for waiting in batch]).to(device)
     index = torch.tensor([sample_index(waiting.sha256) for waiting in batch])
-    scores = probabilities(model, images, precision, max_rows)
-    predicted = scores.argmax(1)
+    scores, predicted = _read(model, images, precision, max_rows, output)
     explained = predicted if target is None else torch.full_like(predicted, target)
     check_target(explained, scores.shape[1])
     evaluation = evaluate(
@@ -290,6 +296,7 @@ def _explain_batch(
         explained,
         methods,
         {"sparseness": Sparseness()},
+        output=output,
         bounds=preparation.bounds,
         index=index,
         seed=seed,
@@ -321,10 +328,21 @@ def _explain_batch(
 def probabilities(
     model: nn.Module, images: Inputs, precision: Precision = "32-true", max_rows: int | None = None
 ) -> Logits:
-    """Of the classes, (batch, classes), by the network in evaluation mode; NaN of a single output, which has none."""
+    """Of the classes, (batch, classes), by the network in evaluation mode; of a single logit both classes."""
+    return _read(model, images, precision, max_rows, Logit())[0]
+
+
+def _read(
+    model: nn.Module, images: Inputs, precision: Precision, max_rows: int | None, output: Output
+) -> tuple[Logits, Labels]:
+    """The probability of each target, NaN where the output has none, and the predicted ones."""
     with in_precision(model, precision), explaining(model), torch.no_grad():
-        logits = in_chunks(lambda rows: check_logits(model(rows), len(rows)), model, max_rows, images)
-    return logits.float().softmax(1) if logits.shape[1] > 1 else torch.full_like(logits, torch.nan).float()
+        raw = in_chunks(lambda rows: check_rows(model(rows), len(rows)), model, max_rows, images).float()
+    columns = output.scores(raw)
+    try:
+        return output.probabilities(raw), output.prediction(raw)
+    except ValueError:  # it has none
+        return torch.full_like(columns, torch.nan), output.prediction(raw)
 
 
 def _batches(waiting: Iterator[_Waiting], size: int) -> Iterator[list[_Waiting]]:

@@ -202,7 +202,7 @@ def invariance_cells(subject: Subject, cells: Cells, shift: float, progress: boo
 
     def examined(name: str) -> Cell:
         given = subject.images, subject.target, subject.methods[name], subject.bounds
-        options = {"index": subject.index, "seed": subject.seed, "output": subject.output}
+        options: dict[str, Any] = {"index": subject.index, "seed": subject.seed, "output": subject.output}
         maps = partial(invariance_maps, subject.model, twin, shift, *given, **options)
         return kept_cell(subject, cells, f"invariance-{name}", replace(key, method=name), maps)
 
