@@ -220,7 +220,7 @@ def visualization_result(
         {f"images {name}": part.images.numpy() for name, part in found.items()},
         {**settings, **made, "seed": setting.seed, "seconds": {name: part.seconds for name, part in found.items()}},
         tuple(_findings(found, scores, setting)),
-        {"found": found, "names": setting.names, "what": setting.what},
+        details={"found": found, "names": setting.names, "what": setting.what},
     )
 
 

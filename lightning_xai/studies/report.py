@@ -398,8 +398,9 @@ def _grids(study: Study, down: str, across: str, result: NetworkResult) -> Figur
 def _maps(result: NetworkResult, network: str) -> Figure:
     shown = result.maps
     maps = {key.removeprefix("method "): value for key, value in shown.items() if key.startswith("method ")}
-    bounds, names = result.subject.network.bounds, [_classes(result, part) for part in ("target", "predicted")]
-    return attribution_panel(shown["images"], maps, bounds, shown.get("masks"), *names, title=network)
+    target, predicted = (_classes(result, part) for part in ("target", "predicted"))
+    bounds = result.subject.network.bounds
+    return attribution_panel(shown["images"], maps, bounds, shown.get("masks"), target, predicted, network)
 
 
 def _panel(title: str, rows: Mapping[str, Mapping[str, str]], result: NetworkResult) -> Figure:
