@@ -9,11 +9,19 @@ import pytest
 from matplotlib.colors import to_hex
 
 from lightning_xai.reporting import pages
-from lightning_xai.reporting.bars import Bars, bars_figure
-from lightning_xai.reporting.curves import Curve, CurveAxes, curves_figure as curves
+from lightning_xai.reporting.charts import (
+    Bars,
+    Curve,
+    CurveAxes,
+    Grid,
+    Sweep,
+    bars_figure,
+    curves_figure,
+    grids_figure,
+    sweeps_figure,
+)
 from lightning_xai.reporting.noise_level import noise_level_figure
 from lightning_xai.reporting.saving import figure_pixels
-from lightning_xai.reporting.sweeps import Curves, Grid, curves_figure, grids_figure
 from lightning_xai.reporting.toy_figures import arrows_figure, fields_figure
 from lightning_xai.results.noise_level import NoiseLevel, NoisePoint
 from tests.drawn import check_texts, texts, words
@@ -37,7 +45,7 @@ CURVES = [
     CurveAxes("first", "x", "y", [Curve(LONG, (X, X), (X, 2 * X), X / 2)], {"xscale": "log", "yscale": "log"}),
     CurveAxes(LONG, "x", "y", [Curve(str(number), (X, number * X)) for number in range(9)]),
 ]
-SWEEP = Curves("AUROC ↑", {LONG: {level: np.array([level, level + 1]) for level in LEVELS.tolist()}}, {"random": 0.5})
+SWEEP = Sweep("AUROC ↑", {LONG: {level: np.array([level, level + 1]) for level in LEVELS.tolist()}}, {"random": 0.5})
 GRID = Grid("AUROC ↑", LEVELS, LEVELS[:2], np.array([[0.1, 0.2], [NAN, 0.4], [0.5, 0.3]]))
 
 
@@ -51,8 +59,8 @@ def arrows():
 
 FIGURES = {
     "bars": lambda: bars_figure("A heading of many words " * 6, BARS, NOTES),
-    "curves": lambda: curves("heading", CURVES, NOTES),
-    "sweep": lambda: curves_figure([SWEEP] * 3, "noise", (0.5, 0.2, math.inf), (0.1, 0.4)),
+    "curves": lambda: curves_figure("heading", CURVES, NOTES),
+    "sweep": lambda: sweeps_figure([SWEEP] * 3, "noise", (0.5, 0.2, math.inf), (0.1, 0.4)),
     "grids": lambda: grids_figure([GRID, replace(GRID, means=GRID.means * NAN)], "down", "across"),
     "level": lambda: noise_level_figure(LEVEL),
     "arrows": arrows,
@@ -76,7 +84,7 @@ def test_bars_are_the_values_and_a_series_has_one_color():
 
 
 def test_curves_are_lines_and_points_with_numbers_at_logarithmic_ticks():
-    figure = curves("heading", CURVES, NOTES)
+    figure = curves_figure("heading", CURVES, NOTES)
     first, second = figure.axes
     assert first.lines[0].get_xydata().tolist() == np.stack([X, X], 1).tolist()
     assert first.lines[1].get_xydata().tolist() == np.stack([X, 2 * X], 1).tolist()
@@ -85,7 +93,7 @@ def test_curves_are_lines_and_points_with_numbers_at_logarithmic_ticks():
 
 
 def test_sweeps_are_means_with_floors_and_the_level():
-    figure = curves_figure([SWEEP], "noise", (0.5, 0.2, math.inf), (0.1, 0.4))
+    figure = sweeps_figure([SWEEP], "noise", (0.5, 0.2, math.inf), (0.1, 0.4))
     (axes,) = figure.axes
     mean, floor, level, _ = axes.lines
     assert mean.get_xydata().tolist() == [[0, 0.5], [0.5, 1], [1, 1.5]]
@@ -94,7 +102,7 @@ def test_sweeps_are_means_with_floors_and_the_level():
     (interval,) = axes.patches
     assert (interval.get_x(), interval.get_width()) == (0.2, pytest.approx(0.83)), "to the end where no upper one is"
     assert any("0.1 to 0.4, where the paper sees the best maps" in text for text in words(figure))
-    assert len(curves_figure([SWEEP], "noise", (math.inf, math.inf, math.inf)).axes[0].lines) == 2
+    assert len(sweeps_figure([SWEEP], "noise", (math.inf, math.inf, math.inf)).axes[0].lines) == 2
 
 
 def test_grids_have_their_means_in_readable_cells():

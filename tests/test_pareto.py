@@ -17,8 +17,8 @@ from lightning_xai.explainers import Saliency
 from lightning_xai.metrics import Sparseness
 from lightning_xai.modules import ClassifierModule
 from lightning_xai.networks import MLP
-from lightning_xai.reporting.pareto import front_table, write_validations
 from lightning_xai.reporting.render import terminal_table
+from lightning_xai.reporting.tables import front_table, write_validations
 from lightning_xai.results.pareto import Validation, pareto_front
 
 MONITOR = {"val/accuracy": "max", "val/loss": "min"}

@@ -27,7 +27,7 @@ from lightning_xai.explainers import (
 from lightning_xai.fingerprints import fingerprint
 from lightning_xai.functional.random import fold_in, fold_in_int, root_keys
 from lightning_xai.networks import MLP
-from lightning_xai.reporting.sanity import write_sanity
+from lightning_xai.reporting.tables import write_sanity
 from lightning_xai.results.sanity import Cell, CellKey
 from lightning_xai.results.sanity_means import parts_of_floor
 from lightning_xai.sanity import checks

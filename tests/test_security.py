@@ -31,10 +31,9 @@ from lightning_xai.explainers.base import check_count, check_level
 from lightning_xai.reporting.comparison import comparison_csv, comparison_latex, comparison_markdown, comparison_tables
 from lightning_xai.reporting.escapes import cell, latex, latex_row, markdown
 from lightning_xai.reporting.folders import check_file, check_folder
-from lightning_xai.reporting.pareto import front_table, write_validations
 from lightning_xai.reporting.render import markdown_table, terminal_table
 from lightning_xai.reporting.reproduction import report_markdown
-from lightning_xai.reporting.tables import score_table
+from lightning_xai.reporting.tables import front_table, score_table, write_validations
 from lightning_xai.results.files import spreadsheet, write_csv
 from lightning_xai.results.pareto import Validation
 from lightning_xai.results.reproduction import Reproduction

@@ -18,8 +18,8 @@ from lightning_xai.experiments.runs import read_runs
 from lightning_xai.explainers import PerturbWeights, RangeScale, Saliency, Smooth
 from lightning_xai.functional.localization import relevance_rank_accuracy
 from lightning_xai.metrics import LocalizationAUROC, RelevanceRankAccuracy, Sparseness
+from lightning_xai.reporting.charts import Grid, grids_figure
 from lightning_xai.reporting.saving import figure_pixels
-from lightning_xai.reporting.sweeps import Grid, grids_figure
 from lightning_xai.results.noise_level import NoiseLevel, NoisePoint
 from lightning_xai.studies import engine
 from lightning_xai.studies.engine import judged, run_study
@@ -304,7 +304,7 @@ def test_curves_and_grids_have_the_mean_of_each_combination(lab, level, monkeypa
         changes=SMALL,
     )
     drawn = {}
-    for name in ("curves", "grids"):
+    for name in ("sweeps", "grids"):
 
         def keep(*given, name=name):
             drawn[name] = given
@@ -314,12 +314,12 @@ def test_curves_and_grids_have_the_mean_of_each_combination(lab, level, monkeypa
     results = run_study(lab, study)
     result = results["cmnist_lenet"]
     study_figures(study, results, "t")
-    curve, grid = drawn["curves"][0][1], drawn["grids"][0][1]
+    curve, grid = drawn["sweeps"][0][1], drawn["grids"][0][1]
     assert curve.metric == "AUROC ↑"
     (line,) = curve.lines.values()
     assert list(line) == [0.0, 0.2, 0.5]
     np.testing.assert_array_equal(line[0.5], scores(result, "weights 0.5, inputs 0", "AUROC"))
-    assert drawn["curves"][2] == (level.std, level.low, level.high)
+    assert drawn["sweeps"][2] == (level.std, level.low, level.high)
     assert grid.rows.tolist() == [0.0, 0.2, 0.5]
     assert grid.columns.tolist() == [0.0, 0.1]
     assert math.isnan(grid.means[2, 1]), "not in the study"

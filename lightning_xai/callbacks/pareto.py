@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_xai.callbacks.attribution import output_folder
 from lightning_xai.callbacks.files import RunFiles
 from lightning_xai.explainers.base import check_choice
-from lightning_xai.reporting.pareto import write_validations
+from lightning_xai.reporting.tables import write_validations
 from lightning_xai.results.pareto import Mode, Validation
 
 VALIDATIONS = "pareto.csv"

@@ -16,12 +16,10 @@ from lightning_xai.callbacks.pareto import VALIDATIONS, ParetoFront
 from lightning_xai.cli.console import console
 from lightning_xai.experiments.visualize import visualization_figures, write_pictures
 from lightning_xai.reporting.noise_level import level_lines, noise_level_figure, write_noise_level
-from lightning_xai.reporting.pareto import front_table
 from lightning_xai.reporting.reproduction import write_reproduction
-from lightning_xai.reporting.sanity import verdict_table, write_sanity
 from lightning_xai.reporting.sanity_figures import write_figures
 from lightning_xai.reporting.saving import save_figure
-from lightning_xai.reporting.tables import score_table
+from lightning_xai.reporting.tables import front_table, score_table, verdict_table, write_sanity
 from lightning_xai.results.noise_level import NoiseLevel
 from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.results.sanity import SanityReport

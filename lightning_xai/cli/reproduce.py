@@ -121,8 +121,8 @@ def _parsed(
         fast: Defaults of the fast version, on embedded data where no `--root` is given, into a folder of its own.
     """
     if "--fast" in options:
-        given = any(word.partition("=")[0] == "--root" for word in options)  # then the data are there
-        parser.set_defaults({"embedded": not given, "output": f"{parser.get_default('output')}-fast", **fast})
+        has_root = any(word.partition("=")[0] == "--root" for word in options)  # then the data are there
+        parser.set_defaults({"embedded": not has_root, "output": f"{parser.get_default('output')}-fast", **fast})
     settings = parser.parse_args([word for word in options if word != "--fast"]).as_dict()
     settings.pop("config", None)
     for option, value in settings.items():

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lightning_xai.explainers import PerturbWeights
 from lightning_xai.explainers.base import check_count
 from lightning_xai.functional.random import fold_in_int
-from lightning_xai.reporting.curves import Curve, CurveAxes, curves_figure
+from lightning_xai.reporting.charts import Curve, CurveAxes, curves_figure
 from lightning_xai.reporting.pictures import gallery_figure, shown
 from lightning_xai.results.files import replacing
 from lightning_xai.results.reproduction import Reproduction
@@ -220,7 +220,7 @@ def visualization_result(
         {f"images {name}": part.images.numpy() for name, part in found.items()},
         {**settings, **made, "seed": setting.seed, "seconds": {name: part.seconds for name, part in found.items()}},
         tuple(_findings(found, scores, setting)),
-        {"found": found, "names": setting.names, "what": setting.what},
+        details={"found": found, "names": setting.names, "what": setting.what},
     )
 
 

@@ -6,6 +6,8 @@ import os
 from dataclasses import fields
 from pathlib import Path
 
+from pandas import isna
+
 from lightning_xai.reporting.escapes import markdown
 from lightning_xai.reporting.render import latex_table, markdown_table
 from lightning_xai.results.comparison import Comparison, MethodResult, MetricComparison
@@ -43,7 +45,7 @@ def comparison_csv(comparison: Comparison) -> str:
         for result in metric.methods:
             values = [*(getattr(metric, name) for name in ofs), *(getattr(result, name) for name in names)]
             values += [comparison.gradients[result.method]] if comparison.gradients else []
-            rows.append(["" if _is_nan(value) else value for value in values])
+            rows.append(["" if isna(value) else value for value in values])
     return csv_text(rows)
 
 
@@ -83,10 +85,12 @@ def comparison_notes(comparison: Comparison) -> list[str]:
         notes.append("gradients: of the model's output, spent on a sample by backward passes, on average.")
     if comparison.matched_gradients is not None:
         notes.append(matching_note(comparison))
+    many = any(metric.num_samples > MOST_RESAMPLED for metric in comparison.metrics)
+    analytic = f"; beyond {MOST_RESAMPLED} samples its analytic form (ABC)" * many
     notes.append(
         "Mean and standard deviation (n - 1) over the samples; "
         f"[{_percent(1 - comparison.alpha)} confidence interval of the mean]: BCa bootstrap, "
-        f"{comparison.num_resamples} resamples, seed {comparison.seed}{_analytic(comparison)}."
+        f"{comparison.num_resamples} resamples, seed {comparison.seed}{analytic}."
     )
     notes += _unscored_notes(comparison)
     if any(metric.higher_is_better is not None for metric in comparison.metrics):
@@ -114,12 +118,6 @@ _FAMILIES = {
     "all_pairs": "all pairs of methods",
     "published": "the methods (as published; equally good ones are called worse more often than the level says)",
 }
-
-
-def _analytic(comparison: Comparison) -> str:
-    if all(metric.num_samples <= MOST_RESAMPLED for metric in comparison.metrics):
-        return ""
-    return f"; beyond {MOST_RESAMPLED} samples its analytic form (ABC)"
 
 
 def _unscored_notes(comparison: Comparison) -> list[str]:
@@ -277,7 +275,3 @@ def _interval(result: MethodResult | None) -> str:
         return ""
     mean, _, low, high = _numbers(result)
     return f"{mean} [{low}, {high}]" if low else mean or "--"
-
-
-def _is_nan(value: object) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))

@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 from matplotlib.figure import Figure
 
-from lightning_xai.reporting.curves import Curve, CurveAxes, Level, curves_figure
+from lightning_xai.reporting.charts import Curve, CurveAxes, Level, curves_figure
 from lightning_xai.results.files import replacing, write_csv
 from lightning_xai.results.noise_level import NoiseLevel
 

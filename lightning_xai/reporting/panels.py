@@ -56,7 +56,9 @@ def attribution_panel(
             raise ValueError(f"`{name}` must have one entry for each of the {len(images)} images; got {len(texts)}.")
     if not len(images):
         raise ValueError("`images` must have at least one image to make a panel of; got none.")
-    pictures = [("input", _inputs(images, bounds)), *([] if masks is None else [("mask", _masks(masks, images))])]
+    pictures = [("input", _inputs(images, bounds))]
+    if masks is not None:
+        pictures.append(("mask", [Picture(mask) for mask in mask_like(masks, images[:, 0]).float().cpu().numpy()]))
     methods = [(name, _maps(name, values, images)) for name, values in attributions.items()]
     columns = [*pictures, *methods]
     grid = PictureGrid(
@@ -109,10 +111,6 @@ def _inputs(images: Tensor, bounds: tuple[Tensor, Tensor] | None) -> list[Pictur
     low, high = (bound.to(images) for bound in bounds or (images.min(), images.max()))
     pixels = ((images - low) / (high - low)).detach().float().clamp(0, 1).cpu().numpy()
     return [Picture(shown(image)) for image in pixels]
-
-
-def _masks(masks: Tensor, images: Tensor) -> list[Picture]:
-    return [Picture(mask) for mask in mask_like(masks, images[:, 0]).float().cpu().numpy()]
 
 
 def _maps(name: str, attributions: Tensor, images: Tensor) -> list[Picture]:

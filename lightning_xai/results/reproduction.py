@@ -21,9 +21,9 @@ class Reproduction:
         arrays: What is no table: maps and fields that the figures show.
         settings: Everything it depends on: options, networks and their accuracy, data.
         findings: Sentences: what was found.
+        details: Richer records, by name, that figures are made from; they are not written.
         runs: Scores of samples, and `higher_is_better` of their metrics, by network: each in a folder of its own, as
             `lightning-xai compare` and `export` read it.
-        details: Richer records, by name, that figures are made from; they are not written.
     """
 
     source: str
@@ -32,5 +32,5 @@ class Reproduction:
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     findings: tuple[str, ...] = ()
-    runs: Mapping[str, tuple[Scores, Mapping[str, bool | None]]] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    runs: Mapping[str, tuple[Scores, Mapping[str, bool | None]]] = field(default_factory=dict)

@@ -271,11 +271,8 @@ def _map_pair(first: Tensor, second: Tensor, absolute: bool = False) -> tuple[Ma
             f"and {tuple(second.shape)}."
         )
     x, y = (pixel_map(attributions.detach(), absolute).cpu().double() for attributions in (first, second))
-    return _finite_or_nan(x), _finite_or_nan(y)
-
-
-def _finite_or_nan(maps: Maps) -> Maps:
-    return torch.where(like_rows(all_finite(maps), maps), maps, torch.nan)
+    x, y = (torch.where(like_rows(all_finite(maps), maps), maps, torch.nan) for maps in (x, y))
+    return x, y
 
 
 def _rank_correlation(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Scores:

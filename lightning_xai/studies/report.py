@@ -13,12 +13,11 @@ from matplotlib.figure import Figure
 from lightning_xai.experiments.compare import CONTROLS, compare_methods
 from lightning_xai.experiments.runs import Run
 from lightning_xai.functional.maps import pixel_map
-from lightning_xai.reporting.bars import Bars, bars_figure
+from lightning_xai.reporting.charts import Bars, Grid, Sweep, bars_figure, grids_figure, sweeps_figure
 from lightning_xai.reporting.comparison_figures import score_bars
 from lightning_xai.reporting.noise_level import level_lines
 from lightning_xai.reporting.panels import attribution_panel
 from lightning_xai.reporting.saving import file_name
-from lightning_xai.reporting.sweeps import Curves, Grid, curves_figure, grids_figure
 from lightning_xai.results.comparison import Comparison, MetricComparison
 from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.results.scores import GRADIENTS
@@ -366,7 +365,7 @@ def _curves(study: Study, curves: CurveOptions, result: NetworkResult) -> Figure
     std, over, values = result.subject.std, curves["over"], result.values
     lines = study.lines(over, curves.get("where", {}), std)
     panels = [
-        Curves(
+        Sweep(
             with_arrow(_words(metric), measured.higher_is_better),
             {line: {x: values(method, metric) for x, method in points.items()} for line, points in lines.items()},
             {name: mean(values(name, metric)) for name in CONTROLS},
@@ -375,7 +374,7 @@ def _curves(study: Study, curves: CurveOptions, result: NetworkResult) -> Figure
     ]
     level = result.subject.level if curves.get("level") else None
     chosen = None if level is None else (level.std, level.low, level.high)
-    return curves_figure(panels, curves.get("label", over), chosen, curves.get("published"))
+    return sweeps_figure(panels, curves.get("label", over), chosen, curves.get("published"))
 
 
 def _grids(study: Study, down: str, across: str, result: NetworkResult) -> Figure:
@@ -399,8 +398,9 @@ def _grids(study: Study, down: str, across: str, result: NetworkResult) -> Figur
 def _maps(result: NetworkResult, network: str) -> Figure:
     shown = result.maps
     maps = {key.removeprefix("method "): value for key, value in shown.items() if key.startswith("method ")}
-    bounds, names = result.subject.network.bounds, [_classes(result, part) for part in ("target", "predicted")]
-    return attribution_panel(shown["images"], maps, bounds, shown.get("masks"), *names, title=network)
+    target, predicted = (_classes(result, part) for part in ("target", "predicted"))
+    bounds = result.subject.network.bounds
+    return attribution_panel(shown["images"], maps, bounds, shown.get("masks"), target, predicted, network)
 
 
 def _panel(title: str, rows: Mapping[str, Mapping[str, str]], result: NetworkResult) -> Figure:

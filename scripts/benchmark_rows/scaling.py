@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 import lightning_xai as lx
 from benchmark_rows.children import mebibytes, peak_memory
 from benchmark_rows.measuring import SINGLE, Setting, case, timed
-from lightning_xai.reporting.curves import plain_logarithms
+from lightning_xai.reporting.charts import plain_logarithms
 from lightning_xai.reporting.pages import Page, styled
 from lightning_xai.results.files import replacing
 

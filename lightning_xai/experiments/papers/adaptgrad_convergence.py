@@ -29,7 +29,7 @@ from lightning_xai.explainers.precision import in_precision
 from lightning_xai.functional.moments import Moments
 from lightning_xai.functional.random import fold_in_int
 from lightning_xai.metrics import InherentNoise, Sparseness
-from lightning_xai.reporting.curves import Curve, CurveAxes, curves_figure
+from lightning_xai.reporting.charts import Curve, CurveAxes, curves_figure
 from lightning_xai.reporting.panels import attribution_panel
 from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.results.tables import ResultTable

@@ -19,8 +19,7 @@ from lightning_xai.explainers.scales import InputScale
 from lightning_xai.functional.bounds import put_on_bounds
 from lightning_xai.functional.random import fold_in, root_keys, standard_normal
 from lightning_xai.functional.scales import out_of_range_probability
-from lightning_xai.reporting.bars import Bars, bars_figure
-from lightning_xai.reporting.curves import Curve, CurveAxes, curves_figure
+from lightning_xai.reporting.charts import Bars, Curve, CurveAxes, bars_figure, curves_figure
 from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.results.tables import ResultTable
 from lightning_xai.shapes import Images, Scores

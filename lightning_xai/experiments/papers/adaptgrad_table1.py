@@ -15,7 +15,7 @@ from lightning_xai.experiments.papers.experiment import Experiment, Found
 from lightning_xai.explainers import Explainer, Gradient, PerturbWeights, RandomAttribution, adapt_grad, smooth_grad
 from lightning_xai.explainers.base import Context, resolve_target
 from lightning_xai.functional.random import fold_in_int
-from lightning_xai.reporting.bars import Bars, bars_figure
+from lightning_xai.reporting.charts import Bars, bars_figure
 from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.results.sanity import MARGIN, Cell, CellKey
 from lightning_xai.results.scores import Scores as SampleScores

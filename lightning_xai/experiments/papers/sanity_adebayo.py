@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from lightning_xai.experiments.papers.experiment import Experiment, Found, Row, rows_of
 from lightning_xai.explainers import with_controls
@@ -85,7 +83,7 @@ def run(
             subject,
             CHECKS,
             similarity,
-            make_twin=partial(_with_accuracy, twins[name]),
+            make_twin=[(twin.model, twin.accuracy) for twin in twins[name]].__getitem__,
             num_twins=num_twins,
             folder=None if kept is None else Path(kept) / name,
             progress=lab.progress,
@@ -109,10 +107,6 @@ def run(
     )
     figures = {f"{n}-{k}": figure for n, report in reports.items() for k, figure in sanity_figures(report).items()}
     return result, figures
-
-
-def _with_accuracy(twins: Sequence[TrainedNetwork], number: int) -> tuple[nn.Module, float]:
-    return twins[number].model, twins[number].accuracy
 
 
 def examined(lab: Lab, network: TrainedNetwork, num_samples: int) -> Subject:
