@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from lightning_xai.explainers.base import Bound, Context, Explainer, check_index, check_inputs, context_of
 from lightning_xai.explainers.cost import chain
 from lightning_xai.functional.devices import sent
+from lightning_xai.outputs import Output
 from lightning_xai.shapes import Inputs, Labels
 
 Key = tuple[int, int | None]
@@ -112,13 +113,14 @@ class Precomputed(Explainer):
         bounds: tuple[Bound, Bound] | None = None,
         seed: int | None = None,
         index: Labels | None = None,
+        output: Output | str | None = None,
     ) -> Inputs:
         """The maps of the samples, as `Explainer.__call__`; `model` and `target` count only where maps have a class."""
         if self.by_class:
-            given: dict[str, Any] = {"bounds": bounds, "seed": seed, "index": index}
+            given: dict[str, Any] = {"bounds": bounds, "seed": seed, "index": index, "output": output}
             return super().__call__(NoModel() if model is None else model, inputs, target, context, **given)
         check_inputs(inputs)
-        context = context_of(inputs, context, bounds, seed, index)
+        context = context_of(inputs, context, bounds, seed, index, output)
         return self.attribute(NoModel(), inputs, torch.zeros(len(inputs), dtype=torch.int64), context)
 
     def attribute(self, model: nn.Module, inputs: Inputs, target: Labels, context: Context) -> Inputs:

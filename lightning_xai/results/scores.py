@@ -150,7 +150,7 @@ class Scores:
             return [slice(*ends) for ends in itertools.pairwise([*starts.tolist(), len(keys)])]
         codes, _ = pd.factorize(keys)
         order = codes.argsort(kind="stable")
-        return np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
+        return list(np.split(order, np.flatnonzero(np.diff(codes[order])) + 1))
 
     def select(self, **columns: Any) -> "Scores":
         """The rows whose columns have these values, or one of them where several are given."""
