@@ -1,6 +1,8 @@
 """The scripts do what they say, on something tiny."""
 
 import importlib.util
+import json
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -44,3 +46,14 @@ def test_quantus_agrees_where_nothing_is_drawn_and_nearly_where_something_is(mon
     assert text.count("\n") == 1 + 2 * 5
     mean = np.mean([v for (method, metric, _), v in found["quantus"].items() if (method, metric) == ("sg", "auroc")])
     assert f"| auroc | sg | {mean:.4f} | {mean:.4f} |" in text
+
+
+def test_evaluations_are_measured(tmp_path, capsys):
+    measure = script("measure_evaluate")
+    options = Namespace(size=16, batch_size=4, workers=0)
+    measure.evaluated(options, str(tmp_path), 6, (1, 1))
+    found = json.loads(capsys.readouterr().out)
+    assert found["finished"] == 6
+    measure.report(tmp_path, 6, found)
+    assert "2 files" in (out := capsys.readouterr().out)
+    assert "24 scores read" in out
