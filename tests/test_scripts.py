@@ -1,6 +1,8 @@
 """The scripts do what they say, on something tiny."""
 
 import importlib.util
+import json
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -64,3 +66,14 @@ def test_a_comparison_is_measured(tmp_path, monkeypatch):
     text = (tmp_path / "compare.txt").read_text()
     assert "validate, epoch 1, step 1, 20 samples" in text
     assert "90 % confidence interval" in " ".join(text.split())
+
+
+def test_evaluations_are_measured(tmp_path, capsys):
+    measure = script("measure_evaluate")
+    options = Namespace(size=16, batch_size=4, workers=0)
+    measure.evaluated(options, str(tmp_path), 6, (1, 1))
+    found = json.loads(capsys.readouterr().out)
+    assert found["finished"] == 6
+    measure.report(tmp_path, 6, found)
+    assert "2 files" in (out := capsys.readouterr().out)
+    assert "24 scores read" in out

@@ -17,7 +17,8 @@ from lightning_xai.cli.checks import checkpoint_run
 from lightning_xai.cli.command_line import XAICommandLine
 from lightning_xai.cli.console import console
 from lightning_xai.data.input_space import InputSpace
-from lightning_xai.experiments.stream import Stage, StoredEvaluation, evaluate_stream
+from lightning_xai.experiments.source import Stage
+from lightning_xai.experiments.stream import StoredEvaluation, evaluate_stream
 from lightning_xai.experiments.trained import connected
 from lightning_xai.explainers import Explainer
 from lightning_xai.explainers.precision import Precision

@@ -150,11 +150,6 @@ class SampleMetric(Metric, ABC):
         with self._all_processes():
             return self._distinct()
 
-    def arrivals(self) -> tuple[Int64[Tensor, " batch"], Scores]:
-        """Index and score of every sample as they came, repeats too; `first_rows` tells which count."""
-        with self._all_processes():
-            return dim_zero_cat(self.index), dim_zero_cat(self.scores)
-
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather the states of all processes, as torchmetrics does.
 
