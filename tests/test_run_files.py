@@ -380,6 +380,9 @@ def test_the_last_scores_of_each_stage_stay(tmp_path: Path) -> None:
     fit(tmp_path, scores(keep_scores="last"), ckpt_path=tmp_path / "checkpoints" / "epoch=1.ckpt", max_epochs=3)
     assert epochs_and_steps(path) == [(2, 9)]
     assert {row.stage for row in read_scores(path)} == {"validate", "test"}
+    before = os.listdir(path)
+    fit(tmp_path / "other", callback, max_epochs=3)
+    assert os.listdir(path) == before, "nothing of another run is removed"
 
 
 def test_a_single_panel_cannot_be_the_first_and_the_last() -> None:

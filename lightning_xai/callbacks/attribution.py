@@ -184,7 +184,9 @@ class AttributionCallback(ExplainingCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        self._samples.clear()  # those of another run's data
+        self._samples.clear()  # those of another run's data, and its files
+        self._parts.clear()
+        self._part = None
         if trainer.world_size > 1:  # Lightning would have each mean added up on its own
             warnings.filterwarnings("ignore", rf"It is recommended to use `self.log\('{self.root}/.*, sync_dist=True")
 
