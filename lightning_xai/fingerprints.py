@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_xai.metrics.cost import NumGradients
-from lightning_xai.shapes import Inputs, Labels, Logits, Masks
+from lightning_xai.shapes import Inputs, Labels, Masks, Scores
 
 NUMERICS = 1
 """Raised with every change after which scores are others by more than rounding: earlier ones are not gone on with."""
@@ -41,7 +41,13 @@ def digest(values: Mapping[str, Any]) -> str:
 
 
 def sample_records(
-    index: Labels, inputs: Inputs, target: Labels, masks: Masks | None, logits: Logits, rows: Sequence[int]
+    index: Labels,
+    inputs: Inputs,
+    target: Labels,
+    masks: Masks | None,
+    predicted: Labels,
+    probability: Scores,
+    rows: Sequence[int],
 ) -> dict[str, list[Any]]:
     """What is recorded of samples beside their scores, the columns of `results.store.SAMPLES`.
 
@@ -50,11 +56,10 @@ def sample_records(
         inputs: As they are explained.
         target: Classes explained.
         masks: If there are any.
-        logits: Of the inputs; a single one gives no probability.
+        predicted: Classes that the network predicts.
+        probability: Of these.
         rows: Their numbers in the data set.
     """
-    shares, predicted = logits.float().softmax(1).max(1)
-    probability = shares if logits.shape[1] > 1 else torch.full_like(shares, torch.nan)
     return {
         "sample": index.tolist(),
         "row": list(rows),

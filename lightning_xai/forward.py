@@ -77,10 +77,13 @@ class Forward(nn.Module):
 
     def select(self, rows: slice | Tensor) -> "Forward":
         """The same network with what is carried along with these rows."""
-        carried = {name: value[rows] if _has_rows(value) else value for name, value in self.carried.items()}
-        chosen = copy(self)  # with the hooks
-        chosen.carried = carried
-        return chosen
+        return self.carrying({name: value[rows] if _has_rows(value) else value for name, value in self.carried.items()})
+
+    def carrying(self, carried: Mapping[str, Any]) -> "Forward":
+        """The same network, with its hooks, that carries along something else."""
+        other = copy(self)
+        other.carried = dict(carried)
+        return other
 
     def _function(self) -> Any:
         try:
@@ -114,6 +117,11 @@ class Forward(nn.Module):
 def rows_of(model: nn.Module, rows: slice | Tensor) -> nn.Module:
     """The network for some of the samples, where it carries something along."""
     return model.select(rows) if isinstance(model, Forward) and model.carried else model
+
+
+def carrying(model: nn.Module, carried: Mapping[str, Any] | None) -> nn.Module:
+    """The network with what some samples carry along."""
+    return model.carrying(carried) if carried and isinstance(model, Forward) else model
 
 
 def _has_rows(value: Any) -> bool:

@@ -126,10 +126,7 @@ class ExplainingCallback(Callback):
         check_whole(trainer, pl_module, type(self).__name__)
         loader = current_loader(trainer)
         number = min(least, self.num_samples) if trainer.fast_dev_run else self.num_samples  # type: ignore[attr-defined]
-        named = {name: (self.forward or {}).get(name) for name in ("explained", "carried")}
-        take = self.unpack or partial(
-            unpack, mask=self.mask, strict=self.labelled, explained=named["explained"], carried=named["carried"] or ()
-        )
+        take = self.unpack or unpacking(self.labelled, self.mask, self.forward)
         chosen: Target | None = self.target if self.labelled else "prediction"
         limit = trainer.limit_test_batches if in_test else trainer.limit_val_batches
         samples = choose_samples(trainer, loader, number, self.batch_size, take, whole, limit, chosen)
@@ -148,6 +145,15 @@ class ExplainingCallback(Callback):
             check_labels(samples, num_outputs)
             tell_number_of_classes(trainer, getattr(loader, "dataset", None), num_outputs)
         return samples
+
+
+def unpacking(
+    strict: bool, mask: str | None = None, forward: Mapping[str, Any] | None = None
+) -> Callable[[Any], Samples]:
+    """The usual `unpack`, of the arguments that `forward` names."""
+    given = forward or {}
+    carried = given.get("carried") or ()
+    return partial(unpack, mask=mask, strict=strict, explained=given.get("explained"), carried=carried)
 
 
 def check_forward(forward: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -4,7 +4,6 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ import torch
 from pytorch_lightning import LightningModule
 
 from lightning_xai.callbacks.attribution import AttributionCallback
-from lightning_xai.callbacks.samples import Target, unpack
+from lightning_xai.callbacks.base import unpacking
+from lightning_xai.callbacks.samples import Target
 from lightning_xai.cli.checks import checkpoint_run
 from lightning_xai.cli.command_line import XAICommandLine
 from lightning_xai.cli.console import console
@@ -93,10 +93,13 @@ def evaluate(
             batch_size=like.batch_size if batch_size is None else batch_size,
             max_rows=like.max_rows if max_rows is None else max_rows,
             precision=like.precision if precision is None else precision,
-            take=like.unpack or partial(unpack, mask=like.mask, strict=target != "prediction"),
+            take=like.unpack or unpacking(target in (None, "label"), like.mask, like.forward),
             epoch=checkpoint.get("epoch", 0),
             step=checkpoint.get("global_step", 0),
             progress=line.trainer.progress_bar_callback is not None and own[0] == 1,
+            output=like.output,
+            channel_dim=like.channel_dim,
+            forward=like.forward,
         )
     except KeyboardInterrupt:
         console().print(f"interrupted; what is finished is in {path}, and the same command goes on there")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,19 +16,24 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lightning_xai._version import __version__
-from lightning_xai.callbacks.samples import Samples, check_labels, unpack, with_classes
+from lightning_xai.callbacks.base import check_forward, unpacking
+from lightning_xai.callbacks.samples import Samples, check_labels, with_classes
 from lightning_xai.data.input_space import InputSpace
 from lightning_xai.evaluation import Batch, ScoredBatch, check_metrics, default_metrics, directions, score_batches
 from lightning_xai.experiments.source import Source, Stage, taken
 from lightning_xai.explainers import Explainer, with_controls
 from lightning_xai.explainers.base import Context, check_choice, check_count, check_model, check_target
 from lightning_xai.explainers.bounds import Bound, check_in_bounds, parse_bounds
-from lightning_xai.explainers.chunks import check_logits, in_chunks
+from lightning_xai.explainers.channels import channels_second
+from lightning_xai.explainers.chunks import check_rows, in_chunks
 from lightning_xai.explainers.precision import Precision
 from lightning_xai.fingerprints import NUMERICS, fingerprint, network_specification, sample_records, specification
+from lightning_xai.forward import Forward, carrying
 from lightning_xai.metrics import SampleMetric
+from lightning_xai.metrics.checks import check_explain_again
 from lightning_xai.metrics.cost import NumGradients
 from lightning_xai.names import named
+from lightning_xai.outputs import Logit, Output, named_output
 from lightning_xai.results.evaluations import EvaluationStore, Settings
 from lightning_xai.results.scores import GRADIENTS, Scores
 from lightning_xai.results.store import SCORES, read_samples, read_scores
@@ -86,6 +91,9 @@ def evaluate_stream(
     epoch: int = 0,
     step: int = 0,
     progress: bool = False,
+    output: Output | str = Logit(),
+    channel_dim: int = 1,
+    forward: Mapping[str, Any] | None = None,
 ) -> StoredEvaluation:
     """Scores of every method on every sample of a loader, written to a folder batch by batch.
 
@@ -114,6 +122,9 @@ def evaluate_stream(
         epoch: Number of the epoch under which the scores are written.
         step: Number of the step of the optimizer, likewise.
         progress: Whether to show a progress bar.
+        output: What is explained, as in `evaluate`, like channel_dim.
+        forward: Of a model with other arguments or another result than a tensor: arguments of `Forward`, the carried
+            ones by their keys in the batches.
 
     Raises:
         TypeError: as `evaluate`; if `data` is none of these, or can be iterated over only once.
@@ -139,22 +150,33 @@ def evaluate_stream(
     if isinstance(target, str):
         check_choice("target", target, ("label", "prediction"))
     space = InputSpace(model, data if isinstance(data, LightningDataModule) else None, bounds)
-    explained = partial(taken, model, data, take or partial(unpack, strict=target in (None, "label")), target)
-    source = Source.of(data, explained, batch_size, stage, limit, num_samples)
+    output, forward = named_output(output), check_forward(None if forward is None else dict(forward))
+    if not output.has_labels:
+        if target == "label":
+            raise ValueError(f'`target` is "label", but `output` {output!r} has none. Leave `target` out.')
+        target = "prediction" if target is None else target
+    read = partial(taken, model, data, take or unpacking(target in (None, "label"), forward=forward), target)
+    source = Source.of(data, read, batch_size, stage, limit, num_samples)
     first = source.first()
+    inputs = channels_second(first.images, channel_dim)
     if target is None:
         target = "prediction" if first.labels is None else "label"
     explainers = named("methods", ["smooth_grad"] if methods is None else methods)
-    explainers = with_controls(explainers, first.images.ndim == 4) if controls else explainers
+    explainers = with_controls(explainers, inputs.ndim > 2) if controls else explainers
     has = {"mask": first.masks is not None, "bounds": space.bounds is not None}
     given = named("metrics", default_metrics(*has.values()) if metrics is None else metrics)
-    check_metrics(given, first.images, **has)
+    check_metrics(given, inputs, **has)
+    check_explain_again(explainers, given)
+    network = Forward(model, **{**forward, "carried": None}) if forward is not None else model
     settings = Settings(
         {
             "weights": fingerprint(model),
             "network": network_specification(model),
-            "explained": target,  # an object that says which output is explained joins here, as its specification
-            "bounds": specification(parse_bounds(space.bounds)),
+            "explained": target,
+            "output": output.key,
+            "forward": specification(forward),
+            "channel_dim": channel_dim,
+            "bounds": specification(parse_bounds(space.bounds, ndim=inputs.ndim)),
             "seed": seed,
             "precision": precision,
             "data": stage if isinstance(data, LightningDataModule) else "a loader",
@@ -171,7 +193,9 @@ def evaluate_stream(
         },
     )
     store = EvaluationStore(folder, settings, directions(given))
-    work = _Work(model, explainers, given, target, space.bounds, seed, max_rows, precision, store)
+    work = _Work(
+        network, explainers, given, target, space.bounds, seed, max_rows, precision, store, output, channel_dim
+    )
     work.look_again(source)
     with tqdm(desc="evaluating", unit="sample", disable=not progress, leave=False) as bar:
         num_now = work.go_on(source, shard, bar)
@@ -201,25 +225,27 @@ class _Work:
     max_rows: int | None
     precision: Precision
     store: EvaluationStore
+    output: Output
+    channel_dim: int
 
     def look_again(self, source: Source) -> None:
-        """Evaluate a few finished samples once more, of the first unit that the data have.
+        """Evaluate a few finished samples once more, by each method in each metric, of units that the data have.
 
         Raises:
             ValueError: if they come out otherwise.
         """
+        unseen = set(self.store.pairs)
         for unit in self.store.units:
-            rows = list(unit.rows[:_AGAIN])
-            if not unit.pairs & self.store.pairs or (source.keys is not None and not source.keys.keys() >= set(rows)):
+            rows, pairs = list(unit.rows[:_AGAIN]), unit.pairs & unseen
+            if not pairs or (source.keys is not None and not source.keys.keys() >= set(rows)):
                 continue
             read = source.walk(rows.__contains__) if source.keys is None else source.read(rows)
-            pairs = unit.pairs & self.store.pairs
             for done in self._scored(islice(read, 1), dict.fromkeys(rows, pairs).__getitem__):
                 sample, values = done.batch.index.tolist(), done.values.cpu().double().numpy()
                 places = pd.MultiIndex.from_tuples([(*pair, number) for pair in done.pairs for number in sample])
                 again = pd.Series(values.ravel(), places)
                 self.store.check_again(unit, sample, done.batch.record["logits"], again)
-            return
+            unseen -= pairs
 
     def go_on(self, source: Source, shard: tuple[int, int], bar: Any) -> int:
         """Evaluate what is missing of a shard; returns the number of samples."""
@@ -246,7 +272,15 @@ class _Work:
         self, read: Iterator[tuple[list[int], Samples]], wanted: Callable[[int], frozenset[tuple[str, str]]]
     ) -> Iterator[ScoredBatch]:
         batches = (batch for rows, samples in read for batch in self._prepared(rows, samples, wanted))
-        scored = score_batches(self.model, batches, self.methods, self.metrics, self.precision, seed=self.seed)
+        scored = score_batches(
+            self.model,
+            batches,
+            self.methods,
+            self.metrics,
+            self.precision,
+            seed=self.seed,
+            channel_dim=self.channel_dim,
+        )
         with closing(scored):
             yield from scored
 
@@ -254,10 +288,11 @@ class _Work:
         self, rows: list[int], samples: Samples, wanted: Callable[[int], frozenset[tuple[str, str]]]
     ) -> Iterator[Batch]:
         """Batches whose samples all want the same."""
+        samples = replace(samples, images=channels_second(samples.images, self.channel_dim))
         check_samples(samples, self.bounds)
-        logits = self._logits(samples)
-        target = self._target(rows, samples, logits)
-        known = sample_records(samples.index, samples.images, target, samples.masks, logits, rows)
+        logits, predicted, probability = self._outputs(samples)
+        target = self._target(rows, samples, logits, predicted)
+        known = sample_records(samples.index, samples.images, target, samples.masks, predicted, probability, rows)
         self.store.check_rows(known)
         for kind in dict.fromkeys(filter(None, map(wanted, rows))):
             places = [place for place, row in enumerate(rows) if wanted(row) == kind]
@@ -268,9 +303,16 @@ class _Work:
                 chosen.index,
                 chosen.masks,
                 Context.create(
-                    chosen.index, self.seed, self.bounds, self.max_rows, chosen.images.device, chosen.images.dtype
+                    chosen.index,
+                    self.seed,
+                    self.bounds,
+                    self.max_rows,
+                    chosen.images.device,
+                    chosen.images.dtype,
+                    chosen.images.ndim,
+                    self.output,
                 ),
-                self.model,
+                carrying(self.model, chosen.carried),
                 pairs={
                     method: own
                     for method in self.methods
@@ -282,19 +324,29 @@ class _Work:
                 },
             )
 
-    def _logits(self, samples: Samples) -> Tensor:
-        with torch.no_grad():
-            return in_chunks(
-                lambda rows: check_logits(self.model(rows), len(rows)), self.model, self.max_rows, samples.images
-            ).float()
+    def _outputs(self, samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
+        """For each sample what could be explained, what is predicted, and the probability of that."""
+        model = carrying(self.model, samples.carried)
 
-    def _target(self, rows: list[int], samples: Samples, logits: Tensor) -> Tensor:
+        def told(rows: Tensor) -> Tensor:
+            raw = check_rows(model(rows), len(rows))
+            predicted = self.output.prediction(raw)
+            try:
+                probability = self.output.probability(raw, predicted, known=True)
+            except ValueError:  # there is none
+                probability = torch.full_like(predicted, torch.nan, dtype=raw.dtype)
+            return torch.cat([self.output.scores(raw), predicted[:, None], probability[:, None]], 1).float()
+
+        with torch.no_grad():
+            found = in_chunks(told, model, self.max_rows, samples.images)
+        return found[:, :-2], found[:, -2].long(), found[:, -1]
+
+    def _target(self, rows: list[int], samples: Samples, logits: Tensor, predicted: Tensor) -> Tensor:
         """Classes explained; a prediction is that of the first time, so that all methods explain the same one."""
         if self.target == "label":
             samples = with_classes(samples, "label")
             check_labels(samples, logits.shape[1])
             return cast(Tensor, samples.labels).to(logits.device)
-        predicted = logits.argmax(1)
         if self.target == "prediction":
             before = [
                 self.store.known.get(row, (number, ""))[0] for row, number in zip(rows, predicted.tolist(), strict=True)
