@@ -13,7 +13,7 @@ from pytorch_lightning import LightningModule
 from lightning_xai.callbacks.attribution import AttributionCallback
 from lightning_xai.callbacks.base import unpacking
 from lightning_xai.callbacks.samples import Target
-from lightning_xai.cli.checks import checkpoint_run
+from lightning_xai.cli.checks import checkpoint_run, parse_shard
 from lightning_xai.cli.command_line import XAICommandLine
 from lightning_xai.cli.console import console
 from lightning_xai.data.input_space import InputSpace
@@ -105,19 +105,6 @@ def evaluate(
         console().print(f"interrupted; what is finished is in {path}, and the same command goes on there")
         sys.exit(130)
     report(result, own)
-
-
-def parse_shard(text: str | None, environment: Mapping[str, str]) -> tuple[int, int]:
-    """The shard of this process: what is given, and of that the part that RANK and WORLD_SIZE name.
-
-    Raises:
-        ValueError: if it is not k/n with k in 1 .. n.
-    """
-    shard, _, shards = ("1/1" if text is None else text).partition("/")
-    if not (shard.isdecimal() and shards.isdecimal() and 1 <= int(shard) <= int(shards)):
-        raise ValueError(f"`shard` must be k/n with k from 1 to n, such as 1/3, 2/3 and 3/3, got {text!r}.")
-    rank, world = (int(environment.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
-    return (int(shard) - 1) * world + rank + 1, int(shards) * world
 
 
 def report(result: StoredEvaluation, shard: tuple[int, int]) -> None:
