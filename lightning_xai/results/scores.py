@@ -138,7 +138,7 @@ class Scores:
         """The one that the rows share."""
         return str(self.table[column].iloc[rows].iloc[0])
 
-    def _blocks(self) -> list[slice | np.ndarray]:
+    def _blocks(self) -> Sequence[slice | np.ndarray]:
         """The rows of each pair of method and metric, in order of appearance; most tables have them one after another.
 
         Where they are so, nothing is copied.
