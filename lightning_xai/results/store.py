@@ -339,8 +339,9 @@ def _number(part: Path) -> int:
 
 def _last_number(folder: Path) -> int:
     """By the names alone: to ask after each file of a thousand takes longer than to write one."""
-    names = (Path(name) for name in (os.listdir(folder) if folder.is_dir() else ()))
-    return max((_number(part) for part in names if part.suffix == ".parquet" and _PART.fullmatch(part.stem)), default=0)
+    names = os.listdir(folder) if folder.is_dir() else ()
+    found = (_PART.fullmatch(name.removesuffix(".parquet")) for name in names if name.endswith(".parquet"))
+    return max((int(match[1]) for match in found if match), default=0)
 
 
 def _former(path: Path) -> Path:
