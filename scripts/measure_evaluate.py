@@ -114,7 +114,9 @@ def in_shards(options: argparse.Namespace, root: Path, number: int) -> None:
     for shard in order:
         measured(options, root / "shards", number, (shard, options.shards))
     one, other = (
-        read_scores(root / folder / "scores").table.sort_values(["method", "metric", "sample"], ignore_index=True)
+        read_scores(root / folder / "scores")
+        .to_dataframe()
+        .sort_values(["method", "metric", "sample"], ignore_index=True)
         for folder in (str(number), "shards")
     )
     far = (one["value"] - other["value"]).abs().max()
