@@ -106,8 +106,18 @@ def specification(value: Any) -> Any:
     if isinstance(value, nn.Module):
         return {"network": network_specification(value), "weights": fingerprint(value)}
     if hasattr(value, "__qualname__"):
-        return f"{value.__module__}.{value.__qualname__}"
+        return _function(value)
     return _without_addresses(repr(value)) if type(value).__repr__ is not object.__repr__ else _object(value)
+
+
+def _function(value: Any) -> str:
+    """Its name; and what it does, if it is not defined where that name is found."""
+    name, code = f"{value.__module__}.{value.__qualname__}", getattr(value, "__code__", None)
+    if "<" not in name or code is None:
+        return name
+    inside = [cell.cell_contents for cell in value.__closure__ or ()]
+    told = [code.co_code.hex(), code.co_consts, code.co_names, specification([*inside, *(value.__defaults__ or ())])]
+    return f"{name} {hashlib.sha256(_without_addresses(repr(told)).encode()).hexdigest()[:16]}"
 
 
 def _object(value: Any, parts: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -378,6 +378,13 @@ def test_specifications_are_words_without_addresses():
     assert words(IntegratedGradients(num_steps=5)) != words(IntegratedGradients(num_steps=6))
     assert " at 0x" not in words([Mine(object(), lambda x: x), Context])
 
+    def times(factor):
+        return lambda x: factor * x
+
+    assert words(times(2)) == words(times(2))
+    assert words(times(2)) != words(times(3))  # functions without a place of their own are told by what they do
+    assert words(lambda x: x + 1) != words(lambda x: x + 2)
+
 
 # The command
 
