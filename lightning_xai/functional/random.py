@@ -252,7 +252,7 @@ def _make_cells(words: Tensor, number: int) -> Tensor:
 
 
 def _fill_strata(units: np.ndarray, number: int, words: np.ndarray, out: np.ndarray) -> None:
-    steps = units.astype(np.int32).take((words >> 32) * np.uint64(len(units)) >> 32)
+    steps = units.astype(np.int32).take(((words >> 32) * np.uint64(len(units)) >> 32).astype(np.intp))
     starts = (words & np.uint64(2**32 - 1)) * np.uint64(number) >> 32
     np.bitwise_or(steps << 16, starts.astype(np.int32), out=out)
 
