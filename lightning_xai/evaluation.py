@@ -527,7 +527,7 @@ def _whereabouts(method: str, index: Labels) -> str:
 
 
 def _gathered(
-    index: Labels, parts: Sequence[ScoredBatch], methods: Iterable[str], metrics: Sequence[str], gather: bool
+    index: Tensor, parts: Sequence[ScoredBatch], methods: Iterable[str], metrics: Sequence[str], gather: bool
 ) -> tuple[Labels, dict[str, dict[str, Scores]]]:
     """Indices, ascending, and scores; to gather takes two collective calls, in all processes in the same order."""
     if not parts[0].maps:  # no methods

@@ -55,7 +55,7 @@ def test_evaluate_works_on_all_with_its_defaults(kind):
 @pytest.mark.parametrize("kind", SHAPES)
 def test_faithfulness_of_the_exact_attribution(kind):
     """The input times the gradient of a linear model says what each place is worth, from a baseline of zero."""
-    inputs, settings = inputs_of(kind), {"baseline": 0.0, "output": "logit"}
+    inputs, settings = inputs_of(kind), {"baseline": 0.0, "output": "explained"}
     metrics = {
         "faithfulness": FaithfulnessCorrelation(20, 4, baseline=0.0),
         "per value": FaithfulnessCorrelation(20, 4, baseline=0.0, per_value=True),
@@ -298,7 +298,7 @@ def test_callbacks_work_on_all_with_their_defaults(kind, tmp_path, caplog, reade
     callbacks = [AttributionCallback(**axis), RandomizationCallback(**axis)]
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     trainer = Trainer(default_root_dir=tmp_path, logger=False, accelerator="cpu", callbacks=callbacks, **quiet)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="pytorch_lightning.utilities.rank_zero"):
         trainer.test(Module(network), loader, verbose=False)
     logged = trainer.logged_metrics
     assert ("xai/edges/sparseness" in logged) == (kind != "table")

@@ -91,7 +91,7 @@ def test_maps_that_are_not_finite_are_not_handed_over(bad):
 def test_quantus_sees_the_probability_that_the_output_says():
     """Of a single logit, the sigmoid: Quantus's softmax of it would be 1 whatever the input."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(36, 1))
-    metric = QuantusMetric(quantus.PixelFlipping(features_in_step=6, return_auc_per_sample=True), softmax=True)
+    metric = QuantusMetric(quantus.FaithfulnessEstimate(features_in_step=6), softmax=True)
     two = nn.Sequential(nn.Flatten(), nn.Linear(36, 2))
     two[1].weight.data = torch.cat([torch.zeros(1, 36), model[1].weight.data])
     two[1].bias.data = torch.cat([torch.zeros(1), model[1].bias.data])  # its softmax is the other's sigmoid

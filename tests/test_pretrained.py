@@ -324,7 +324,7 @@ def test_bounds_and_names_are_the_modules_where_the_data_have_none(folder, tmp_p
     callback = AttributionCallback({"adapt_grad": adapt_grad(num_draws=2)}, controls=False)
     loader = DataLoader([(image, 0) for image in images], batch_size=2)
     trainer(callback, folder=tmp_path).test(model, loader, verbose=False)
-    ((bounds, names, title),) = seen
+    ((bounds, names, title, _),) = seen
     assert_close(bounds, model.bounds, rtol=0, atol=0)
     assert (names, title) == (("c", "a", "b"), "test, epoch 0, step 0")
 
@@ -338,10 +338,10 @@ def test_examined_pictures_are_prepared_for_the_network(folder, command, monkeyp
         seen.extend(getattr(argument, "images", argument) for argument in arguments[:2])
         raise InterruptedError
 
-    monkeypatch.setattr("lightning_xai.experiments.trained.examine", take)
     monkeypatch.setattr("lightning_xai.experiments.trained.find_noise_level", take)
+    options = {"run": take} if command == "examine_trained" else {}
     with pytest.raises(InterruptedError):
-        getattr(trained, command)(trainer(), model, ImageFolderDataModule(folder))
+        getattr(trained, command)(trainer(), model, ImageFolderDataModule(folder), **options)
     assert any(isinstance(one, torch.Tensor) and torch.equal(one, images) for one in seen)
 
 

@@ -267,8 +267,9 @@ def test_groups_of_rows_without_wanted_ones_are_left_out(path, monkeypatch):
     import pyarrow.parquet
 
     scores = Scores.from_rows([(*row(epoch, "a", 0.3)[:5], sample, 0.5) for epoch in (1, 2) for sample in range(4)])
-    plain = pyarrow.parquet.write_table
-    monkeypatch.setattr(pyarrow.parquet, "write_table", lambda *a, **more: plain(*a, **more, row_group_size=2))
+    writer = pyarrow.parquet.ParquetWriter
+    plain = writer.write_table
+    monkeypatch.setattr(writer, "write_table", lambda *a: plain(*a, row_group_size=2))
     append_scores(path, scores)
     read = []
     plain_read = pyarrow.parquet.ParquetFile.read_row_groups

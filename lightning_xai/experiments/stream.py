@@ -123,7 +123,7 @@ def evaluate_stream(
         step: Number of the step of the optimizer, likewise.
         progress: Whether to show a progress bar.
         output: What is explained, as in `evaluate`, like channel_dim.
-        forward: Of a model with other arguments or another result than a tensor: arguments of `Forward`, the carried
+        forward: Arguments of `Forward`, for a model with other arguments or another result than a tensor; the carried
             ones by their keys in the batches.
 
     Raises:
