@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from pytorch_lightning import Trainer
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 import lightning_xai as lx
 from lightning_xai import metrics
@@ -126,3 +127,70 @@ def test_a_study_has_a_price_for_each_network_before_any_is_trained(capsys, tmp_
     assert "mnist_mlp: 3 samples" in printed
     assert re.search(r"all \* +5 +0 +\S+ +15 ", printed)
     assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
+
+
+# Networks with other arguments, results and inputs
+
+
+class Words(Dataset):
+    """Token embeddings, a mask that the network takes along, and labels that no class has."""
+
+    def __len__(self):
+        return 7
+
+    def __getitem__(self, row):
+        return {"tokens": torch.rand(5, 3), "scale": torch.tensor(float(row)), "label": torch.tensor(9)}
+
+
+class Reader(LightningModule):
+    """From (batch, token, channel), the channels last, to two numbers of three parts."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 6)
+
+    def forward(self, tokens, scale):
+        assert tokens.shape[1:] == (5, 3)
+        return {"parts": self.layer(tokens).mean(1).view(-1, 3, 2) * scale[:, None, None]}
+
+    def validation_step(self, batch, number):
+        pass
+
+
+class Text(LightningDataModule):
+    def val_dataloader(self):
+        return DataLoader(Words(), 4)
+
+
+def first_part(raw):
+    return raw[:, 0]
+
+
+OTHER = {
+    "output": lx.outputs.Of(first_part),
+    "forward": {"key": "parts", "explained": "tokens", "carried": ["scale"]},
+    "channel_dim": -1,
+    "batch_size": 2,
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*")  # Lightning's own
+def test_outputs_adapters_and_channels_of_a_callback_have_their_price():
+    methods = {"gradient": lx.Gradient(), "smooth": lx.smooth_grad(num_draws=3)}
+    callback = AttributionCallback(methods, ["sparseness"], num_samples=5, **OTHER)
+    checks = RandomizationCallback(methods, ["spearman_absolute"], num_samples=5, name="more", **OTHER)
+    settings = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "max_epochs": 1}
+    trainer = Trainer(callbacks=[callback, checks], fast_dev_run=False, enable_model_summary=False, **settings)
+    model = Reader()
+    told, again = fit_prices(trainer, model, Text())
+    trainer.validate(model, Text(), verbose=False)
+    counted = sum(float(scores["gradients"].sum()) for scores in callback.evaluation.scores.values())
+    assert told.gradients == counted == 5 * (1 + 3)
+    assert again.gradients == 3 * counted  # under the network, and two with random weights
+
+
+def test_sanity_checks_of_another_output_have_their_price():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.Unflatten(1, (3, 2))).eval()
+    given = (model, torch.rand(4, 1, 8, 8), torch.zeros(4, dtype=torch.int64), torch.arange(4), METHODS, {})
+    found = sanity_price(Subject(*given, batch_size=2, output=OTHER["output"]), ("random_logit",))
+    assert found.gradients == 2 * 4 * (1 + 3 + 2)
