@@ -27,6 +27,8 @@ from lightning_xai.shapes import Inputs, Labels, Masks
 
 MAPS = "maps"
 """The place of a metric in what is spent on the maps themselves."""
+BATCHES = 4
+"""That are asked for to be measured: one to warm up, three that are timed."""
 _COLUMNS = ("", "gradients a sample", "passes a sample", "ms a sample", "gradients", "time", "share")
 _UNITS = (("days", 86_400), ("h", 3600), ("min", 60), ("s", 1), ("ms", 1e-3))
 

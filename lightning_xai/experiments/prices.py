@@ -21,7 +21,7 @@ from lightning_xai.evaluation import Batch, default_metrics
 from lightning_xai.experiments.trained import connected
 from lightning_xai.explainers.channels import channels_second
 from lightning_xai.forward import rows_of
-from lightning_xai.price import MAPS, Price, Rows, batch_of, duration, price
+from lightning_xai.price import BATCHES, MAPS, Price, Rows, batch_of, duration, price
 from lightning_xai.sanity.blocks import parameter_blocks, steps
 from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.examine import Examined
@@ -29,9 +29,6 @@ from lightning_xai.studies.lab import Lab
 from lightning_xai.studies.networks import untrained
 from lightning_xai.studies.study import ANY_LEVEL, Study, check
 from lightning_xai.studies.subjects import is_pretrained, pictures_of, pretrained_network, require
-
-BATCHES = 4
-"""That are read to be measured: one to warm up, three that are timed."""
 
 
 def fit_prices(trainer: Trainer, model: LightningModule, datamodule: LightningDataModule) -> list[Price]:
