@@ -5,25 +5,30 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lightning_xai.evaluation import Batch
 from lightning_xai.explainers.base import Bound, Context, Explainer, check_count, explaining, resolve_target
+from lightning_xai.explainers.channels import taking_channels_second
 from lightning_xai.explainers.chunks import probe_rows
 from lightning_xai.explainers.cost import chain, counting_gradients, with_gradients
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.smoothing import Averaging
+from lightning_xai.forward import rows_of
 from lightning_xai.functional.devices import sent
 from lightning_xai.functional.random import remembering_noise
 from lightning_xai.metrics import SampleMetric, Shared
+from lightning_xai.outputs import Logit, Output
 from lightning_xai.results.tables import ResultTable
 from lightning_xai.shapes import Inputs, Labels, Masks
 
 MAPS = "maps"
 """The place of a metric in what is spent on the maps themselves."""
+BATCHES = 4
+"""That are asked for to be measured: one to warm up, three that are timed."""
 _COLUMNS = ("", "gradients a sample", "passes a sample", "ms a sample", "gradients", "time", "share")
 _UNITS = (("days", 86_400), ("h", 3600), ("min", 60), ("s", 1), ("ms", 1e-3))
 
@@ -33,14 +38,14 @@ class Rows:
     """Samples that are explained together, on the network's device.
 
     Attributes:
-        images: (batch, ...).
-        target: (batch,) the classes explained; None for those that the network predicts.
+        images: (batch, ...), the channels second.
+        target: (batch,) the classes explained, or one for all; None for those that the network predicts.
         index: (batch,) the samples' indices.
         masks: (batch, height, width) booleans, or None.
     """
 
     images: Inputs
-    target: Labels | None
+    target: Labels | int | None
     index: Labels
     masks: Masks | None = None
 
@@ -93,6 +98,24 @@ class Price:
     title: str = ""
     notes: tuple[str, ...] = field(default=())
 
+    def __add__(self, other: "Price") -> "Price":
+        """Of both works, one after the other, under the title of the first; a sample's costs are then the mean."""
+        number = self.num_samples + other.num_samples
+        costs: dict[tuple[str, str], Cost] = {}
+        for part in (self, other):
+            for key, cost in part.costs.items():
+                costs[key] = costs.get(key, Cost()) + cost * (part.num_samples / number)
+        reading = (self.num_samples * self.reading + other.num_samples * other.reading) / number
+        return replace(
+            self,
+            num_samples=number,
+            costs=costs,
+            reading=reading,
+            start=self.start + other.start,
+            memory=max(self.memory, other.memory),
+            estimated=self.estimated | other.estimated,
+        )
+
     @property
     def sample(self) -> Cost:
         """All that a sample costs."""
@@ -126,12 +149,12 @@ class Price:
             own = {method: cost for (method, what), cost in self.costs.items() if what == metric}
             again = any(cost.gradients for method, cost in own.items() if method in self.estimated)
             parts.append((metric, sum(own.values(), Cost()), again))
-        if self.reading * self.num_samples >= 0.01 * self.seconds:
+        if self.reading and self.reading * self.num_samples >= 0.01 * self.seconds:
             parts.append(("reading", Cost(seconds=self.reading), False))
         parts.append(("all", self.sample, bool(self.estimated)))
         rows = [self._row(*part) for part in parts]
         memory = f"At its peak {self.gibibytes:.2f} GiB of memory." if self.memory else ""
-        start = f"{duration(self.start)} of the time are for the start." if self.start >= 0.01 * self.seconds else ""
+        start = f"{duration(self.start)} of the time are for the start." if self.start > 0.01 * self.seconds else ""
         return ResultTable(
             self.title or f"{self.num_samples} samples",
             _COLUMNS,
@@ -156,7 +179,7 @@ class Price:
 
 def price(
     model: nn.Module,
-    batches: Iterable[Any],
+    batches: Iterable[Rows | Batch],
     methods: Mapping[str, Explainer],
     metrics: Mapping[str, SampleMetric],
     num_samples: int,
@@ -165,6 +188,8 @@ def price(
     seed: int = 0,
     max_rows: int | None = None,
     precision: Precision = "32-true",
+    output: Output | str = Logit(),
+    channel_dim: int = 1,
     num_timed: int = 3,
     title: str = "",
 ) -> Price:
@@ -174,9 +199,9 @@ def price(
     ends before is begun again with its first batch.
 
     Args:
-        model: As in `explain`, like bounds, seed, max_rows and precision. Left as it was.
-        batches: `Rows`, or whatever has their attributes, as large as they will be; only as many are asked for as are
-            measured.
+        model: As in `explain`, like bounds, seed, max_rows, precision, output and channel_dim. Left as it was.
+        batches: As large as they will be; only as many are asked for as are measured. A `Batch` of an evaluation brings
+            its own context (bounds, seed, max_rows, output), model, and pairs of method and metric.
         methods: Explainers by name.
         metrics: Metrics by name; none for the maps alone.
         num_samples: Samples of the whole work.
@@ -198,27 +223,27 @@ def price(
     """
     check_count("num_samples", num_samples)
     check_count("num_timed", num_timed)
-    stream = iter(batches)
     begin = time.perf_counter()
-    first = next(stream, None)
-    if first is None or not len(first.images):
-        raise ValueError("`batches` is empty: there is no sample to measure with.")
-    number = min(num_timed, -(-num_samples // len(first.images)))
-    device = first.images.device
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    measure = partial(_measured, model, methods=methods, metrics=metrics, bounds=bounds, seed=seed, max_rows=max_rows)
     waited, found = list[float](), list[dict[tuple[str, str], Cost]]()
-    with in_precision(model, precision), explaining(model, seed):
-        warm = first if number > 1 else _few(model, first, max_rows)
-        measure(warm)
+    options: dict[str, Any] = {"bounds": bounds, "seed": seed, "max_rows": max_rows, "output": output}
+    with in_precision(model, precision), explaining(model, seed), taking_channels_second(model, channel_dim):
+        stream = (batch_of(model, given, **options) for given in batches)
+        first = next(stream, None)
+        if first is None or not len(first.images):
+            raise ValueError("`batches` is empty: there is no sample to measure with.")
+        number = min(num_timed, -(-num_samples // len(first.images)))
+        device = first.images.device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        warm = first if number > 1 else _few(first)
+        _measured(warm, methods, metrics)
         start = time.perf_counter() - begin
         for _ in range(number):
             before = time.perf_counter()
             batch = next(stream, None)
             if batch is not None:
                 waited.append((time.perf_counter() - before) / len(batch.images))
-            found.append(measure(first if batch is None else batch))
+            found.append(_measured(first if batch is None else batch, methods, metrics))
     costs = {key: _median([costs[key] for costs in found]) for key in found[0]}
     usual = sum(costs.values(), Cost()).seconds * len(warm.images)
     return Price(
@@ -234,7 +259,7 @@ def price(
 
 def within_gradients(
     model: nn.Module,
-    batch: Any,
+    batch: Rows | Batch,
     methods: Mapping[str, Explainer],
     metrics: Mapping[str, SampleMetric],
     max_gradients: int,
@@ -251,10 +276,11 @@ def within_gradients(
         batch: As in `price`; a row of it is explained, to count what every draw takes.
         max_gradients: Rows of backward passes, on all samples together.
         num_samples: Samples of the whole work, of all processes and shards.
-        options: As in `price`: bounds, seed, max_rows, precision.
+        options: As in `price`: bounds, seed, max_rows, precision, output, channel_dim.
 
     Raises:
-        ValueError: if that is less than a single draw of every method costs.
+        ValueError: if that is less than a single draw of every method costs, or the model is TorchScript, whose
+            gradients cannot be counted.
 
     Example:
         >>> import torch
@@ -270,6 +296,11 @@ def within_gradients(
     check_count("num_samples", num_samples)
     worst = {name: _at_most(method) for name, method in methods.items()}
     known = _counted(model, batch, worst, metrics, **options)
+    if any(map(math.isnan, known.values())):
+        raise ValueError(
+            "`max_gradients` needs a model whose gradients can be counted, and TorchScript admits no hooks: give the "
+            "module that it was made of, or methods with the draws that they shall have."
+        )
     allowed = max_gradients / num_samples
 
     def cut(level: int) -> dict[str, Explainer]:
@@ -297,6 +328,23 @@ def within_gradients(
     return cut(max(near, key=lambda level: (cost(level), level)))
 
 
+def batch_of(model: nn.Module, given: Rows | Batch, **options: Any) -> Batch:
+    """As an evaluation has it.
+
+    Args:
+        model: For these samples.
+        given: What is a `Batch` already comes back as it is.
+        options: Of its context: bounds, seed, max_rows, output.
+    """
+    if isinstance(given, Batch):
+        return given
+    images = given.images
+    kind: dict[str, Any] = {"device": images.device, "dtype": images.dtype, "ndim": images.ndim}
+    context = Context.create(given.index.cpu(), **options, **kind)
+    target = resolve_target(model, images, given.target, context.max_rows, context.output)
+    return Batch(images, target, given.index, given.masks, context, model)
+
+
 def duration(seconds: float) -> str:
     """In the greatest unit of which it is one or more."""
     unit, size = next((pair for pair in _UNITS if seconds >= pair[1]), _UNITS[-1])
@@ -304,20 +352,13 @@ def duration(seconds: float) -> str:
 
 
 def _measured(
-    model: nn.Module,
-    batch: Any,
-    methods: Mapping[str, Explainer],
-    metrics: Mapping[str, SampleMetric],
-    bounds: tuple[Bound, Bound] | None,
-    seed: int,
-    max_rows: int | None,
+    batch: Batch, methods: Mapping[str, Explainer], metrics: Mapping[str, SampleMetric]
 ) -> dict[tuple[str, str], Cost]:
     """What a sample of the batch costs, by method and metric; as `evaluate` explains and scores it."""
-    images, found = batch.images, dict[tuple[str, str], Cost]()
-    context = Context.create(batch.index.cpu(), seed, bounds, max_rows, images.device, images.dtype)
+    model, images, context, found = batch.model, batch.images, batch.context, dict[tuple[str, str], Cost]()
     given: dict[str, Any] = {
         "inputs": images,
-        "target": resolve_target(model, images, batch.target, max_rows),
+        "target": batch.target,
         "mask": batch.masks,
         "index": sent(batch.index, images.device),
         "bounds": context.bounds,
@@ -326,14 +367,15 @@ def _measured(
         "shared": Shared(),
     }
     with remembering_noise():
-        for name, method in methods.items():
+        for name, wanted in (dict.fromkeys(methods, metrics) if batch.pairs is None else batch.pairs).items():
+            method = methods[name]
             with _spending(model, images) as spent:
                 attributions = method(model, images, given["target"], context)
             found[name, MAPS] = spent[0]
             own = {"explainer": method, "noise_std": method.noise_std(images, context)}
             own["num_gradients"] = torch.zeros(len(images), device=images.device)
-            for key, metric in metrics.items():
-                scored = metric.clone().to(images.device)
+            for key in filter(metrics.__contains__, wanted):
+                scored = metrics[key].clone().to(images.device)
                 scored.reset()
                 with _spending(model, images) as spent:
                     scored.update(attributions, **scored._filter_kwargs(**given, **own))
@@ -365,28 +407,35 @@ def _synchronize(device: torch.device) -> None:
         getattr(torch, device.type).synchronize()
 
 
-def _few(model: nn.Module, batch: Any, max_rows: int | None) -> Rows:
+def _few(batch: Batch) -> Batch:
     """As few rows of a batch as the network takes."""
-    with explaining(model), torch.no_grad():
-        number = len(probe_rows(model, batch.images, max_rows))
-    parts = (batch.images, batch.target, batch.index, batch.masks)
-    return Rows(*(None if part is None else part[:number] for part in parts))  # type: ignore[arg-type]
+    with torch.no_grad():
+        rows = slice(len(probe_rows(batch.model, batch.images, batch.context.max_rows)))
+    return replace(
+        batch,
+        images=batch.images[rows],
+        target=batch.target[rows],
+        index=batch.index[rows],
+        masks=None if batch.masks is None else batch.masks[rows],
+        context=batch.context.select(rows),
+        model=rows_of(batch.model, rows),
+    )
 
 
 def _counted(
     model: nn.Module,
-    batch: Any,
+    batch: Rows | Batch,
     methods: Mapping[str, Explainer],
     metrics: Mapping[str, SampleMetric],
-    bounds: tuple[Bound, Bound] | None = None,
-    seed: int = 0,
-    max_rows: int | None = None,
     precision: Precision = "32-true",
+    channel_dim: int = 1,
+    **options: Any,
 ) -> dict[str, float]:
     """Gradients a sample of each method, with its metrics; counted with a single draw of each."""
     single = {name: with_gradients(method, 1) for name, method in methods.items()}
-    with in_precision(model, precision), explaining(model, seed):
-        costs = _measured(model, _few(model, batch, max_rows), single, metrics, bounds, seed, max_rows)
+    seed = options.get("seed", 0)
+    with in_precision(model, precision), explaining(model, seed), taking_channels_second(model, channel_dim):
+        costs = _measured(_few(batch_of(model, batch, **options)), single, metrics)
     each = {name: sum(cost.gradients for (m, _), cost in costs.items() if m == name) for name in methods}
     return {name: each[name] * _draws(methods[name]) / _draws(single[name]) for name in methods}
 

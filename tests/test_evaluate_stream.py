@@ -412,6 +412,11 @@ def command(run, *words):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # between Lightning and jsonargparse
 def test_the_command_evaluates_shards_and_others_read_them(run, capsys, monkeypatch):
     small = ("--num_samples", 10, "--metrics", "[sparseness, complexity]")
+    command(run, *small, "--dry_run", "--shard", "2/2")
+    out = capsys.readouterr().out
+    assert re.search(r"all \* +11 +0 .* 110 ", out)  # saliency, and 10 of the noise; metrics and controls take none
+    assert "Of these are for shard 2/2: 5 samples, 55 gradients" in " ".join(out.split())
+    assert not (run / "evaluate").exists()
     command(run, *small, "--shard", "2/2")
     assert re.search(r"finished +5 of 10 samples, so far", capsys.readouterr().out)
     monkeypatch.setenv("RANK", "0")
@@ -432,6 +437,8 @@ def test_the_command_evaluates_shards_and_others_read_them(run, capsys, monkeypa
     assert capsys.readouterr().out.count("\n") == 1 + len(found.scores)
     with pytest.raises(ValueError, match="seed was 0, is 5"):
         command(run, *small, "--seed", 5)
+    with pytest.raises(ValueError, match=r"noise\.num_draws was 10, is 4"):
+        command(run, *small, "--max_gradients", 59)
     methods = '{"noise": {"class_path": "noise_grad", "init_args": {"num_draws": 3}}}'
     with pytest.raises(ValueError, match=r"noise\.num_draws was 10, is 3"):
         command(run, *small, "--methods", methods)
@@ -442,6 +449,14 @@ def test_processes_take_parts_of_a_shard():
     assert parse_shard("3/16", {}) == (3, 16)
     found = [parse_shard(f"{k}/3", {"RANK": str(r), "WORLD_SIZE": "2"}) for k in (1, 2, 3) for r in (0, 1)]
     assert found == [(1, 6), (4, 6), (2, 6), (5, 6), (3, 6), (6, 6)]
+    assert found == [
+        (1, 6),
+        (4, 6),
+        (2, 6),
+        (5, 6),
+        (3, 6),
+        (6, 6),
+    ]  # rows that are k modulo 3, and every second of them
     for wrong in ("0/3", "4/3", "3", "1/", "-1/2", "1/0", "a/b", "1/2/3"):
         with pytest.raises(ValueError, match="`shard` must be k/n"):
             parse_shard(wrong, {})

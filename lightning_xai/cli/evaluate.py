@@ -41,6 +41,8 @@ def evaluate(
     batch_size: int | None = None,
     max_rows: int | None = None,
     precision: Precision | None = None,
+    max_gradients: int | None = None,
+    dry_run: bool = False,
 ) -> None:
     """Score explanations on all samples: in shards, batch by batch into a folder, and on from where it stopped.
 
@@ -63,6 +65,9 @@ def evaluate(
         batch_size: Samples explained at a time.
         max_rows: Rows that pass through the network at once; null for as many as fit in memory.
         precision: Of the network; see `in_precision`.
+        max_gradients: Gradients on all samples, of all shards, with all metrics: the most expensive methods get as many
+            draws as that pays for, the same in every shard.
+        dry_run: Tell what will be spent on what is missing, by method and metric, instead of computing it.
     """
     path = Path(folder or (checkpoint_run(ckpt_path) if ckpt_path else Path("runs")) / "evaluate")
     check_folder("folder", path)
@@ -100,11 +105,13 @@ def evaluate(
             output=like.output,
             channel_dim=like.channel_dim,
             forward=like.forward,
+            max_gradients=max_gradients,
+            dry_run=dry_run,
         )
     except KeyboardInterrupt:
         console().print(f"interrupted; what is finished is in {path}, and the same command goes on there")
         sys.exit(130)
-    report(result, own)
+    console().print(result.price.table()) if result.price is not None else report(result, own)
 
 
 def report(result: StoredEvaluation, shard: tuple[int, int]) -> None:

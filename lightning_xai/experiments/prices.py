@@ -7,18 +7,21 @@ from functools import partial
 from typing import Any
 
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from torch import nn
 
 from lightning_xai.callbacks import AttributionCallback, RandomizationCallback
-from lightning_xai.callbacks.base import ExplainingCallback
+from lightning_xai.callbacks.base import ExplainingCallback, unpacking
 from lightning_xai.callbacks.rows import reachable_rows
-from lightning_xai.callbacks.samples import Samples, first_loader, has_rows, read_rows, spread, unpack, with_classes
+from lightning_xai.callbacks.samples import Samples, first_loader, has_rows, read_rows, spread, with_classes
 from lightning_xai.callbacks.schedule import Schedule
 from lightning_xai.data.input_space import InputSpace
-from lightning_xai.evaluation import default_metrics
+from lightning_xai.evaluation import Batch, default_metrics
 from lightning_xai.experiments.trained import connected
-from lightning_xai.explainers import with_controls
-from lightning_xai.price import MAPS, Price, Rows, duration, price
+from lightning_xai.explainers.channels import channels_second
+from lightning_xai.forward import rows_of
+from lightning_xai.price import BATCHES, MAPS, Price, Rows, batch_of, duration, price
 from lightning_xai.sanity.blocks import parameter_blocks, steps
 from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.examine import Examined
@@ -26,9 +29,6 @@ from lightning_xai.studies.lab import Lab
 from lightning_xai.studies.networks import untrained
 from lightning_xai.studies.study import ANY_LEVEL, Study, check
 from lightning_xai.studies.subjects import is_pretrained, pictures_of, pretrained_network, require
-
-BATCHES = 4
-"""That are read to be measured: one to warm up, three that are timed."""
 
 
 def fit_prices(trainer: Trainer, model: LightningModule, datamodule: LightningDataModule) -> list[Price]:
@@ -52,9 +52,11 @@ def sanity_price(subject: Subject, checks: Sequence[Examined], *_: Any, num_twin
     Takes the arguments of `examine`.
     """
     model, how = subject.model, subject.randomization
-    batches = _parts(Samples(subject.images, subject.explained(model), subject.index, None), subject.batch_size)
-    options: dict[str, Any] = {"bounds": subject.bounds, "seed": subject.seed, "precision": subject.precision}
-    found = price(model, batches, subject.methods, {}, len(subject.images), **options)
+    samples = Samples(subject.images, None, subject.index, None)
+    options: dict[str, Any] = {"bounds": subject.bounds, "seed": subject.seed, "output": subject.output}
+    batches = _parts(model, samples, subject.explained(model), subject.batch_size, **options)
+    number, precision = len(subject.images), subject.precision
+    found = price(model, batches, subject.methods, {}, number, seed=subject.seed, precision=precision)
     networks: dict[Examined, int] = {"data": num_twins, "invariance": 2, "random_logit": 1, "efficient": how.repeats}
     if "parameters" in checks:
         blocks = parameter_blocks(model, subject.images, how.groups)
@@ -91,11 +93,10 @@ def _of_network(lab: Lab, study: Study, name: str) -> Price:
         notes.append("It was measured with random weights; a training that is missing is not in it.")
     found = price(
         model,
-        _parts(samples, study.batch_size),
+        _parts(model, samples, samples.labels, study.batch_size, bounds=bounds, seed=lab.seed),
         study.explainers(ANY_LEVEL),
         study.measures(ANY_LEVEL),
         len(samples.images),
-        bounds=bounds,
         seed=lab.seed,
         precision=lab.precision,
         title=f"{name}: {len(samples.images)} samples",
@@ -108,17 +109,26 @@ def _of_callback(
 ) -> Price:
     space = InputSpace(model, datamodule, callback.bounds)
     samples, number = _first_samples(trainer, model, datamodule, callback)
-    methods = callback.chosen_methods(space.bounds is not None)
+    network, methods = callback.adapted(model, samples.carried), callback.chosen_methods(space.bounds is not None)
     metrics = dict[str, Any]()
     if isinstance(callback, AttributionCallback):
         default = partial(default_metrics, samples.masks is not None, space.bounds is not None)
         metrics = default() if callback.metrics is None else callback.metrics
-        methods = with_controls(methods, samples.images.ndim == 4) if callback.controls else methods
-    else:
-        methods = with_controls(methods)
+    if getattr(callback, "controls", True):
+        methods = callback.controlled(methods, samples.images)
     options: dict[str, Any] = {"bounds": space.bounds, "seed": callback.seed, "max_rows": callback.max_rows}
-    batches = _parts(samples, callback.batch_size)
-    found = price(model, batches, methods, metrics, number, precision=callback.precision, **options)
+    turned = replace(samples, images=channels_second(samples.images, callback.channel_dim))
+    target = callback.explained_target(samples)
+    found = price(
+        network,
+        _parts(network, turned, target, callback.batch_size, output=callback.output, **options),
+        methods,
+        metrics,
+        number,
+        seed=callback.seed,
+        precision=callback.precision,
+        channel_dim=callback.channel_dim,
+    )
     title = f"{type(callback).__name__}{f' {callback.name}' if callback.name else ''}: a validation, {number} samples"
     if isinstance(callback, RandomizationCallback):
         found = _times(found, {"randomized": callback.randomization.repeats}, title, "Comparisons are not in it.")
@@ -163,16 +173,17 @@ def _first_samples(
     if not rows:
         raise ValueError(f"`data`: {type(datamodule).__name__} gives no samples to validate with.")
     chosen = spread(len(rows), callback.num_samples)
-    take = callback.unpack or partial(unpack, mask=callback.mask, strict=callback.target != "prediction")
+    take = callback.unpack or unpacking(callback.labelled, callback.mask, callback.forward)
     few = chosen[: BATCHES * callback.batch_size]
-    samples = with_classes(read_rows(loader, rows, few, callback.batch_size, take), callback.target)
-    labels = None if callback.target == "prediction" else samples.labels
-    parts = (samples.images, labels, samples.index, samples.masks)
-    there = [None if part is None else part.to(model.device) for part in parts]
-    return Samples(*there), len(chosen)  # type: ignore[arg-type]
+    samples = read_rows(loader, rows, few, callback.batch_size, take)
+    samples = with_classes(samples, callback.target if callback.labelled else "prediction")
+    there = move_data_to_device(vars(samples), model.device)
+    return Samples(**there), len(chosen)
 
 
-def _parts(samples: Samples, size: int) -> Iterator[Rows]:
+def _parts(model: nn.Module, samples: Samples, target: Any, size: int, **options: Any) -> Iterator[Batch]:
+    """Batches of samples, each with what the model carries along of them."""
     for rows in torch.arange(len(samples.images)).split(size):
         part = samples.select(rows)
-        yield Rows(part.images, part.labels, part.index, part.masks)
+        own = target[rows.to(target.device)] if isinstance(target, torch.Tensor) else target
+        yield batch_of(rows_of(model, rows), Rows(part.images, own, part.index, part.masks), **options)

@@ -66,10 +66,24 @@ class Source:
         numbers = list(self.keys)
         return [numbers[i] for i in spread(len(numbers), self.num_samples or len(numbers)).tolist()]
 
-    def first(self) -> Samples:
-        """The first batch of a walk, or the first sample."""
+    def numbers(self, argument: str) -> Sequence[int]:
+        """As `chosen`, or those of a walk, if it is so long, for an argument that has to know them.
+
+        Raises:
+            ValueError: if they are not known.
+        """
         chosen = self.chosen()
-        read = self.walk(lambda number: True) if chosen is None else self.read(chosen[:1])
+        if chosen is None and self.num_samples is None:
+            raise ValueError(
+                f"`{argument}`: how many samples these data have is not known before they are walked. Give "
+                "`num_samples`, of which there may be fewer, or data with rows."
+            )
+        return range(self.num_samples or 0) if chosen is None else chosen
+
+    def first(self, number: int = 1) -> Samples:
+        """The first batch of a walk, or the first samples."""
+        chosen = self.chosen()
+        read = self.walk(lambda number: True) if chosen is None else self.read(chosen[:number])
         try:
             return next(read)[1]
         except StopIteration:

@@ -1,5 +1,6 @@
 """Evaluate on as many samples as there are, batch by batch: what is finished is in files, and shards share nothing."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ from lightning_xai.metrics.checks import check_explain_again
 from lightning_xai.metrics.cost import NumGradients
 from lightning_xai.names import named
 from lightning_xai.outputs import Logit, Output, named_output
+from lightning_xai.price import BATCHES, Price, Rows, duration, price, within_gradients
 from lightning_xai.results.evaluations import EvaluationStore, Settings
 from lightning_xai.results.scores import GRADIENTS, Scores
 from lightning_xai.results.store import SCORES, read_samples, read_scores
@@ -52,6 +54,7 @@ class StoredEvaluation:
         num_finished: Of these, those that have all scores.
         num_now: Samples that this call has evaluated.
         higher_is_better: Direction of each metric.
+        price: What is missing will cost, of a dry run; else None.
     """
 
     folder: Path
@@ -59,6 +62,7 @@ class StoredEvaluation:
     num_finished: int
     num_now: int
     higher_is_better: Mapping[str, bool | None]
+    price: Price | None = None
 
     def scores(self) -> Scores:
         """All that are in the folder."""
@@ -94,6 +98,8 @@ def evaluate_stream(
     output: Output | str = Logit(),
     channel_dim: int = 1,
     forward: Mapping[str, Any] | None = None,
+    max_gradients: int | None = None,
+    dry_run: bool = False,
 ) -> StoredEvaluation:
     """Scores of every method on every sample of a loader, written to a folder batch by batch.
 
@@ -125,11 +131,18 @@ def evaluate_stream(
         output: What is explained, as in `evaluate`, like channel_dim.
         forward: Arguments of `Forward`, for a model with other arguments or another result than a tensor; the carried
             ones by their keys in the batches.
+        max_gradients: On all samples chosen, of all shards, with all metrics: the most expensive methods get as many
+            draws as that pays for, as in `within_gradients`; equal in all shards, since the first sample tells. Of data
+            that have to be walked it needs `num_samples`.
+        dry_run: Only tell what will be spent on what is missing, of all shards, from the first batches of it, as the
+            `price` of the result. Nothing is written; the few finished samples that are evaluated once more are not in
+            it.
 
     Raises:
         TypeError: as `evaluate`; if `data` is none of these, or can be iterated over only once.
         ValueError: as `evaluate`; if a sample cannot be explained, with its index: what is finished is kept; if the
-            folder has scores of other settings or samples, or a file that is damaged.
+            folder has scores of other settings or samples, or a file that is damaged; if a budget or a price is asked
+            for, and how many samples there are is not known.
 
     Example:
         >>> import tempfile, torch
@@ -168,6 +181,10 @@ def evaluate_stream(
     check_metrics(given, inputs, **has)
     check_explain_again(explainers, given)
     network = Forward(model, **{**forward, "carried": None}) if forward is not None else model
+    if max_gradients is not None:
+        options: dict[str, Any] = {"bounds": space.bounds, "seed": seed, "max_rows": max_rows, "precision": precision}
+        options |= {"output": output, "channel_dim": channel_dim}
+        explainers = _within(max_gradients, network, source, explainers, given, options)
     settings = Settings(
         {
             "weights": fingerprint(model),
@@ -190,19 +207,41 @@ def evaluate_stream(
             "lightning_xai": __version__,
             "torch": torch.__version__,
             "pytorch_lightning": pytorch_lightning.__version__,
+            "max_gradients": max_gradients,
         },
     )
-    store = EvaluationStore(folder, settings, directions(given))
+    store = EvaluationStore(folder, settings)
     work = _Work(
         network, explainers, given, target, space.bounds, seed, max_rows, precision, store, output, channel_dim
     )
-    work.look_again(source)
-    with tqdm(desc="evaluating", unit="sample", disable=not progress, leave=False) as bar:
-        num_now = work.go_on(source, shard, bar)
-    after = EvaluationStore(folder, settings, {})
-    chosen = source.chosen()
+    num_now, told = 0, None
+    if dry_run:
+        told = work.price(source, shard)
+    else:
+        store.begin(directions(given))
+        work.look_again(source)
+        with tqdm(desc="evaluating", unit="sample", disable=not progress, leave=False) as bar:
+            num_now = work.go_on(source, shard, bar)
+    after, chosen = EvaluationStore(folder, settings), source.chosen()
     finished = after.num_finished() if chosen is None else sum(not after.missing(row) for row in chosen)
-    return StoredEvaluation(Path(folder), None if chosen is None else len(chosen), finished, num_now, directions(given))
+    number = None if chosen is None else len(chosen)
+    return StoredEvaluation(Path(folder), number, finished, num_now, directions(given), told)
+
+
+def _within(
+    max_gradients: int,
+    model: nn.Module,
+    source: Source,
+    methods: dict[str, Explainer],
+    metrics: Mapping[str, SampleMetric],
+    options: Mapping[str, Any],
+) -> dict[str, Explainer]:
+    """The methods with the draws that the budget pays for, told by the first samples, which all shards know."""
+    number = len(source.numbers("max_gradients"))
+    samples = source.first(source.batch_size)
+    inputs = channels_second(samples.images, options["channel_dim"])
+    rows = Rows(inputs, None, samples.index, samples.masks)
+    return within_gradients(carrying(model, samples.carried), rows, methods, metrics, max_gradients, number, **options)
 
 
 def check_shard(shard: Any) -> None:
@@ -267,6 +306,35 @@ class _Work:
             number += len(done.batch.images)
             bar.update(len(done.batch.images))
         return number
+
+    def price(self, source: Source, shard: tuple[int, int]) -> Price:
+        """What is missing will cost, of all shards and of this one; samples that lack the same are measured apart."""
+        rows, (own, of) = source.numbers("dry_run"), shard
+        missing = {row: kind for row in rows if (kind := self.store.missing(row))}
+        here = Counter(missing[row] for row in rows[own - 1 :: of] if row in missing)
+        found = {kind: self._price(source, missing, kind) for kind in dict.fromkeys(missing.values())}
+        notes = []
+        if of > 1:
+            gradients = sum(here[kind] * part.sample.gradients for kind, part in found.items())
+            seconds = sum(found[kind].start + number * found[kind].sample.seconds for kind, number in here.items())
+            work = f"{here.total()} samples, {gradients:,.0f} gradients, {duration(seconds)}"
+            notes.append(f"Of these are for shard {own}/{of}: {work}.")
+        if source.keys is None:
+            notes.append("There may be fewer samples: the data have to be walked to know.")
+        first, *others = found.values() if found else [Price(0, {})]
+        title = f"{len(missing)} of {len(rows)} samples are missing"
+        return replace(sum(others, first), title=title, notes=tuple(notes))
+
+    def _price(
+        self, source: Source, missing: Mapping[int, frozenset[tuple[str, str]]], kind: frozenset[tuple[str, str]]
+    ) -> Price:
+        """Of the samples that lack this."""
+        alike = [row for row, own in missing.items() if own == kind]
+        some = alike[: BATCHES * source.batch_size]
+        read = source.walk(set(some).__contains__) if source.keys is None else source.read(some)
+        batches = (batch for rows, samples in read for batch in self._prepared(rows, samples, missing.__getitem__))
+        given: dict[str, Any] = {"seed": self.seed, "precision": self.precision, "channel_dim": self.channel_dim}
+        return price(self.model, batches, self.methods, self.metrics, len(alike), **given)
 
     def _scored(
         self, read: Iterator[tuple[list[int], Samples]], wanted: Callable[[int], frozenset[tuple[str, str]]]

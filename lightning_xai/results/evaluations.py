@@ -91,18 +91,14 @@ class EvaluationStore:
     """The finished part of an evaluation in a folder, as it was when this was made; `add` adds to it.
 
     Args:
-        folder: Made if need be.
+        folder: Only read until `begin` is called.
         settings: Of the scores that will be added.
-        higher_is_better: Of their metrics.
 
     Raises:
         ValueError: if the folder has scores of other settings under the same names, or a file is damaged.
-        OSError: if the folder cannot be written to.
     """
 
-    def __init__(
-        self, folder: str | os.PathLike[str], settings: Settings, higher_is_better: Mapping[str, bool | None]
-    ) -> None:
+    def __init__(self, folder: str | os.PathLike[str], settings: Settings) -> None:
         self.folder, self.settings, self.keys = Path(folder), settings, settings.keys()
         self.path = self.folder / SCORES
         self.units = [self._unit(path) for path in unit_files(self.path)]
@@ -110,10 +106,17 @@ class EvaluationStore:
         self.known: dict[int, tuple[int, str]] = {}  # the class explained, the short name of the content
         self._finished: dict[int, Pairs] = {}
         self._remember()
-        text = json.dumps(vars(settings), indent=2)
-        self._settings = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self._words = json.dumps(vars(settings), indent=2)
+        self._settings = hashlib.sha256(self._words.encode()).hexdigest()[:16]
+
+    def begin(self, higher_is_better: Mapping[str, bool | None]) -> None:
+        """Write the settings, and the directions of the metrics, before anything is added.
+
+        Raises:
+            OSError: if the folder cannot be written to.
+        """
         if not (file := self._file(self._settings)).exists():
-            write_text(file, text + "\n")
+            write_text(file, self._words + "\n")
         if higher_is_better.items() - read_directions(self.path).items():
             write_directions(self.path, higher_is_better)
 
