@@ -436,7 +436,8 @@ def _counted(
     seed = options.get("seed", 0)
     with in_precision(model, precision), explaining(model, seed), taking_channels_second(model, channel_dim):
         costs = _measured(_few(batch_of(model, batch, **options)), single, metrics)
-    each = {name: sum(cost.gradients for (m, _), cost in costs.items() if m == name) for name in methods}
+    rounded = {key: round(cost.gradients, 6) for key, cost in costs.items()}  # the same for any number of rows
+    each = {name: sum(number for (m, _), number in rounded.items() if m == name) for name in methods}
     return {name: each[name] * _draws(methods[name]) / _draws(single[name]) for name in methods}
 
 

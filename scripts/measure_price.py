@@ -1,9 +1,10 @@
 """Is the price of an evaluation right? Told before, and measured, for five networks with random weights.
 
-    python scripts/measure_price.py [--seconds 20] [--device cpu]
+    python scripts/measure_price.py [--seconds 20] [--device cpu] [--processor]
 
 Each network is evaluated on as many samples as are said to take the seconds, and on six batches at least: in about
 three minutes on one core. Prints the gradients (which must be equal) and the time, told and taken, and their ratio.
+On a machine that others use as well, `--processor` takes the seconds of the processor (of one thread) for the time.
 """
 
 import argparse
@@ -55,14 +56,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20.0, help="for each network")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--processor", action="store_true")
     given = parser.parse_args()
+    if given.processor:
+        torch.set_num_threads(1)
+        time.perf_counter = time.process_time
     columns = ("network", "samples", "gradients told", "counted", "time told", "taken", "told / taken")
     rows = []
     for name in NETWORKS:
         rows.append(_row(name, given.seconds, torch.device(given.device)))
         print(" ".join(rows[-1]), flush=True)
     load = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores" if hasattr(os, "getloadavg") else ""
-    print(markdown_table(ResultTable(f"{torch.get_num_threads()} threads, {load}", columns, tuple(rows))))
+    clock = "seconds of the processor" if given.processor else "seconds of the clock"
+    print(markdown_table(ResultTable(f"{torch.get_num_threads()} threads, {clock}, {load}", columns, tuple(rows))))
 
 
 def _row(name: str, seconds: float, device: torch.device) -> tuple[str, ...]:

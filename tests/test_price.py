@@ -9,6 +9,7 @@ from torch import nn
 
 import lightning_xai as lx
 from lightning_xai import metrics, price as prices
+from lightning_xai.evaluation import Batch
 from lightning_xai.explainers import AbsoluteScale, Precomputed, with_controls
 from lightning_xai.price import MAPS, Cost, Price, Rows, duration, price, within_gradients
 
@@ -127,6 +128,32 @@ def test_the_table_adds_up():
         "2 h",
         "2 days",
     ]
+
+
+def test_two_works_cost_what_each_of_them_does():
+    one = Price(2, {("a", MAPS): Cost(10.0, 1.0, 0.5)}, 1.0, 3.0, 5, title="first")
+    other = Price(6, {("a", MAPS): Cost(2.0), ("b", MAPS): Cost(4.0, 0.0, 2.0)}, 2.0, 1.0, 9, frozenset("b"))
+    both = one + other
+    assert (both.num_samples, both.title, both.memory, both.estimated) == (8, "first", 9, {"b"})
+    assert both.gradients == one.gradients + other.gradients == 2 * 10 + 6 * (2 + 4)
+    assert both.seconds == one.seconds + other.seconds
+    assert both.sample.passes == 2 / 8
+
+
+def test_a_batch_of_an_evaluation_brings_its_context_model_and_pairs():
+    twice = nn.Sequential(nn.Flatten(), nn.Unflatten(1, (2, 18)))  # no logits: another output explains it
+    context = lx.explainers.Context.create(torch.arange(3), output=lx.outputs.Of(first_half), bounds=(0.0, 1.0))
+    pairs = {"smooth": ["sparseness", "gradients"], "kept": []}
+    given = Batch(torch.rand(3, 1, 6, 6), torch.zeros(3).long(), torch.arange(3), None, context, twice, pairs=pairs)
+    found = price(nn.Identity(), [given], METHODS | {"ours": lx.adapt_grad()}, METRICS, 3)
+    assert list(found.costs) == [("smooth", MAPS), ("smooth", "sparseness"), ("kept", MAPS)]
+    assert found.gradients == 3 * 6
+    adaptive = within_gradients(nn.Identity(), replace(given, pairs=None), {"ours": lx.adapt_grad()}, {}, 3 * 7, 3)
+    assert adaptive["ours"].num_draws == 7
+
+
+def first_half(raw):
+    return raw[:, 0]
 
 
 def spent(model, methods, scored, num_samples):
