@@ -27,7 +27,7 @@ from lightning_xai.explainers.base import (
     resolve_target,
 )
 from lightning_xai.explainers.bounds import check_in_bounds
-from lightning_xai.explainers.channels import channels_second, taking_channels_second
+from lightning_xai.explainers.channels import channels_second, check_layout, taking_channels_second
 from lightning_xai.explainers.cost import counting_gradients
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.precomputed import NoModel
@@ -133,7 +133,8 @@ def explain(
         precision: The model's, whatever the caller's settings; "tf32" and "bf16-mixed" are faster where the hardware
             has them (see `in_precision`).
         channel_dim: The axis of the channels, -1 for inputs with the channels last, such as token embeddings (batch,
-            token, channel): their shape is that of a series (batch, channel, time).
+            token, channel): their shape is that of a series (batch, channel, time). Methods and metrics get them
+            second, also those of your own.
 
     Raises:
         TypeError: if an argument is of another type.
@@ -156,6 +157,7 @@ def explain(
     check_model(model)
     check_inputs(images, values=False)
     images = channels_second(images, channel_dim)
+    check_layout({"method": explainer}, channel_dim)
     check_in_bounds(images, bounds)
     index = _checked_index(index, len(images))
     with in_precision(model, precision), taking_channels_second(model, channel_dim):
@@ -224,14 +226,16 @@ def evaluate(
         raise TypeError(
             f"`images` is a {type(images).__name__}: lightning_xai.evaluate_stream reads it, batch by batch."
         )
-    check_inputs(images)
+    check_inputs(images, values=False)
+    index = _checked_index(index, len(images))
+    check_inputs(images, index=index)
     images = channels_second(images, channel_dim)
     check_in_bounds(images, bounds)
     check_count("batch_size", batch_size)
     check_count("keep_attributions", keep_attributions, 0)
     explainers: Mapping[str, Explainer] = named("methods", ["smooth_grad"] if methods is None else methods)
     _check_methods(explainers)
-    index = _checked_index(index, len(images))
+    check_layout(explainers, channel_dim)
     _check_lengths(len(images), masks=masks)
     whole = Context.create(index, seed, bounds, max_rows, images.device, images.dtype, images.ndim, output)
     given = default_metrics(masks is not None, bounds is not None) if metrics is None else named("metrics", metrics)

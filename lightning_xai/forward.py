@@ -77,7 +77,7 @@ class Forward(nn.Module):
 
     def select(self, rows: slice | Tensor) -> "Forward":
         """The same network with what is carried along with these rows."""
-        return self.carrying({name: value[rows] if _has_rows(value) else value for name, value in self.carried.items()})
+        return self.carrying({name: value[rows] if has_rows(value) else value for name, value in self.carried.items()})
 
     def carrying(self, carried: Mapping[str, Any]) -> "Forward":
         """The same network, with its hooks, that carries along something else."""
@@ -94,7 +94,7 @@ class Forward(nn.Module):
             ) from error
 
     def _carried(self, name: str, value: Any, inputs: Inputs) -> Any:
-        if not _has_rows(value):
+        if not has_rows(value):
             return value
         if len(value) != len(inputs):
             raise ValueError(
@@ -124,7 +124,8 @@ def carrying(model: nn.Module, carried: Mapping[str, Any] | None) -> nn.Module:
     return model.carrying(carried) if carried and isinstance(model, Forward) else model
 
 
-def _has_rows(value: Any) -> bool:
+def has_rows(value: Any) -> bool:
+    """Whether it is a tensor with a row for each sample."""
     return isinstance(value, Tensor) and value.ndim > 0
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, get_worker_info
 
 import lightning_xai as lx
 from lightning_xai.cli import main
@@ -22,6 +22,7 @@ from lightning_xai.experiments import compare_methods, read_runs
 from lightning_xai.experiments.stream import check_shard, evaluate_stream
 from lightning_xai.explainers import Context, Explainer, Gradient, IntegratedGradients, smooth_grad
 from lightning_xai.fingerprints import specification
+from lightning_xai.forward import Forward
 from lightning_xai.metrics import Complexity, InherentNoise, LocalizationAUROC, Sparseness
 from lightning_xai.results.scores import GRADIENTS, Scores
 from lightning_xai.results.store import append_scores, read_samples, read_scores
@@ -512,3 +513,44 @@ def test_killed_at_random_moments_it_ends_with_the_same_scores(tmp_path):
     found, whole = (read_scores(tmp_path / name / "scores") for name in ("killed", "whole"))
     assert len(whole) == 60 * 2 * 2
     assert_same(found, ordered(whole))
+
+
+# What an outside user tried
+
+
+class Numbered(IterableDataset):
+    """Pictures that come in another order from two workers."""
+
+    def __iter__(self):
+        info = get_worker_info()
+        start, step = (0, 1) if info is None else (info.id, info.num_workers)
+        return ((IMAGES[i], int(LABELS[i])) for i in range(start, len(IMAGES), step))
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_shards_of_a_walk_that_comes_in_another_order_are_refused(model, folder):
+    def run(batch_size, shard):
+        loader = DataLoader(Numbered(), batch_size, num_workers=2)
+        return evaluate_stream(model, loader, folder, methods=["gradient"], metrics=["sparseness"], shard=shard)
+
+    run(3, (1, 2))
+    with pytest.raises(ValueError, match="other"):
+        run(4, (2, 2))
+
+
+def test_what_a_batch_cannot_be_made_of_is_said(model, folder):
+    uneven = [(torch.rand(3, 6, 6), 0), (torch.rand(3, 8, 8), 1)]
+    with pytest.raises(ValueError, match="`data`: the loader's `collate_fn` makes no batch of 2 samples"):
+        evaluate_stream(model, DataLoader(uneven), folder, methods=["gradient"], batch_size=2)
+
+
+@pytest.mark.parametrize("limit", [-1, 1.5, -0.5, True])
+def test_a_limit_that_there_is_not_is_refused(model, folder, limit):
+    with pytest.raises(ValueError, match="`limit` must be a number of batches, or a share"):
+        evaluate_stream(model, loader(), folder, limit=limit)
+
+
+def test_rows_that_a_network_carries_itself_are_refused(model, folder):
+    carrying = Forward(model, carried={"scale": torch.ones(4)})
+    with pytest.raises(ValueError, match="`model` carries 'scale' along, the same rows with every batch"):
+        evaluate_stream(carrying, loader(), folder)

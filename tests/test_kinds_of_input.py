@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from captum.attr import FeatureAblation, Occlusion
 from pytorch_lightning import LightningModule, Trainer
 from torch import nn
 from torch.testing import assert_close
@@ -9,7 +10,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_xai as lx
 from lightning_xai.callbacks import AttributionCallback, RandomizationCallback
-from lightning_xai.explainers import SobelEdges, grad_cam
+from lightning_xai.evaluation import evaluate, explain
+from lightning_xai.explainers import CaptumExplainer, Precomputed, Smooth, SobelEdges, grad_cam
 from lightning_xai.explainers.bounds import parse_bounds
 from lightning_xai.explainers.channels import channels_second, taking_channels_second
 from lightning_xai.functional.infidelity import random_squares
@@ -330,3 +332,27 @@ def test_sanity_checks_work_on_all_with_their_defaults(kind, reader):
     assert verdicts["invariance", "gradient"].outcome == "PASS"
     deciding = {"table": "spearman", "volume": "spearman"}.get(kind, "ssim")
     assert verdicts["parameters", "gradient"].similarity == deciding
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        CaptumExplainer(Occlusion, {"sliding_window_shapes": (1, 4)}),
+        Smooth(CaptumExplainer(FeatureAblation, {"feature_mask": torch.zeros(1, 6, 4, dtype=torch.int64)})),
+        Precomputed(lambda index: torch.zeros(6, 4)),
+    ],
+)
+def test_what_knows_the_axes_as_the_network_has_them_is_refused_with_channels_last(method):
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(24, 3))
+    said = "`channel_dim` is -1, but 'method' .* know the axes as the network has them"
+    with pytest.raises(ValueError, match=said):
+        explain(network, torch.rand(2, 6, 4), 0, method, channel_dim=-1)
+    with pytest.raises(ValueError, match=said):
+        evaluate(network, torch.rand(2, 6, 4), 0, {"method": method}, channel_dim=-1)
+
+
+def test_a_bad_sample_is_named_by_its_index():
+    images = torch.rand(3, 1, 4, 4)
+    images[1, 0, 2, 2] = torch.nan
+    with pytest.raises(ValueError, match="NaN or infinite values in samples 101"):
+        evaluate(torch.nn.Flatten(), images, 0, ["gradient"], index=torch.arange(3) + 100)

@@ -22,7 +22,7 @@ from lightning_xai.explainers.base import (
     explaining,
     resolve_target,
 )
-from lightning_xai.explainers.channels import channels_second, taking_channels_second
+from lightning_xai.explainers.channels import channels_second, check_layout, taking_channels_second
 from lightning_xai.outputs import Output
 from lightning_xai.results.sanity import Cell
 from lightning_xai.sanity.cells import Cells
@@ -145,6 +145,7 @@ class RandomizationCallback(ExplainingCallback):
         model = self.adapted(pl_module, samples.carried)
         with explaining(model):
             target = resolve_target(model, samples.images, self.explained_target(samples), None, self.output)
+        check_layout(self.chosen_methods(bounds is not None), self.channel_dim)
         subject = Subject(
             model,
             channels_second(samples.images, self.channel_dim),

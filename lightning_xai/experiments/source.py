@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any, Literal
 
@@ -98,7 +99,7 @@ class Source:
             loader.dataset,
             self.batch_size,
             sampler=[keys[number] for number in numbers],
-            collate_fn=loader.collate_fn,
+            collate_fn=partial(_collated, loader.collate_fn),
             pin_memory=loader.pin_memory and torch.cuda.is_available(),
             **{name: getattr(loader, name) for name in options if several and loader.num_workers},
         )
@@ -121,6 +122,16 @@ class Source:
                 yield own, _numbered(samples, list(numbers)).select(torch.tensor(own) - numbers.start)
             if self.num_samples is not None and start >= self.num_samples:
                 return
+
+
+def _collated(collate: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
+    try:
+        return collate(samples)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"`data`: the loader's `collate_fn` makes no batch of {len(samples)} samples ({error}). Give a "
+            "`batch_size` of 1 if they have different sizes, or a data set of samples that have one."
+        ) from error
 
 
 def _loader(data: Any, stage: Stage) -> Any:

@@ -25,11 +25,11 @@ from lightning_xai.experiments.source import Source, Stage, taken
 from lightning_xai.explainers import Explainer, with_controls
 from lightning_xai.explainers.base import Context, check_choice, check_count, check_model, check_target
 from lightning_xai.explainers.bounds import Bound, check_in_bounds, parse_bounds
-from lightning_xai.explainers.channels import channels_second
+from lightning_xai.explainers.channels import channels_second, check_layout
 from lightning_xai.explainers.chunks import check_rows, in_chunks
 from lightning_xai.explainers.precision import Precision
 from lightning_xai.fingerprints import NUMERICS, fingerprint, network_specification, sample_records, specification
-from lightning_xai.forward import Forward, carrying
+from lightning_xai.forward import Forward, carrying, has_rows
 from lightning_xai.metrics import SampleMetric
 from lightning_xai.metrics.checks import check_explain_again
 from lightning_xai.metrics.cost import NumGradients
@@ -160,6 +160,8 @@ def evaluate_stream(
     check_count("batch_size", batch_size)
     check_count("num_samples", 1 if num_samples is None else num_samples)
     check_shard(shard)
+    if not ((type(limit) is int and limit >= 0) or (type(limit) is float and 0 <= limit <= 1)):
+        raise ValueError(f"`limit` must be a number of batches, or a share of them from 0.0 to 1.0, got {limit!r}.")
     if isinstance(target, str):
         check_choice("target", target, ("label", "prediction"))
     space = InputSpace(model, data if isinstance(data, LightningDataModule) else None, bounds)
@@ -180,6 +182,12 @@ def evaluate_stream(
     given = named("metrics", default_metrics(*has.values()) if metrics is None else metrics)
     check_metrics(given, inputs, **has)
     check_explain_again(explainers, given)
+    check_layout(explainers, channel_dim)
+    if isinstance(model, Forward) and (rows := [name for name, value in model.carried.items() if has_rows(value)]):
+        raise ValueError(
+            f"`model` carries {', '.join(map(repr, rows))} along, the same rows with every batch: give `forward`, "
+            "whose `carried` names the keys of the batches that they are taken from."
+        )
     network = Forward(model, **{**forward, "carried": None}) if forward is not None else model
     if max_gradients is not None:
         options: dict[str, Any] = {"bounds": space.bounds, "seed": seed, "max_rows": max_rows, "precision": precision}
@@ -290,9 +298,8 @@ class _Work:
         """Evaluate what is missing of a shard; returns the number of samples."""
         (own, of), chosen, missing = shard, source.chosen(), self.store.missing
         if chosen is None:
-            batches = source.walk(
-                lambda number: number % of == own - 1
-            )  # finished ones too, to see that they are the same
+            known = self.store.known  # finished ones too, to see that they are the same, and come in the same order
+            batches = source.walk(lambda number: number % of == own - 1 or number in known)
         else:
             open_rows = [row for row in chosen[own - 1 :: of] if missing(row)]
             kinds = {kind: place for place, kind in enumerate(dict.fromkeys(map(missing, open_rows)))}
@@ -300,7 +307,7 @@ class _Work:
             bar.reset(len(open_rows))
             batches = source.read(open_rows) if open_rows else iter(())
         number = 0
-        for done in self._scored(batches, missing):
+        for done in self._scored(batches, lambda row: missing(row) if chosen or row % of == own - 1 else frozenset()):
             record = done.batch.record
             self.store.add(done.pairs, done.values.cpu().double().numpy(), record["samples"], record["logits"])
             number += len(done.batch.images)

@@ -262,12 +262,13 @@ def check_index(index: Labels) -> None:
         raise ValueError(f"`index` must have one entry for each sample, one axis, got shape {tuple(index.shape)}.")
 
 
-def check_inputs(inputs: Tensor, values: bool = True) -> None:
+def check_inputs(inputs: Tensor, values: bool = True, index: Labels | None = None) -> None:
     """Refuse what cannot be explained: no samples, integers, NaN or infinity.
 
     Args:
         inputs: A batch.
         values: Whether to look at its values, which waits for an accelerator; every explainer does by itself.
+        index: Of the samples, which bad ones are named by; None for their numbers in the batch.
     """
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
         raise TypeError(
@@ -277,8 +278,9 @@ def check_inputs(inputs: Tensor, values: bool = True) -> None:
     if inputs.ndim < 2 or not inputs.numel():
         raise ValueError(f"`inputs` must be a batch of at least one sample, got shape {tuple(inputs.shape)}.")
     if values and not inputs.isfinite().all():
-        bad = (~inputs.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
-        raise ValueError(f"`inputs` must be finite, but has NaN or infinite values in samples {_few(bad)}.")
+        bad = (~inputs.isfinite().flatten(1).all(1)).nonzero().flatten().cpu()
+        named = _few((bad if index is None else index.cpu()[bad]).tolist())
+        raise ValueError(f"`inputs` must be finite, but has NaN or infinite values in samples {named}.")
 
 
 def resolve_target(

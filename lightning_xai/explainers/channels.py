@@ -1,6 +1,6 @@
 """Networks whose inputs have their channels elsewhere than second, such as token embeddings (batch, token, channel)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,6 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_xai.checks import check_whole_number
+from lightning_xai.explainers.base import Explainer
+from lightning_xai.explainers.captum import CaptumExplainer
+from lightning_xai.explainers.cost import chain
+from lightning_xai.explainers.precomputed import Precomputed
 
 
 def channels_second(inputs: Tensor, channel_dim: int) -> Tensor:
@@ -28,6 +32,27 @@ def channels_second(inputs: Tensor, channel_dim: int) -> Tensor:
             f"of shape {tuple(inputs.shape)}."
         )
     return inputs.movedim(channel_dim, 1)
+
+
+def check_layout(methods: Mapping[str, Explainer], channel_dim: int) -> None:
+    """Refuse methods that know their inputs by their axes, which are others while the channels are put second.
+
+    Raises:
+        ValueError: if `channel_dim` is not 1 and a method has such options (a window's shape, a mask), or maps.
+    """
+    if channel_dim == 1:
+        return
+    for name, method in methods.items():
+        for part in chain(method):
+            options = part.options if isinstance(part, CaptumExplainer) else {}
+            placed = [repr(option) for option, value in options.items() if isinstance(value, Tensor | tuple | list)]
+            if placed or isinstance(part, Precomputed):
+                what = f"the options {', '.join(placed)}" if placed else "maps in files"
+                raise ValueError(
+                    f"`channel_dim` is {channel_dim}, but {name!r} ({type(part).__name__}) has {what}, which know the "
+                    "axes as the network has them, while methods get the channels second. Give inputs with the "
+                    "channels second, and a network that begins by moving them where it has them."
+                )
 
 
 @contextmanager

@@ -252,6 +252,8 @@ def save_maps(
     names = [f"{number}{c}" for number, c in zip(index.tolist(), classes, strict=True)]
     if len(set(names)) < len(names):
         raise ValueError(f"`index`: {next(n for n in names if names.count(n) > 1)!r} is there twice.")
+    if part is not None and Path(part).name != part:
+        raise ValueError(f"`part` must be the name of a file in the folder, without a path, got {part!r}.")
     file = Path(path) if part is None else Path(path) / f"{part}.safetensors"
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
