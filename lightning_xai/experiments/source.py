@@ -124,7 +124,8 @@ class Source:
                 return
 
 
-def _collated(collate: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
+def _collated(collate: Callable[[Any], Any], samples: Any) -> Any:
+    """Samples in a list, or what a data set that is asked for several at once makes of them."""
     try:
         return collate(samples)
     except (RuntimeError, TypeError, ValueError) as error:
