@@ -4,7 +4,7 @@ A training of the quickstart's sizes (64 digits, eight methods, four metrics) wi
 that nearly all of the time is the callback's own. The panels are the largest part of it; `--panel_size 0` leaves them
 out, as `--validations 1000 --panel_size 0` does for the time of the scores alone.
 
-    python -P scripts/measure_validations.py --validations 1000 --output /tmp/validations      # minutes, on one thread
+    python -P scripts/measure_validations.py --validations 1000 --output runs/validations      # minutes, on one thread
 """
 
 import argparse
