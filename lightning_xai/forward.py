@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from copy import copy
+from inspect import Parameter, signature
 from operator import attrgetter
 from typing import Any
 
@@ -34,8 +35,8 @@ class Forward(nn.Module):
 
     Raises:
         TypeError: if an argument is of another type; when called, if the result has no such part.
-        ValueError: if `batch` has no name of what is explained, or `model` nothing called `call`; when called, if what
-            is carried has other rows than the inputs.
+        ValueError: if `batch` has no name of what is explained, `model` nothing called `call`, or no argument of a name
+            given; when called, if what is carried has other rows than the inputs.
 
     Example:
         >>> import torch
@@ -66,7 +67,9 @@ class Forward(nn.Module):
         self.model, self.key, self.explained = model, key, explained
         self.carried, self.batch, self.call = dict(carried or {}), batch, call
         self.training = model.training
-        self._function()
+        function = self._function()
+        if not batch:
+            _check_names(function, {"explained": [explained] if explained else [], "carried": list(self.carried)})
 
     def forward(self, inputs: Inputs) -> Tensor:
         named = {name: self._carried(name, value, inputs) for name, value in self.carried.items()}
@@ -112,6 +115,21 @@ class Forward(nn.Module):
             return part
         asked = "`key` must be given" if self.key is None else f"`key` {key!r} must name a tensor"
         raise TypeError(f"{asked}: `model` returned {_described(result)}.")
+
+
+def _check_names(function: Any, names: Mapping[str, list[str]]) -> None:
+    """Refuse names that are no arguments of a network, as far as it says which it has."""
+    try:
+        known = signature(getattr(function, "forward", function)).parameters
+    except (TypeError, ValueError):
+        return
+    if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in known.values()):
+        return
+    for argument, given in names.items():
+        if wrong := [name for name in given if name not in known]:
+            raise ValueError(
+                f"`{argument}`: {wrong[0]!r} is no argument of {type(function).__name__}, which has {', '.join(known)}."
+            )
 
 
 def rows_of(model: nn.Module, rows: slice | Tensor) -> nn.Module:

@@ -325,3 +325,13 @@ def test_text_at_the_embeddings_with_its_mask():
     captum = ca.IntegratedGradients(lambda x, m: net(inputs_embeds=x, attention_mask=m).logits)
     expected = captum.attribute(embeddings, target=1, additional_forward_args=(mask,), n_steps=20)
     assert_close(found, expected.detach(), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("names", [{"explained": "pixel"}, {"carried": {"scal": torch.ones(2)}}])
+def test_names_that_a_network_does_not_know_are_refused(names):
+    class Scaled(nn.Module):
+        def forward(self, pixels, scale=1.0):
+            return pixels.flatten(1) * scale
+
+    with pytest.raises(ValueError, match="is no argument of Scaled, which has pixels, scale"):
+        lx.Forward(Scaled(), **names)
