@@ -551,6 +551,10 @@ def test_a_limit_that_there_is_not_is_refused(model, folder, limit):
 
 
 def test_rows_that_a_network_carries_itself_are_refused(model, folder):
-    carrying = Forward(model, carried={"scale": torch.ones(4)})
+    class Scaled(torch.nn.Module):
+        def forward(self, images, scale):
+            return model(images) * scale[:, None]
+
+    carrying = Forward(Scaled(), carried={"scale": torch.ones(4)})
     with pytest.raises(ValueError, match="`model` carries 'scale' along, the same rows with every batch"):
         evaluate_stream(carrying, loader(), folder)
