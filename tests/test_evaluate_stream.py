@@ -558,3 +558,9 @@ def test_rows_that_a_network_carries_itself_are_refused(model, folder):
     carrying = Forward(Scaled(), carried={"scale": torch.ones(4)})
     with pytest.raises(ValueError, match="`model` carries 'scale' along, the same rows with every batch"):
         evaluate_stream(carrying, loader(), folder)
+
+
+def test_two_rows_of_one_index_are_refused(model, folder):
+    rows = [{"image": IMAGES[i], "label": int(LABELS[i]), "index": i % 12} for i in range(len(IMAGES))]
+    with pytest.raises(ValueError, match="`data`: rows 0 and 12 have the same index, 0, by which scores are kept"):
+        evaluate_stream(model, DataLoader(rows), folder, methods=["gradient"], metrics=["sparseness"], batch_size=8)

@@ -17,10 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lightning_xai.explainers.base import Bound, Context, Explainer, check_index, check_inputs, context_of
+from lightning_xai.explainers.base import Context, Explainer, check_index, check_inputs, context_of
 from lightning_xai.explainers.cost import chain
 from lightning_xai.functional.devices import sent
-from lightning_xai.outputs import Output
 from lightning_xai.shapes import Inputs, Labels
 
 Key = tuple[int, int | None]
@@ -109,18 +108,13 @@ class Precomputed(Explainer):
         inputs: Inputs,
         target: Labels | int | None = None,
         context: Context | None = None,
-        *,
-        bounds: tuple[Bound, Bound] | None = None,
-        seed: int | None = None,
-        index: Labels | None = None,
-        output: Output | str | None = None,
+        **given: Any,
     ) -> Inputs:
         """The maps of the samples, as `Explainer.__call__`; `model` and `target` count only where maps have a class."""
         if self.by_class:
-            given: dict[str, Any] = {"bounds": bounds, "seed": seed, "index": index, "output": output}
             return super().__call__(NoModel() if model is None else model, inputs, target, context, **given)
         check_inputs(inputs)
-        context = context_of(inputs, context, bounds, seed, index, output)
+        context = context_of(inputs, context, **given)
         return self.attribute(NoModel(), inputs, torch.zeros(len(inputs), dtype=torch.int64), context)
 
     def attribute(self, model: nn.Module, inputs: Inputs, target: Labels, context: Context) -> Inputs:

@@ -105,6 +105,7 @@ class EvaluationStore:
         self._check()
         self.known: dict[int, tuple[int, str]] = {}  # the class explained, the short name of the content
         self._finished: dict[int, Pairs] = {}
+        self._rows: dict[int, int] = {}  # by the sample's index
         self._remember()
         self._words = json.dumps(vars(settings), indent=2)
         self._settings = hashlib.sha256(self._words.encode()).hexdigest()[:16]
@@ -134,8 +135,13 @@ class EvaluationStore:
         return sum(self.pairs <= finished for finished in self._finished.values())
 
     def check_rows(self, samples: Mapping[str, Sequence[Any]]) -> None:
-        """Refuse rows that had another content when they were evaluated before."""
+        """Refuse rows that had another content when they were evaluated before, and two rows of one index."""
         for row, sample, name in zip(samples["row"], samples["sample"], samples["fingerprint"], strict=True):
+            if (other := self._rows.setdefault(sample, row)) != row:
+                raise ValueError(
+                    f"`data`: rows {other} and {row} have the same index, {sample}, by which scores are kept and noise "
+                    "is drawn: give each sample an index of its own, or batches without any, whose row it is then."
+                )
             if row in self.known and (known := self.known[row][1]) != name:
                 raise ValueError(
                     f"`folder`: sample {sample} (row {row} of the data) is not what it was when {self.folder} got its "
@@ -228,6 +234,7 @@ class EvaluationStore:
                 before = self._finished.get(row, frozenset())
                 self._finished[row] = joined.setdefault((before, pairs), before | pairs)
                 self.known[row] = samples["target"][place], samples["fingerprint"][place]
+                self._rows[samples["sample"][place]] = row
 
     def _file(self, name: str) -> Path:
         return self.folder / f"settings-{name}.json"
