@@ -165,8 +165,7 @@ def evaluate_stream(
         raise ValueError(f"`limit` must be a number of batches, or a share of them from 0.0 to 1.0, got {limit!r}.")
     if isinstance(target, str):
         check_choice("target", target, ("label", "prediction"))
-    space = InputSpace(model, data if isinstance(data, LightningDataModule) else None)
-    conditions = space.completed(Conditions(bounds, seed, max_rows, output, precision, channel_dim))
+    conditions = Conditions(bounds, seed, max_rows, output, precision, channel_dim)
     forward = check_forward(None if forward is None else dict(forward))
     if not conditions.output.has_labels:
         if target == "label":
@@ -175,6 +174,8 @@ def evaluate_stream(
     read = partial(taken, model, data, take or unpacking(target in (None, "label"), forward=forward), target)
     source = Source.of(data, read, batch_size, stage, limit, num_samples)
     first = source.first()
+    space = InputSpace(model, data if isinstance(data, LightningDataModule) else None)  # asked when data are set up
+    conditions = space.completed(conditions)
     inputs = channels_second(first.images, channel_dim)
     if target is None:
         target = "prediction" if first.labels is None else "label"
