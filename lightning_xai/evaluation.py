@@ -23,13 +23,12 @@ from lightning_xai.explainers.base import (
     check_inputs,
     check_kind,
     check_model,
-    explaining,
     resolve_target,
 )
-from lightning_xai.explainers.bounds import check_in_bounds
-from lightning_xai.explainers.channels import channels_second, check_layout, taking_channels_second
+from lightning_xai.explainers.channels import check_layout
+from lightning_xai.explainers.conditions import Conditions
 from lightning_xai.explainers.cost import counting_gradients
-from lightning_xai.explainers.precision import Precision, in_precision
+from lightning_xai.explainers.precision import Precision
 from lightning_xai.explainers.precomputed import NoModel
 from lightning_xai.explainers.recipes import smooth_grad
 from lightning_xai.forward import Forward, rows_of
@@ -152,16 +151,15 @@ def explain(
         >>> lx.explain(model, images, target=0, method=lx.adapt_grad(lx.Saliency()), bounds=(0.0, 1.0))
         tensor([[1., 2.]])
     """
+    conditions = Conditions(bounds, seed, max_rows, output, precision, channel_dim)
     explainer: Explainer = named_method(method) if isinstance(method, str) else method
     _check_methods({"method": explainer})
     check_model(model)
     check_inputs(images, values=False)
-    images = channels_second(images, channel_dim)
+    images = conditions.inputs(images)
     check_layout({"method": explainer}, channel_dim)
-    check_in_bounds(images, bounds)
-    index = _checked_index(index, len(images))
-    with in_precision(model, precision), taking_channels_second(model, channel_dim):
-        context = Context.create(index, seed, bounds, max_rows, images.device, images.dtype, images.ndim, output)
+    context = conditions.context(images, _checked_index(index, len(images)))
+    with conditions.explaining(model):
         attributions = explainer(model, images, target, context)
     _warn_of_undefined(model, {type(explainer).__name__: _undefined(attributions)})
     return attributions.movedim(1, channel_dim)
@@ -220,6 +218,7 @@ def evaluate(
         >>> {name: round(scores["pointing_game"], 3) for name, scores in means.items()}
         {'ours': 1.0, 'floor': 0.2}
     """
+    conditions = Conditions(bounds, seed, max_rows, output, precision, channel_dim)
     model = NoModel() if model is None else model
     check_model(model)
     if hasattr(images, "dataset") or hasattr(images, "test_dataloader"):
@@ -229,21 +228,20 @@ def evaluate(
     check_inputs(images, values=False)
     index = _checked_index(index, len(images))
     check_inputs(images, index=index)
-    images = channels_second(images, channel_dim)
-    check_in_bounds(images, bounds)
+    images = conditions.inputs(images)
     check_count("batch_size", batch_size)
     check_count("keep_attributions", keep_attributions, 0)
     explainers: Mapping[str, Explainer] = named("methods", ["smooth_grad"] if methods is None else methods)
     _check_methods(explainers)
     check_layout(explainers, channel_dim)
     _check_lengths(len(images), masks=masks)
-    whole = Context.create(index, seed, bounds, max_rows, images.device, images.dtype, images.ndim, output)
+    whole = conditions.context(images, index)
     given = default_metrics(masks is not None, bounds is not None) if metrics is None else named("metrics", metrics)
     check_metrics(given, images, mask=masks is not None, bounds=bounds is not None)
     check_explain_again(explainers, given)
     slices = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
     bar = tqdm(total=len(slices) * len(explainers), desc="explaining", unit="batch", leave=False, disable=not progress)
-    with in_precision(model, precision), explaining(model, whole.seed), taking_channels_second(model, channel_dim):
+    with conditions.explaining(model):
         target = _targets(whole, model, images, target, slices)
         predicted = _targets(whole, model, images, None, slices, keep_attributions)
     batches = (
@@ -259,8 +257,7 @@ def evaluate(
         for rows in slices
     )
     with bar:
-        scored = score_batches(model, batches, explainers, given, precision, bar.update, whole.seed, channel_dim)
-        parts = list(scored)
+        parts = list(score_batches(model, batches, explainers, given, conditions, bar.update))
     maps = _on_cpu([torch.cat([part.maps[name] for part in parts]) for name in explainers])
     return Evaluation(
         *_gathered(index, parts, explainers, [*given, GRADIENTS], gather),
@@ -312,10 +309,8 @@ def score_batches(
     batches: Iterable[Batch],
     methods: Mapping[str, Explainer],
     metrics: Mapping[str, SampleMetric],
-    precision: Precision = "32-true",
+    conditions: Conditions = Conditions(),
     tick: Callable[[], object] = lambda: None,
-    seed: int = 0,
-    channel_dim: int = 1,
 ) -> Generator[ScoredBatch, None, None]:
     """The scores of each batch as soon as it is done; nothing of the batches before is held.
 
@@ -327,17 +322,14 @@ def score_batches(
         batches: Asked for one by one.
         methods: Explainers by name.
         metrics: By name; what each method spends is scored as well, under the name `GRADIENTS`.
-        precision: As in `explain`.
+        conditions: The same for all batches; maps that are kept have their channels where the network has them.
         tick: Called when a method is done with a batch.
-        seed: Of the random numbers that the network draws itself.
-        channel_dim: Where the network has its channels; maps that are kept have theirs there too.
     """
     scored: dict[str, SampleMetric] = {**metrics, GRADIENTS: NumGradients()}
     everything = {name: list(scored) for name in methods}
     collections: dict[Any, MetricCollection] = {}
     undefined: dict[str, Tensor] = {}
-    turned = taking_channels_second(model, channel_dim)
-    with in_precision(model, precision), explaining(model, seed), turned:
+    with conditions.explaining(model):
         for batch in batches:
             maps: dict[str, Tensor] = {}
             values: list[Tensor] = []
@@ -364,7 +356,7 @@ def score_batches(
                     pairs += [(name, metric) for metric in key]
                     collection.reset()
                     undefined[name] = undefined.get(name, 0) + _undefined(attributions)
-                    maps[name] = attributions[: batch.keep].movedim(1, channel_dim).clone()
+                    maps[name] = attributions[: batch.keep].movedim(1, conditions.channel_dim).clone()
                     tick()
             yield ScoredBatch(batch, pairs, torch.stack(values), maps)
     _warn_of_undefined(model, undefined)

@@ -11,17 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from lightning_xai.evaluation import Batch
-from lightning_xai.explainers.base import Bound, Context, Explainer, check_count, explaining, resolve_target
-from lightning_xai.explainers.channels import taking_channels_second
+from lightning_xai.explainers.base import Explainer, check_count, resolve_target
 from lightning_xai.explainers.chunks import probe_rows
+from lightning_xai.explainers.conditions import Conditions
 from lightning_xai.explainers.cost import chain, counting_gradients, with_gradients
-from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.smoothing import Averaging
 from lightning_xai.forward import rows_of
 from lightning_xai.functional.devices import sent
 from lightning_xai.functional.random import remembering_noise
 from lightning_xai.metrics import SampleMetric, Shared
-from lightning_xai.outputs import Logit, Output
 from lightning_xai.results.tables import ResultTable
 from lightning_xai.shapes import Inputs, Labels, Masks
 
@@ -183,13 +181,8 @@ def price(
     methods: Mapping[str, Explainer],
     metrics: Mapping[str, SampleMetric],
     num_samples: int,
+    conditions: Conditions = Conditions(),
     *,
-    bounds: tuple[Bound, Bound] | None = None,
-    seed: int = 0,
-    max_rows: int | None = None,
-    precision: Precision = "32-true",
-    output: Output | str = Logit(),
-    channel_dim: int = 1,
     num_timed: int = 3,
     title: str = "",
 ) -> Price:
@@ -199,12 +192,13 @@ def price(
     ends before is begun again with its first batch.
 
     Args:
-        model: As in `explain`, like bounds, seed, max_rows, precision, output and channel_dim. Left as it was.
+        model: As in `explain`. Left as it was.
         batches: As large as they will be; only as many are asked for as are measured. A `Batch` of an evaluation brings
             its own context (bounds, seed, max_rows, output), model, and pairs of method and metric.
         methods: Explainers by name.
         metrics: Metrics by name; none for the maps alone.
         num_samples: Samples of the whole work.
+        conditions: Under which they are explained.
         num_timed: Batches that are timed.
         title: Of the table.
 
@@ -225,9 +219,8 @@ def price(
     check_count("num_timed", num_timed)
     begin = time.perf_counter()
     waited, found = list[float](), list[dict[tuple[str, str], Cost]]()
-    options: dict[str, Any] = {"bounds": bounds, "seed": seed, "max_rows": max_rows, "output": output}
-    with in_precision(model, precision), explaining(model, seed), taking_channels_second(model, channel_dim):
-        stream = (batch_of(model, given, **options) for given in batches)
+    with conditions.explaining(model):
+        stream = (batch_of(model, given, conditions) for given in batches)
         first = next(stream, None)
         if first is None or not len(first.images):
             raise ValueError("`batches` is empty: there is no sample to measure with.")
@@ -264,7 +257,7 @@ def within_gradients(
     metrics: Mapping[str, SampleMetric],
     max_gradients: int,
     num_samples: int,
-    **options: Any,
+    conditions: Conditions = Conditions(),
 ) -> dict[str, Explainer]:
     """The methods with as many draws as `max_gradients` gradients in all pay for, on all samples, with all metrics.
 
@@ -276,7 +269,7 @@ def within_gradients(
         batch: As in `price`; a row of it is explained, to count what every draw takes.
         max_gradients: Rows of backward passes, on all samples together.
         num_samples: Samples of the whole work, of all processes and shards.
-        options: As in `price`: bounds, seed, max_rows, precision, output, channel_dim.
+        conditions: As in `price`.
 
     Raises:
         ValueError: if that is less than a single draw of every method costs, or the model is TorchScript, whose
@@ -295,7 +288,7 @@ def within_gradients(
     check_count("max_gradients", max_gradients)
     check_count("num_samples", num_samples)
     worst = {name: _at_most(method) for name, method in methods.items()}
-    known = _counted(model, batch, worst, metrics, **options)
+    known = _counted(model, batch, worst, metrics, conditions)
     if any(map(math.isnan, known.values())):
         raise ValueError(
             "`max_gradients` needs a model whose gradients can be counted, and TorchScript admits no hooks: give the "
@@ -328,19 +321,18 @@ def within_gradients(
     return cut(max(near, key=lambda level: (cost(level), level)))
 
 
-def batch_of(model: nn.Module, given: Rows | Batch, **options: Any) -> Batch:
+def batch_of(model: nn.Module, given: Rows | Batch, conditions: Conditions) -> Batch:
     """As an evaluation has it.
 
     Args:
         model: For these samples.
         given: What is a `Batch` already comes back as it is.
-        options: Of its context: bounds, seed, max_rows, output.
+        conditions: Of its context.
     """
     if isinstance(given, Batch):
         return given
     images = given.images
-    kind: dict[str, Any] = {"device": images.device, "dtype": images.dtype, "ndim": images.ndim}
-    context = Context.create(given.index.cpu(), **options, **kind)
+    context = conditions.context(images, given.index)
     target = resolve_target(model, images, given.target, context.max_rows, context.output)
     return Batch(images, target, given.index, given.masks, context, model)
 
@@ -427,15 +419,12 @@ def _counted(
     batch: Rows | Batch,
     methods: Mapping[str, Explainer],
     metrics: Mapping[str, SampleMetric],
-    precision: Precision = "32-true",
-    channel_dim: int = 1,
-    **options: Any,
+    conditions: Conditions,
 ) -> dict[str, float]:
     """Gradients a sample of each method, with its metrics; counted with a single draw of each."""
     single = {name: with_gradients(method, 1) for name, method in methods.items()}
-    seed = options.get("seed", 0)
-    with in_precision(model, precision), explaining(model, seed), taking_channels_second(model, channel_dim):
-        costs = _measured(_few(batch_of(model, batch, **options)), single, metrics)
+    with conditions.explaining(model):
+        costs = _measured(_few(batch_of(model, batch, conditions)), single, metrics)
     rounded = {key: round(cost.gradients, 6) for key, cost in costs.items()}  # the same for any number of rows
     each = {name: sum(number for (m, _), number in rounded.items() if m == name) for name in methods}
     return {name: each[name] * _draws(methods[name]) / _draws(single[name]) for name in methods}

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -37,10 +38,10 @@ from lightning_xai.explainers import Explainer, with_gradients
 from lightning_xai.explainers.base import (
     check_choice,
     check_count,
-    check_whole_number,
     parse_bounds,
 )
 from lightning_xai.explainers.channels import channels_second
+from lightning_xai.explainers.conditions import Conditions
 from lightning_xai.explainers.precision import Precision
 from lightning_xai.metrics import SampleMetric
 from lightning_xai.names import named
@@ -157,10 +158,9 @@ class AttributionCallback(ExplainingCallback):
         keep_panels: int | None = 20,
         keep_scores: Kept = "all",
     ) -> None:
-        super().__init__(methods, num_samples, target, bounds, seed, batch_size, unpack, name, output, forward)
+        given = target, bounds, seed, batch_size, unpack, name, output, forward, channel_dim, max_rows, precision
+        super().__init__(methods, num_samples, *given)
         check_count("every_n_epochs", every_n_epochs)
-        check_choice("precision", precision, Precision)
-        check_count("max_rows", 1 if max_rows is None else max_rows)
         check_count("num_gradients", 1 if num_gradients is None else num_gradients)
         check_count("panel_size", panel_size, 0)
         check_count("keep_panels", 2 if keep_panels is None else keep_panels, 2)
@@ -168,10 +168,8 @@ class AttributionCallback(ExplainingCallback):
         check_names("metrics", metrics or ())
         self.metrics: dict[str, SampleMetric] | None = named("metrics", metrics)
         self.controls, self.num_gradients, self.every_n_epochs = controls, num_gradients, every_n_epochs
-        check_whole_number("channel_dim", channel_dim)
-        self.channel_dim = channel_dim
         self.panel_size, self.keep_panels, self.keep_scores = panel_size, keep_panels, keep_scores
-        self.mask, self.max_rows, self.precision = mask, max_rows, precision
+        self.mask = mask
         self.evaluation: Evaluation | None = None
         self.folder: Path | None = None
         self._samples: dict[Stage, tuple[Samples, set[int]]] = {}
@@ -313,7 +311,8 @@ class AttributionCallback(ExplainingCallback):
 
     def _plan(self, trainer: Trainer, samples: Samples) -> tuple[dict[str, Explainer], dict[str, SampleMetric]]:
         """Methods and metrics."""
-        has_masks, has_bounds = samples.masks is not None, InputSpace.of(trainer, self.bounds).bounds is not None
+        has_masks = samples.masks is not None
+        has_bounds = InputSpace.of(trainer).completed(self.conditions).bounds is not None
         methods = self.chosen_methods(has_bounds)
         return (
             self.controlled(methods, samples.images) if self.controls else methods,
@@ -334,17 +333,12 @@ class AttributionCallback(ExplainingCallback):
             self.explained_target(samples),
             *self._plan(trainer, samples),
             samples.masks,
-            output=self.output,
-            bounds=InputSpace.of(trainer, self.bounds).bounds,
             index=samples.index,
-            seed=self.seed,
             batch_size=self.batch_size,
-            max_rows=self.max_rows,
-            precision=self.precision,
             keep_attributions=keep_attributions,
             progress=progress,
-            channel_dim=self.channel_dim,
             gather=False,
+            **vars(InputSpace.of(trainer).completed(self.conditions)),
         )
 
     def chosen_methods(self, has_bounds: bool) -> dict[str, Explainer]:
@@ -418,9 +412,8 @@ class AttributionCallback(ExplainingCallback):
             self._resumed_at = None
 
         def write_panel() -> None:
-            space = InputSpace.of(trainer, self.bounds)
-            shown = f"{stage}, epoch {epoch}, step {step}"
-            figure = draw_panel(evaluation, space.bounds, space.class_names, shown, self.channel_dim)
+            space, shown = InputSpace.of(trainer), f"{stage}, epoch {epoch}, step {step}"
+            figure = draw_panel(evaluation, space.completed(self.conditions), space.class_names, shown)
             path = folder / PANELS / f"{stage}-epoch={epoch:03d}-step={step}.png"
             save_figure(figure, path)
             for logger in trainer.loggers:
@@ -475,19 +468,18 @@ def output_folder(trainer: Trainer) -> Path:
     return Path(trainer.strategy.broadcast(str(folder))) / "xai"
 
 
-def draw_panel(
-    evaluation: Evaluation, bounds: Any, class_names: Sequence[str] | None, title: str, channel_dim: int = 1
-) -> Figure:
+def draw_panel(evaluation: Evaluation, conditions: Conditions, class_names: Sequence[str] | None, title: str) -> Figure:
     """The panel of an evaluation's kept samples; inputs are shown on the scale of the bounds, or on their own."""
-    inputs = channels_second(evaluation.images, channel_dim)
-    low_high = parse_bounds(bounds, ndim=inputs.ndim) or (inputs.min(), inputs.max())
+    turned = partial(channels_second, channel_dim=conditions.channel_dim)
+    inputs = turned(evaluation.images)
+    low_high = parse_bounds(conditions.bounds, ndim=inputs.ndim) or (inputs.min(), inputs.max())
 
     def names(classes: Tensor) -> list[str]:
         return [class_names[c] if class_names and c < len(class_names) else str(c) for c in classes.tolist()]
 
     return panel(
         inputs,
-        {name: channels_second(maps, channel_dim) for name, maps in evaluation.attributions.items()},
+        {name: turned(maps) for name, maps in evaluation.attributions.items()},
         low_high,
         evaluation.masks,
         labels=names(evaluation.target),

@@ -21,14 +21,13 @@ from lightning_xai.callbacks.samples import Samples, Target, check_labels, choos
 from lightning_xai.data.input_space import InputSpace
 from lightning_xai.explainers import Explainer, Gradient, Saliency, with_controls
 from lightning_xai.explainers.base import check_choice, check_count, check_rows, check_whole_number, explaining
-from lightning_xai.explainers.bounds import check_in_bounds
-from lightning_xai.explainers.channels import channels_second
 from lightning_xai.explainers.chunks import in_chunks
+from lightning_xai.explainers.conditions import Conditions
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad, smooth_grad
 from lightning_xai.forward import Forward
 from lightning_xai.names import named
-from lightning_xai.outputs import Logit, Output, named_output
+from lightning_xai.outputs import Logit, Output
 
 
 class ExplainingCallback(Callback):
@@ -37,9 +36,6 @@ class ExplainingCallback(Callback):
     root: str
     """What the names of logged metrics begin with."""
     mask: str | None = None
-    channel_dim: int = 1
-    max_rows: int | None = None
-    precision: Precision = "32-true"
 
     def __init__(
         self,
@@ -53,11 +49,14 @@ class ExplainingCallback(Callback):
         name: str | None,
         output: Output | str = Logit(),
         forward: dict[str, Any] | None = None,
+        channel_dim: int = 1,
+        max_rows: int | None = None,
+        precision: Precision = "32-true",
     ) -> None:
         check_count("num_samples", num_samples)
         check_count("batch_size", batch_size)
-        check_whole_number("seed", seed)
-        self.output = named_output(output)
+        self.conditions = Conditions(bounds, seed, max_rows, output, precision, channel_dim)
+        self.output = self.conditions.output
         self.forward = check_forward(forward)
         if isinstance(target, int):
             check_whole_number("target", target)
@@ -72,8 +71,8 @@ class ExplainingCallback(Callback):
         with_controls(self.methods or {})  # refuses their names, which tables and figures know
         if name is not None:
             check_folder_name(name)
-        self.num_samples, self.target, self.bounds, self.seed = num_samples, target, bounds, seed
-        self.batch_size, self.unpack, self.name = batch_size, unpack, name
+        self.num_samples, self.target, self.batch_size = num_samples, target, batch_size
+        self.unpack, self.name = unpack, name
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         check_whole(trainer, pl_module, type(self).__name__)
@@ -130,16 +129,15 @@ class ExplainingCallback(Callback):
         chosen: Target | None = self.target if self.labelled else "prediction"
         limit = trainer.limit_test_batches if in_test else trainer.limit_val_batches
         samples = choose_samples(trainer, loader, number, self.batch_size, take, whole, limit, chosen)
-        inputs = channels_second(samples.images, self.channel_dim)
-        check_in_bounds(inputs, InputSpace.of(trainer, self.bounds).bounds)
+        InputSpace.of(trainer).completed(self.conditions).inputs(samples.images)
         if samples.labels is not None and self.labelled:
-            with in_precision(pl_module, self.precision), explaining(pl_module), torch.no_grad():
+            with in_precision(pl_module, self.conditions.precision), explaining(pl_module), torch.no_grad():
                 some = samples.select(torch.arange(min(self.batch_size, len(samples.images))))
                 model = self.adapted(pl_module, some.carried)
                 num_outputs = in_chunks(
                     lambda rows: self.output.scores(check_rows(model(rows), len(rows))),
                     model,
-                    self.max_rows,
+                    self.conditions.max_rows,
                     some.images,
                 ).shape[1]
             check_labels(samples, num_outputs)

@@ -18,7 +18,6 @@ from lightning_xai.explainers import Explainer, with_controls
 from lightning_xai.explainers.base import (
     check_choice,
     check_count,
-    check_whole_number,
     explaining,
     resolve_target,
 )
@@ -92,9 +91,8 @@ class RandomizationCallback(ExplainingCallback):
         self.chosen_similarities, chosen = similarities, similarities or ["spearman_absolute", "ssim"]
         for similarity in chosen:
             check_choice("similarities", similarity, set(SIMILARITIES) - {"spearman_foreground"})
-        super().__init__(methods, num_samples, target, bounds, seed, batch_size, unpack, name, output, forward)
-        check_whole_number("channel_dim", channel_dim)
-        self.channel_dim = channel_dim
+        given = target, bounds, seed, batch_size, unpack, name, output, forward, channel_dim
+        super().__init__(methods, num_samples, *given)
         check_count("every_n_validations", 1 if every_n_validations is None else every_n_validations)
         self.similarities = {name: SIMILARITIES[name] for name in chosen}
         self.randomization = Randomization(("full",), repeats, initialization)
@@ -123,7 +121,7 @@ class RandomizationCallback(ExplainingCallback):
         with isolate_rng(), torch.inference_mode(False):
             subject = self._subject(trainer, pl_module)
             cells = Cells(None, {})
-            with taking_channels_second(pl_module, self.channel_dim):
+            with taking_channels_second(pl_module, self.conditions.channel_dim):
                 originals = original_maps(subject, cells)
                 changed, _ = parameter_cells(subject, originals, cells)
             floors = [cell for cell in floor_cells(subject, originals) if cell.key.variant == "different_images"]
@@ -141,21 +139,22 @@ class RandomizationCallback(ExplainingCallback):
 
     def _subject(self, trainer: Trainer, pl_module: LightningModule) -> Subject:
         samples = self.chosen_samples(trainer, pl_module, trainer.state.fn == "test", least=2, whole=True)
-        bounds = InputSpace.of(trainer, self.bounds).bounds
+        conditions = InputSpace.of(trainer).completed(self.conditions)
+        methods = self.chosen_methods(conditions.bounds is not None)
         model = self.adapted(pl_module, samples.carried)
         with explaining(model):
             target = resolve_target(model, samples.images, self.explained_target(samples), None, self.output)
-        check_layout(self.chosen_methods(bounds is not None), self.channel_dim)
+        check_layout(methods, conditions.channel_dim)
         subject = Subject(
             model,
-            channels_second(samples.images, self.channel_dim),
+            channels_second(samples.images, conditions.channel_dim),
             target,
             samples.index,
-            self.controlled(self.chosen_methods(bounds is not None), samples.images),
+            self.controlled(methods, samples.images),
             self.similarities,
-            bounds,
+            conditions.bounds,
             samples.labels,
-            seed=self.seed,
+            seed=conditions.seed,
             batch_size=self.batch_size,
             randomization=self.randomization,
             output=self.output,

@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,9 @@ def evaluate(
     model = connected(line.trainer, line.model, line.datamodule)
     if device := _own_device(model, os.environ):
         model = model.to(device)
-    bounds = InputSpace(model, line.datamodule, like.bounds).bounds
+    conditions = InputSpace(model, line.datamodule).completed(like.conditions)
+    given: dict[str, Any] = {"seed": seed, "max_rows": max_rows, "precision": precision}
+    conditions = replace(conditions, **{name: value for name, value in given.items() if value is not None})
     checkpoint: Mapping[str, Any] = line.checkpoint or {}
     try:
         result = evaluate_stream(
@@ -86,27 +89,22 @@ def evaluate(
             line.datamodule,
             path,
             target,
-            like.chosen_methods(bounds is not None) if methods is None else methods,
+            like.chosen_methods(conditions.bounds is not None) if methods is None else methods,
             like.metrics if metrics is None else metrics,
             shard=own,
             num_samples=num_samples,
             stage=stage,
             limit=line.trainer.limit_test_batches if stage == "test" else line.trainer.limit_val_batches,
             controls=like.controls,
-            bounds=bounds,
-            seed=like.seed if seed is None else seed,
             batch_size=like.batch_size if batch_size is None else batch_size,
-            max_rows=like.max_rows if max_rows is None else max_rows,
-            precision=like.precision if precision is None else precision,
             take=like.unpack or unpacking(target in (None, "label"), like.mask, like.forward),
             epoch=checkpoint.get("epoch", 0),
             step=checkpoint.get("global_step", 0),
             progress=line.trainer.progress_bar_callback is not None and own[0] == 1,
-            output=like.output,
-            channel_dim=like.channel_dim,
             forward=like.forward,
             max_gradients=max_gradients,
             dry_run=dry_run,
+            **vars(conditions),
         )
     except KeyboardInterrupt:
         console().print(f"interrupted; what is finished is in {path}, and the same command goes on there")

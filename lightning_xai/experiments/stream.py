@@ -23,10 +23,11 @@ from lightning_xai.data.input_space import InputSpace
 from lightning_xai.evaluation import Batch, ScoredBatch, check_metrics, default_metrics, directions, score_batches
 from lightning_xai.experiments.source import Source, Stage, taken
 from lightning_xai.explainers import Explainer, with_controls
-from lightning_xai.explainers.base import Context, check_choice, check_count, check_model, check_target
+from lightning_xai.explainers.base import check_choice, check_count, check_model, check_target
 from lightning_xai.explainers.bounds import Bound, check_in_bounds, parse_bounds
 from lightning_xai.explainers.channels import channels_second, check_layout
 from lightning_xai.explainers.chunks import check_rows, in_chunks
+from lightning_xai.explainers.conditions import Conditions
 from lightning_xai.explainers.precision import Precision
 from lightning_xai.fingerprints import NUMERICS, fingerprint, network_specification, sample_records, specification
 from lightning_xai.forward import Forward, carrying, has_rows
@@ -34,7 +35,7 @@ from lightning_xai.metrics import SampleMetric
 from lightning_xai.metrics.checks import check_explain_again
 from lightning_xai.metrics.cost import NumGradients
 from lightning_xai.names import named
-from lightning_xai.outputs import Logit, Output, named_output
+from lightning_xai.outputs import Logit, Output
 from lightning_xai.price import BATCHES, Price, Rows, duration, price, within_gradients
 from lightning_xai.results.evaluations import EvaluationStore, Settings
 from lightning_xai.results.scores import GRADIENTS, Scores
@@ -164,21 +165,23 @@ def evaluate_stream(
         raise ValueError(f"`limit` must be a number of batches, or a share of them from 0.0 to 1.0, got {limit!r}.")
     if isinstance(target, str):
         check_choice("target", target, ("label", "prediction"))
-    space = InputSpace(model, data if isinstance(data, LightningDataModule) else None, bounds)
-    output, forward = named_output(output), check_forward(None if forward is None else dict(forward))
-    if not output.has_labels:
+    conditions = Conditions(bounds, seed, max_rows, output, precision, channel_dim)
+    forward = check_forward(None if forward is None else dict(forward))
+    if not conditions.output.has_labels:
         if target == "label":
-            raise ValueError(f'`target` is "label", but `output` {output!r} has none. Leave `target` out.')
+            raise ValueError(f'`target` is "label", but `output` {conditions.output!r} has none. Leave `target` out.')
         target = "prediction" if target is None else target
     read = partial(taken, model, data, take or unpacking(target in (None, "label"), forward=forward), target)
     source = Source.of(data, read, batch_size, stage, limit, num_samples)
     first = source.first()
+    space = InputSpace(model, data if isinstance(data, LightningDataModule) else None)  # asked when data are set up
+    conditions = space.completed(conditions)
     inputs = channels_second(first.images, channel_dim)
     if target is None:
         target = "prediction" if first.labels is None else "label"
     explainers = named("methods", ["smooth_grad"] if methods is None else methods)
     explainers = with_controls(explainers, inputs.ndim > 2) if controls else explainers
-    has = {"mask": first.masks is not None, "bounds": space.bounds is not None}
+    has = {"mask": first.masks is not None, "bounds": conditions.bounds is not None}
     given = named("metrics", default_metrics(*has.values()) if metrics is None else metrics)
     check_metrics(given, inputs, **has)
     check_explain_again(explainers, given)
@@ -190,18 +193,16 @@ def evaluate_stream(
         )
     network = Forward(model, **{**forward, "carried": None}) if forward is not None else model
     if max_gradients is not None:
-        options: dict[str, Any] = {"bounds": space.bounds, "seed": seed, "max_rows": max_rows, "precision": precision}
-        options |= {"output": output, "channel_dim": channel_dim}
-        explainers = _within(max_gradients, network, source, explainers, given, options)
+        explainers = _within(max_gradients, network, source, explainers, given, conditions)
     settings = Settings(
         {
             "weights": fingerprint(model),
             "network": network_specification(model),
             "explained": target,
-            "output": output.key,
+            "output": conditions.output.key,
             "forward": specification(forward),
             "channel_dim": channel_dim,
-            "bounds": specification(parse_bounds(space.bounds, ndim=inputs.ndim)),
+            "bounds": specification(parse_bounds(conditions.bounds, ndim=inputs.ndim)),
             "seed": seed,
             "precision": precision,
             "data": stage if isinstance(data, LightningDataModule) else "a loader",
@@ -219,9 +220,7 @@ def evaluate_stream(
         },
     )
     store = EvaluationStore(folder, settings)
-    work = _Work(
-        network, explainers, given, target, space.bounds, seed, max_rows, precision, store, output, channel_dim
-    )
+    work = _Work(network, explainers, given, target, conditions, store)
     num_now, told = 0, None
     if dry_run:
         told = work.price(source, shard)
@@ -242,14 +241,15 @@ def _within(
     source: Source,
     methods: dict[str, Explainer],
     metrics: Mapping[str, SampleMetric],
-    options: Mapping[str, Any],
+    conditions: Conditions,
 ) -> dict[str, Explainer]:
     """The methods with the draws that the budget pays for, told by the first samples, which all shards know."""
     number = len(source.numbers("max_gradients"))
     samples = source.first(source.batch_size)
-    inputs = channels_second(samples.images, options["channel_dim"])
+    inputs = channels_second(samples.images, conditions.channel_dim)
     rows = Rows(inputs, None, samples.index, samples.masks)
-    return within_gradients(carrying(model, samples.carried), rows, methods, metrics, max_gradients, number, **options)
+    network = carrying(model, samples.carried)
+    return within_gradients(network, rows, methods, metrics, max_gradients, number, conditions)
 
 
 def check_shard(shard: Any) -> None:
@@ -267,13 +267,8 @@ class _Work:
     methods: Mapping[str, Explainer]
     metrics: Mapping[str, SampleMetric]
     target: int | str
-    bounds: Any
-    seed: int
-    max_rows: int | None
-    precision: Precision
+    conditions: Conditions
     store: EvaluationStore
-    output: Output
-    channel_dim: int
 
     def look_again(self, source: Source) -> None:
         """Evaluate a few finished samples once more, by each method in each metric, of units that the data have.
@@ -340,31 +335,21 @@ class _Work:
         some = alike[: BATCHES * source.batch_size]
         read = source.walk(set(some).__contains__) if source.keys is None else source.read(some)
         batches = (batch for rows, samples in read for batch in self._prepared(rows, samples, missing.__getitem__))
-        given: dict[str, Any] = {"seed": self.seed, "precision": self.precision, "channel_dim": self.channel_dim}
-        return price(self.model, batches, self.methods, self.metrics, len(alike), **given)
+        return price(self.model, batches, self.methods, self.metrics, len(alike), self.conditions)
 
     def _scored(
         self, read: Iterator[tuple[list[int], Samples]], wanted: Callable[[int], frozenset[tuple[str, str]]]
     ) -> Iterator[ScoredBatch]:
         batches = (batch for rows, samples in read for batch in self._prepared(rows, samples, wanted))
-        scored = score_batches(
-            self.model,
-            batches,
-            self.methods,
-            self.metrics,
-            self.precision,
-            seed=self.seed,
-            channel_dim=self.channel_dim,
-        )
-        with closing(scored):
+        with closing(score_batches(self.model, batches, self.methods, self.metrics, self.conditions)) as scored:
             yield from scored
 
     def _prepared(
         self, rows: list[int], samples: Samples, wanted: Callable[[int], frozenset[tuple[str, str]]]
     ) -> Iterator[Batch]:
         """Batches whose samples all want the same."""
-        samples = replace(samples, images=channels_second(samples.images, self.channel_dim))
-        check_samples(samples, self.bounds)
+        samples = replace(samples, images=channels_second(samples.images, self.conditions.channel_dim))
+        check_samples(samples, self.conditions.bounds)
         logits, predicted, probability = self._outputs(samples)
         target = self._target(rows, samples, logits, predicted)
         known = sample_records(samples.index, samples.images, target, samples.masks, predicted, probability, rows)
@@ -377,16 +362,7 @@ class _Work:
                 target[torch.tensor(places, device=target.device)],
                 chosen.index,
                 chosen.masks,
-                Context.create(
-                    chosen.index,
-                    self.seed,
-                    self.bounds,
-                    self.max_rows,
-                    chosen.images.device,
-                    chosen.images.dtype,
-                    chosen.images.ndim,
-                    self.output,
-                ),
+                self.conditions.context(chosen.images, chosen.index),
                 carrying(self.model, chosen.carried),
                 pairs={
                     method: own
@@ -401,19 +377,19 @@ class _Work:
 
     def _outputs(self, samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
         """For each sample what could be explained, what is predicted, and the probability of that."""
-        model = carrying(self.model, samples.carried)
+        model, output = carrying(self.model, samples.carried), self.conditions.output
 
         def told(rows: Tensor) -> Tensor:
             raw = check_rows(model(rows), len(rows))
-            predicted = self.output.prediction(raw)
+            predicted = output.prediction(raw)
             try:
-                probability = self.output.probability(raw, predicted, known=True)
+                probability = output.probability(raw, predicted, known=True)
             except ValueError:  # there is none
                 probability = torch.full_like(predicted, torch.nan, dtype=raw.dtype)
-            return torch.cat([self.output.scores(raw), predicted[:, None], probability[:, None]], 1).float()
+            return torch.cat([output.scores(raw), predicted[:, None], probability[:, None]], 1).float()
 
         with torch.no_grad():
-            found = in_chunks(told, model, self.max_rows, samples.images)
+            found = in_chunks(told, model, self.conditions.max_rows, samples.images)
         return found[:, :-2], found[:, -2].long(), found[:, -1]
 
     def _target(self, rows: list[int], samples: Samples, logits: Tensor, predicted: Tensor) -> Tensor:

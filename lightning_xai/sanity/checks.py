@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from lightning_xai.evaluation import explain
 from lightning_xai.explainers import Explainer, RandomAttribution
 from lightning_xai.explainers.base import Bound, Context, explaining, parse_bounds, resolve_target
+from lightning_xai.explainers.conditions import Conditions
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.precomputed import refuse_precomputed
 from lightning_xai.forward import rows_of
@@ -72,17 +73,17 @@ class Subject:
     def __post_init__(self) -> None:
         refuse_precomputed(self.methods, "sanity checks explain changed networks, inputs or classes")
 
+    @property
+    def conditions(self) -> Conditions:
+        """Under which they explain."""
+        return Conditions(self.bounds, self.seed, output=self.output, precision=self.precision)
+
     def attributions(self, model: nn.Module, method: Explainer) -> Tensor:
         """Maps of all samples under a model, on the CPU."""
         target = self.explained(model)
-        options: dict[str, Any] = {
-            "output": self.output,
-            "bounds": self.bounds,
-            "seed": self.seed,
-            "precision": self.precision,
-        }
+        given = vars(self.conditions)
         maps = [
-            explain(rows_of(model, rows), self.images[rows], target[rows], method, index=self.index[rows], **options)
+            explain(rows_of(model, rows), self.images[rows], target[rows], method, index=self.index[rows], **given)
             for rows in _batches(len(self.images), self.batch_size)
         ]
         return torch.cat([part.cpu() for part in maps])
