@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -32,7 +33,7 @@ from lightning_xai.callbacks.samples import (
 )
 from lightning_xai.callbacks.schedule import check_monitors, tell_epochs
 from lightning_xai.data.input_space import InputSpace
-from lightning_xai.evaluation import Evaluation, default_metrics, evaluate
+from lightning_xai.evaluation import Evaluation, OnError, default_metrics, directions, evaluate
 from lightning_xai.explainers import Explainer, with_gradients
 from lightning_xai.explainers.base import (
     check_choice,
@@ -42,13 +43,14 @@ from lightning_xai.explainers.base import (
 )
 from lightning_xai.explainers.channels import channels_second
 from lightning_xai.explainers.precision import Precision
+from lightning_xai.functional.warn import described, warn_caller
 from lightning_xai.metrics import SampleMetric
 from lightning_xai.names import named
 from lightning_xai.outputs import Output
 from lightning_xai.reporting.kinds import panel
 from lightning_xai.reporting.panels import log_picture
 from lightning_xai.reporting.saving import save_figure
-from lightning_xai.results.scores import Scores
+from lightning_xai.results.scores import GRADIENTS, Scores
 from lightning_xai.results.store import (
     SCORES,
     Share,
@@ -129,6 +131,9 @@ class AttributionCallback(ExplainingCallback):
         keep_panels: Panels of a stage that stay in the folder, at least two: the first, the latest, and of those in
             between the more, the newer; null for all. Loggers keep what they are given, which is every panel.
         keep_scores: Which validations' scores stay: "all", or the "last" of each stage.
+        on_error: "raise", or with "warn" an explanation that fails costs its scores, which are NaN, and not the
+            training: a sample without a class or with a NaN those of the sample, a method or metric its own, anything
+            else those of the process. (An `EarlyStopping` that monitors a mean of NaN alone stops, by `check_finite`.)
     """
 
     root = "xai"
@@ -156,8 +161,11 @@ class AttributionCallback(ExplainingCallback):
         channel_dim: int = 1,
         keep_panels: int | None = 20,
         keep_scores: Kept = "all",
+        on_error: OnError = "raise",
     ) -> None:
-        super().__init__(methods, num_samples, target, bounds, seed, batch_size, unpack, name, output, forward)
+        super().__init__(
+            methods, num_samples, target, bounds, seed, batch_size, unpack, name, output, forward, on_error
+        )
         check_count("every_n_epochs", every_n_epochs)
         check_choice("precision", precision, Precision)
         check_count("max_rows", 1 if max_rows is None else max_rows)
@@ -174,7 +182,7 @@ class AttributionCallback(ExplainingCallback):
         self.mask, self.max_rows, self.precision = mask, max_rows, precision
         self.evaluation: Evaluation | None = None
         self.folder: Path | None = None
-        self._samples: dict[Stage, tuple[Samples, set[int]]] = {}
+        self._samples: dict[Stage, tuple[Samples, Tensor, set[int]]] = {}
         self._logged: set[str] | None = None
         self._files = RunFiles("AttributionCallback", "scores and panels")
         self._resumed_at: int | None = None
@@ -230,34 +238,40 @@ class AttributionCallback(ExplainingCallback):
         if isinstance(current_loader(trainer), Iterator) or any(map(is_lazy, pl_module.parameters())):
             return None
         with isolate_rng():
-            samples, repeats = self._chosen(trainer, pl_module, "validate")
+            samples, lost, repeats = self._chosen(trainer, pl_module, "validate")
 
             def try_one() -> Evaluation:
                 first = (samples.select(torch.arange(min(n, len(samples.images)))) for n in (1, self.batch_size))
                 try:
                     return self._evaluate(trainer, pl_module, next(first))
                 except (RuntimeError, ValueError):  # a network may not take fewer rows than a batch has
-                    return self._evaluate(trainer, pl_module, next(first))
+                    return self._evaluate(trainer, pl_module, next(first), on_error=self.on_error)
 
-            evaluation, failure = attempted(lambda: _without(try_one(), repeats))
+            evaluation, failure = self._attempted(trainer, samples, lost, repeats, try_one)
             return set(self._together(trainer, samples, evaluation, failure, None)[0])
 
     def measure(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
         """Explain, score, log and write."""
         with isolate_rng():
-            samples, repeats = self._chosen(trainer, pl_module, stage)
+            try:
+                samples, lost, repeats = self._chosen(trainer, pl_module, stage)
+            except Exception as error:  # in all processes
+                if self.on_error == "raise":
+                    raise
+                warn_caller(f"AttributionCallback explains nothing at this {stage} end: {described(error)}")
+                return
             progress = trainer.progress_bar_callback is not None and trainer.is_global_zero
             folder = None if trainer.fast_dev_run else self._output(trainer)  # type: ignore[attr-defined]
             with nullcontext() if folder is None else self._invited(trainer, folder / SCORES) as share:
-                evaluation, failure = attempted(
-                    lambda: _without(self._evaluate(trainer, pl_module, samples, self.panel_size, progress), repeats)
-                )
+                work = partial(self._evaluate, trainer, pl_module, samples, self.panel_size, progress, self.on_error)
+                evaluation, failure = self._attempted(trainer, samples, lost, repeats, work)
                 means, all_share = self._together(trainer, samples, evaluation, failure, share)
             for key, mean in means.items():
                 pl_module.log(key, mean, batch_size=1)
             self.evaluation = cast(Evaluation, evaluation)
             if not all_share:
-                self.evaluation = _everybodys(trainer, self.evaluation)
+                parts = gathered(trainer, (self.evaluation.index, self.evaluation.scores))
+                self.evaluation = _joined(self.evaluation, parts)
             if folder is not None:
                 self._write(trainer, self.evaluation, stage, folder, share if all_share else None)
 
@@ -300,15 +314,38 @@ class AttributionCallback(ExplainingCallback):
         }
         return logged, sharing == trainer.world_size
 
-    def _chosen(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> tuple[Samples, set[int]]:
-        """The samples of a stage, the same ones for a whole run, and those of them that an earlier process has too."""
+    def _attempted(
+        self, trainer: Trainer, samples: Samples, lost: Tensor, repeats: set[int], work: Callable[[], Evaluation]
+    ) -> tuple[Evaluation | None, Exception | None]:
+        """The evaluation of the samples, with NaN for those that were lost, or how it failed."""
+        nothing = partial(self._undefined, trainer, samples)
+        evaluation, failure = attempted(work) if len(samples.images) else (nothing(samples.index), None)
+        if failure is not None and self.on_error == "warn":
+            warn_caller(f"AttributionCallback has no scores: {described(failure)}")
+            evaluation, failure = nothing(samples.index), None
+        if evaluation is not None and len(lost):
+            parts = [(part.index, part.scores) for part in (evaluation, nothing(lost))]
+            evaluation = _joined(evaluation, parts)
+        return (None if evaluation is None else _without(evaluation, repeats)), failure
+
+    def _undefined(self, trainer: Trainer, samples: Samples, index: Tensor) -> Evaluation:
+        """Of samples like these: scores that are all NaN, and no maps."""
+        methods, metrics = self._plan(trainer, samples)
+        nan = torch.full((len(index),), math.nan)
+        scores = {method: dict.fromkeys([*metrics, GRADIENTS], nan) for method in methods}
+        return Evaluation(index, scores, directions(metrics), samples.images[:0].cpu(), index[:0], index[:0], None, {})
+
+    def _chosen(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> tuple[Samples, Tensor, set[int]]:
+        """The samples of a stage, the same ones for a whole run, the indices of those that cannot be explained, and of
+        those that an earlier process has too.
+        """
         if stage not in self._samples:
-            samples, failure = attempted(lambda: self.chosen_samples(trainer, pl_module, stage == "test"))
+            found, failure = attempted(lambda: self.chosen_samples(trainer, pl_module, stage == "test"))
             raise_together(trainer, failure)
-            chosen = cast(Samples, samples)
-            own = chosen.index.tolist()
+            chosen, lost = cast(tuple[Samples, Tensor], found)
+            own = [*chosen.index.tolist(), *lost.tolist()]
             earlier = chain(*gathered(trainer, own)[: trainer.global_rank])
-            self._samples[stage] = chosen, set(own).intersection(earlier)
+            self._samples[stage] = chosen, lost, set(own).intersection(earlier)
         return self._samples[stage]
 
     def _plan(self, trainer: Trainer, samples: Samples) -> tuple[dict[str, Explainer], dict[str, SampleMetric]]:
@@ -327,6 +364,7 @@ class AttributionCallback(ExplainingCallback):
         samples: Samples,
         keep_attributions: int = 0,
         progress: bool = False,
+        on_error: OnError = "raise",
     ) -> Evaluation:
         return evaluate(
             self.adapted(pl_module, samples.carried),
@@ -345,6 +383,7 @@ class AttributionCallback(ExplainingCallback):
             progress=progress,
             channel_dim=self.channel_dim,
             gather=False,
+            on_error=on_error,
         )
 
     def chosen_methods(self, has_bounds: bool) -> dict[str, Explainer]:
@@ -443,9 +482,8 @@ def _without(evaluation: Evaluation, repeats: set[int]) -> Evaluation:
     return replace(evaluation, index=evaluation.index[kept], scores=scores)
 
 
-def _everybodys(trainer: Trainer, evaluation: Evaluation) -> Evaluation:
-    """With the scores of all processes. A collective call."""
-    parts = gathered(trainer, (evaluation.index, evaluation.scores))
+def _joined(evaluation: Evaluation, parts: Sequence[tuple[Tensor, Any]]) -> Evaluation:
+    """With indices and scores of several parts, such as those of all processes."""
     if len(parts) == 1:
         return evaluation
     index, order = torch.cat([index for index, _ in parts]).sort()

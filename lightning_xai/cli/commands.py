@@ -72,7 +72,8 @@ def run(command: str, words: Any, as_program: bool) -> None:
                 raise
             from lightning_xai.cli.console import printable_lines
 
-            sys.exit(f"lightning-xai: error: {printable_lines(str(error))}")
+            said = "".join([str(error), *(f" ({note})" for note in getattr(error, "__notes__", ()))])
+            sys.exit(f"lightning-xai: error: {printable_lines(said)}")
 
 
 def function_of(command: str) -> Callable[[Any], None]:
