@@ -60,7 +60,7 @@ class Module(LightningModule):
     def validation_step(self, batch: Any, _: int) -> None:
         pass
 
-    def test_step(self, batch: Any, _: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int) -> None:
         pass
 
     def configure_optimizers(self) -> Any:
@@ -139,7 +139,7 @@ def test_the_training_goes_on_as_without_the_callback(tmp_path: Any) -> None:
         on_error="warn",
     )
     plain = fit(tmp_path / "plain")
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning, match="Explanations failed") as told:
         observed = fit(tmp_path / "observed", callback, images=images, labels=labels)
     for name, value in plain.state_dict().items():
         assert torch.equal(value, observed.state_dict()[name]), name

@@ -195,7 +195,7 @@ def test_two_processes_write_the_rows_of_one(folder: Path, told: Any, name: str)
     assert_same(scores(folder / "one"), scores(folder / name))
     assert len(scores(folder / "one")) == 2 * 3 * 2 * 7
     assert read_directions(folder / name / "xai" / "scores")["size"]
-    assert sorted(os.listdir(folder / name / "xai")) == ["metrics.json", "scores"]
+    assert sorted(os.listdir(folder / name / "xai")) == ["metrics.json", "scores", "tables"]
 
 
 def test_each_process_writes_its_own_part_where_they_share_a_file_system(folder: Path, told: Any) -> None:

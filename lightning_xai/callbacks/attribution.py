@@ -32,6 +32,7 @@ from lightning_xai.callbacks.samples import (
     current_loader,
 )
 from lightning_xai.callbacks.schedule import check_monitors, tell_epochs
+from lightning_xai.callbacks.summary import PANELS, print_summary, summary_table
 from lightning_xai.data.input_space import InputSpace
 from lightning_xai.evaluation import Evaluation, OnError, default_metrics, directions, evaluate
 from lightning_xai.explainers import Explainer, with_gradients
@@ -48,8 +49,10 @@ from lightning_xai.metrics import SampleMetric
 from lightning_xai.names import named
 from lightning_xai.outputs import Output
 from lightning_xai.reporting.kinds import panel
-from lightning_xai.reporting.panels import log_picture
+from lightning_xai.reporting.loggers import log_picture, log_table
+from lightning_xai.reporting.render import markdown_table
 from lightning_xai.reporting.saving import save_figure
+from lightning_xai.results.files import write_text
 from lightning_xai.results.scores import GRADIENTS, Scores
 from lightning_xai.results.store import (
     SCORES,
@@ -63,7 +66,6 @@ from lightning_xai.results.store import (
     write_directions,
 )
 
-PANELS = "panels"
 Stage = Literal["validate", "test"]
 Kept = Literal["all", "last"]
 
@@ -74,8 +76,9 @@ class AttributionCallback(ExplainingCallback):
     Works on any LightningModule whose `forward` maps inputs (images, series, volumes, tables) to logits. Logs the mean
     of every metric as `xai/<method>/<metric>`, so that `ModelCheckpoint` and `EarlyStopping` can monitor it; writes the
     score of every sample to `xai/scores/` (Parquet; `lightning-xai export` makes a CSV file of it), the direction of
-    every metric to `xai/metrics.json` and a panel of maps to `xai/panels/` beside the run's checkpoints, and gives the
-    panel to the loggers. Training goes on exactly as it would without it: weights, modes, gradients and random states
+    every metric to `xai/metrics.json` and a panel of maps to `xai/panels/` beside the run's checkpoints, and at the end
+    a table of the latest means to `xai/tables/`. Weights & Biases, MLflow and TensorBoard get panels and table too, any
+    other logger the means. Training goes on exactly as it would without it: weights, modes, gradients and random states
     are left alone.
 
     The samples are of the rows that the loader's sampler can yield in its first `limit_val_batches`; a loader of
@@ -134,6 +137,7 @@ class AttributionCallback(ExplainingCallback):
         on_error: "raise", or with "warn" an explanation that fails costs its scores, which are NaN, and not the
             training: a sample without a class or with a NaN those of the sample, a method or metric its own, anything
             else those of the process. (An `EarlyStopping` that monitors a mean of NaN alone stops, by `check_finite`.)
+        summary: Whether the table is printed at the end of a run, and where the files are.
     """
 
     root = "xai"
@@ -162,6 +166,7 @@ class AttributionCallback(ExplainingCallback):
         keep_panels: int | None = 20,
         keep_scores: Kept = "all",
         on_error: OnError = "raise",
+        summary: bool = True,
     ) -> None:
         super().__init__(
             methods, num_samples, target, bounds, seed, batch_size, unpack, name, output, forward, on_error
@@ -179,7 +184,7 @@ class AttributionCallback(ExplainingCallback):
         check_whole_number("channel_dim", channel_dim)
         self.channel_dim = channel_dim
         self.panel_size, self.keep_panels, self.keep_scores = panel_size, keep_panels, keep_scores
-        self.mask, self.max_rows, self.precision = mask, max_rows, precision
+        self.mask, self.max_rows, self.precision, self.summary = mask, max_rows, precision, summary
         self.evaluation: Evaluation | None = None
         self.folder: Path | None = None
         self._samples: dict[Stage, tuple[Samples, Tensor, set[int]]] = {}
@@ -188,13 +193,14 @@ class AttributionCallback(ExplainingCallback):
         self._resumed_at: int | None = None
         self._begins = False
         self._part: Path | None = None
+        self._latest: tuple[Stage, int] | None = None
         self._parts: dict[Stage, list[Path]] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         self._samples.clear()  # those of another run's data, and its files
         self._parts.clear()
-        self._part = None
+        self._part = self._latest = None
         if trainer.world_size > 1:  # Lightning would have each mean added up on its own
             warnings.filterwarnings("ignore", rf"It is recommended to use `self.log\('{self.root}/.*, sync_dist=True")
 
@@ -221,6 +227,16 @@ class AttributionCallback(ExplainingCallback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.measure(trainer, pl_module, "test")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "validate":
+            self.conclude(trainer)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.conclude(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.conclude(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._files.end(trainer)
@@ -272,8 +288,22 @@ class AttributionCallback(ExplainingCallback):
             if not all_share:
                 parts = gathered(trainer, (self.evaluation.index, self.evaluation.scores))
                 self.evaluation = _joined(self.evaluation, parts)
+            self._latest = stage, trainer.global_step
             if folder is not None:
                 self._write(trainer, self.evaluation, stage, folder, share if all_share else None)
+
+    def conclude(self, trainer: Trainer) -> None:
+        """Hand the table of a run's latest scores to folder, loggers and terminal. A collective call."""
+        trainer.strategy.barrier()  # until all have written their scores
+        if not trainer.is_global_zero or self._latest is None or (table := summary_table(self)) is None:
+            return
+        (stage, step), folder = self._latest, self.folder
+        if folder is not None:
+            self._files.attempt(lambda: write_text(folder / "tables" / f"{stage}.md", markdown_table(table) + "\n"))
+            for logger in trainer.loggers:
+                log_table(logger, f"{self.prefix}/table/{stage}", table, step)
+        if self.summary:
+            print_summary(self, table)
 
     def scores(self) -> Scores | None:
         """The latest scores of all processes, read from the files where each one wrote its own; None before.
