@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from inspect import Parameter, signature
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.distributed as dist
@@ -18,6 +18,7 @@ from lightning_xai.explainers.base import (
     Bound,
     Context,
     Explainer,
+    check_choice,
     check_count,
     check_index,
     check_inputs,
@@ -52,6 +53,8 @@ from lightning_xai.names import named, named_method
 from lightning_xai.outputs import Logit, Output
 from lightning_xai.results.scores import GRADIENTS, Scores as ScoreTable
 from lightning_xai.shapes import Inputs, Labels, Masks, Scores
+
+OnError = Literal["raise", "warn"]
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,7 @@ def evaluate(
     progress: bool = False,
     channel_dim: int = 1,
     gather: bool = True,
+    on_error: OnError = "raise",
 ) -> Evaluation:
     """Scores of every method on every sample. All methods see the same noise draws and explain the same classes.
 
@@ -201,6 +205,8 @@ def evaluate(
         keep_attributions: Number of samples, the first ones, whose attributions are returned too.
         progress: Whether to show a progress bar.
         gather: Whether the processes gather their scores.
+        on_error: With "warn" a method or a metric that fails costs its own scores, which are NaN for the batch that it
+            failed on, and a warning says so; what fails is named with method, metric and samples either way.
 
     Raises:
         TypeError: as `explain`; if `methods` or `metrics` are no names or objects of the kind.
@@ -231,6 +237,7 @@ def evaluate(
     images = conditions.inputs(images)
     check_count("batch_size", batch_size)
     check_count("keep_attributions", keep_attributions, 0)
+    check_choice("on_error", on_error, OnError)
     explainers: Mapping[str, Explainer] = named("methods", ["smooth_grad"] if methods is None else methods)
     _check_methods(explainers)
     check_layout(explainers, channel_dim)
@@ -257,7 +264,8 @@ def evaluate(
         for rows in slices
     )
     with bar:
-        parts = list(score_batches(model, batches, explainers, given, conditions, bar.update))
+        failures: list[str] | None = None if on_error == "raise" else []
+        parts = list(score_batches(model, batches, explainers, given, conditions, bar.update, failures))
     maps = _on_cpu([torch.cat([part.maps[name] for part in parts]) for name in explainers])
     return Evaluation(
         *_gathered(index, parts, explainers, [*given, GRADIENTS], gather),
@@ -311,11 +319,12 @@ def score_batches(
     metrics: Mapping[str, SampleMetric],
     conditions: Conditions = Conditions(),
     tick: Callable[[], object] = lambda: None,
+    failures: list[str] | None = None,
 ) -> Generator[ScoredBatch, None, None]:
     """The scores of each batch as soon as it is done; nothing of the batches before is held.
 
     A batch's scores do not depend on the others: what follows it may be left out, or done elsewhere. At the end it
-    warns of maps that are not finite.
+    warns of maps that are not finite, and of failures.
 
     Args:
         model: Left as it was when the iterator ends, or is closed.
@@ -324,6 +333,7 @@ def score_batches(
         metrics: By name; what each method spends is scored as well, under the name `GRADIENTS`.
         conditions: The same for all batches; maps that are kept have their channels where the network has them.
         tick: Called when a method is done with a batch.
+        failures: For descriptions of exceptions, whose scores, and maps, are NaN then; None lets them pass.
     """
     scored: dict[str, SampleMetric] = {**metrics, GRADIENTS: NumGradients()}
     everything = {name: list(scored) for name in methods}
@@ -350,29 +360,53 @@ def score_batches(
                         own = {metric: scored[metric] for metric in key}
                         collections[key] = _collect(own, batch.images.device)
                     collection = collections[key]
-                    with noting(partial(_whereabouts, name, batch.index)):
-                        attributions = _score(collection, methods[name], given)
-                    values += [torch.cat(cast(Any, collection[metric]).scores) for metric in key]
+                    where = partial(_whereabouts, name, batch.index)
+                    attributions = _score(collection, methods[name], given, where, failures)
+                    values += [_recorded(cast(Any, collection[metric]), batch, failures) for metric in key]
                     pairs += [(name, metric) for metric in key]
                     collection.reset()
-                    undefined[name] = undefined.get(name, 0) + _undefined(attributions)
+                    if attributions is None:
+                        attributions = torch.full_like(batch.images, torch.nan)
+                    else:
+                        undefined[name] = undefined.get(name, 0) + _undefined(attributions)
                     maps[name] = attributions[: batch.keep].movedim(1, conditions.channel_dim).clone()
                     tick()
             yield ScoredBatch(batch, pairs, torch.stack(values), maps)
     _warn_of_undefined(model, undefined)
+    if failures:
+        rest = f"; and {len(failures) - 3} more" if len(failures) > 3 else ""
+        warn_caller(f"Explanations failed, and their scores are NaN: {'; '.join(failures[:3])}{rest}")
 
 
-def _score(collection: MetricCollection, explainer: Explainer, given: Mapping[str, Any]) -> Inputs:
-    """Explain a batch, and have the map scored; returns it."""
-    attributions, num_gradients = _explained(given["model"], explainer, given)
-    arguments = {
-        **given,
-        "explainer": explainer,
-        "noise_std": explainer.noise_std(given["inputs"], given["context"]),
-        "num_gradients": num_gradients,
-    }
-    _update(collection, attributions, arguments)
+def _score(
+    collection: MetricCollection,
+    explainer: Explainer,
+    given: Mapping[str, Any],
+    where: Callable[[], str],
+    failures: list[str] | None,
+) -> Inputs | None:
+    """Explain a batch, and have the map scored; returns it, or None where the method failed.
+
+    Each metric takes the arguments that its `update` names.
+    """
+    attributions = None
+    with noting(where, failures):
+        attributions, num_gradients = _explained(given["model"], explainer, given)
+        noise_std = explainer.noise_std(given["inputs"], given["context"])
+    if attributions is None:
+        return None
+    arguments = {**given, "explainer": explainer, "noise_std": noise_std, "num_gradients": num_gradients}
+    for name, metric in collection.items():
+        with noting(where, failures), noting(lambda name=name: f"in the metric {name}"):  # type: ignore[misc]
+            metric.update(attributions, **metric._filter_kwargs(**arguments))
     return attributions
+
+
+def _recorded(metric: SampleMetric, batch: Batch, failures: list[str] | None) -> Scores:
+    """A metric's scores of a batch; NaN where it may fail, and did."""
+    if metric.scores or failures is None:
+        return torch.cat(metric.scores)
+    return torch.full((len(batch.images),), torch.nan, device=batch.images.device)
 
 
 def directions(metrics: Mapping[str, SampleMetric]) -> dict[str, bool | None]:
@@ -503,17 +537,10 @@ def _check_lengths(length: int, **tensors: Tensor | None) -> None:
 
 
 def _collect(metrics: Mapping[str, SampleMetric], device: torch.device) -> MetricCollection:
-    """Empty copies of the metrics; each takes the arguments that its `update` names."""
+    """Empty copies of the metrics."""
     collection = MetricCollection({name: metric.clone() for name, metric in metrics.items()}, compute_groups=False)
     collection.reset()
     return collection.to(device, non_blocking=not is_apple(device))
-
-
-def _update(collection: MetricCollection, attributions: Inputs, arguments: Mapping[str, Any]) -> None:
-    """As the collection's own `update`, saying which metric failed."""
-    for name, metric in collection.items():
-        with noting(lambda name=name: f"in the metric {name}"):  # type: ignore[misc]
-            metric.update(attributions, **metric._filter_kwargs(**arguments))
 
 
 def _whereabouts(method: str, index: Labels) -> str:

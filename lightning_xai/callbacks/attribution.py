@@ -32,8 +32,9 @@ from lightning_xai.callbacks.samples import (
     current_loader,
 )
 from lightning_xai.callbacks.schedule import check_monitors, tell_epochs
+from lightning_xai.callbacks.summary import PANELS, print_summary, summary_table
 from lightning_xai.data.input_space import InputSpace
-from lightning_xai.evaluation import Evaluation, default_metrics, evaluate
+from lightning_xai.evaluation import Evaluation, OnError, default_metrics, directions, evaluate
 from lightning_xai.explainers import Explainer, with_gradients
 from lightning_xai.explainers.base import (
     check_choice,
@@ -43,13 +44,16 @@ from lightning_xai.explainers.base import (
 from lightning_xai.explainers.channels import channels_second
 from lightning_xai.explainers.conditions import Conditions
 from lightning_xai.explainers.precision import Precision
+from lightning_xai.functional.warn import described, warn_caller
 from lightning_xai.metrics import SampleMetric
 from lightning_xai.names import named
 from lightning_xai.outputs import Output
 from lightning_xai.reporting.kinds import panel
-from lightning_xai.reporting.panels import log_picture
+from lightning_xai.reporting.loggers import log_picture, log_table
+from lightning_xai.reporting.render import markdown_table
 from lightning_xai.reporting.saving import save_figure
-from lightning_xai.results.scores import Scores
+from lightning_xai.results.files import write_text
+from lightning_xai.results.scores import GRADIENTS, Scores
 from lightning_xai.results.store import (
     SCORES,
     Share,
@@ -62,7 +66,6 @@ from lightning_xai.results.store import (
     write_directions,
 )
 
-PANELS = "panels"
 Stage = Literal["validate", "test"]
 Kept = Literal["all", "last"]
 
@@ -73,8 +76,9 @@ class AttributionCallback(ExplainingCallback):
     Works on any LightningModule whose `forward` maps inputs (images, series, volumes, tables) to logits. Logs the mean
     of every metric as `xai/<method>/<metric>`, so that `ModelCheckpoint` and `EarlyStopping` can monitor it; writes the
     score of every sample to `xai/scores/` (Parquet; `lightning-xai export` makes a CSV file of it), the direction of
-    every metric to `xai/metrics.json` and a panel of maps to `xai/panels/` beside the run's checkpoints, and gives the
-    panel to the loggers. Training goes on exactly as it would without it: weights, modes, gradients and random states
+    every metric to `xai/metrics.json` and a panel of maps to `xai/panels/` beside the run's checkpoints, and at the end
+    a table of the latest means to `xai/tables/`. Weights & Biases, MLflow and TensorBoard get panels and table too, any
+    other logger the means. Training goes on exactly as it would without it: weights, modes, gradients and random states
     are left alone.
 
     The samples are of the rows that the loader's sampler can yield in its first `limit_val_batches`; a loader of
@@ -130,6 +134,10 @@ class AttributionCallback(ExplainingCallback):
         keep_panels: Panels of a stage that stay in the folder, at least two: the first, the latest, and of those in
             between the more, the newer; null for all. Loggers keep what they are given, which is every panel.
         keep_scores: Which validations' scores stay: "all", or the "last" of each stage.
+        on_error: "raise", or with "warn" an explanation that fails costs its scores, which are NaN, and not the
+            training: a sample without a class or with a NaN those of the sample, a method or metric its own, anything
+            else those of the process. (An `EarlyStopping` that monitors a mean of NaN alone stops, by `check_finite`.)
+        summary: Whether the table is printed at the end of a run, and where the files are.
     """
 
     root = "xai"
@@ -157,9 +165,11 @@ class AttributionCallback(ExplainingCallback):
         channel_dim: int = 1,
         keep_panels: int | None = 20,
         keep_scores: Kept = "all",
+        on_error: OnError = "raise",
+        summary: bool = True,
     ) -> None:
         given = target, bounds, seed, batch_size, unpack, name, output, forward, channel_dim, max_rows, precision
-        super().__init__(methods, num_samples, *given)
+        super().__init__(methods, num_samples, *given, on_error=on_error)
         check_count("every_n_epochs", every_n_epochs)
         check_count("num_gradients", 1 if num_gradients is None else num_gradients)
         check_count("panel_size", panel_size, 0)
@@ -169,22 +179,23 @@ class AttributionCallback(ExplainingCallback):
         self.metrics: dict[str, SampleMetric] | None = named("metrics", metrics)
         self.controls, self.num_gradients, self.every_n_epochs = controls, num_gradients, every_n_epochs
         self.panel_size, self.keep_panels, self.keep_scores = panel_size, keep_panels, keep_scores
-        self.mask = mask
+        self.mask, self.summary = mask, summary
         self.evaluation: Evaluation | None = None
         self.folder: Path | None = None
-        self._samples: dict[Stage, tuple[Samples, set[int]]] = {}
+        self._samples: dict[Stage, tuple[Samples, Tensor, set[int]]] = {}
         self._logged: set[str] | None = None
         self._files = RunFiles("AttributionCallback", "scores and panels")
         self._resumed_at: int | None = None
         self._begins = False
         self._part: Path | None = None
+        self._latest: tuple[Stage, int] | None = None
         self._parts: dict[Stage, list[Path]] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         self._samples.clear()  # those of another run's data, and its files
         self._parts.clear()
-        self._part = None
+        self._part = self._latest = None
         if trainer.world_size > 1:  # Lightning would have each mean added up on its own
             warnings.filterwarnings("ignore", rf"It is recommended to use `self.log\('{self.root}/.*, sync_dist=True")
 
@@ -212,6 +223,16 @@ class AttributionCallback(ExplainingCallback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.measure(trainer, pl_module, "test")
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "validate":
+            self.conclude(trainer)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.conclude(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.conclude(trainer)
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._files.end(trainer)
 
@@ -228,36 +249,56 @@ class AttributionCallback(ExplainingCallback):
         if isinstance(current_loader(trainer), Iterator) or any(map(is_lazy, pl_module.parameters())):
             return None
         with isolate_rng():
-            samples, repeats = self._chosen(trainer, pl_module, "validate")
+            samples, lost, repeats = self._chosen(trainer, pl_module, "validate")
 
             def try_one() -> Evaluation:
                 first = (samples.select(torch.arange(min(n, len(samples.images)))) for n in (1, self.batch_size))
                 try:
                     return self._evaluate(trainer, pl_module, next(first))
                 except (RuntimeError, ValueError):  # a network may not take fewer rows than a batch has
-                    return self._evaluate(trainer, pl_module, next(first))
+                    return self._evaluate(trainer, pl_module, next(first), on_error=self.on_error)
 
-            evaluation, failure = attempted(lambda: _without(try_one(), repeats))
+            evaluation, failure = self._attempted(trainer, samples, lost, repeats, try_one)
             return set(self._together(trainer, samples, evaluation, failure, None)[0])
 
     def measure(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
         """Explain, score, log and write."""
         with isolate_rng():
-            samples, repeats = self._chosen(trainer, pl_module, stage)
+            try:
+                samples, lost, repeats = self._chosen(trainer, pl_module, stage)
+            except Exception as error:  # in all processes
+                if self.on_error == "raise":
+                    raise
+                warn_caller(f"AttributionCallback explains nothing at this {stage} end: {described(error)}")
+                return
             progress = trainer.progress_bar_callback is not None and trainer.is_global_zero
             folder = None if trainer.fast_dev_run else self._output(trainer)  # type: ignore[attr-defined]
             with nullcontext() if folder is None else self._invited(trainer, folder / SCORES) as share:
-                evaluation, failure = attempted(
-                    lambda: _without(self._evaluate(trainer, pl_module, samples, self.panel_size, progress), repeats)
-                )
+                work = partial(self._evaluate, trainer, pl_module, samples, self.panel_size, progress, self.on_error)
+                evaluation, failure = self._attempted(trainer, samples, lost, repeats, work)
                 means, all_share = self._together(trainer, samples, evaluation, failure, share)
             for key, mean in means.items():
                 pl_module.log(key, mean, batch_size=1)
             self.evaluation = cast(Evaluation, evaluation)
             if not all_share:
-                self.evaluation = _everybodys(trainer, self.evaluation)
+                parts = gathered(trainer, (self.evaluation.index, self.evaluation.scores))
+                self.evaluation = _joined(self.evaluation, parts)
+            self._latest = stage, trainer.global_step
             if folder is not None:
                 self._write(trainer, self.evaluation, stage, folder, share if all_share else None)
+
+    def conclude(self, trainer: Trainer) -> None:
+        """Hand the table of a run's latest scores to folder, loggers and terminal. A collective call."""
+        trainer.strategy.barrier()  # until all have written their scores
+        if not trainer.is_global_zero or self._latest is None or (table := summary_table(self)) is None:
+            return
+        (stage, step), folder = self._latest, self.folder
+        if folder is not None:
+            self._files.attempt(lambda: write_text(folder / "tables" / f"{stage}.md", markdown_table(table) + "\n"))
+            for logger in trainer.loggers:
+                log_table(logger, f"{self.prefix}/table/{stage}", table, step)
+        if self.summary:
+            print_summary(self, table)
 
     def scores(self) -> Scores | None:
         """The latest scores of all processes, read from the files where each one wrote its own; None before.
@@ -298,15 +339,38 @@ class AttributionCallback(ExplainingCallback):
         }
         return logged, sharing == trainer.world_size
 
-    def _chosen(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> tuple[Samples, set[int]]:
-        """The samples of a stage, the same ones for a whole run, and those of them that an earlier process has too."""
+    def _attempted(
+        self, trainer: Trainer, samples: Samples, lost: Tensor, repeats: set[int], work: Callable[[], Evaluation]
+    ) -> tuple[Evaluation | None, Exception | None]:
+        """The evaluation of the samples, with NaN for those that were lost, or how it failed."""
+        nothing = partial(self._undefined, trainer, samples)
+        evaluation, failure = attempted(work) if len(samples.images) else (nothing(samples.index), None)
+        if failure is not None and self.on_error == "warn":
+            warn_caller(f"AttributionCallback has no scores: {described(failure)}")
+            evaluation, failure = nothing(samples.index), None
+        if evaluation is not None and len(lost):
+            parts = [(part.index, part.scores) for part in (evaluation, nothing(lost))]
+            evaluation = _joined(evaluation, parts)
+        return (None if evaluation is None else _without(evaluation, repeats)), failure
+
+    def _undefined(self, trainer: Trainer, samples: Samples, index: Tensor) -> Evaluation:
+        """Of samples like these: scores that are all NaN, and no maps."""
+        methods, metrics = self._plan(trainer, samples)
+        nan = torch.full((len(index),), math.nan)
+        scores = {method: dict.fromkeys([*metrics, GRADIENTS], nan) for method in methods}
+        return Evaluation(index, scores, directions(metrics), samples.images[:0].cpu(), index[:0], index[:0], None, {})
+
+    def _chosen(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> tuple[Samples, Tensor, set[int]]:
+        """The samples of a stage, the same ones for a whole run, the indices of those that cannot be explained, and of
+        those that an earlier process has too.
+        """
         if stage not in self._samples:
-            samples, failure = attempted(lambda: self.chosen_samples(trainer, pl_module, stage == "test"))
+            found, failure = attempted(lambda: self.chosen_samples(trainer, pl_module, stage == "test"))
             raise_together(trainer, failure)
-            chosen = cast(Samples, samples)
-            own = chosen.index.tolist()
+            chosen, lost = cast(tuple[Samples, Tensor], found)
+            own = [*chosen.index.tolist(), *lost.tolist()]
             earlier = chain(*gathered(trainer, own)[: trainer.global_rank])
-            self._samples[stage] = chosen, set(own).intersection(earlier)
+            self._samples[stage] = chosen, lost, set(own).intersection(earlier)
         return self._samples[stage]
 
     def _plan(self, trainer: Trainer, samples: Samples) -> tuple[dict[str, Explainer], dict[str, SampleMetric]]:
@@ -326,6 +390,7 @@ class AttributionCallback(ExplainingCallback):
         samples: Samples,
         keep_attributions: int = 0,
         progress: bool = False,
+        on_error: OnError = "raise",
     ) -> Evaluation:
         return evaluate(
             self.adapted(pl_module, samples.carried),
@@ -338,6 +403,7 @@ class AttributionCallback(ExplainingCallback):
             keep_attributions=keep_attributions,
             progress=progress,
             gather=False,
+            on_error=on_error,
             **vars(InputSpace.of(trainer).completed(self.conditions)),
         )
 
@@ -436,9 +502,8 @@ def _without(evaluation: Evaluation, repeats: set[int]) -> Evaluation:
     return replace(evaluation, index=evaluation.index[kept], scores=scores)
 
 
-def _everybodys(trainer: Trainer, evaluation: Evaluation) -> Evaluation:
-    """With the scores of all processes. A collective call."""
-    parts = gathered(trainer, (evaluation.index, evaluation.scores))
+def _joined(evaluation: Evaluation, parts: Sequence[tuple[Tensor, Any]]) -> Evaluation:
+    """With indices and scores of several parts, such as those of all processes."""
     if len(parts) == 1:
         return evaluation
     index, order = torch.cat([index for index, _ in parts]).sort()

@@ -17,15 +17,25 @@ from lightning_xai.callbacks.checks import (
     check_whole,
     tell_number_of_classes,
 )
+from lightning_xai.callbacks.processes import attempted
 from lightning_xai.callbacks.samples import Samples, Target, check_labels, choose_samples, current_loader, unpack
 from lightning_xai.data.input_space import InputSpace
+from lightning_xai.evaluation import OnError
 from lightning_xai.explainers import Explainer, Gradient, Saliency, with_controls
-from lightning_xai.explainers.base import check_choice, check_count, check_rows, check_whole_number, explaining
+from lightning_xai.explainers.base import (
+    check_choice,
+    check_count,
+    check_inputs,
+    check_rows,
+    check_whole_number,
+    explaining,
+)
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.conditions import Conditions
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad, smooth_grad
 from lightning_xai.forward import Forward
+from lightning_xai.functional.warn import described, warn_caller
 from lightning_xai.names import named
 from lightning_xai.outputs import Logit, Output
 
@@ -52,7 +62,10 @@ class ExplainingCallback(Callback):
         channel_dim: int = 1,
         max_rows: int | None = None,
         precision: Precision = "32-true",
+        on_error: OnError = "raise",
     ) -> None:
+        check_choice("on_error", on_error, OnError)
+        self.on_error: OnError = on_error
         check_count("num_samples", num_samples)
         check_count("batch_size", batch_size)
         self.conditions = Conditions(bounds, seed, max_rows, output, precision, channel_dim)
@@ -114,8 +127,10 @@ class ExplainingCallback(Callback):
 
     def chosen_samples(
         self, trainer: Trainer, pl_module: LightningModule, in_test: bool, least: int = 1, whole: bool = False
-    ) -> Samples:
-        """Samples of the loader that runs, looked at: what cannot be explained is refused here.
+    ) -> tuple[Samples, Tensor]:
+        """Samples of the loader that runs, looked at, and the indices of those that were lost.
+
+        What cannot be explained is refused here, or by `on_error` left out with a warning.
 
         Args:
             in_test: Whether the limit of batches is that of a test, or of a validation.
@@ -129,7 +144,7 @@ class ExplainingCallback(Callback):
         chosen: Target | None = self.target if self.labelled else "prediction"
         limit = trainer.limit_test_batches if in_test else trainer.limit_val_batches
         samples = choose_samples(trainer, loader, number, self.batch_size, take, whole, limit, chosen)
-        InputSpace.of(trainer).completed(self.conditions).inputs(samples.images)
+        num_outputs = None
         if samples.labels is not None and self.labelled:
             with in_precision(pl_module, self.conditions.precision), explaining(pl_module), torch.no_grad():
                 some = samples.select(torch.arange(min(self.batch_size, len(samples.images))))
@@ -140,9 +155,28 @@ class ExplainingCallback(Callback):
                     self.conditions.max_rows,
                     some.images,
                 ).shape[1]
-            check_labels(samples, num_outputs)
             tell_number_of_classes(trainer, getattr(loader, "dataset", None), num_outputs)
-        return samples
+        check = partial(self._check_samples, InputSpace.of(trainer).completed(self.conditions), num_outputs)
+        _, failure = attempted(lambda: check(samples))
+        if failure is None:
+            return samples, samples.index[:0]
+        if self.on_error == "raise":
+            raise failure
+        rows = torch.arange(len(samples.images))
+        fine = torch.tensor([attempted(lambda row=row: check(samples.select(row)))[1] is None for row in rows.split(1)])
+        lost = samples.index[~fine]
+        some = ", ".join(map(str, lost[:5].tolist())) + ", ..." * (len(lost) > 5)
+        warn_caller(
+            f"{type(self).__name__} leaves out {len(lost)} of {len(fine)} samples, {some}: {described(failure)}"
+        )
+        return samples.select(rows[fine]), lost
+
+    def _check_samples(self, conditions: Conditions, num_outputs: int | None, samples: Samples) -> None:
+        """Refuse what cannot be explained."""
+        check_inputs(samples.images, index=samples.index)
+        conditions.inputs(samples.images)
+        if num_outputs is not None:
+            check_labels(samples, num_outputs)
 
 
 def unpacking(

@@ -10,13 +10,14 @@ import torch
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+from lightning_xai.callbacks.attribution import AttributionCallback
 from lightning_xai.cli.checks import check_fits_data, check_local, check_writable, is_local_file
-from lightning_xai.cli.console import console
-from lightning_xai.cli.reports import report
+from lightning_xai.cli.reports import callbacks_of, report
 from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
 from lightning_xai.cli.weights import warn_of_random_weights
 from lightning_xai.experiments.prices import fit_prices
 from lightning_xai.modules.checkpoints import check_resumable, check_weights_fit, read_checkpoint
+from lightning_xai.reporting.console import console
 
 WITHOUT_CHECKPOINT = ("validate", "test", "predict", "visualize", "evaluate")
 """Commands that take the weights as they are."""
@@ -100,6 +101,8 @@ class XAICommandLine(LightningCLI):
             for price in fit_prices(self.trainer, self.model, self.datamodule):
                 console().print(price.table())
             return
+        for callback in callbacks_of(self.trainer, AttributionCallback):
+            callback.summary = False  # the report has it
         options["weights_only"] = True  # also of what Lightning finds itself: `last`, and after a restart by SLURM
         if is_local_file(self.ckpt_path):  # Lightning takes any name that begins with "http" for an address
             options["ckpt_path"] = os.path.abspath(self.ckpt_path)

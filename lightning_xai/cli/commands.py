@@ -70,9 +70,10 @@ def run(command: str, words: Any, as_program: bool) -> None:
         except Exception as error:
             if not as_program or not is_refusal(error):
                 raise
-            from lightning_xai.cli.console import printable_lines
+            from lightning_xai.reporting.console import printable_lines
 
-            sys.exit(f"lightning-xai: error: {printable_lines(str(error))}")
+            said = "".join([str(error), *(f" ({note})" for note in getattr(error, "__notes__", ()))])
+            sys.exit(f"lightning-xai: error: {printable_lines(said)}")
 
 
 def function_of(command: str) -> Callable[[Any], None]:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from lightning_xai.cli.console import console
 from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
 from lightning_xai.experiments import compare_methods, read_runs
 from lightning_xai.experiments.compare import Procedure
 from lightning_xai.reporting.comparison import comparison_notes, comparison_tables, write_comparison
+from lightning_xai.reporting.console import console
 from lightning_xai.reporting.folders import check_folder
 
 

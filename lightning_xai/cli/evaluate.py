@@ -16,7 +16,6 @@ from lightning_xai.callbacks.base import unpacking
 from lightning_xai.callbacks.samples import Target
 from lightning_xai.cli.checks import checkpoint_run, parse_shard
 from lightning_xai.cli.command_line import XAICommandLine
-from lightning_xai.cli.console import console
 from lightning_xai.data.input_space import InputSpace
 from lightning_xai.experiments.source import Stage
 from lightning_xai.experiments.stream import StoredEvaluation, evaluate_stream
@@ -24,6 +23,7 @@ from lightning_xai.experiments.trained import connected
 from lightning_xai.explainers import Explainer
 from lightning_xai.explainers.precision import Precision
 from lightning_xai.metrics import SampleMetric
+from lightning_xai.reporting.console import console
 from lightning_xai.reporting.folders import check_folder
 from lightning_xai.reporting.tables import score_table
 

@@ -20,6 +20,7 @@ from lightning_xai.explainers.precomputed import refuse_precomputed
 from lightning_xai.forward import rows_of
 from lightning_xai.functional.maps import pixel_map
 from lightning_xai.functional.random import fold_in_int
+from lightning_xai.functional.warn import described
 from lightning_xai.outputs import Logit, Output
 from lightning_xai.results.sanity import Cell, CellKey, Check, ModelState
 from lightning_xai.sanity.cells import Cells
@@ -285,15 +286,27 @@ def shared_out(tasks: Sequence[Any], work: Callable[[Any], Any], title: str | No
 
     Args:
         title: Of a progress bar, if there shall be one.
+
+    Raises:
+        RuntimeError: in every process where one has failed; where all have, what failed.
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if _distributed() else (0, 1)
     numbered = list(enumerate(tasks))[rank::world]
     bar = tqdm(numbered, desc=title, unit="model", leave=False, disable=title is None or rank > 0)
-    mine = [(number, work(task)) for number, task in bar]
+    failure: Exception | None = None
+    try:
+        mine: Any = [(number, work(task)) for number, task in bar]
+    except Exception as error:  # the others wait for this process
+        mine, failure = f"process {rank} of {world}: {described(error)}", error
     everybodys: list[Any] = [mine]
     if world > 1:
         everybodys = [None] * world
         dist.all_gather_object(everybodys, mine)
+    failed = [part for part in everybodys if isinstance(part, str)]
+    if failure is not None and len(failed) == world:
+        raise failure
+    if failed:
+        raise RuntimeError(f"A check failed in {'; '.join(failed)}") from failure
     return [result for _, result in sorted((pair for part in everybodys for pair in part), key=lambda pair: pair[0])]
 
 
