@@ -42,7 +42,7 @@ from lightning_xai.reporting.explanations import (
 from lightning_xai.reporting.folders import check_folder
 from lightning_xai.shapes import Inputs, Labels, Logits
 
-_DESCRIBED = ("image_shape", "image_size", "resize_size", "interpolation", "mean", "std")
+_DESCRIBED = ("image_shape", "image_size", "resize_size", "interpolation", "squash", "mean", "std")
 
 
 @dataclass(frozen=True)
@@ -345,4 +345,5 @@ def _described(owner: Any) -> dict[str, str]:
     parts = [owner, *(getattr(owner, name) for name in ("normalize", "preprocessing") if hasattr(owner, name))]
     known = {name: getattr(part, name) for name in _DESCRIBED for part in parts if hasattr(part, name)}
     plain = {name: value.flatten().tolist() if isinstance(value, Tensor) else value for name, value in known.items()}
-    return {"by": type(owner).__name__, **{name: str(value) for name, value in plain.items() if value is not None}}
+    told = {name: str(value) for name, value in plain.items() if value not in (None, False)}
+    return {"by": type(owner).__name__, **told}
