@@ -1,5 +1,6 @@
 """`lightning-xai report RUN [RUN ...]`."""
 
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +42,10 @@ def _report(
         seed: Of the bootstrap.
         output: The page, `.html`; null for `report.html` in the `xai` folder of the first run.
     """
+    from lightning_xai.reporting.page.data import report_record  # jinja2
+    from lightning_xai.reporting.page.numbers import text
     from lightning_xai.reporting.page.render import render
+    from lightning_xai.reporting.page.sentences import sentences
 
     page = Path(output or _beside(scores_path(runs[0])))
     if page.suffix != ".html":
@@ -49,9 +53,15 @@ def _report(
     check_file("output", page)
     found = find(runs, stage, epoch, alpha, seed)
     command = shlex.join(["lightning-xai", "report", *map(str, runs)])
-    write_text(page, render(found, command))
+    texts = {
+        page: render(found, command),
+        page.with_suffix(".json"): json.dumps(report_record(found, command), indent=1),
+    }
     terminal = console()
-    terminal.print(f"{'written':<16} {page}")
+    for sentence in sentences(found):
+        terminal.print(text(sentence.parts))
+    for path, content in texts.items():
+        terminal.print(f"{'written':<16} {write_text(path, content + chr(10))}")
 
 
 def _beside(scores: Path) -> Path:

@@ -22,7 +22,7 @@ class Axis:
     high: float
     percent: bool = False
 
-    def __call__(self, value: float) -> float:
+    def __call__(self, value: float | int) -> float:
         """A share of the length in percent, inside of it."""
         return round(min(100.0, max(0.0, 100 * (value - self.low) / (self.high - self.low))), 3)
 
@@ -88,7 +88,7 @@ class Curves:
 def curves_of(
     history: Scores, metric: str, higher_is_better: bool | None, checkpoints: Mapping[int, str], room: float = 7.5
 ) -> Curves | None:
-    """Means over the defined samples; None if no method has two of them.
+    """Means over the defined samples; None if no method has two of them, at different steps.
 
     Args:
         history: Of several validations of one run.
@@ -98,15 +98,19 @@ def curves_of(
         room: Between two names, in percent of the height.
     """
     table = history.select(metric=metric).table
-    when = list(dict.fromkeys(zip(table["epoch"].tolist(), table["step"].tolist(), strict=True)))
-    grouped = {key: own for key, own in table.groupby(["method", "epoch", "step"], observed=True)["value"]}
+    when = sorted(set(zip(table["epoch"].tolist(), table["step"].tolist(), strict=True)), key=lambda at: at[::-1])
+    groups = table.groupby(["method", "epoch", "step"], observed=True)["value"]
+    grouped = {key: own.to_numpy() for key, own in groups}
     methods = list(dict.fromkeys(table["method"].tolist()))
-    means = {m: tuple(mean(grouped.get((m, *at), ())) for at in when) for m in methods}
+    means = {m: tuple(mean(grouped.get((m, *at), np.empty(0))) for at in when) for m in methods}
     means = {method: own for method, own in means.items() if sum(map(math.isfinite, own)) > 1}
-    if len(when) < 2 or not means:
+    if not means or when[0][1] == when[-1][1]:
         return None
     percent = about(metric).percent
-    across, down = Axis(when[0][1], when[-1][1]), axis_of([v for own in means.values() for v in own], percent)
+    across, down = (
+        Axis(float(when[0][1]), float(when[-1][1])),
+        axis_of([v for own in means.values() for v in own], percent),
+    )
     curves = []
     for method, own in means.items():
         pairs = zip(when, own, strict=True)

@@ -23,7 +23,7 @@ class Number:
     """
 
     text: str
-    value: float
+    value: float | int
     of: str
     metric: str = ""
     method: str = ""

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import json
 import math
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
@@ -15,6 +14,7 @@ from lightning_xai._version import __version__
 from lightning_xai.reporting.colors import PALETTE
 from lightning_xai.reporting.escapes import printable
 from lightning_xai.reporting.page.charts import Curves, curves_of, metric_axis
+from lightning_xai.reporting.page.data import as_data, embedded
 from lightning_xai.reporting.page.metrics import GROUPS, about
 from lightning_xai.reporting.page.numbers import Number, count, decimals, mean_parts, places, written
 from lightning_xai.reporting.page.sentences import (
@@ -32,11 +32,9 @@ from lightning_xai.reporting.page.sentences import (
 from lightning_xai.results.comparison import Comparison, MethodResult, MetricComparison
 from lightning_xai.results.findings import Findings, FoundRun, Pair
 from lightning_xai.results.sanity import Verdict
-from lightning_xai.results.scores import GRADIENTS, Scores
+from lightning_xai.results.scores import GRADIENTS
 from lightning_xai.results.tables import ARROWS
 
-MOST_VALUES = 200_000
-"""Scores of earlier validations that a page has in it, at most."""
 DARK = ("#5aa9e6", "#f2b134", "#34c79a", "#e3a3ca", "#9bd5f7", "#f58a4b", "#d9d9d9")
 """The palette on a dark ground."""
 
@@ -70,37 +68,6 @@ def render(findings: Findings, command: str = "") -> str:
         command=command,
         **_view(findings),
     )
-
-
-def embedded(findings: Findings) -> list[dict[str, Any]]:
-    """The scores that the page's numbers are of: each evaluation with its samples, and values by metric and method.
-
-    An undefined score is null. Earlier validations are left out where they would be more than `MOST_VALUES`.
-    """
-    found = []
-    for run in findings.runs:
-        with_history = 0 < len(run.history) <= MOST_VALUES
-        for part in [run.history] * with_history + [run.scores]:
-            for key, table in part.table.groupby(["stage", "epoch", "step"], observed=True, sort=False):
-                evaluation = {"run": run.name, **dict(zip(("stage", "epoch", "step"), key, strict=True))}
-                if any({**evaluation}.items() <= other.items() for other in found):
-                    continue
-                values: dict[str, dict[str, Any]] = {}
-                for metric, methods in Scores(table).by_sample().items():
-                    for method, own in methods.items():
-                        samples = own.index.tolist()
-                        if evaluation.setdefault("samples", samples) != samples:
-                            own = own.reindex(evaluation["samples"])
-                        plain_values = [None if math.isnan(value) else value for value in own.tolist()]
-                        values.setdefault(metric, {})[method] = plain_values
-                found.append({**evaluation, "values": values})
-    return found
-
-
-def as_data(value: Any) -> Markup:
-    """JSON that can stand in a page: nothing in it can end the element."""
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
 def _shown(value: Any) -> Any:

@@ -145,8 +145,8 @@ def _best(comparison: Comparison, metric: MetricComparison) -> Iterator[Part]:
 
 
 def _control_phrase(result: MethodResult) -> str:
-    name = plain(result.method)
-    return CONTROLS.get(name, name)
+    run, _, name = result.method.rpartition(":")
+    return CONTROLS.get(name, name) + f" ({run})" * bool(run)
 
 
 def _ties(comparison: Comparison, metric: MetricComparison) -> list[Part]:
