@@ -1,0 +1,228 @@
+"""From findings to one file of HTML; nothing in it asks for anything outside of itself."""
+
+import base64
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from lightning_xai._version import __version__
+from lightning_xai.reporting.colors import PALETTE
+from lightning_xai.reporting.escapes import printable
+from lightning_xai.reporting.page.charts import Curves, curves_of, metric_axis
+from lightning_xai.reporting.page.data import as_data, embedded
+from lightning_xai.reporting.page.metrics import GROUPS, about
+from lightning_xai.reporting.page.numbers import Number, count, decimals, mean_parts, places, written
+from lightning_xai.reporting.page.sentences import (
+    CONTROLS,
+    anchor,
+    best_of,
+    floor,
+    is_below_floor,
+    is_better,
+    leading,
+    plain,
+    sentences,
+    shown_first,
+)
+from lightning_xai.results.comparison import Comparison, MethodResult, MetricComparison
+from lightning_xai.results.findings import Findings, FoundRun, Pair
+from lightning_xai.results.sanity import Verdict
+from lightning_xai.results.scores import GRADIENTS
+from lightning_xai.results.tables import ARROWS
+
+DARK = ("#5aa9e6", "#f2b134", "#34c79a", "#e3a3ca", "#9bd5f7", "#f58a4b", "#d9d9d9")
+"""The palette on a dark ground."""
+
+
+def render(findings: Findings, command: str = "") -> str:
+    """The page.
+
+    Args:
+        findings: What the runs tell.
+        command: That makes the page again; empty to leave it out.
+    """
+    environment = Environment(
+        loader=PackageLoader("lightning_xai.reporting.page", ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+    )
+    style, script = (_resource(name) for name in ("style.css", "script.js"))
+    style = _colors() + style
+    policy = (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return environment.get_template("page.html").render(
+        policy=policy,
+        style=Markup(style),
+        script=Markup(script),
+        version=__version__,
+        command=command,
+        **_view(findings),
+    )
+
+
+def _shown(value: Any) -> Any:
+    """What a template prints: control characters of names are shown, and not obeyed."""
+    return (
+        value
+        if isinstance(value, Markup) or not isinstance(value, str)
+        else "\n".join(map(printable, value.split("\n")))
+    )
+
+
+def _resource(name: str) -> str:
+    return files("lightning_xai.reporting.page").joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _colors() -> str:
+    """Of the series, on both grounds."""
+    light = ("#" + "222222" if color == "black" else color for color in PALETTE)
+    both = [*enumerate(zip(light, DARK, strict=True))]
+    return "".join(
+        f":root{{--c{n}:{bright}}}@media(prefers-color-scheme:dark){{:root{{--c{n}:{dark}}}}}"
+        f".c{n}{{color:var(--c{n})}}\n"
+        for n, (bright, dark) in both
+    )
+
+
+def _view(findings: Findings) -> dict[str, Any]:
+    comparison = findings.comparison
+    return {
+        "findings": findings,
+        "comparison": comparison,
+        "sentences": sentences(findings),
+        "colors": color_classes(findings),
+        "metrics": [_metric(comparison, metric) for metric in _in_order(comparison)],
+        "curves": [(run, own) for run in findings.runs if (own := list(_curves(findings, run)))],
+        "scores": as_data(embedded(findings)),
+        "level": f"{100 * (1 - comparison.alpha):g}",
+        "maps": (),
+        "samples": (),
+        "checks": [(run, name, *_ordered(own)) for run in findings.runs for name, own in run.verdicts.items()],
+        "shapes": {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "?"},
+        "pairs": _pairs(findings),
+        "plain": plain,
+        "written": written,
+        "about": about,
+        "p_text": _p_text,
+        "control_phrases": CONTROLS,
+        "gradients": sum(run.scores.select(metric=GRADIENTS).table["value"].sum() for run in findings.runs),
+    }
+
+
+def color_classes(findings: Findings) -> dict[str, str]:
+    """By method: a color for each, gray for the controls."""
+    comparison = findings.comparison
+    methods = [method for method in comparison.methods if method not in comparison.controls]
+    found = {method: f"c{number % len(PALETTE)}" for number, method in enumerate(methods)}
+    found |= dict.fromkeys(comparison.controls, "control")
+    if len(findings.runs) > 1:  # curves are of one run, whose methods have their short names there
+        found |= {plain(method): found[method] for method in reversed(comparison.methods)}
+    return found
+
+
+def _metric(comparison: Comparison, metric: MetricComparison) -> dict[str, Any]:
+    known, axis, digits = about(metric.metric), metric_axis(comparison, metric), places(metric)
+    level = floor(comparison, metric)
+    return {
+        "metric": metric,
+        "about": known,
+        "anchor": anchor(comparison, metric),
+        "arrow": ARROWS[metric.higher_is_better],
+        "axis": axis,
+        "floor": level,
+        "controls": [(r.method, axis(r.mean)) for r in metric.methods if _drawn(r) and r.method in comparison.controls],
+        "limit": known.limit,
+        "n": count(metric.num_samples, "n", metric.metric),
+        "common": count(metric.num_common, "num_common", metric.metric),
+        "rows": [_row(comparison, metric, result, digits) for result in shown_first(comparison, metric)],
+    }
+
+
+def _in_order(comparison: Comparison) -> list[MetricComparison]:
+    """The one that the answer is about, those that have a floor, the others."""
+    first = leading(comparison)
+    return sorted(comparison.metrics, key=lambda m: (m is not first, GROUPS.index(about(m.metric).group)))
+
+
+def _drawn(result: MethodResult) -> bool:
+    return not math.isnan(result.mean)
+
+
+def _row(comparison: Comparison, metric: MetricComparison, result: MethodResult, digits: int) -> dict[str, Any]:
+    known = about(metric.metric)
+    mean, unit, *interval = mean_parts(metric, result, digits)
+    is_control = result.method in comparison.controls
+    cost = comparison.gradients.get(result.method, math.nan)
+    better = is_control and known.has_floor and is_better(comparison, result)
+    return {
+        "result": result,
+        "mean": mean,
+        "unit": unit,
+        "interval": interval,
+        "is_control": is_control,
+        "below": is_below_floor(comparison, metric, result),
+        "best": result is best_of(metric),
+        "tied": result.is_best or (is_control and known.has_floor and _as_good(comparison, result)),
+        "better": better,
+        "difference": Number(
+            written(result.difference, digits, known.percent, sign=True),
+            result.difference,
+            "difference",
+            metric.metric,
+            result.method,
+        ),
+        "p": Number(_p_text(result.p_holm), result.p_holm, "p_holm", metric.metric, result.method),
+        "cost": Number("" if math.isnan(cost) else f"{cost:g}", cost, "gradients", GRADIENTS, result.method),
+        "undefined": count(result.num_undefined, "num_undefined", metric.metric, result.method),
+    }
+
+
+def _ordered(verdicts: Sequence[Verdict]) -> tuple[list[Verdict], list[Verdict], list[Verdict]]:
+    """Those that are not passed, those that are, and those of the controls."""
+    own = [verdict for verdict in verdicts if verdict.method not in CONTROLS]
+    controls = [verdict for verdict in verdicts if verdict.method in CONTROLS]
+    return [v for v in own if v.outcome != "PASS"], [v for v in own if v.outcome == "PASS"], controls
+
+
+def _pairs(findings: Findings) -> list[tuple[str, bool, int, list[Pair]]]:
+    """By metric: whether it is a share, the digits of its differences, and the pairs."""
+    found = []
+    for metric in dict.fromkeys(pair.metric for pair in findings.pairs):
+        own = [pair for pair in findings.pairs if pair.metric == metric]
+        widths = sorted((pair.high - pair.low) / 4 for pair in own if pair.high > pair.low)
+        digits = decimals(widths[len(widths) // 2] if widths else math.nan)
+        found.append((metric, about(metric).percent, digits, own))
+    return found
+
+
+def _as_good(comparison: Comparison, result: MethodResult) -> bool:
+    return not math.isnan(result.p_holm) and not (result.p_holm <= comparison.alpha and result.effect_size < 0)
+
+
+def _p_text(p: float) -> str:
+    if math.isnan(p):
+        return ""
+    return "< .001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 1 else "1"
+
+
+def _curves(findings: Findings, run: FoundRun) -> Iterator[Curves]:
+    checkpoints = {c.step: c.name for c in reversed(run.checkpoints) if c.name != "last.ckpt"}
+    directions = {metric.metric: metric.higher_is_better for metric in findings.comparison.metrics}
+    for metric in run.history.unique("metric"):
+        own = metric in directions and curves_of(run.history, metric, directions[metric], checkpoints)
+        if own:
+            yield own
