@@ -165,9 +165,9 @@ class ExplainingCallback(Callback):
         rows = torch.arange(len(samples.images))
         fine = torch.tensor([attempted(lambda row=row: check(samples.select(row)))[1] is None for row in rows.split(1)])
         lost = samples.index[~fine]
-        some = ", ".join(map(str, lost[:5].tolist())) + ", ..." * (len(lost) > 5)
+        first = ", ".join(map(str, lost[:5].tolist())) + ", ..." * (len(lost) > 5)
         warn_caller(
-            f"{type(self).__name__} leaves out {len(lost)} of {len(fine)} samples, {some}: {described(failure)}"
+            f"{type(self).__name__} leaves out {len(lost)} of {len(fine)} samples, {first}: {described(failure)}"
         )
         return samples.select(rows[fine]), lost
 
