@@ -16,6 +16,7 @@ from lightning_xai.cli.reports import callbacks_of, report
 from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
 from lightning_xai.cli.weights import warn_of_random_weights
 from lightning_xai.experiments.prices import fit_prices
+from lightning_xai.modules import ClassifierModule
 from lightning_xai.modules.checkpoints import check_resumable, check_weights_fit, read_checkpoint
 from lightning_xai.reporting.console import console
 
@@ -79,6 +80,8 @@ class XAICommandLine(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """A checkpoint is data: the configuration says what runs, and the checkpoint's weights must fit it."""
+        if isinstance(self.model, ClassifierModule):
+            self.model.fit_to(self.datamodule)
         if self.checkpoint and self.model.strict_loading:
             check_weights_fit(self.checkpoint, self.model, self.ckpt_path)
         if self.checkpoint and self.command == "fit":

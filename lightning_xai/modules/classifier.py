@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
+from lightning_xai.data.input_space import InputSpace
 from lightning_xai.modules.sources import NamedNetwork, named_network, preprocessing_of
 
 Batch = Mapping[str, Any] | Sequence[Tensor]
@@ -72,13 +73,13 @@ class ClassifierModule(LightningModule):
         Raises:
             ValueError: if the network does not fit the data.
         """
-        shape, number = getattr(data, "image_shape", None), getattr(data, "num_classes", None)
-        if shape is None:
+        if getattr(data, "image_shape", None) is None:
             return
-        outputs = check_network_fits(self, tuple(shape), None if self._open else number)
+        shape, number = InputSpace(self, data).shape, getattr(data, "num_classes", None)
+        outputs = check_network_fits(self, shape, None if self._open else number)
         if self._open and number not in (None, outputs):
             self._take(named_network(*self._open, number, new_head=True))
-            check_network_fits(self, tuple(shape), number)
+            check_network_fits(self, shape, number)
         elif number is not None and outputs != number and getattr(data, "trains", False):
             raise ValueError(
                 f"`network` ({type(self.network).__name__}) has {outputs} outputs, but the data have {number} classes:"
