@@ -129,6 +129,7 @@ def _view(findings: Findings) -> dict[str, Any]:
         "plain": plain,
         "written": written,
         "about": about,
+        "count": count,
         "p_text": _p_text,
         "control_phrases": CONTROLS,
         "gradients": sum(run.scores.select(metric=GRADIENTS).table["value"].sum() for run in findings.runs),

@@ -40,7 +40,7 @@
   const controls = JSON.parse(table.dataset.controls);
   const evaluations = JSON.parse(get("scores").textContent).filter(evaluation => evaluation.reported);
   const state = { run: 0, metric: first, sort: "mean", down: "", only: "", label: "" };
-  let most = 100;
+  let most = 40;
 
   const shares = JSON.parse(table.dataset.shares);
   const written = (value, percent) =>
