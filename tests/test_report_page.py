@@ -58,7 +58,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
-        if tag not in ("meta", "circle", "line", "input", "br"):
+        if tag not in ("meta", "circle", "line", "input", "br", "img"):
             self.open.append(tag)
         if tag == "data":
             self.numbers.append((dict(attributes), ""))
@@ -145,7 +145,7 @@ def recomputed(page):
 def test_every_number_on_the_page_is_made_again_from_the_scores_in_it(report):
     page = Page(report.read_text(encoding="utf-8"))
     expected, seen = recomputed(page), set()
-    for attributes, text in page.numbers:
+    for attributes, text in [number for number in page.numbers if "data-sample" not in number[0]]:
         key = attributes["data-of"], attributes["data-metric"], attributes["data-method"]
         value = float(attributes["value"])
         np.testing.assert_allclose(value, expected[key], rtol=1e-9, atol=1e-12, err_msg=str(key))
@@ -171,6 +171,22 @@ def test_every_number_on_the_page_is_made_again_from_the_scores_in_it(report):
         "right",
         "accuracy",
     }
+
+
+def test_the_samples_shown_are_the_worst_and_the_most_disputed(report):
+    page = Page(report.read_text(encoding="utf-8"))
+    (evaluation,) = [e for e in page.data("scores") if e.get("reported")]
+    values = evaluation["values"]["relevance_rank_accuracy"]
+    own = np.array([values[method] for method in METHODS[:3]])
+    shown = {}
+    for attributes, _ in page.numbers:
+        if "data-sample" in attributes:
+            shown.setdefault(int(attributes["data-sample"]), []).append(attributes)
+    assert list(shown) == np.array(evaluation["samples"])[own.mean(0).argsort()].tolist()
+    for sample, numbers in shown.items():
+        place = evaluation["samples"].index(sample)
+        expected = [own[:, place].mean(), own[:, place].std(), *(values[method][place] for method in METHODS)]
+        np.testing.assert_allclose([float(number["value"]) for number in numbers], expected, rtol=1e-9)
 
 
 def test_the_answer_has_no_number_that_is_not_marked(report):

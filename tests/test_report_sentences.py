@@ -78,6 +78,13 @@ TABLE = {
             ]
         },
     ),
+    "no method is above the floor": (
+        lambda: findings(run(SEEN | {"random": 0.9})),
+        {
+            "best": ["No method is above the floor in pointing at the evidence; the first is saliency: relevance rank"],
+            "control": ["random has 90.0 %, better than every method"],
+        },
+    ),
     "a control is as good in another metric": (
         lambda: findings(run({RANK: SEEN, "auroc": SEEN | {"edges": 0.9}}, None)),
         {"control": ["in AUROC, edges has 0.900, better than every method"]},

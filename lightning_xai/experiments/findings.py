@@ -65,6 +65,7 @@ def _found(run: Run, path: Path) -> FoundRun:
         history if several else Scores.from_rows(()),
         read_samples(path),
         verdicts,
+        {name: figure for name, own in verdicts.items() for figure in _deciding(folder / "sanity" / name, own[0])},
         tuple(sorted(_panels(xai / "panels"), key=lambda panel: (panel.step, panel.epoch))),
         tuple(sorted(_checkpoints(folder / "checkpoints"), key=lambda checkpoint: checkpoint.step)),
         **_configured(config),
@@ -102,6 +103,12 @@ def _read(path: Path) -> tuple[Verdict, ...]:
             raise ValueError(f"{place}: not a verdict ({error}). Make the sanity check anew, or remove it.") from error
         found.append(Verdict(**row))
     return tuple(found)
+
+
+def _deciding(folder: Path, verdict: Verdict) -> list[Path]:
+    """The curves of the similarity that decided, or else the bars of the check; at most one."""
+    names = f"cascading_from_top-{verdict.similarity}", f"{verdict.check}-bars"
+    return [path for name in names if (path := folder / f"sanity-{name}.png").is_file()][:1]
 
 
 def _panels(folder: Path) -> Iterator[Panel]:

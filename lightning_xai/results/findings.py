@@ -41,6 +41,7 @@ class FoundRun:
         history: Of all validations where there are several; else none.
         samples: What is known of the samples (`store.SAMPLES`), with stage, epoch and step; empty if not recorded.
         verdicts: By the folder of each sanity check.
+        figures: Of some of these checks, the one that shows what decided.
         panels: In order of their steps.
         checkpoints: In order of their steps.
         settings: Of each method, as YAML, from the configuration.
@@ -56,6 +57,7 @@ class FoundRun:
     history: Scores
     samples: pd.DataFrame = field(default_factory=pd.DataFrame)
     verdicts: Mapping[str, tuple[Verdict, ...]] = field(default_factory=dict)
+    figures: Mapping[str, Path] = field(default_factory=dict)
     panels: tuple[Panel, ...] = ()
     checkpoints: tuple[Checkpoint, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)

@@ -242,7 +242,7 @@ def _evaluations(run: FoundRun) -> Iterator[dict[str, Any]]:
     key = ["stage", "epoch", "step"]
     own = next(iter(run.scores))
     chosen = own.stage, own.epoch, own.step
-    yield _evaluation(run, chosen, run.scores)
+    yield {**_evaluation(run, chosen, run.scores), "reported": True}
     if len(run.history) <= MOST_VALUES:
         for at, table in run.history.table.groupby(key, observed=True, sort=False):
             if at != chosen:

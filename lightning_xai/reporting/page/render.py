@@ -2,13 +2,17 @@
 
 import base64
 import hashlib
+import io
 import math
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
 from lightning_xai._version import __version__
 from lightning_xai.reporting.colors import PALETTE
@@ -17,6 +21,7 @@ from lightning_xai.reporting.page.charts import Curves, curves_of, metric_axis
 from lightning_xai.reporting.page.data import as_data, embedded
 from lightning_xai.reporting.page.metrics import GROUPS, about
 from lightning_xai.reporting.page.numbers import Number, count, decimals, mean_parts, places, written
+from lightning_xai.reporting.page.samples import samples_of
 from lightning_xai.reporting.page.sentences import (
     CONTROLS,
     anchor,
@@ -30,11 +35,13 @@ from lightning_xai.reporting.page.sentences import (
     shown_first,
 )
 from lightning_xai.results.comparison import Comparison, MethodResult, MetricComparison
-from lightning_xai.results.findings import Findings, FoundRun, Pair
+from lightning_xai.results.findings import Findings, FoundRun, Pair, Panel
 from lightning_xai.results.sanity import Verdict
 from lightning_xai.results.scores import GRADIENTS
 from lightning_xai.results.tables import ARROWS
 
+MOST_PANELS, MOST_BYTES = 20, 3_000_000
+"""Of pictures of maps."""
 DARK = ("#5aa9e6", "#f2b134", "#34c79a", "#e3a3ca", "#9bd5f7", "#f58a4b", "#d9d9d9")
 """The palette on a dark ground."""
 
@@ -99,7 +106,7 @@ def _colors() -> str:
 
 
 def _view(findings: Findings) -> dict[str, Any]:
-    comparison = findings.comparison
+    comparison, maps = findings.comparison, _maps(findings)
     return {
         "findings": findings,
         "comparison": comparison,
@@ -109,14 +116,20 @@ def _view(findings: Findings) -> dict[str, Any]:
         "curves": [(run, own) for run in findings.runs if (own := list(_curves(findings, run)))],
         "scores": as_data(embedded(findings)),
         "level": f"{100 * (1 - comparison.alpha):g}",
-        "maps": (),
-        "samples": (),
-        "checks": [(run, name, *_ordered(own)) for run in findings.runs for name, own in run.verdicts.items()],
+        "maps": maps,
+        "left_out": sum(len(run.panels) for run in findings.runs) - len(maps),
+        "samples": samples_of(findings),
+        "checks": [
+            (run, name, name in run.figures and _source(run.figures[name]), *_ordered(own))
+            for run in findings.runs
+            for name, own in run.verdicts.items()
+        ],
         "shapes": {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "?"},
         "pairs": _pairs(findings),
         "plain": plain,
         "written": written,
         "about": about,
+        "count": count,
         "p_text": _p_text,
         "control_phrases": CONTROLS,
         "gradients": sum(run.scores.select(metric=GRADIENTS).table["value"].sum() for run in findings.runs),
@@ -150,6 +163,23 @@ def _metric(comparison: Comparison, metric: MetricComparison) -> dict[str, Any]:
         "common": count(metric.num_common, "num_common", metric.metric),
         "rows": [_row(comparison, metric, result, digits) for result in shown_first(comparison, metric)],
     }
+
+
+def _maps(findings: Findings) -> list[tuple[Panel, Markup]]:
+    """The panels that a page has room for, in order; the first, the last and evenly spaced ones of all."""
+    panels = [panel for run in findings.runs for panel in run.panels]
+    sizes = [panel.path.stat().st_size for panel in panels]
+    number = min(len(panels), MOST_PANELS, max(1, int(MOST_BYTES * len(panels) / max(1, sum(sizes)))))
+    chosen = sorted({round(place) for place in np.linspace(len(panels) - 1, 0, number)})
+    return [(panels[place], _source(panels[place].path)) for place in chosen]
+
+
+def _source(path: Path) -> Markup:
+    """As a text, in as few bytes as a picture of the same pixels takes."""
+    packed = io.BytesIO()
+    with Image.open(path) as picture:
+        picture.convert("RGB").save(packed, "png", compress_level=9)
+    return Markup("data:image/png;base64," + base64.b64encode(packed.getvalue()).decode())
 
 
 def _in_order(comparison: Comparison) -> list[MetricComparison]:
@@ -221,8 +251,7 @@ def _p_text(p: float) -> str:
 
 def _curves(findings: Findings, run: FoundRun) -> Iterator[Curves]:
     checkpoints = {c.step: c.name for c in reversed(run.checkpoints) if c.name != "last.ckpt"}
-    directions = {metric.metric: metric.higher_is_better for metric in findings.comparison.metrics}
-    for metric in run.history.unique("metric"):
-        own = metric in directions and curves_of(run.history, metric, directions[metric], checkpoints)
-        if own:
+    for metric in _in_order(findings.comparison):
+        own = curves_of(run.history, metric.metric, metric.higher_is_better, checkpoints)
+        if own is not None:
             yield own

@@ -17,6 +17,8 @@ CONTROLS = {
     "random": "random maps",
     "untrained": "the untrained network",
 }
+MOST = 2
+"""Metrics in which a control is told with its numbers."""
 _GOOD, _BAD, _PLAIN = "good", "bad", "plain"
 
 
@@ -119,7 +121,9 @@ def _best(comparison: Comparison, metric: MetricComparison) -> Iterator[Part]:
     controls = [r for r in metric.methods if r.method in comparison.controls and not math.isnan(r.mean)]
     others = [r for r in metric.methods if r is not best and r.rank is not None]
     pointing = known.group == "evidence"
-    if others and not any(is_worse(comparison, result) for result in others):
+    if is_below_floor(comparison, metric, best):
+        yield f"No method is above the floor{' in pointing at the evidence' * pointing}; the first is {best.method}: "
+    elif others and not any(is_worse(comparison, result) for result in others):
         yield f"No method stands out{' in pointing at the evidence' * pointing}; the first is {best.method}: "
     else:
         yield f"{best.method} {'points best at the evidence' if pointing else 'is the best'}: "
@@ -188,23 +192,27 @@ def _control(comparison: Comparison, leading: MetricComparison) -> Sentence:
     if not comparison.controls:
         words = "There are no controls: whether an edge detector or random maps would do as well is not known."
         return Sentence("control", (words,), "metrics", _BAD)
-    equal = [
-        (metric, result)
-        for metric in floored
-        for result in metric.methods
-        if result.method in comparison.controls and not math.isnan(result.mean) and not is_worse(comparison, result)
-    ]
+    equal = [(metric, control) for metric in floored if (control := _equal_control(comparison, metric)) is not None]
     if not equal:
         titles = listed(about(metric.metric).title for metric in floored)
         names = listed(comparison.controls, "nor") if len(comparison.controls) > 1 else comparison.controls[0]
         words = f"No control is as good: {'neither ' * (len(comparison.controls) > 1)}{names} reaches it, in {titles}."
         return Sentence("control", (words,), anchor(comparison, leading), _GOOD)
-    equal.sort(key=lambda pair: (pair[0] is not leading, not is_better(comparison, pair[1])))
+    equal.sort(key=lambda pair: pair[0] is not leading)
     parts: list[Part] = ["A control is as good: "]
-    for place, (metric, result) in enumerate(equal[:3]):
+    for place, (metric, result) in enumerate(equal[:MOST]):
         parts += ["; " if place else "", *_as_good(comparison, metric, result)]
+    if len(equal) > MOST:
+        parts.append(f"; likewise in {listed(about(metric.metric).title for metric, _ in equal[MOST:])}")
     parts.append(". What is measured there can be had without looking at the network.")
     return Sentence("control", tuple(parts), anchor(comparison, equal[0][0]), _BAD)
+
+
+def _equal_control(comparison: Comparison, metric: MetricComparison) -> MethodResult | None:
+    """The best of the controls, if the tests do not say that it is worse than the best method."""
+    known = [r for r in metric.methods if r.method in comparison.controls and not math.isnan(r.mean)]
+    best = max(known, key=lambda r: r.mean if metric.higher_is_better else -r.mean, default=None)
+    return None if best is None or is_worse(comparison, best) else best
 
 
 def _as_good(comparison: Comparison, metric: MetricComparison, result: MethodResult) -> Iterator[Part]:
