@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -25,6 +26,7 @@ from lightning_xai.callbacks.checks import (
 )
 from lightning_xai.callbacks.files import RunFiles, invited, thin_out
 from lightning_xai.callbacks.processes import attempted, gathered, raise_together, summed
+from lightning_xai.callbacks.progress import trainer_task
 from lightning_xai.callbacks.samples import (
     Samples,
     Target,
@@ -246,11 +248,10 @@ class AttributionCallback(ExplainingCallback):
         """Explain, score, log and write."""
         with isolate_rng():
             samples, repeats = self._chosen(trainer, pl_module, stage)
-            progress = trainer.progress_bar_callback is not None and trainer.is_global_zero
             folder = None if trainer.fast_dev_run else self._output(trainer)  # type: ignore[attr-defined]
             with nullcontext() if folder is None else self._invited(trainer, folder / SCORES) as share:
                 evaluation, failure = attempted(
-                    lambda: _without(self._evaluate(trainer, pl_module, samples, self.panel_size, progress), repeats)
+                    lambda: _without(self._evaluate(trainer, pl_module, samples, self.panel_size, True), repeats)
                 )
                 means, all_share = self._together(trainer, samples, evaluation, failure, share)
             for key, mean in means.items():
@@ -342,7 +343,7 @@ class AttributionCallback(ExplainingCallback):
             max_rows=self.max_rows,
             precision=self.precision,
             keep_attributions=keep_attributions,
-            progress=progress,
+            progress=partial(trainer_task, trainer) if progress else False,
             channel_dim=self.channel_dim,
             gather=False,
         )
