@@ -12,7 +12,6 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.utilities.distributed import gather_all_tensors
-from tqdm.auto import tqdm
 
 from lightning_xai.explainers.base import (
     Bound,
@@ -51,6 +50,7 @@ from lightning_xai.metrics.checks import check_explain_again
 from lightning_xai.metrics.cost import NumGradients
 from lightning_xai.names import named, named_method
 from lightning_xai.outputs import Logit, Output
+from lightning_xai.progress import Bar, progress_bar
 from lightning_xai.results.scores import GRADIENTS, Scores as ScoreTable
 from lightning_xai.shapes import Inputs, Labels, Masks, Scores
 
@@ -184,7 +184,7 @@ def evaluate(
     max_rows: int | None = None,
     precision: Precision = "32-true",
     keep_attributions: int = 0,
-    progress: bool = False,
+    progress: bool | Bar = False,
     channel_dim: int = 1,
     gather: bool = True,
     on_error: OnError = "raise",
@@ -203,7 +203,7 @@ def evaluate(
         masks: Booleans, one a place, such as (batch, height, width); True where the evidence is.
         batch_size: Samples at a time; the scores do not depend on it.
         keep_attributions: Number of samples, the first ones, whose attributions are returned too.
-        progress: Whether to show a progress bar.
+        progress: Whether to show a progress bar; or whose it shall be.
         gather: Whether the processes gather their scores.
         on_error: With "warn" a method or a metric that fails costs its own scores, which are NaN for the batch that it
             failed on, and a warning says so; what fails is named with method, metric and samples either way.
@@ -247,7 +247,7 @@ def evaluate(
     check_metrics(given, images, mask=masks is not None, bounds=bounds is not None)
     check_explain_again(explainers, given)
     slices = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
-    bar = tqdm(total=len(slices) * len(explainers), desc="explaining", unit="batch", leave=False, disable=not progress)
+    own = partial(progress_bar, shown=progress) if isinstance(progress, bool) else progress
     with conditions.explaining(model):
         target = _targets(whole, model, images, target, slices)
         predicted = _targets(whole, model, images, None, slices, keep_attributions)
@@ -263,7 +263,7 @@ def evaluate(
         )
         for rows in slices
     )
-    with bar:
+    with own("explaining", len(slices) * len(explainers)) as bar:
         failures: list[str] | None = None if on_error == "raise" else []
         parts = list(score_batches(model, batches, explainers, given, conditions, bar.update, failures))
     maps = _on_cpu([torch.cat([part.maps[name] for part in parts]) for name in explainers])

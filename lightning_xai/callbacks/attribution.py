@@ -26,6 +26,7 @@ from lightning_xai.callbacks.checks import (
 )
 from lightning_xai.callbacks.files import RunFiles, invited, thin_out
 from lightning_xai.callbacks.processes import attempted, gathered, raise_together, summed
+from lightning_xai.callbacks.progress import trainer_task
 from lightning_xai.callbacks.samples import (
     Samples,
     Target,
@@ -271,10 +272,9 @@ class AttributionCallback(ExplainingCallback):
                     raise
                 warn_caller(f"AttributionCallback explains nothing at this {stage} end: {described(error)}")
                 return
-            progress = trainer.progress_bar_callback is not None and trainer.is_global_zero
             folder = None if trainer.fast_dev_run else self._output(trainer)  # type: ignore[attr-defined]
             with nullcontext() if folder is None else self._invited(trainer, folder / SCORES) as share:
-                work = partial(self._evaluate, trainer, pl_module, samples, self.panel_size, progress, self.on_error)
+                work = partial(self._evaluate, trainer, pl_module, samples, self.panel_size, True, self.on_error)
                 evaluation, failure = self._attempted(trainer, samples, lost, repeats, work)
                 means, all_share = self._together(trainer, samples, evaluation, failure, share)
             for key, mean in means.items():
@@ -401,7 +401,7 @@ class AttributionCallback(ExplainingCallback):
             index=samples.index,
             batch_size=self.batch_size,
             keep_attributions=keep_attributions,
-            progress=progress,
+            progress=partial(trainer_task, trainer) if progress else False,
             gather=False,
             on_error=on_error,
             **vars(InputSpace.of(trainer).completed(self.conditions)),

@@ -11,7 +11,8 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from lightning_xai.callbacks.attribution import AttributionCallback
-from lightning_xai.cli.checks import check_fits_data, check_local, check_writable, is_local_file
+from lightning_xai.cli.checks import check_fits_data, check_local, check_new_run, check_writable, is_local_file
+from lightning_xai.cli.errors import refusing
 from lightning_xai.cli.reports import callbacks_of, report
 from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
 from lightning_xai.cli.weights import warn_of_random_weights
@@ -51,10 +52,14 @@ class XAICommandLine(LightningCLI):
                 "usage": "%(prog)s --config FILE [--OPTION VALUE ...]",  # printed before each error, so it is short
                 "description": description,
                 "parser_mode": YAML_MODE,
+                "allow_abbrev": False,
             },
             args=args,
             run=False,
         )
+
+    def init_parser(self, **options: Any) -> LightningArgumentParser:
+        return refusing(super().init_parser(**options))
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The command's options; those of ours may also be the path of a file that has their value."""
@@ -88,6 +93,8 @@ class XAICommandLine(LightningCLI):
             check_resumable(self.checkpoint, self.ckpt_path)
         if not self.config.trainer.fast_dev_run:  # which writes nothing
             check_writable(self.trainer)
+            if self.command == "fit":
+                check_new_run(self.trainer)
         check_fits_data(self.model, self.datamodule)
         if self.command in WITHOUT_CHECKPOINT and not self.ckpt_path:
             warn_of_random_weights(self.parser, self.config.model, self.model)

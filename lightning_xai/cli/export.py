@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
+from lightning_xai.cli.errors import refusing
 from lightning_xai.experiments.runs import scores_path
 from lightning_xai.reporting.console import console
 from lightning_xai.reporting.folders import check_file
@@ -15,7 +16,7 @@ from lightning_xai.results.store import read_scores
 
 def export_command(words: Sequence[str]) -> None:
     description = str(_export.__doc__).partition("\n")[0]
-    parser = ArgumentParser(prog="lightning-xai export", description=description)
+    parser = refusing(ArgumentParser(prog="lightning-xai export", description=description))
     parser.add_argument("run", metavar="RUN", help="A run's folder, its xai folder, or a file of scores.")
     parser.add_function_arguments(_export, skip={"run"}, as_group=False)
     _export(**parser.parse_args(list(words)).as_dict())

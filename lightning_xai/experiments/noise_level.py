@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from lightning_xai.explainers.base import (
     Context,
@@ -23,6 +22,7 @@ from lightning_xai.explainers.base import (
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.smoothing import PerturbWeights
 from lightning_xai.explainers.state import parameter_sites, swapped
+from lightning_xai.progress import Task, progress_bar
 from lightning_xai.results.noise_level import NoiseLevel, NoisePoint
 from lightning_xai.shapes import Inputs, Labels, Logits
 
@@ -91,7 +91,7 @@ def find_noise_level(
         )
     curve = _Curve(clean, chance, drop, num_draws, seed)
     curve.add(0.0, np.tile(clean, (num_draws, 1)))
-    with tqdm(desc="noisy models", unit="model", leave=False, disable=not progress) as bar:
+    with progress_bar("noisy models", None, "model", progress) as bar:
         while (std := _next_std(curve, tolerance, maximum)) is not None:
             curve.add(std, network.correct(std, bar))
         level = float(f"{curve.crossings()[0]:.4g}")
@@ -124,7 +124,7 @@ def right_under_noise(
 ) -> Bool[np.ndarray, "draws samples"]:
     """Which samples noisy models classify as the labels say; arguments as in `find_noise_level`."""
     network = _NoisyModel(model, images, _checked_labels(labels, len(images)), num_draws, seed, max_rows)
-    with tqdm(disable=True) as bar:
+    with progress_bar(None, shown=False) as bar:
         return network.correct(std, bar)
 
 
@@ -150,7 +150,7 @@ class _NoisyModel:
             )
         return self._right(logits), logits.shape[1]
 
-    def correct(self, std: float, bar: tqdm) -> Bool[np.ndarray, "draws samples"]:
+    def correct(self, std: float, bar: Task) -> Bool[np.ndarray, "draws samples"]:
         """Under noise of this standard deviation."""
         noise, context = PerturbWeights(std=std), Context.create(torch.zeros(0, dtype=torch.int64), self.seed)
         right = np.zeros((self.num_draws, len(self.labels)), dtype=bool)

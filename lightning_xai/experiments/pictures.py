@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from lightning_xai._version import __version__
 from lightning_xai.data.input_space import InputSpace
@@ -31,6 +30,7 @@ from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.fingerprints import fingerprint
 from lightning_xai.metrics import Sparseness
 from lightning_xai.outputs import Logit, Output
+from lightning_xai.progress import progress_bar
 from lightning_xai.reporting.explanations import (
     EXPLANATIONS,
     PANELS,
@@ -249,9 +249,7 @@ class _Queue:
         known: dict[str, str] = {}  # the first name of each content
         places: dict[str, int] = {}
         seen: set[str] = set()
-        for path in tqdm(
-            find(self.passed_over), "explaining", total, unit="picture", leave=False, disable=not self.progress
-        ):
+        for path in progress_bar("explaining", total, "picture", self.progress, find(self.passed_over)):
             picture = printable(path)
             if places.setdefault(picture, len(places)) % n != k - 1:
                 continue

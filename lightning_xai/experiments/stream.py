@@ -14,7 +14,6 @@ import pytorch_lightning
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from lightning_xai._version import __version__
 from lightning_xai.callbacks.base import check_forward, unpacking
@@ -37,6 +36,7 @@ from lightning_xai.metrics.cost import NumGradients
 from lightning_xai.names import named
 from lightning_xai.outputs import Logit, Output
 from lightning_xai.price import BATCHES, Price, Rows, duration, price, within_gradients
+from lightning_xai.progress import progress_bar
 from lightning_xai.results.evaluations import EvaluationStore, Settings
 from lightning_xai.results.scores import GRADIENTS, Scores
 from lightning_xai.results.store import SCORES, read_samples, read_scores
@@ -227,7 +227,7 @@ def evaluate_stream(
     else:
         store.begin(directions(given))
         work.look_again(source)
-        with tqdm(desc="evaluating", unit="sample", disable=not progress, leave=False) as bar:
+        with progress_bar("evaluating", None, "sample", progress) as bar:
             num_now = work.go_on(source, shard, bar)
     after, chosen = EvaluationStore(folder, settings), source.chosen()
     finished = after.num_finished() if chosen is None else sum(not after.missing(row) for row in chosen)

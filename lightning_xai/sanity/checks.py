@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from lightning_xai.evaluation import explain
 from lightning_xai.explainers import Explainer, RandomAttribution
@@ -22,6 +21,7 @@ from lightning_xai.functional.maps import pixel_map
 from lightning_xai.functional.random import fold_in_int
 from lightning_xai.functional.warn import described
 from lightning_xai.outputs import Logit, Output
+from lightning_xai.progress import progress_bar
 from lightning_xai.results.sanity import Cell, CellKey, Check, ModelState
 from lightning_xai.sanity.cells import Cells
 from lightning_xai.sanity.randomization import Block, Ordering, Randomization, evidence, parameter_blocks, steps
@@ -292,7 +292,7 @@ def shared_out(tasks: Sequence[Any], work: Callable[[Any], Any], title: str | No
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if _distributed() else (0, 1)
     numbered = list(enumerate(tasks))[rank::world]
-    bar = tqdm(numbered, desc=title, unit="model", leave=False, disable=title is None or rank > 0)
+    bar = progress_bar(title, len(numbered), "model", title is not None and rank == 0, numbered)
     failure: Exception | None = None
     try:
         mine: Any = [(number, work(task)) for number, task in bar]
