@@ -1,6 +1,7 @@
 """Explain a model, and score its explanations: the part of the package that needs no Lightning."""
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from inspect import Parameter, signature
@@ -52,6 +53,9 @@ from lightning_xai.names import named, named_method
 from lightning_xai.outputs import Logit, Output
 from lightning_xai.results.scores import GRADIENTS, Scores as ScoreTable
 from lightning_xai.shapes import Inputs, Labels, Masks, Scores
+
+MAPS = "maps"
+"""What is watched while a map is made, in the place of a metric."""
 
 
 @dataclass(frozen=True)
@@ -244,18 +248,8 @@ def evaluate(
     with conditions.explaining(model):
         target = _targets(whole, model, images, target, slices)
         predicted = _targets(whole, model, images, None, slices, keep_attributions)
-    batches = (
-        Batch(
-            images[rows],
-            target[rows],
-            index[rows],
-            None if masks is None else masks[rows],
-            whole.select(rows),
-            rows_of(model, rows),
-            keep=max(0, keep_attributions - rows.start),
-        )
-        for rows in slices
-    )
+    every = Batch(images, target, index, masks, whole, model)
+    batches = (replace(every.select(rows), keep=max(0, keep_attributions - rows.start)) for rows in slices)
     with bar:
         parts = list(score_batches(model, batches, explainers, given, conditions, bar.update))
     maps = _on_cpu([torch.cat([part.maps[name] for part in parts]) for name in explainers])
@@ -275,23 +269,44 @@ class Batch:
     """Samples that are explained together, on the model's device.
 
     Attributes:
-        images, target, index, masks, context: As an explainer and the metrics take them, the channels of the images
-            second; the index is on the CPU.
-        model: For these samples, with what it carries along of them.
+        images, target, index, masks: As an explainer and the metrics take them, the channels of the images second; the
+            index is on the CPU. The target may be one class for all, or None for those that the network predicts.
+        context: Of the samples; None for what the conditions of the evaluation make of their indices.
+        model: For these samples, with what it carries along of them; None for that of the evaluation.
         keep: Number of samples, the first ones, whose maps are wanted.
         pairs: Which metrics of which methods are wanted; None for all of all.
         record: What the caller wants to have beside the scores.
     """
 
     images: Inputs
-    target: Labels
+    target: Any
     index: Labels
-    masks: Masks | None
-    context: Context
-    model: nn.Module
+    masks: Masks | None = None
+    context: Any = None
+    model: Any = None
     keep: int = 0
     pairs: Mapping[str, Sequence[str]] | None = None
     record: Any = None
+
+    def completed(self, model: nn.Module, conditions: Conditions) -> "Batch":
+        """With what it was made without; while the model is being explained."""
+        model = model if self.model is None else self.model
+        context, target = self.context or conditions.context(self.images, self.index), self.target
+        if not isinstance(target, Tensor):
+            target = resolve_target(model, self.images, target, context.max_rows, context.output)
+        return replace(self, target=target, context=context, model=model)
+
+    def select(self, rows: slice | Tensor) -> "Batch":
+        """Some of the samples of a batch that is complete."""
+        return replace(
+            self,
+            images=self.images[rows],
+            target=self.target[rows],
+            index=self.index[rows],
+            masks=None if self.masks is None else self.masks[rows],
+            context=self.context.select(rows),
+            model=rows_of(self.model, rows),
+        )
 
 
 @dataclass(frozen=True)
@@ -311,6 +326,7 @@ def score_batches(
     metrics: Mapping[str, SampleMetric],
     conditions: Conditions = Conditions(),
     tick: Callable[[], object] = lambda: None,
+    watch: Callable[[Batch, str, str], AbstractContextManager[Any]] = lambda *_: nullcontext(),
 ) -> Generator[ScoredBatch, None, None]:
     """The scores of each batch as soon as it is done; nothing of the batches before is held.
 
@@ -324,13 +340,14 @@ def score_batches(
         metrics: By name; what each method spends is scored as well, under the name `GRADIENTS`.
         conditions: The same for all batches; maps that are kept have their channels where the network has them.
         tick: Called when a method is done with a batch.
+        watch: Entered, with batch, method and metric, while a map is made (`MAPS`), and while it is scored.
     """
     scored: dict[str, SampleMetric] = {**metrics, GRADIENTS: NumGradients()}
     everything = {name: list(scored) for name in methods}
     collections: dict[Any, MetricCollection] = {}
     undefined: dict[str, Tensor] = {}
     with conditions.explaining(model):
-        for batch in batches:
+        for batch in (batch.completed(model, conditions) for batch in batches):
             maps: dict[str, Tensor] = {}
             values: list[Tensor] = []
             pairs: list[tuple[str, str]] = []
@@ -351,7 +368,7 @@ def score_batches(
                         collections[key] = _collect(own, batch.images.device)
                     collection = collections[key]
                     with noting(partial(_whereabouts, name, batch.index)):
-                        attributions = _score(collection, methods[name], given)
+                        attributions = _score(collection, methods[name], given, partial(watch, batch, name))
                     values += [torch.cat(cast(Any, collection[metric]).scores) for metric in key]
                     pairs += [(name, metric) for metric in key]
                     collection.reset()
@@ -362,16 +379,24 @@ def score_batches(
     _warn_of_undefined(model, undefined)
 
 
-def _score(collection: MetricCollection, explainer: Explainer, given: Mapping[str, Any]) -> Inputs:
-    """Explain a batch, and have the map scored; returns it."""
-    attributions, num_gradients = _explained(given["model"], explainer, given)
+def _score(
+    collection: MetricCollection,
+    explainer: Explainer,
+    given: Mapping[str, Any],
+    watch: Callable[[str], AbstractContextManager[Any]],
+) -> Inputs:
+    """Explain a batch, and have the map scored, by each metric with the arguments that it takes; returns it."""
+    with watch(MAPS):
+        attributions, num_gradients = _explained(given["model"], explainer, given)
     arguments = {
         **given,
         "explainer": explainer,
         "noise_std": explainer.noise_std(given["inputs"], given["context"]),
         "num_gradients": num_gradients,
     }
-    _update(collection, attributions, arguments)
+    for name, metric in collection.items():
+        with noting(lambda name=name: f"in the metric {name}"), watch(name):  # type: ignore[misc]
+            metric.update(attributions, **metric._filter_kwargs(**arguments))
     return attributions
 
 
@@ -507,13 +532,6 @@ def _collect(metrics: Mapping[str, SampleMetric], device: torch.device) -> Metri
     collection = MetricCollection({name: metric.clone() for name, metric in metrics.items()}, compute_groups=False)
     collection.reset()
     return collection.to(device, non_blocking=not is_apple(device))
-
-
-def _update(collection: MetricCollection, attributions: Inputs, arguments: Mapping[str, Any]) -> None:
-    """As the collection's own `update`, saying which metric failed."""
-    for name, metric in collection.items():
-        with noting(lambda name=name: f"in the metric {name}"):  # type: ignore[misc]
-            metric.update(attributions, **metric._filter_kwargs(**arguments))
 
 
 def _whereabouts(method: str, index: Labels) -> str:

@@ -36,7 +36,7 @@ from lightning_xai.metrics.checks import check_explain_again
 from lightning_xai.metrics.cost import NumGradients
 from lightning_xai.names import named
 from lightning_xai.outputs import Logit, Output
-from lightning_xai.price import BATCHES, Price, Rows, duration, price, within_gradients
+from lightning_xai.price import BATCHES, Price, duration, price, within_gradients
 from lightning_xai.results.evaluations import EvaluationStore, Settings
 from lightning_xai.results.scores import GRADIENTS, Scores
 from lightning_xai.results.store import SCORES, read_samples, read_scores
@@ -247,9 +247,8 @@ def _within(
     number = len(source.numbers("max_gradients"))
     samples = source.first(source.batch_size)
     inputs = channels_second(samples.images, conditions.channel_dim)
-    rows = Rows(inputs, None, samples.index, samples.masks)
-    network = carrying(model, samples.carried)
-    return within_gradients(network, rows, methods, metrics, max_gradients, number, conditions)
+    batch = Batch(inputs, None, samples.index, samples.masks, model=carrying(model, samples.carried))
+    return within_gradients(model, batch, methods, metrics, max_gradients, number, conditions)
 
 
 def check_shard(shard: Any) -> None:
@@ -362,8 +361,7 @@ class _Work:
                 target[torch.tensor(places, device=target.device)],
                 chosen.index,
                 chosen.masks,
-                self.conditions.context(chosen.images, chosen.index),
-                carrying(self.model, chosen.carried),
+                model=carrying(self.model, chosen.carried),
                 pairs={
                     method: own
                     for method in self.methods
