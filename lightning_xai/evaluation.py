@@ -24,9 +24,11 @@ from lightning_xai.explainers.base import (
     check_inputs,
     check_kind,
     check_model,
+    check_rows,
     resolve_target,
 )
 from lightning_xai.explainers.channels import check_layout
+from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.conditions import Conditions
 from lightning_xai.explainers.cost import counting_gradients
 from lightning_xai.explainers.precision import Precision
@@ -377,6 +379,27 @@ def score_batches(
                     tick()
             yield ScoredBatch(batch, pairs, torch.stack(values), maps)
     _warn_of_undefined(model, undefined)
+
+
+def outputs_of(model: nn.Module, images: Inputs, conditions: Conditions) -> tuple[Tensor, Labels, Scores]:
+    """For each sample what could be explained, what is predicted, and the probability of that, NaN where there is none.
+
+    While the model is being explained.
+    """
+    output = conditions.output
+
+    def told(rows: Tensor) -> Tensor:
+        raw = check_rows(model(rows), len(rows))
+        predicted = output.prediction(raw)
+        try:
+            probability = output.probability(raw, predicted, known=True)
+        except ValueError:  # there is none
+            probability = torch.full_like(predicted, torch.nan, dtype=raw.dtype)
+        return torch.cat([output.scores(raw), predicted[:, None], probability[:, None]], 1).float()
+
+    with torch.no_grad():
+        found = in_chunks(told, model, conditions.max_rows, images)
+    return found[:, :-2], found[:, -2].long(), found[:, -1]
 
 
 def _score(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
+import pandas as pd
 import torch
 from lightning_fabric.utilities.data import sized_len
 from matplotlib.figure import Figure
@@ -33,7 +34,7 @@ from lightning_xai.callbacks.samples import (
 )
 from lightning_xai.callbacks.schedule import check_monitors, tell_epochs
 from lightning_xai.data.input_space import InputSpace
-from lightning_xai.evaluation import Evaluation, default_metrics, evaluate
+from lightning_xai.evaluation import Evaluation, default_metrics, evaluate, outputs_of
 from lightning_xai.explainers import Explainer, with_gradients
 from lightning_xai.explainers.base import (
     check_choice,
@@ -43,6 +44,8 @@ from lightning_xai.explainers.base import (
 from lightning_xai.explainers.channels import channels_second
 from lightning_xai.explainers.conditions import Conditions
 from lightning_xai.explainers.precision import Precision
+from lightning_xai.fingerprints import sample_records
+from lightning_xai.forward import rows_of
 from lightning_xai.metrics import SampleMetric
 from lightning_xai.names import named
 from lightning_xai.outputs import Output
@@ -56,6 +59,7 @@ from lightning_xai.results.store import (
     append_scores,
     read_directions,
     read_evaluation,
+    read_samples,
     read_scores,
     score_files,
     set_aside,
@@ -72,8 +76,9 @@ class AttributionCallback(ExplainingCallback):
 
     Works on any LightningModule whose `forward` maps inputs (images, series, volumes, tables) to logits. Logs the mean
     of every metric as `xai/<method>/<metric>`, so that `ModelCheckpoint` and `EarlyStopping` can monitor it; writes the
-    score of every sample to `xai/scores/` (Parquet; `lightning-xai export` makes a CSV file of it), the direction of
-    every metric to `xai/metrics.json` and a panel of maps to `xai/panels/` beside the run's checkpoints, and gives the
+    score of every sample to `xai/scores/` (Parquet; `lightning-xai export` makes a CSV file of it), with the class
+    explained, the one predicted and its probability (`results.store.read_samples`), the direction of every metric to
+    `xai/metrics.json` and a panel of maps to `xai/panels/` beside the run's checkpoints, and gives the
     panel to the loggers. Training goes on exactly as it would without it: weights, modes, gradients and random states
     are left alone.
 
@@ -247,17 +252,22 @@ class AttributionCallback(ExplainingCallback):
             progress = trainer.progress_bar_callback is not None and trainer.is_global_zero
             folder = None if trainer.fast_dev_run else self._output(trainer)  # type: ignore[attr-defined]
             with nullcontext() if folder is None else self._invited(trainer, folder / SCORES) as share:
-                evaluation, failure = attempted(
-                    lambda: _without(self._evaluate(trainer, pl_module, samples, self.panel_size, progress), repeats)
+                found, failure = attempted(
+                    lambda: (
+                        _without(self._evaluate(trainer, pl_module, samples, self.panel_size, progress), repeats),
+                        self._known(trainer, pl_module, samples).query("sample not in @repeats"),
+                    )
                 )
+                evaluation, known = found or (None, None)
                 means, all_share = self._together(trainer, samples, evaluation, failure, share)
             for key, mean in means.items():
                 pl_module.log(key, mean, batch_size=1)
             self.evaluation = cast(Evaluation, evaluation)
             if not all_share:
                 self.evaluation = _everybodys(trainer, self.evaluation)
+                known = pd.concat(gathered(trainer, known)).sort_values("row")
             if folder is not None:
-                self._write(trainer, self.evaluation, stage, folder, share if all_share else None)
+                self._write(trainer, self.evaluation, known, stage, folder, share if all_share else None)
 
     def scores(self) -> Scores | None:
         """The latest scores of all processes, read from the files where each one wrote its own; None before.
@@ -341,6 +351,22 @@ class AttributionCallback(ExplainingCallback):
             **vars(InputSpace.of(trainer).completed(self.conditions)),
         )
 
+    def _known(self, trainer: Trainer, pl_module: LightningModule, samples: Samples) -> pd.DataFrame:
+        """What is recorded of the samples beside their scores, the columns of `results.store.SAMPLES`."""
+        conditions = InputSpace.of(trainer).completed(self.conditions)
+        model, images = self.adapted(pl_module, samples.carried), conditions.inputs(samples.images)
+        with conditions.explaining(model):
+            parts = [
+                outputs_of(rows_of(model, rows), images[rows.to(images.device)], conditions)
+                for rows in torch.arange(len(images)).split(self.batch_size)
+            ]
+        _, predicted, probability = map(torch.cat, zip(*parts, strict=True))
+        target = self.explained_target(samples)
+        target = predicted if target is None else torch.as_tensor(target).expand(len(images))
+        index = samples.index.cpu()
+        given = index, images, target, samples.masks, predicted, probability, index.tolist()
+        return pd.DataFrame(sample_records(*given))
+
     def chosen_methods(self, has_bounds: bool) -> dict[str, Explainer]:
         """The methods without controls, with the draws that they can afford."""
         methods = super().chosen_methods(has_bounds)
@@ -388,7 +414,15 @@ class AttributionCallback(ExplainingCallback):
                 )
             self._begins = False
 
-    def _write(self, trainer: Trainer, evaluation: Evaluation, stage: Stage, folder: Path, share: Share | None) -> None:
+    def _write(
+        self,
+        trainer: Trainer,
+        evaluation: Evaluation,
+        known: Any,
+        stage: Stage,
+        folder: Path,
+        share: Share | None,
+    ) -> None:
         """Own scores where each process writes its own; all else is the first one's to write."""
         if not trainer.is_global_zero and share is None:
             self.folder = folder
@@ -406,7 +440,8 @@ class AttributionCallback(ExplainingCallback):
                 give_way_after = -1
                 while len(earlier) > 1:  # the last one stays until all processes have written the new one
                     earlier.pop(0).unlink(missing_ok=True)
-            part = append_scores(folder / SCORES, evaluation.to_scores(stage, epoch, step), give_way_after, share)
+            scores, samples = evaluation.to_scores(stage, epoch, step), known.to_dict("list") if len(known) else None
+            part = append_scores(folder / SCORES, scores, give_way_after, share, samples)
             earlier.append(part)
             self._part = None if share is None else part
             self._resumed_at = None
@@ -453,7 +488,8 @@ def take_over(earlier: Path, path: Path, step: int) -> None:
     """Begin a resumed training's scores with those of the run that it goes on from, up to this step."""
     table = read_scores(earlier).select(stage="validate").table
     if len(kept := Scores(table[table["step"] <= step])):
-        append_scores(path, kept)
+        known = read_samples(earlier).query("stage == 'validate' and step <= @step")
+        append_scores(path, kept, samples=known.to_dict("list") if len(known) else None)
         write_directions(path, read_directions(earlier))
         rank_zero_info(f"AttributionCallback goes on with the scores up to step {step} of {earlier}, in {path}.")
 

@@ -20,13 +20,20 @@ from lightning_xai._version import __version__
 from lightning_xai.callbacks.base import check_forward, unpacking
 from lightning_xai.callbacks.samples import Samples, check_labels, with_classes
 from lightning_xai.data.input_space import InputSpace
-from lightning_xai.evaluation import Batch, ScoredBatch, check_metrics, default_metrics, directions, score_batches
+from lightning_xai.evaluation import (
+    Batch,
+    ScoredBatch,
+    check_metrics,
+    default_metrics,
+    directions,
+    outputs_of,
+    score_batches,
+)
 from lightning_xai.experiments.source import Source, Stage, taken
 from lightning_xai.explainers import Explainer, with_controls
 from lightning_xai.explainers.base import check_choice, check_count, check_model, check_target
 from lightning_xai.explainers.bounds import Bound, check_in_bounds, parse_bounds
 from lightning_xai.explainers.channels import channels_second, check_layout
-from lightning_xai.explainers.chunks import check_rows, in_chunks
 from lightning_xai.explainers.conditions import Conditions
 from lightning_xai.explainers.precision import Precision
 from lightning_xai.fingerprints import NUMERICS, fingerprint, network_specification, sample_records, specification
@@ -349,7 +356,8 @@ class _Work:
         """Batches whose samples all want the same."""
         samples = replace(samples, images=channels_second(samples.images, self.conditions.channel_dim))
         check_samples(samples, self.conditions.bounds)
-        logits, predicted, probability = self._outputs(samples)
+        model = carrying(self.model, samples.carried)
+        logits, predicted, probability = outputs_of(model, samples.images, self.conditions)
         target = self._target(rows, samples, logits, predicted)
         known = sample_records(samples.index, samples.images, target, samples.masks, predicted, probability, rows)
         self.store.check_rows(known)
@@ -372,23 +380,6 @@ class _Work:
                     "logits": logits.cpu().numpy()[places],
                 },
             )
-
-    def _outputs(self, samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
-        """For each sample what could be explained, what is predicted, and the probability of that."""
-        model, output = carrying(self.model, samples.carried), self.conditions.output
-
-        def told(rows: Tensor) -> Tensor:
-            raw = check_rows(model(rows), len(rows))
-            predicted = output.prediction(raw)
-            try:
-                probability = output.probability(raw, predicted, known=True)
-            except ValueError:  # there is none
-                probability = torch.full_like(predicted, torch.nan, dtype=raw.dtype)
-            return torch.cat([output.scores(raw), predicted[:, None], probability[:, None]], 1).float()
-
-        with torch.no_grad():
-            found = in_chunks(told, model, self.conditions.max_rows, samples.images)
-        return found[:, :-2], found[:, -2].long(), found[:, -1]
 
     def _target(self, rows: list[int], samples: Samples, logits: Tensor, predicted: Tensor) -> Tensor:
         """Classes explained; a prediction is that of the first time, so that all methods explain the same one."""
