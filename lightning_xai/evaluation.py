@@ -1,6 +1,7 @@
 """Explain a model, and score its explanations: the part of the package that needs no Lightning."""
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from inspect import Parameter, signature
@@ -23,9 +24,11 @@ from lightning_xai.explainers.base import (
     check_inputs,
     check_kind,
     check_model,
+    check_rows,
     resolve_target,
 )
 from lightning_xai.explainers.channels import check_layout
+from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.conditions import Conditions
 from lightning_xai.explainers.cost import counting_gradients
 from lightning_xai.explainers.precision import Precision
@@ -55,6 +58,8 @@ from lightning_xai.results.scores import GRADIENTS, Scores as ScoreTable
 from lightning_xai.shapes import Inputs, Labels, Masks, Scores
 
 OnError = Literal["raise", "warn"]
+MAPS = "maps"
+"""What is watched while a map is made, in the place of a metric."""
 
 
 @dataclass(frozen=True)
@@ -251,18 +256,8 @@ def evaluate(
     with conditions.explaining(model):
         target = _targets(whole, model, images, target, slices)
         predicted = _targets(whole, model, images, None, slices, keep_attributions)
-    batches = (
-        Batch(
-            images[rows],
-            target[rows],
-            index[rows],
-            None if masks is None else masks[rows],
-            whole.select(rows),
-            rows_of(model, rows),
-            keep=max(0, keep_attributions - rows.start),
-        )
-        for rows in slices
-    )
+    every = Batch(images, target, index, masks, whole, model)
+    batches = (replace(every.select(rows), keep=max(0, keep_attributions - rows.start)) for rows in slices)
     with own("explaining", len(slices) * len(explainers)) as bar:
         failures: list[str] | None = None if on_error == "raise" else []
         parts = list(score_batches(model, batches, explainers, given, conditions, bar.update, failures))
@@ -283,23 +278,44 @@ class Batch:
     """Samples that are explained together, on the model's device.
 
     Attributes:
-        images, target, index, masks, context: As an explainer and the metrics take them, the channels of the images
-            second; the index is on the CPU.
-        model: For these samples, with what it carries along of them.
+        images, target, index, masks: As an explainer and the metrics take them, the channels of the images second; the
+            index is on the CPU. The target may be one class for all, or None for those that the network predicts.
+        context: Of the samples; None for what the conditions of the evaluation make of their indices.
+        model: For these samples, with what it carries along of them; None for that of the evaluation.
         keep: Number of samples, the first ones, whose maps are wanted.
         pairs: Which metrics of which methods are wanted; None for all of all.
         record: What the caller wants to have beside the scores.
     """
 
     images: Inputs
-    target: Labels
+    target: Any
     index: Labels
-    masks: Masks | None
-    context: Context
-    model: nn.Module
+    masks: Masks | None = None
+    context: Any = None
+    model: Any = None
     keep: int = 0
     pairs: Mapping[str, Sequence[str]] | None = None
     record: Any = None
+
+    def completed(self, model: nn.Module, conditions: Conditions) -> "Batch":
+        """With what it was made without; while the model is being explained."""
+        model = model if self.model is None else self.model
+        context, target = self.context or conditions.context(self.images, self.index), self.target
+        if not isinstance(target, Tensor):
+            target = resolve_target(model, self.images, target, context.max_rows, context.output)
+        return replace(self, target=target, context=context, model=model)
+
+    def select(self, rows: slice | Tensor) -> "Batch":
+        """Some of the samples of a batch that is complete."""
+        return replace(
+            self,
+            images=self.images[rows],
+            target=self.target[rows],
+            index=self.index[rows],
+            masks=None if self.masks is None else self.masks[rows],
+            context=self.context.select(rows),
+            model=rows_of(self.model, rows),
+        )
 
 
 @dataclass(frozen=True)
@@ -320,6 +336,7 @@ def score_batches(
     conditions: Conditions = Conditions(),
     tick: Callable[[], object] = lambda: None,
     failures: list[str] | None = None,
+    watch: Callable[[Batch, str, str], AbstractContextManager[Any]] = lambda *_: nullcontext(),
 ) -> Generator[ScoredBatch, None, None]:
     """The scores of each batch as soon as it is done; nothing of the batches before is held.
 
@@ -334,13 +351,14 @@ def score_batches(
         conditions: The same for all batches; maps that are kept have their channels where the network has them.
         tick: Called when a method is done with a batch.
         failures: For descriptions of exceptions, whose scores, and maps, are NaN then; None lets them pass.
+        watch: Entered, with batch, method and metric, while a map is made (`MAPS`), and while it is scored.
     """
     scored: dict[str, SampleMetric] = {**metrics, GRADIENTS: NumGradients()}
     everything = {name: list(scored) for name in methods}
     collections: dict[Any, MetricCollection] = {}
     undefined: dict[str, Tensor] = {}
     with conditions.explaining(model):
-        for batch in batches:
+        for batch in (batch.completed(model, conditions) for batch in batches):
             maps: dict[str, Tensor] = {}
             values: list[Tensor] = []
             pairs: list[tuple[str, str]] = []
@@ -360,8 +378,8 @@ def score_batches(
                         own = {metric: scored[metric] for metric in key}
                         collections[key] = _collect(own, batch.images.device)
                     collection = collections[key]
-                    where = partial(_whereabouts, name, batch.index)
-                    attributions = _score(collection, methods[name], given, where, failures)
+                    where, own_watch = partial(_whereabouts, name, batch.index), partial(watch, batch, name)
+                    attributions = _score(collection, methods[name], given, where, failures, own_watch)
                     values += [_recorded(cast(Any, collection[metric]), batch, failures) for metric in key]
                     pairs += [(name, metric) for metric in key]
                     collection.reset()
@@ -378,12 +396,34 @@ def score_batches(
         warn_caller(f"Explanations failed, and their scores are NaN: {'; '.join(failures[:3])}{rest}")
 
 
+def outputs_of(model: nn.Module, images: Inputs, conditions: Conditions) -> tuple[Tensor, Labels, Scores]:
+    """For each sample what could be explained, what is predicted, and the probability of that, NaN where there is none.
+
+    While the model is being explained.
+    """
+    output = conditions.output
+
+    def told(rows: Tensor) -> Tensor:
+        raw = check_rows(model(rows), len(rows))
+        predicted = output.prediction(raw)
+        try:
+            probability = output.probability(raw, predicted, known=True)
+        except ValueError:  # there is none
+            probability = torch.full_like(predicted, torch.nan, dtype=raw.dtype)
+        return torch.cat([output.scores(raw), predicted[:, None], probability[:, None]], 1).float()
+
+    with torch.no_grad():
+        found = in_chunks(told, model, conditions.max_rows, images)
+    return found[:, :-2], found[:, -2].long(), found[:, -1]
+
+
 def _score(
     collection: MetricCollection,
     explainer: Explainer,
     given: Mapping[str, Any],
     where: Callable[[], str],
     failures: list[str] | None,
+    watch: Callable[[str], AbstractContextManager[Any]],
 ) -> Inputs | None:
     """Explain a batch, and have the map scored; returns it, or None where the method failed.
 
@@ -391,13 +431,15 @@ def _score(
     """
     attributions = None
     with noting(where, failures):
-        attributions, num_gradients = _explained(given["model"], explainer, given)
+        with watch(MAPS):
+            attributions, num_gradients = _explained(given["model"], explainer, given)
         noise_std = explainer.noise_std(given["inputs"], given["context"])
     if attributions is None:
         return None
     arguments = {**given, "explainer": explainer, "noise_std": noise_std, "num_gradients": num_gradients}
     for name, metric in collection.items():
-        with noting(where, failures), noting(lambda name=name: f"in the metric {name}"):  # type: ignore[misc]
+        metric_named = noting(lambda name=name: f"in the metric {name}")  # type: ignore[misc]
+        with noting(where, failures), metric_named, watch(name):
             metric.update(attributions, **metric._filter_kwargs(**arguments))
     return attributions
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
+import pandas as pd
 import torch
 from lightning_fabric.utilities.data import sized_len
 from matplotlib.figure import Figure
@@ -35,7 +36,7 @@ from lightning_xai.callbacks.samples import (
 from lightning_xai.callbacks.schedule import check_monitors, tell_epochs
 from lightning_xai.callbacks.summary import PANELS, print_summary, summary_table
 from lightning_xai.data.input_space import InputSpace
-from lightning_xai.evaluation import Evaluation, OnError, default_metrics, directions, evaluate
+from lightning_xai.evaluation import Evaluation, OnError, default_metrics, directions, evaluate, outputs_of
 from lightning_xai.explainers import Explainer, with_gradients
 from lightning_xai.explainers.base import (
     check_choice,
@@ -45,6 +46,8 @@ from lightning_xai.explainers.base import (
 from lightning_xai.explainers.channels import channels_second
 from lightning_xai.explainers.conditions import Conditions
 from lightning_xai.explainers.precision import Precision
+from lightning_xai.fingerprints import sample_records
+from lightning_xai.forward import rows_of
 from lightning_xai.functional.warn import described, warn_caller
 from lightning_xai.metrics import SampleMetric
 from lightning_xai.names import named
@@ -61,6 +64,7 @@ from lightning_xai.results.store import (
     append_scores,
     read_directions,
     read_evaluation,
+    read_samples,
     read_scores,
     score_files,
     set_aside,
@@ -76,10 +80,11 @@ class AttributionCallback(ExplainingCallback):
 
     Works on any LightningModule whose `forward` maps inputs (images, series, volumes, tables) to logits. Logs the mean
     of every metric as `xai/<method>/<metric>`, so that `ModelCheckpoint` and `EarlyStopping` can monitor it; writes the
-    score of every sample to `xai/scores/` (Parquet; `lightning-xai export` makes a CSV file of it), the direction of
-    every metric to `xai/metrics.json` and a panel of maps to `xai/panels/` beside the run's checkpoints, and at the end
-    a table of the latest means to `xai/tables/`. Weights & Biases, MLflow and TensorBoard get panels and table too, any
-    other logger the means. Training goes on exactly as it would without it: weights, modes, gradients and random states
+    score of every sample to `xai/scores/` (Parquet; `lightning-xai export` makes a CSV file of it), with the class
+    explained, the one predicted and its probability (`results.store.read_samples`), the direction of every metric to
+    `xai/metrics.json` and a panel of maps to `xai/panels/` beside the run's checkpoints, and at the end a table of the
+    latest means to `xai/tables/`. Weights & Biases, MLflow and TensorBoard get panels and table too, any other logger
+    the means. Training goes on exactly as it would without it: weights, modes, gradients and random states
     are left alone.
 
     The samples are of the rows that the loader's sampler can yield in its first `limit_val_batches`; a loader of
@@ -276,6 +281,10 @@ class AttributionCallback(ExplainingCallback):
             with nullcontext() if folder is None else self._invited(trainer, folder / SCORES) as share:
                 work = partial(self._evaluate, trainer, pl_module, samples, self.panel_size, True, self.on_error)
                 evaluation, failure = self._attempted(trainer, samples, lost, repeats, work)
+                known, unknown = attempted(
+                    lambda: self._known(trainer, pl_module, samples).query("sample not in @repeats")
+                )
+                failure = failure or (unknown if self.on_error == "raise" else None)
                 means, all_share = self._together(trainer, samples, evaluation, failure, share)
             for key, mean in means.items():
                 pl_module.log(key, mean, batch_size=1)
@@ -283,9 +292,11 @@ class AttributionCallback(ExplainingCallback):
             if not all_share:
                 parts = gathered(trainer, (self.evaluation.index, self.evaluation.scores))
                 self.evaluation = _joined(self.evaluation, parts)
+                everybodys = [part for part in gathered(trainer, known) if part is not None]
+                known = pd.concat(everybodys).sort_values("row") if everybodys else None
             self._latest = stage, trainer.global_step
             if folder is not None:
-                self._write(trainer, self.evaluation, stage, folder, share if all_share else None)
+                self._write(trainer, self.evaluation, known, stage, folder, share if all_share else None)
 
     def conclude(self, trainer: Trainer) -> None:
         """Hand the table of a run's latest scores to folder, loggers and terminal. A collective call."""
@@ -407,6 +418,22 @@ class AttributionCallback(ExplainingCallback):
             **vars(InputSpace.of(trainer).completed(self.conditions)),
         )
 
+    def _known(self, trainer: Trainer, pl_module: LightningModule, samples: Samples) -> pd.DataFrame:
+        """What is recorded of the samples beside their scores, the columns of `results.store.SAMPLES`."""
+        conditions = InputSpace.of(trainer).completed(self.conditions)
+        model, images = self.adapted(pl_module, samples.carried), conditions.inputs(samples.images)
+        with conditions.explaining(model):
+            parts = [
+                outputs_of(rows_of(model, rows), images[rows.to(images.device)], conditions)
+                for rows in torch.arange(len(images)).split(self.batch_size)
+            ]
+        _, predicted, probability = map(torch.cat, zip(*parts, strict=True))
+        target = self.explained_target(samples)
+        target = predicted if target is None else torch.as_tensor(target).expand(len(images))
+        index = samples.index.cpu()
+        given = index, images, target, samples.masks, predicted, probability, index.tolist()
+        return pd.DataFrame(sample_records(*given))
+
     def chosen_methods(self, has_bounds: bool) -> dict[str, Explainer]:
         """The methods without controls, with the draws that they can afford."""
         methods = super().chosen_methods(has_bounds)
@@ -454,7 +481,15 @@ class AttributionCallback(ExplainingCallback):
                 )
             self._begins = False
 
-    def _write(self, trainer: Trainer, evaluation: Evaluation, stage: Stage, folder: Path, share: Share | None) -> None:
+    def _write(
+        self,
+        trainer: Trainer,
+        evaluation: Evaluation,
+        known: Any,
+        stage: Stage,
+        folder: Path,
+        share: Share | None,
+    ) -> None:
         """Own scores where each process writes its own; all else is the first one's to write."""
         if not trainer.is_global_zero and share is None:
             self.folder = folder
@@ -472,7 +507,8 @@ class AttributionCallback(ExplainingCallback):
                 give_way_after = -1
                 while len(earlier) > 1:  # the last one stays until all processes have written the new one
                     earlier.pop(0).unlink(missing_ok=True)
-            part = append_scores(folder / SCORES, evaluation.to_scores(stage, epoch, step), give_way_after, share)
+            scores, samples = evaluation.to_scores(stage, epoch, step), _columns(known)
+            part = append_scores(folder / SCORES, scores, give_way_after, share, samples)
             earlier.append(part)
             self._part = None if share is None else part
             self._resumed_at = None
@@ -514,11 +550,17 @@ def _joined(evaluation: Evaluation, parts: Sequence[tuple[Tensor, Any]]) -> Eval
     return replace(evaluation, index=index, scores=scores)
 
 
+def _columns(known: pd.DataFrame | None) -> dict[str, Any] | None:
+    """Records of samples as they are written; None if there are none."""
+    return None if known is None or known.empty else known.to_dict("list")
+
+
 def take_over(earlier: Path, path: Path, step: int) -> None:
     """Begin a resumed training's scores with those of the run that it goes on from, up to this step."""
     table = read_scores(earlier).select(stage="validate").table
     if len(kept := Scores(table[table["step"] <= step])):
-        append_scores(path, kept)
+        known = read_samples(earlier).query("stage == 'validate' and step <= @step")
+        append_scores(path, kept, samples=_columns(known))
         write_directions(path, read_directions(earlier))
         rank_zero_info(f"AttributionCallback goes on with the scores up to step {step} of {earlier}, in {path}.")
 

@@ -163,7 +163,7 @@ class ExplainingCallback(Callback):
         if self.on_error == "raise":
             raise failure
         rows = torch.arange(len(samples.images))
-        fine = torch.tensor([attempted(lambda row=row: check(samples.select(row)))[1] is None for row in rows.split(1)])
+        fine = torch.tensor([attempted(partial(check, samples.select(row)))[1] is None for row in rows.split(1)])
         lost = samples.index[~fine]
         first = ", ".join(map(str, lost[:5].tolist())) + ", ..." * (len(lost) > 5)
         warn_caller(

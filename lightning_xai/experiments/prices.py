@@ -22,7 +22,7 @@ from lightning_xai.experiments.trained import connected
 from lightning_xai.explainers.channels import channels_second
 from lightning_xai.explainers.conditions import Conditions
 from lightning_xai.forward import rows_of
-from lightning_xai.price import BATCHES, MAPS, Price, Rows, batch_of, duration, price
+from lightning_xai.price import BATCHES, MAPS, Price, duration, price
 from lightning_xai.sanity.blocks import parameter_blocks, steps
 from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.examine import Examined
@@ -54,7 +54,7 @@ def sanity_price(subject: Subject, checks: Sequence[Examined], *_: Any, num_twin
     """
     model, how = subject.model, subject.randomization
     samples = Samples(subject.images, None, subject.index, None)
-    batches = _parts(model, samples, subject.explained(model), subject.batch_size, subject.conditions)
+    batches = _parts(model, samples, subject.explained(model), subject.batch_size)
     found = price(model, batches, subject.methods, {}, len(subject.images), subject.conditions)
     networks: dict[Examined, int] = {"data": num_twins, "invariance": 2, "random_logit": 1, "efficient": how.repeats}
     if "parameters" in checks:
@@ -93,7 +93,7 @@ def _of_network(lab: Lab, study: Study, name: str) -> Price:
     conditions = Conditions(bounds, lab.seed, precision=lab.precision)
     found = price(
         model,
-        _parts(model, samples, samples.labels, study.batch_size, conditions),
+        _parts(model, samples, samples.labels, study.batch_size),
         study.explainers(ANY_LEVEL),
         study.measures(ANY_LEVEL),
         len(samples.images),
@@ -116,7 +116,7 @@ def _of_callback(
     if getattr(callback, "controls", True):
         methods = callback.controlled(methods, samples.images)
     turned = replace(samples, images=channels_second(samples.images, conditions.channel_dim))
-    batches = _parts(network, turned, callback.explained_target(samples), callback.batch_size, conditions)
+    batches = _parts(network, turned, callback.explained_target(samples), callback.batch_size)
     found = price(network, batches, methods, metrics, number, conditions)
     title = f"{type(callback).__name__}{f' {callback.name}' if callback.name else ''}: a validation, {number} samples"
     if isinstance(callback, RandomizationCallback):
@@ -170,9 +170,9 @@ def _first_samples(
     return Samples(**there), len(chosen)
 
 
-def _parts(model: nn.Module, samples: Samples, target: Any, size: int, conditions: Conditions) -> Iterator[Batch]:
+def _parts(model: nn.Module, samples: Samples, target: Any, size: int) -> Iterator[Batch]:
     """Batches of samples, each with what the model carries along of them."""
     for rows in torch.arange(len(samples.images)).split(size):
         part = samples.select(rows)
         own = target[rows.to(target.device)] if isinstance(target, torch.Tensor) else target
-        yield batch_of(rows_of(model, rows), Rows(part.images, own, part.index, part.masks), conditions)
+        yield Batch(part.images, own, part.index, part.masks, model=rows_of(model, rows))

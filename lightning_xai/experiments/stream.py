@@ -19,13 +19,20 @@ from lightning_xai._version import __version__
 from lightning_xai.callbacks.base import check_forward, unpacking
 from lightning_xai.callbacks.samples import Samples, check_labels, with_classes
 from lightning_xai.data.input_space import InputSpace
-from lightning_xai.evaluation import Batch, ScoredBatch, check_metrics, default_metrics, directions, score_batches
+from lightning_xai.evaluation import (
+    Batch,
+    ScoredBatch,
+    check_metrics,
+    default_metrics,
+    directions,
+    outputs_of,
+    score_batches,
+)
 from lightning_xai.experiments.source import Source, Stage, taken
 from lightning_xai.explainers import Explainer, with_controls
 from lightning_xai.explainers.base import check_choice, check_count, check_model, check_target
 from lightning_xai.explainers.bounds import Bound, check_in_bounds, parse_bounds
 from lightning_xai.explainers.channels import channels_second, check_layout
-from lightning_xai.explainers.chunks import check_rows, in_chunks
 from lightning_xai.explainers.conditions import Conditions
 from lightning_xai.explainers.precision import Precision
 from lightning_xai.fingerprints import NUMERICS, fingerprint, network_specification, sample_records, specification
@@ -35,7 +42,7 @@ from lightning_xai.metrics.checks import check_explain_again
 from lightning_xai.metrics.cost import NumGradients
 from lightning_xai.names import named
 from lightning_xai.outputs import Logit, Output
-from lightning_xai.price import BATCHES, Price, Rows, duration, price, within_gradients
+from lightning_xai.price import BATCHES, Price, duration, price, within_gradients
 from lightning_xai.progress import progress_bar
 from lightning_xai.results.evaluations import EvaluationStore, Settings
 from lightning_xai.results.scores import GRADIENTS, Scores
@@ -247,9 +254,8 @@ def _within(
     number = len(source.numbers("max_gradients"))
     samples = source.first(source.batch_size)
     inputs = channels_second(samples.images, conditions.channel_dim)
-    rows = Rows(inputs, None, samples.index, samples.masks)
-    network = carrying(model, samples.carried)
-    return within_gradients(network, rows, methods, metrics, max_gradients, number, conditions)
+    batch = Batch(inputs, None, samples.index, samples.masks, model=carrying(model, samples.carried))
+    return within_gradients(model, batch, methods, metrics, max_gradients, number, conditions)
 
 
 def check_shard(shard: Any) -> None:
@@ -350,7 +356,8 @@ class _Work:
         """Batches whose samples all want the same."""
         samples = replace(samples, images=channels_second(samples.images, self.conditions.channel_dim))
         check_samples(samples, self.conditions.bounds)
-        logits, predicted, probability = self._outputs(samples)
+        model = carrying(self.model, samples.carried)
+        logits, predicted, probability = outputs_of(model, samples.images, self.conditions)
         target = self._target(rows, samples, logits, predicted)
         known = sample_records(samples.index, samples.images, target, samples.masks, predicted, probability, rows)
         self.store.check_rows(known)
@@ -362,8 +369,7 @@ class _Work:
                 target[torch.tensor(places, device=target.device)],
                 chosen.index,
                 chosen.masks,
-                self.conditions.context(chosen.images, chosen.index),
-                carrying(self.model, chosen.carried),
+                model=carrying(self.model, chosen.carried),
                 pairs={
                     method: own
                     for method in self.methods
@@ -374,23 +380,6 @@ class _Work:
                     "logits": logits.cpu().numpy()[places],
                 },
             )
-
-    def _outputs(self, samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
-        """For each sample what could be explained, what is predicted, and the probability of that."""
-        model, output = carrying(self.model, samples.carried), self.conditions.output
-
-        def told(rows: Tensor) -> Tensor:
-            raw = check_rows(model(rows), len(rows))
-            predicted = output.prediction(raw)
-            try:
-                probability = output.probability(raw, predicted, known=True)
-            except ValueError:  # there is none
-                probability = torch.full_like(predicted, torch.nan, dtype=raw.dtype)
-            return torch.cat([output.scores(raw), predicted[:, None], probability[:, None]], 1).float()
-
-        with torch.no_grad():
-            found = in_chunks(told, model, self.conditions.max_rows, samples.images)
-        return found[:, :-2], found[:, -2].long(), found[:, -1]
 
     def _target(self, rows: list[int], samples: Samples, logits: Tensor, predicted: Tensor) -> Tensor:
         """Classes explained; a prediction is that of the first time, so that all methods explain the same one."""

@@ -97,7 +97,8 @@ def append_scores(
         share: Where several processes write an evaluation: which part of it this is. The part has a name of its own,
             `NNNNNN-XXXXXXXX-RANK-of-WORLD.parquet`, so that nobody waits for another. When they are read, the parts of
             an evaluation are one; as long as some are missing, none of them is there. No sample is in two of them.
-        samples: What is known of the samples, the columns `SAMPLES`; None if it is not recorded.
+        samples: What is known of the samples, the columns `SAMPLES`, with stage, epoch and step where the scores are of
+            several evaluations; None if it is not recorded.
 
     Raises:
         OSError: if the folder cannot be written to.
@@ -184,16 +185,23 @@ def read_evaluation(part: Path) -> Scores:
 def read_samples(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Stage, epoch, step and what is known of each sample (`SAMPLES`), from the parts and units at `path`.
 
-    A sample that several of them have counts once.
+    A sample that several of them have counts once; of parts, as its scores, with what the last one says of it.
 
     Raises:
-        ValueError: if a file is damaged, or a sample had another input, target or mask in one than in another.
+        ValueError: if a file is damaged, or a sample had another input, target or mask in one unit than in another.
     """
-    found = [pd.DataFrame(columns=[*COLUMNS, *SAMPLES])[[*_EVALUATION, *SAMPLES]]]
-    for part in [*_numbered(Path(path)), *unit_files(path)]:
+    columns, found = [*_EVALUATION, *SAMPLES], list[pd.DataFrame]()
+    for part in sorted(_numbered(Path(path)), key=_number):
         if "samples" in (notes := read_notes(part)):
-            found.append(pd.DataFrame({**notes["evaluation"], **notes["samples"]})[[*_EVALUATION, *SAMPLES]])
-    table = pd.concat(found[1:] or found).sort_values([*_EVALUATION, "row"], kind="stable")
+            own = pd.DataFrame({**notes["evaluation"], **notes["samples"]})[columns]
+            after = math.inf if notes["after_step"] is None else notes["after_step"]
+            found = [*(old[~(old["stage"].isin(own["stage"]) & (old["step"] > after))] for old in found), own]
+    if found:
+        found = [pd.concat(found).drop_duplicates([*_EVALUATION, "sample"], keep="last")]
+    for unit in unit_files(path):
+        notes = read_notes(unit)
+        found.append(pd.DataFrame({**notes["evaluation"], **notes["samples"]})[columns])
+    table = pd.concat(found or [pd.DataFrame(columns=columns)]).sort_values([*_EVALUATION, "row"], kind="stable")
     distinct = table.drop_duplicates([*_EVALUATION, "sample", "fingerprint"])
     twice = distinct[distinct.duplicated([*_EVALUATION, "sample"])]
     if len(twice):
