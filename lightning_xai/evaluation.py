@@ -52,7 +52,7 @@ from lightning_xai.metrics.cost import NumGradients
 from lightning_xai.names import named, named_method
 from lightning_xai.outputs import Logit, Output
 from lightning_xai.results.scores import GRADIENTS, Scores as ScoreTable
-from lightning_xai.shapes import Inputs, Labels, Masks, Scores
+from lightning_xai.shapes import Inputs, Labels, Masks, Scores, Targets
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Evaluation:
 def explain(
     model: nn.Module,
     images: Inputs,
-    target: Labels | int | None = None,
+    target: Targets | int | None = None,
     method: Explainer | str = smooth_grad(),
     *,
     output: Output | str = Logit(),
@@ -170,7 +170,7 @@ def explain(
 def evaluate(
     model: nn.Module | None,
     images: Inputs,
-    target: Labels | int | None = None,
+    target: Targets | int | None = None,
     methods: Mapping[str, Explainer | str] | Sequence[Explainer | str] | None = None,
     metrics: Mapping[str, SampleMetric | str] | Sequence[SampleMetric | str] | None = None,
     masks: Masks | None = None,
@@ -392,7 +392,7 @@ def _targets(
     context: Context,
     model: nn.Module,
     images: Inputs,
-    target: Labels | int | None,
+    target: Targets | int | None,
     batches: list[slice],
     number: int | None = None,
 ) -> Tensor:

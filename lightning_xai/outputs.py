@@ -105,7 +105,8 @@ class Logit(Output):
     """The target's logit: the default.
 
     Networks return (batch, classes). A single logit, (batch, 1) or (batch,), is that of a binary classifier with labels
-    0 and 1: label 1 explains the logit, label 0 its negative. (Of a regression take `At`, whose number has no sides.)
+    0 and 1: label 1 explains the logit, label 0 its negative. Labels as its loss takes them, 0.0 and 1.0 or booleans,
+    also (batch, 1), will do. (Of a regression take `At`, whose number has no sides.)
 
     Attributes:
         multi_label: Whether each class is a question by itself, of which several may hold: probabilities are sigmoids,
@@ -415,6 +416,12 @@ class _Reading(nn.Module):
 
     def forward(self, raw: Tensor) -> Tensor:
         return self.read(raw)
+
+
+def binary_labels(labels: Tensor) -> Tensor:
+    """Labels 0.0 and 1.0, or booleans, as integers; others as they are."""
+    told = labels.dtype == torch.bool or labels.is_floating_point()
+    return labels.long() if told and ((labels == 0) | (labels == 1)).all() else labels
 
 
 def check_target(target: Int64[Tensor, " samples"], num_classes: int) -> None:

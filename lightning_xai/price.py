@@ -23,7 +23,7 @@ from lightning_xai.functional.random import remembering_noise
 from lightning_xai.metrics import SampleMetric, Shared
 from lightning_xai.outputs import Logit, Output
 from lightning_xai.results.tables import ResultTable
-from lightning_xai.shapes import Inputs, Labels, Masks
+from lightning_xai.shapes import Inputs, Labels, Masks, Targets
 
 MAPS = "maps"
 """The place of a metric in what is spent on the maps themselves."""
@@ -45,7 +45,7 @@ class Rows:
     """
 
     images: Inputs
-    target: Labels | int | None
+    target: Targets | int | None
     index: Labels
     masks: Masks | None = None
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from lightning_xai.callbacks.rows import num_batches, reachable_rows, rows_of_a_pass
+from lightning_xai.outputs import binary_labels
 
 IMAGE_KEYS = ("image", "images", "input", "inputs", "pixel_values", "img", "x")
 LABEL_KEYS = ("label", "labels", "target", "targets", "y")
@@ -161,7 +162,8 @@ def unpack(
 ) -> Samples:
     """Images, labels, indices and masks of a batch: a dict by its keys, a sequence as (images, labels, ...), a tensor.
 
-    Labels may be any integers, one a sample, also of shape (samples, 1).
+    Labels may be any integers, one a sample, also of shape (samples, 1), or the 0.0 and 1.0, or booleans, of a binary
+    classifier.
 
     Args:
         batch: What the dataloader gives. Keys: `IMAGE_KEYS`, `LABEL_KEYS`, "index", "mask".
@@ -233,6 +235,7 @@ def _class_indices(labels: Any, number: int, strict: bool) -> Tensor | None:
         return None
     if isinstance(labels, np.ndarray) or (isinstance(labels, list | tuple) and all(type(x) is int for x in labels)):
         labels = torch.as_tensor(labels)
+    labels = binary_labels(labels) if isinstance(labels, Tensor) else labels
     integers = isinstance(labels, Tensor) and not (
         labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool
     )
