@@ -43,6 +43,7 @@ from lightning_xai.explainers.base import (
 from lightning_xai.explainers.channels import channels_second
 from lightning_xai.explainers.precision import Precision
 from lightning_xai.metrics import SampleMetric
+from lightning_xai.metrics.base import first_rows
 from lightning_xai.names import named
 from lightning_xai.outputs import Output
 from lightning_xai.reporting.kinds import panel
@@ -107,7 +108,9 @@ class AttributionCallback(ExplainingCallback):
         panel_size: Samples shown in the panel; 0 for no panel.
         target: The class explained: the sample's "label", the model's "prediction", or the number of one (of several
             labels that hold together); null for the label, or the prediction where batches have nothing but images,
-            index and masks.
+            index and masks. Of labels (samples, classes), zeros and ones, "positive" explains each one that holds: each
+            is a row of the scores with the sample's index, a target of its own, and the same noise. Samples without
+            such a label are left out, and their number is told.
         mask: Which mask of the data, if they have several by name; null for the first.
         bounds: (low, high), least and greatest value of an input, numbers or one a channel; null for the data module's,
             or else the module's.
@@ -440,20 +443,21 @@ def _without(evaluation: Evaluation, repeats: set[int]) -> Evaluation:
         return evaluation
     kept = torch.tensor([number not in repeats for number in evaluation.index.tolist()])
     scores = {method: {name: own[kept] for name, own in found.items()} for method, found in evaluation.scores.items()}
-    return replace(evaluation, index=evaluation.index[kept], scores=scores)
+    targets = None if evaluation.targets is None else evaluation.targets[kept]
+    return replace(evaluation, index=evaluation.index[kept], targets=targets, scores=scores)
 
 
 def _everybodys(trainer: Trainer, evaluation: Evaluation) -> Evaluation:
     """With the scores of all processes. A collective call."""
-    parts = gathered(trainer, (evaluation.index, evaluation.scores))
+    parts = gathered(trainer, (evaluation.index, evaluation.targets, evaluation.scores))
     if len(parts) == 1:
         return evaluation
-    index, order = torch.cat([index for index, _ in parts]).sort()
+    index, order = first_rows(*(torch.cat(each) for each in list(zip(*parts, strict=True))[:2]))
     scores = {
-        method: {name: torch.cat([own[method][name] for _, own in parts])[order] for name in found}
+        method: {name: torch.cat([own[method][name] for *_, own in parts])[order] for name in found}
         for method, found in evaluation.scores.items()
     }
-    return replace(evaluation, index=index, scores=scores)
+    return replace(evaluation, index=index, targets=torch.cat([own for _, own, _ in parts])[order], scores=scores)
 
 
 def take_over(earlier: Path, path: Path, step: int) -> None:

@@ -92,6 +92,11 @@ class RandomizationCallback(ExplainingCallback):
         self.chosen_similarities, chosen = similarities, similarities or ["spearman_absolute", "ssim"]
         for similarity in chosen:
             check_choice("similarities", similarity, set(SIMILARITIES) - {"spearman_foreground"})
+        if target == "positive":
+            raise ValueError(
+                '`target` must be "label", "prediction" or a class, got "positive": maps of several labels of a sample '
+                "are no maps of different images."
+            )
         super().__init__(methods, num_samples, target, bounds, seed, batch_size, unpack, name, output, forward)
         check_whole_number("channel_dim", channel_dim)
         self.channel_dim = channel_dim
