@@ -25,6 +25,7 @@ from lightning_xai.explainers.base import (
     check_kind,
     check_model,
     check_rows,
+    probe_rows,
     resolve_target,
 )
 from lightning_xai.explainers.channels import check_layout
@@ -52,10 +53,10 @@ from lightning_xai.metrics.base import first_rows
 from lightning_xai.metrics.checks import check_explain_again
 from lightning_xai.metrics.cost import NumGradients
 from lightning_xai.names import named, named_method
-from lightning_xai.outputs import Logit, Output
+from lightning_xai.outputs import Logit, Output, check_width, positive_labels
 from lightning_xai.progress import Bar, progress_bar
 from lightning_xai.results.scores import GRADIENTS, Scores as ScoreTable
-from lightning_xai.shapes import Inputs, Labels, Masks, Scores
+from lightning_xai.shapes import Inputs, Labels, Masks, Scores, Targets
 
 OnError = Literal["raise", "warn"]
 MAPS = "maps"
@@ -67,13 +68,14 @@ class Evaluation:
     """The scores of several methods on the same samples.
 
     Attributes:
-        index: (samples,) sample indices, ascending.
+        index: (samples,) sample indices, ascending; each as often as it has targets that are explained.
         scores: scores[method][metric] is (samples,), NaN where undefined; all on the CPU. Beside the metrics asked for,
             "gradients" is what the method spent: gradients of the model's output, a sample.
         higher_is_better: Direction of each metric; None for a metric without one.
         images, target, predicted, masks: The first samples, as many as attributions were kept of: inputs, class
             explained, class that the model predicts, and masks if there are any.
         attributions: attributions[method] of these.
+        targets: (samples,) class explained of each index; -1 where the output has no classes. None if it is not known.
 
     Example:
         >>> import torch
@@ -94,6 +96,7 @@ class Evaluation:
     predicted: Int64[Tensor, " kept"]
     masks: Tensor | None
     attributions: dict[str, Tensor] = field(repr=False)
+    targets: Labels | None = None
 
     def means(self) -> dict[str, dict[str, float]]:
         """Mean over the samples with a defined score, by method and metric."""
@@ -105,13 +108,13 @@ class Evaluation:
 
     def to_scores(self, stage: str = "", epoch: int = 0, step: int = 0) -> ScoreTable:
         """The scores of all methods and metrics as a table, under the name of a stage."""
-        return ScoreTable.from_values(stage, epoch, step, self.index, self.scores)
+        return ScoreTable.from_values(stage, epoch, step, self.index, self.scores, self.targets)
 
 
 def explain(
     model: nn.Module,
     images: Inputs,
-    target: Labels | int | None = None,
+    target: Targets | int | None = None,
     method: Explainer | str = smooth_grad(),
     *,
     output: Output | str = Logit(),
@@ -176,7 +179,7 @@ def explain(
 def evaluate(
     model: nn.Module | None,
     images: Inputs,
-    target: Labels | int | None = None,
+    target: Targets | int | None = None,
     methods: Mapping[str, Explainer | str] | Sequence[Explainer | str] | None = None,
     metrics: Mapping[str, SampleMetric | str] | Sequence[SampleMetric | str] | None = None,
     masks: Masks | None = None,
@@ -203,6 +206,8 @@ def evaluate(
         model: As in `explain`, like images, target, output, bounds, index, seed, max_rows, precision and channel_dim;
             None where `target` is given and neither methods (`Precomputed`, controls) nor metrics look at a network.
             Metrics of probabilities and predictions take them from the same output.
+            Labels that hold together may be given as `target` too, (batch, classes) zeros and ones: each one that
+            holds is then a row of its own, with the sample's index, and so with the same noise.
         methods: Explainers by name; plain names such as "smooth_grad" will do, as will a list (`lightning_xai.names`).
         metrics: Metrics by name, likewise; None for `default_metrics`. They are copied, not written to.
         masks: Booleans, one a place, such as (batch, height, width); True where the evidence is.
@@ -247,6 +252,16 @@ def evaluate(
     _check_methods(explainers)
     check_layout(explainers, channel_dim)
     _check_lengths(len(images), masks=masks)
+    num_classes = None
+    if isinstance(target, Tensor) and target.ndim == 2 and target.shape[1] > 1:
+        _check_lengths(len(images), target=target)
+        num_classes = target.shape[1]
+        places, target = positive_labels(target)
+        if not len(target):
+            raise ValueError("`target`: no label of any sample holds, so that there is nothing to explain.")
+        places = places.cpu()
+        images, index, model = images[places], index[places], rows_of(model, places)
+        masks = None if masks is None else masks[places]
     whole = conditions.context(images, index)
     given = default_metrics(masks is not None, bounds is not None) if metrics is None else named("metrics", metrics)
     check_metrics(given, images, mask=masks is not None, bounds=bounds is not None)
@@ -254,6 +269,8 @@ def evaluate(
     slices = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
     own = partial(progress_bar, shown=progress) if isinstance(progress, bool) else progress
     with conditions.explaining(model):
+        if num_classes is not None:
+            _check_classes(whole, rows_of(model, slices[0]), images[slices[0]], num_classes)
         target = _targets(whole, model, images, target, slices)
         predicted = _targets(whole, model, images, None, slices, keep_attributions)
     every = Batch(images, target, index, masks, whole, model)
@@ -262,14 +279,19 @@ def evaluate(
         failures: list[str] | None = None if on_error == "raise" else []
         parts = list(score_batches(model, batches, explainers, given, conditions, bar.update, failures))
     maps = _on_cpu([torch.cat([part.maps[name] for part in parts]) for name in explainers])
+    target = target.cpu()
+    told = target if whole.output.has_labels else torch.full_like(target, -1)
+    index, told, scores = _gathered(index, told, parts, explainers, [*given, GRADIENTS], gather)
     return Evaluation(
-        *_gathered(index, parts, explainers, [*given, GRADIENTS], gather),
+        index,
+        scores,
         higher_is_better=directions(given),
         images=images[:keep_attributions].movedim(1, channel_dim).cpu(),
-        target=target[:keep_attributions].cpu(),
+        target=target[:keep_attributions],
         predicted=predicted.cpu(),
         masks=None if masks is None else masks[:keep_attributions].cpu(),
         attributions=dict(zip(explainers, maps, strict=True)),
+        targets=told,
     )
 
 
@@ -460,7 +482,7 @@ def _targets(
     context: Context,
     model: nn.Module,
     images: Inputs,
-    target: Labels | int | None,
+    target: Targets | int | None,
     batches: list[slice],
     number: int | None = None,
 ) -> Tensor:
@@ -592,15 +614,27 @@ def _whereabouts(method: str, index: Labels) -> str:
 
 
 def _gathered(
-    index: Tensor, parts: Sequence[ScoredBatch], methods: Iterable[str], metrics: Sequence[str], gather: bool
-) -> tuple[Labels, dict[str, dict[str, Scores]]]:
-    """Indices, ascending, and scores; to gather takes two collective calls, in all processes in the same order."""
+    index: Tensor,
+    target: Tensor,
+    parts: Sequence[ScoredBatch],
+    methods: Iterable[str],
+    metrics: Sequence[str],
+    gather: bool,
+) -> tuple[Labels, Labels, dict[str, dict[str, Scores]]]:
+    """Indices, ascending, targets, and scores; to gather takes two collective calls, in the same order everywhere."""
     if not parts[0].maps:  # no methods
-        return torch.empty(0, dtype=torch.int64), {}
-    values = torch.cat([part.values for part in parts], 1)
+        return index[:0], target[:0], {}
+    values, names = torch.cat([part.values for part in parts], 1), torch.stack([index, target], 1)
     if gather and dist.is_available() and dist.is_initialized():
-        index = torch.cat(gather_all_tensors(sent(index, values.device)))
+        names = torch.cat(gather_all_tensors(sent(names, values.device))).cpu()
         values = torch.cat(gather_all_tensors(values.T.contiguous())).T
-    index, rows = first_rows(index.cpu())
+    index, rows = first_rows(*names.unbind(1))
     each = iter(values.cpu()[:, rows])  # all at once: each copy waits for an accelerator
-    return index, {method: {name: next(each) for name in metrics} for method in methods}
+    return index, names[rows, 1], {method: {name: next(each) for name in metrics} for method in methods}
+
+
+def _check_classes(context: Context, model: nn.Module, images: Inputs, number: int) -> None:
+    with torch.no_grad():
+        rows = probe_rows(model, images, context.max_rows)
+        found = context.output.scores(check_rows(model(rows), len(rows))).shape[1]
+    check_width(number, found)

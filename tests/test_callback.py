@@ -399,7 +399,7 @@ def test_bad_arguments(options: dict[str, Any], message: str) -> None:
 
 def test_unknown_target() -> None:
     unchecked = AttributionCallback.__init__.__wrapped__  # without the test suite's own check of the annotation
-    with pytest.raises(ValueError, match="`target` must be one of 'label', 'prediction', got 'truth'"):
+    with pytest.raises(ValueError, match="`target` must be one of 'label', 'prediction', 'positive', got 'truth'"):
         unchecked(object.__new__(AttributionCallback), target="truth")
 
 

@@ -50,6 +50,7 @@ from lightning_xai.fingerprints import sample_records
 from lightning_xai.forward import rows_of
 from lightning_xai.functional.warn import described, warn_caller
 from lightning_xai.metrics import SampleMetric
+from lightning_xai.metrics.base import first_rows
 from lightning_xai.names import named
 from lightning_xai.outputs import Output
 from lightning_xai.reporting.kinds import panel
@@ -118,7 +119,9 @@ class AttributionCallback(ExplainingCallback):
         panel_size: Samples shown in the panel; 0 for no panel.
         target: The class explained: the sample's "label", the model's "prediction", or the number of one (of several
             labels that hold together); null for the label, or the prediction where batches have nothing but images,
-            index and masks.
+            index and masks. Of labels (samples, classes), zeros and ones, "positive" explains each one that holds: each
+            is a row of the scores with the sample's index, a target of its own, and the same noise. Samples without
+            such a label are left out, and their number is told.
         mask: Which mask of the data, if they have several by name; null for the first.
         bounds: (low, high), least and greatest value of an input, numbers or one a channel; null for the data module's,
             or else the module's.
@@ -290,7 +293,7 @@ class AttributionCallback(ExplainingCallback):
                 pl_module.log(key, mean, batch_size=1)
             self.evaluation = cast(Evaluation, evaluation)
             if not all_share:
-                parts = gathered(trainer, (self.evaluation.index, self.evaluation.scores))
+                parts = gathered(trainer, (self.evaluation.index, self.evaluation.targets, self.evaluation.scores))
                 self.evaluation = _joined(self.evaluation, parts)
                 everybodys = [part for part in gathered(trainer, known) if part is not None]
                 known = pd.concat(everybodys).sort_values("row") if everybodys else None
@@ -360,7 +363,7 @@ class AttributionCallback(ExplainingCallback):
             warn_caller(f"AttributionCallback has no scores: {described(failure)}")
             evaluation, failure = nothing(samples.index), None
         if evaluation is not None and len(lost):
-            parts = [(part.index, part.scores) for part in (evaluation, nothing(lost))]
+            parts = [(part.index, part.targets, part.scores) for part in (evaluation, nothing(lost))]
             evaluation = _joined(evaluation, parts)
         return (None if evaluation is None else _without(evaluation, repeats)), failure
 
@@ -369,7 +372,8 @@ class AttributionCallback(ExplainingCallback):
         methods, metrics = self._plan(trainer, samples)
         nan = torch.full((len(index),), math.nan)
         scores = {method: dict.fromkeys([*metrics, GRADIENTS], nan) for method in methods}
-        return Evaluation(index, scores, directions(metrics), samples.images[:0].cpu(), index[:0], index[:0], None, {})
+        unknown, none = torch.full_like(index, -1), index[:0]
+        return Evaluation(index, scores, directions(metrics), samples.images[:0].cpu(), none, none, None, {}, unknown)
 
     def _chosen(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> tuple[Samples, Tensor, set[int]]:
         """The samples of a stage, the same ones for a whole run, the indices of those that cannot be explained, and of
@@ -535,19 +539,20 @@ def _without(evaluation: Evaluation, repeats: set[int]) -> Evaluation:
         return evaluation
     kept = torch.tensor([number not in repeats for number in evaluation.index.tolist()])
     scores = {method: {name: own[kept] for name, own in found.items()} for method, found in evaluation.scores.items()}
-    return replace(evaluation, index=evaluation.index[kept], scores=scores)
+    targets = None if evaluation.targets is None else evaluation.targets[kept]
+    return replace(evaluation, index=evaluation.index[kept], targets=targets, scores=scores)
 
 
-def _joined(evaluation: Evaluation, parts: Sequence[tuple[Tensor, Any]]) -> Evaluation:
+def _joined(evaluation: Evaluation, parts: Sequence[tuple[Tensor, Any, Any]]) -> Evaluation:
     """With indices and scores of several parts, such as those of all processes."""
     if len(parts) == 1:
         return evaluation
-    index, order = torch.cat([index for index, _ in parts]).sort()
+    index, order = first_rows(*(torch.cat(each) for each in list(zip(*parts, strict=True))[:2]))
     scores = {
-        method: {name: torch.cat([own[method][name] for _, own in parts])[order] for name in found}
+        method: {name: torch.cat([own[method][name] for *_, own in parts])[order] for name in found}
         for method, found in evaluation.scores.items()
     }
-    return replace(evaluation, index=index, scores=scores)
+    return replace(evaluation, index=index, targets=torch.cat([own for _, own, _ in parts])[order], scores=scores)
 
 
 def _columns(known: pd.DataFrame | None) -> dict[str, Any] | None:

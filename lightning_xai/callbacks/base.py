@@ -18,7 +18,15 @@ from lightning_xai.callbacks.checks import (
     tell_number_of_classes,
 )
 from lightning_xai.callbacks.processes import attempted
-from lightning_xai.callbacks.samples import Samples, Target, check_labels, choose_samples, current_loader, unpack
+from lightning_xai.callbacks.samples import (
+    Samples,
+    Target,
+    check_labels,
+    choose_samples,
+    current_loader,
+    each_positive,
+    unpack,
+)
 from lightning_xai.data.input_space import InputSpace
 from lightning_xai.evaluation import OnError
 from lightning_xai.explainers import Explainer, Gradient, Saliency, with_controls
@@ -37,7 +45,7 @@ from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad
 from lightning_xai.forward import Forward
 from lightning_xai.functional.warn import described, warn_caller
 from lightning_xai.names import named
-from lightning_xai.outputs import Logit, Output
+from lightning_xai.outputs import Logit, Output, check_width
 
 
 class ExplainingCallback(Callback):
@@ -75,8 +83,8 @@ class ExplainingCallback(Callback):
             check_whole_number("target", target)
         elif target is not None:
             check_choice("target", target, Target)
-        if target == "label" and not self.output.has_labels:
-            raise ValueError(f'`target` is "label", but `output` {self.output!r} has none. Leave `target` out.')
+        if target in ("label", "positive") and not self.output.has_labels:
+            raise ValueError(f'`target` is "{target}", but `output` {self.output!r} has none. Leave `target` out.')
         check_names("methods", methods or ())
         self.methods: dict[str, Explainer] | None = named("methods", methods)
         if self.methods is not None and not self.methods:
@@ -100,7 +108,7 @@ class ExplainingCallback(Callback):
     @property
     def labelled(self) -> bool:
         """Whether it is the samples' labels that are explained."""
-        return self.target in (None, "label") and self.output.has_labels
+        return self.target in (None, "label", "positive") and self.output.has_labels
 
     def explained_target(self, samples: Samples) -> Any:
         """The classes explained: a chosen one, the samples' labels, or None for the predicted ones."""
@@ -140,10 +148,12 @@ class ExplainingCallback(Callback):
         check_whole(trainer, pl_module, type(self).__name__)
         loader = current_loader(trainer)
         number = min(least, self.num_samples) if trainer.fast_dev_run else self.num_samples  # type: ignore[attr-defined]
-        take = self.unpack or unpacking(self.labelled, self.mask, self.forward)
         chosen: Target | None = self.target if self.labelled else "prediction"
+        take = self.unpack or unpacking(chosen, self.mask, self.forward)
         limit = trainer.limit_test_batches if in_test else trainer.limit_val_batches
         samples = choose_samples(trainer, loader, number, self.batch_size, take, whole, limit, chosen)
+        if (labels := samples.labels) is not None and self.target == "positive":
+            samples = self._each_positive(samples)
         num_outputs = None
         if samples.labels is not None and self.labelled:
             with in_precision(pl_module, self.conditions.precision), explaining(pl_module), torch.no_grad():
@@ -155,6 +165,8 @@ class ExplainingCallback(Callback):
                     self.conditions.max_rows,
                     some.images,
                 ).shape[1]
+            if labels is not None and labels.ndim > 1:
+                check_width(labels.shape[1], num_outputs)
             tell_number_of_classes(trainer, getattr(loader, "dataset", None), num_outputs)
         check = partial(self._check_samples, InputSpace.of(trainer).completed(self.conditions), num_outputs)
         _, failure = attempted(lambda: check(samples))
@@ -178,14 +190,25 @@ class ExplainingCallback(Callback):
         if num_outputs is not None:
             check_labels(samples, num_outputs)
 
+    def _each_positive(self, samples: Samples) -> Samples:
+        chosen, rows = each_positive(samples)
+        if left_out := len(samples.images) - len(rows.unique()):
+            rank_zero_info(f"{type(self).__name__} leaves {left_out} samples out, which have no positive label.")
+        if not len(rows):
+            raise ValueError(
+                f"None of the {len(samples.images)} samples has a positive label, so that there is nothing to explain: "
+                "choose more, `num_samples`, or another `target`."
+            )
+        return chosen
+
 
 def unpacking(
-    strict: bool, mask: str | None = None, forward: Mapping[str, Any] | None = None
+    target: int | str | None, mask: str | None = None, forward: Mapping[str, Any] | None = None
 ) -> Callable[[Any], Samples]:
-    """The usual `unpack`, of the arguments that `forward` names."""
+    """The usual `unpack`, with the labels of this target and the arguments that `forward` names."""
     given = forward or {}
-    carried = given.get("carried") or ()
-    return partial(unpack, mask=mask, strict=strict, explained=given.get("explained"), carried=carried)
+    labels = {"strict": target in (None, "label", "positive"), "positive": target == "positive"}
+    return partial(unpack, mask=mask, **labels, explained=given.get("explained"), carried=given.get("carried") or ())
 
 
 def check_forward(forward: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -97,6 +97,11 @@ class RandomizationCallback(ExplainingCallback):
         self.chosen_similarities, chosen = similarities, similarities or ["spearman_absolute", "ssim"]
         for similarity in chosen:
             check_choice("similarities", similarity, set(SIMILARITIES) - {"spearman_foreground"})
+        if target == "positive":
+            raise ValueError(
+                '`target` must be "label", "prediction" or a class, got "positive": maps of several labels of a sample '
+                "are no maps of different images."
+            )
         given = target, bounds, seed, batch_size, unpack, name, output, forward, channel_dim
         super().__init__(methods, num_samples, *given, on_error=on_error)
         check_count("every_n_validations", 1 if every_n_validations is None else every_n_validations)

@@ -61,7 +61,7 @@ def evaluate(
         num_samples: Samples, evenly spaced; null for all.
         methods: Explainers by name; plain names such as `smooth_grad` will do, as will a list of them.
         metrics: Metrics by name, likewise.
-        target: The class explained, the `label` or the model's `prediction`.
+        target: The class explained, the `label` or the model's `prediction`; `positive` for each label that holds.
         seed: Of the noise.
         batch_size: Samples explained at a time.
         max_rows: Rows that pass through the network at once; null for as many as fit in memory.
@@ -97,7 +97,7 @@ def evaluate(
             limit=line.trainer.limit_test_batches if stage == "test" else line.trainer.limit_val_batches,
             controls=like.controls,
             batch_size=like.batch_size if batch_size is None else batch_size,
-            take=like.unpack or unpacking(target in (None, "label"), like.mask, like.forward),
+            take=like.unpack or unpacking(target, like.mask, like.forward),
             epoch=checkpoint.get("epoch", 0),
             step=checkpoint.get("global_step", 0),
             progress=line.trainer.progress_bar_callback is not None and own[0] == 1,
@@ -119,6 +119,8 @@ def report(result: StoredEvaluation, shard: tuple[int, int]) -> None:
     whole = result.num_finished == result.num_samples
     terminal.print(f"{'shard':<16} {shard[0]}/{shard[1]}: {result.num_now} samples evaluated now")
     terminal.print(f"{'finished':<16} {result.num_finished}{of} samples" + ("" if whole else ", so far"))
+    if result.num_left_out:
+        terminal.print(f"{'left out':<16} {result.num_left_out} samples without a positive label")
     if whole or shard[0] == 1:
         title = f"explanations of {result.num_finished} samples, mean ± standard error"
         terminal.print(score_table(result.scores(), result.higher_is_better, title))

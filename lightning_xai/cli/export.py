@@ -24,7 +24,7 @@ def export_command(words: Sequence[str]) -> None:
 
 # Its name begins with an underscore as that of `compare`.
 def _export(run: str, output: Path | None = None) -> None:
-    """Write the scores of a run as CSV: stage, epoch, step, method, metric, sample, value.
+    """Write the scores of a run as CSV: stage, epoch, step, method, metric, sample, value, target.
 
     A name that a spreadsheet would take for a formula gets an apostrophe in front.
 

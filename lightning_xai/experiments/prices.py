@@ -14,7 +14,15 @@ from torch import nn
 from lightning_xai.callbacks import AttributionCallback, RandomizationCallback
 from lightning_xai.callbacks.base import ExplainingCallback, unpacking
 from lightning_xai.callbacks.rows import reachable_rows
-from lightning_xai.callbacks.samples import Samples, first_loader, has_rows, read_rows, spread, with_classes
+from lightning_xai.callbacks.samples import (
+    Samples,
+    each_positive,
+    first_loader,
+    has_rows,
+    read_rows,
+    spread,
+    with_classes,
+)
 from lightning_xai.callbacks.schedule import Schedule
 from lightning_xai.data.input_space import InputSpace
 from lightning_xai.evaluation import Batch, default_metrics
@@ -162,12 +170,15 @@ def _first_samples(
     if not rows:
         raise ValueError(f"`data`: {type(datamodule).__name__} gives no samples to validate with.")
     chosen = spread(len(rows), callback.num_samples)
-    take = callback.unpack or unpacking(callback.labelled, callback.mask, callback.forward)
+    target: Any = callback.target if callback.labelled else "prediction"
+    take = callback.unpack or unpacking(target, callback.mask, callback.forward)
     few = chosen[: BATCHES * callback.batch_size]
     samples = read_rows(loader, rows, few, callback.batch_size, take)
-    samples = with_classes(samples, callback.target if callback.labelled else "prediction")
+    samples = with_classes(samples, target)
+    number = len(samples.images)
+    samples = each_positive(samples)[0] if target == "positive" else samples
     there = move_data_to_device(vars(samples), model.device)
-    return Samples(**there), len(chosen)
+    return Samples(**there), round(len(chosen) * len(samples.images) / number)
 
 
 def _parts(model: nn.Module, samples: Samples, target: Any, size: int) -> Iterator[Batch]:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lightning_xai._version import __version__
 from lightning_xai.callbacks.base import check_forward, unpacking
-from lightning_xai.callbacks.samples import Samples, check_labels, with_classes
+from lightning_xai.callbacks.samples import Samples, Target, check_labels, each_positive, with_classes
 from lightning_xai.data.input_space import InputSpace
 from lightning_xai.evaluation import (
     Batch,
@@ -41,10 +41,10 @@ from lightning_xai.metrics import SampleMetric
 from lightning_xai.metrics.checks import check_explain_again
 from lightning_xai.metrics.cost import NumGradients
 from lightning_xai.names import named
-from lightning_xai.outputs import Logit, Output
+from lightning_xai.outputs import Logit, Output, check_width
 from lightning_xai.price import BATCHES, Price, duration, price, within_gradients
 from lightning_xai.progress import progress_bar
-from lightning_xai.results.evaluations import EvaluationStore, Settings
+from lightning_xai.results.evaluations import EvaluationStore, Settings, in_places
 from lightning_xai.results.scores import GRADIENTS, Scores
 from lightning_xai.results.store import SCORES, read_samples, read_scores
 
@@ -61,6 +61,7 @@ class StoredEvaluation:
         num_samples: Samples chosen, of all shards; None where the data have to be walked to know.
         num_finished: Of these, those that have all scores.
         num_now: Samples that this call has evaluated.
+        num_left_out: Samples without a positive label that this call has met, which count as finished in it.
         higher_is_better: Direction of each metric.
         price: What is missing will cost, of a dry run; else None.
     """
@@ -71,6 +72,7 @@ class StoredEvaluation:
     num_now: int
     higher_is_better: Mapping[str, bool | None]
     price: Price | None = None
+    num_left_out: int = 0
 
     def scores(self) -> Scores:
         """All that are in the folder."""
@@ -123,7 +125,9 @@ def evaluate_stream(
         data: A DataLoader, a LightningDataModule, or batches that can be iterated over again; a data set without rows
             is walked by every shard, which takes its own of it.
         folder: For the scores.
-        target: A class, "label", or "prediction"; None for the label, or the prediction where batches have none.
+        target: A class, "label", or "prediction"; None for the label, or the prediction where batches have none. Of
+            labels (batch, classes), zeros and ones, "positive" explains each one that holds, as in
+            `AttributionCallback`; samples without any are left out, and counted.
         methods: As in `evaluate`, like `metrics`.
         metrics: None for what the first sample allows of `default_metrics`.
         shard: (k, n): the k-th of n, from 1; row i of the samples chosen belongs to shard i mod n + 1.
@@ -171,14 +175,16 @@ def evaluate_stream(
     if not ((type(limit) is int and limit >= 0) or (type(limit) is float and 0 <= limit <= 1)):
         raise ValueError(f"`limit` must be a number of batches, or a share of them from 0.0 to 1.0, got {limit!r}.")
     if isinstance(target, str):
-        check_choice("target", target, ("label", "prediction"))
+        check_choice("target", target, Target)
     conditions = Conditions(bounds, seed, max_rows, output, precision, channel_dim)
     forward = check_forward(None if forward is None else dict(forward))
     if not conditions.output.has_labels:
-        if target == "label":
-            raise ValueError(f'`target` is "label", but `output` {conditions.output!r} has none. Leave `target` out.')
+        if target in ("label", "positive"):
+            raise ValueError(
+                f'`target` is "{target}", but `output` {conditions.output!r} has none. Leave `target` out.'
+            )
         target = "prediction" if target is None else target
-    read = partial(taken, model, data, take or unpacking(target in (None, "label"), forward=forward), target)
+    read = partial(taken, model, data, take or unpacking(target, forward=forward), target)
     source = Source.of(data, read, batch_size, stage, limit, num_samples)
     first = source.first()
     space = InputSpace(model, data if isinstance(data, LightningDataModule) else None)  # asked when data are set up
@@ -237,9 +243,12 @@ def evaluate_stream(
         with progress_bar("evaluating", None, "sample", progress) as bar:
             num_now = work.go_on(source, shard, bar)
     after, chosen = EvaluationStore(folder, settings), source.chosen()
-    finished = after.num_finished() if chosen is None else sum(not after.missing(row) for row in chosen)
+    without = set() if dry_run else work.without
+    finished = after.num_finished() + len(without)
+    if chosen is not None:
+        finished = sum(row in without or not after.missing(row) for row in chosen)
     number = None if chosen is None else len(chosen)
-    return StoredEvaluation(Path(folder), number, finished, num_now, directions(given), told)
+    return StoredEvaluation(Path(folder), number, finished, num_now, directions(given), told, len(without))
 
 
 def _within(
@@ -275,6 +284,8 @@ class _Work:
     target: int | str
     conditions: Conditions
     store: EvaluationStore
+    without: set[int] = field(default_factory=set)
+    """Rows without a label that holds."""
 
     def look_again(self, source: Source) -> None:
         """Evaluate a few finished samples once more, by each method in each metric, of units that the data have.
@@ -284,15 +295,15 @@ class _Work:
         """
         unseen = set(self.store.pairs)
         for unit in self.store.units:
-            rows, pairs = list(unit.rows[:_AGAIN]), unit.pairs & unseen
+            rows, pairs = list(dict.fromkeys(unit.rows[:_AGAIN])), unit.pairs & unseen
             if not pairs or (source.keys is not None and not source.keys.keys() >= set(rows)):
                 continue
             read = source.walk(rows.__contains__) if source.keys is None else source.read(rows)
             for done in self._scored(islice(read, 1), dict.fromkeys(rows, pairs).__getitem__):
                 sample, values = done.batch.index.tolist(), done.values.cpu().double().numpy()
-                places = pd.MultiIndex.from_tuples([(*pair, number) for pair in done.pairs for number in sample])
-                again = pd.Series(values.ravel(), places)
-                self.store.check_again(unit, sample, done.batch.record["logits"], again)
+                names = [(*pair, number) for pair in done.pairs for number in sample]
+                again = pd.DataFrame(names, columns=["method", "metric", "sample"]).assign(value=values.ravel())
+                self.store.check_again(unit, sample, done.batch.record["logits"], in_places(again))
             unseen -= pairs
 
     def go_on(self, source: Source, shard: tuple[int, int], bar: Any) -> int:
@@ -310,9 +321,11 @@ class _Work:
         number = 0
         for done in self._scored(batches, lambda row: missing(row) if chosen or row % of == own - 1 else frozenset()):
             record = done.batch.record
-            self.store.add(done.pairs, done.values.cpu().double().numpy(), record["samples"], record["logits"])
-            number += len(done.batch.images)
-            bar.update(len(done.batch.images))
+            values, has_classes = done.values.cpu().double().numpy(), self.conditions.output.has_labels
+            self.store.add(done.pairs, values, record["samples"], record["logits"], has_classes)
+            evaluated = len(set(record["samples"]["row"]))
+            number += evaluated
+            bar.update(evaluated)
         return number
 
     def price(self, source: Source, shard: tuple[int, int]) -> Price:
@@ -354,10 +367,20 @@ class _Work:
         self, rows: list[int], samples: Samples, wanted: Callable[[int], frozenset[tuple[str, str]]]
     ) -> Iterator[Batch]:
         """Batches whose samples all want the same."""
+        if self.target == "positive":
+            width = cast(Tensor, samples.labels).shape[1]
+            samples, of_samples = each_positive(samples)
+            self.without.update(rows)
+            rows = [rows[place] for place in of_samples.tolist()]
+            self.without.difference_update(rows)
+        if not rows:
+            return
         samples = replace(samples, images=channels_second(samples.images, self.conditions.channel_dim))
         check_samples(samples, self.conditions.bounds)
         model = carrying(self.model, samples.carried)
         logits, predicted, probability = outputs_of(model, samples.images, self.conditions)
+        if self.target == "positive":
+            check_width(width, logits.shape[1])
         target = self._target(rows, samples, logits, predicted)
         known = sample_records(samples.index, samples.images, target, samples.masks, predicted, probability, rows)
         self.store.check_rows(known)
@@ -383,13 +406,14 @@ class _Work:
 
     def _target(self, rows: list[int], samples: Samples, logits: Tensor, predicted: Tensor) -> Tensor:
         """Classes explained; a prediction is that of the first time, so that all methods explain the same one."""
-        if self.target == "label":
+        if self.target in ("label", "positive"):
             samples = with_classes(samples, "label")
             check_labels(samples, logits.shape[1])
             return cast(Tensor, samples.labels).to(logits.device)
         if self.target == "prediction":
             before = [
-                self.store.known.get(row, (number, ""))[0] for row, number in zip(rows, predicted.tolist(), strict=True)
+                next(iter(self.store.known.get(row, [number])))
+                for row, number in zip(rows, predicted.tolist(), strict=True)
             ]
             return torch.tensor(before, device=logits.device)
         target = torch.full_like(predicted, int(self.target))
