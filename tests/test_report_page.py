@@ -283,14 +283,23 @@ def test_two_runs_are_paired_by_sample(tmp_path):
     pairs = {
         (a["data-of"], a["data-metric"], a["data-method"]): float(a["value"])
         for a, _ in page.numbers
-        if a["data-of"].startswith("pair_")
+        if "data-runs" in a
     }
-    assert len(pairs) == 3 * len(METRICS) * len(METHODS)
-    for (of, metric, method), value in pairs.items():
+    assert len(pairs) == 7 * len(METRICS) * len(METHODS)
+    p_values = {}
+    for of, metric, method in pairs:
         a, b = (np.array(values[metric][method], dtype=float) for values in (one, two))
         known = np.isfinite(a) & np.isfinite(b)
-        expected = {"pair_first": a[known], "pair_second": b[known], "pair_difference": (b - a)[known]}[of].mean()
-        np.testing.assert_allclose(value, expected, rtol=1e-9)
+        a, b = a[known], b[known]
+        low, high = mean_interval(b - a, 0.95)
+        means = {"pair_first": a.mean(), "pair_second": b.mean(), "pair_difference": (b - a).mean()}
+        expected = {**means, "pair_low": low, "pair_high": high, "pair_num_samples": len(a)}
+        p_values.setdefault(metric, {})[method] = 1.0 if (a == b).all() else stats.wilcoxon(b, a).pvalue
+        if of != "pair_p_holm":
+            np.testing.assert_allclose(pairs[of, metric, method], expected[of], rtol=1e-9)
+    for metric, own in p_values.items():
+        corrected = [pairs["pair_p_holm", metric, method] for method in own]
+        np.testing.assert_allclose(corrected, holm(np.array(list(own.values()))), rtol=1e-9)
 
 
 def test_the_output_must_be_a_page(tmp_path):

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from lightning_xai.experiments import Run, compare_methods
+from lightning_xai.experiments.findings import paired
 from lightning_xai.reporting.page.numbers import decimals, text, written
 from lightning_xai.reporting.page.sentences import is_below_floor, leading, sentences, shown_first
 from lightning_xai.results.findings import Findings, FoundRun
@@ -35,11 +36,14 @@ def run(values, metric=RANK, name="version_0", num_samples=12):
 
 
 def findings(*runs, verdicts=(), samples=None):
+    pairs = tuple(paired(runs, 0.05, 0))
     found = [
         FoundRun(r.name, Path(), r.scores, Scores.from_rows(()), pd.DataFrame(samples or {}), {"parameters": verdicts})
         for r in runs
     ]
-    return Findings(compare_methods(list(runs)), tuple(found if verdicts else [replace(f, verdicts={}) for f in found]))
+    return Findings(
+        compare_methods(list(runs)), tuple(found if verdicts else [replace(f, verdicts={}) for f in found]), pairs
+    )
 
 
 def verdict(method, outcome):
@@ -154,7 +158,15 @@ TABLE = {
     "several runs": (
         lambda: findings(run(SEEN, name="a"), run(SEEN | {"saliency": 0.7}, name="b")),
         {
-            "best": ["b:saliency points best at the evidence: relevance rank accuracy 70.0 %"],
+            "best": [
+                "b:saliency points best at the evidence: relevance rank accuracy 70.0 %",
+                "; an edge detector that never sees the network 30.0 %, random maps 10.0 %.",
+            ],
+            "ties": None,
+            "runs": [
+                "Against a, b is better in 1, worse in 0 of 2 methods (relevance rank accuracy, paired by sample); ",
+                "the largest difference is that of saliency, +10.0",
+            ],
             "limits": ["Not told by these runs: ", "what further trainings, or other data, would give."],
         },
     ),

@@ -45,7 +45,7 @@ def find(
     runs = told_apart(read_runs(folders, stage, epoch))
     comparison = compare_methods(runs, alpha, seed)
     found = tuple(_found(run, scores_path(folder)) for run, folder in zip(runs, folders, strict=True))
-    return Findings(comparison, found, tuple(_pairs(runs, alpha, seed)))
+    return Findings(comparison, found, tuple(paired(runs, alpha, seed)))
 
 
 def _found(run: Run, path: Path) -> FoundRun:
@@ -150,7 +150,7 @@ def _checksum(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _pairs(runs: Sequence[Run], alpha: float, seed: int) -> Iterator[Pair]:
+def paired(runs: Sequence[Run], alpha: float, seed: int) -> Iterator[Pair]:
     """Of the first run and each other one, by metric."""
     tables = [run.scores.by_sample() for run in runs]
     for (first, one), (other, second) in itertools.product(

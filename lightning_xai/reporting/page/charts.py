@@ -55,7 +55,7 @@ def metric_axis(comparison: Comparison, metric: MetricComparison) -> Axis:
     """From chance, or what is below it, to the best possible score where there is one."""
     known = about(metric.metric)
     values = [value for r in metric.methods for value in (r.mean, r.low, r.high)]
-    values += [floor(comparison, metric)] + [known.limit] * (known.limit is not None)
+    values += [floor(comparison, metric), math.nan if known.limit is None else known.limit]
     values += [0.0] * (metric.higher_is_better is False)
     return axis_of(values, known.percent)
 

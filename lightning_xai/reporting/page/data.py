@@ -27,7 +27,7 @@ FIELDS = {
     "made.with": "version of lightning_xai that wrote this file",
     "made.command": "that writes it again",
     "fields": "this list; NaN, infinite and unknown numbers are null",
-    "answer[].kind": "best, ties, control, sanity or limits",
+    "answer[].kind": "best, ties (of one run) or runs (of several), control, sanity or limits",
     "answer[].tone": "good, bad or plain",
     "answer[].text": "one or two sentences",
     "answer[].numbers[].of": "what the number in the text is: mean, low, high, n, worse_by, passed, ...",

@@ -139,12 +139,11 @@ def _view(findings: Findings) -> dict[str, Any]:
 def color_classes(findings: Findings) -> dict[str, str]:
     """By method: a color for each, gray for the controls."""
     comparison = findings.comparison
-    methods = [method for method in comparison.methods if method not in comparison.controls]
-    found = {method: f"c{number % len(PALETTE)}" for number, method in enumerate(methods)}
-    found |= dict.fromkeys(comparison.controls, "control")
-    if len(findings.runs) > 1:  # curves are of one run, whose methods have their short names there
-        found |= {plain(method): found[method] for method in reversed(comparison.methods)}
-    return found
+    short = plain if len(findings.runs) > 1 else str  # curves are of one run, whose methods have their short names
+    methods = dict.fromkeys(short(method) for method in comparison.methods if method not in comparison.controls)
+    colors = {method: f"c{number % len(PALETTE)}" for number, method in enumerate(methods)}
+    colors |= {short(method): "control" for method in comparison.controls}
+    return colors | {method: colors[short(method)] for method in comparison.methods}
 
 
 def _metric(comparison: Comparison, metric: MetricComparison) -> dict[str, Any]:
@@ -165,13 +164,14 @@ def _metric(comparison: Comparison, metric: MetricComparison) -> dict[str, Any]:
     }
 
 
-def _maps(findings: Findings) -> list[tuple[Panel, Markup]]:
+def _maps(findings: Findings) -> list[tuple[str, Panel, Markup]]:
     """The panels that a page has room for, in order; the first, the last and evenly spaced ones of all."""
-    panels = [panel for run in findings.runs for panel in run.panels]
-    sizes = [panel.path.stat().st_size for panel in panels]
+    several = len(findings.runs) > 1
+    panels = [(f"{run.name}: " * several, panel) for run in findings.runs for panel in run.panels]
+    sizes = [panel.path.stat().st_size for _, panel in panels]
     number = min(len(panels), MOST_PANELS, max(1, int(MOST_BYTES * len(panels) / max(1, sum(sizes)))))
     chosen = sorted({round(place) for place in np.linspace(len(panels) - 1, 0, number)})
-    return [(panels[place], _source(panels[place].path)) for place in chosen]
+    return [(*panels[place], _source(panels[place][1].path)) for place in chosen]
 
 
 def _source(path: Path) -> Markup:
@@ -231,8 +231,10 @@ def _ordered(verdicts: Sequence[Verdict]) -> tuple[list[Verdict], list[Verdict],
 def _pairs(findings: Findings) -> list[tuple[str, bool, int, list[Pair]]]:
     """By metric: whether it is a share, the digits of its differences, and the pairs."""
     found = []
-    for metric in dict.fromkeys(pair.metric for pair in findings.pairs):
+    for metric in [metric.metric for metric in _in_order(findings.comparison)]:
         own = [pair for pair in findings.pairs if pair.metric == metric]
+        if not own:
+            continue
         widths = sorted((pair.high - pair.low) / 4 for pair in own if pair.high > pair.low)
         digits = decimals(widths[len(widths) // 2] if widths else math.nan)
         found.append((metric, about(metric).percent, digits, own))

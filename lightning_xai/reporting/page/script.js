@@ -108,7 +108,7 @@
     const names = Object.keys(all[0]);
     table.tHead.rows[0].replaceChildren(...names.map(name => head(name)));
     table.tBodies[0].replaceChildren(...found.slice(0, most).map(body));
-    get("counted").textContent = `${Math.min(most, found.length)} of ${all.length} samples, ${found.length} chosen${shares.includes(state.metric) ? ", in percent" : ""}`;
+    get("counted").textContent = `${Math.min(most, found.length)} of ${all.length} samples, ${found.length} chosen, by ${state.metric}${shares.includes(state.metric) ? ", in percent" : ""}`;
     get("further").hidden = found.length <= most;
     if (focused) table.tHead.querySelectorAll("button")[names.indexOf(focused)].focus();
     const query = new URLSearchParams(Object.entries(state).filter(([, value]) => value !== "" && value !== 0));

@@ -51,7 +51,9 @@ def sentences(findings: Findings) -> list[Sentence]:
     else:
         link = anchor(comparison, metric)
         found.append(Sentence("best", tuple(_best(comparison, metric)), link))
-        if ties := _ties(comparison, metric):
+        if findings.pairs:
+            found.append(Sentence("runs", tuple(_runs(findings, metric)), "runs"))
+        elif ties := _ties(comparison, metric):
             found.append(Sentence("ties", tuple(ties), link))
         found.append(_control(comparison, metric))
     found.append(_checks(findings))
@@ -118,7 +120,7 @@ def is_better(comparison: Comparison, result: MethodResult) -> bool:
 def _best(comparison: Comparison, metric: MetricComparison) -> Iterator[Part]:
     best, known = best_of(metric), about(metric.metric)
     assert best is not None  # for mypy: `leading` takes only metrics that have one
-    controls = [r for r in metric.methods if r.method in comparison.controls and not math.isnan(r.mean)]
+    controls = _distinct(r for r in metric.methods if r.method in comparison.controls and not math.isnan(r.mean))
     others = [r for r in metric.methods if r is not best and r.rank is not None]
     pointing = known.group == "evidence"
     if is_below_floor(comparison, metric, best):
@@ -139,18 +141,24 @@ def _best(comparison: Comparison, metric: MetricComparison) -> Iterator[Part]:
     yield f", {100 * (1 - comparison.alpha):g} % interval)" if not math.isnan(best.low) else ")"
     if controls:
         yield "; "
-        for place, result in enumerate(sorted(controls, key=lambda r: -r.mean)):
-            yield ", " if place else ""
-            yield f"{_control_phrase(result)} "
+        for place, (phrase, result) in enumerate(controls):
+            yield f"{', ' * bool(place)}{phrase} "
             yield from mean_parts(metric, result, decimals(error(best)))[:2]
     if metric.num_samples == 1:
         yield ". One sample allows neither an interval nor a test"
     yield "."
 
 
-def _control_phrase(result: MethodResult) -> str:
-    run, _, name = result.method.rpartition(":")
-    return CONTROLS.get(name, name) + f" ({run})" * bool(run)
+def _distinct(controls: Iterable[MethodResult]) -> list[tuple[str, MethodResult]]:
+    """In words, the greatest mean first; those of several runs once where they are equal."""
+    found: dict[tuple[str, float], MethodResult] = {}
+    for result in sorted(controls, key=lambda r: -r.mean):
+        found.setdefault((plain(result.method), result.mean), result)
+    names = [name for name, _ in found]
+    return [
+        (CONTROLS.get(name, name) + f" ({result.method.rpartition(':')[0]})" * (names.count(name) > 1), result)
+        for (name, _), result in found.items()
+    ]
 
 
 def _ties(comparison: Comparison, metric: MetricComparison) -> list[Part]:
@@ -167,6 +175,27 @@ def _ties(comparison: Comparison, metric: MetricComparison) -> list[Part]:
     words: list[Part] = [f"{listed(equal)} cannot be told from it; " if equal else "All others are worse: "]
     words += [f"{listed(r.method for r in worse)} {'is' if len(worse) == 1 else 'are'} worse, by at least "]
     return [*words, *_difference(metric, least), f" {test}."]
+
+
+def _runs(findings: Findings, metric: MetricComparison) -> Iterator[Part]:
+    """What the same methods are in another run."""
+    known, sign, alpha = about(metric.metric), 1 if metric.higher_is_better else -1, findings.comparison.alpha
+    own = [pair for pair in findings.pairs if pair.metric == metric.metric and pair.method not in CONTROLS]
+    for place, runs in enumerate(dict.fromkeys(pair.runs for pair in own)):
+        pairs = [pair for pair in own if pair.runs == runs]
+        sure = [pair for pair in pairs if pair.p_holm <= alpha]
+        better = sum(sign * pair.difference > 0 for pair in sure)
+        far = max(pairs, key=lambda pair: abs(pair.difference))
+        digits = decimals((far.high - far.low) / 4)
+        yield f"{' ' * bool(place)}Against {runs[0]}, {runs[1]} is better in "
+        yield from (count(better, "pairs_better", metric.metric), ", worse in ")
+        yield from (count(len(sure) - better, "pairs_worse", metric.metric), " of ")
+        yield from (count(len(pairs), "pairs", metric.metric), f" methods ({known.title}, paired by sample); ")
+        yield f"the largest difference is that of {far.method}, "
+        for sep, value, of in (("", far.difference, "difference"), (" [", far.low, "low"), (", ", far.high, "high")):
+            text = written(value, digits, known.percent, sign=of == "difference")
+            yield from (sep, Number(text, value, f"pair_{of}", metric.metric, far.method))
+        yield f"]{' points' * known.percent}."
 
 
 def _difference(metric: MetricComparison, result: MethodResult) -> Iterator[Part]:
