@@ -284,9 +284,7 @@ class AttributionCallback(ExplainingCallback):
             with nullcontext() if folder is None else self._invited(trainer, folder / SCORES) as share:
                 work = partial(self._evaluate, trainer, pl_module, samples, self.panel_size, True, self.on_error)
                 evaluation, failure = self._attempted(trainer, samples, lost, repeats, work)
-                known, unknown = attempted(
-                    lambda: self._known(trainer, pl_module, samples).query("sample not in @repeats")
-                )
+                known, unknown = attempted(partial(self._known, trainer, pl_module, samples, repeats))
                 failure = failure or (unknown if self.on_error == "raise" else None)
                 means, all_share = self._together(trainer, samples, evaluation, failure, share)
             for key, mean in means.items():
@@ -422,8 +420,8 @@ class AttributionCallback(ExplainingCallback):
             **vars(InputSpace.of(trainer).completed(self.conditions)),
         )
 
-    def _known(self, trainer: Trainer, pl_module: LightningModule, samples: Samples) -> pd.DataFrame:
-        """What is recorded of the samples beside their scores, the columns of `results.store.SAMPLES`."""
+    def _known(self, trainer: Trainer, pl_module: LightningModule, samples: Samples, repeats: set[int]) -> pd.DataFrame:
+        """What is recorded of the samples but these beside their scores, the columns of `results.store.SAMPLES`."""
         conditions = InputSpace.of(trainer).completed(self.conditions)
         model, images = self.adapted(pl_module, samples.carried), conditions.inputs(samples.images)
         with conditions.explaining(model):
@@ -436,7 +434,8 @@ class AttributionCallback(ExplainingCallback):
         target = predicted if target is None else torch.as_tensor(target).expand(len(images))
         index = samples.index.cpu()
         given = index, images, target, samples.masks, predicted, probability, index.tolist()
-        return pd.DataFrame(sample_records(*given))
+        known = pd.DataFrame(sample_records(*given))
+        return known[~known["sample"].isin(repeats)]
 
     def chosen_methods(self, has_bounds: bool) -> dict[str, Explainer]:
         """The methods without controls, with the draws that they can afford."""
