@@ -105,7 +105,7 @@ class RandomizationCallback(ExplainingCallback):
         self.channel_dim = channel_dim
         check_count("every_n_validations", 1 if every_n_validations is None else every_n_validations)
         self.similarities = {name: SIMILARITIES[name] for name in chosen}
-        self.randomization = Randomization(("full",), repeats, initialization)
+        self.randomization = Randomization(("full",), repeats, initialization, groups="layers")
         self.every_n_validations = every_n_validations
         self.scores: dict[str, float] | None = None
         self._validations = 0
