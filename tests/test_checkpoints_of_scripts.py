@@ -13,7 +13,11 @@ from torch.utils.data import DataLoader
 
 from lightning_xai.callbacks import AttributionCallback
 from lightning_xai.cli import main
+from lightning_xai.data import DigitsDataModule
+from lightning_xai.experiments.trained import examine_trained
+from lightning_xai.modules import ClassifierModule
 from lightning_xai.modules.checkpoints import read_checkpoint
+from lightning_xai.networks import MLP
 from lightning_xai.results.store import read_scores
 
 pytestmark = [
@@ -77,7 +81,13 @@ def theirs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["lightning-xai"])
     module = __import__(name)
-    init_args = {"methods": ["gradient"], "metrics": ["sparseness"], "controls": False, "num_samples": 4, "panel_size": 0}
+    init_args = {
+        "methods": ["gradient"],
+        "metrics": ["sparseness"],
+        "controls": False,
+        "num_samples": 4,
+        "panel_size": 0,
+    }
     callback = {"class_path": "lightning_xai.callbacks.AttributionCallback", "init_args": init_args}
     config = {
         "trainer": {"logger": False, "accelerator": "cpu", "enable_progress_bar": False, "callbacks": [callback]},
@@ -124,7 +134,7 @@ def test_every_other_command_takes_it_and_writes_beside_the_file(given, caplog):
     Image.new("L", (8, 8)).save("black.png")
     few = ["--methods=[gradient]", "--similarity=pearson", "--num_samples=6", "--repeats=1"]
     main(["sanity", *given, *few])
-    main(["calibrate", *given, "--num_draws=2", "--maximum=0.01"])
+    main(["calibrate", *given, "--num_draws=2", "--maximum=0.01", "--chance=0.2"])
     main(["visualize", *given, "--target=1", "--steps=1", "--weight_noise=0", "--num_fresh=0"])
     main(["explain", "black.png", *given, "--methods=[gradient]"])
     assert {path.name for path in Path("kept").iterdir()} >= {"a.ckpt", "evaluate", "sanity", "visualize"}
@@ -205,3 +215,36 @@ def test_the_callback_works_in_the_other_package(tmp_path):
     trainer = other.Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path, callbacks=[callback])
     trainer.test(Net(), DataLoader(torch.rand(6, 1, 4, 4), 3), verbose=False)
     assert callback.evaluation.scores["gradient"]["sparseness"].isfinite().all()
+
+
+class Returning(ClassifierModule):
+    """A module that takes two arguments and returns a dictionary."""
+
+    def forward(self, pixels, scale):
+        return {"logits": super().forward(pixels) * scale[:, None], "loss": None}
+
+
+class Scaled(DigitsDataModule):
+    """Batches with both arguments, by name."""
+
+    def test_dataloader(self):
+        def collate(batch):
+            return {"pixels": batch["image"], "label": batch["label"], "scale": torch.ones(len(batch["label"]))}
+
+        return DataLoader(super().test_dataloader().dataset, 8, collate_fn=collate)
+
+
+def test_sanity_adapts_a_forward_of_another_kind(tmp_path):
+    """To the results of the plain network, bit for bit."""
+    torch.manual_seed(0)
+    network = MLP(hidden=(8,))
+    options = {"methods": ("gradient",), "num_samples": 8, "batch_size": 8, "similarity": "pearson", "repeats": 2}
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    plain = examine_trained(trainer, ClassifierModule(network), DigitsDataModule(), ("parameters",), **options)
+    forward = {"key": "logits", "explained": "pixels", "carried": ["scale"]}
+    adapted = examine_trained(trainer, Returning(network), Scaled(), ("parameters",), forward=forward, **options)
+    assert [verdict.outcome for verdict in adapted.verdicts] == [verdict.outcome for verdict in plain.verdicts]
+    for one, other in zip(plain.cells, adapted.cells, strict=True):
+        assert one.scores["pearson"].tolist() == pytest.approx(other.scores["pearson"].tolist(), nan_ok=True)
+    with pytest.raises(ValueError, match="`forward` must be arguments of Forward"):
+        examine_trained(trainer, Returning(network), Scaled(), ("parameters",), forward={"keys": 1})

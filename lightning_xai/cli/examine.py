@@ -10,9 +10,10 @@ from typing import Any, Literal
 import torch.distributed as dist
 from pytorch_lightning.utilities import rank_zero_info
 
+from lightning_xai.callbacks.attribution import AttributionCallback
 from lightning_xai.cli.checks import checkpoint_run, unrandomizable
 from lightning_xai.cli.command_line import XAICommandLine
-from lightning_xai.cli.reports import report_noise_level, report_sanity, report_visualization
+from lightning_xai.cli.reports import callbacks_of, report_noise_level, report_sanity, report_visualization
 from lightning_xai.experiments.prices import sanity_price
 from lightning_xai.experiments.trained import calibrate_trained, examine_trained, random_label_twin, visualize_trained
 from lightning_xai.explainers.base import check_count
@@ -62,6 +63,9 @@ def sanity(
         checks = tuple(name for name in checks if name != "data")
     if "data" in checks:
         check_folder("twins", twins)
+    if options["forward"] is None:
+        found = (callback.forward for callback in callbacks_of(line.trainer, AttributionCallback))
+        options["forward"] = next(found, None)
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
     if several:
         dist.init_process_group("gloo")

@@ -104,10 +104,10 @@ def copy_model(model: nn.Module) -> nn.Module:
         ValueError: if the model cannot be copied, or has parameters that cannot be initialized.
     """
     _check_model(model)
-    trainer = getattr(model, "_trainer", None)  # a LightningModule's, with its data and callbacks: not copied
+    trainers = (getattr(module, "_trainer", None) for module in model.modules())  # with data and callbacks: not copied
     try:
         with torch.inference_mode(False):
-            return deepcopy(model, {id(trainer): trainer})
+            return deepcopy(model, {id(trainer): trainer for trainer in trainers})
     except Exception as error:
         raise ValueError(
             f"`model` ({type(model).__name__}) must be one that copy.deepcopy can copy, so that it can be randomized "
