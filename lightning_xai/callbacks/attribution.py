@@ -28,7 +28,7 @@ from lightning_xai.callbacks.processes import attempted, gathered, raise_togethe
 from lightning_xai.callbacks.samples import (
     Samples,
     Target,
-    current_loader,
+    current_loaders,
 )
 from lightning_xai.callbacks.schedule import check_monitors, tell_epochs
 from lightning_xai.data.input_space import InputSpace
@@ -76,11 +76,12 @@ class AttributionCallback(ExplainingCallback):
     panel to the loggers. Training goes on exactly as it would without it: weights, modes, gradients and random states
     are left alone.
 
-    The samples are of the rows that the loader's sampler can yield in its first `limit_val_batches`; a loader of
-    several is the first one. Before the first epoch they are all looked at (labels, bounds), one of them is explained
-    with every method, and whoever monitors a metric that will not be logged in time is refused: what cannot work fails
-    there. Files that cannot be written cost the scores, not the training. A resumed training goes on in the scores of
-    its checkpoint's run; a second one in the same folder at the same time is refused.
+    The samples are of the rows that the loader's sampler can yield in its first `limit_val_batches`. Of several loaders
+    each has `num_samples`, and names of its own: `xai/<loader>/<method>/<metric>`, by its key or its place in a list,
+    and `validate/<loader>` for the stage in scores and panels. Before the first epoch they are all looked at (labels,
+    bounds), one of them is explained with every method, and whoever monitors a metric that will not be logged in time
+    is refused: what cannot work fails there. Files that cannot be written cost the scores, not the training. A resumed
+    training goes on in the scores of its checkpoint's run; a second one in the same folder at the same time is refused.
 
     The samples are shared out over the processes; every process must have the callback. The means that are logged are
     added up in one sum, so that all processes see the same ones. Each process writes the scores of its own samples
@@ -91,6 +92,7 @@ class AttributionCallback(ExplainingCallback):
     Attributes:
         evaluation: The latest scores, and attributions for the panel; None before the first validation end. Of this
             process's samples where each one writes its own: see `scores`.
+        evaluations: The latest of each loader, by its name; an only one has the empty name. `evaluation` is the last.
         folder: Where the latest files were written; None before, and in a `fast_dev_run`, which explains one sample.
 
     Args:
@@ -173,28 +175,31 @@ class AttributionCallback(ExplainingCallback):
         self.panel_size, self.keep_panels, self.keep_scores = panel_size, keep_panels, keep_scores
         self.mask, self.max_rows, self.precision = mask, max_rows, precision
         self.evaluation: Evaluation | None = None
+        self.evaluations: dict[str, Evaluation] = {}
         self.folder: Path | None = None
-        self._samples: dict[Stage, tuple[Samples, set[int]]] = {}
+        self._samples: dict[str, tuple[Samples, set[int]]] = {}
         self._logged: set[str] | None = None
         self._files = RunFiles("AttributionCallback", "scores and panels")
         self._resumed_at: int | None = None
         self._begins = False
         self._part: Path | None = None
-        self._parts: dict[Stage, list[Path]] = {}
+        self._latest_parts: list[tuple[str, Path | None]] = []
+        self._parts: dict[str, list[Path]] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         self._samples.clear()  # those of another run's data, and its files
         self._parts.clear()
-        self._part = None
+        self._part = self._resumed_at = None
+        self._latest_parts = [(name, None) for name, _ in self._latest_parts]
         if trainer.world_size > 1:  # Lightning would have each mean added up on its own
             warnings.filterwarnings("ignore", rf"It is recommended to use `self.log\('{self.root}/.*, sync_dist=True")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._logged = set()
-        loader = current_loader(trainer) if trainer.enable_validation else None
-        if loader is not None:
-            if sized_len(loader) == 0:
+        loaders = current_loaders(trainer) if trainer.enable_validation else {}
+        if loaders:
+            if any(sized_len(loader) == 0 for loader in loaders.values()):
                 raise ValueError("The validation set is empty: AttributionCallback has no sample to explain.")
             self._logged = self.rehearse(trainer, pl_module)
             if not trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -227,10 +232,15 @@ class AttributionCallback(ExplainingCallback):
             The names of the metrics that will be logged; None where nothing can be explained yet, because the loader
             can be iterated over only once, or parameters get their shapes in the first pass.
         """
-        if isinstance(current_loader(trainer), Iterator) or any(map(is_lazy, pl_module.parameters())):
+        passing = any(isinstance(loader, Iterator) for loader in current_loaders(trainer).values())
+        if passing or any(map(is_lazy, pl_module.parameters())):
             return None
+        logged = (self._rehearse(trainer, pl_module, stage) for stage in self.staged(trainer, "validate"))
+        return set().union(*logged)
+
+    def _rehearse(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> set[str]:
         with isolate_rng():
-            samples, repeats = self._chosen(trainer, pl_module, "validate")
+            samples, repeats = self._chosen(trainer, pl_module, stage)
 
             def try_one() -> Evaluation:
                 first = (samples.select(torch.arange(min(n, len(samples.images)))) for n in (1, self.batch_size))
@@ -240,10 +250,15 @@ class AttributionCallback(ExplainingCallback):
                     return self._evaluate(trainer, pl_module, next(first))
 
             evaluation, failure = attempted(lambda: _without(try_one(), repeats))
-            return set(self._together(trainer, samples, evaluation, failure, None)[0])
+            return set(self._together(trainer, samples, evaluation, failure, None, self.prefixed(stage))[0])
 
     def measure(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
-        """Explain, score, log and write."""
+        """Explain, score, log and write, loader by loader."""
+        self.evaluations, self._latest_parts = {}, []
+        for own in self.staged(trainer, stage):
+            self._measure(trainer, pl_module, own)
+
+    def _measure(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         with isolate_rng():
             samples, repeats = self._chosen(trainer, pl_module, stage)
             progress = trainer.progress_bar_callback is not None and trainer.is_global_zero
@@ -252,7 +267,8 @@ class AttributionCallback(ExplainingCallback):
                 evaluation, failure = attempted(
                     lambda: _without(self._evaluate(trainer, pl_module, samples, self.panel_size, progress), repeats)
                 )
-                means, all_share = self._together(trainer, samples, evaluation, failure, share)
+                prefix = self.prefixed(stage)
+                means, all_share = self._together(trainer, samples, evaluation, failure, share, prefix)
             for key, mean in means.items():
                 pl_module.log(key, mean, batch_size=1)
             self.evaluation = cast(Evaluation, evaluation)
@@ -260,15 +276,18 @@ class AttributionCallback(ExplainingCallback):
                 self.evaluation = _everybodys(trainer, self.evaluation)
             if folder is not None:
                 self._write(trainer, self.evaluation, stage, folder, share if all_share else None)
+            name = stage.partition("/")[2]
+            self.evaluations[name] = self.evaluation
+            self._latest_parts.append((stage if name else "", self._part))
 
     def scores(self) -> Scores | None:
         """The latest scores of all processes, read from the files where each one wrote its own; None before.
 
         There are none as long as a process still writes.
         """
-        if self._part is not None:
-            return read_evaluation(self._part)
-        return None if self.evaluation is None else self.evaluation.to_scores()
+        found = zip(self.evaluations.values(), self._latest_parts, strict=True)
+        tables = [own.to_scores(stage) if part is None else read_evaluation(part) for own, (stage, part) in found]
+        return Scores.concatenated(tables) if len(tables) > 1 else tables[0] if tables else None
 
     def _together(
         self,
@@ -277,6 +296,7 @@ class AttributionCallback(ExplainingCallback):
         evaluation: Evaluation | None,
         failure: Exception | None,
         share: Share | None,
+        prefix: str,
     ) -> tuple[dict[str, float], bool]:
         """The means over the samples of all processes, as they are logged, and whether all have a share to write.
 
@@ -295,15 +315,15 @@ class AttributionCallback(ExplainingCallback):
         if failed:
             raise_together(trainer, failure)
         logged = {
-            f"{self.prefix}/{method}/{metric}": value / count if count else math.nan
+            f"{prefix}/{method}/{metric}": value / count if count else math.nan
             for (method, metric), value, count in zip(names, total[: len(names)], total[len(names) :], strict=True)
         }
         return logged, sharing == trainer.world_size
 
-    def _chosen(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> tuple[Samples, set[int]]:
+    def _chosen(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> tuple[Samples, set[int]]:
         """The samples of a stage, the same ones for a whole run, and those of them that an earlier process has too."""
         if stage not in self._samples:
-            samples, failure = attempted(lambda: self.chosen_samples(trainer, pl_module, stage == "test"))
+            samples, failure = attempted(lambda: self.chosen_samples(trainer, pl_module, stage))
             raise_together(trainer, failure)
             chosen = cast(Samples, samples)
             own = chosen.index.tolist()
@@ -394,7 +414,7 @@ class AttributionCallback(ExplainingCallback):
                 )
             self._begins = False
 
-    def _write(self, trainer: Trainer, evaluation: Evaluation, stage: Stage, folder: Path, share: Share | None) -> None:
+    def _write(self, trainer: Trainer, evaluation: Evaluation, stage: str, folder: Path, share: Share | None) -> None:
         """Own scores where each process writes its own; all else is the first one's to write."""
         if not trainer.is_global_zero and share is None:
             self.folder = folder
@@ -406,8 +426,8 @@ class AttributionCallback(ExplainingCallback):
             if trainer.is_global_zero:
                 self._make_room(trainer, folder / SCORES)
                 write_directions(folder / SCORES, evaluation.higher_is_better)
-            give_way_after = self._resumed_at if stage == "validate" else None
             earlier = self._parts.setdefault(stage, [])
+            give_way_after = None if earlier or stage.startswith("test") else self._resumed_at
             if self.keep_scores == "last":
                 give_way_after = -1
                 while len(earlier) > 1:  # the last one stays until all processes have written the new one
@@ -415,18 +435,18 @@ class AttributionCallback(ExplainingCallback):
             part = append_scores(folder / SCORES, evaluation.to_scores(stage, epoch, step), give_way_after, share)
             earlier.append(part)
             self._part = None if share is None else part
-            self._resumed_at = None
 
         def write_panel() -> None:
             space = InputSpace.of(trainer, self.bounds)
             shown = f"{stage}, epoch {epoch}, step {step}"
             figure = draw_panel(evaluation, space.bounds, space.class_names, shown, self.channel_dim)
-            path = folder / PANELS / f"{stage}-epoch={epoch:03d}-step={step}.png"
+            file = stage.replace("/", "-")
+            path = folder / PANELS / f"{file}-epoch={epoch:03d}-step={step}.png"
             save_figure(figure, path)
             for logger in trainer.loggers:
                 log_picture(logger, f"{self.prefix}/panel/{stage}", path, step)
             if self.keep_panels is not None:
-                thin_out(folder / PANELS, stage, step, self.keep_panels)
+                thin_out(folder / PANELS, file, step, self.keep_panels)
 
         if self._files.attempt(write_scores):
             self.folder = folder
@@ -458,7 +478,8 @@ def _everybodys(trainer: Trainer, evaluation: Evaluation) -> Evaluation:
 
 def take_over(earlier: Path, path: Path, step: int) -> None:
     """Begin a resumed training's scores with those of the run that it goes on from, up to this step."""
-    table = read_scores(earlier).select(stage="validate").table
+    scores = read_scores(earlier)
+    table = scores.select(stage=[name for name in scores.unique("stage") if name.startswith("validate")]).table
     if len(kept := Scores(table[table["step"] <= step])):
         append_scores(path, kept)
         write_directions(path, read_directions(earlier))

@@ -14,7 +14,7 @@ from torch import nn
 from lightning_xai.callbacks import AttributionCallback, RandomizationCallback
 from lightning_xai.callbacks.base import ExplainingCallback, unpacking
 from lightning_xai.callbacks.rows import reachable_rows
-from lightning_xai.callbacks.samples import Samples, first_loader, has_rows, read_rows, spread, with_classes
+from lightning_xai.callbacks.samples import Samples, has_rows, named_loaders, read_rows, spread, with_classes
 from lightning_xai.callbacks.schedule import Schedule
 from lightning_xai.data.input_space import InputSpace
 from lightning_xai.evaluation import Batch, default_metrics
@@ -43,7 +43,8 @@ def fit_prices(trainer: Trainer, model: LightningModule, datamodule: LightningDa
     model = connected(trainer, model, datamodule)
     datamodule.prepare_data()
     datamodule.setup("fit")
-    return [_of_callback(trainer, model, datamodule, callback) for callback in found]
+    loaders = named_loaders(datamodule.val_dataloader()) or {"": None}
+    return [_of_callback(trainer, model, datamodule, c, *item) for c in found for item in loaders.items()]
 
 
 def sanity_price(subject: Subject, checks: Sequence[Examined], *_: Any, num_twins: int = 3, **__: Any) -> Price:
@@ -105,10 +106,10 @@ def _of_network(lab: Lab, study: Study, name: str) -> Price:
 
 
 def _of_callback(
-    trainer: Trainer, model: LightningModule, datamodule: LightningDataModule, callback: ExplainingCallback
+    trainer: Trainer, model: LightningModule, datamodule: Any, callback: ExplainingCallback, name: str, loader: Any
 ) -> Price:
     space = InputSpace(model, datamodule, callback.bounds)
-    samples, number = _first_samples(trainer, model, datamodule, callback)
+    samples, number = _first_samples(trainer, model, datamodule, callback, loader)
     network, methods = callback.adapted(model, samples.carried), callback.chosen_methods(space.bounds is not None)
     metrics = dict[str, Any]()
     if isinstance(callback, AttributionCallback):
@@ -129,7 +130,8 @@ def _of_callback(
         precision=callback.precision,
         channel_dim=callback.channel_dim,
     )
-    title = f"{type(callback).__name__}{f' {callback.name}' if callback.name else ''}: a validation, {number} samples"
+    named = " ".join(filter(None, (type(callback).__name__, callback.name, name)))
+    title = f"{named}: a validation, {number} samples"
     if isinstance(callback, RandomizationCallback):
         found = _times(found, {"randomized": callback.randomization.repeats}, title, "Comparisons are not in it.")
     return replace(found, title=title, notes=(*found.notes, _in_all(found, _validations(trainer, callback))))
@@ -163,10 +165,9 @@ def _validations(trainer: Trainer, callback: ExplainingCallback) -> int | None:
 
 
 def _first_samples(
-    trainer: Trainer, model: LightningModule, datamodule: LightningDataModule, callback: ExplainingCallback
+    trainer: Trainer, model: LightningModule, datamodule: Any, callback: ExplainingCallback, loader: Any
 ) -> tuple[Samples, int]:
     """As many of the callback's samples as are measured, on the device; and how many it explains."""
-    loader = first_loader(datamodule.val_dataloader())
     if not has_rows(loader):
         raise ValueError("`dry_run`: the validation data are a stream, whose samples cannot be asked for beforehand.")
     rows = reachable_rows(loader, trainer.limit_val_batches)
