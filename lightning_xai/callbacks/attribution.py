@@ -31,7 +31,7 @@ from lightning_xai.callbacks.progress import trainer_task
 from lightning_xai.callbacks.samples import (
     Samples,
     Target,
-    current_loader,
+    current_loaders,
 )
 from lightning_xai.callbacks.schedule import check_monitors, tell_epochs
 from lightning_xai.callbacks.summary import PANELS, print_summary, summary_table
@@ -89,11 +89,12 @@ class AttributionCallback(ExplainingCallback):
     the means. Training goes on exactly as it would without it: weights, modes, gradients and random states
     are left alone.
 
-    The samples are of the rows that the loader's sampler can yield in its first `limit_val_batches`; a loader of
-    several is the first one. Before the first epoch they are all looked at (labels, bounds), one of them is explained
-    with every method, and whoever monitors a metric that will not be logged in time is refused: what cannot work fails
-    there. Files that cannot be written cost the scores, not the training. A resumed training goes on in the scores of
-    its checkpoint's run; a second one in the same folder at the same time is refused.
+    The samples are of the rows that the loader's sampler can yield in its first `limit_val_batches`. Of several loaders
+    each has `num_samples`, and names of its own: `xai/<loader>/<method>/<metric>`, by its key or its place in a list,
+    and `validate/<loader>` for the stage in scores and panels. Before the first epoch they are all looked at (labels,
+    bounds), one of them is explained with every method, and whoever monitors a metric that will not be logged in time
+    is refused: what cannot work fails there. Files that cannot be written cost the scores, not the training. A resumed
+    training goes on in the scores of its checkpoint's run; a second one in the same folder at the same time is refused.
 
     Scores and panels of a `test` or `validate` with a checkpoint have the epoch and the step of the checkpoint.
 
@@ -106,6 +107,7 @@ class AttributionCallback(ExplainingCallback):
     Attributes:
         evaluation: The latest scores, and attributions for the panel; None before the first validation end. Of this
             process's samples where each one writes its own: see `scores`.
+        evaluations: The latest of each loader, by its name; an only one has the empty name. `evaluation` is the last.
         folder: Where the latest files were written; None before, and in a `fast_dev_run`, which explains one sample.
 
     Args:
@@ -193,29 +195,32 @@ class AttributionCallback(ExplainingCallback):
         self.panel_size, self.keep_panels, self.keep_scores = panel_size, keep_panels, keep_scores
         self.mask, self.summary = mask, summary
         self.evaluation: Evaluation | None = None
+        self.evaluations: dict[str, Evaluation] = {}
         self.folder: Path | None = None
-        self._samples: dict[Stage, tuple[Samples, Tensor, set[int]]] = {}
+        self._samples: dict[str, tuple[Samples, Tensor, set[int]]] = {}
         self._logged: set[str] | None = None
         self._files = RunFiles("AttributionCallback", "scores and panels")
         self._resumed_at: int | None = None
         self._begins = False
         self._part: Path | None = None
-        self._latest: tuple[Stage, int] | None = None
-        self._parts: dict[Stage, list[Path]] = {}
+        self._latest: tuple[str, int] | None = None
+        self._latest_parts: list[tuple[str, Path | None]] = []
+        self._parts: dict[str, list[Path]] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         self._samples.clear()  # those of another run's data, and its files
         self._parts.clear()
-        self._part = self._latest = None
+        self._part = self._latest = self._resumed_at = None
+        self._latest_parts = [(name, None) for name, _ in self._latest_parts]
         if trainer.world_size > 1:  # Lightning would have each mean added up on its own
             warnings.filterwarnings("ignore", rf"It is recommended to use `self.log\('{self.root}/.*, sync_dist=True")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._logged = set()
-        loader = current_loader(trainer) if trainer.enable_validation else None
-        if loader is not None:
-            if sized_len(loader) == 0:
+        loaders = current_loaders(trainer) if trainer.enable_validation else {}
+        if loaders:
+            if any(sized_len(loader) == 0 for loader in loaders.values()):
                 raise ValueError("The validation set is empty: AttributionCallback has no sample to explain.")
             self._logged = self.rehearse(trainer, pl_module)
             if not trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -258,10 +263,15 @@ class AttributionCallback(ExplainingCallback):
             The names of the metrics that will be logged; None where nothing can be explained yet, because the loader
             can be iterated over only once, or parameters get their shapes in the first pass.
         """
-        if isinstance(current_loader(trainer), Iterator) or any(map(is_lazy, pl_module.parameters())):
+        passing = any(isinstance(loader, Iterator) for loader in current_loaders(trainer).values())
+        if passing or any(map(is_lazy, pl_module.parameters())):
             return None
+        logged = (self._rehearse(trainer, pl_module, stage) for stage in self.staged(trainer, "validate"))
+        return set().union(*logged)
+
+    def _rehearse(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> set[str]:
         with isolate_rng():
-            samples, lost, repeats = self._chosen(trainer, pl_module, "validate")
+            samples, lost, repeats = self._chosen(trainer, pl_module, stage)
 
             def try_one() -> Evaluation:
                 first = (samples.select(torch.arange(min(n, len(samples.images)))) for n in (1, self.batch_size))
@@ -271,10 +281,15 @@ class AttributionCallback(ExplainingCallback):
                     return self._evaluate(trainer, pl_module, next(first), on_error=self.on_error)
 
             evaluation, failure = self._attempted(trainer, samples, lost, repeats, try_one)
-            return set(self._together(trainer, samples, evaluation, failure, None)[0])
+            return set(self._together(trainer, samples, evaluation, failure, None, self.prefixed(stage))[0])
 
     def measure(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
-        """Explain, score, log and write."""
+        """Explain, score, log and write, loader by loader."""
+        self.evaluations, self._latest_parts = {}, []
+        for own in self.staged(trainer, stage):
+            self._measure(trainer, pl_module, own)
+
+    def _measure(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         with isolate_rng():
             try:
                 samples, lost, repeats = self._chosen(trainer, pl_module, stage)
@@ -289,7 +304,8 @@ class AttributionCallback(ExplainingCallback):
                 evaluation, failure = self._attempted(trainer, samples, lost, repeats, work)
                 known, unknown = attempted(partial(self._known, trainer, pl_module, samples, repeats))
                 failure = failure or (unknown if self.on_error == "raise" else None)
-                means, all_share = self._together(trainer, samples, evaluation, failure, share)
+                prefix = self.prefixed(stage)
+                means, all_share = self._together(trainer, samples, evaluation, failure, share, prefix)
             for key, mean in means.items():
                 pl_module.log(key, mean, batch_size=1)
             self.evaluation = cast(Evaluation, evaluation)
@@ -302,6 +318,9 @@ class AttributionCallback(ExplainingCallback):
             self._latest = stage, moment[1]
             if folder is not None:
                 self._write(trainer, self.evaluation, known, stage, moment, folder, share if all_share else None)
+            name = stage.partition("/")[2]
+            self.evaluations[name] = self.evaluation
+            self._latest_parts.append((stage if name else "", self._part))
 
     def conclude(self, trainer: Trainer) -> None:
         """Hand the table of a run's latest scores to folder, loggers and terminal. A collective call."""
@@ -309,6 +328,7 @@ class AttributionCallback(ExplainingCallback):
         if not trainer.is_global_zero or self._latest is None or (table := summary_table(self)) is None:
             return
         (stage, step), folder = self._latest, self.folder
+        stage = stage.partition("/")[0]  # one table of all loaders
         if folder is not None:
             self._files.attempt(lambda: write_text(folder / "tables" / f"{stage}.md", markdown_table(table) + "\n"))
             for logger in trainer.loggers:
@@ -321,9 +341,9 @@ class AttributionCallback(ExplainingCallback):
 
         There are none as long as a process still writes.
         """
-        if self._part is not None:
-            return read_evaluation(self._part)
-        return None if self.evaluation is None else self.evaluation.to_scores()
+        found = zip(self.evaluations.values(), self._latest_parts, strict=True)
+        tables = [own.to_scores(stage) if part is None else read_evaluation(part) for own, (stage, part) in found]
+        return Scores.concatenated(tables) if len(tables) > 1 else tables[0] if tables else None
 
     def _together(
         self,
@@ -332,6 +352,7 @@ class AttributionCallback(ExplainingCallback):
         evaluation: Evaluation | None,
         failure: Exception | None,
         share: Share | None,
+        prefix: str,
     ) -> tuple[dict[str, float], bool]:
         """The means over the samples of all processes, as they are logged, and whether all have a share to write.
 
@@ -350,7 +371,7 @@ class AttributionCallback(ExplainingCallback):
         if failed:
             raise_together(trainer, failure)
         logged = {
-            f"{self.prefix}/{method}/{metric}": value / count if count else math.nan
+            f"{prefix}/{method}/{metric}": value / count if count else math.nan
             for (method, metric), value, count in zip(names, total[: len(names)], total[len(names) :], strict=True)
         }
         return logged, sharing == trainer.world_size
@@ -377,12 +398,12 @@ class AttributionCallback(ExplainingCallback):
         unknown, none = torch.full_like(index, -1), index[:0]
         return Evaluation(index, scores, directions(metrics), samples.images[:0].cpu(), none, none, None, {}, unknown)
 
-    def _chosen(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> tuple[Samples, Tensor, set[int]]:
+    def _chosen(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> tuple[Samples, Tensor, set[int]]:
         """The samples of a stage, the same ones for a whole run, the indices of those that cannot be explained, and of
         those that an earlier process has too.
         """
         if stage not in self._samples:
-            found, failure = attempted(lambda: self.chosen_samples(trainer, pl_module, stage == "test"))
+            found, failure = attempted(lambda: self.chosen_samples(trainer, pl_module, stage))
             raise_together(trainer, failure)
             chosen, lost = cast(tuple[Samples, Tensor], found)
             own = [*chosen.index.tolist(), *lost.tolist()]
@@ -493,7 +514,7 @@ class AttributionCallback(ExplainingCallback):
         trainer: Trainer,
         evaluation: Evaluation,
         known: Any,
-        stage: Stage,
+        stage: str,
         moment: tuple[int, int],
         folder: Path,
         share: Share | None,
@@ -508,8 +529,8 @@ class AttributionCallback(ExplainingCallback):
             if trainer.is_global_zero:
                 self._make_room(trainer, folder / SCORES)
                 write_directions(folder / SCORES, evaluation.higher_is_better)
-            give_way_after = self._resumed_at if stage == "validate" else None
             earlier = self._parts.setdefault(stage, [])
+            give_way_after = None if earlier or stage.startswith("test") else self._resumed_at
             if self.keep_scores == "last":
                 give_way_after = -1
                 while len(earlier) > 1:  # the last one stays until all processes have written the new one
@@ -518,17 +539,17 @@ class AttributionCallback(ExplainingCallback):
             part = append_scores(folder / SCORES, scores, give_way_after, share, samples)
             earlier.append(part)
             self._part = None if share is None else part
-            self._resumed_at = None
 
         def write_panel() -> None:
             space, shown = InputSpace.of(trainer), f"{stage}, epoch {epoch}, step {step}"
             figure = draw_panel(evaluation, space.completed(self.conditions), space.class_names, shown)
-            path = folder / PANELS / f"{stage}-epoch={epoch:03d}-step={step}.png"
+            file = stage.replace("/", "-")
+            path = folder / PANELS / f"{file}-epoch={epoch:03d}-step={step}.png"
             save_figure(figure, path)
             for logger in trainer.loggers:
                 log_picture(logger, f"{self.prefix}/panel/{stage}", path, step)
             if self.keep_panels is not None:
-                thin_out(folder / PANELS, stage, step, self.keep_panels)
+                thin_out(folder / PANELS, file, step, self.keep_panels)
 
         if self._files.attempt(write_scores):
             self.folder = folder
@@ -565,9 +586,11 @@ def _columns(known: pd.DataFrame | None) -> dict[str, Any] | None:
 
 def take_over(earlier: Path, path: Path, step: int) -> None:
     """Begin a resumed training's scores with those of the run that it goes on from, up to this step."""
-    table = read_scores(earlier).select(stage="validate").table
+    scores = read_scores(earlier)
+    table = scores.select(stage=[name for name in scores.unique("stage") if name.startswith("validate")]).table
     if len(kept := Scores(table[table["step"] <= step])):
-        known = read_samples(earlier).query("stage == 'validate' and step <= @step")
+        known = read_samples(earlier)
+        known = known[known["stage"].str.startswith("validate") & (known["step"] <= step)]
         append_scores(path, kept, samples=_columns(known))
         write_directions(path, read_directions(earlier))
         rank_zero_info(f"AttributionCallback goes on with the scores up to step {step} of {earlier}, in {path}.")

@@ -23,7 +23,7 @@ from lightning_xai.callbacks.samples import (
     Target,
     check_labels,
     choose_samples,
-    current_loader,
+    current_loaders,
     each_positive,
     unpack,
 )
@@ -119,6 +119,15 @@ class ExplainingCallback(Callback):
         """Of the names of all metrics logged."""
         return self.root if self.name is None else f"{self.root}/{self.name}"
 
+    def staged(self, trainer: Trainer, stage: str) -> list[str]:
+        """The stage; or that of each of several loaders, `<stage>/<loader>`."""
+        return [f"{stage}/{name}" if name else stage for name in current_loaders(trainer)] or [stage]
+
+    def prefixed(self, stage: str) -> str:
+        """What the names of the metrics of a stage begin with."""
+        name = stage.partition("/")[2]
+        return f"{self.prefix}/{name}" if name else self.prefix
+
     def together(self, trainer: Trainer) -> list[Any]:
         """All callbacks of this kind that the trainer has."""
         return [c for c in trainer.callbacks if isinstance(c, type(self))]  # type: ignore[attr-defined]
@@ -134,24 +143,26 @@ class ExplainingCallback(Callback):
         return with_controls(methods, images.ndim > 2)
 
     def chosen_samples(
-        self, trainer: Trainer, pl_module: LightningModule, in_test: bool, least: int = 1, whole: bool = False
+        self, trainer: Trainer, pl_module: LightningModule, stage: str, least: int = 1, whole: bool = False
     ) -> tuple[Samples, Tensor]:
         """Samples of the loader that runs, looked at, and the indices of those that were lost.
 
         What cannot be explained is refused here, or by `on_error` left out with a warning.
 
         Args:
-            in_test: Whether the limit of batches is that of a test, or of a validation.
+            stage: `test` or `validate`; of several loaders `test/<loader>`, as `staged` names them.
             least: Samples in a `fast_dev_run`.
             whole: As in `choose_samples`.
         """
         check_whole(trainer, pl_module, type(self).__name__)
-        loader = current_loader(trainer)
+        kind, _, name = stage.partition("/")
+        loaders = current_loaders(trainer)
+        loader, place = loaders.get(name), list(loaders).index(name) if name in loaders else 0
         number = min(least, self.num_samples) if trainer.fast_dev_run else self.num_samples  # type: ignore[attr-defined]
         chosen: Target | None = self.target if self.labelled else "prediction"
         take = self.unpack or unpacking(chosen, self.mask, self.forward)
-        limit = trainer.limit_test_batches if in_test else trainer.limit_val_batches
-        samples = choose_samples(trainer, loader, number, self.batch_size, take, whole, limit, chosen)
+        limit = trainer.limit_test_batches if kind == "test" else trainer.limit_val_batches
+        samples = choose_samples(trainer, loader, number, self.batch_size, take, whole, limit, chosen, place)
         if (labels := samples.labels) is not None and self.target == "positive":
             samples = self._each_positive(samples)
         num_outputs = None

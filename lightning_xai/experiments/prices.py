@@ -17,8 +17,8 @@ from lightning_xai.callbacks.rows import reachable_rows
 from lightning_xai.callbacks.samples import (
     Samples,
     each_positive,
-    first_loader,
     has_rows,
+    named_loaders,
     read_rows,
     spread,
     with_classes,
@@ -52,7 +52,8 @@ def fit_prices(trainer: Trainer, model: LightningModule, datamodule: LightningDa
     model = connected(trainer, model, datamodule)
     datamodule.prepare_data()
     datamodule.setup("fit")
-    return [_of_callback(trainer, model, datamodule, callback) for callback in found]
+    loaders = named_loaders(datamodule.val_dataloader()) or {"": None}
+    return [_of_callback(trainer, model, datamodule, c, *item) for c in found for item in loaders.items()]
 
 
 def sanity_price(subject: Subject, checks: Sequence[Examined], *_: Any, num_twins: int = 3, **__: Any) -> Price:
@@ -112,10 +113,10 @@ def _of_network(lab: Lab, study: Study, name: str) -> Price:
 
 
 def _of_callback(
-    trainer: Trainer, model: LightningModule, datamodule: LightningDataModule, callback: ExplainingCallback
+    trainer: Trainer, model: LightningModule, datamodule: Any, callback: ExplainingCallback, name: str, loader: Any
 ) -> Price:
     conditions = InputSpace(model, datamodule).completed(callback.conditions)
-    samples, number = _first_samples(trainer, model, datamodule, callback)
+    samples, number = _first_samples(trainer, model, datamodule, callback, loader)
     network, methods = callback.adapted(model, samples.carried), callback.chosen_methods(conditions.bounds is not None)
     metrics = dict[str, Any]()
     if isinstance(callback, AttributionCallback):
@@ -126,7 +127,8 @@ def _of_callback(
     turned = replace(samples, images=channels_second(samples.images, conditions.channel_dim))
     batches = _parts(network, turned, callback.explained_target(samples), callback.batch_size)
     found = price(network, batches, methods, metrics, number, conditions)
-    title = f"{type(callback).__name__}{f' {callback.name}' if callback.name else ''}: a validation, {number} samples"
+    named = " ".join(filter(None, (type(callback).__name__, callback.name, name)))
+    title = f"{named}: a validation, {number} samples"
     if isinstance(callback, RandomizationCallback):
         found = _times(found, {"randomized": callback.randomization.repeats}, title, "Comparisons are not in it.")
     return replace(found, title=title, notes=(*found.notes, _in_all(found, _validations(trainer, callback))))
@@ -160,10 +162,9 @@ def _validations(trainer: Trainer, callback: ExplainingCallback) -> int | None:
 
 
 def _first_samples(
-    trainer: Trainer, model: LightningModule, datamodule: LightningDataModule, callback: ExplainingCallback
+    trainer: Trainer, model: LightningModule, datamodule: Any, callback: ExplainingCallback, loader: Any
 ) -> tuple[Samples, int]:
     """As many of the callback's samples as are measured, on the device; and how many it explains."""
-    loader = first_loader(datamodule.val_dataloader())
     if not has_rows(loader):
         raise ValueError("`dry_run`: the validation data are a stream, whose samples cannot be asked for beforehand.")
     rows = reachable_rows(loader, trainer.limit_val_batches)

@@ -22,14 +22,21 @@ def score_table(
     """Methods down, metrics across, `mean ± standard error`, in order of appearance; arrows point to the better side.
 
     Args:
-        scores: Of one stage and epoch.
+        scores: Of one stage and epoch; of several stages, those of loaders, each method has a row for each.
         higher_is_better: Direction of each metric, by name; those not named have none.
         title: Of the table.
 
     Raises:
         ValueError: if a sample has two scores of the same method and metric.
     """
-    cells = {(row.method, row.metric): _cell(row) for row in scores.summary().itertuples()}
+    stages = scores.unique("stage")
+    parts = [scores.select(stage=stage).summary() for stage in stages] if len(stages) > 1 else [scores.summary()]
+    loaders = [f"{stage.rpartition('/')[2]}/" for stage in stages] if len(stages) > 1 else [""]
+    cells = {
+        (f"{loader}{row.method}", row.metric): _cell(row)
+        for loader, part in zip(loaders, parts, strict=True)
+        for row in part.itertuples()
+    }
     methods, metrics = (list(dict.fromkeys(names)) for names in (zip(*cells, strict=True) if cells else ((), ())))
     directions = higher_is_better or {}
     columns = ("method", *(with_arrow(metric, directions.get(metric)) for metric in metrics))
