@@ -34,7 +34,7 @@ from lightning_xai.explainers.base import (
 from lightning_xai.explainers.captum_options import check_method, check_options, draws, fitted, has_layer
 from lightning_xai.explainers.chunks import check_takes_one_row, in_chunks, probe_rows
 from lightning_xai.explainers.feature_maps import Walk, find_layer, last_feature_maps, tapped
-from lightning_xai.explainers.gradient import NO_PATH, Baseline, baseline_like, check_baseline, require_bounds
+from lightning_xai.explainers.gradient import NO_PATH, Baseline, baseline_like, checked_baseline, require_bounds
 from lightning_xai.explainers.precision import called_in_float32
 from lightning_xai.explainers.rectifiers import one_module_a_call, require_deep_lift, require_guided
 from lightning_xai.explainers.state import seeded
@@ -119,7 +119,7 @@ class CaptumExplainer(Explainer):
         check_kind("options", self.options, dict, "a dictionary")
         check_kind("layer", self.layer, str | None, "the name of a layer, or None")
         if self.baseline is not None:
-            check_baseline(self.baseline)
+            object.__setattr__(self, "baseline", checked_baseline(self.baseline))
         if self.reshape is not None and self.layer is None:
             raise ValueError("`reshape` needs a `layer`, the name of the layer whose output it is given.")
         check_method(self.method)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lightning_xai.explainers.base import Context, check_choice, check_count, check_number, explaining
 from lightning_xai.explainers.chunks import groups
-from lightning_xai.explainers.gradient import Baseline, baseline_like, check_baseline
+from lightning_xai.explainers.gradient import Baseline, baseline_like, checked_baseline
 from lightning_xai.functional.devices import sent
 from lightning_xai.functional.infidelity import infidelity, random_squares
 from lightning_xai.functional.maps import all_finite, like_rows
@@ -82,7 +82,7 @@ class Infidelity(SampleMetric):
         check_count("num_draws", num_draws)
         check_choice("perturbation", perturbation, Perturbation)
         check_count("square_size", square_size)
-        check_baseline(baseline)
+        baseline = checked_baseline(baseline)
         check_choice("output", output, Watched)
         check_number("std", std)
         if not 0 < std < float("inf"):
