@@ -1,5 +1,6 @@
 """What the folders of finished runs tell: scores, their comparison, sanity checks, samples, panels, settings."""
 
+import csv
 import hashlib
 import itertools
 import os
@@ -18,7 +19,7 @@ import yaml
 from lightning_xai.experiments.compare import compare_methods
 from lightning_xai.experiments.runs import Run, read_runs, scores_path, told_apart
 from lightning_xai.results.files import read_csv
-from lightning_xai.results.findings import Checkpoint, Findings, FoundRun, Pair, Panel
+from lightning_xai.results.findings import Checkpoint, Findings, FoundRun, Noted, Pair, Panel
 from lightning_xai.results.sanity import Verdict
 from lightning_xai.results.scores import GRADIENTS, Scores
 from lightning_xai.results.store import SCORES, read_samples, read_scores, score_files
@@ -68,10 +69,24 @@ def _found(run: Run, path: Path) -> FoundRun:
         {name: figure for name, own in verdicts.items() for figure in _deciding(folder / "sanity" / name, own[0])},
         tuple(sorted(_panels(xai / "panels"), key=lambda panel: (panel.step, panel.epoch))),
         tuple(sorted(_checkpoints(folder / "checkpoints"), key=lambda checkpoint: checkpoint.step)),
+        **_front(xai / "pareto.csv"),
         **_configured(config),
         date=str(datetime.fromtimestamp(max(file.stat().st_mtime for file in files), timezone.utc).date()),
         checksums={os.path.relpath(file, folder): _checksum(file) for file in [config, *files] if file.is_file()},
     )
+
+
+def _front(path: Path) -> dict[str, Any]:
+    """Metrics and validations; none where the table is not one of ours."""
+    if not path.is_file():
+        return {}
+    header = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+    names = next(csv.reader([header]), [])
+    if len(names) < 5 or [*names[:2], names[-1]] != ["epoch", "step", "on_front"]:
+        return {}
+    rows = [values for _, values in read_csv(path, names)] if ",".join(names) == header else []
+    validations = [Noted(int(e), int(s), tuple(map(float, values)), on == "1") for e, s, *values, on in rows]
+    return {"monitored": tuple(names[2:-1]), "validations": tuple(validations)}
 
 
 def _configured(path: Path) -> dict[str, Any]:

@@ -31,6 +31,16 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class Noted:
+    """A validation in a run's table for the Pareto front."""
+
+    epoch: int
+    step: int
+    values: tuple[float, ...]
+    on_front: bool
+
+
+@dataclass(frozen=True)
 class FoundRun:
     """What a run's folder has.
 
@@ -47,6 +57,8 @@ class FoundRun:
         settings: Of each method, as YAML, from the configuration.
         seed: Of the training; empty if unknown.
         date: Of the latest scores, year-month-day.
+        monitored: Metrics of the table for the Pareto front.
+        validations: Its rows.
         config: Text of the run's configuration; empty if there is none.
         checksums: SHA-256 of the files that the numbers are of, by their path in the run.
     """
@@ -60,6 +72,8 @@ class FoundRun:
     figures: Mapping[str, Path] = field(default_factory=dict)
     panels: tuple[Panel, ...] = ()
     checkpoints: tuple[Checkpoint, ...] = ()
+    monitored: tuple[str, ...] = ()
+    validations: tuple[Noted, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     seed: str = ""
     date: str = ""

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from lightning_xai._version import __version__
-from lightning_xai.reporting.page.charts import curves_of
+from lightning_xai.reporting.page.charts import accuracy_history, curves_of
 from lightning_xai.reporting.page.metrics import about
 from lightning_xai.reporting.page.numbers import Number, text
 from lightning_xai.reporting.page.sentences import compared_samples, floor, is_below_floor, leading, sentences
@@ -191,6 +191,7 @@ def _run(findings: Findings, place: int) -> dict[str, Any]:
     run, compared = findings.runs[place], findings.comparison.runs[place]
     samples = compared_samples(run)
     curves = [curves_of(run.history, metric, None, {}) for metric in run.history.unique("metric")]
+    curves.append(curves_of(accuracy_history(run), "accuracy", None, {}))
     return {
         "name": run.name,
         "stage": compared.stage,

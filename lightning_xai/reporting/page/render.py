@@ -17,7 +17,7 @@ from PIL import Image
 from lightning_xai._version import __version__
 from lightning_xai.reporting.colors import PALETTE
 from lightning_xai.reporting.escapes import printable
-from lightning_xai.reporting.page.charts import Curves, curves_of, metric_axis
+from lightning_xai.reporting.page.charts import Curves, accuracy_history, curves_of, metric_axis, scatter_of
 from lightning_xai.reporting.page.data import as_data, embedded
 from lightning_xai.reporting.page.metrics import GROUPS, about
 from lightning_xai.reporting.page.numbers import Number, count, decimals, mean_parts, places, written
@@ -78,12 +78,10 @@ def render(findings: Findings, command: str = "") -> str:
 
 
 def _shown(value: Any) -> Any:
-    """What a template prints: control characters of names are shown, and not obeyed."""
-    return (
-        value
-        if isinstance(value, Markup) or not isinstance(value, str)
-        else "\n".join(map(printable, value.split("\n")))
-    )
+    """What a template prints: control characters of names are shown, and not obeyed; no line ends before a percent."""
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return value
+    return "\n".join(map(printable, value.split("\n"))).replace(" %", "\u00a0%")
 
 
 def _resource(name: str) -> str:
@@ -113,7 +111,7 @@ def _view(findings: Findings) -> dict[str, Any]:
         "sentences": sentences(findings),
         "colors": color_classes(findings),
         "metrics": [_metric(comparison, metric) for metric in _in_order(comparison)],
-        "curves": [(run, own) for run in findings.runs if (own := list(_curves(findings, run)))],
+        "curves": [(run, own, scatter_of(run)) for run in findings.runs if (own := list(_curves(findings, run)))],
         "scores": as_data(embedded(findings)),
         "level": f"{100 * (1 - comparison.alpha):g}",
         "maps": maps,
@@ -143,7 +141,7 @@ def color_classes(findings: Findings) -> dict[str, str]:
     methods = dict.fromkeys(short(method) for method in comparison.methods if method not in comparison.controls)
     colors = {method: f"c{number % len(PALETTE)}" for number, method in enumerate(methods)}
     colors |= {short(method): "control" for method in comparison.controls}
-    return colors | {method: colors[short(method)] for method in comparison.methods}
+    return {"network": ""} | colors | {method: colors[short(method)] for method in comparison.methods}
 
 
 def _metric(comparison: Comparison, metric: MetricComparison) -> dict[str, Any]:
@@ -257,3 +255,6 @@ def _curves(findings: Findings, run: FoundRun) -> Iterator[Curves]:
         own = curves_of(run.history, metric.metric, metric.higher_is_better, checkpoints)
         if own is not None:
             yield own
+    accuracy = curves_of(accuracy_history(run), "accuracy", True, checkpoints)
+    if accuracy is not None:
+        yield accuracy
