@@ -15,7 +15,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import vmap
 from torch.nn.functional import affine_grid, grid_sample
-from tqdm.auto import tqdm
 
 from lightning_xai.explainers.base import (
     Bound,
@@ -30,6 +29,7 @@ from lightning_xai.explainers.chunks import takes_whole_batches
 from lightning_xai.explainers.smoothing import PerturbWeights
 from lightning_xai.explainers.state import differentiable, one_pass, parameter_sites, swapped
 from lightning_xai.functional.random import fold_in, fold_in_int, root_keys, standard_normal, uniform
+from lightning_xai.progress import progress_bar
 from lightning_xai.shapes import Images, Scores
 
 Weights = Mapping[str, Tensor]
@@ -206,7 +206,7 @@ def visualize(
         spectrum = starting_spectrum(activation.channels, image_shape, seed).to(parameter.device)
         spectrum = _with_gradient(spectrum, lambda start: rise(start, 0)[1], activation)
         adam, trace = torch.optim.Adam([spectrum], lr, maximize=True), []
-        for step in tqdm(range(steps), "visualizing", disable=not progress, leave=False):
+        for step in progress_bar("visualizing", steps, "step", progress, range(steps)):
             values, spectrum.grad = rise(spectrum, step)
             adam.step()
             trace.append(values)

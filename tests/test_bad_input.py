@@ -117,7 +117,7 @@ def test_target_out_of_range(method, target):
 
 
 @pytest.mark.parametrize(
-    "target", [1.0, torch.ones(3), torch.ones(3, dtype=torch.bool), "cat", ["a", "b", "c"], [[1], [2, 3], [4]], {}]
+    "target", [1.0, True, 2 * torch.ones(3), torch.tensor([0.0, 0.5, 1.0]), "cat", ["a"] * 3, [[1], [2, 3], [4]], {}]
 )
 def test_target_must_be_integers(target):
     for call in (explain, evaluate, Gradient()):
@@ -125,7 +125,7 @@ def test_target_must_be_integers(target):
             call(MODEL, IMAGES, target)
 
 
-@pytest.mark.parametrize("shape", [(2,), (3, 1), (3, 10), (0,)])
+@pytest.mark.parametrize("shape", [(2,), (3, 2), (3, 10), (0,)])
 def test_target_of_the_wrong_shape(shape):
     for call in (explain, evaluate, Gradient()):
         with pytest.raises(ValueError, match="`target` must be one class index, or one for each of the 3 samples"):

@@ -17,6 +17,7 @@ LAYERS = {
     "carried": 0,
     "functional": 0,
     "names": 1,
+    "progress": 1,
     "outputs": 1,
     "forward": 1,
     "explainers": 1,

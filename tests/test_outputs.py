@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
+from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_xai as lx
 from lightning_xai.explainers import CaptumExplainer, Context, SmoothDiff, grad_cam, gradient_shap, guided_backprop
@@ -103,6 +104,20 @@ def test_a_single_logit_is_that_of_a_classifier_with_labels_0_and_1(name, flat):
     assert output.prediction(raw).tolist() == (raw.flatten() > 0).long().tolist()
     found = lx.explain(model, IMAGES, labels, lx.Gradient(), output=output)
     assert_close(found.flatten(1), (sign * slope(z))[:, None] * WEIGHTS[:1])
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bool, torch.float64])
+def test_labels_as_the_loss_of_a_single_logit_takes_them(kind, tmp_path):
+    """0.0, 1.0 and booleans, (samples,) and (samples, 1), are 0 and 1 for each of the doors."""
+    labels, model = torch.tensor([1, 0, 1, 0, 1]), linear(1)
+    wanted = lx.explain(model, IMAGES, labels, lx.Gradient())
+    for given in (labels.to(kind), labels.to(kind)[:, None]):
+        assert torch.equal(lx.explain(model, IMAGES, given, lx.Gradient()), wanted)
+        kept = lx.evaluate(model, IMAGES, given, ["gradient"], ["sparseness"], keep_attributions=5)
+        assert torch.equal(kept.attributions["gradient"], wanted)
+    data = DataLoader(TensorDataset(IMAGES, labels.to(kind)[:, None]), 2)
+    found = lx.evaluate_stream(model, data, tmp_path, methods=["gradient"]).samples()
+    assert found["target"].tolist() == labels.tolist()
 
 
 def test_a_single_logit_that_is_declared_a_label_has_no_other_side():

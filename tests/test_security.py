@@ -17,8 +17,7 @@ from rich.console import Console
 
 from lightning_xai.cli import main
 from lightning_xai.cli.checks import check_local
-from lightning_xai.cli.commands import is_refusal
-from lightning_xai.cli.console import console, printable_lines
+from lightning_xai.cli.errors import is_refusal
 from lightning_xai.cli.unique_keys import load_yaml
 from lightning_xai.data.pictures import printable
 from lightning_xai.experiments import compare_methods
@@ -29,6 +28,7 @@ from lightning_xai.experiments.trained import examine_trained
 from lightning_xai.explainers import Smooth, fusion_grad, with_gradients
 from lightning_xai.explainers.base import check_count, check_level
 from lightning_xai.reporting.comparison import comparison_csv, comparison_latex, comparison_markdown, comparison_tables
+from lightning_xai.reporting.console import console, printable_lines
 from lightning_xai.reporting.escapes import cell, latex, latex_row, markdown
 from lightning_xai.reporting.folders import check_file, check_folder
 from lightning_xai.reporting.render import markdown_table, terminal_table
@@ -176,7 +176,7 @@ def test_a_bomb_is_refused_wherever_a_file_is_read(capsys):
     why = "aliases (*NAME) stand for more than 10,000 values"
     for words, message in (
         (["fit", config, "--model=bomb.yaml"], why),
-        (["sanity", config, "--methods=bomb.yaml"], "Given value: bomb.yaml"),  # the parser has several readings of it
+        (["sanity", config, "--methods=bomb.yaml"], why),
         (["reproduce", "noise-level", "--config=bomb.yaml"], why),
     ):
         with pytest.raises(SystemExit):
@@ -194,8 +194,10 @@ def test_what_is_refused_is_one_message_on_the_program_and_an_exception_from_pyt
     monkeypatch.setattr(sys, "argv", ["lightning-xai", *words])
     with pytest.raises(SystemExit) as stopped:
         main()
-    assert str(stopped.value).startswith("lightning-xai: error: `runs`: no scores in")
-    assert r"nowhere\x1b[31m" in str(stopped.value)
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("lightning-xai: error: `runs`: no scores in")
+    assert r"nowhere\x1b[31m" in said
 
 
 def test_mistakes_elsewhere_keep_their_traceback():

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -15,15 +15,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from lightning_xai.callbacks.rows import num_batches, reachable_rows, rows_of_a_pass
+from lightning_xai.outputs import binary_labels, positive_labels
 
 IMAGE_KEYS = ("image", "images", "input", "inputs", "pixel_values", "img", "x")
 LABEL_KEYS = ("label", "labels", "target", "targets", "y")
 OTHER_KEYS = ("index", "mask", "masks")
-Target = Literal["label", "prediction"]
+Target = Literal["label", "prediction", "positive"]
 
 ADVICE = (
-    'Give `target="prediction"` to explain the class that the model predicts, or `unpack`, a function that makes '
-    "`Samples` with class indices of a batch"
+    'Give `target="prediction"` to explain the class that the model predicts, `target="positive"` to explain each '
+    "label that holds of (batch, classes) zeros and ones, or `unpack`, a function that makes `Samples` with class "
+    "indices of a batch"
 )
 
 
@@ -33,7 +35,8 @@ class Samples:
 
     Attributes:
         images: (samples, ...), as the model takes them.
-        labels: (samples,) class indices; None if the batches have none.
+        labels: (samples,) class indices; None if the batches have none. Or (samples, classes) zeros and ones, whether
+            each label holds, before `each_positive`.
         index: (samples,) each sample's index, its position in the data set if the batches do not say.
         masks: (samples, height, width) booleans, or None.
         carried: Other arguments of the model by name, each (samples, ...), or None.
@@ -158,10 +161,12 @@ def unpack(
     strict: bool = True,
     explained: str | None = None,
     carried: Sequence[str] = (),
+    positive: bool = False,
 ) -> Samples:
     """Images, labels, indices and masks of a batch: a dict by its keys, a sequence as (images, labels, ...), a tensor.
 
-    Labels may be any integers, one a sample, also of shape (samples, 1).
+    Labels may be any integers, one a sample, also of shape (samples, 1), or the 0.0 and 1.0, or booleans, of a binary
+    classifier.
 
     Args:
         batch: What the dataloader gives. Keys: `IMAGE_KEYS`, `LABEL_KEYS`, "index", "mask".
@@ -170,6 +175,7 @@ def unpack(
             such a batch has no labels.
         explained: Another key of the images, as in `Forward`.
         carried: Keys of the model's other arguments.
+        positive: Whether labels are (samples, classes) zeros and ones.
 
     Raises:
         TypeError: if images are no tensor, or labels are not integers.
@@ -185,7 +191,7 @@ def unpack(
                 f"{', '.join(map(str, batch))}. {ADVICE}."
             )
         masks = _pick_mask(batch.get("mask", batch.get("masks")), mask)
-        samples = _checked(images, labels, batch.get("index"), masks, strict)
+        samples = _checked(images, labels, batch.get("index"), masks, strict, positive)
         return replace(samples, carried={key: _first_of(batch, (key,), required=True) for key in carried} or None)
     if carried:
         raise TypeError(
@@ -194,17 +200,26 @@ def unpack(
         )
     if isinstance(batch, list | tuple):
         images, *rest = batch
-        return _checked(images, rest[0] if rest else None, None, None, strict)
-    return _checked(batch, None, None, None, strict)
+        return _checked(images, rest[0] if rest else None, None, None, strict, positive)
+    return _checked(batch, None, None, None, strict, positive)
 
 
 def with_classes(samples: Samples, target: Target | None) -> Samples:
-    """The samples with labels that can be explained, as int64; without them where the prediction is explained."""
+    """The samples with labels that can be explained, as int64; without them where the prediction is explained.
+
+    Labels of which each "positive" one is explained stay (samples, classes).
+    """
     strict = target != "prediction"
-    labels = _class_indices(samples.labels, len(samples.images), strict)
-    if labels is None and target == "label":
-        raise ValueError(f'`target` is "label", but the batches have no labels. {ADVICE}.')
+    labels = _labels(samples.labels, len(samples.images), strict, target == "positive")
+    if labels is None and target in ("label", "positive"):
+        raise ValueError(f'`target` is "{target}", but the batches have no labels. {ADVICE}.')
     return replace(samples, labels=labels)
+
+
+def each_positive(samples: Samples) -> tuple[Samples, Tensor]:
+    """A row for each label that holds of a sample, with its class as the label; and each row's sample."""
+    rows, classes = positive_labels(cast(Tensor, samples.labels))
+    return replace(samples.select(rows.cpu()), labels=classes), rows.cpu()
 
 
 def check_labels(samples: Samples, num_outputs: int) -> None:
@@ -227,12 +242,26 @@ def check_labels(samples: Samples, num_outputs: int) -> None:
     )
 
 
+def _labels(labels: Any, number: int, strict: bool, positive: bool) -> Tensor | None:
+    if not positive or labels is None:
+        return _class_indices(labels, number, strict)
+    labels = torch.as_tensor(labels) if isinstance(labels, np.ndarray) else labels
+    if not isinstance(labels, Tensor) or len(labels) != number:
+        raise TypeError(
+            f"The batch's labels must be a tensor ({number}, classes) of zeros and ones, each positive one of which is "
+            f"explained; got {type(labels).__name__}."
+        )
+    positive_labels(labels)
+    return labels
+
+
 def _class_indices(labels: Any, number: int, strict: bool) -> Tensor | None:
     """Labels as int64, (number,), or None without labels; what cannot be class indices is refused, or left out."""
     if labels is None:
         return None
     if isinstance(labels, np.ndarray) or (isinstance(labels, list | tuple) and all(type(x) is int for x in labels)):
         labels = torch.as_tensor(labels)
+    labels = binary_labels(labels) if isinstance(labels, Tensor) else labels
     integers = isinstance(labels, Tensor) and not (
         labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool
     )
@@ -247,7 +276,7 @@ def _class_indices(labels: Any, number: int, strict: bool) -> Tensor | None:
     )
 
 
-def _checked(images: Any, labels: Any, index: Any, masks: Any, strict: bool) -> Samples:
+def _checked(images: Any, labels: Any, index: Any, masks: Any, strict: bool, positive: bool) -> Samples:
     if not isinstance(images, Tensor):
         raise TypeError(
             f"The batch's images must be a tensor, got {type(images).__name__}. A batch must be (images, labels), or a "
@@ -255,7 +284,7 @@ def _checked(images: Any, labels: Any, index: Any, masks: Any, strict: bool) -> 
             "kind pass `unpack` to the callback."
         )
     unknown = torch.full((len(images),), -1)
-    labels = _class_indices(labels, len(images), strict)
+    labels = _labels(labels, len(images), strict, positive)
     return Samples(images, labels, unknown if index is None else index.cpu(), masks)
 
 

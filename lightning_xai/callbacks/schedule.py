@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from pytorch_lightning import Trainer
@@ -90,7 +91,10 @@ def check_monitors(trainer: Trainer, logged: Mapping[str, int], prefix: str, own
         if not waiting.key.startswith(prefix):
             continue
         if waiting.key not in logged:
-            known = ", ".join(sorted(logged)) or "nothing, for lack of a validation"
+            near = sorted(get_close_matches(waiting.key, logged, n=3, cutoff=0)) or [
+                "nothing, for lack of a validation"
+            ]
+            known = ", ".join(near) + (f" and {len(logged) - len(near)} more" if len(logged) > len(near) else "")
             raise ValueError(
                 f"{waiting.who} waits for {waiting.key!r}, which nothing logs: in this training {owner} logs {known}."
             )

@@ -33,12 +33,14 @@ COMMANDS = {
 def main(args: Any = None) -> None:
     """Run one command; `args` are the words after the program's name, by default those it was called with.
 
-    Called without `args`, as a program, what this package refuses is one message and exit code 1, without a traceback;
-    from Python it is an exception. LightningCLI's other form of arguments, `{"subcommand": NAME, NAME: OPTIONS}`, is
-    taken as well.
+    Called without `args`, as a program, what is refused is one sentence and exit code 2, and with `--debug` the
+    traceback; from Python it is an exception. LightningCLI's other form of arguments, `{"subcommand": NAME, NAME:
+    OPTIONS}`, is taken as well.
     """
     words = sys.argv[1:] if args is None else args
+    debug = isinstance(words, Sequence) and "--debug" in words
     if isinstance(words, Sequence):
+        words = [word for word in words if word != "--debug"]
         command, rest = (words[0], list(words[1:])) if words else ("--help", [])
     else:
         command = words["subcommand"]
@@ -48,11 +50,19 @@ def main(args: Any = None) -> None:
     elif command == "--version":
         print(f"lightning-xai {__version__}")
     elif command not in COMMANDS:
-        sys.exit(unknown(command))
+        print(unknown(command), file=sys.stderr)
+        sys.exit(2)
     else:
-        from lightning_xai.cli.commands import run  # torch and Lightning: seconds
+        try:
+            from lightning_xai.cli.commands import run  # torch and Lightning: seconds
 
-        run(command, rest, as_program=args is None)
+            run(command, rest, as_program=args is None, debug=debug)
+        except (KeyboardInterrupt, SystemExit) as leaving:  # the Trainer makes the second of the first
+            interrupted = isinstance(leaving, KeyboardInterrupt) or isinstance(leaving.__context__, KeyboardInterrupt)
+            if args is not None or debug or not interrupted:
+                raise
+            print("lightning-xai: interrupted", file=sys.stderr)
+            sys.exit(130)
 
 
 def overview() -> str:
@@ -68,6 +78,7 @@ def overview() -> str:
             "",
             "`lightning-xai COMMAND --help` has the options of one, `lightning-xai --version` the version. FILE is the",
             "path of a configuration, or the name of one that the package brings: quickstart, mnist_lenet, ...",
+            "What is refused is one sentence; `--debug` shows the traceback behind it.",
         ]
     )
 

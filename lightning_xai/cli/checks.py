@@ -32,6 +32,16 @@ def check_writable(trainer: Trainer) -> None:
             check_folder(option, folder)
 
 
+def check_new_run(trainer: Trainer) -> None:
+    """Raises a ValueError where the configuration of this training would replace that of an earlier one."""
+    folder = Path(trainer.default_root_dir)
+    if not trainer.loggers and (folder / "config.yaml").exists():
+        raise ValueError(
+            f"`trainer.default_root_dir`: {folder} has the config.yaml of an earlier run. Choose another folder, or use"
+            " a logger, which makes one for each run; or remove that file."
+        )
+
+
 def check_fits_data(model: LightningModule, data: Any) -> None:
     """Raises a ValueError if it is known already that the network is not one for the data.
 
@@ -63,6 +73,11 @@ def check_local(path: str) -> None:
 
     What a URL leads to would be unpickled, which runs what it says, and so would be the parts of a sharded checkpoint.
     """
+    if path == "best":
+        raise ValueError(
+            "`ckpt_path`: which checkpoint is the best is known while a training runs, and not after it. Give the path"
+            " of the file, such as runs/NAME/version_0/checkpoints/best.ckpt; `last` finds the last one."
+        )
     if "://" in path or "::" in path or path.split(":")[0].lower() == "registry":
         raise ValueError(
             f"`ckpt_path`: {path} is not a path but an address; checkpoints are read from local files only, where they"

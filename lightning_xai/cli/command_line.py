@@ -10,13 +10,16 @@ import torch
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from lightning_xai.cli.checks import check_fits_data, check_local, check_writable, is_local_file
-from lightning_xai.cli.console import console
-from lightning_xai.cli.reports import report
+from lightning_xai.callbacks.attribution import AttributionCallback
+from lightning_xai.cli.checks import check_fits_data, check_local, check_new_run, check_writable, is_local_file
+from lightning_xai.cli.errors import refusing
+from lightning_xai.cli.reports import callbacks_of, report
 from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
 from lightning_xai.cli.weights import warn_of_random_weights
 from lightning_xai.experiments.prices import fit_prices
+from lightning_xai.modules import ClassifierModule
 from lightning_xai.modules.checkpoints import check_resumable, check_weights_fit, read_checkpoint
+from lightning_xai.reporting.console import console
 
 WITHOUT_CHECKPOINT = ("validate", "test", "predict", "visualize", "evaluate")
 """Commands that take the weights as they are."""
@@ -49,10 +52,14 @@ class XAICommandLine(LightningCLI):
                 "usage": "%(prog)s --config FILE [--OPTION VALUE ...]",  # printed before each error, so it is short
                 "description": description,
                 "parser_mode": YAML_MODE,
+                "allow_abbrev": False,
             },
             args=args,
             run=False,
         )
+
+    def init_parser(self, **options: Any) -> LightningArgumentParser:
+        return refusing(super().init_parser(**options))
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The command's options; those of ours may also be the path of a file that has their value."""
@@ -78,12 +85,16 @@ class XAICommandLine(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """A checkpoint is data: the configuration says what runs, and the checkpoint's weights must fit it."""
+        if isinstance(self.model, ClassifierModule):
+            self.model.fit_to(self.datamodule)
         if self.checkpoint and self.model.strict_loading:
             check_weights_fit(self.checkpoint, self.model, self.ckpt_path)
         if self.checkpoint and self.command == "fit":
             check_resumable(self.checkpoint, self.ckpt_path)
         if not self.config.trainer.fast_dev_run:  # which writes nothing
             check_writable(self.trainer)
+            if self.command == "fit":
+                check_new_run(self.trainer)
         check_fits_data(self.model, self.datamodule)
         if self.command in WITHOUT_CHECKPOINT and not self.ckpt_path:
             warn_of_random_weights(self.parser, self.config.model, self.model)
@@ -100,6 +111,8 @@ class XAICommandLine(LightningCLI):
             for price in fit_prices(self.trainer, self.model, self.datamodule):
                 console().print(price.table())
             return
+        for callback in callbacks_of(self.trainer, AttributionCallback):
+            callback.summary = False  # the report has it
         options["weights_only"] = True  # also of what Lightning finds itself: `last`, and after a restart by SLURM
         if is_local_file(self.ckpt_path):  # Lightning takes any name that begins with "http" for an address
             options["ckpt_path"] = os.path.abspath(self.ckpt_path)

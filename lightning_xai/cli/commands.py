@@ -5,8 +5,6 @@
 """
 
 import logging
-import sys
-import traceback
 import warnings
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -55,13 +53,16 @@ _FLAGS = ("--dry_run",)
 """Options that are true where they have no value."""
 
 
-def run(command: str, words: Any, as_program: bool) -> None:
+def run(command: str, words: Any, as_program: bool, debug: bool = False) -> None:
     """Run a command.
 
     Args:
         words: What follows the command, a list; or its options, a dict.
-        as_program: End with a message and exit code 1 where this package refuses something, instead of an exception.
+        as_program: End with a message and exit code 2 where something is refused, instead of an exception; without
+            `--debug`. What a parser does not take is a message and exit code 2 in any case.
     """
+    from lightning_xai.cli.errors import RefusedWords, is_refusal, leave, sentence
+
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_tip)
     with warnings.catch_warnings():
         for message in HARMLESS_WARNINGS:
@@ -69,11 +70,9 @@ def run(command: str, words: Any, as_program: bool) -> None:
         try:
             function_of(command)(resolved(words) if isinstance(words, list) else words)
         except Exception as error:
-            if not as_program or not is_refusal(error):
+            if debug or not (isinstance(error, RefusedWords) or (as_program and is_refusal(error))):
                 raise
-            from lightning_xai.cli.console import printable_lines
-
-            sys.exit(f"lightning-xai: error: {printable_lines(str(error))}")
+            leave(sentence(error, words))
 
 
 def function_of(command: str) -> Callable[[Any], None]:
@@ -88,14 +87,6 @@ def function_of(command: str) -> Callable[[Any], None]:
     module = _CONFIGURED.get(command)
     function = module and resolve_name(f"lightning_xai.cli.{module}:{command}")
     return partial(run_configured, command, function=function)
-
-
-def is_refusal(error: BaseException) -> bool:
-    """Whether a check of this package raised the error itself, so that its message says all."""
-    if not isinstance(error, ValueError | TypeError | OSError):
-        return False
-    *_, last = traceback.walk_tb(error.__traceback__)
-    return str(last[0].f_globals.get("__name__", "")).partition(".")[0] == __name__.partition(".")[0]
 
 
 def resolved(words: list[str]) -> list[str]:

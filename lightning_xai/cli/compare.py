@@ -5,19 +5,20 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from lightning_xai.cli.console import console
+from lightning_xai.cli.errors import refusing
 from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
 from lightning_xai.experiments import compare_methods, read_runs
 from lightning_xai.experiments.compare import Procedure
 from lightning_xai.reporting.comparison import comparison_notes, comparison_tables, write_comparison
+from lightning_xai.reporting.console import console
 from lightning_xai.reporting.folders import check_folder
 
 
 def compare_command(words: Sequence[str]) -> None:
     know_yaml_mode()
     description = str(_compare.__doc__).partition("\n")[0]
-    parser = ArgumentParser(
-        prog="lightning-xai compare", description=description, parser_mode=YAML_MODE, allow_abbrev=False
+    parser = refusing(
+        ArgumentParser(prog="lightning-xai compare", description=description, parser_mode=YAML_MODE, allow_abbrev=False)
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="A run's folder, its xai folder, or a file of scores.")
     parser.add_function_arguments(_compare, skip={"runs"}, as_group=False)

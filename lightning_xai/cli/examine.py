@@ -11,11 +11,11 @@ import torch.distributed as dist
 
 from lightning_xai.cli.checks import check_randomizable, checkpoint_run
 from lightning_xai.cli.command_line import XAICommandLine
-from lightning_xai.cli.console import console
 from lightning_xai.cli.reports import report_noise_level, report_sanity, report_visualization
 from lightning_xai.experiments.prices import sanity_price
 from lightning_xai.experiments.trained import calibrate_trained, examine_trained, random_label_twin, visualize_trained
 from lightning_xai.explainers.base import check_count
+from lightning_xai.reporting.console import console
 from lightning_xai.reporting.folders import check_file, check_folder
 from lightning_xai.sanity.examine import EXAMINED, Examined, examine
 

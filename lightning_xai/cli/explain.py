@@ -14,7 +14,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 from lightning_xai.callbacks.attribution import AttributionCallback
 from lightning_xai.cli.checks import check_local, parse_shard
 from lightning_xai.cli.command_line import ignore_options_of_others, load_weights
-from lightning_xai.cli.console import console
+from lightning_xai.cli.errors import refusing
 from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
 from lightning_xai.cli.weights import warn_of_random_weights
 from lightning_xai.data.pictures import listed
@@ -24,6 +24,7 @@ from lightning_xai.explainers.precision import Precision
 from lightning_xai.modules.checkpoints import check_weights_fit, read_checkpoint
 from lightning_xai.names import named
 from lightning_xai.outputs import Output, named_output
+from lightning_xai.reporting.console import console
 from lightning_xai.reporting.explanations import MAPS, PANELS
 from lightning_xai.reporting.folders import check_folder
 
@@ -82,7 +83,7 @@ def explain_parser() -> LightningArgumentParser:
     parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
     parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True, required=False)
     ignore_options_of_others(parser, options)
-    return parser
+    return refusing(parser)
 
 
 def explain_images(

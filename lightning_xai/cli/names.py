@@ -5,8 +5,9 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from lightning_xai.cli.console import console
+from lightning_xai.cli.errors import refusing
 from lightning_xai.names import known
+from lightning_xai.reporting.console import console
 
 _DIRECTIONS = {True: "higher is better", False: "lower is better", None: "no direction"}
 
@@ -27,7 +28,8 @@ def list_metrics(words: Sequence[str]) -> None:
 
 def _take_no(command: str, function: Callable[..., Any], words: Sequence[str]) -> None:
     """Options: there are none but `--help`."""
-    ArgumentParser(prog=f"lightning-xai {command}", description=function.__doc__).parse_args(list(words))
+    parser = refusing(ArgumentParser(prog=f"lightning-xai {command}", description=function.__doc__))
+    parser.parse_args(list(words))
 
 
 def _show(lines: dict[str, str]) -> None:

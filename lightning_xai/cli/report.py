@@ -7,9 +7,9 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from lightning_xai.cli.console import console
 from lightning_xai.experiments.findings import find
 from lightning_xai.experiments.runs import scores_path
+from lightning_xai.reporting.console import console
 from lightning_xai.reporting.folders import check_file
 from lightning_xai.results.files import write_text
 from lightning_xai.results.store import SCORES

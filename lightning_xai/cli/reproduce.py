@@ -2,9 +2,9 @@
 
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ import yaml
 from jsonargparse import ArgumentParser
 from matplotlib.figure import Figure
 
-from lightning_xai.cli.console import console
-from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode, load_yaml
+from lightning_xai.cli.errors import refusing
+from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode, load_yaml, where_wrong
 from lightning_xai.experiments.papers import EXPERIMENTS, Experiment, Lab
 from lightning_xai.experiments.prices import study_prices
 from lightning_xai.explainers.base import check_count
+from lightning_xai.reporting.console import console
 from lightning_xai.reporting.folders import check_folder
 from lightning_xai.reporting.reproduction import SETTINGS, write_reproduction
 from lightning_xai.results.reproduction import Reproduction
@@ -43,8 +44,9 @@ def reproduce_experiment(words: Sequence[str]) -> None:
         lab, folder, settings, given = _parsed(experiment_parser(name, experiment), options, experiment.fast)
         _report(*experiment.run(lab, **settings), folder, given)
     else:
-        known = ", ".join((*EXPERIMENTS, *studies))
-        sys.exit(f"lightning-xai reproduce: NAME must be one of {known}; got {name!r}.")
+        known = [*EXPERIMENTS, *studies]
+        near = "".join(f" Did you mean {other!r}?" for other in get_close_matches(name, known, n=1))
+        raise ValueError(f"`name` must be one of {', '.join(known)}; got {name!r}.{near}")
 
 
 def study_command(words: Sequence[str]) -> None:
@@ -65,7 +67,7 @@ def _run_study(path: Path, command: str, options: Sequence[str]) -> None:
     try:
         study = study_of(load_yaml(path.read_text(encoding="utf-8")), path, taken)
     except yaml.YAMLError as error:
-        raise ValueError(f"{path}: this is not YAML that can be read: {error}") from error
+        raise ValueError(f"{path}: this is not YAML that can be read: {where_wrong(error)}.") from error
     lab, folder, settings, given = _parsed(study_parser(study, path, command), options, study.fast)
     kept, dry_run = settings.pop("kept"), settings.pop("dry_run")
     study = study.changed(settings)
@@ -109,7 +111,7 @@ def _parser(command: str, description: str, output: Path) -> ArgumentParser:
     )
     parser.add_argument("--output", default=str(output), help="Folder for report, records and figures.")
     parser.add_class_arguments(Lab, as_group=False)
-    return parser
+    return refusing(parser)
 
 
 def _parsed(

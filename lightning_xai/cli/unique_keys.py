@@ -37,6 +37,12 @@ def load_yaml(text: str) -> Any:
         raise yaml.YAMLError("it is nested too deeply to be read") from None
 
 
+def where_wrong(error: yaml.YAMLError) -> str:
+    """What cannot be read, and where, in a line."""
+    mark = getattr(error, "problem_mark", None)
+    return f"{getattr(error, 'problem', error)}" + (f", line {mark.line + 1}, column {mark.column + 1}" if mark else "")
+
+
 def _size(node: yaml.Node, sizes: dict[int, int]) -> int:
     """Number of nodes where each alias is replaced by what it stands for; `sizes` has those that are known, by id."""
     if id(node) not in sizes:

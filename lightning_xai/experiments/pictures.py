@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from lightning_xai._version import __version__
 from lightning_xai.data.input_space import InputSpace
@@ -26,10 +25,12 @@ from lightning_xai.evaluation import evaluate
 from lightning_xai.explainers import Explainer
 from lightning_xai.explainers.base import check_count, check_rows, check_target, explaining
 from lightning_xai.explainers.chunks import in_chunks
+from lightning_xai.explainers.conditions import Conditions
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.fingerprints import fingerprint
 from lightning_xai.metrics import Sparseness
 from lightning_xai.outputs import Logit, Output
+from lightning_xai.progress import progress_bar
 from lightning_xai.reporting.explanations import (
     EXPLANATIONS,
     PANELS,
@@ -41,7 +42,7 @@ from lightning_xai.reporting.explanations import (
 from lightning_xai.reporting.folders import check_folder
 from lightning_xai.shapes import Inputs, Labels, Logits
 
-_DESCRIBED = ("image_shape", "image_size", "resize_size", "interpolation", "mean", "std")
+_DESCRIBED = ("image_shape", "image_size", "resize_size", "interpolation", "squash", "mean", "std")
 
 
 @dataclass(frozen=True)
@@ -186,8 +187,7 @@ def explain_pictures(
         ValueError: if an argument is wrong, or the folder has results of other settings.
     """
     check_count("batch_size", batch_size)
-    if max_rows is not None:
-        check_count("max_rows", max_rows)
+    conditions = Conditions(preparation.bounds, seed, max_rows, output, precision)
     check_count("seed", seed, 0)
     check_folder("output", folder)
     if not methods:
@@ -211,9 +211,7 @@ def explain_pictures(
     queue = _Queue(pictures, preparation, results, progress)
     model, now = model.to(device), 0
     for batch in _batches(iter(queue), batch_size):
-        results.add(
-            _explain_batch(model, batch, preparation, methods, chosen, output, seed, max_rows, device, precision)
-        )
+        results.add(_explain_batch(model, batch, preparation, methods, chosen, conditions, device))
         now += len(batch)
     passed_over = tuple(dict.fromkeys(map(printable, queue.passed_over)))
     return Explained(results, now, queue.before, queue.refused, queue.repeated, passed_over)
@@ -251,9 +249,7 @@ class _Queue:
         known: dict[str, str] = {}  # the first name of each content
         places: dict[str, int] = {}
         seen: set[str] = set()
-        for path in tqdm(
-            find(self.passed_over), "explaining", total, unit="picture", leave=False, disable=not self.progress
-        ):
+        for path in progress_bar("explaining", total, "picture", self.progress, find(self.passed_over)):
             picture = printable(path)
             if places.setdefault(picture, len(places)) % n != k - 1:
                 continue
@@ -279,15 +275,12 @@ def _explain_batch(
     preparation: Preparation,
     methods: Mapping[str, Explainer],
     target: int | None,
-    output: Output,
-    seed: int,
-    max_rows: int | None,
+    conditions: Conditions,
     device: torch.device,
-    precision: Precision,
 ) -> list[Explanation]:
     images = torch.stack([waiting.inputs for waiting in batch]).to(device)
     index = torch.tensor([sample_index(waiting.sha256) for waiting in batch])
-    scores, predicted = _read(model, images, precision, max_rows, output)
+    scores, predicted = _read(model, images, conditions)
     explained = predicted if target is None else torch.full_like(predicted, target)
     check_target(explained, scores.shape[1])
     evaluation = evaluate(
@@ -296,14 +289,10 @@ def _explain_batch(
         explained,
         methods,
         {"sparseness": Sparseness()},
-        output=output,
-        bounds=preparation.bounds,
         index=index,
-        seed=seed,
         batch_size=len(batch),
-        max_rows=max_rows,
-        precision=precision,
         keep_attributions=len(batch),
+        **vars(conditions),
     )
     place = {sample: row for row, sample in enumerate(evaluation.index.tolist())}
     return [
@@ -329,15 +318,14 @@ def probabilities(
     model: nn.Module, images: Inputs, precision: Precision = "32-true", max_rows: int | None = None
 ) -> Logits:
     """Of the classes, (batch, classes), by the network in evaluation mode; of a single logit both classes."""
-    return _read(model, images, precision, max_rows, Logit())[0]
+    return _read(model, images, Conditions(max_rows=max_rows, precision=precision))[0]
 
 
-def _read(
-    model: nn.Module, images: Inputs, precision: Precision, max_rows: int | None, output: Output
-) -> tuple[Logits, Labels]:
+def _read(model: nn.Module, images: Inputs, conditions: Conditions) -> tuple[Logits, Labels]:
     """The probability of each target, NaN where the output has none, and the predicted ones."""
-    with in_precision(model, precision), explaining(model), torch.no_grad():
-        raw = in_chunks(lambda rows: check_rows(model(rows), len(rows)), model, max_rows, images).float()
+    output, most = conditions.output, conditions.max_rows
+    with in_precision(model, conditions.precision), explaining(model), torch.no_grad():
+        raw = in_chunks(lambda rows: check_rows(model(rows), len(rows)), model, most, images).float()
     columns = output.scores(raw)
     try:
         return output.probabilities(raw), output.prediction(raw)
@@ -355,4 +343,5 @@ def _described(owner: Any) -> dict[str, str]:
     parts = [owner, *(getattr(owner, name) for name in ("normalize", "preprocessing") if hasattr(owner, name))]
     known = {name: getattr(part, name) for name in _DESCRIBED for part in parts if hasattr(part, name)}
     plain = {name: value.flatten().tolist() if isinstance(value, Tensor) else value for name, value in known.items()}
-    return {"by": type(owner).__name__, **{name: str(value) for name, value in plain.items() if value is not None}}
+    told = {name: str(value) for name, value in plain.items() if value not in (None, False)}
+    return {"by": type(owner).__name__, **told}

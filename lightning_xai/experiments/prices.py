@@ -14,14 +14,23 @@ from torch import nn
 from lightning_xai.callbacks import AttributionCallback, RandomizationCallback
 from lightning_xai.callbacks.base import ExplainingCallback, unpacking
 from lightning_xai.callbacks.rows import reachable_rows
-from lightning_xai.callbacks.samples import Samples, first_loader, has_rows, read_rows, spread, with_classes
+from lightning_xai.callbacks.samples import (
+    Samples,
+    each_positive,
+    first_loader,
+    has_rows,
+    read_rows,
+    spread,
+    with_classes,
+)
 from lightning_xai.callbacks.schedule import Schedule
 from lightning_xai.data.input_space import InputSpace
 from lightning_xai.evaluation import Batch, default_metrics
 from lightning_xai.experiments.trained import connected
 from lightning_xai.explainers.channels import channels_second
+from lightning_xai.explainers.conditions import Conditions
 from lightning_xai.forward import rows_of
-from lightning_xai.price import BATCHES, MAPS, Price, Rows, batch_of, duration, price
+from lightning_xai.price import BATCHES, MAPS, Price, duration, price
 from lightning_xai.sanity.blocks import parameter_blocks, steps
 from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.examine import Examined
@@ -53,10 +62,8 @@ def sanity_price(subject: Subject, checks: Sequence[Examined], *_: Any, num_twin
     """
     model, how = subject.model, subject.randomization
     samples = Samples(subject.images, None, subject.index, None)
-    options: dict[str, Any] = {"bounds": subject.bounds, "seed": subject.seed, "output": subject.output}
-    batches = _parts(model, samples, subject.explained(model), subject.batch_size, **options)
-    number, precision = len(subject.images), subject.precision
-    found = price(model, batches, subject.methods, {}, number, seed=subject.seed, precision=precision)
+    batches = _parts(model, samples, subject.explained(model), subject.batch_size)
+    found = price(model, batches, subject.methods, {}, len(subject.images), subject.conditions)
     networks: dict[Examined, int] = {"data": num_twins, "invariance": 2, "random_logit": 1, "efficient": how.repeats}
     if "parameters" in checks:
         blocks = parameter_blocks(model, subject.images, how.groups)
@@ -91,14 +98,14 @@ def _of_network(lab: Lab, study: Study, name: str) -> Price:
         model, bounds = module.to(lab.device).eval(), InputSpace(module, data).bounds
         samples = replace(lab.samples(data, study.num_samples, mask=mask), labels=None)
         notes.append("It was measured with random weights; a training that is missing is not in it.")
+    conditions = Conditions(bounds, lab.seed, precision=lab.precision)
     found = price(
         model,
-        _parts(model, samples, samples.labels, study.batch_size, bounds=bounds, seed=lab.seed),
+        _parts(model, samples, samples.labels, study.batch_size),
         study.explainers(ANY_LEVEL),
         study.measures(ANY_LEVEL),
         len(samples.images),
-        seed=lab.seed,
-        precision=lab.precision,
+        conditions,
         title=f"{name}: {len(samples.images)} samples",
     )
     return replace(found, notes=(*found.notes, *notes))
@@ -107,28 +114,18 @@ def _of_network(lab: Lab, study: Study, name: str) -> Price:
 def _of_callback(
     trainer: Trainer, model: LightningModule, datamodule: LightningDataModule, callback: ExplainingCallback
 ) -> Price:
-    space = InputSpace(model, datamodule, callback.bounds)
+    conditions = InputSpace(model, datamodule).completed(callback.conditions)
     samples, number = _first_samples(trainer, model, datamodule, callback)
-    network, methods = callback.adapted(model, samples.carried), callback.chosen_methods(space.bounds is not None)
+    network, methods = callback.adapted(model, samples.carried), callback.chosen_methods(conditions.bounds is not None)
     metrics = dict[str, Any]()
     if isinstance(callback, AttributionCallback):
-        default = partial(default_metrics, samples.masks is not None, space.bounds is not None)
+        default = partial(default_metrics, samples.masks is not None, conditions.bounds is not None)
         metrics = default() if callback.metrics is None else callback.metrics
     if getattr(callback, "controls", True):
         methods = callback.controlled(methods, samples.images)
-    options: dict[str, Any] = {"bounds": space.bounds, "seed": callback.seed, "max_rows": callback.max_rows}
-    turned = replace(samples, images=channels_second(samples.images, callback.channel_dim))
-    target = callback.explained_target(samples)
-    found = price(
-        network,
-        _parts(network, turned, target, callback.batch_size, output=callback.output, **options),
-        methods,
-        metrics,
-        number,
-        seed=callback.seed,
-        precision=callback.precision,
-        channel_dim=callback.channel_dim,
-    )
+    turned = replace(samples, images=channels_second(samples.images, conditions.channel_dim))
+    batches = _parts(network, turned, callback.explained_target(samples), callback.batch_size)
+    found = price(network, batches, methods, metrics, number, conditions)
     title = f"{type(callback).__name__}{f' {callback.name}' if callback.name else ''}: a validation, {number} samples"
     if isinstance(callback, RandomizationCallback):
         found = _times(found, {"randomized": callback.randomization.repeats}, title, "Comparisons are not in it.")
@@ -173,17 +170,20 @@ def _first_samples(
     if not rows:
         raise ValueError(f"`data`: {type(datamodule).__name__} gives no samples to validate with.")
     chosen = spread(len(rows), callback.num_samples)
-    take = callback.unpack or unpacking(callback.labelled, callback.mask, callback.forward)
+    target: Any = callback.target if callback.labelled else "prediction"
+    take = callback.unpack or unpacking(target, callback.mask, callback.forward)
     few = chosen[: BATCHES * callback.batch_size]
     samples = read_rows(loader, rows, few, callback.batch_size, take)
-    samples = with_classes(samples, callback.target if callback.labelled else "prediction")
+    samples = with_classes(samples, target)
+    number = len(samples.images)
+    samples = each_positive(samples)[0] if target == "positive" else samples
     there = move_data_to_device(vars(samples), model.device)
-    return Samples(**there), len(chosen)
+    return Samples(**there), round(len(chosen) * len(samples.images) / number)
 
 
-def _parts(model: nn.Module, samples: Samples, target: Any, size: int, **options: Any) -> Iterator[Batch]:
+def _parts(model: nn.Module, samples: Samples, target: Any, size: int) -> Iterator[Batch]:
     """Batches of samples, each with what the model carries along of them."""
     for rows in torch.arange(len(samples.images)).split(size):
         part = samples.select(rows)
         own = target[rows.to(target.device)] if isinstance(target, torch.Tensor) else target
-        yield batch_of(rows_of(model, rows), Rows(part.images, own, part.index, part.masks), **options)
+        yield Batch(part.images, own, part.index, part.masks, model=rows_of(model, rows))

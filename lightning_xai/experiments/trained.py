@@ -179,6 +179,7 @@ def calibrate_trained(
     chance: float | None = None,
     seed: int = 0,
     max_rows: int | None = None,
+    explained: Output | str = "logit",
 ) -> NoiseLevel:
     """The weight noise that costs a trained module a share of its accuracy on validation samples.
 
@@ -191,9 +192,10 @@ def calibrate_trained(
         num_samples: Validation samples, evenly spaced.
         tolerance: Width of the bracket in which the level is interpolated.
         maximum: The most noise tried.
-        chance: Accuracy that counts as nothing left; null for one over the number of outputs.
+        chance: Accuracy that counts as nothing left; null for one over the number of classes.
         seed: Seed of the noise; the same as the callback's makes the same noise.
         max_rows: Rows that pass through the network at once; null for as many as fit in memory.
+        explained: What says which class is predicted, as `output` in AttributionCallback.
     """
     check_count("num_samples", num_samples)
     check_settings(drop, num_draws, tolerance, maximum, chance, seed)
@@ -216,6 +218,7 @@ def calibrate_trained(
             seed=seed,
             max_rows=max_rows,
             progress=trainer.progress_bar_callback is not None,
+            output=explained,
         )
 
 

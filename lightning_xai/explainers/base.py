@@ -28,8 +28,8 @@ from lightning_xai.explainers.chunks import (
 from lightning_xai.explainers.state import explaining, naming_inference_tensors
 from lightning_xai.functional.devices import sent
 from lightning_xai.functional.random import fold_in, fold_in_int, root_keys
-from lightning_xai.outputs import Logit, Output, check_target as check_target, named_output
-from lightning_xai.shapes import Inputs, Keys, Labels
+from lightning_xai.outputs import Logit, Output, binary_labels, check_target as check_target, named_output
+from lightning_xai.shapes import Inputs, Keys, Labels, Targets
 
 T = TypeVar("T")
 
@@ -156,7 +156,7 @@ class Explainer(ABC):
         self,
         model: nn.Module,
         inputs: Inputs,
-        target: Labels | int | None = None,
+        target: Targets | int | None = None,
         context: Context | None = None,
         *,
         bounds: tuple[Bound, Bound] | None = None,
@@ -201,7 +201,7 @@ class Explainer(ABC):
         function: Callable[[nn.Module, Inputs, Labels, Context], T],
         model: nn.Module,
         inputs: Inputs,
-        target: Labels | int | None,
+        target: Targets | int | None,
         context: Context | None,
         **given: Any,
     ) -> T:
@@ -286,7 +286,7 @@ def check_inputs(inputs: Tensor, values: bool = True, index: Labels | None = Non
 def resolve_target(
     model: nn.Module,
     inputs: Inputs,
-    target: Labels | int | None,
+    target: Targets | int | None,
     max_rows: int | None = None,
     output: Output = Logit(),
 ) -> Labels:
@@ -303,10 +303,12 @@ def resolve_target(
         target = torch.as_tensor(target)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"`target` must hold class indices (integers), got {target!r:.100}.") from error
+    target = binary_labels(target) if target.ndim else target
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-        raise TypeError(f"`target` must hold class indices (integers), got {target.dtype}.")
+        raise TypeError(f"`target` must hold class indices (integers), or labels 0.0 and 1.0, got {target.dtype}.")
     if target.ndim == 0:
         target = target.expand(len(inputs))
+    target = target.flatten() if target.shape == (len(inputs), 1) else target
     if target.shape != (len(inputs),):
         raise ValueError(
             f"`target` must be one class index, or one for each of the {len(inputs)} samples, "

@@ -109,20 +109,19 @@ def _hooked(model: nn.Module, before: Callable[..., Any], behind: Callable[..., 
 def _factors(kind: Literal["ieee", "tf32"]) -> Iterator[None]:
     """What the factors of float32 products are rounded to: nothing, or TF32. The caller's settings come back.
 
-    PyTorch has these settings twice. Who reads the older ones while they contradict the newer ones gets an error, so
-    that both are set. The newer ones inherit: with the general ones at "none" each tells its own.
+    PyTorch, from 2.9 on, has these settings twice. Who reads the older ones while they contradict the newer ones gets
+    an error, so that both are set. The newer ones inherit: with the general ones at "none" each tells its own.
     """
-    general: list[Any] = [torch.backends, torch.backends.cudnn, torch.backends.mkldnn]
-    (products, cudnn), newer = _older_settings(), _settings(general)
+    (products, cudnn), general = _older_settings(), _settings(_GENERAL)
     _set_newer(dict.fromkeys(general, "none"))
-    newer |= _settings(_particular())
+    particular = _settings(_particular())
     try:
         _set_older(products and ("highest" if kind == "ieee" else "high"), cudnn if cudnn is None else kind == "tf32")
-        _set_newer(dict.fromkeys(_particular(), kind))
+        _set_newer(dict.fromkeys(particular, kind))
         yield
     finally:
         _set_older(products, cudnn)
-        _set_newer(newer)
+        _set_newer(general | particular)
 
 
 def _older_settings() -> tuple[str | None, bool | None]:
@@ -144,14 +143,18 @@ def _set_older(products: str | None, cudnn: bool | None) -> None:
             torch.backends.cudnn.allow_tf32 = cudnn
 
 
+_GENERAL: list[Any] = [torch.backends, torch.backends.cudnn, torch.backends.mkldnn]
+
+
 def _particular() -> list[Any]:
-    cudnn: Any = torch.backends.cudnn
-    mkldnn: Any = torch.backends.mkldnn
-    return [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
+    cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
+    names = [(cuda, "matmul"), (cudnn, "conv"), (cudnn, "rnn"), (mkldnn, "matmul"), (mkldnn, "conv"), (mkldnn, "rnn")]
+    return [getattr(room, name, None) for room, name in names]
 
 
 def _settings(places: list[Any]) -> dict[Any, str]:
-    return {place: place.fp32_precision for place in places}
+    """Of the places that this release of PyTorch has."""
+    return {place: place.fp32_precision for place in places if hasattr(place, "fp32_precision")}
 
 
 def _set_newer(settings: dict[Any, str]) -> None:

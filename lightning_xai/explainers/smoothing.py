@@ -34,7 +34,7 @@ from lightning_xai.functional.devices import sent
 from lightning_xai.functional.moments import Moments, Sum
 from lightning_xai.functional.random import Strata, fold_in_int, root_keys, standard_normal
 from lightning_xai.functional.warn import warn_caller
-from lightning_xai.shapes import Inputs, Keys, Labels
+from lightning_xai.shapes import Inputs, Keys, Labels, Targets
 
 Statistic = Literal["mean", "variance", "mean_square"]
 WeightNoise = Literal["multiplicative", "additive"]
@@ -98,7 +98,7 @@ class Averaging(Explainer):
         self,
         model: nn.Module,
         inputs: Inputs,
-        target: Labels | int | None = None,
+        target: Targets | int | None = None,
         context: Context | None = None,
     ) -> Moments:
         """Over the draws: `mean`, `variance` (an uncertainty map), `standard_error` of the mean, and more."""

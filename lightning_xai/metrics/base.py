@@ -181,11 +181,16 @@ class SampleMetric(Metric, ABC):
         return first_rows(dim_zero_cat(self.index))
 
 
-def first_rows(index: Tensor) -> tuple[Tensor, Tensor]:
-    """The distinct indices, ascending, and the row at which each came first."""
+def first_rows(index: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The distinct indices, ascending, and the row at which each came first; with targets, those of each of them."""
     index, order = _number(index).sort(stable=True)
     first = torch.ones_like(index, dtype=torch.bool)
     first[1:] = index[1:] != index[:-1]
+    if target is not None:
+        by_target = target[order].sort(stable=True).indices
+        again = by_target[index[by_target].sort(stable=True).indices]
+        index, order = index[again], order[again]
+        first[1:] = (index[1:] != index[:-1]) | (target[order][1:] != target[order][:-1])
     where = first.nonzero().flatten()  # once: it waits for an accelerator
     return index[where], order[where]
 

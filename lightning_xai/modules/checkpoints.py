@@ -25,7 +25,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="meta", weights_only=True)
     except Exception as error:  # bytes that are no checkpoint can make the reader raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
         raise ValueError(
             f"`ckpt_path`: {path} cannot be read as a checkpoint; it is truncated, damaged, or something else"
             f" ({reason}). {ADVICE}"

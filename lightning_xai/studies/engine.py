@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from lightning_xai.callbacks.samples import Samples
 from lightning_xai.evaluation import evaluate
@@ -23,6 +22,7 @@ from lightning_xai.explainers import Explainer
 from lightning_xai.explainers.precision import in_precision
 from lightning_xai.fingerprints import fingerprint
 from lightning_xai.metrics import SampleMetric
+from lightning_xai.progress import progress_bar
 from lightning_xai.reporting.saving import file_name
 from lightning_xai.results.comparison import Comparison
 from lightning_xai.results.scores import Scores
@@ -134,7 +134,7 @@ def _of_network(lab: Lab, study: Study, name: str, kept: str | Path | None) -> N
     parts = torch.arange(len(found.first.images)).split(study.batch_size)
     scored = [
         _scored(lab, study, found, part, methods, measured, cells)
-        for part in tqdm(parts, name, disable=not lab.progress, leave=False)
+        for part in progress_bar(name, len(parts), shown=lab.progress, items=parts)
     ]
     rows = Scores.concatenated(part["rows"] for part in scored)
     claims, without = _judged(study, name, rows, found.std)
