@@ -329,6 +329,25 @@ def test_the_pareto_front_is_a_scatter(tmp_path):
     assert find([folder]).runs[0].validations == ()
 
 
+def test_a_sample_has_a_row_for_each_target(tmp_path):
+    path = tmp_path / "run" / "xai" / "scores"
+    rows = [(sample, target) for sample in range(4) for target in range(2)]
+    scores = Scores.from_rows(
+        ("validate", 0, 5, method, "auroc", sample, place + sample + target / 10, target)
+        for place, method in enumerate(("gradient", "random"))
+        for sample, target in rows
+    )
+    known = dict(zip(("sample", "row", "target"), ([s for s, _ in rows], [s for s, _ in rows], [t for _, t in rows])))
+    append_scores(
+        path, scores, samples={**known, "predicted": [1] * 8, "probability": [0.5] * 8, "fingerprint": ["x"] * 8}
+    )
+    write_directions(path, {"auroc": True})
+    main(["report", str(tmp_path / "run")])
+    (evaluation,) = Page((tmp_path / "run" / "xai" / "report.html").read_text(encoding="utf-8")).data("scores")
+    assert list(zip(evaluation["samples"], evaluation["target"], strict=True)) == rows
+    assert evaluation["values"]["auroc"]["gradient"] == [sample + target / 10 for sample, target in rows]
+
+
 def test_the_output_must_be_a_page(tmp_path):
     folder = write_run(tmp_path / "run", validations=1)
     with pytest.raises(ValueError, match=r"`output` must be the name of a page, ending in \.html, got .*x\.json"):

@@ -18,9 +18,9 @@ MAPS = "maps"
 
 
 def write_maps(evaluation: Evaluation, folder: Path, stage: str, epoch: int, step: int, channel_dim: int = 1) -> Path:
-    """Write a sheet for each method and one of the inputs, PNG, and STAGE-epoch=EEE-step=S.json, whose path is returned.
+    """Write a sheet for each method, one of the inputs, and STAGE-epoch=EEE-step=S.json, whose path is returned.
 
-    A sheet is a square of maps, row by row, summed over the channels: value = (gray - 128) / 127 * scale, where scale
+    A sheet is a PNG, a square of maps, row by row, summed over the channels: value = (gray - 128) / 127 * scale, where scale
     is the greatest absolute value of the sheet's defined ones; 0 is for what is not finite. Inputs are averaged over
     the channels, from their least (0) to their greatest value (255).
 

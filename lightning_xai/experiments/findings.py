@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from lightning_xai.experiments.compare import compare_methods
+from lightning_xai.experiments.compare import compare_methods, num_levels
 from lightning_xai.experiments.runs import Run, read_runs, scores_path, told_apart
 from lightning_xai.results.files import read_csv
 from lightning_xai.results.findings import Checkpoint, Findings, FoundRun, Noted, Pair, Panel
@@ -168,6 +168,8 @@ def _checksum(path: Path) -> str:
 def paired(runs: Sequence[Run], alpha: float, seed: int) -> Iterator[Pair]:
     """Of the first run and each other one, by metric."""
     tables = [run.scores.by_sample() for run in runs]
+    if len({num_levels(own) for own in tables}) > 1:
+        tables = [run.scores.by_sample(by_target=True) for run in runs]
     for (first, one), (other, second) in itertools.product(
         zip(runs[:1], tables, strict=False), zip(runs[1:], tables[1:], strict=True)
     ):
