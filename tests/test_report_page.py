@@ -337,10 +337,9 @@ def test_a_sample_has_a_row_for_each_target(tmp_path):
         for place, method in enumerate(("gradient", "random"))
         for sample, target in rows
     )
-    known = dict(zip(("sample", "row", "target"), ([s for s, _ in rows], [s for s, _ in rows], [t for _, t in rows])))
-    append_scores(
-        path, scores, samples={**known, "predicted": [1] * 8, "probability": [0.5] * 8, "fingerprint": ["x"] * 8}
-    )
+    samples, targets = ([row[place] for row in rows] for place in (0, 1))
+    known = {"sample": samples, "row": samples, "target": targets, "predicted": [1] * 8, "probability": [0.5] * 8}
+    append_scores(path, scores, samples={**known, "fingerprint": ["x"] * 8})
     write_directions(path, {"auroc": True})
     main(["report", str(tmp_path / "run")])
     (evaluation,) = Page((tmp_path / "run" / "xai" / "report.html").read_text(encoding="utf-8")).data("scores")

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import itertools
+import json
 import os
 import pickletools
 import re
@@ -15,11 +16,12 @@ from typing import Any
 
 import numpy as np
 import yaml
+from PIL import Image
 
 from lightning_xai.experiments.compare import compare_methods, num_levels
 from lightning_xai.experiments.runs import Run, read_runs, scores_path, told_apart
 from lightning_xai.results.files import read_csv
-from lightning_xai.results.findings import Checkpoint, Findings, FoundRun, Noted, Pair, Panel
+from lightning_xai.results.findings import Checkpoint, Findings, FoundRun, Noted, Pair, Panel, Sheet
 from lightning_xai.results.sanity import Verdict
 from lightning_xai.results.scores import GRADIENTS, Scores
 from lightning_xai.results.store import SCORES, read_samples, read_scores, score_files
@@ -67,7 +69,8 @@ def _found(run: Run, path: Path) -> FoundRun:
         read_samples(path),
         verdicts,
         {name: figure for name, own in verdicts.items() for figure in _deciding(folder / "sanity" / name, own[0])},
-        tuple(sorted(_panels(xai / "panels"), key=lambda panel: (panel.step, panel.epoch))),
+        tuple(_panels(xai / "panels")),
+        tuple(sheet for panel in _panels(xai / "sheets") for sheet in _sheets(panel)),
         tuple(sorted(_checkpoints(folder / "checkpoints"), key=lambda checkpoint: checkpoint.step)),
         **_front(xai / "pareto.csv"),
         **_configured(config),
@@ -126,10 +129,28 @@ def _deciding(folder: Path, verdict: Verdict) -> list[Path]:
     return [path for name in names if (path := folder / f"sanity-{name}.png").is_file()][:1]
 
 
-def _panels(folder: Path) -> Iterator[Panel]:
-    for path in folder.glob("*.png"):
-        if match := _PANEL.fullmatch(path.stem):
-            yield Panel(path, match["stage"], int(match["epoch"]), int(match["step"]))
+def _panels(folder: Path) -> list[Panel]:
+    """In order of their steps."""
+    matches = [(path, match) for path in folder.glob("*.png") if (match := _PANEL.fullmatch(path.stem))]
+    panels = [Panel(path, match["stage"], int(match["epoch"]), int(match["step"])) for path, match in matches]
+    return sorted(panels, key=lambda panel: (panel.step, panel.epoch))
+
+
+def _sheets(panel: Panel) -> Iterator[Sheet]:
+    """One, or none where the picture does not say how it is to be read."""
+    try:
+        with Image.open(panel.path) as picture:
+            found = json.loads(picture.text["lightning_xai"])  # type: ignore[attr-defined]
+            size = picture.size
+        across, methods = found["across"], found["methods"]
+        fits = size == (across * found["width"], across * found["height"] * (1 + len(methods)))
+        numbers = [*found["samples"], *found["scales"], *found["ends"]]
+        fits &= len(found["samples"]) <= across**2 and len(methods) == len(found["scales"]) == len(found["ends"])
+        fits &= all(isinstance(n, int | float) for n in numbers) and all(isinstance(m, str) for m in methods)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return
+    if fits:
+        yield Sheet(panel, found)
 
 
 def _checkpoints(folder: Path) -> Iterator[Checkpoint]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -19,6 +20,14 @@ class Panel:
     stage: str
     epoch: int
     step: int
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A picture with the maps of many samples, and what is needed to read it back (`callbacks.maps.write_sheet`)."""
+
+    panel: Panel
+    about: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,7 @@ class FoundRun:
         verdicts: By the folder of each sanity check.
         figures: Of some of these checks, the one that shows what decided.
         panels: In order of their steps.
+        sheets: Likewise.
         checkpoints: In order of their steps.
         settings: Of each method, as YAML, from the configuration.
         seed: Of the training; empty if unknown.
@@ -71,6 +81,7 @@ class FoundRun:
     verdicts: Mapping[str, tuple[Verdict, ...]] = field(default_factory=dict)
     figures: Mapping[str, Path] = field(default_factory=dict)
     panels: tuple[Panel, ...] = ()
+    sheets: tuple[Sheet, ...] = ()
     checkpoints: tuple[Checkpoint, ...] = ()
     monitored: tuple[str, ...] = ()
     validations: tuple[Noted, ...] = ()

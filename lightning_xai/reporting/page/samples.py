@@ -41,6 +41,7 @@ def samples_of(findings: Findings) -> dict[str, Any] | None:
     return {
         "metric": metric.metric,
         "title": about(metric.metric).title,
+        "lower": metric.higher_is_better is False,
         "percent": about(metric.metric).percent,
         "shares": [name.metric for name in findings.comparison.metrics if about(name.metric).percent],
         "number": len(table),
