@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -52,6 +52,7 @@ from lightning_xai.forward import rows_of
 from lightning_xai.functional.warn import described, warn_caller
 from lightning_xai.metrics import SampleMetric
 from lightning_xai.metrics.base import first_rows
+from lightning_xai.modules.checkpoints import read_as_data
 from lightning_xai.names import named
 from lightning_xai.outputs import Output
 from lightning_xai.reporting.kinds import panel
@@ -94,6 +95,8 @@ class AttributionCallback(ExplainingCallback):
     with every method, and whoever monitors a metric that will not be logged in time is refused: what cannot work fails
     there. Files that cannot be written cost the scores, not the training. A resumed training goes on in the scores of
     its checkpoint's run; a second one in the same folder at the same time is refused.
+
+    Scores and panels of a `test` or `validate` with a checkpoint have the epoch and the step of the checkpoint.
 
     The samples are shared out over the processes; every process must have the callback. The means that are logged are
     added up in one sum, so that all processes see the same ones. Each process writes the scores of its own samples
@@ -290,9 +293,7 @@ class AttributionCallback(ExplainingCallback):
                 kept = max(self.panel_size, len(samples.images) if self.keep_maps else 0)
                 work = partial(self._evaluate, trainer, pl_module, samples, kept, True, self.on_error)
                 evaluation, failure = self._attempted(trainer, samples, lost, repeats, work)
-                known, unknown = attempted(
-                    lambda: self._known(trainer, pl_module, samples).query("sample not in @repeats")
-                )
+                known, unknown = attempted(partial(self._known, trainer, pl_module, samples, repeats))
                 failure = failure or (unknown if self.on_error == "raise" else None)
                 means, all_share = self._together(trainer, samples, evaluation, failure, share)
             for key, mean in means.items():
@@ -303,9 +304,10 @@ class AttributionCallback(ExplainingCallback):
                 self.evaluation = _joined(self.evaluation, parts)
                 everybodys = [part for part in gathered(trainer, known) if part is not None]
                 known = pd.concat(everybodys).sort_values("row") if everybodys else None
-            self._latest = stage, trainer.global_step
+            moment = epoch_and_step(trainer)
+            self._latest = stage, moment[1]
             if folder is not None:
-                self._write(trainer, self.evaluation, known, stage, folder, share if all_share else None)
+                self._write(trainer, self.evaluation, known, stage, moment, folder, share if all_share else None)
 
     def conclude(self, trainer: Trainer) -> None:
         """Hand the table of a run's latest scores to folder, loggers and terminal. A collective call."""
@@ -433,8 +435,8 @@ class AttributionCallback(ExplainingCallback):
             **vars(InputSpace.of(trainer).completed(self.conditions)),
         )
 
-    def _known(self, trainer: Trainer, pl_module: LightningModule, samples: Samples) -> pd.DataFrame:
-        """What is recorded of the samples beside their scores, the columns of `results.store.SAMPLES`."""
+    def _known(self, trainer: Trainer, pl_module: LightningModule, samples: Samples, repeats: set[int]) -> pd.DataFrame:
+        """What is recorded of the samples but these beside their scores, the columns of `results.store.SAMPLES`."""
         conditions = InputSpace.of(trainer).completed(self.conditions)
         model, images = self.adapted(pl_module, samples.carried), conditions.inputs(samples.images)
         with conditions.explaining(model):
@@ -447,7 +449,8 @@ class AttributionCallback(ExplainingCallback):
         target = predicted if target is None else torch.as_tensor(target).expand(len(images))
         index = samples.index.cpu()
         given = index, images, target, samples.masks, predicted, probability, index.tolist()
-        return pd.DataFrame(sample_records(*given))
+        known = pd.DataFrame(sample_records(*given))
+        return known[~known["sample"].isin(repeats)]
 
     def chosen_methods(self, has_bounds: bool) -> dict[str, Explainer]:
         """The methods without controls, with the draws that they can afford."""
@@ -503,6 +506,7 @@ class AttributionCallback(ExplainingCallback):
         evaluation: Evaluation,
         known: Any,
         stage: Stage,
+        moment: tuple[int, int],
         folder: Path,
         share: Share | None,
     ) -> None:
@@ -510,8 +514,7 @@ class AttributionCallback(ExplainingCallback):
         if not trainer.is_global_zero and share is None:
             self.folder = folder
             return
-        epoch, step = trainer.current_epoch, trainer.global_step
-        self._part = None
+        (epoch, step), self._part = moment, None
 
         def write_scores() -> None:
             if trainer.is_global_zero:
@@ -603,6 +606,17 @@ def take_over(earlier: Path, path: Path, step: int) -> None:
         append_scores(path, kept, samples=_columns(known))
         write_directions(path, read_directions(earlier))
         rank_zero_info(f"AttributionCallback goes on with the scores up to step {step} of {earlier}, in {path}.")
+
+
+def epoch_and_step(trainer: Trainer) -> tuple[int, int]:
+    """Those that the weights are of: a validation or test of a checkpoint has the checkpoint's. A collective call."""
+    moment = trainer.current_epoch, trainer.global_step
+    if trainer.state.fn == "fit" or not trainer.ckpt_path:
+        return moment
+    with suppress(Exception):  # another kind of file, or one that this process does not see
+        checkpoint = read_as_data(trainer.ckpt_path)
+        moment = int(checkpoint["epoch"]), int(checkpoint["global_step"])
+    return trainer.strategy.broadcast(moment)
 
 
 def output_folder(trainer: Trainer) -> Path:

@@ -106,7 +106,7 @@ class RandomizationCallback(ExplainingCallback):
         super().__init__(methods, num_samples, *given, on_error=on_error)
         check_count("every_n_validations", 1 if every_n_validations is None else every_n_validations)
         self.similarities = {name: SIMILARITIES[name] for name in chosen}
-        self.randomization = Randomization(("full",), repeats, initialization)
+        self.randomization = Randomization(("full",), repeats, initialization, groups="layers")
         self.every_n_validations = every_n_validations
         self.scores: dict[str, float] | None = None
         self._validations = 0

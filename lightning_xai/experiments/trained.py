@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ import torch
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from torch import nn
 
+from lightning_xai.callbacks.base import check_forward, unpacking
 from lightning_xai.callbacks.rows import reachable_rows
 from lightning_xai.callbacks.samples import Samples, first_loader, has_rows, read_rows, spread, unpack
 from lightning_xai.data.input_space import InputSpace
@@ -25,6 +25,7 @@ from lightning_xai.explainers.base import (
     resolve_target,
 )
 from lightning_xai.explainers.precision import Precision, in_precision
+from lightning_xai.forward import Forward
 from lightning_xai.names import named
 from lightning_xai.outputs import Output, named_output
 from lightning_xai.results.noise_level import NoiseLevel
@@ -63,6 +64,7 @@ def examine_trained(
     require: list[str] | None = None,
     num_twins: int = 3,
     explained: Output | str = "logit",
+    forward: dict[str, Any] | None = None,
     make_twin: Callable[[int], tuple[nn.Module, float]] | None = None,
     folder: Path | None = None,
     run: Callable[..., Any] = examine,
@@ -99,6 +101,8 @@ def examine_trained(
         num_twins: Networks trained on random labels, of the configuration's seed and the next ones; a verdict takes
             three.
         explained: What is explained of the class, as `output` in AttributionCallback.
+        forward: Of a module with other arguments or another result than a tensor, as in AttributionCallback; null for
+            that of the configuration's.
         make_twin: Gives the network trained on random labels of a number, and its accuracy on them.
         folder: For finished parts; None keeps none.
         run: What is done with the subject: `examine`, whose result is returned, or what takes its arguments.
@@ -112,23 +116,36 @@ def examine_trained(
     check_choice("precision", precision, Precision)
     how = Randomization(**randomization)
     output = named_output(explained)
-    model = connected(trainer, model, datamodule).eval()
+    check_forward(forward)
+    module = connected(trainer, model, datamodule).eval()
     labelled = target == "label" and output.has_labels
-    samples = stored_samples(datamodule, num_samples, "test", trainer.limit_test_batches, labelled)
-    images, labels = samples.images.to(model.device), samples.labels
-    with in_precision(model, precision), explaining(model):
-        classes = resolve_target(model, images, labels if labelled else None, None, output)
-    bounds = InputSpace(model, datamodule).bounds
-    chosen = paper_methods(model, bounds is not None, images, output) if methods is None else named("methods", methods)
+    take = unpacking(labelled, forward=forward)
+    samples = stored_samples(datamodule, num_samples, "test", trainer.limit_test_batches, take)
+    images, labels = samples.images.to(module.device), samples.labels
+
+    def adapted(module: nn.Module) -> nn.Module:
+        return module if forward is None else Forward(module, **{**forward, "carried": samples.carried})
+
+    def adapted_twin(number: int) -> tuple[nn.Module, float]:
+        twin, accuracy = make_twin(number)  # type: ignore[misc]
+        return adapted(twin), accuracy
+
+    network = adapted(module)
+    with in_precision(network, precision), explaining(network):
+        classes = resolve_target(network, images, labels if labelled else None, None, output)
+    bounds = InputSpace(module, datamodule).bounds
+    chosen = (
+        paper_methods(network, bounds is not None, images, output) if methods is None else named("methods", methods)
+    )
     subject = Subject(
-        model,
+        network,
         images,
         classes,
         samples.index,
         with_controls(smoothed(chosen, smooth), images.ndim > 2),
         named_similarities(preset, normalizer),
         bounds,
-        None if labels is None else labels.to(model.device),
+        None if labels is None else labels.to(module.device),
         target == "repredicted",
         seed,
         batch_size,
@@ -142,7 +159,7 @@ def examine_trained(
         subject,
         checks,
         similarity,
-        make_twin=make_twin,
+        make_twin=None if make_twin is None else adapted_twin,
         num_twins=num_twins,
         shift=shift,
         alpha=alpha,
@@ -313,7 +330,7 @@ def stored_samples(
     num_samples: int,
     stage: Literal["validate", "test"],
     limit: int | float = 1.0,
-    strict: bool = True,
+    take: Callable[[Any], Samples] = unpack,
 ) -> Samples:
     """Samples, evenly spaced over the rows that the loader can yield; each has its row where batches do not say.
 
@@ -322,7 +339,7 @@ def stored_samples(
         num_samples: All if there are fewer.
         stage: Whose dataloader is asked.
         limit: The trainer's of the stage's batches (see `reachable_rows`).
-        strict: As in `unpack`.
+        take: Makes samples of a batch.
     """
     datamodule.prepare_data()
     datamodule.setup(stage)
@@ -331,7 +348,7 @@ def stored_samples(
     if not rows:
         raise ValueError(f"`data`: {type(datamodule).__name__} gives no samples to {stage} with.")
     chosen = spread(len(rows), num_samples)
-    return read_rows(loader, rows, chosen, len(chosen), partial(unpack, strict=strict))
+    return read_rows(loader, rows, chosen, len(chosen), take)
 
 
 def _activation(
