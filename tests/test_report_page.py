@@ -13,8 +13,11 @@ import pytest
 from scipy import stats
 
 from lightning_xai.cli import main
-from lightning_xai.reporting.page.charts import Axis, curves_of
+from lightning_xai.experiments.findings import find
+from lightning_xai.reporting.page.charts import Axis, curves_of, scatter_of
 from lightning_xai.reporting.page.data import FIELDS
+from lightning_xai.reporting.tables import write_validations
+from lightning_xai.results.pareto import Validation
 from lightning_xai.results.sanity import Verdict
 from lightning_xai.results.scores import Scores
 from lightning_xai.results.store import append_scores, write_directions
@@ -200,7 +203,10 @@ def test_the_curves_in_the_json_are_means_of_the_scores_in_the_page(report):
     record = json.loads(report.with_suffix(".json").read_text())
     evaluations = {e["epoch"]: e for e in Page(report.read_text(encoding="utf-8")).data("scores")}
     (run,) = record["runs"]
-    assert [curves["metric"] for curves in run["curves"]] == list(METRICS)
+    assert [curves["metric"] for curves in run["curves"]] == [*METRICS, "accuracy"]
+    accuracy = run["curves"].pop()
+    right = [np.equal(evaluations[e]["target"], evaluations[e]["predicted"]).mean() for e in accuracy["epochs"]]
+    np.testing.assert_allclose(accuracy["means"]["network"], right)
     for curves in run["curves"]:
         assert curves["epochs"] == [0, 1, 2]
         for method, means in curves["means"].items():
@@ -300,6 +306,45 @@ def test_two_runs_are_paired_by_sample(tmp_path):
     for metric, own in p_values.items():
         corrected = [pairs["pair_p_holm", metric, method] for method in own]
         np.testing.assert_allclose(corrected, holm(np.array(list(own.values()))), rtol=1e-9)
+
+
+def test_the_pareto_front_is_a_scatter(tmp_path):
+    folder = write_run(tmp_path / "run", validations=2)
+    validations = [Validation(epoch, 10 * (epoch + 1), (0.9 + epoch / 100, 0.5 - epoch / 10)) for epoch in range(3)]
+    validations.append(Validation(3, 40, (0.9, 0.1)))
+    write_validations(folder / "xai" / "pareto.csv", validations, {"val/accuracy": "max", "xai/m/<auroc>": "max"})
+    (found,) = find([folder]).runs
+    scatter = scatter_of(found)
+    assert scatter.names == ("val/accuracy", "xai/m/<auroc>")
+    assert {(epoch, on_front) for *_, epoch, on_front in scatter.points} == {
+        ("0", True),
+        ("1", True),
+        ("2", True),
+        ("3", False),
+    }
+    assert sorted(scatter.points) == list(scatter.points)
+    main(["report", str(folder)])
+    assert "xai/m/&lt;auroc&gt;" in (folder / "xai" / "report.html").read_text(encoding="utf-8")
+    (folder / "xai" / "pareto.csv").write_text("something,else\n1,2\n")
+    assert find([folder]).runs[0].validations == ()
+
+
+def test_a_sample_has_a_row_for_each_target(tmp_path):
+    path = tmp_path / "run" / "xai" / "scores"
+    rows = [(sample, target) for sample in range(4) for target in range(2)]
+    scores = Scores.from_rows(
+        ("validate", 0, 5, method, "auroc", sample, place + sample + target / 10, target)
+        for place, method in enumerate(("gradient", "random"))
+        for sample, target in rows
+    )
+    samples, targets = ([row[place] for row in rows] for place in (0, 1))
+    known = {"sample": samples, "row": samples, "target": targets, "predicted": [1] * 8, "probability": [0.5] * 8}
+    append_scores(path, scores, samples={**known, "fingerprint": ["x"] * 8})
+    write_directions(path, {"auroc": True})
+    main(["report", str(tmp_path / "run")])
+    (evaluation,) = Page((tmp_path / "run" / "xai" / "report.html").read_text(encoding="utf-8")).data("scores")
+    assert list(zip(evaluation["samples"], evaluation["target"], strict=True)) == rows
+    assert evaluation["values"]["auroc"]["gradient"] == [sample + target / 10 for sample, target in rows]
 
 
 def test_the_output_must_be_a_page(tmp_path):

@@ -26,6 +26,7 @@ from lightning_xai.callbacks.checks import (
     check_names,
 )
 from lightning_xai.callbacks.files import RunFiles, invited, thin_out
+from lightning_xai.callbacks.maps import SHEETS, write_sheet
 from lightning_xai.callbacks.processes import attempted, gathered, raise_together, summed
 from lightning_xai.callbacks.progress import trainer_task
 from lightning_xai.callbacks.samples import (
@@ -122,6 +123,9 @@ class AttributionCallback(ExplainingCallback):
         num_samples: Samples explained, spread evenly over the rows; all if there are fewer.
         every_n_epochs: Explain after every n-th epoch of training; validation and test runs are always explained.
         panel_size: Samples shown in the panel; 0 for no panel.
+        keep_maps: Whether the maps of all samples are written too, of images: for each evaluation a PNG of 8-bit gray
+            in `xai/sheets/` (`callbacks.maps.write_sheet`), as many as panels; with several processes those of the
+            first one's samples. `lightning-xai report` shows them sample by sample.
         target: The class explained: the sample's "label", the model's "prediction", or the number of one (of several
             labels that hold together); null for the label, or the prediction where batches have nothing but images,
             index and masks. Of labels (samples, classes), zeros and ones, "positive" explains each one that holds: each
@@ -181,6 +185,7 @@ class AttributionCallback(ExplainingCallback):
         keep_scores: Kept = "all",
         on_error: OnError = "raise",
         summary: bool = True,
+        keep_maps: bool = False,
     ) -> None:
         given = target, bounds, seed, batch_size, unpack, name, output, forward, channel_dim, max_rows, precision
         super().__init__(methods, num_samples, *given, on_error=on_error)
@@ -193,7 +198,7 @@ class AttributionCallback(ExplainingCallback):
         self.metrics: dict[str, SampleMetric] | None = named("metrics", metrics)
         self.controls, self.num_gradients, self.every_n_epochs = controls, num_gradients, every_n_epochs
         self.panel_size, self.keep_panels, self.keep_scores = panel_size, keep_panels, keep_scores
-        self.mask, self.summary = mask, summary
+        self.mask, self.summary, self.keep_maps = mask, summary, keep_maps
         self.evaluation: Evaluation | None = None
         self.evaluations: dict[str, Evaluation] = {}
         self.folder: Path | None = None
@@ -300,7 +305,8 @@ class AttributionCallback(ExplainingCallback):
                 return
             folder = None if trainer.fast_dev_run else self._output(trainer)  # type: ignore[attr-defined]
             with nullcontext() if folder is None else self._invited(trainer, folder / SCORES) as share:
-                work = partial(self._evaluate, trainer, pl_module, samples, self.panel_size, True, self.on_error)
+                kept = max(self.panel_size, len(samples.images) if self.keep_maps else 0)
+                work = partial(self._evaluate, trainer, pl_module, samples, kept, True, self.on_error)
                 evaluation, failure = self._attempted(trainer, samples, lost, repeats, work)
                 known, unknown = attempted(partial(self._known, trainer, pl_module, samples, repeats))
                 failure = failure or (unknown if self.on_error == "raise" else None)
@@ -406,6 +412,11 @@ class AttributionCallback(ExplainingCallback):
             found, failure = attempted(lambda: self.chosen_samples(trainer, pl_module, stage))
             raise_together(trainer, failure)
             chosen, lost = cast(tuple[Samples, Tensor], found)
+            if self.keep_maps and chosen.images.ndim != 4:
+                raise ValueError(
+                    f"`keep_maps` is for images (batch, channel, height, width), got inputs of the shape "
+                    f"{tuple(chosen.images.shape)}. Leave it out; panels show series and volumes."
+                )
             own = [*chosen.index.tolist(), *lost.tolist()]
             earlier = chain(*gathered(trainer, own)[: trainer.global_rank])
             self._samples[stage] = chosen, lost, set(own).intersection(earlier)
@@ -500,9 +511,10 @@ class AttributionCallback(ExplainingCallback):
         """A new training begins with a folder of its own."""
         if self._begins and trainer.state.fn == "fit":
             if other := set_aside(path):
-                panels, aside = (path.with_name(name.replace(SCORES, PANELS, 1)) for name in (path.name, other.name))
-                if panels.exists() and not aside.exists():
-                    panels.rename(aside)
+                for kind in (PANELS, SHEETS):
+                    former, aside = (path.with_name(name.replace(SCORES, kind, 1)) for name in (path.name, other.name))
+                    if former.exists() and not aside.exists():
+                        former.rename(aside)
                 rank_zero_warn(
                     f"AttributionCallback: {path} holds scores of an earlier training in this folder; "
                     f"they are in {other.name} now."
@@ -540,10 +552,12 @@ class AttributionCallback(ExplainingCallback):
             earlier.append(part)
             self._part = None if share is None else part
 
+        file = stage.replace("/", "-")
+
         def write_panel() -> None:
             space, shown = InputSpace.of(trainer), f"{stage}, epoch {epoch}, step {step}"
-            figure = draw_panel(evaluation, space.completed(self.conditions), space.class_names, shown)
-            file = stage.replace("/", "-")
+            first = _first(evaluation, self.panel_size)
+            figure = draw_panel(first, space.completed(self.conditions), space.class_names, shown)
             path = folder / PANELS / f"{file}-epoch={epoch:03d}-step={step}.png"
             save_figure(figure, path)
             for logger in trainer.loggers:
@@ -551,10 +565,32 @@ class AttributionCallback(ExplainingCallback):
             if self.keep_panels is not None:
                 thin_out(folder / PANELS, file, step, self.keep_panels)
 
+        def write_maps() -> None:
+            path = folder / SHEETS / f"{file}-epoch={epoch:03d}-step={step}.png"
+            write_sheet(evaluation, self._samples[stage][0].index, path, self.conditions.channel_dim)
+            if self.keep_panels is not None:
+                thin_out(folder / SHEETS, file, step, self.keep_panels)
+
         if self._files.attempt(write_scores):
             self.folder = folder
         if trainer.is_global_zero and evaluation.images.ndim <= 5 and len(evaluation.images):
-            self._files.attempt(write_panel)
+            if self.panel_size:
+                self._files.attempt(write_panel)
+            if self.keep_maps:
+                self._files.attempt(write_maps)
+
+
+def _first(evaluation: Evaluation, number: int) -> Evaluation:
+    """With the maps of the first samples alone."""
+    masks = evaluation.masks
+    return replace(
+        evaluation,
+        images=evaluation.images[:number],
+        target=evaluation.target[:number],
+        predicted=evaluation.predicted[:number],
+        masks=None if masks is None else masks[:number],
+        attributions={name: maps[:number] for name, maps in evaluation.attributions.items()},
+    )
 
 
 def _without(evaluation: Evaluation, repeats: set[int]) -> Evaluation:

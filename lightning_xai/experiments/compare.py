@@ -142,7 +142,7 @@ def _full_names(runs: Sequence[Run]) -> list[dict[str, str]]:
 def _tables(runs: Sequence[Run], names: Sequence[Mapping[str, str]]) -> dict[str, Table]:
     """The scores by metric, method and sample, in order of appearance; by sample and target where a run has several."""
     each = [run.scores.by_sample(f"`runs`: {run.name}", "Remove one.") for run in runs]
-    if len({_num_levels(tables) for tables in each}) > 1:
+    if len({num_levels(tables) for tables in each}) > 1:
         each = [run.scores.by_sample(by_target=True) for run in runs]
     joined: dict[str, Table] = {}
     for tables, known in zip(each, names, strict=True):
@@ -151,7 +151,8 @@ def _tables(runs: Sequence[Run], names: Sequence[Mapping[str, str]]) -> dict[str
     return joined
 
 
-def _num_levels(tables: Mapping[str, Table]) -> int:
+def num_levels(tables: Mapping[str, Table]) -> int:
+    """1 for tables over samples, 2 for those over samples and targets."""
     return next(scores.index.nlevels for table in tables.values() for scores in table.values())
 
 

@@ -1,7 +1,9 @@
 """What the folders of finished runs tell: scores, their comparison, sanity checks, samples, panels, settings."""
 
+import csv
 import hashlib
 import itertools
+import json
 import os
 import pickletools
 import re
@@ -14,11 +16,12 @@ from typing import Any
 
 import numpy as np
 import yaml
+from PIL import Image
 
-from lightning_xai.experiments.compare import compare_methods
+from lightning_xai.experiments.compare import compare_methods, num_levels
 from lightning_xai.experiments.runs import Run, read_runs, scores_path, told_apart
 from lightning_xai.results.files import read_csv
-from lightning_xai.results.findings import Checkpoint, Findings, FoundRun, Pair, Panel
+from lightning_xai.results.findings import Checkpoint, Findings, FoundRun, Noted, Pair, Panel, Sheet
 from lightning_xai.results.sanity import Verdict
 from lightning_xai.results.scores import GRADIENTS, Scores
 from lightning_xai.results.store import SCORES, read_samples, read_scores, score_files
@@ -66,12 +69,27 @@ def _found(run: Run, path: Path) -> FoundRun:
         read_samples(path),
         verdicts,
         {name: figure for name, own in verdicts.items() for figure in _deciding(folder / "sanity" / name, own[0])},
-        tuple(sorted(_panels(xai / "panels"), key=lambda panel: (panel.step, panel.epoch))),
+        tuple(_panels(xai / "panels")),
+        tuple(sheet for panel in _panels(xai / "sheets") for sheet in _sheets(panel)),
         tuple(sorted(_checkpoints(folder / "checkpoints"), key=lambda checkpoint: checkpoint.step)),
+        **_front(xai / "pareto.csv"),
         **_configured(config),
         date=str(datetime.fromtimestamp(max(file.stat().st_mtime for file in files), timezone.utc).date()),
         checksums={os.path.relpath(file, folder): _checksum(file) for file in [config, *files] if file.is_file()},
     )
+
+
+def _front(path: Path) -> dict[str, Any]:
+    """Metrics and validations; none where the table is not one of ours."""
+    if not path.is_file():
+        return {}
+    header = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+    names = next(csv.reader([header]), [])
+    if len(names) < 5 or [*names[:2], names[-1]] != ["epoch", "step", "on_front"]:
+        return {}
+    rows = [values for _, values in read_csv(path, names)] if ",".join(names) == header else []
+    validations = [Noted(int(e), int(s), tuple(map(float, values)), on == "1") for e, s, *values, on in rows]
+    return {"monitored": tuple(names[2:-1]), "validations": tuple(validations)}
 
 
 def _configured(path: Path) -> dict[str, Any]:
@@ -111,10 +129,28 @@ def _deciding(folder: Path, verdict: Verdict) -> list[Path]:
     return [path for name in names if (path := folder / f"sanity-{name}.png").is_file()][:1]
 
 
-def _panels(folder: Path) -> Iterator[Panel]:
-    for path in folder.glob("*.png"):
-        if match := _PANEL.fullmatch(path.stem):
-            yield Panel(path, match["stage"], int(match["epoch"]), int(match["step"]))
+def _panels(folder: Path) -> list[Panel]:
+    """In order of their steps."""
+    matches = [(path, match) for path in folder.glob("*.png") if (match := _PANEL.fullmatch(path.stem))]
+    panels = [Panel(path, match["stage"], int(match["epoch"]), int(match["step"])) for path, match in matches]
+    return sorted(panels, key=lambda panel: (panel.step, panel.epoch))
+
+
+def _sheets(panel: Panel) -> Iterator[Sheet]:
+    """One, or none where the picture does not say how it is to be read."""
+    try:
+        with Image.open(panel.path) as picture:
+            found = json.loads(picture.text["lightning_xai"])  # type: ignore[attr-defined]
+            size = picture.size
+        across, methods = found["across"], found["methods"]
+        fits = size == (across * found["width"], across * found["height"] * (1 + len(methods)))
+        numbers = [*found["samples"], *found["scales"], *found["ends"]]
+        fits &= len(found["samples"]) <= across**2 and len(methods) == len(found["scales"]) == len(found["ends"])
+        fits &= all(isinstance(n, int | float) for n in numbers) and all(isinstance(m, str) for m in methods)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return
+    if fits:
+        yield Sheet(panel, found)
 
 
 def _checkpoints(folder: Path) -> Iterator[Checkpoint]:
@@ -153,6 +189,8 @@ def _checksum(path: Path) -> str:
 def paired(runs: Sequence[Run], alpha: float, seed: int) -> Iterator[Pair]:
     """Of the first run and each other one, by metric."""
     tables = [run.scores.by_sample() for run in runs]
+    if len({num_levels(own) for own in tables}) > 1:
+        tables = [run.scores.by_sample(by_target=True) for run in runs]
     for (first, one), (other, second) in itertools.product(
         zip(runs[:1], tables, strict=False), zip(runs[1:], tables[1:], strict=True)
     ):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -22,12 +23,30 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class Sheet:
+    """A picture with the maps of many samples, and what is needed to read it back (`callbacks.maps.write_sheet`)."""
+
+    panel: Panel
+    about: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """Weights that a run wrote, and when."""
 
     name: str
     epoch: int
     step: int
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A validation in a run's table for the Pareto front."""
+
+    epoch: int
+    step: int
+    values: tuple[float, ...]
+    on_front: bool
 
 
 @dataclass(frozen=True)
@@ -43,10 +62,13 @@ class FoundRun:
         verdicts: By the folder of each sanity check.
         figures: Of some of these checks, the one that shows what decided.
         panels: In order of their steps.
+        sheets: Likewise.
         checkpoints: In order of their steps.
         settings: Of each method, as YAML, from the configuration.
         seed: Of the training; empty if unknown.
         date: Of the latest scores, year-month-day.
+        monitored: Metrics of the table for the Pareto front.
+        validations: Its rows.
         config: Text of the run's configuration; empty if there is none.
         checksums: SHA-256 of the files that the numbers are of, by their path in the run.
     """
@@ -59,7 +81,10 @@ class FoundRun:
     verdicts: Mapping[str, tuple[Verdict, ...]] = field(default_factory=dict)
     figures: Mapping[str, Path] = field(default_factory=dict)
     panels: tuple[Panel, ...] = ()
+    sheets: tuple[Sheet, ...] = ()
     checkpoints: tuple[Checkpoint, ...] = ()
+    monitored: tuple[str, ...] = ()
+    validations: tuple[Noted, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     seed: str = ""
     date: str = ""

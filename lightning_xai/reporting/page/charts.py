@@ -10,6 +10,7 @@ from lightning_xai.reporting.page.metrics import about
 from lightning_xai.reporting.page.numbers import written
 from lightning_xai.reporting.page.sentences import floor
 from lightning_xai.results.comparison import Comparison, MetricComparison
+from lightning_xai.results.findings import FoundRun
 from lightning_xai.results.scores import Scores
 from lightning_xai.statistics.means import mean
 
@@ -134,3 +135,33 @@ def _apart(curves: Sequence[Curve], room: float) -> list[Curve]:
         most = 100.0 if place == len(places) - 1 else places[place + 1] - room
         places[place] = min(places[place], most)
     return [replace(curve, label=place) for curve, place in zip(ordered, places, strict=True)]
+
+
+def accuracy_history(run: FoundRun) -> Scores:
+    """Whether the network is right on each sample, at each validation that recorded it."""
+    table = run.samples[run.samples["stage"] == "validate"] if len(run.samples) else run.samples
+    right = (float(row.target == row.predicted) for row in table.itertuples())
+    rows = zip(table.itertuples(), right, strict=True)
+    return Scores.from_rows((r.stage, r.epoch, r.step, "network", "accuracy", r.sample, value) for r, value in rows)
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Validations in two metrics: places and texts; those on the front in order of the first metric."""
+
+    names: tuple[str, str]
+    points: tuple[tuple[float, float, str, bool], ...]
+    abscissa: tuple[tuple[float, str], ...]
+    ordinate: tuple[tuple[float, str], ...]
+
+
+def scatter_of(run: FoundRun) -> Scatter | None:
+    """The first two metrics of the run's Pareto front; None without any."""
+    known = [v for v in run.validations if all(map(math.isfinite, v.values[:2]))]
+    if len(known) < 2:
+        return None
+    x, y = run.monitored[:2]
+    axes = [axis_of([v.values[place] for v in known], False, 0.08) for place in (0, 1)]
+    points = sorted((axes[0](v.values[0]), 100 - axes[1](v.values[1]), f"{v.epoch}", v.on_front) for v in known)
+    ordinate = tuple((100 - place, text) for place, text in axes[1].ticks())
+    return Scatter((x, y), tuple(points), tuple(axes[0].ticks()), ordinate)

@@ -4,15 +4,16 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import reduce
 from typing import Any
 
 from markupsafe import Markup
 
 from lightning_xai._version import __version__
-from lightning_xai.reporting.page.charts import curves_of
+from lightning_xai.reporting.page.charts import accuracy_history, curves_of
 from lightning_xai.reporting.page.metrics import about
 from lightning_xai.reporting.page.numbers import Number, text
-from lightning_xai.reporting.page.sentences import compared_samples, floor, is_below_floor, leading, sentences
+from lightning_xai.reporting.page.sentences import by_row, compared_samples, floor, is_below_floor, leading, sentences
 from lightning_xai.results.comparison import Comparison, MethodResult, MetricComparison
 from lightning_xai.results.findings import Findings, FoundRun
 from lightning_xai.results.scores import Scores
@@ -191,6 +192,7 @@ def _run(findings: Findings, place: int) -> dict[str, Any]:
     run, compared = findings.runs[place], findings.comparison.runs[place]
     samples = compared_samples(run)
     curves = [curves_of(run.history, metric, None, {}) for metric in run.history.unique("metric")]
+    curves.append(curves_of(accuracy_history(run), "accuracy", None, {}))
     return {
         "name": run.name,
         "stage": compared.stage,
@@ -251,25 +253,18 @@ def _evaluations(run: FoundRun) -> Iterator[dict[str, Any]]:
 
 def _evaluation(run: FoundRun, at: Sequence[Any], scores: Scores) -> dict[str, Any]:
     tables = scores.by_sample()
-    samples = sorted(set(scores.table["sample"].tolist()))
+    index = reduce(lambda one, other: one.union(other), [own.index for t in tables.values() for own in t.values()])
     known = run.samples
     if len(known):
         known = known[(known["stage"] == at[0]) & (known["epoch"] == at[1]) & (known["step"] == at[2])]
-    about_samples = (
-        {
-            name: known.set_index("sample")[name].reindex(samples).tolist()
-            for name in ("target", "predicted", "probability")
-        }
-        if len(known)
-        else {}
-    )
+    told = by_row(known, index)[["target", "predicted", "probability"]].to_dict("list") if len(known) else {}
     return {
         "run": run.name,
         **dict(zip(("stage", "epoch", "step"), at, strict=True)),
-        "samples": samples,
-        **about_samples,
+        "samples": index.get_level_values("sample").tolist(),
+        **told,
         "values": {
-            metric: {method: own.reindex(samples).tolist() for method, own in methods.items()}
+            metric: {method: own.reindex(index).tolist() for method, own in methods.items()}
             for metric, methods in tables.items()
         },
     }

@@ -135,6 +135,9 @@ ABOUT = {
         True,
     ),
 }
+ABOUT["accuracy"] = About(
+    "accuracy of the network", "Share of the samples that the network is right on.", "", percent=True
+)
 ABOUT["localization_auroc"] = ABOUT["auroc"]
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from lightning_xai._version import __version__
 from lightning_xai.reporting.colors import PALETTE
 from lightning_xai.reporting.escapes import printable
-from lightning_xai.reporting.page.charts import Curves, curves_of, metric_axis
+from lightning_xai.reporting.page.charts import Curves, accuracy_history, curves_of, metric_axis, scatter_of
 from lightning_xai.reporting.page.data import as_data, embedded
 from lightning_xai.reporting.page.metrics import GROUPS, about
 from lightning_xai.reporting.page.numbers import Number, count, decimals, mean_parts, places, written
@@ -78,12 +78,10 @@ def render(findings: Findings, command: str = "") -> str:
 
 
 def _shown(value: Any) -> Any:
-    """What a template prints: control characters of names are shown, and not obeyed."""
-    return (
-        value
-        if isinstance(value, Markup) or not isinstance(value, str)
-        else "\n".join(map(printable, value.split("\n")))
-    )
+    """What a template prints: control characters of names are shown, and not obeyed; no line ends before a percent."""
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return value
+    return "\n".join(map(printable, value.split("\n"))).replace(" %", "\u00a0%")
 
 
 def _resource(name: str) -> str:
@@ -106,18 +104,19 @@ def _colors() -> str:
 
 
 def _view(findings: Findings) -> dict[str, Any]:
-    comparison, maps = findings.comparison, _maps(findings)
+    comparison, maps, sheets = findings.comparison, _maps(findings), _sheets(findings)
     return {
         "findings": findings,
         "comparison": comparison,
         "sentences": sentences(findings),
         "colors": color_classes(findings),
         "metrics": [_metric(comparison, metric) for metric in _in_order(comparison)],
-        "curves": [(run, own) for run in findings.runs if (own := list(_curves(findings, run)))],
+        "curves": [(run, own, scatter_of(run)) for run in findings.runs if (own := list(_curves(findings, run)))],
         "scores": as_data(embedded(findings)),
         "level": f"{100 * (1 - comparison.alpha):g}",
         "maps": maps,
-        "left_out": sum(len(run.panels) for run in findings.runs) - len(maps),
+        "left_out": 0 if sheets else sum(len(run.panels) for run in findings.runs) - len(maps),
+        "sheets": as_data(sheets) if sheets else "",
         "samples": samples_of(findings),
         "checks": [
             (run, name, name in run.figures and _source(run.figures[name]), *_ordered(own))
@@ -143,7 +142,7 @@ def color_classes(findings: Findings) -> dict[str, str]:
     methods = dict.fromkeys(short(method) for method in comparison.methods if method not in comparison.controls)
     colors = {method: f"c{number % len(PALETTE)}" for number, method in enumerate(methods)}
     colors |= {short(method): "control" for method in comparison.controls}
-    return colors | {method: colors[short(method)] for method in comparison.methods}
+    return {"network": ""} | colors | {method: colors[short(method)] for method in comparison.methods}
 
 
 def _metric(comparison: Comparison, metric: MetricComparison) -> dict[str, Any]:
@@ -165,20 +164,41 @@ def _metric(comparison: Comparison, metric: MetricComparison) -> dict[str, Any]:
 
 
 def _maps(findings: Findings) -> list[tuple[str, Panel, Markup]]:
-    """The panels that a page has room for, in order; the first, the last and evenly spaced ones of all."""
+    """The panels that a page has room for; the latest alone where there are sheets."""
     several = len(findings.runs) > 1
     panels = [(f"{run.name}: " * several, panel) for run in findings.runs for panel in run.panels]
-    sizes = [panel.path.stat().st_size for _, panel in panels]
-    number = min(len(panels), MOST_PANELS, max(1, int(MOST_BYTES * len(panels) / max(1, sum(sizes)))))
-    chosen = sorted({round(place) for place in np.linspace(len(panels) - 1, 0, number)})
+    if any(run.sheets for run in findings.runs):
+        panels = panels[-1:]
+    chosen = _with_room([panel.path for _, panel in panels])
     return [(*panels[place], _source(panels[place][1].path)) for place in chosen]
 
 
-def _source(path: Path) -> Markup:
+def _sheets(findings: Findings) -> list[dict[str, Any]]:
+    """Those that a page has room for, for its script."""
+    sheets = [(run.name, sheet) for run in findings.runs for sheet in run.sheets]
+    chosen = [sheets[place] for place in _with_room([sheet.panel.path for _, sheet in sheets])]
+    return [
+        {
+            **{"run": name, "stage": sheet.panel.stage, "epoch": sheet.panel.epoch, "step": sheet.panel.step},
+            **{key: sheet.about[key] for key in ("samples", "height", "width", "across", "methods", "scales", "ends")},
+            "source": _source(sheet.panel.path, "L"),
+        }
+        for name, sheet in chosen
+    ]
+
+
+def _with_room(paths: Sequence[Path]) -> list[int]:
+    """Places of the pictures that a page has room for: the last, the first and evenly spaced ones of all."""
+    size = sum(path.stat().st_size for path in paths)
+    number = min(len(paths), MOST_PANELS, max(1, int(MOST_BYTES * len(paths) / max(1, size))))
+    return sorted({round(place) for place in np.linspace(len(paths) - 1, 0, number)})
+
+
+def _source(path: Path, mode: str = "RGB") -> Markup:
     """As a text, in as few bytes as a picture of the same pixels takes."""
     packed = io.BytesIO()
     with Image.open(path) as picture:
-        picture.convert("RGB").save(packed, "png", compress_level=9)
+        picture.convert(mode).save(packed, "png", compress_level=9)
     return Markup("data:image/png;base64," + base64.b64encode(packed.getvalue()).decode())
 
 
@@ -257,3 +277,6 @@ def _curves(findings: Findings, run: FoundRun) -> Iterator[Curves]:
         own = curves_of(run.history, metric.metric, metric.higher_is_better, checkpoints)
         if own is not None:
             yield own
+    accuracy = curves_of(accuracy_history(run), "accuracy", True, checkpoints)
+    if accuracy is not None:
+        yield accuracy

@@ -3,9 +3,10 @@
 from typing import Any
 
 import pandas as pd
+from pandas import isna
 
 from lightning_xai.reporting.page.metrics import about
-from lightning_xai.reporting.page.sentences import compared_samples, leading, plain
+from lightning_xai.reporting.page.sentences import by_row, compared_samples, leading, plain
 from lightning_xai.results.findings import Findings
 
 SHOWN = 12
@@ -26,22 +27,21 @@ def samples_of(findings: Findings) -> dict[str, Any] | None:
     worst = table["mean"].sort_values(ascending=bool(metric.higher_is_better), kind="stable").index[:SHOWN]
     disputed = table["disagreement"].sort_values(ascending=False, kind="stable").index[:SHOWN]
     known = compared_samples(run)
-    labels = known.set_index("sample") if len(known) else None
+    labels = by_row(known, table.index) if len(known) else None
     rows = []
     for sample in dict.fromkeys([*worst, *disputed]):
         values = [(of, "", float(table[of][sample])) for of in table]
         values += [("score", method, float(scores[method][sample])) for method in scores]
-        row: dict[str, Any] = {"sample": int(sample), "values": values, "wrong": False}
-        if labels is not None and sample in labels.index:
-            one = labels.loc[sample]
+        row: dict[str, Any] = {"sample": sample[0] if isinstance(sample, tuple) else sample, "values": values}
+        row |= {"wrong": False, **dict.fromkeys(("target", "predicted", "probability"), "")}
+        if labels is not None and not isna((one := labels.loc[sample])["predicted"]):
             row |= {"target": int(one["target"]), "predicted": int(one["predicted"])}
             row |= {"wrong": row["target"] != row["predicted"], "probability": f"{one['probability']:.3f}"}
-        elif labels is not None:
-            row |= dict.fromkeys(("target", "predicted", "probability"), "")
         rows.append(row)
     return {
         "metric": metric.metric,
         "title": about(metric.metric).title,
+        "lower": metric.higher_is_better is False,
         "percent": about(metric.metric).percent,
         "shares": [name.metric for name in findings.comparison.metrics if about(name.metric).percent],
         "number": len(table),

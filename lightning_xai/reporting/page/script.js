@@ -8,46 +8,16 @@
     for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
     return element;
   };
-
-  // One slider for the maps and the cursors of the curves.
-  const slider = get("slider");
-  if (slider) {
-    const input = slider.querySelector("input");
-    const panels = [...document.querySelectorAll(".panel")].reverse(); // the page has the latest first
-    get("panels").append(...panels);
-    get("earlier").remove();
-    const show = () => {
-      const chosen = panels[input.value];
-      for (const panel of panels) panel.hidden = panel !== chosen;
-      get("shown").textContent = chosen.dataset.name;
-      for (const cursor of document.querySelectorAll(".cursor")) {
-        const [from, to] = [Number(cursor.dataset.from), Number(cursor.dataset.to)];
-        const share = (Number(chosen.dataset.step) - from) / (to - from);
-        cursor.setAttribute("visibility", share < 0 || share > 1 ? "hidden" : "visible");
-        cursor.setAttribute("x1", 250 * share);
-        cursor.setAttribute("x2", 250 * share);
-      }
-    };
-    slider.hidden = false;
-    input.addEventListener("input", show);
-    show();
-  }
-
-  // All samples, sorted and filtered; what is chosen is in the address, so that it can be passed on.
   const table = get("browser");
-  if (!table) return;
-  const first = table.querySelector("data").dataset.metric;
-  const controls = JSON.parse(table.dataset.controls);
-  const evaluations = JSON.parse(get("scores").textContent).filter(evaluation => evaluation.reported);
-  const state = { run: 0, metric: first, sort: "mean", down: "", only: "", label: "" };
-  let most = 40;
-
-  const shares = JSON.parse(table.dataset.shares);
+  const first = table ? table.querySelector("data").dataset.metric : "";
+  const controls = table ? JSON.parse(table.dataset.controls) : [];
+  const shares = table ? JSON.parse(table.dataset.shares) : [];
+  const everything = JSON.parse(get("scores").textContent);
+  const evaluations = everything.filter(evaluation => evaluation.reported);
   const written = (value, percent) =>
     value === null || value === undefined ? "" : (percent ? (100 * value).toFixed(1) : value.toFixed(3)).replace("-", "−");
-  const rows = () => {
-    const evaluation = evaluations[state.run];
-    const methods = Object.entries(evaluation.values[state.metric]);
+  const rowsOf = (evaluation, metric) => {
+    const methods = Object.entries(evaluation.values[metric] ?? {});
     return evaluation.samples.map((sample, place) => {
       const scores = Object.fromEntries(methods.map(([name, values]) => [`score ${name}`, values[place]]));
       const own = methods.filter(([name, values]) => !controls.includes(name) && values[place] !== null);
@@ -63,19 +33,106 @@
       return { ...row, mean, disagreement: spread, ...scores };
     });
   };
+
+  // One slider for the maps and the cursors of the curves. Sheets are gray, and get their colors here.
+  const sheets = get("sheets") ? JSON.parse(get("sheets").textContent) : [];
+  const panels = [...document.querySelectorAll(".panel")].reverse(); // the page has the latest first
+  const read = async sheet => {
+    const image = new Image();
+    image.src = sheet.source;
+    await image.decode();
+    const context = make("canvas", "", { width: image.width, height: image.height }).getContext("2d");
+    context.drawImage(image, 0, 0);
+    return (sheet.gray = context.getImageData(0, 0, image.width, image.height));
+  };
+  const drawn = (sheet, block, place, color) => {
+    const { width, height, across, gray } = sheet;
+    const canvas = make("canvas", "", { width, height });
+    const picture = new ImageData(width, height);
+    const left = (place % across) * width;
+    const top = (block * across + Math.floor(place / across)) * height;
+    for (let y = 0; y < height; y++)
+      for (let x = 0; x < width; x++)
+        picture.data.set([...color(gray.data[4 * ((top + y) * gray.width + left + x)]), 255], 4 * (y * width + x));
+    canvas.getContext("2d").putImageData(picture, 0, 0);
+    return canvas;
+  };
+  const colored = share => {
+    const t = Math.min(1, Math.abs(share));
+    return (share < 0 ? [33, 102, 172] : [178, 24, 43]).map(end => 255 + t * (end - 255));
+  };
+  const grid = async sheet => {
+    if (!sheet.gray) await read(sheet);
+    const of = s => s.run === sheet.run && s.stage === sheet.stage && s.epoch === sheet.epoch && s.step === sheet.step;
+    const evaluation = everything.find(of);
+    const rows = evaluation ? rowsOf(evaluation, first) : sheet.samples.map(sample => ({ sample }));
+    const order = get("ordered").querySelector("select").value;
+    const key = row => (order === "last" ? -row.mean : order === "disagreement" ? -row.disagreement : row[order]) ?? 0;
+    const sign = table && table.dataset.lower && ["mean", "last"].includes(order) ? -1 : 1;
+    const chosen = rows.sort((a, b) => sign * (key(a) - key(b))).slice(0, 12);
+    const ends = sheet.methods.map(name => Math.max(...sheets.map(s => s.ends[s.methods.indexOf(name)] ?? 0)) || 1);
+    const heads = sheet.methods.map((name, m) => make("th", `${name} ±${ends[m].toPrecision(2)}`, { scope: "col" }));
+    get("grid").tHead.rows[0].replaceChildren(make("th", "sample"), make("th", "input"), ...heads);
+    const body = chosen.map(row => {
+      const line = make("tr");
+      const place = sheet.samples.indexOf(row.sample);
+      if (place < 0) return line;
+      const labels = row.class === undefined ? "" : ` ${row.class} → ${row.predicted}`;
+      const input = make("td");
+      input.append(drawn(sheet, 0, place, gray => [gray, gray, gray]));
+      line.append(make("th", `${row.sample}${labels}`, { scope: "row" }), input);
+      sheet.methods.forEach((name, m) => {
+        const color = gray => (gray ? colored(((gray - 128) / 127) * (sheet.scales[m] / ends[m])) : [153, 153, 153]);
+        const cell = make("td");
+        cell.append(drawn(sheet, m + 1, place, color), written(row[`score ${name}`], shares.includes(first)));
+        line.append(cell);
+      });
+      return line;
+    });
+    get("grid").tBodies[0].replaceChildren(...body);
+  };
+  const steps = sheets.length ? sheets : panels.map(panel => ({ panel, step: panel.dataset.step }));
+  if (steps.length) {
+    const input = get("slider").querySelector("input");
+    const show = () => {
+      const chosen = steps[input.value];
+      const named = chosen.panel ? chosen.panel.dataset.name : `${chosen.stage}, epoch ${chosen.epoch}, step ${chosen.step}`;
+      get("shown").textContent = named;
+      for (const panel of panels) panel.hidden = panel !== chosen.panel;
+      if (!chosen.panel) grid(chosen);
+      for (const cursor of document.querySelectorAll(".cursor")) {
+        const [from, to] = [Number(cursor.dataset.from), Number(cursor.dataset.to)];
+        const share = (Number(chosen.step) - from) / (to - from);
+        cursor.setAttribute("visibility", share < 0 || share > 1 ? "hidden" : "visible");
+        for (const end of ["x1", "x2"]) cursor.setAttribute(end, 250 * share);
+      }
+    };
+    get("panels").append(...panels);
+    if (get("earlier")) get("earlier").remove();
+    if (sheets.length) get("grid").hidden = get("ordered").hidden = false;
+    get("slider").hidden = steps.length < 2 && !sheets.length;
+    input.max = input.value = steps.length - 1;
+    input.addEventListener("input", show);
+    get("ordered").addEventListener("change", show);
+    show();
+  }
+
+  // All samples, sorted and filtered; what is chosen is in the address, so that it can be passed on.
+  if (!table) return;
+  const state = { run: 0, metric: first, sort: "mean", down: table.dataset.lower, only: "", label: "" };
+  let most = 40;
   const kept = row =>
     (state.only === "" || (row.class === row.predicted) === (state.only === "right")) &&
     (state.label === "" || String(row.class) === state.label);
   const sorted = all => {
-    const sign = state.down ? -1 : 1;
     const last = value => value === null || value === undefined;
     return all.sort((a, b) => {
       const [one, two] = [a[state.sort], b[state.sort]];
       if (last(one) || last(two)) return last(one) - last(two);
-      return sign * (one - two) || a.sample - b.sample;
+      return (state.down ? -1 : 1) * (one - two) || a.sample - b.sample;
     });
   };
-  const head = (name, all) => {
+  const head = name => {
     const cell = make("th", "", { scope: "col", class: "number" });
     const button = make("button", name.replace(/^score /, ""), { type: "button", title: "Sort" });
     if (state.sort === name) {
@@ -85,7 +142,7 @@
     button.addEventListener("click", () => {
       state.down = state.sort === name && !state.down ? "1" : "";
       state.sort = name;
-      draw(`${name}`);
+      draw(name);
     });
     cell.append(button);
     return cell;
@@ -102,13 +159,14 @@
     return line;
   };
   const draw = focused => {
-    const all = rows();
-    if (!(state.sort in all[0])) state.sort = "mean";
-    const found = sorted(all.filter(kept));
+    const all = rowsOf(evaluations[state.run], state.metric);
     const names = Object.keys(all[0]);
-    table.tHead.rows[0].replaceChildren(...names.map(name => head(name)));
+    if (!names.includes(state.sort)) state.sort = "mean";
+    const found = sorted(all.filter(kept));
+    table.tHead.rows[0].replaceChildren(...names.map(head));
     table.tBodies[0].replaceChildren(...found.slice(0, most).map(body));
-    get("counted").textContent = `${Math.min(most, found.length)} of ${all.length} samples, ${found.length} chosen, by ${state.metric}${shares.includes(state.metric) ? ", in percent" : ""}`;
+    const unit = shares.includes(state.metric) ? ", in percent" : "";
+    get("counted").textContent = `${Math.min(most, found.length)} of ${found.length} chosen of ${all.length} samples, by ${state.metric}${unit}`;
     get("further").hidden = found.length <= most;
     if (focused) table.tHead.querySelectorAll("button")[names.indexOf(focused)].focus();
     const query = new URLSearchParams(Object.entries(state).filter(([, value]) => value !== "" && value !== 0));
@@ -126,7 +184,6 @@
     label.append(select);
     get("controls").append(label);
   };
-
   if (location.hash.startsWith("#samples?")) {
     for (const [name, value] of new URLSearchParams(location.hash.slice(9))) if (name in state) state[name] = value;
     state.run = evaluations[state.run] ? Number(state.run) : 0;

@@ -301,6 +301,12 @@ def compared_samples(run: FoundRun) -> pd.DataFrame:
     return run.samples[of & (run.samples["step"] == first.step)]
 
 
+def by_row(known: pd.DataFrame, index: pd.Index) -> pd.DataFrame:
+    """What is known of samples, for rows of scores: by sample, or by sample and target where several are explained."""
+    names = ["sample", "target"] if index.nlevels > 1 else ["sample"]
+    return known.drop_duplicates(names).set_index(names, drop=False).reindex(index)
+
+
 def _limits(findings: Findings) -> Iterator[Part]:
     comparison = findings.comparison
     groups = {about(metric.metric).group for metric in comparison.metrics if best_of(metric) is not None}
