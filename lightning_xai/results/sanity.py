@@ -37,7 +37,7 @@ class Cell:
     Attributes:
         key: Which comparison.
         scores: By similarity, (samples,), NaN where undefined; of efficient MPRT the rise of the entropy.
-        maps: Pixel maps under the changed model, or of the other class (kept, height, width), of the first samples of
+        maps: Pixel maps under the changed model, or of the other class (kept, *places), of the first samples of
             repeat 0, for figures.
     """
 
@@ -95,7 +95,7 @@ class SanityReport:
     Attributes:
         settings: How it was made: network, checkpoint, seed, initialization, similarities, versions, ...
         samples: Indices of the samples in their data set.
-        images: (kept, channel, height, width), the first samples on a scale of 0 to 1, for figures.
+        images: (kept, channel, *places), the first samples on a scale of 0 to 1, for figures.
         cells: All comparisons.
         models: What the changed models still do.
         verdicts: One for each check and method.
