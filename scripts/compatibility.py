@@ -212,8 +212,8 @@ NETWORKS = {
     "timm EfficientNet": timm("efficientnet_b0"),
     "timm RegNet": timm("regnetx_002"),
     "timm DenseNet": timm("densenet121", growth_rate=4, block_config=[2, 2]),
-    "timm VGG": timm("vgg11_bn"),
-    "timm PoolFormer": timm("poolformer_s12", layers=[1, 1, 2, 1], embed_dims=[8, 16, 24, 32]),
+    "timm GhostNet": timm("ghostnet_050"),
+    "timm PoolFormer": timm("poolformer_s12"),
     "timm PVTv2": timm("pvt_v2_b0", depths=[1, 1, 2, 1]),
     "timm XCiT": timm("xcit_nano_12_p8_224", img_size=32, depth=2),
     "timm MaxViT": timm("maxvit_rmlp_pico_rw_256", 64, img_size=64),
@@ -575,10 +575,8 @@ def table(title: str, found: dict[str, dict[str, str]], columns: list[str]) -> s
     return "\n".join([f"## {title}", "", *head, *(line(n, NETWORKS[n].task, f, columns) for n, f in found.items())])
 
 
-def document(found: dict[str, dict[str, str]]) -> str:
+def document(found: dict[str, dict[str, str]], versions: str) -> str:
     """The page."""
-    packages = ["torch", "pytorch-lightning", "captum", *EXTRAS]
-    versions = ", ".join(f"{package} {version(package)}" for package in packages)
     groups = [f"- {group}: {', '.join(f'`{m}`' for m in members)}" for group, members in {**METHODS, **METRICS}.items()]
     reasons = [f"{number}. {meaning}" for number, (_, meaning) in enumerate(REASONS, 1)]
     return "\n".join(
@@ -617,7 +615,8 @@ def main(arguments: list[str] | None = None) -> int:
             if given.networks or "FAILED" in cell:
                 print(f"    {column}: {cell}")
     if not given.networks:
-        given.output.write_text(document(found))
+        packages = ["torch", "pytorch-lightning", "captum", *EXTRAS]
+        given.output.write_text(document(found, ", ".join(f"{package} {version(package)}" for package in packages)))
     return int("FAILED" in str(found))
 
 
