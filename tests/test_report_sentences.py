@@ -60,7 +60,7 @@ TABLE = {
                 "saliency points best at the evidence: relevance rank accuracy 60.0 % [58.",
                 "(12 samples, 95 % interval); an edge detector that never sees the network 30.0 %, random maps 10.0 %.",
             ],
-            "ties": ["All others are worse: gradient is worse, by at least 20.0 [20.0, 20.0] points (Wilcoxon, Holm-"],
+            "ties": ["All others are worse, by at least 20.0 [20.0, 20.0] points: gradient (Wilcoxon, Holm-corrected,"],
             "control": ["No control is as good: neither edges nor random reaches it, in relevance rank accuracy."],
             "sanity": ["No sanity check was made"],
             "limits": ["Not told by this run: whether the network uses what they point at (no faithfulness metric)"],

@@ -115,7 +115,7 @@ def _view(findings: Findings) -> dict[str, Any]:
         "scores": as_data(embedded(findings)),
         "level": f"{100 * (1 - comparison.alpha):g}",
         "maps": maps,
-        "left_out": 0 if sheets else sum(len(run.panels) for run in findings.runs) - len(maps),
+        "left_out": sum(len(run.sheets if sheets else run.panels) for run in findings.runs) - len(sheets or maps),
         "sheets": as_data(sheets) if sheets else "",
         "samples": samples_of(findings),
         "checks": [

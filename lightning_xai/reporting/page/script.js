@@ -14,8 +14,9 @@
   const shares = table ? JSON.parse(table.dataset.shares) : [];
   const everything = JSON.parse(get("scores").textContent);
   const evaluations = everything.filter(evaluation => evaluation.reported);
+  const absent = value => value === null || value === undefined;
   const written = (value, percent) =>
-    value === null || value === undefined ? "" : (percent ? (100 * value).toFixed(1) : value.toFixed(3)).replace("-", "−");
+    absent(value) ? "" : (percent ? (100 * value).toFixed(1) : value.toFixed(3)).replace("-", "−");
   const rowsOf = (evaluation, metric) => {
     const methods = Object.entries(evaluation.values[metric] ?? {});
     return evaluation.samples.map((sample, place) => {
@@ -24,13 +25,9 @@
       const known = own.map(([, values]) => values[place]);
       const mean = known.length ? known.reduce((a, b) => a + b, 0) / known.length : null;
       const spread = known.length ? Math.sqrt(known.reduce((a, b) => a + (b - mean) ** 2, 0) / known.length) : null;
-      const row = { sample };
-      if (evaluation.target) {
-        row.class = evaluation.target[place];
-        row.predicted = evaluation.predicted[place];
-        row.probability = evaluation.probability[place];
-      }
-      return { ...row, mean, disagreement: spread, ...scores };
+      const { target, predicted, probability } = evaluation;
+      const told = target && { class: target[place], predicted: predicted[place], probability: probability[place] };
+      return { sample, ...told, mean, disagreement: spread, ...scores };
     });
   };
 
@@ -51,9 +48,8 @@
     const picture = new ImageData(width, height);
     const left = (place % across) * width;
     const top = (block * across + Math.floor(place / across)) * height;
-    for (let y = 0; y < height; y++)
-      for (let x = 0; x < width; x++)
-        picture.data.set([...color(gray.data[4 * ((top + y) * gray.width + left + x)]), 255], 4 * (y * width + x));
+    const at = i => 4 * ((top + Math.floor(i / width)) * gray.width + left + (i % width));
+    for (let i = 0; i < width * height; i++) picture.data.set([...color(gray.data[at(i)]), 255], 4 * i);
     canvas.getContext("2d").putImageData(picture, 0, 0);
     return canvas;
   };
@@ -63,8 +59,7 @@
   };
   const grid = async sheet => {
     if (!sheet.gray) await read(sheet);
-    const of = s => s.run === sheet.run && s.stage === sheet.stage && s.epoch === sheet.epoch && s.step === sheet.step;
-    const evaluation = everything.find(of);
+    const evaluation = everything.find(e => ["run", "stage", "epoch", "step"].every(name => e[name] === sheet[name]));
     const rows = evaluation ? rowsOf(evaluation, first) : sheet.samples.map(sample => ({ sample }));
     const order = get("ordered").querySelector("select").value;
     const key = row => (order === "last" ? -row.mean : order === "disagreement" ? -row.disagreement : row[order]) ?? 0;
@@ -77,7 +72,7 @@
       const line = make("tr");
       const place = sheet.samples.indexOf(row.sample);
       if (place < 0) return line;
-      const labels = row.class === undefined ? "" : ` ${row.class} → ${row.predicted}`;
+      const labels = row.class === undefined ? "" : ` (${row.class} → ${row.predicted})`;
       const input = make("td");
       input.append(drawn(sheet, 0, place, gray => [gray, gray, gray]));
       line.append(make("th", `${row.sample}${labels}`, { scope: "row" }), input);
@@ -96,19 +91,20 @@
     const input = get("slider").querySelector("input");
     const show = () => {
       const chosen = steps[input.value];
-      const named = chosen.panel ? chosen.panel.dataset.name : `${chosen.stage}, epoch ${chosen.epoch}, step ${chosen.step}`;
-      get("shown").textContent = named;
-      for (const panel of panels) panel.hidden = panel !== chosen.panel;
-      if (!chosen.panel) grid(chosen);
+      const { panel, run, stage, epoch, step } = chosen;
+      const whose = evaluations.length > 1 ? `${run}: ` : "";
+      get("shown").textContent = panel ? panel.dataset.name : `${whose}${stage}, epoch ${epoch}, step ${step}`;
+      for (const one of panels) one.hidden = one !== panel;
+      if (!panel) grid(chosen);
       for (const cursor of document.querySelectorAll(".cursor")) {
         const [from, to] = [Number(cursor.dataset.from), Number(cursor.dataset.to)];
-        const share = (Number(chosen.step) - from) / (to - from);
+        const share = (Number(step) - from) / (to - from);
         cursor.setAttribute("visibility", share < 0 || share > 1 ? "hidden" : "visible");
         for (const end of ["x1", "x2"]) cursor.setAttribute(end, 250 * share);
       }
     };
     get("panels").append(...panels);
-    if (get("earlier")) get("earlier").remove();
+    get("earlier")?.remove();
     if (sheets.length) get("grid").hidden = get("ordered").hidden = false;
     get("slider").hidden = steps.length < 2 && !sheets.length;
     input.max = input.value = steps.length - 1;
@@ -124,13 +120,10 @@
   const kept = row =>
     (state.only === "" || (row.class === row.predicted) === (state.only === "right")) &&
     (state.label === "" || String(row.class) === state.label);
-  const sorted = all => {
-    const last = value => value === null || value === undefined;
-    return all.sort((a, b) => {
-      const [one, two] = [a[state.sort], b[state.sort]];
-      if (last(one) || last(two)) return last(one) - last(two);
-      return (state.down ? -1 : 1) * (one - two) || a.sample - b.sample;
-    });
+  const inOrder = (a, b) => {
+    const [one, two] = [a[state.sort], b[state.sort]];
+    if (absent(one) || absent(two)) return absent(one) - absent(two);
+    return (state.down ? -1 : 1) * (one - two) || a.sample - b.sample;
   };
   const head = name => {
     const cell = make("th", "", { scope: "col", class: "number" });
@@ -162,11 +155,12 @@
     const all = rowsOf(evaluations[state.run], state.metric);
     const names = Object.keys(all[0]);
     if (!names.includes(state.sort)) state.sort = "mean";
-    const found = sorted(all.filter(kept));
+    const found = all.filter(kept).sort(inOrder);
     table.tHead.rows[0].replaceChildren(...names.map(head));
     table.tBodies[0].replaceChildren(...found.slice(0, most).map(body));
     const unit = shares.includes(state.metric) ? ", in percent" : "";
-    get("counted").textContent = `${Math.min(most, found.length)} of ${found.length} chosen of ${all.length} samples, by ${state.metric}${unit}`;
+    const number = `${Math.min(most, found.length)} of ${found.length} chosen of ${all.length}`;
+    get("counted").textContent = `${number} samples, by ${state.metric}${unit}`;
     get("further").hidden = found.length <= most;
     if (focused) table.tHead.querySelectorAll("button")[names.indexOf(focused)].focus();
     const query = new URLSearchParams(Object.entries(state).filter(([, value]) => value !== "" && value !== 0));
@@ -198,9 +192,6 @@
     choice("Class", "label", [["", "all"], ...labels.map(label => [label, label])]);
   }
   get("controls").hidden = false;
-  get("further").addEventListener("click", () => {
-    most += 200;
-    draw();
-  });
+  get("further").addEventListener("click", () => draw(void (most += 200)));
   draw();
 })();

@@ -172,9 +172,12 @@ def _ties(comparison: Comparison, metric: MetricComparison) -> list[Part]:
     if not worse:
         return [f"{listed(equal)} cannot be told from it {test}."]
     least = max(worse, key=lambda result: result.difference)
-    words: list[Part] = [f"{listed(equal)} cannot be told from it; " if equal else "All others are worse: "]
-    words += [f"{listed(r.method for r in worse)} {'is' if len(worse) == 1 else 'are'} worse, by at least "]
-    return [*words, *_difference(metric, least), f" {test}."]
+    names = listed(result.method for result in worse)
+    if not equal:
+        return ["All others are worse, by at least ", *_difference(metric, least), f": {names} {test}."]
+    verb = "is" if len(worse) == 1 else "are"
+    words = f"{listed(equal)} cannot be told from it; {names} {verb} worse, by at least "
+    return [words, *_difference(metric, least), f" {test}."]
 
 
 def _runs(findings: Findings, metric: MetricComparison) -> Iterator[Part]:
@@ -274,8 +277,8 @@ def _checks(findings: Findings) -> Sentence:
     for run in findings.runs:
         if accuracy := list(_accuracy(run, len(findings.runs) > 1)):
             parts += [" ", *accuracy]
-    bad = bool(failed) or not verdicts
-    return Sentence("sanity", tuple(parts), "sanity", _BAD if bad else _GOOD)
+    tone = _BAD if failed or not verdicts else _PLAIN if undecided else _GOOD
+    return Sentence("sanity", tuple(parts), "sanity", tone)
 
 
 def _accuracy(run: FoundRun, several: bool) -> Iterator[Part]:
