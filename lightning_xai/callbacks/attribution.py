@@ -24,7 +24,7 @@ from lightning_xai.callbacks.base import ExplainingCallback
 from lightning_xai.callbacks.checks import (
     check_names,
 )
-from lightning_xai.callbacks.files import RunFiles, invited, thin_out
+from lightning_xai.callbacks.files import RunFiles, invited, run_of, thin_out
 from lightning_xai.callbacks.processes import attempted, gathered, raise_together, summed
 from lightning_xai.callbacks.progress import trainer_task
 from lightning_xai.callbacks.samples import (
@@ -467,9 +467,14 @@ def take_over(earlier: Path, path: Path, step: int) -> None:
 
 
 def output_folder(trainer: Trainer) -> Path:
-    """`xai` beside the checkpoints: under the first logger's run, or else `default_root_dir`. A collective call."""
+    """`xai` beside the checkpoints: under the first logger's run, or else `default_root_dir`; a test's is that of the
+    run that its checkpoint is of. A collective call.
+    """
     folder = Path(trainer.default_root_dir)
-    if trainer.loggers:
+    tested = run_of(trainer.ckpt_path) if trainer.state.fn == "test" else None
+    if tested is not None:
+        folder = tested
+    elif trainer.loggers:
         logger = trainer.loggers[0]
         version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
         folder = Path(logger.save_dir or folder) / str(logger.name) / version
