@@ -25,7 +25,7 @@ from lightning_xai.callbacks.base import ExplainingCallback
 from lightning_xai.callbacks.checks import (
     check_names,
 )
-from lightning_xai.callbacks.files import RunFiles, invited, thin_out
+from lightning_xai.callbacks.files import RunFiles, invited, run_of, thin_out
 from lightning_xai.callbacks.maps import SHEETS, write_sheet
 from lightning_xai.callbacks.processes import attempted, gathered, raise_together, summed
 from lightning_xai.callbacks.progress import trainer_task
@@ -110,6 +110,7 @@ class AttributionCallback(ExplainingCallback):
             process's samples where each one writes its own: see `scores`.
         evaluations: The latest of each loader, by its name; an only one has the empty name. `evaluation` is the last.
         folder: Where the latest files were written; None before, and in a `fast_dev_run`, which explains one sample.
+        latest: Stage, epoch and step of the latest scores; None before.
 
     Args:
         methods: Explainers by name; plain names such as `smooth_grad` will do, as will a list of them
@@ -208,7 +209,7 @@ class AttributionCallback(ExplainingCallback):
         self._resumed_at: int | None = None
         self._begins = False
         self._part: Path | None = None
-        self._latest: tuple[str, int] | None = None
+        self.latest: tuple[str, int, int] | None = None
         self._latest_parts: list[tuple[str, Path | None]] = []
         self._parts: dict[str, list[Path]] = {}
 
@@ -216,7 +217,7 @@ class AttributionCallback(ExplainingCallback):
         super().setup(trainer, pl_module, stage)
         self._samples.clear()  # those of another run's data, and its files
         self._parts.clear()
-        self._part = self._latest = self._resumed_at = None
+        self._part = self.latest = self._resumed_at = None
         self._latest_parts = [(name, None) for name, _ in self._latest_parts]
         if trainer.world_size > 1:  # Lightning would have each mean added up on its own
             warnings.filterwarnings("ignore", rf"It is recommended to use `self.log\('{self.root}/.*, sync_dist=True")
@@ -321,7 +322,7 @@ class AttributionCallback(ExplainingCallback):
                 everybodys = [part for part in gathered(trainer, known) if part is not None]
                 known = pd.concat(everybodys).sort_values("row") if everybodys else None
             moment = epoch_and_step(trainer)
-            self._latest = stage, moment[1]
+            self.latest = stage.partition("/")[0], *moment
             if folder is not None:
                 self._write(trainer, self.evaluation, known, stage, moment, folder, share if all_share else None)
             name = stage.partition("/")[2]
@@ -331,16 +332,15 @@ class AttributionCallback(ExplainingCallback):
     def conclude(self, trainer: Trainer) -> None:
         """Hand the table of a run's latest scores to folder, loggers and terminal. A collective call."""
         trainer.strategy.barrier()  # until all have written their scores
-        if not trainer.is_global_zero or self._latest is None or (table := summary_table(self)) is None:
+        if not trainer.is_global_zero or self.latest is None or (table := summary_table(self, trainer)) is None:
             return
-        (stage, step), folder = self._latest, self.folder
-        stage = stage.partition("/")[0]  # one table of all loaders
+        (stage, _, step), folder = self.latest, self.folder
         if folder is not None:
             self._files.attempt(lambda: write_text(folder / "tables" / f"{stage}.md", markdown_table(table) + "\n"))
             for logger in trainer.loggers:
                 log_table(logger, f"{self.prefix}/table/{stage}", table, step)
         if self.summary:
-            print_summary(self, table)
+            print_summary(self, trainer, table)
 
     def scores(self) -> Scores | None:
         """The latest scores of all processes, read from the files where each one wrote its own; None before.
@@ -644,9 +644,14 @@ def epoch_and_step(trainer: Trainer) -> tuple[int, int]:
 
 
 def output_folder(trainer: Trainer) -> Path:
-    """`xai` beside the checkpoints: under the first logger's run, or else `default_root_dir`. A collective call."""
+    """`xai` beside the checkpoints: under the first logger's run, or else `default_root_dir`; a test's is that of the
+    run that its checkpoint is of. A collective call.
+    """
     folder = Path(trainer.default_root_dir)
-    if trainer.loggers:
+    tested = run_of(trainer.ckpt_path) if trainer.state.fn == "test" else None
+    if tested is not None:
+        folder = tested
+    elif trainer.loggers:
         logger = trainer.loggers[0]
         version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
         folder = Path(logger.save_dir or folder) / str(logger.name) / version

@@ -12,15 +12,20 @@ import pandas as pd
 
 from lightning_xai.checks import check_choice, check_count, check_level
 from lightning_xai.experiments.runs import Run, distinct, told_apart
-from lightning_xai.results.comparison import Agreement, ComparedRun, Comparison, MethodResult, MetricComparison
+from lightning_xai.results.comparison import (
+    CONTROLS,
+    Agreement,
+    ComparedRun,
+    Comparison,
+    MethodResult,
+    MetricComparison,
+)
 from lightning_xai.results.scores import GRADIENTS
 from lightning_xai.statistics.agreement import Levels, order_levels, tau_of_levels
 from lightning_xai.statistics.intervals import NUM_RESAMPLES, mean_interval
 from lightning_xai.statistics.means import deviation, mean, mean_and_standard_error
 from lightning_xai.statistics.paired import Values, holm, mean_ranks, paired_test
 
-CONTROLS = ("random", "edges")
-"""Names of the methods that know nothing of the model."""
 Procedure = Literal["all_pairs", "published"]
 """Which tests are one family: see `compare_methods`."""
 SMALL = 0.2

@@ -86,6 +86,8 @@ class Verdict:
     """Changed networks that it is of; 1 where the samples are the unit."""
     reason: str
     """One sentence."""
+    step: str = ""
+    """Which step of the check decided."""
 
 
 @dataclass(frozen=True)
