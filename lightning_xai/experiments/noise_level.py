@@ -18,6 +18,7 @@ from lightning_xai.explainers.base import (
     check_level,
     check_logits,
     check_number,
+    check_positive,
     explaining,
 )
 from lightning_xai.explainers.chunks import in_chunks
@@ -274,9 +275,7 @@ def check_settings(
             f"`tolerance` must be at least {LEAST_TOLERANCE:g}, for a level has no more digits, and finite; "
             f"got {tolerance}."
         )
-    check_number("maximum", maximum)
-    if not 0 < maximum < math.inf:
-        raise ValueError(f"`maximum` must be positive and finite, got {maximum}.")
+    check_positive("maximum", maximum)
     check_count("num_draws", num_draws, 2)  # for an interval
     if num_draws > MOST_DRAWS:
         raise ValueError(f"`num_draws` must be at most {MOST_DRAWS:,}, got {num_draws:,}: all are resampled together.")

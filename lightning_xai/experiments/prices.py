@@ -7,17 +7,16 @@ from functools import partial
 from typing import Any
 
 import torch
-from lightning_fabric.utilities import move_data_to_device
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from torch import nn
 
 from lightning_xai.callbacks import AttributionCallback, RandomizationCallback
 from lightning_xai.callbacks.base import ExplainingCallback, unpacking
-from lightning_xai.callbacks.rows import reachable_rows
-from lightning_xai.callbacks.samples import Samples, first_loader, has_rows, read_rows, spread, with_classes
+from lightning_xai.callbacks.samples import Samples, first_loader
 from lightning_xai.callbacks.schedule import Schedule
 from lightning_xai.data.input_space import InputSpace
 from lightning_xai.evaluation import Batch, default_metrics
+from lightning_xai.experiments.source import Source, taken
 from lightning_xai.experiments.trained import connected
 from lightning_xai.explainers.channels import channels_second
 from lightning_xai.explainers.conditions import Conditions
@@ -155,19 +154,15 @@ def _first_samples(
     trainer: Trainer, model: LightningModule, datamodule: LightningDataModule, callback: ExplainingCallback
 ) -> tuple[Samples, int]:
     """As many of the callback's samples as are measured, on the device; and how many it explains."""
-    loader = first_loader(datamodule.val_dataloader())
-    if not has_rows(loader):
-        raise ValueError("`dry_run`: the validation data are a stream, whose samples cannot be asked for beforehand.")
-    rows = reachable_rows(loader, trainer.limit_val_batches)
-    if not rows:
-        raise ValueError(f"`data`: {type(datamodule).__name__} gives no samples to validate with.")
-    chosen = spread(len(rows), callback.num_samples)
     take = callback.unpack or unpacking(callback.labelled, callback.mask, callback.forward)
-    few = chosen[: BATCHES * callback.batch_size]
-    samples = read_rows(loader, rows, few, callback.batch_size, take)
-    samples = with_classes(samples, callback.target if callback.labelled else "prediction")
-    there = move_data_to_device(vars(samples), model.device)
-    return Samples(**there), len(chosen)
+    read = partial(taken, model, datamodule, take, callback.target if callback.labelled else "prediction")
+    loader, some = first_loader(datamodule.val_dataloader()), BATCHES * callback.batch_size
+    source = Source.of(loader, read, some, "validate", trainer.limit_val_batches, callback.num_samples)
+    if source.keys is None:
+        raise ValueError("`dry_run`: the validation data are a stream, whose samples cannot be asked for beforehand.")
+    if not source.keys:
+        raise ValueError(f"`data`: {type(datamodule).__name__} gives no samples to validate with.")
+    return source.first(some), len(source.chosen() or ())
 
 
 def _parts(model: nn.Module, samples: Samples, target: Any, size: int) -> Iterator[Batch]:

@@ -16,6 +16,8 @@ from lightning_xai.checks import (
     check_kind as check_kind,
     check_level as check_level,
     check_number as check_number,
+    check_positive as check_positive,
+    check_share as check_share,
     check_whole_number as check_whole_number,
 )
 from lightning_xai.explainers.bounds import Bound as Bound, check_in_bounds, parse_bounds as parse_bounds
@@ -98,8 +100,7 @@ class Context:
             TypeError: if `index` is no int64 tensor, or a number is of another type.
             ValueError: if `index` has not one axis, `max_rows` is less than 1, or `bounds` are not low < high, finite.
         """
-        if max_rows is not None:
-            check_count("max_rows", max_rows)
+        check_count("max_rows", 1 if max_rows is None else max_rows)
         check_whole_number("seed", seed)
         check_index(index)
         keys, limits = root_keys(int(seed), index), parse_bounds(bounds, device, dtype, ndim)
