@@ -273,7 +273,7 @@ class Batch:
     Attributes:
         images, target, index, masks: As an explainer and the metrics take them, the channels of the images second; the
             index is on the CPU. The target may be one class for all, or None for those that the network predicts.
-        context: Of the samples; None for what the conditions of the evaluation make of their indices.
+        context: Context of the samples; None for what the conditions of the evaluation make of their indices.
         model: For these samples, with what it carries along of them; None for that of the evaluation.
         keep: Number of samples, the first ones, whose maps are wanted.
         pairs: Which metrics of which methods are wanted; None for all of all.

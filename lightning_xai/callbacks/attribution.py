@@ -117,17 +117,17 @@ class AttributionCallback(ExplainingCallback):
         mask: Which mask of the data, if they have several by name; null for the first.
         bounds: (low, high), least and greatest value of an input, numbers or one a channel; null for the data module's,
             or else the module's.
-        seed: Of the noise. The same seed gives the same noise at every validation end.
+        seed: Seed of the noise. The same seed gives the same noise at every validation end.
         batch_size: Samples explained at a time.
         max_rows: Rows that pass through the network at once; null for as many as fit in memory.
-        precision: Of the model while it is explained, whatever the trainer's: `32-true`, or `tf32` or `bf16-mixed`,
-            which are faster where the hardware has them (see `explainers.precision.in_precision`).
+        precision: Precision of the model while it is explained, whatever the trainer's: `32-true`, or `tf32` or
+            `bf16-mixed`, which are faster where the hardware has them (see `explainers.precision.in_precision`).
         unpack: Makes `Samples` of a batch; null for the usual tuples and dicts (see `callbacks.samples.unpack`).
-        name: Of this callback, where a trainer has several: metrics are then `xai/<name>/<method>/<metric>`, and files
-            and panels are in `xai/<name>`.
+        name: Name of this callback, where a trainer has several: metrics are then `xai/<name>/<method>/<metric>`, and
+            files and panels are in `xai/<name>`.
         output: What is explained, and what metrics take for a probability and a prediction: `logit`, `probability`,
             `log_probability`, `margin`, `region`, or a `class_path` (see `lightning_xai.outputs`).
-        forward: Of a module with other arguments or another result than a tensor: arguments of `Forward`, such as
+        forward: For a module with other arguments or another result than a tensor: arguments of `Forward`, such as
             `{key: logits, explained: pixel_values, carried: [attention_mask]}`, the carried ones by their keys in the
             batches; null for a module from images to logits.
         channel_dim: The axis of the channels, -1 for inputs with the channels last, such as token embeddings (batch,

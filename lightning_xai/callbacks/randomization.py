@@ -55,16 +55,17 @@ class RandomizationCallback(ExplainingCallback):
         num_samples: Samples explained, spread evenly over the rows that the loader can yield.
         every_n_validations: Check after every n-th validation of a training too; null for test ends alone.
         repeats: Random models.
-        initialization: Of their weights: `own`, `normal` or `permute`.
+        initialization: Initialization of their weights: `own`, `normal` or `permute`.
         target: The class explained: the sample's "label", the trained model's "prediction", or the number of one; null
             as in `AttributionCallback`.
         bounds: As in `AttributionCallback`.
-        seed: Of noise and random weights.
+        seed: Seed of noise and random weights.
         batch_size: Samples explained at a time.
         unpack: As in `AttributionCallback`.
-        name: Of this callback, where a trainer has several: metrics are then `sanity/<name>/<method>/<similarity>`.
+        name: Name of this callback, where a trainer has several: metrics are then
+            `sanity/<name>/<method>/<similarity>`.
         output: What is explained, as in `AttributionCallback`.
-        forward: Of a module with another result than a tensor, as in `AttributionCallback`.
+        forward: For a module with another result than a tensor, as in `AttributionCallback`.
         channel_dim: As in `AttributionCallback`.
     """
 

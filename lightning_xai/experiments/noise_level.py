@@ -71,9 +71,9 @@ def find_noise_level(
         chance: ACC(inf), the accuracy when nothing is left; None for one over the number of the model's outputs.
         drop: Between 0 and 1, exclusive.
         num_draws: Noisy models at each level of noise.
-        tolerance: Of the level, absolute.
+        tolerance: Tolerance of the level, absolute.
         maximum: The most noise tried; a drop that is not reached there is a result, an infinite `std`.
-        seed: Of weight noise and bootstrap.
+        seed: Seed of weight noise and bootstrap.
         max_rows: Rows that pass through the model at once; None for as many as fit in memory.
         progress: Whether to show the number of models evaluated.
 

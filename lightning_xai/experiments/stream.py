@@ -336,7 +336,7 @@ class _Work:
     def _price(
         self, source: Source, missing: Mapping[int, frozenset[tuple[str, str]]], kind: frozenset[tuple[str, str]]
     ) -> Price:
-        """Of the samples that lack this."""
+        """The price of the samples that lack this."""
         alike = [row for row, own in missing.items() if own == kind]
         some = alike[: BATCHES * source.batch_size]
         read = source.walk(set(some).__contains__) if source.keys is None else source.read(some)

@@ -269,7 +269,7 @@ def check_inputs(inputs: Tensor, values: bool = True, index: Labels | None = Non
     Args:
         inputs: A batch.
         values: Whether to look at its values, which waits for an accelerator; every explainer does by itself.
-        index: Of the samples, which bad ones are named by; None for their numbers in the batch.
+        index: Indices of the samples, which bad ones are named by; None for their numbers in the batch.
     """
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
         raise TypeError(

@@ -22,9 +22,9 @@ def score_table(
     """Methods down, metrics across, `mean ± standard error`, in order of appearance; arrows point to the better side.
 
     Args:
-        scores: Of one stage and epoch.
+        scores: Scores of one stage and epoch.
         higher_is_better: Direction of each metric, by name; those not named have none.
-        title: Of the table.
+        title: Title of the table.
 
     Raises:
         ValueError: if a sample has two scores of the same method and metric.
