@@ -30,6 +30,7 @@ from lightning_xai.explainers.base import (
 from lightning_xai.explainers.channels import check_layout
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.conditions import Conditions
+from lightning_xai.explainers.controls import with_controls
 from lightning_xai.explainers.cost import counting_gradients
 from lightning_xai.explainers.precision import Precision
 from lightning_xai.explainers.precomputed import NoModel
@@ -237,14 +238,9 @@ def evaluate(
     images = conditions.inputs(images)
     check_count("batch_size", batch_size)
     check_count("keep_attributions", keep_attributions, 0)
-    explainers: Mapping[str, Explainer] = named("methods", ["smooth_grad"] if methods is None else methods)
-    _check_methods(explainers)
-    check_layout(explainers, channel_dim)
     _check_lengths(len(images), masks=masks)
+    explainers, given = planned(methods, metrics, images, masks is not None, conditions)
     whole = conditions.context(images, index)
-    given = default_metrics(masks is not None, bounds is not None) if metrics is None else named("metrics", metrics)
-    check_metrics(given, images, mask=masks is not None, bounds=bounds is not None)
-    check_explain_again(explainers, given)
     slices = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
     bar = tqdm(total=len(slices) * len(explainers), desc="explaining", unit="batch", leave=False, disable=not progress)
     with conditions.explaining(model):
@@ -485,6 +481,21 @@ def _explained(model: nn.Module, explainer: Explainer, batch: Mapping[str, Any])
         attributions = explainer(model, batch["inputs"], batch["target"], context)
     shares = draws_used if draws_used.any() else torch.ones_like(draws_used)
     return attributions, sent(count.total * shares / shares.sum(), attributions.device)
+
+
+def planned(
+    methods: Any, metrics: Any, images: Inputs, has_masks: bool, conditions: Conditions, controls: bool = False
+) -> tuple[dict[str, Explainer], dict[str, SampleMetric]]:
+    """Methods and metrics by name, the default ones for None; what these inputs do not admit is refused."""
+    explainers = named("methods", ["smooth_grad"] if methods is None else methods)
+    _check_methods(explainers)
+    explainers = with_controls(explainers, images.ndim > 2) if controls else explainers
+    check_layout(explainers, conditions.channel_dim)
+    has = {"mask": has_masks, "bounds": conditions.bounds is not None}
+    given = named("metrics", default_metrics(*has.values()) if metrics is None else metrics)
+    check_metrics(given, images, **has)
+    check_explain_again(explainers, given)
+    return explainers, given
 
 
 def default_metrics(has_masks: bool, has_bounds: bool) -> dict[str, SampleMetric]:

@@ -291,7 +291,7 @@ class AttributionCallback(ExplainingCallback):
         One sum of the same shape in all processes, in which one that failed takes part. The gradients spent are in the
         files and the tables.
         """
-        methods, metrics = self._plan(trainer, samples)
+        methods, metrics = self.plan(samples, InputSpace.of(trainer).completed(self.conditions))
         names = [(method, metric) for method in methods for metric in metrics]
         sums = np.zeros((2, len(names)))
         if evaluation is not None and names:
@@ -319,14 +319,13 @@ class AttributionCallback(ExplainingCallback):
             self._samples[stage] = chosen, set(own).intersection(earlier)
         return self._samples[stage]
 
-    def _plan(self, trainer: Trainer, samples: Samples) -> tuple[dict[str, Explainer], dict[str, SampleMetric]]:
-        """Methods and metrics."""
-        has_masks = samples.masks is not None
-        has_bounds = InputSpace.of(trainer).completed(self.conditions).bounds is not None
-        methods = self.chosen_methods(has_bounds)
+    def plan(self, samples: Samples, conditions: Conditions) -> tuple[dict[str, Explainer], dict[str, Any]]:
+        """Methods, with the controls if they are wanted, and metrics."""
+        has = samples.masks is not None, conditions.bounds is not None
+        methods = self.chosen_methods(has[1])
         return (
             self.controlled(methods, samples.images) if self.controls else methods,
-            default_metrics(has_masks, has_bounds) if self.metrics is None else self.metrics,
+            default_metrics(*has) if self.metrics is None else self.metrics,
         )
 
     def _evaluate(
@@ -337,18 +336,19 @@ class AttributionCallback(ExplainingCallback):
         keep_attributions: int = 0,
         progress: bool = False,
     ) -> Evaluation:
+        conditions = InputSpace.of(trainer).completed(self.conditions)
         return evaluate(
             self.adapted(pl_module, samples.carried),
             samples.images,
             self.explained_target(samples),
-            *self._plan(trainer, samples),
+            *self.plan(samples, conditions),
             samples.masks,
             index=samples.index,
             batch_size=self.batch_size,
             keep_attributions=keep_attributions,
             progress=progress,
             gather=False,
-            **vars(InputSpace.of(trainer).completed(self.conditions)),
+            **vars(conditions),
         )
 
     def _known(self, trainer: Trainer, pl_module: LightningModule, samples: Samples) -> pd.DataFrame:

@@ -141,7 +141,7 @@ class RandomizationCallback(ExplainingCallback):
     def _subject(self, trainer: Trainer, pl_module: LightningModule) -> Subject:
         samples = self.chosen_samples(trainer, pl_module, trainer.state.fn == "test", least=2, whole=True)
         conditions = InputSpace.of(trainer).completed(self.conditions)
-        methods = self.chosen_methods(conditions.bounds is not None)
+        methods, _ = self.plan(samples, conditions)
         model = self.adapted(pl_module, samples.carried)
         with explaining(model):
             target = resolve_target(model, samples.images, self.explained_target(samples), None, self.output)
@@ -151,7 +151,7 @@ class RandomizationCallback(ExplainingCallback):
             channels_second(samples.images, conditions.channel_dim),
             target,
             samples.index,
-            self.controlled(methods, samples.images),
+            methods,
             self.similarities,
             conditions.bounds,
             samples.labels,

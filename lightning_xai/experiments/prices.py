@@ -10,12 +10,12 @@ import torch
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from torch import nn
 
-from lightning_xai.callbacks import AttributionCallback, RandomizationCallback
+from lightning_xai.callbacks import RandomizationCallback
 from lightning_xai.callbacks.base import ExplainingCallback, unpacking
 from lightning_xai.callbacks.samples import Samples, first_loader
 from lightning_xai.callbacks.schedule import Schedule
 from lightning_xai.data.input_space import InputSpace
-from lightning_xai.evaluation import Batch, default_metrics
+from lightning_xai.evaluation import Batch
 from lightning_xai.experiments.source import Source, taken
 from lightning_xai.experiments.trained import connected
 from lightning_xai.explainers.channels import channels_second
@@ -107,13 +107,7 @@ def _of_callback(
 ) -> Price:
     conditions = InputSpace(model, datamodule).completed(callback.conditions)
     samples, number = _first_samples(trainer, model, datamodule, callback)
-    network, methods = callback.adapted(model, samples.carried), callback.chosen_methods(conditions.bounds is not None)
-    metrics = dict[str, Any]()
-    if isinstance(callback, AttributionCallback):
-        default = partial(default_metrics, samples.masks is not None, conditions.bounds is not None)
-        metrics = default() if callback.metrics is None else callback.metrics
-    if getattr(callback, "controls", True):
-        methods = callback.controlled(methods, samples.images)
+    network, (methods, metrics) = callback.adapted(model, samples.carried), callback.plan(samples, conditions)
     turned = replace(samples, images=channels_second(samples.images, conditions.channel_dim))
     batches = _parts(network, turned, callback.explained_target(samples), callback.batch_size)
     found = price(network, batches, methods, metrics, number, conditions)
