@@ -135,17 +135,17 @@ class AttributionCallback(ExplainingCallback):
         mask: Which mask of the data, if they have several by name; null for the first.
         bounds: (low, high), least and greatest value of an input, numbers or one a channel; null for the data module's,
             or else the module's.
-        seed: Of the noise. The same seed gives the same noise at every validation end.
+        seed: Seed of the noise. The same seed gives the same noise at every validation end.
         batch_size: Samples explained at a time.
         max_rows: Rows that pass through the network at once; null for as many as fit in memory.
-        precision: Of the model while it is explained, whatever the trainer's: `32-true`, or `tf32` or `bf16-mixed`,
-            which are faster where the hardware has them (see `explainers.precision.in_precision`).
+        precision: Precision of the model while it is explained, whatever the trainer's: `32-true`, or `tf32` or
+            `bf16-mixed`, which are faster where the hardware has them (see `explainers.precision.in_precision`).
         unpack: Makes `Samples` of a batch; null for the usual tuples and dicts (see `callbacks.samples.unpack`).
-        name: Of this callback, where a trainer has several: metrics are then `xai/<name>/<method>/<metric>`, and files
-            and panels are in `xai/<name>`.
+        name: Name of this callback, where a trainer has several: metrics are then `xai/<name>/<method>/<metric>`, and
+            files and panels are in `xai/<name>`.
         output: What is explained, and what metrics take for a probability and a prediction: `logit`, `probability`,
             `log_probability`, `margin`, `region`, or a `class_path` (see `lightning_xai.outputs`).
-        forward: Of a module with other arguments or another result than a tensor: arguments of `Forward`, such as
+        forward: For a module with other arguments or another result than a tensor: arguments of `Forward`, such as
             `{key: logits, explained: pixel_values, carried: [attention_mask]}`, the carried ones by their keys in the
             batches; null for a module from images to logits.
         channel_dim: The axis of the channels, -1 for inputs with the channels last, such as token embeddings (batch,
@@ -365,7 +365,7 @@ class AttributionCallback(ExplainingCallback):
         One sum of the same shape in all processes, in which one that failed takes part. The gradients spent are in the
         files and the tables.
         """
-        methods, metrics = self._plan(trainer, samples)
+        methods, metrics = self.plan(samples, InputSpace.of(trainer).completed(self.conditions))
         names = [(method, metric) for method in methods for metric in metrics]
         sums = np.zeros((2, len(names)))
         if evaluation is not None and names:
@@ -398,7 +398,7 @@ class AttributionCallback(ExplainingCallback):
 
     def _undefined(self, trainer: Trainer, samples: Samples, index: Tensor) -> Evaluation:
         """Of samples like these: scores that are all NaN, and no maps."""
-        methods, metrics = self._plan(trainer, samples)
+        methods, metrics = self.plan(samples, InputSpace.of(trainer).completed(self.conditions))
         nan = torch.full((len(index),), math.nan)
         scores = {method: dict.fromkeys([*metrics, GRADIENTS], nan) for method in methods}
         unknown, none = torch.full_like(index, -1), index[:0]
@@ -422,14 +422,13 @@ class AttributionCallback(ExplainingCallback):
             self._samples[stage] = chosen, lost, set(own).intersection(earlier)
         return self._samples[stage]
 
-    def _plan(self, trainer: Trainer, samples: Samples) -> tuple[dict[str, Explainer], dict[str, SampleMetric]]:
-        """Methods and metrics."""
-        has_masks = samples.masks is not None
-        has_bounds = InputSpace.of(trainer).completed(self.conditions).bounds is not None
-        methods = self.chosen_methods(has_bounds)
+    def plan(self, samples: Samples, conditions: Conditions) -> tuple[dict[str, Explainer], dict[str, Any]]:
+        """Methods, with the controls if they are wanted, and metrics."""
+        has = samples.masks is not None, conditions.bounds is not None
+        methods = self.chosen_methods(has[1])
         return (
             self.controlled(methods, samples.images) if self.controls else methods,
-            default_metrics(has_masks, has_bounds) if self.metrics is None else self.metrics,
+            default_metrics(*has) if self.metrics is None else self.metrics,
         )
 
     def _evaluate(
@@ -441,11 +440,12 @@ class AttributionCallback(ExplainingCallback):
         progress: bool = False,
         on_error: OnError = "raise",
     ) -> Evaluation:
+        conditions = InputSpace.of(trainer).completed(self.conditions)
         return evaluate(
             self.adapted(pl_module, samples.carried),
             samples.images,
             self.explained_target(samples),
-            *self._plan(trainer, samples),
+            *self.plan(samples, conditions),
             samples.masks,
             index=samples.index,
             batch_size=self.batch_size,
@@ -453,7 +453,7 @@ class AttributionCallback(ExplainingCallback):
             progress=partial(trainer_task, trainer) if progress else False,
             gather=False,
             on_error=on_error,
-            **vars(InputSpace.of(trainer).completed(self.conditions)),
+            **vars(conditions),
         )
 
     def _known(self, trainer: Trainer, pl_module: LightningModule, samples: Samples, repeats: set[int]) -> pd.DataFrame:

@@ -142,6 +142,10 @@ class ExplainingCallback(Callback):
             rank_zero_info(f"{type(self).__name__} leaves the control `edges` out: a table has no places side by side.")
         return with_controls(methods, images.ndim > 2)
 
+    def plan(self, samples: Samples, conditions: Conditions) -> tuple[dict[str, Explainer], dict[str, Any]]:
+        """Methods, with the controls, and metrics."""
+        return self.controlled(self.chosen_methods(conditions.bounds is not None), samples.images), {}
+
     def chosen_samples(
         self, trainer: Trainer, pl_module: LightningModule, stage: str, least: int = 1, whole: bool = False
     ) -> tuple[Samples, Tensor]:

@@ -60,16 +60,17 @@ class RandomizationCallback(ExplainingCallback):
         num_samples: Samples explained, spread evenly over the rows that the loader can yield.
         every_n_validations: Check after every n-th validation of a training too; null for test ends alone.
         repeats: Random models.
-        initialization: Of their weights: `own`, `normal` or `permute`.
+        initialization: Initialization of their weights: `own`, `normal` or `permute`.
         target: The class explained: the sample's "label", the trained model's "prediction", or the number of one; null
             as in `AttributionCallback`.
         bounds: As in `AttributionCallback`.
-        seed: Of noise and random weights.
+        seed: Seed of noise and random weights.
         batch_size: Samples explained at a time.
         unpack: As in `AttributionCallback`.
-        name: Of this callback, where a trainer has several: metrics are then `sanity/<name>/<method>/<similarity>`.
+        name: Name of this callback, where a trainer has several: metrics are then
+            `sanity/<name>/<method>/<similarity>`.
         output: What is explained, as in `AttributionCallback`.
-        forward: Of a module with another result than a tensor, as in `AttributionCallback`.
+        forward: For a module with another result than a tensor, as in `AttributionCallback`.
         channel_dim: As in `AttributionCallback`.
         on_error: "raise", or with "warn" a method that fails costs its own similarities, which are NaN.
     """
@@ -178,7 +179,7 @@ class RandomizationCallback(ExplainingCallback):
     def _subject(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> Subject:
         samples, _ = self.chosen_samples(trainer, pl_module, stage, least=2, whole=True)
         conditions = InputSpace.of(trainer).completed(self.conditions)
-        methods = self.chosen_methods(conditions.bounds is not None)
+        methods, _ = self.plan(samples, conditions)
         model = self.adapted(pl_module, samples.carried)
         with explaining(model):
             target = resolve_target(model, samples.images, self.explained_target(samples), None, self.output)
@@ -188,7 +189,7 @@ class RandomizationCallback(ExplainingCallback):
             channels_second(samples.images, conditions.channel_dim),
             target,
             samples.index,
-            self.controlled(methods, samples.images),
+            methods,
             self.similarities,
             conditions.bounds,
             samples.labels,

@@ -70,7 +70,7 @@ def compare_methods(
     Args:
         runs: With the scores of one evaluation each (see `read_runs`).
         alpha: Level of the two-sided tests, after Holm's correction; the intervals have the confidence 1 - alpha.
-        seed: Of the bootstrap; all methods are resampled alike.
+        seed: Seed of the bootstrap; all methods are resampled alike.
         gradients: Compare at equal compute: only methods that spend this many gradients a sample (within 5 %), and
             those that cannot spend more because they make no draws: at most one. None for all methods.
         procedure: "all_pairs", or "published" for the rule of published tables: only the tests against the best are a

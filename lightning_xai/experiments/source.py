@@ -28,8 +28,8 @@ class Source:
         loader: Whose they are.
         take: Makes `Samples`, on the model's device, of a batch.
         batch_size: Samples read at a time, where they can be asked for.
-        keys: Of the rows that can be asked for, by number; None where the loader can only be walked.
-        num_batches: Of a walk; None for all.
+        keys: Keys of the rows that can be asked for, by number; None where the loader can only be walked.
+        num_batches: Number of batches of a walk; None for all.
         num_samples: Chosen; None for all.
     """
 

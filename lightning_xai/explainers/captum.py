@@ -23,14 +23,7 @@ from captum.attr import (
 )
 from torch import Tensor, nn
 
-from lightning_xai.explainers.base import (
-    Context,
-    Explainer,
-    check_count,
-    check_kind,
-    check_number,
-    check_rows,
-)
+from lightning_xai.explainers.base import Context, Explainer, check_count, check_kind, check_positive, check_rows
 from lightning_xai.explainers.captum_options import check_method, check_options, draws, fitted, has_layer
 from lightning_xai.explainers.chunks import check_takes_one_row, in_chunks, probe_rows
 from lightning_xai.explainers.feature_maps import Walk, find_layer, last_feature_maps, tapped
@@ -328,8 +321,6 @@ def gradient_shap(baseline: Baseline = "black", num_draws: int = 20, std: float 
         tensor([[ 2., -4.]])
     """
     check_count("num_draws", num_draws)
-    check_number("std", std)
-    if not 0 <= std < float("inf"):
-        raise ValueError(f"`std` must be at least 0 and finite, got {std}.")
+    check_positive("std", std, or_zero=True)
     options = {"n_samples": num_draws, "stdevs": std}
     return CaptumExplainer(GradientShap, options, baseline=baseline, stochastic=True)

@@ -43,7 +43,7 @@ def explaining(model: nn.Module, seed: int = 0) -> Iterator[None]:
 
     Args:
         model: Explained inside.
-        seed: Of the random numbers that the forward pass draws itself.
+        seed: Seed of the random numbers that the forward pass draws itself.
     """
     with ExitStack() as stack:
         found = _found.get().get(id(model))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, fields
 from itertools import chain
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from lightning_xai.results.comparison import CONTROLS
 from lightning_xai.results.files import write_csv
@@ -26,9 +26,9 @@ def score_table(
     The best mean of each metric is in bold, which is no test; a control is never the best.
 
     Args:
-        scores: Of one stage and epoch; of several stages, those of loaders, each method has a row for each.
+        scores: Scores of one stage and epoch; of several stages, those of loaders, each method has a row for each.
         higher_is_better: Direction of each metric, by name; those not named have none.
-        title: Of the table.
+        title: Title of the table.
 
     Raises:
         ValueError: if a sample has two scores of the same method and metric.

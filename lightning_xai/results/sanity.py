@@ -102,7 +102,7 @@ class SanityReport:
         models: What the changed models still do.
         verdicts: One for each check and method.
         alpha: Chance of a wrong PASS, and of a wrong FAIL; of the intervals in figures too.
-        margin: Of equivalence with the floor, as a share of the way from it to 1.
+        margin: Margin of equivalence with the floor, as a share of the way from it to 1.
     """
 
     settings: dict[str, Any]
