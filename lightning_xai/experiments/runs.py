@@ -126,7 +126,7 @@ def _common_stage(runs: Sequence[Run]) -> str:
     found = "; ".join(f"{run.name} has {_listed(present)}" for run, present in zip(runs, stages, strict=True))
     raise ValueError(
         f"`runs`: neither 'test' nor 'validate' nor 'evaluate' has scores in all runs: {found}. Choose runs that share "
-        "a stage."
+        "a stage, or give `stage`, such as one of several loaders."
     )
 
 
