@@ -105,7 +105,8 @@
     };
     get("panels").append(...panels);
     get("earlier")?.remove();
-    if (sheets.length) get("grid").hidden = get("ordered").hidden = false;
+    if (sheets.length) for (const id of ["grid", "ordered", "of-sheets"]) get(id).hidden = false;
+    get("of-panels").hidden = sheets.length > 0;
     get("slider").hidden = steps.length < 2 && !sheets.length;
     input.max = input.value = steps.length - 1;
     input.addEventListener("input", show);
