@@ -353,6 +353,24 @@ def test_the_output_must_be_a_page(tmp_path):
         main(["report", str(folder), "--output", str(tmp_path / "x.json")])
 
 
+def test_seed_and_settings_are_those_of_the_training_or_of_the_stream(tmp_path):
+    folder = write_run(tmp_path / "run", validations=1)
+    (folder / "settings-0.json").write_text(
+        '{"common": {"seed": 3}, "methods": {"sg": {"fraction": 0.2}}, "metrics": {}}'
+    )
+    (run,) = find([folder]).runs
+    assert (run.seed, run.settings) == ("3", {"sg": "fraction: 0.2"})
+    method = "{class_path: smooth_grad, init_args: {fraction: 0.1}}"
+    callbacks = f"[{{class_path: A}}, {{class_path: B, init_args: {{methods: {{sg: {method}}}}}}}]"
+    (folder / "config.yaml").write_text(f"seed_everything: 7\ntrainer: {{callbacks: {callbacks}}}\n")
+    (run,) = find([folder]).runs
+    assert (run.seed, run.settings) == ("7", {"sg": "class_path: smooth_grad\ninit_args:\n  fraction: 0.1"})
+    assert list(run.checksums) == ["config.yaml", "xai/scores/000001.parquet"]
+    (folder / "config.yaml").write_text("- no configuration: [")
+    (run,) = find([folder]).runs
+    assert (run.seed, run.settings, run.config) == ("", {}, "- no configuration: [")
+
+
 def test_a_damaged_verdict_is_refused_with_its_line(tmp_path):
     folder = write_run(tmp_path / "run", validations=1)
     check = folder / "sanity" / "parameters"
