@@ -158,17 +158,17 @@ class ExplainingCallback(Callback):
                 ).shape[1]
             tell_number_of_classes(trainer, getattr(loader, "dataset", None), num_outputs)
         check = partial(self._check_samples, InputSpace.of(trainer, self.bounds).bounds, num_outputs)
-        _, failure = attempted(lambda: check(samples))
+        _, failure = attempted(partial(check, samples))
         if failure is None:
             return samples, samples.index[:0]
         if self.on_error == "raise":
             raise failure
         rows = torch.arange(len(samples.images))
-        fine = torch.tensor([attempted(lambda row=row: check(samples.select(row)))[1] is None for row in rows.split(1)])
+        fine = torch.tensor([attempted(partial(check, samples.select(row)))[1] is None for row in rows.split(1)])
         lost = samples.index[~fine]
-        some = ", ".join(map(str, lost[:5].tolist())) + ", ..." * (len(lost) > 5)
+        named = ", ".join(map(str, lost[:5].tolist())) + ", ..." * (len(lost) > 5)
         warn_caller(
-            f"{type(self).__name__} leaves out {len(lost)} of {len(fine)} samples, {some}: {described(failure)}"
+            f"{type(self).__name__} leaves out {len(lost)} of {len(fine)} samples, {named}: {described(failure)}"
         )
         return samples.select(rows[fine]), lost
 
