@@ -164,12 +164,12 @@ class ExplainingCallback(Callback):
         if self.on_error == "raise":
             raise failure
         rows = torch.arange(len(samples.images))
-        fine = torch.tensor([attempted(partial(check, samples.select(row)))[1] is None for row in rows.split(1)])
+        failures = [attempted(partial(check, samples.select(row)))[1] for row in rows.split(1)]
+        fine = torch.tensor([failure is None for failure in failures])
         lost = samples.index[~fine]
         named = ", ".join(map(str, lost[:5].tolist())) + ", ..." * (len(lost) > 5)
-        warn_caller(
-            f"{type(self).__name__} leaves out {len(lost)} of {len(fine)} samples, {named}: {described(failure)}"
-        )
+        why = "; ".join([described(failure) for failure in failures if failure is not None][:3])
+        warn_caller(f"{type(self).__name__} leaves out {len(lost)} of {len(fine)} samples, {named}: {why}")
         return samples.select(rows[fine]), lost
 
     def _check_samples(self, bounds: Any, num_outputs: int | None, samples: Samples) -> None:
