@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from pytorch_lightning.utilities.seed import isolate_rng
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from lightning_xai.callbacks.base import ExplainingCallback
@@ -238,11 +238,11 @@ class AttributionCallback(ExplainingCallback):
             def try_one() -> Evaluation:
                 first = (samples.select(torch.arange(min(n, len(samples.images)))) for n in (1, self.batch_size))
                 try:
-                    return self._evaluate(trainer, pl_module, next(first))
+                    return self._evaluate(trainer, pl_module, next(first), repeats)[0]
                 except (RuntimeError, ValueError):  # a network may not take fewer rows than a batch has
-                    return self._evaluate(trainer, pl_module, next(first))
+                    return self._evaluate(trainer, pl_module, next(first), repeats)[0]
 
-            evaluation, failure = attempted(lambda: _without(try_one(), repeats))
+            evaluation, failure = attempted(try_one)
             return set(self._together(trainer, samples, evaluation, failure, None)[0])
 
     def measure(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
@@ -253,10 +253,7 @@ class AttributionCallback(ExplainingCallback):
             folder = None if trainer.fast_dev_run else self._output(trainer)  # type: ignore[attr-defined]
             with nullcontext() if folder is None else self._invited(trainer, folder / SCORES) as share:
                 found, failure = attempted(
-                    lambda: (
-                        _without(self._evaluate(trainer, pl_module, samples, self.panel_size, progress), repeats),
-                        self._known(trainer, pl_module, samples).query("sample not in @repeats"),
-                    )
+                    lambda: self._evaluate(trainer, pl_module, samples, repeats, self.panel_size, progress)
                 )
                 evaluation, known = found or (None, None)
                 means, all_share = self._together(trainer, samples, evaluation, failure, share)
@@ -333,11 +330,13 @@ class AttributionCallback(ExplainingCallback):
         trainer: Trainer,
         pl_module: LightningModule,
         samples: Samples,
+        repeats: set[int],
         keep_attributions: int = 0,
         progress: bool = False,
-    ) -> Evaluation:
+    ) -> tuple[Evaluation, pd.DataFrame]:
+        """Scores, and what is recorded of the samples beside them; both without repeats."""
         conditions = InputSpace.of(trainer).completed(self.conditions)
-        return evaluate(
+        evaluation = evaluate(
             self.adapted(pl_module, samples.carried),
             samples.images,
             self.explained_target(samples),
@@ -350,11 +349,12 @@ class AttributionCallback(ExplainingCallback):
             gather=False,
             **vars(conditions),
         )
+        known = self._known(self.adapted(pl_module, samples.carried), samples, conditions)
+        return _without(evaluation, repeats), known[~known["sample"].isin(repeats)]
 
-    def _known(self, trainer: Trainer, pl_module: LightningModule, samples: Samples) -> pd.DataFrame:
-        """What is recorded of the samples beside their scores, the columns of `results.store.SAMPLES`."""
-        conditions = InputSpace.of(trainer).completed(self.conditions)
-        model, images = self.adapted(pl_module, samples.carried), conditions.inputs(samples.images)
+    def _known(self, model: nn.Module, samples: Samples, conditions: Conditions) -> pd.DataFrame:
+        """The columns of `results.store.SAMPLES`."""
+        images = conditions.inputs(samples.images)
         with conditions.explaining(model):
             parts = [
                 outputs_of(rows_of(model, rows), images[rows.to(images.device)], conditions)
