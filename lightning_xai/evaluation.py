@@ -1,10 +1,11 @@
 """Explain a model, and score its explanations: the part of the package that needs no Lightning."""
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from inspect import Parameter, signature
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.distributed as dist
@@ -17,18 +18,22 @@ from lightning_xai.explainers.base import (
     Bound,
     Context,
     Explainer,
+    check_choice,
     check_count,
     check_index,
     check_inputs,
     check_kind,
     check_model,
-    explaining,
+    check_rows,
+    probe_rows,
     resolve_target,
 )
-from lightning_xai.explainers.bounds import check_in_bounds
-from lightning_xai.explainers.channels import channels_second, check_layout, taking_channels_second
+from lightning_xai.explainers.channels import check_layout
+from lightning_xai.explainers.chunks import in_chunks
+from lightning_xai.explainers.conditions import Conditions
+from lightning_xai.explainers.controls import with_controls
 from lightning_xai.explainers.cost import counting_gradients
-from lightning_xai.explainers.precision import Precision, in_precision
+from lightning_xai.explainers.precision import Precision
 from lightning_xai.explainers.precomputed import NoModel
 from lightning_xai.explainers.recipes import smooth_grad
 from lightning_xai.forward import Forward, rows_of
@@ -49,10 +54,14 @@ from lightning_xai.metrics.base import first_rows
 from lightning_xai.metrics.checks import check_explain_again
 from lightning_xai.metrics.cost import NumGradients
 from lightning_xai.names import named, named_method
-from lightning_xai.outputs import Logit, Output
+from lightning_xai.outputs import Logit, Output, check_width, positive_labels
 from lightning_xai.progress import Bar, progress_bar
 from lightning_xai.results.scores import GRADIENTS, Scores as ScoreTable
-from lightning_xai.shapes import Inputs, Labels, Masks, Scores
+from lightning_xai.shapes import Inputs, Labels, Masks, Scores, Targets
+
+OnError = Literal["raise", "warn"]
+MAPS = "maps"
+"""What is watched while a map is made, in the place of a metric."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +69,14 @@ class Evaluation:
     """The scores of several methods on the same samples.
 
     Attributes:
-        index: (samples,) sample indices, ascending.
+        index: (samples,) sample indices, ascending; each as often as it has targets that are explained.
         scores: scores[method][metric] is (samples,), NaN where undefined; all on the CPU. Beside the metrics asked for,
             "gradients" is what the method spent: gradients of the model's output, a sample.
         higher_is_better: Direction of each metric; None for a metric without one.
         images, target, predicted, masks: The first samples, as many as attributions were kept of: inputs, class
             explained, class that the model predicts, and masks if there are any.
         attributions: attributions[method] of these.
+        targets: (samples,) class explained of each index; -1 where the output has no classes. None if it is not known.
 
     Example:
         >>> import torch
@@ -87,6 +97,7 @@ class Evaluation:
     predicted: Int64[Tensor, " kept"]
     masks: Tensor | None
     attributions: dict[str, Tensor] = field(repr=False)
+    targets: Labels | None = None
 
     def means(self) -> dict[str, dict[str, float]]:
         """Mean over the samples with a defined score, by method and metric."""
@@ -98,13 +109,13 @@ class Evaluation:
 
     def to_scores(self, stage: str = "", epoch: int = 0, step: int = 0) -> ScoreTable:
         """The scores of all methods and metrics as a table, under the name of a stage."""
-        return ScoreTable.from_values(stage, epoch, step, self.index, self.scores)
+        return ScoreTable.from_values(stage, epoch, step, self.index, self.scores, self.targets)
 
 
 def explain(
     model: nn.Module,
     images: Inputs,
-    target: Labels | int | None = None,
+    target: Targets | int | None = None,
     method: Explainer | str = smooth_grad(),
     *,
     output: Output | str = Logit(),
@@ -152,16 +163,15 @@ def explain(
         >>> lx.explain(model, images, target=0, method=lx.adapt_grad(lx.Saliency()), bounds=(0.0, 1.0))
         tensor([[1., 2.]])
     """
+    conditions = Conditions(bounds, seed, max_rows, output, precision, channel_dim)
     explainer: Explainer = named_method(method) if isinstance(method, str) else method
     _check_methods({"method": explainer})
     check_model(model)
     check_inputs(images, values=False)
-    images = channels_second(images, channel_dim)
+    images = conditions.inputs(images)
     check_layout({"method": explainer}, channel_dim)
-    check_in_bounds(images, bounds)
-    index = _checked_index(index, len(images))
-    with in_precision(model, precision), taking_channels_second(model, channel_dim):
-        context = Context.create(index, seed, bounds, max_rows, images.device, images.dtype, images.ndim, output)
+    context = conditions.context(images, _checked_index(index, len(images)))
+    with conditions.explaining(model):
         attributions = explainer(model, images, target, context)
     _warn_of_undefined(model, {type(explainer).__name__: _undefined(attributions)})
     return attributions.movedim(1, channel_dim)
@@ -170,7 +180,7 @@ def explain(
 def evaluate(
     model: nn.Module | None,
     images: Inputs,
-    target: Labels | int | None = None,
+    target: Targets | int | None = None,
     methods: Mapping[str, Explainer | str] | Sequence[Explainer | str] | None = None,
     metrics: Mapping[str, SampleMetric | str] | Sequence[SampleMetric | str] | None = None,
     masks: Masks | None = None,
@@ -186,6 +196,7 @@ def evaluate(
     progress: bool | Bar = False,
     channel_dim: int = 1,
     gather: bool = True,
+    on_error: OnError = "raise",
 ) -> Evaluation:
     """Scores of every method on every sample. All methods see the same noise draws and explain the same classes.
 
@@ -196,6 +207,8 @@ def evaluate(
         model: As in `explain`, like images, target, output, bounds, index, seed, max_rows, precision and channel_dim;
             None where `target` is given and neither methods (`Precomputed`, controls) nor metrics look at a network.
             Metrics of probabilities and predictions take them from the same output.
+            Labels that hold together may be given as `target` too, (batch, classes) zeros and ones: each one that
+            holds is then a row of its own, with the sample's index, and so with the same noise.
         methods: Explainers by name; plain names such as "smooth_grad" will do, as will a list (`lightning_xai.names`).
         metrics: Metrics by name, likewise; None for `default_metrics`. They are copied, not written to.
         masks: Booleans, one a place, such as (batch, height, width); True where the evidence is.
@@ -203,6 +216,8 @@ def evaluate(
         keep_attributions: Number of samples, the first ones, whose attributions are returned too.
         progress: Whether to show a progress bar; or whose it shall be.
         gather: Whether the processes gather their scores.
+        on_error: With "warn" a method or a metric that fails costs its own scores, which are NaN for the batch that it
+            failed on, and a warning says so; what fails is named with method, metric and samples either way.
 
     Raises:
         TypeError: as `explain`; if `methods` or `metrics` are no names or objects of the kind.
@@ -220,6 +235,7 @@ def evaluate(
         >>> {name: round(scores["pointing_game"], 3) for name, scores in means.items()}
         {'ours': 1.0, 'floor': 0.2}
     """
+    conditions = Conditions(bounds, seed, max_rows, output, precision, channel_dim)
     model = NoModel() if model is None else model
     check_model(model)
     if hasattr(images, "dataset") or hasattr(images, "test_dataloader"):
@@ -229,47 +245,49 @@ def evaluate(
     check_inputs(images, values=False)
     index = _checked_index(index, len(images))
     check_inputs(images, index=index)
-    images = channels_second(images, channel_dim)
-    check_in_bounds(images, bounds)
+    images = conditions.inputs(images)
     check_count("batch_size", batch_size)
     check_count("keep_attributions", keep_attributions, 0)
-    explainers: Mapping[str, Explainer] = named("methods", ["smooth_grad"] if methods is None else methods)
-    _check_methods(explainers)
-    check_layout(explainers, channel_dim)
+    check_choice("on_error", on_error, OnError)
     _check_lengths(len(images), masks=masks)
-    whole = Context.create(index, seed, bounds, max_rows, images.device, images.dtype, images.ndim, output)
-    given = default_metrics(masks is not None, bounds is not None) if metrics is None else named("metrics", metrics)
-    check_metrics(given, images, mask=masks is not None, bounds=bounds is not None)
-    check_explain_again(explainers, given)
+    num_classes = None
+    if isinstance(target, Tensor) and target.ndim == 2 and target.shape[1] > 1:
+        _check_lengths(len(images), target=target)
+        num_classes = target.shape[1]
+        places, target = positive_labels(target)
+        if not len(target):
+            raise ValueError("`target`: no label of any sample holds, so that there is nothing to explain.")
+        places = places.cpu()
+        images, index, model = images[places], index[places], rows_of(model, places)
+        masks = None if masks is None else masks[places]
+    explainers, given = planned(methods, metrics, images, masks is not None, conditions)
+    whole = conditions.context(images, index)
     slices = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
     own = partial(progress_bar, shown=progress) if isinstance(progress, bool) else progress
-    with in_precision(model, precision), explaining(model, whole.seed), taking_channels_second(model, channel_dim):
+    with conditions.explaining(model):
+        if num_classes is not None:
+            _check_classes(whole, rows_of(model, slices[0]), images[slices[0]], num_classes)
         target = _targets(whole, model, images, target, slices)
         predicted = _targets(whole, model, images, None, slices, keep_attributions)
-    batches = (
-        Batch(
-            images[rows],
-            target[rows],
-            index[rows],
-            None if masks is None else masks[rows],
-            whole.select(rows),
-            rows_of(model, rows),
-            keep=max(0, keep_attributions - rows.start),
-        )
-        for rows in slices
-    )
+    every = Batch(images, target, index, masks, whole, model)
+    batches = (replace(every.select(rows), keep=max(0, keep_attributions - rows.start)) for rows in slices)
     with own("explaining", len(slices) * len(explainers)) as bar:
-        scored = score_batches(model, batches, explainers, given, precision, bar.update, whole.seed, channel_dim)
-        parts = list(scored)
+        failures: list[str] | None = None if on_error == "raise" else []
+        parts = list(score_batches(model, batches, explainers, given, conditions, bar.update, failures))
     maps = _on_cpu([torch.cat([part.maps[name] for part in parts]) for name in explainers])
+    target = target.cpu()
+    told = target if whole.output.has_labels else torch.full_like(target, -1)
+    index, told, scores = _gathered(index, told, parts, explainers, [*given, GRADIENTS], gather)
     return Evaluation(
-        *_gathered(index, parts, explainers, [*given, GRADIENTS], gather),
+        index,
+        scores,
         higher_is_better=directions(given),
         images=images[:keep_attributions].movedim(1, channel_dim).cpu(),
-        target=target[:keep_attributions].cpu(),
+        target=target[:keep_attributions],
         predicted=predicted.cpu(),
         masks=None if masks is None else masks[:keep_attributions].cpu(),
         attributions=dict(zip(explainers, maps, strict=True)),
+        targets=told,
     )
 
 
@@ -278,23 +296,44 @@ class Batch:
     """Samples that are explained together, on the model's device.
 
     Attributes:
-        images, target, index, masks, context: As an explainer and the metrics take them, the channels of the images
-            second; the index is on the CPU.
-        model: For these samples, with what it carries along of them.
+        images, target, index, masks: As an explainer and the metrics take them, the channels of the images second; the
+            index is on the CPU. The target may be one class for all, or None for those that the network predicts.
+        context: Context of the samples; None for what the conditions of the evaluation make of their indices.
+        model: For these samples, with what it carries along of them; None for that of the evaluation.
         keep: Number of samples, the first ones, whose maps are wanted.
         pairs: Which metrics of which methods are wanted; None for all of all.
         record: What the caller wants to have beside the scores.
     """
 
     images: Inputs
-    target: Labels
+    target: Any
     index: Labels
-    masks: Masks | None
-    context: Context
-    model: nn.Module
+    masks: Masks | None = None
+    context: Any = None
+    model: Any = None
     keep: int = 0
     pairs: Mapping[str, Sequence[str]] | None = None
     record: Any = None
+
+    def completed(self, model: nn.Module, conditions: Conditions) -> "Batch":
+        """With what it was made without; while the model is being explained."""
+        model = model if self.model is None else self.model
+        context, target = self.context or conditions.context(self.images, self.index), self.target
+        if not isinstance(target, Tensor):
+            target = resolve_target(model, self.images, target, context.max_rows, context.output)
+        return replace(self, target=target, context=context, model=model)
+
+    def select(self, rows: slice | Tensor) -> "Batch":
+        """Some of the samples of a batch that is complete."""
+        return replace(
+            self,
+            images=self.images[rows],
+            target=self.target[rows],
+            index=self.index[rows],
+            masks=None if self.masks is None else self.masks[rows],
+            context=self.context.select(rows),
+            model=rows_of(self.model, rows),
+        )
 
 
 @dataclass(frozen=True)
@@ -312,33 +351,32 @@ def score_batches(
     batches: Iterable[Batch],
     methods: Mapping[str, Explainer],
     metrics: Mapping[str, SampleMetric],
-    precision: Precision = "32-true",
+    conditions: Conditions = Conditions(),
     tick: Callable[[], object] = lambda: None,
-    seed: int = 0,
-    channel_dim: int = 1,
+    failures: list[str] | None = None,
+    watch: Callable[[Batch, str, str], AbstractContextManager[Any]] = lambda *_: nullcontext(),
 ) -> Generator[ScoredBatch, None, None]:
     """The scores of each batch as soon as it is done; nothing of the batches before is held.
 
     A batch's scores do not depend on the others: what follows it may be left out, or done elsewhere. At the end it
-    warns of maps that are not finite.
+    warns of maps that are not finite, and of failures.
 
     Args:
         model: Left as it was when the iterator ends, or is closed.
         batches: Asked for one by one.
         methods: Explainers by name.
         metrics: By name; what each method spends is scored as well, under the name `GRADIENTS`.
-        precision: As in `explain`.
+        conditions: The same for all batches; maps that are kept have their channels where the network has them.
         tick: Called when a method is done with a batch.
-        seed: Of the random numbers that the network draws itself.
-        channel_dim: Where the network has its channels; maps that are kept have theirs there too.
+        failures: For descriptions of exceptions, whose scores, and maps, are NaN then; None lets them pass.
+        watch: Entered, with batch, method and metric, while a map is made (`MAPS`), and while it is scored.
     """
     scored: dict[str, SampleMetric] = {**metrics, GRADIENTS: NumGradients()}
     everything = {name: list(scored) for name in methods}
     collections: dict[Any, MetricCollection] = {}
     undefined: dict[str, Tensor] = {}
-    turned = taking_channels_second(model, channel_dim)
-    with in_precision(model, precision), explaining(model, seed), turned:
-        for batch in batches:
+    with conditions.explaining(model):
+        for batch in (batch.completed(model, conditions) for batch in batches):
             maps: dict[str, Tensor] = {}
             values: list[Tensor] = []
             pairs: list[tuple[str, str]] = []
@@ -358,29 +396,77 @@ def score_batches(
                         own = {metric: scored[metric] for metric in key}
                         collections[key] = _collect(own, batch.images.device)
                     collection = collections[key]
-                    with noting(partial(_whereabouts, name, batch.index)):
-                        attributions = _score(collection, methods[name], given)
-                    values += [torch.cat(cast(Any, collection[metric]).scores) for metric in key]
+                    where, own_watch = partial(_whereabouts, name, batch.index), partial(watch, batch, name)
+                    attributions = _score(collection, methods[name], given, where, failures, own_watch)
+                    values += [_recorded(cast(Any, collection[metric]), batch, failures) for metric in key]
                     pairs += [(name, metric) for metric in key]
                     collection.reset()
-                    undefined[name] = undefined.get(name, 0) + _undefined(attributions)
-                    maps[name] = attributions[: batch.keep].movedim(1, channel_dim).clone()
+                    if attributions is None:
+                        attributions = torch.full_like(batch.images, torch.nan)
+                    else:
+                        undefined[name] = undefined.get(name, 0) + _undefined(attributions)
+                    maps[name] = attributions[: batch.keep].movedim(1, conditions.channel_dim).clone()
                     tick()
             yield ScoredBatch(batch, pairs, torch.stack(values), maps)
     _warn_of_undefined(model, undefined)
+    if failures:
+        rest = f"; and {len(failures) - 3} more" if len(failures) > 3 else ""
+        warn_caller(f"Explanations failed, and their scores are NaN: {'; '.join(failures[:3])}{rest}")
 
 
-def _score(collection: MetricCollection, explainer: Explainer, given: Mapping[str, Any]) -> Inputs:
-    """Explain a batch, and have the map scored; returns it."""
-    attributions, num_gradients = _explained(given["model"], explainer, given)
-    arguments = {
-        **given,
-        "explainer": explainer,
-        "noise_std": explainer.noise_std(given["inputs"], given["context"]),
-        "num_gradients": num_gradients,
-    }
-    _update(collection, attributions, arguments)
+def outputs_of(model: nn.Module, images: Inputs, conditions: Conditions) -> tuple[Tensor, Labels, Scores]:
+    """For each sample what could be explained, what is predicted, and the probability of that, NaN where there is none.
+
+    While the model is being explained.
+    """
+    output = conditions.output
+
+    def told(rows: Tensor) -> Tensor:
+        raw = check_rows(model(rows), len(rows))
+        predicted = output.prediction(raw)
+        try:
+            probability = output.probability(raw, predicted, known=True)
+        except ValueError:  # there is none
+            probability = torch.full_like(predicted, torch.nan, dtype=raw.dtype)
+        return torch.cat([output.scores(raw), predicted[:, None], probability[:, None]], 1).float()
+
+    with torch.no_grad():
+        found = in_chunks(told, model, conditions.max_rows, images)
+    return found[:, :-2], found[:, -2].long(), found[:, -1]
+
+
+def _score(
+    collection: MetricCollection,
+    explainer: Explainer,
+    given: Mapping[str, Any],
+    where: Callable[[], str],
+    failures: list[str] | None,
+    watch: Callable[[str], AbstractContextManager[Any]],
+) -> Inputs | None:
+    """Explain a batch, and have the map scored; returns it, or None where the method failed.
+
+    Each metric takes the arguments that its `update` names.
+    """
+    attributions = None
+    with noting(where, failures):
+        with watch(MAPS):
+            attributions, num_gradients = _explained(given["model"], explainer, given)
+        noise_std = explainer.noise_std(given["inputs"], given["context"])
+    if attributions is None:
+        return None
+    arguments = {**given, "explainer": explainer, "noise_std": noise_std, "num_gradients": num_gradients}
+    for name, metric in collection.items():
+        metric_named = noting(lambda name=name: f"in the metric {name}")  # type: ignore[misc]
+        with noting(where, failures), metric_named, watch(name):
+            metric.update(attributions, **metric._filter_kwargs(**arguments))
     return attributions
+
+
+def _recorded(metric: SampleMetric, batch: Batch, failures: list[str] | None) -> Scores:
+    """A metric's scores of a batch; NaN where it may fail, and did."""
+    if metric.scores or failures is None:
+        return torch.cat(metric.scores)
+    return torch.full((len(batch.images),), torch.nan, device=batch.images.device)
 
 
 def directions(metrics: Mapping[str, SampleMetric]) -> dict[str, bool | None]:
@@ -392,7 +478,7 @@ def _targets(
     context: Context,
     model: nn.Module,
     images: Inputs,
-    target: Labels | int | None,
+    target: Targets | int | None,
     batches: list[slice],
     number: int | None = None,
 ) -> Tensor:
@@ -445,6 +531,21 @@ def _explained(model: nn.Module, explainer: Explainer, batch: Mapping[str, Any])
         attributions = explainer(model, batch["inputs"], batch["target"], context)
     shares = draws_used if draws_used.any() else torch.ones_like(draws_used)
     return attributions, sent(count.total * shares / shares.sum(), attributions.device)
+
+
+def planned(
+    methods: Any, metrics: Any, images: Inputs, has_masks: bool, conditions: Conditions, controls: bool = False
+) -> tuple[dict[str, Explainer], dict[str, SampleMetric]]:
+    """Methods and metrics by name, the default ones for None; what these inputs do not admit is refused."""
+    explainers = named("methods", ["smooth_grad"] if methods is None else methods)
+    _check_methods(explainers)
+    explainers = with_controls(explainers, images.ndim > 2) if controls else explainers
+    check_layout(explainers, conditions.channel_dim)
+    has = {"mask": has_masks, "bounds": conditions.bounds is not None}
+    given = named("metrics", default_metrics(*has.values()) if metrics is None else metrics)
+    check_metrics(given, images, **has)
+    check_explain_again(explainers, given)
+    return explainers, given
 
 
 def default_metrics(has_masks: bool, has_bounds: bool) -> dict[str, SampleMetric]:
@@ -511,17 +612,10 @@ def _check_lengths(length: int, **tensors: Tensor | None) -> None:
 
 
 def _collect(metrics: Mapping[str, SampleMetric], device: torch.device) -> MetricCollection:
-    """Empty copies of the metrics; each takes the arguments that its `update` names."""
+    """Empty copies of the metrics."""
     collection = MetricCollection({name: metric.clone() for name, metric in metrics.items()}, compute_groups=False)
     collection.reset()
     return collection.to(device, non_blocking=not is_apple(device))
-
-
-def _update(collection: MetricCollection, attributions: Inputs, arguments: Mapping[str, Any]) -> None:
-    """As the collection's own `update`, saying which metric failed."""
-    for name, metric in collection.items():
-        with noting(lambda name=name: f"in the metric {name}"):  # type: ignore[misc]
-            metric.update(attributions, **metric._filter_kwargs(**arguments))
 
 
 def _whereabouts(method: str, index: Labels) -> str:
@@ -531,15 +625,27 @@ def _whereabouts(method: str, index: Labels) -> str:
 
 
 def _gathered(
-    index: Tensor, parts: Sequence[ScoredBatch], methods: Iterable[str], metrics: Sequence[str], gather: bool
-) -> tuple[Labels, dict[str, dict[str, Scores]]]:
-    """Indices, ascending, and scores; to gather takes two collective calls, in all processes in the same order."""
+    index: Tensor,
+    target: Tensor,
+    parts: Sequence[ScoredBatch],
+    methods: Iterable[str],
+    metrics: Sequence[str],
+    gather: bool,
+) -> tuple[Labels, Labels, dict[str, dict[str, Scores]]]:
+    """Indices, ascending, targets, and scores; to gather takes two collective calls, in the same order everywhere."""
     if not parts[0].maps:  # no methods
-        return torch.empty(0, dtype=torch.int64), {}
-    values = torch.cat([part.values for part in parts], 1)
+        return index[:0], target[:0], {}
+    values, names = torch.cat([part.values for part in parts], 1), torch.stack([index, target], 1)
     if gather and dist.is_available() and dist.is_initialized():
-        index = torch.cat(gather_all_tensors(sent(index, values.device)))
+        names = torch.cat(gather_all_tensors(sent(names, values.device))).cpu()
         values = torch.cat(gather_all_tensors(values.T.contiguous())).T
-    index, rows = first_rows(index.cpu())
+    index, rows = first_rows(*names.unbind(1))
     each = iter(values.cpu()[:, rows])  # all at once: each copy waits for an accelerator
-    return index, {method: {name: next(each) for name in metrics} for method in methods}
+    return index, names[rows, 1], {method: {name: next(each) for name in metrics} for method in methods}
+
+
+def _check_classes(context: Context, model: nn.Module, images: Inputs, number: int) -> None:
+    with torch.no_grad():
+        rows = probe_rows(model, images, context.max_rows)
+        found = context.output.scores(check_rows(model(rows), len(rows))).shape[1]
+    check_width(number, found)

@@ -105,7 +105,8 @@ class Logit(Output):
     """The target's logit: the default.
 
     Networks return (batch, classes). A single logit, (batch, 1) or (batch,), is that of a binary classifier with labels
-    0 and 1: label 1 explains the logit, label 0 its negative. (Of a regression take `At`, whose number has no sides.)
+    0 and 1: label 1 explains the logit, label 0 its negative. Labels as its loss takes them, 0.0 and 1.0 or booleans,
+    also (batch, 1), will do. (Of a regression take `At`, whose number has no sides.)
 
     Attributes:
         multi_label: Whether each class is a question by itself, of which several may hold: probabilities are sigmoids,
@@ -415,6 +416,40 @@ class _Reading(nn.Module):
 
     def forward(self, raw: Tensor) -> Tensor:
         return self.read(raw)
+
+
+def binary_labels(labels: Tensor) -> Tensor:
+    """Labels 0.0 and 1.0, or booleans, one a sample, as integers; others as they are."""
+    told = labels.dtype == torch.bool or labels.is_floating_point()
+    return labels.long() if told and labels.numel() == len(labels) and _are_binary(labels) else labels
+
+
+def positive_labels(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Row and class of each label that holds, of (batch, classes) zeros and ones.
+
+    Raises:
+        ValueError: if they are something else.
+    """
+    if labels.ndim != 2 or not _are_binary(labels):
+        raise ValueError(
+            "Labels that hold together must be (batch, classes), each 0 or 1; got "
+            f"{labels.dtype} of shape {tuple(labels.shape)}{', with other numbers' * (labels.ndim == 2)}."
+        )
+    rows, classes = labels.nonzero(as_tuple=True)
+    return rows, classes
+
+
+def check_width(number: int, num_outputs: int) -> None:
+    """Refuse labels that hold together, of so many classes, where the model has another number of outputs."""
+    if number != num_outputs:
+        raise ValueError(
+            f"Labels that hold together must be (batch, {num_outputs}), one for each of the outputs of the model; they "
+            f"have {number} columns."
+        )
+
+
+def _are_binary(labels: Tensor) -> bool:
+    return bool(((labels == 0) | (labels == 1)).all())
 
 
 def check_target(target: Int64[Tensor, " samples"], num_classes: int) -> None:

@@ -3,51 +3,30 @@
 import math
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice, product
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from lightning_xai.evaluation import Batch
-from lightning_xai.explainers.base import Bound, Context, Explainer, check_count, explaining, resolve_target
-from lightning_xai.explainers.channels import taking_channels_second
+from lightning_xai.evaluation import MAPS as MAPS, Batch, score_batches
+from lightning_xai.explainers.base import Explainer, check_count
 from lightning_xai.explainers.chunks import probe_rows
-from lightning_xai.explainers.cost import chain, counting_gradients, with_gradients
-from lightning_xai.explainers.precision import Precision, in_precision
+from lightning_xai.explainers.conditions import Conditions
+from lightning_xai.explainers.cost import chain, counting_gradients, with_gradients, wrapped
 from lightning_xai.explainers.smoothing import Averaging
-from lightning_xai.forward import rows_of
-from lightning_xai.functional.devices import sent
-from lightning_xai.functional.random import remembering_noise
-from lightning_xai.metrics import SampleMetric, Shared
-from lightning_xai.outputs import Logit, Output
+from lightning_xai.metrics import SampleMetric
 from lightning_xai.results.tables import ResultTable
-from lightning_xai.shapes import Inputs, Labels, Masks
 
-MAPS = "maps"
-"""The place of a metric in what is spent on the maps themselves."""
 BATCHES = 4
 """That are asked for to be measured: one to warm up, three that are timed."""
 _COLUMNS = ("", "gradients a sample", "passes a sample", "ms a sample", "gradients", "time", "share")
 _UNITS = (("days", 86_400), ("h", 3600), ("min", 60), ("s", 1), ("ms", 1e-3))
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Samples that are explained together, on the network's device.
-
-    Attributes:
-        images: (batch, ...), the channels second.
-        target: (batch,) the classes explained, or one for all; None for those that the network predicts.
-        index: (batch,) the samples' indices.
-        masks: (batch, height, width) booleans, or None.
-    """
-
-    images: Inputs
-    target: Labels | int | None
-    index: Labels
-    masks: Masks | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +78,7 @@ class Price:
     notes: tuple[str, ...] = field(default=())
 
     def __add__(self, other: "Price") -> "Price":
-        """Of both works, one after the other, under the title of the first; a sample's costs are then the mean."""
+        """The price of both works, one after the other, titled as the first; a sample's costs are then the mean."""
         number = self.num_samples + other.num_samples
         costs: dict[tuple[str, str], Cost] = {}
         for part in (self, other):
@@ -123,12 +102,12 @@ class Price:
 
     @property
     def gradients(self) -> float:
-        """Of all samples, methods and metrics."""
+        """Gradients of all samples, methods and metrics."""
         return self.num_samples * self.sample.gradients
 
     @property
     def seconds(self) -> float:
-        """Of all samples, methods and metrics, with the start."""
+        """Seconds of all samples, methods and metrics, with the start."""
         return self.start + self.num_samples * self.sample.seconds
 
     @property
@@ -179,17 +158,12 @@ class Price:
 
 def price(
     model: nn.Module,
-    batches: Iterable[Rows | Batch],
+    batches: Iterable[Batch],
     methods: Mapping[str, Explainer],
     metrics: Mapping[str, SampleMetric],
     num_samples: int,
+    conditions: Conditions = Conditions(),
     *,
-    bounds: tuple[Bound, Bound] | None = None,
-    seed: int = 0,
-    max_rows: int | None = None,
-    precision: Precision = "32-true",
-    output: Output | str = Logit(),
-    channel_dim: int = 1,
     num_timed: int = 3,
     title: str = "",
 ) -> Price:
@@ -199,14 +173,15 @@ def price(
     ends before is begun again with its first batch.
 
     Args:
-        model: As in `explain`, like bounds, seed, max_rows, precision, output and channel_dim. Left as it was.
-        batches: As large as they will be; only as many are asked for as are measured. A `Batch` of an evaluation brings
-            its own context (bounds, seed, max_rows, output), model, and pairs of method and metric.
+        model: As in `explain`. Left as it was.
+        batches: As large as they will be; only as many are asked for as are measured. They may bring a context (bounds,
+            seed, max_rows, output), model, and pairs of method and metric of their own.
         methods: Explainers by name.
         metrics: Metrics by name; none for the maps alone.
         num_samples: Samples of the whole work.
+        conditions: Under which they are explained.
         num_timed: Batches that are timed.
-        title: Of the table.
+        title: Title of the table.
 
     Raises:
         ValueError: if there is no batch; as `evaluate`.
@@ -214,9 +189,9 @@ def price(
     Example:
         >>> import torch
         >>> import lightning_xai as lx
-        >>> from lightning_xai.price import Rows, price
+        >>> from lightning_xai.price import Batch, price
         >>> model, images = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)), torch.rand(3, 1, 2, 2)
-        >>> batches, methods = [Rows(images, None, torch.arange(3))], {"ours": lx.smooth_grad(num_draws=20)}
+        >>> batches, methods = [Batch(images, None, torch.arange(3))], {"ours": lx.smooth_grad(num_draws=20)}
         >>> found = price(model, batches, methods, {"again": lx.metrics.MaxSensitivity(num_draws=10)}, 1000)
         >>> found.costs["ours", "maps"].gradients, found.costs["ours", "again"].gradients, found.gradients
         (20.0, 200.0, 220000.0)
@@ -224,34 +199,39 @@ def price(
     check_count("num_samples", num_samples)
     check_count("num_timed", num_timed)
     begin = time.perf_counter()
-    waited, found = list[float](), list[dict[tuple[str, str], Cost]]()
-    options: dict[str, Any] = {"bounds": bounds, "seed": seed, "max_rows": max_rows, "output": output}
-    with in_precision(model, precision), explaining(model, seed), taking_channels_second(model, channel_dim):
-        stream = (batch_of(model, given, **options) for given in batches)
+    waited, spent, number = list[float](), dict[tuple[str, str], list[Cost]](), num_timed
+
+    def asked() -> Iterator[Batch]:
+        nonlocal number
+        stream = (batch.completed(model, conditions) for batch in batches)
         first = next(stream, None)
         if first is None or not len(first.images):
             raise ValueError("`batches` is empty: there is no sample to measure with.")
         number = min(num_timed, -(-num_samples // len(first.images)))
-        device = first.images.device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        warm = first if number > 1 else _few(first)
-        _measured(warm, methods, metrics)
-        start = time.perf_counter() - begin
-        for _ in range(number):
+        if first.images.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(first.images.device)
+        yield first if number > 1 else _few(first)
+        while True:
             before = time.perf_counter()
             batch = next(stream, None)
             if batch is not None:
                 waited.append((time.perf_counter() - before) / len(batch.images))
-            found.append(_measured(first if batch is None else batch, methods, metrics))
-    costs = {key: _median([costs[key] for costs in found]) for key in found[0]}
-    usual = sum(costs.values(), Cost()).seconds * len(warm.images)
+            yield first if batch is None else batch
+
+    watch = partial(_spending, spent)
+    with closing(score_batches(model, asked(), methods, metrics, conditions, watch=watch)) as scored:
+        warm = next(scored).batch.images
+        start = time.perf_counter() - begin
+        deque(islice(scored, number), 0)
+    order = (key for key in product(methods, (MAPS, *metrics)) if key in spent)
+    costs = {key: _median(spent[key][1:]) for key in order}
+    usual = sum(costs.values(), Cost()).seconds * len(warm)
     return Price(
         num_samples,
         costs,
         sorted(waited)[len(waited) // 2] if waited else 0.0,
         max(0.0, start - usual),
-        _peak_memory(device),
+        _peak_memory(warm.device),
         frozenset(name for name, method in methods.items() if _tolerance(method) is not None),
         title,
     )
@@ -259,12 +239,12 @@ def price(
 
 def within_gradients(
     model: nn.Module,
-    batch: Rows | Batch,
+    batch: Batch,
     methods: Mapping[str, Explainer],
     metrics: Mapping[str, SampleMetric],
     max_gradients: int,
     num_samples: int,
-    **options: Any,
+    conditions: Conditions = Conditions(),
 ) -> dict[str, Explainer]:
     """The methods with as many draws as `max_gradients` gradients in all pay for, on all samples, with all metrics.
 
@@ -276,7 +256,7 @@ def within_gradients(
         batch: As in `price`; a row of it is explained, to count what every draw takes.
         max_gradients: Rows of backward passes, on all samples together.
         num_samples: Samples of the whole work, of all processes and shards.
-        options: As in `price`: bounds, seed, max_rows, precision, output, channel_dim.
+        conditions: As in `price`.
 
     Raises:
         ValueError: if that is less than a single draw of every method costs, or the model is TorchScript, whose
@@ -285,17 +265,17 @@ def within_gradients(
     Example:
         >>> import torch
         >>> import lightning_xai as lx
-        >>> from lightning_xai.price import Rows, within_gradients
+        >>> from lightning_xai.price import Batch, within_gradients
         >>> model, images = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)), torch.rand(3, 1, 2, 2)
         >>> methods = {"cheap": lx.noise_grad(), "SG": lx.smooth_grad(), "FG": lx.fusion_grad()}  # 10, 50, 100
-        >>> found = within_gradients(model, Rows(images, None, torch.arange(3)), methods, {}, 90_000, 1000)
+        >>> found = within_gradients(model, Batch(images, None, torch.arange(3)), methods, {}, 90_000, 1000)
         >>> found["cheap"].num_draws, found["SG"].num_draws, found["FG"].num_draws * found["FG"].explainer.num_draws
         (10, 40, 40)
     """
     check_count("max_gradients", max_gradients)
     check_count("num_samples", num_samples)
     worst = {name: _at_most(method) for name, method in methods.items()}
-    known = _counted(model, batch, worst, metrics, **options)
+    known = _counted(model, batch, worst, metrics, conditions)
     if any(map(math.isnan, known.values())):
         raise ValueError(
             "`max_gradients` needs a model whose gradients can be counted, and TorchScript admits no hooks: give the "
@@ -328,78 +308,24 @@ def within_gradients(
     return cut(max(near, key=lambda level: (cost(level), level)))
 
 
-def batch_of(model: nn.Module, given: Rows | Batch, **options: Any) -> Batch:
-    """As an evaluation has it.
-
-    Args:
-        model: For these samples.
-        given: What is a `Batch` already comes back as it is.
-        options: Of its context: bounds, seed, max_rows, output.
-    """
-    if isinstance(given, Batch):
-        return given
-    images = given.images
-    kind: dict[str, Any] = {"device": images.device, "dtype": images.dtype, "ndim": images.ndim}
-    context = Context.create(given.index.cpu(), **options, **kind)
-    target = resolve_target(model, images, given.target, context.max_rows, context.output)
-    return Batch(images, target, given.index, given.masks, context, model)
-
-
 def duration(seconds: float) -> str:
     """In the greatest unit of which it is one or more."""
     unit, size = next((pair for pair in _UNITS if seconds >= pair[1]), _UNITS[-1])
     return f"{seconds / size:.3g} {unit}"
 
 
-def _measured(
-    batch: Batch, methods: Mapping[str, Explainer], metrics: Mapping[str, SampleMetric]
-) -> dict[tuple[str, str], Cost]:
-    """What a sample of the batch costs, by method and metric; as `evaluate` explains and scores it."""
-    model, images, context, found = batch.model, batch.images, batch.context, dict[tuple[str, str], Cost]()
-    given: dict[str, Any] = {
-        "inputs": images,
-        "target": batch.target,
-        "mask": batch.masks,
-        "index": sent(batch.index, images.device),
-        "bounds": context.bounds,
-        "model": model,
-        "context": context,
-        "shared": Shared(),
-    }
-    with remembering_noise():
-        for name, wanted in (dict.fromkeys(methods, metrics) if batch.pairs is None else batch.pairs).items():
-            method = methods[name]
-            with _spending(model, images) as spent:
-                attributions = method(model, images, given["target"], context)
-            found[name, MAPS] = spent[0]
-            own = {"explainer": method, "noise_std": method.noise_std(images, context)}
-            own["num_gradients"] = torch.zeros(len(images), device=images.device)
-            for key in filter(metrics.__contains__, wanted):
-                scored = metrics[key].clone().to(images.device)
-                scored.reset()
-                with _spending(model, images) as spent:
-                    scored.update(attributions, **scored._filter_kwargs(**given, **own))
-                found[name, key] = spent[0]
-    return found
-
-
-class _spending:
-    """Measures what the block takes, a sample; in the list's only place when it has ended."""
-
-    def __init__(self, model: nn.Module, images: Tensor) -> None:
-        self.images, self.counting = images, counting_gradients(model)
-
-    def __enter__(self) -> list[Cost]:
-        self.count, self.spent = self.counting.__enter__(), list[Cost]()
-        _synchronize(self.images.device)
-        self.begin = time.perf_counter()
-        return self.spent
-
-    def __exit__(self, *error: Any) -> None:
-        _synchronize(self.images.device)
-        seconds = time.perf_counter() - self.begin
-        self.counting.__exit__(*error)
-        self.spent.append(Cost(float(self.count.total), float(self.count.passes), seconds) * (1 / len(self.images)))
+@contextmanager
+def _spending(spent: dict[tuple[str, str], list[Cost]], batch: Batch, method: str, metric: str) -> Iterator[None]:
+    """Measures what the block takes, a sample."""
+    device = batch.images.device
+    with counting_gradients(batch.model) as count:
+        _synchronize(device)
+        begin = time.perf_counter()
+        yield
+        _synchronize(device)
+        seconds = time.perf_counter() - begin
+    cost = Cost(float(count.total), float(count.passes), seconds) * (1 / len(batch.images))
+    spent.setdefault((method, metric), []).append(cost)
 
 
 def _synchronize(device: torch.device) -> None:
@@ -410,33 +336,22 @@ def _synchronize(device: torch.device) -> None:
 def _few(batch: Batch) -> Batch:
     """As few rows of a batch as the network takes."""
     with torch.no_grad():
-        rows = slice(len(probe_rows(batch.model, batch.images, batch.context.max_rows)))
-    return replace(
-        batch,
-        images=batch.images[rows],
-        target=batch.target[rows],
-        index=batch.index[rows],
-        masks=None if batch.masks is None else batch.masks[rows],
-        context=batch.context.select(rows),
-        model=rows_of(batch.model, rows),
-    )
+        return batch.select(slice(len(probe_rows(batch.model, batch.images, batch.context.max_rows))))
 
 
 def _counted(
     model: nn.Module,
-    batch: Rows | Batch,
+    batch: Batch,
     methods: Mapping[str, Explainer],
     metrics: Mapping[str, SampleMetric],
-    precision: Precision = "32-true",
-    channel_dim: int = 1,
-    **options: Any,
+    conditions: Conditions,
 ) -> dict[str, float]:
     """Gradients a sample of each method, with its metrics; counted with a single draw of each."""
     single = {name: with_gradients(method, 1) for name, method in methods.items()}
-    seed = options.get("seed", 0)
-    with in_precision(model, precision), explaining(model, seed), taking_channels_second(model, channel_dim):
-        costs = _measured(_few(batch_of(model, batch, **options)), single, metrics)
-    rounded = {key: round(cost.gradients, 6) for key, cost in costs.items()}  # the same for any number of rows
+    few, spent = (_few(given.completed(model, conditions)) for given in [batch]), dict[tuple[str, str], list[Cost]]()
+    with closing(score_batches(model, few, single, metrics, conditions, watch=partial(_spending, spent))) as scored:
+        next(scored)
+    rounded = {key: round(cost.gradients, 6) for key, (cost,) in spent.items()}  # the same for any number of rows
     each = {name: sum(number for (m, _), number in rounded.items() if m == name) for name in methods}
     return {name: each[name] * _draws(methods[name]) / _draws(single[name]) for name in methods}
 
@@ -458,19 +373,14 @@ def _tolerance(method: Explainer) -> float | None:
 
 def _at_most(method: Explainer) -> Explainer:
     """With the draws that a tolerance may take at most."""
-    if _tolerance(method) is None:
-        return method
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {name: _at_most(inner) for name, inner in wrapped(method).items()}
     if getattr(method, "tolerance", None) is not None:
-        changes = {"tolerance": None, "num_draws": method.max_draws}  # type: ignore[attr-defined]
-    for name in ("explainer", "gradient"):
-        if isinstance(inner := getattr(method, name, None), Explainer):
-            changes[name] = _at_most(inner)
-    return replace(method, **changes)  # type: ignore[type-var]
+        changes |= {"tolerance": None, "num_draws": method.max_draws}  # type: ignore[attr-defined]
+    return replace(method, **changes) if changes else method  # type: ignore[type-var]
 
 
 def _median(costs: list[Cost]) -> Cost:
-    """Of the seconds; the mean of what is counted."""
+    """The median of the seconds, and the mean of what is counted."""
     total = sum(costs, Cost()) * (1 / len(costs))
     return replace(total, seconds=sorted(cost.seconds for cost in costs)[len(costs) // 2])
 

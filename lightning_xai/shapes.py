@@ -4,7 +4,7 @@ A leading space in the string keeps linters from reading it as a forward referen
 annotations at run time with jaxtyping's import hook.
 """
 
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 Inputs = Float[Tensor, " batch *shape"]
@@ -24,6 +24,10 @@ Masks = Bool[Tensor, " batch *places"]
 
 Labels = Int64[Tensor, " batch"]
 """Class indices."""
+
+Targets = Shaped[Tensor, " batch *labels"]
+"""Class indices as they are given: integers, or the 0.0 and 1.0 or booleans of a binary classifier, (batch,) or (batch,
+1); where the labels hold together, (batch, classes)."""
 
 Keys = Int64[Tensor, " batch"]
 """Random keys, one a row (see `functional.random`)."""

@@ -117,7 +117,7 @@ def test_target_out_of_range(method, target):
 
 
 @pytest.mark.parametrize(
-    "target", [1.0, torch.ones(3), torch.ones(3, dtype=torch.bool), "cat", ["a", "b", "c"], [[1], [2, 3], [4]], {}]
+    "target", [1.0, True, 2 * torch.ones(3), torch.tensor([0.0, 0.5, 1.0]), "cat", ["a"] * 3, [[1], [2, 3], [4]], {}]
 )
 def test_target_must_be_integers(target):
     for call in (explain, evaluate, Gradient()):
@@ -125,10 +125,12 @@ def test_target_must_be_integers(target):
             call(MODEL, IMAGES, target)
 
 
-@pytest.mark.parametrize("shape", [(2,), (3, 1), (3, 10), (0,)])
+@pytest.mark.parametrize("shape", [(2,), (3, 2), (3, 10), (0,)])
 def test_target_of_the_wrong_shape(shape):
-    for call in (explain, evaluate, Gradient()):
-        with pytest.raises(ValueError, match="`target` must be one class index, or one for each of the 3 samples"):
+    said = "`target` must be one class index, or one for each of the 3 samples"
+    positive = "no label of any sample holds" if len(shape) == 2 else said
+    for call, message in ((explain, said), (evaluate, positive), (Gradient(), said)):
+        with pytest.raises(ValueError, match=message):
             call(MODEL, IMAGES, torch.zeros(shape, dtype=torch.int64))
 
 
@@ -311,7 +313,7 @@ def test_what_must_be_numbers(name, build, value):
     ("build", "message"),
     [
         (lambda: IntegratedGradients(baseline=True), '`baseline` must be "black", "white" or a number, got True'),
-        (lambda: IntegratedGradients(baseline=[0.0]), '`baseline` must be "black", "white" or a number, got'),
+        (lambda: IntegratedGradients(baseline=[True]), '`baseline` must be "black", "white" or a number, got'),
         (lambda: Smooth(Gradient), r"`explainer` must be an explainer, such as Gradient\(\), got <class"),
         (lambda: Saliency("gradient"), "`gradient` must be an explainer"),
         (lambda: Smooth(scale=0.2), r"`scale` must be an InputScale, such as RangeScale\(0.2\), got 0.2"),

@@ -16,7 +16,7 @@ from lightning_xai.callbacks import AttributionCallback
 from lightning_xai.callbacks.samples import choose_samples, share, spread, unpack
 from lightning_xai.explainers import Gradient, RandomAttribution, with_controls
 from lightning_xai.metrics import InherentNoise, RelevanceRankAccuracy, Sparseness
-from lightning_xai.results.store import read_directions, read_scores
+from lightning_xai.results.store import read_directions, read_samples, read_scores
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
@@ -118,7 +118,7 @@ def test_training_is_bit_identical_with_and_without_the_callback(tmp_path: Any, 
 
 def test_files_logs_and_evaluation_agree(tmp_path: Any) -> None:
     callback = AttributionCallback(quick_methods(), num_samples=7, panel_size=3, bounds=BOUNDS)
-    trainer, _ = fit(tmp_path, callback, kind="mask")
+    trainer, module = fit(tmp_path, callback, kind="mask")
     evaluation = callback.evaluation
     assert evaluation is not None
     assert evaluation.index.tolist() == [100, 102, 104, 106, 108, 110, 112]
@@ -140,6 +140,20 @@ def test_files_logs_and_evaluation_agree(tmp_path: Any) -> None:
     assert panels == ["validate-epoch=000-step=4.png", "validate-epoch=001-step=8.png"]
     assert sorted(path.name for path in (tmp_path / "xai" / "scores").iterdir()) == ["000001.parquet", "000002.parquet"]
     assert read_directions(tmp_path / "xai" / "scores") == evaluation.higher_is_better
+    known = read_samples(tmp_path / "xai" / "scores").query("epoch == 1")
+    places = evaluation.index - 100
+    assert (known["stage"] + known["step"].astype(str)).unique().tolist() == ["validate8"]
+    assert known["sample"].tolist() == evaluation.index.tolist()
+    assert known["target"].tolist() == Images().labels[places].tolist()
+    shares = module.eval()(Images().images[places]).softmax(1).detach()
+    assert known["predicted"].tolist() == shares.argmax(1).tolist()
+    torch.testing.assert_close(torch.tensor(known["probability"].tolist()), shares.amax(1))
+    for sign in (1, -1):  # of one epoch and step the last one counts, as for the scores
+        module.head.requires_grad_(False).weight.mul_(sign)
+        trainer.validate(module, loader("mask"), verbose=False)
+    known = read_samples(tmp_path / "xai" / "scores")
+    assert known.groupby("epoch").size().to_dict() == {0: 7, 1: 7, 2: 7}
+    assert known["predicted"].tolist()[14:] == module.eval()(Images().images[places]).argmax(1).tolist()
 
 
 def test_scores_are_those_of_evaluate(tmp_path: Any) -> None:
@@ -225,9 +239,7 @@ def test_iterable_data_and_several_loaders(tmp_path: Any) -> None:
             pass
 
     make_trainer(tmp_path, callback).validate(TwoLoaders(), [loader(), loader("mask")], verbose=False)
-    assert "auroc" not in callback.evaluation.scores["grad"], "the first loader is explained; it has no masks"
-    make_trainer(tmp_path, callback).validate(TwoLoaders(), {"a": loader("mask"), "b": loader()}, verbose=False)
-    assert "auroc" in callback.evaluation.scores["grad"]
+    assert ["auroc" in found.scores["grad"] for found in callback.evaluations.values()] == [False, True]
 
 
 def test_processes_divide_a_stream(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -385,7 +397,7 @@ def test_bad_arguments(options: dict[str, Any], message: str) -> None:
 
 def test_unknown_target() -> None:
     unchecked = AttributionCallback.__init__.__wrapped__  # without the test suite's own check of the annotation
-    with pytest.raises(ValueError, match="`target` must be one of 'label', 'prediction', got 'truth'"):
+    with pytest.raises(ValueError, match="`target` must be one of 'label', 'prediction', 'positive', got 'truth'"):
         unchecked(object.__new__(AttributionCallback), target="truth")
 
 

@@ -332,7 +332,7 @@ BAD_LABELS = {
     "one-hot": (torch.eye(3)[CLASSES], r"integers of shape \(8,\), .*got torch.float32 of shape \(8, 3\)"),
     "multi-hot": (torch.eye(3).long()[CLASSES], r"got torch.int64 of shape \(8, 3\)"),
     "soft": (CLASSES.float(), r"got torch.float32 of shape \(8,\)"),
-    "yes or no": (CLASSES.bool(), r"got torch.bool of shape \(8,\)"),
+    "likely": (CLASSES / 2, r"got torch.float32 of shape \(8,\)"),
     "a dict": ([{"class": int(c)} for c in CLASSES], r"got dict"),
     "words": ([str(int(c)) for c in CLASSES], r"got (tuple|list)"),
     "mixup": ([(int(c), int(c), 0.5) for c in CLASSES], r"got (tuple|list)"),

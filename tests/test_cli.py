@@ -28,8 +28,8 @@ from lightning_xai.networks import MLP
 from lightning_xai.sanity.randomization import Randomization
 
 ROOT = Path(__file__).parent.parent
-PRETRAINED = ("photographs",)  # run by test_pretrained.py: there is nothing to train
-CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.stem not in PRETRAINED)
+ELSEWHERE = ("photographs", "image_folder")  # run by test_pretrained.py and test_training_folder.py
+CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.stem not in ELSEWHERE)
 OFFLINE = {
     "MNISTDataModule": ["--data=lightning_xai.data.DigitsDataModule"],
     "FashionMNISTDataModule": ["--data=lightning_xai.data.DigitsDataModule"],

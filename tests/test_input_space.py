@@ -15,6 +15,7 @@ from lightning_xai.cli.checks import check_fits_data
 from lightning_xai.data import DigitsDataModule, PhotographsDataModule
 from lightning_xai.data.input_space import InputSpace
 from lightning_xai.experiments.pictures import Preparation
+from lightning_xai.explainers.conditions import Conditions
 from lightning_xai.modules import ClassifierModule, PretrainedClassifier
 from lightning_xai.networks import LeNet
 from lightning_xai.studies.networks import TrainedNetwork
@@ -52,7 +53,7 @@ def pretrained(size=20, **options):
 
 def test_what_is_given_comes_first_then_the_data_then_the_module():
     model, data = Owner((0, 1), ("m",), (1, 2, 3)), Owner((0, 2), ("d",), [4, 5, 6])
-    assert InputSpace(model, data, (0, 3)).bounds == (0, 3)
+    assert InputSpace(model, data).completed(Conditions((0, 3))).bounds == (0, 3)
     space = InputSpace(model, data)
     assert (space.bounds, space.class_names, space.shape) == ((0, 2), ("d",), (4, 5, 6))
     for silent in (Owner(), None, object()):

@@ -5,6 +5,7 @@ import csv
 import math
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jaxtyping
@@ -15,6 +16,7 @@ import yaml
 from scipy.stats import norm
 from torch import nn
 
+from lightning_xai import outputs
 from lightning_xai.cli import main
 from lightning_xai.data import DigitsDataModule
 from lightning_xai.experiments.noise_level import CONFIDENCE, find_noise_level, right_under_noise
@@ -200,15 +202,29 @@ def test_bad_input_is_named(options, message, monkeypatch):
         find_noise_level(model, images, **{"labels": labels, **options})
 
 
-def test_a_single_output_has_no_accuracy():
-    """Whose greatest output is always the same: it would bear any noise."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(8, 1))
-    images = torch.randn(10, 2, 2, 2, generator=torch.Generator().manual_seed(0))
-    for labels in (torch.zeros(10).long(), torch.arange(10) % 2):
-        with pytest.raises(ValueError, match="`model` must have an output for each class: of a single one"):
-            find_noise_level(model, images, labels, chance=0.5)
-        with pytest.raises(ValueError, match="`model` must have an output for each class: of a single one"):
-            right_under_noise(model, images, labels, 0.1)
+def test_a_single_logit_is_that_of_its_two_classes():
+    """Right where the sign of the noisy logit is the label's."""
+    torch.manual_seed(0)
+    model, images = nn.Linear(8, 1, bias=False), torch.randn(40, 8)
+    labels = (model(images)[:, 0] > 0).long()
+    level = find_noise_level(model, images, labels, maximum=0.2, drop=0.9)
+    assert (level.clean_accuracy, level.chance) == (1.0, 0.5)
+    for output in ("logit", "probability", "margin"):
+        right = right_under_noise(model, images, labels, 0.5, num_draws=3, output=output)
+        for draw, found in enumerate(right):
+            noise = standard_normal(root_keys(fold_in_int(0, draw), torch.tensor([0])), (8,))[0]
+            logits = images @ (model.weight[0] * (1 + 0.5 * noise))
+            assert found.tolist() == ((logits > 0) == labels.bool()).tolist()
+    with pytest.raises(ValueError, match=r"`labels` must be in 0 \.\. 1"):
+        find_noise_level(model, images, labels + 1)
+
+
+@pytest.mark.parametrize("output", [outputs.At(0), outputs.Logit(multi_label=True)])
+def test_what_has_no_two_classes_has_no_accuracy(output):
+    model, images, labels = nn.Linear(8, 1), torch.randn(10, 8), torch.zeros(10, dtype=torch.int64)
+    for use in (find_noise_level, partial(right_under_noise, std=0.1)):
+        with pytest.raises(ValueError, match=r"`output` .* must have two classes or more"):
+            use(model, images, labels, output=output)
 
 
 # Figure and files

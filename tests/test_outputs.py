@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
+from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_xai as lx
 from lightning_xai.explainers import CaptumExplainer, Context, SmoothDiff, grad_cam, gradient_shap, guided_backprop
@@ -50,6 +51,12 @@ def margin_slopes(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return (chosen - F.one_hot(logits.masked_fill(chosen.bool(), -torch.inf).argmax(1), logits.shape[1])).float()
 
 
+def similarity_slopes(z: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+    """d cos(z, e) / d z = (e / |e| - cos z / |z|) / |z|."""
+    size, unit = z.norm(dim=1, keepdim=True), embedding / embedding.norm()
+    return (unit - (z @ unit)[:, None] / size * z / size) / size
+
+
 CLOSED = {
     "logit": (Logit(), lambda z, t: F.one_hot(t, 3).float()),
     "multi-label logit": (Logit(multi_label=True), lambda z, t: F.one_hot(t, 3).float()),
@@ -59,6 +66,8 @@ CLOSED = {
     "multi-label log": (LogProbability(multi_label=True), lambda z, t: F.one_hot(t, 3) * (1 - z.sigmoid())),
     "margin": (Margin(), margin_slopes),
     "of": (Of(doubled), lambda z, t: 2.0 * F.one_hot(t, 3)),
+    "at": (At(2), lambda z, t: F.one_hot(torch.full_like(t, 2), 3).float()),
+    "similarity": (Similarity((1.0, 2.0, -1.0)), lambda z, t: similarity_slopes(z, torch.tensor([1.0, 2.0, -1.0]))),
 }
 
 
@@ -66,18 +75,10 @@ CLOSED = {
 def test_gradients_on_a_linear_network(name):
     """d f / d x = (d f / d z) W, with the slopes of each output written down."""
     output, slopes = CLOSED[name]
-    found = lx.explain(linear(), IMAGES, TARGET, lx.Gradient(), output=output)
+    target = TARGET if output.has_labels or name == "of" else None
+    found = lx.explain(linear(), IMAGES, target, lx.Gradient(), output=output)
     logits = IMAGES.flatten(1) @ WEIGHTS.T + BIAS
     assert_close(found.flatten(1), slopes(logits, TARGET) @ WEIGHTS)
-
-
-def test_similarity_on_a_linear_network():
-    """d cos(z, e) / d z = (e / |e| - cos z / |z|) / |z|."""
-    embedding, z = torch.tensor([1.0, 2.0, -1.0]), IMAGES.flatten(1) @ WEIGHTS.T + BIAS
-    found = lx.explain(linear(), IMAGES, None, lx.Gradient(), output=Similarity(embedding))
-    size, unit = z.norm(dim=1, keepdim=True), embedding / embedding.norm()
-    cosine = (z @ unit)[:, None] / size
-    assert_close(found.flatten(1), (unit - cosine * z / size) / size @ WEIGHTS)
 
 
 BINARY = {
@@ -103,6 +104,20 @@ def test_a_single_logit_is_that_of_a_classifier_with_labels_0_and_1(name, flat):
     assert output.prediction(raw).tolist() == (raw.flatten() > 0).long().tolist()
     found = lx.explain(model, IMAGES, labels, lx.Gradient(), output=output)
     assert_close(found.flatten(1), (sign * slope(z))[:, None] * WEIGHTS[:1])
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bool, torch.float64])
+def test_labels_as_the_loss_of_a_single_logit_takes_them(kind, tmp_path):
+    """0.0, 1.0 and booleans, (samples,) and (samples, 1), are 0 and 1 for each of the doors."""
+    labels, model = torch.tensor([1, 0, 1, 0, 1]), linear(1)
+    wanted = lx.explain(model, IMAGES, labels, lx.Gradient())
+    for given in (labels.to(kind), labels.to(kind)[:, None]):
+        assert torch.equal(lx.explain(model, IMAGES, given, lx.Gradient()), wanted)
+        kept = lx.evaluate(model, IMAGES, given, ["gradient"], ["sparseness"], keep_attributions=5)
+        assert torch.equal(kept.attributions["gradient"], wanted)
+    data = DataLoader(TensorDataset(IMAGES, labels.to(kind)[:, None]), 2)
+    found = lx.evaluate_stream(model, data, tmp_path, methods=["gradient"]).samples()
+    assert found["target"].tolist() == labels.tolist()
 
 
 def test_a_single_logit_that_is_declared_a_label_has_no_other_side():
@@ -145,8 +160,8 @@ class Segmenter(nn.Module):
         return self.last(self.first(x).tanh())
 
 
-def smooth():
-    return nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+def smooth(outputs=3):
+    return nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, outputs))
 
 
 MASK = torch.tensor([[True, False], [True, True]])
@@ -155,6 +170,11 @@ OUTPUTS = {
     "probability": Probability(),
     "multi-label": Probability(multi_label=True),
     "log_probability": LogProbability(),
+    "multi-label log": LogProbability(multi_label=True),
+    "one logit": Logit(),
+    "one probability": Probability(),
+    "one log": LogProbability(),
+    "one margin": Margin(),
     "margin": Margin(),
     "at": At(2),
     "similarity": Similarity((1.0, -2.0, 0.5)),
@@ -166,9 +186,10 @@ OUTPUTS = {
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_integrated_gradients_are_complete_for_every_output(name):
     """They sum to f(x) - f(b); the margin has a kink, where its quadrature converges slowly."""
-    output, model = OUTPUTS[name], (Segmenter() if name == "region" else smooth()).double()
+    single = name.startswith("one ")
+    output, model = OUTPUTS[name], (Segmenter() if name == "region" else smooth(1 if single else 3)).double()
     images = IMAGES.double()
-    target = TARGET if name not in ("at", "similarity") else torch.zeros_like(TARGET)
+    target = TARGET % 2 if single else TARGET if name not in ("at", "similarity") else torch.zeros_like(TARGET)
     method = lx.IntegratedGradients(baseline=0.0, num_steps=400 if name == "margin" else 40)
     total = lx.explain(model, images, target, method, output=output).flatten(1).sum(1)
     ends = [output.explained(model(x).detach(), target) for x in (images, torch.zeros_like(images))]

@@ -179,7 +179,7 @@ def test_evaluation_and_callback_pass_it_on():
     model = Watched()
     lx.evaluate(model, IMAGES, 0, {"gradient": lx.Gradient()}, precision="bf16-mixed")
     assert all(model.autocast)
-    assert AttributionCallback(precision="bf16-mixed").precision == "bf16-mixed"
+    assert AttributionCallback(precision="bf16-mixed").conditions.precision == "bf16-mixed"
 
 
 def test_networks_of_experiments_run_in_the_precision_of_the_lab():

@@ -324,8 +324,8 @@ def test_bounds_and_names_are_the_modules_where_the_data_have_none(folder, tmp_p
     callback = AttributionCallback({"adapt_grad": adapt_grad(num_draws=2)}, controls=False)
     loader = DataLoader([(image, 0) for image in images], batch_size=2)
     trainer(callback, folder=tmp_path).test(model, loader, verbose=False)
-    ((bounds, names, title, _),) = seen
-    assert_close(bounds, model.bounds, rtol=0, atol=0)
+    ((conditions, names, title),) = seen
+    assert_close(conditions.bounds, model.bounds, rtol=0, atol=0)
     assert (names, title) == (("c", "a", "b"), "test, epoch 0, step 0")
 
 

@@ -11,7 +11,7 @@ import lightning_xai as lx
 from lightning_xai import metrics, price as prices
 from lightning_xai.evaluation import Batch
 from lightning_xai.explainers import AbsoluteScale, Precomputed, with_controls
-from lightning_xai.price import MAPS, Cost, Price, Rows, duration, price, within_gradients
+from lightning_xai.price import MAPS, Cost, Price, duration, price, within_gradients
 
 SCALE = AbsoluteScale(0.1)
 METHODS = {
@@ -39,7 +39,7 @@ def model():
 def batches(*sizes):
     start = 0
     for size in sizes:
-        yield Rows(torch.rand(size, 1, 6, 6), None, torch.arange(start, start + size))
+        yield Batch(torch.rand(size, 1, 6, 6), None, torch.arange(start, start + size))
         start += size
 
 

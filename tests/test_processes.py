@@ -68,14 +68,16 @@ def fail():
 
 EVENTS = {"slow": lambda: time.sleep(1.5), "fail": fail, "kill": lambda: os.kill(os.getpid(), signal.SIGKILL)}
 
-def fit(rank, world, folder, event="none", num_samples=7, apart=False, unwritable=False, rehearse=True, epochs=2):
+def fit(rank, world, folder, event="none", num_samples=7, apart=False, unwritable=False, rehearse=True, epochs=2,
+        on_error="raise"):
     if apart and rank:  # as on another machine
         exists = Path.exists
         Path.exists = lambda self: not self.name.startswith(".0") and exists(self)
     images = torch.rand(13, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     loader = DataLoader(TensorDataset(images, torch.arange(13) % 3), 4)
     callback = AttributionCallback({"sg": lx.smooth_grad(num_draws=3)}, {"size": Size(EVENTS.get(event, lambda: None))},
-        num_samples=num_samples, panel_size=0, batch_size=2)
+        num_samples=num_samples, panel_size=0, batch_size=2,
+        on_error=on_error)
     if not rehearse:
         callback.rehearse = lambda *arguments: None
     strategy = DDPStrategy(process_group_backend="gloo", timeout=timedelta(seconds=20)) if world > 1 else "auto"
@@ -148,6 +150,7 @@ def told(folder: Path) -> dict[str, list[dict[str, Any]]]:
         ("two", 2, {}),
         ("apart", 2, {"apart": True}),
         ("failing", 2, {"event": "fail", "rehearse": False}),
+        ("sparing", 2, {"event": "fail", "on_error": "warn"}),
         ("unwritable", 2, {"unwritable": True}),
     )
 
@@ -192,7 +195,7 @@ def test_two_processes_write_the_rows_of_one(folder: Path, told: Any, name: str)
     assert_same(scores(folder / "one"), scores(folder / name))
     assert len(scores(folder / "one")) == 2 * 3 * 2 * 7
     assert read_directions(folder / name / "xai" / "scores")["size"]
-    assert sorted(os.listdir(folder / name / "xai")) == ["metrics.json", "scores"]
+    assert sorted(os.listdir(folder / name / "xai")) == ["metrics.json", "scores", "tables"]
 
 
 def test_each_process_writes_its_own_part_where_they_share_a_file_system(folder: Path, told: Any) -> None:
@@ -216,6 +219,17 @@ def test_a_process_that_fails_ends_all_and_is_named(told: Any) -> None:
             "RuntimeError: The explanations failed in process 0 of 2: ValueError: six is too much (in the metric size) "
             "(in the method sg, samples 4, 6)"
         )
+
+
+def test_a_process_that_may_fail_loses_its_scores_alone(folder: Path, told: Any) -> None:
+    """The first one, of its second batch, samples 4 and 6."""
+    found, whole = (scores(folder / name).select(metric="size").table for name in ("sparing", "two"))
+    assert found["value"].isna().tolist() == whole["sample"].isin([2, 4, 6]).tolist()
+    assert found["value"].dropna().equals(whole["value"][~whole["sample"].isin([2, 4, 6])])
+    assert told["sparing"][0]["logged"] == told["sparing"][1]["logged"]
+    first, second = (" ".join(process["told"]) for process in told["sparing"])
+    assert "ValueError: six is too much (in the metric size) (in the method sg, samples 4, 6); " in first
+    assert "six" not in second
 
 
 def test_a_folder_that_cannot_be_written_to_costs_the_scores_alone(told: Any) -> None:

@@ -1,7 +1,6 @@
 """Panels: what each cell shows, that no text overlaps, and where the picture goes."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,8 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_xai.reporting import panels
-from lightning_xai.reporting.panels import attribution_panel, log_picture
+from lightning_xai.reporting.panels import attribution_panel
 from lightning_xai.reporting.saving import figure_pixels, save_figure
 from tests.drawn import check_texts, texts, written
 
@@ -183,64 +181,6 @@ def test_a_failed_save_leaves_the_old_picture(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="interrupted"):
         save_figure(figure, tmp_path / "panel.png")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"panel.png": b"old"}
-
-
-def test_tensorboard_gets_the_file(tmp_path):
-    from pytorch_lightning.loggers import TensorBoardLogger
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    logger, path = TensorBoardLogger(tmp_path), tmp_path / "panel.png"
-    logger.experiment.close()  # as a trainer does behind an earlier validation
-    figure = panel({"m": SIGNED})
-    save_figure(figure, path)
-    log_picture(logger, "xai/panel", path, step=7)
-    logger.experiment.add_image("as pixels", figure_pixels(figure), 7, dataformats="HWC")
-    logger.experiment.close()
-    events = EventAccumulator(logger.log_dir)
-    events.Reload()
-    (event,), (theirs,) = events.Images("xai/panel"), events.Images("as pixels")
-    assert event.encoded_image_string == path.read_bytes()
-    assert (event.step, event.height, event.width) == (theirs.step, theirs.height, theirs.width)
-
-
-def test_the_summary_is_the_one_of_tensorboard(tmp_path):
-    from torch.utils.tensorboard.summary import image
-
-    figure, path = panel({"m": SIGNED}), tmp_path / "panel.png"
-    save_figure(figure, path)
-    (ours,), (theirs,) = panels._summary("a", path).value, image("a", figure_pixels(figure), dataformats="HWC").value
-    assert theirs.image.encoded_image_string != ours.image.encoded_image_string
-    theirs.image.encoded_image_string = ours.image.encoded_image_string
-    assert type(ours) is type(theirs)
-    assert ours == theirs
-
-
-@pytest.mark.parametrize("kind", ["log_image", "add_image"])
-def test_loggers_that_take_images_get_the_picture(tmp_path, kind):
-    calls = []
-
-    def log_image(key, images, step):
-        calls.append((key, *images, step))
-
-    def add_image(tag, pixels, step, dataformats):
-        calls.append((tag, pixels, step))
-
-    logger = SimpleNamespace(log_image=log_image)
-    if kind == "add_image":  # of something that is like TensorBoard's
-        logger = SimpleNamespace(experiment=SimpleNamespace(add_image=add_image))
-    figure, path = panel({"m": SIGNED}), tmp_path / "panel.png"
-    save_figure(figure, path)
-    log_picture(logger, "xai/panel", path, step=7)
-    ((tag, image, step),) = calls
-    assert (tag, step) == ("xai/panel", 7)
-    np.testing.assert_array_equal(image, figure_pixels(figure))
-
-
-def test_other_loggers_are_left_alone(tmp_path):
-    from pytorch_lightning.loggers import CSVLogger
-
-    for logger in (None, CSVLogger(tmp_path), SimpleNamespace()):
-        log_picture(logger, "xai/panel", tmp_path / "panel.png", step=0)
 
 
 def test_pyplot_knows_nothing_of_our_figures(tmp_path):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.testing import assert_close
-from torchvision.models import resnet18
+from torchvision.models import VisionTransformer, resnet18
 
 from lightning_xai.explainers import Gradient
 from lightning_xai.modules import ClassifierModule
@@ -233,6 +233,29 @@ def test_groups_are_ordered_by_execution():
     assert blocks[0].norms == ("block1.norm", "block2.norm")
     assert set(blocks[2].norms) == {f"residual{i}.block{j}.norm" for i in (1, 2) for j in (1, 2)}
     assert blocks[1].norms == ("block3.norm", "block4.norm")
+
+
+def test_large_networks_are_divided_into_stages_that_have_names():
+    """Of a ResNet its stages, of a ViT pairs of its blocks; every parameter is in one. Small ones stay as they are."""
+    torch.manual_seed(0)
+    images = torch.rand(1, 3, 16, 16)
+    sizes = {"image_size": 16, "patch_size": 8, "num_layers": 12, "num_heads": 1, "hidden_dim": 4, "mlp_dim": 4}
+    layers = [f"encoder.layers.encoder_layer_{first}-encoder_layer_{first + 1}" for first in range(0, 12, 2)]
+    for model, expected in (
+        (resnet18(), ["conv1", "layer1", "layer2", "layer3", "layer4", "fc"]),
+        (VisionTransformer(**sizes), ["conv_proj", "class_token", "encoder", *layers, "heads"]),
+    ):
+        blocks, stages = parameter_blocks(model, images), parameter_blocks(model, images, "stages")
+        assert [stage.name for stage in stages] == expected
+        assert [stage.position for stage in stages] == list(range(len(stages)))
+        one, other = ([name for block in some for name in block.parameters] for some in (blocks, stages))
+        assert len(blocks) > 12
+        assert sorted(one) == sorted(other) == sorted(name for name, _ in model.named_parameters())
+        assert {norm for block in blocks for norm in block.norms} == {norm for s in stages for norm in s.norms}
+    small, pictures = ResNet9(), torch.rand(1, 3, 32, 32)
+    assert parameter_blocks(small, pictures, "stages") == parameter_blocks(small, pictures)
+    with pytest.raises(ValueError, match="`groups` must be one of 'stages', 'layers', got 'halves'"):
+        parameter_blocks.__wrapped__(small, pictures, "halves")
 
 
 def test_groups_hold_norms_without_parameters():

@@ -17,7 +17,6 @@ from rich.console import Console
 
 from lightning_xai.cli import main
 from lightning_xai.cli.checks import check_local
-from lightning_xai.cli.console import console, printable_lines
 from lightning_xai.cli.errors import is_refusal
 from lightning_xai.cli.unique_keys import load_yaml
 from lightning_xai.data.pictures import printable
@@ -29,6 +28,7 @@ from lightning_xai.experiments.trained import examine_trained
 from lightning_xai.explainers import Smooth, fusion_grad, with_gradients
 from lightning_xai.explainers.base import check_count, check_level
 from lightning_xai.reporting.comparison import comparison_csv, comparison_latex, comparison_markdown, comparison_tables
+from lightning_xai.reporting.console import console, printable_lines
 from lightning_xai.reporting.escapes import cell, latex, latex_row, markdown
 from lightning_xai.reporting.folders import check_file, check_folder
 from lightning_xai.reporting.render import markdown_table, terminal_table

@@ -57,6 +57,15 @@ def test_compare_needs_no_torch_and_says_the_same(run, tmp_path, capsys):
     assert {"comparison.csv", "comparison.md", "comparison.tex", "comparison-agreement.png"} < made.keys()
 
 
+def test_report_needs_no_torch_and_says_the_same(run, tmp_path, capsys):
+    main(["report", str(run), "--output", str(tmp_path / "with.html")])
+    done = without_torch("report", str(run), "--output", str(tmp_path / "without.html"))
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode() == capsys.readouterr().out.replace("with.", "without.")
+    assert (tmp_path / "without.html").read_bytes() == (tmp_path / "with.html").read_bytes()
+    assert (tmp_path / "without.json").read_bytes() == (tmp_path / "with.json").read_bytes()
+
+
 def test_export_needs_no_torch(run, tmp_path, capsys):
     main(["export", str(run)])
     done = without_torch("export", str(run), "--output", str(tmp_path / "scores.csv"))

@@ -80,8 +80,8 @@ def test_no_name_is_a_formula_and_each_comes_back(path, name):
 
 def test_other_programs_read_the_files(path):
     ROWS.save(path.with_suffix(".csv"))
-    assert path.with_suffix(".csv").read_text().splitlines()[0] == "stage,epoch,step,method,metric,sample,value"
-    assert path.with_suffix(".csv").read_text().splitlines()[-2].endswith(",7,nan")
+    assert path.with_suffix(".csv").read_text().splitlines()[0] == "stage,epoch,step,method,metric,sample,value,target"
+    assert path.with_suffix(".csv").read_text().splitlines()[-2].endswith(",7,nan,-1")
     with path.with_suffix(".csv").open(newline="") as file:
         assert [row["method"] for row in csv.DictReader(file)] == [row[3] for row in LINES]
     part = append_scores(path, ROWS)
@@ -111,11 +111,11 @@ def test_what_a_spreadsheet_saved_is_read(path):
         (lambda data: data.replace(b",", b";"), r"line 1: expected the header .*got 'stage;.*with commas"),
         (lambda data: b"", r"line 1: expected the header 'stage,.*got ''"),
         (lambda data: data + b"test,0,0,m,s,1\n", r"line 8: expected the columns stage,epoch.*Remove the line"),
-        (lambda data: data + b"test,0,0,m,s,1,high\n", r"line 8: expected the columns stage,epoch"),
-        (lambda data: data + b"test,x,0,m,s,1,0.5\n", r"line 8: expected the columns stage,epoch"),
-        (lambda data: data + b"test,0,0,m,s,1,0.5,9\n", r"line 8: expected the columns stage,epoch"),
-        (lambda data: data + b"test,1_0,0,m,s,1,0.5\n", r"line 8: expected the columns stage,epoch.*whole numbers"),
-        (lambda data: data + b"test,0,0,m,s,99999999999999999999,0.5\n", r"line 8: expected the columns stage,epoch"),
+        (lambda data: data + b"test,0,0,m,s,1,high,2\n", r"line 8: expected the columns stage,epoch"),
+        (lambda data: data + b"test,x,0,m,s,1,0.5,2\n", r"line 8: expected the columns stage,epoch"),
+        (lambda data: data + b"test,0,0,m,s,1,0.5,9,9\n", r"line 8: expected the columns stage,epoch"),
+        (lambda data: data + b"test,1_0,0,m,s,1,0.5,2\n", r"line 8: expected the columns stage,epoch.*whole numbers"),
+        (lambda data: data + b"test,0,0,m,s,99999999999999999999,0.5,2\n", r"line 8: expected the columns stage,epoch"),
         (lambda data: data + b'test,0,0,"m"x,s,1,0.5\n', r"line 8: not a line of CSV"),
         (lambda data: data.decode().encode("latin-1"), r": not UTF-8 .*Save it as CSV in UTF-8"),
     ],
@@ -128,7 +128,7 @@ def test_a_damaged_csv_file_is_named_with_the_line_and_a_cure(path, damage, mess
             use(file)
 
 
-def lacking(data, columns=list(COLUMNS)[:-1]):
+def lacking(data, columns=list(COLUMNS)[:-2]):
     return ROWS.table[columns].to_parquet()
 
 
@@ -394,7 +394,8 @@ def test_export_writes_what_compare_reads(tmp_path, capsys):
         assert capsys.readouterr().out.split() == ["written", str(tmp_path / "out" / "all.csv")]
     text = (tmp_path / "out" / "all.csv").read_text()
     assert text == (
-        "stage,epoch,step,method,metric,sample,value\nvalidate,0,0,'=a,gini,7,0.1\nvalidate,1,10,'=a,gini,7,0.3\n"
+        "stage,epoch,step,method,metric,sample,value,target\n"
+        "validate,0,0,'=a,gini,7,0.1,-1\nvalidate,1,10,'=a,gini,7,0.3,-1\n"
     )
     main(["export", str(run)])
     assert capsys.readouterr().out == text

@@ -17,18 +17,35 @@ from lightning_xai.callbacks.checks import (
     check_whole,
     tell_number_of_classes,
 )
-from lightning_xai.callbacks.samples import Samples, Target, check_labels, choose_samples, current_loader, unpack
+from lightning_xai.callbacks.processes import attempted
+from lightning_xai.callbacks.samples import (
+    Samples,
+    Target,
+    check_labels,
+    choose_samples,
+    current_loaders,
+    each_positive,
+    unpack,
+)
 from lightning_xai.data.input_space import InputSpace
+from lightning_xai.evaluation import OnError
 from lightning_xai.explainers import Explainer, Gradient, Saliency, with_controls
-from lightning_xai.explainers.base import check_choice, check_count, check_rows, check_whole_number, explaining
-from lightning_xai.explainers.bounds import check_in_bounds
-from lightning_xai.explainers.channels import channels_second
+from lightning_xai.explainers.base import (
+    check_choice,
+    check_count,
+    check_inputs,
+    check_rows,
+    check_whole_number,
+    explaining,
+)
 from lightning_xai.explainers.chunks import in_chunks
+from lightning_xai.explainers.conditions import Conditions
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad, smooth_grad
 from lightning_xai.forward import Forward
+from lightning_xai.functional.warn import described, warn_caller
 from lightning_xai.names import named
-from lightning_xai.outputs import Logit, Output, named_output
+from lightning_xai.outputs import Logit, Output, check_width
 
 
 class ExplainingCallback(Callback):
@@ -37,9 +54,6 @@ class ExplainingCallback(Callback):
     root: str
     """What the names of logged metrics begin with."""
     mask: str | None = None
-    channel_dim: int = 1
-    max_rows: int | None = None
-    precision: Precision = "32-true"
 
     def __init__(
         self,
@@ -53,18 +67,24 @@ class ExplainingCallback(Callback):
         name: str | None,
         output: Output | str = Logit(),
         forward: dict[str, Any] | None = None,
+        channel_dim: int = 1,
+        max_rows: int | None = None,
+        precision: Precision = "32-true",
+        on_error: OnError = "raise",
     ) -> None:
+        check_choice("on_error", on_error, OnError)
+        self.on_error: OnError = on_error
         check_count("num_samples", num_samples)
         check_count("batch_size", batch_size)
-        check_whole_number("seed", seed)
-        self.output = named_output(output)
+        self.conditions = Conditions(bounds, seed, max_rows, output, precision, channel_dim)
+        self.output = self.conditions.output
         self.forward = check_forward(forward)
         if isinstance(target, int):
             check_whole_number("target", target)
         elif target is not None:
             check_choice("target", target, Target)
-        if target == "label" and not self.output.has_labels:
-            raise ValueError(f'`target` is "label", but `output` {self.output!r} has none. Leave `target` out.')
+        if target in ("label", "positive") and not self.output.has_labels:
+            raise ValueError(f'`target` is "{target}", but `output` {self.output!r} has none. Leave `target` out.')
         check_names("methods", methods or ())
         self.methods: dict[str, Explainer] | None = named("methods", methods)
         if self.methods is not None and not self.methods:
@@ -72,8 +92,8 @@ class ExplainingCallback(Callback):
         with_controls(self.methods or {})  # refuses their names, which tables and figures know
         if name is not None:
             check_folder_name(name)
-        self.num_samples, self.target, self.bounds, self.seed = num_samples, target, bounds, seed
-        self.batch_size, self.unpack, self.name = batch_size, unpack, name
+        self.num_samples, self.target, self.batch_size = num_samples, target, batch_size
+        self.unpack, self.name = unpack, name
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         check_whole(trainer, pl_module, type(self).__name__)
@@ -88,7 +108,7 @@ class ExplainingCallback(Callback):
     @property
     def labelled(self) -> bool:
         """Whether it is the samples' labels that are explained."""
-        return self.target in (None, "label") and self.output.has_labels
+        return self.target in (None, "label", "positive") and self.output.has_labels
 
     def explained_target(self, samples: Samples) -> Any:
         """The classes explained: a chosen one, the samples' labels, or None for the predicted ones."""
@@ -98,6 +118,15 @@ class ExplainingCallback(Callback):
     def prefix(self) -> str:
         """Of the names of all metrics logged."""
         return self.root if self.name is None else f"{self.root}/{self.name}"
+
+    def staged(self, trainer: Trainer, stage: str) -> list[str]:
+        """The stage; or that of each of several loaders, `<stage>/<loader>`."""
+        return [f"{stage}/{name}" if name else stage for name in current_loaders(trainer)] or [stage]
+
+    def prefixed(self, stage: str) -> str:
+        """What the names of the metrics of a stage begin with."""
+        name = stage.partition("/")[2]
+        return f"{self.prefix}/{name}" if name else self.prefix
 
     def together(self, trainer: Trainer) -> list[Any]:
         """All callbacks of this kind that the trainer has."""
@@ -113,47 +142,88 @@ class ExplainingCallback(Callback):
             rank_zero_info(f"{type(self).__name__} leaves the control `edges` out: a table has no places side by side.")
         return with_controls(methods, images.ndim > 2)
 
+    def plan(self, samples: Samples, conditions: Conditions) -> tuple[dict[str, Explainer], dict[str, Any]]:
+        """Methods, with the controls, and metrics."""
+        return self.controlled(self.chosen_methods(conditions.bounds is not None), samples.images), {}
+
     def chosen_samples(
-        self, trainer: Trainer, pl_module: LightningModule, in_test: bool, least: int = 1, whole: bool = False
-    ) -> Samples:
-        """Samples of the loader that runs, looked at: what cannot be explained is refused here.
+        self, trainer: Trainer, pl_module: LightningModule, stage: str, least: int = 1, whole: bool = False
+    ) -> tuple[Samples, Tensor]:
+        """Samples of the loader that runs, looked at, and the indices of those that were lost.
+
+        What cannot be explained is refused here, or by `on_error` left out with a warning.
 
         Args:
-            in_test: Whether the limit of batches is that of a test, or of a validation.
+            stage: `test` or `validate`; of several loaders `test/<loader>`, as `staged` names them.
             least: Samples in a `fast_dev_run`.
             whole: As in `choose_samples`.
         """
         check_whole(trainer, pl_module, type(self).__name__)
-        loader = current_loader(trainer)
+        kind, _, name = stage.partition("/")
+        loaders = current_loaders(trainer)
+        loader, place = loaders.get(name), list(loaders).index(name) if name in loaders else 0
         number = min(least, self.num_samples) if trainer.fast_dev_run else self.num_samples  # type: ignore[attr-defined]
-        take = self.unpack or unpacking(self.labelled, self.mask, self.forward)
         chosen: Target | None = self.target if self.labelled else "prediction"
-        limit = trainer.limit_test_batches if in_test else trainer.limit_val_batches
-        samples = choose_samples(trainer, loader, number, self.batch_size, take, whole, limit, chosen)
-        inputs = channels_second(samples.images, self.channel_dim)
-        check_in_bounds(inputs, InputSpace.of(trainer, self.bounds).bounds)
+        take = self.unpack or unpacking(chosen, self.mask, self.forward)
+        limit = trainer.limit_test_batches if kind == "test" else trainer.limit_val_batches
+        samples = choose_samples(trainer, loader, number, self.batch_size, take, whole, limit, chosen, place)
+        if (labels := samples.labels) is not None and self.target == "positive":
+            samples = self._each_positive(samples)
+        num_outputs = None
         if samples.labels is not None and self.labelled:
-            with in_precision(pl_module, self.precision), explaining(pl_module), torch.no_grad():
+            with in_precision(pl_module, self.conditions.precision), explaining(pl_module), torch.no_grad():
                 some = samples.select(torch.arange(min(self.batch_size, len(samples.images))))
                 model = self.adapted(pl_module, some.carried)
                 num_outputs = in_chunks(
                     lambda rows: self.output.scores(check_rows(model(rows), len(rows))),
                     model,
-                    self.max_rows,
+                    self.conditions.max_rows,
                     some.images,
                 ).shape[1]
-            check_labels(samples, num_outputs)
+            if labels is not None and labels.ndim > 1:
+                check_width(labels.shape[1], num_outputs)
             tell_number_of_classes(trainer, getattr(loader, "dataset", None), num_outputs)
-        return samples
+        check = partial(self._check_samples, InputSpace.of(trainer).completed(self.conditions), num_outputs)
+        _, failure = attempted(lambda: check(samples))
+        if failure is None:
+            return samples, samples.index[:0]
+        if self.on_error == "raise":
+            raise failure
+        rows = torch.arange(len(samples.images))
+        fine = torch.tensor([attempted(partial(check, samples.select(row)))[1] is None for row in rows.split(1)])
+        lost = samples.index[~fine]
+        first = ", ".join(map(str, lost[:5].tolist())) + ", ..." * (len(lost) > 5)
+        warn_caller(
+            f"{type(self).__name__} leaves out {len(lost)} of {len(fine)} samples, {first}: {described(failure)}"
+        )
+        return samples.select(rows[fine]), lost
+
+    def _check_samples(self, conditions: Conditions, num_outputs: int | None, samples: Samples) -> None:
+        """Refuse what cannot be explained."""
+        check_inputs(samples.images, index=samples.index)
+        conditions.inputs(samples.images)
+        if num_outputs is not None:
+            check_labels(samples, num_outputs)
+
+    def _each_positive(self, samples: Samples) -> Samples:
+        chosen, rows = each_positive(samples)
+        if left_out := len(samples.images) - len(rows.unique()):
+            rank_zero_info(f"{type(self).__name__} leaves {left_out} samples out, which have no positive label.")
+        if not len(rows):
+            raise ValueError(
+                f"None of the {len(samples.images)} samples has a positive label, so that there is nothing to explain: "
+                "choose more, `num_samples`, or another `target`."
+            )
+        return chosen
 
 
 def unpacking(
-    strict: bool, mask: str | None = None, forward: Mapping[str, Any] | None = None
+    target: int | str | None, mask: str | None = None, forward: Mapping[str, Any] | None = None
 ) -> Callable[[Any], Samples]:
-    """The usual `unpack`, of the arguments that `forward` names."""
+    """The usual `unpack`, with the labels of this target and the arguments that `forward` names."""
     given = forward or {}
-    carried = given.get("carried") or ()
-    return partial(unpack, mask=mask, strict=strict, explained=given.get("explained"), carried=carried)
+    labels = {"strict": target in (None, "label", "positive"), "positive": target == "positive"}
+    return partial(unpack, mask=mask, **labels, explained=given.get("explained"), carried=given.get("carried") or ())
 
 
 def check_forward(forward: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -43,7 +43,7 @@ class RunFiles:
                 "Wait for it, or choose another folder."
             )
 
-    def attempt(self, write: Callable[[], None]) -> bool:
+    def attempt(self, write: Callable[[], object]) -> bool:
         """Whether it could be written; if not, that is said, and at the end again."""
         try:
             write()

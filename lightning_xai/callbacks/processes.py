@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from pytorch_lightning import Trainer
 
+from lightning_xai.functional.warn import described
+
 T = TypeVar("T")
 
 
@@ -27,7 +29,7 @@ def raise_together(trainer: Trainer, failure: Exception | None) -> None:
         Exception: the failure itself where all processes failed, as a single one does.
         RuntimeError: else, with the ranks of those that failed, and why they did.
     """
-    told = gathered(trainer, None if failure is None else _described(failure))
+    told = gathered(trainer, None if failure is None else described(failure))
     if failure is not None and all(told):
         raise failure
     if failed := [f"process {rank} of {len(told)}: {why}" for rank, why in enumerate(told) if why]:
@@ -67,8 +69,3 @@ def _meeting(trainer: Trainer) -> Iterator[None]:
             "one of them has ended, or took longer than the process group's timeout (`timeout` of the strategy). Its "
             "own output says why."
         ) from error
-
-
-def _described(failure: Exception) -> str:
-    notes = getattr(failure, "__notes__", [])
-    return f"{type(failure).__name__}: {failure}{''.join(f' ({note})' for note in notes)}"

@@ -19,7 +19,7 @@ def log_layout(trainer: Trainer, logged: Iterable[str]) -> None:
         _, tags = charts.setdefault(prefix.rpartition("/")[0], {}).setdefault(metric, ["Multiline", []])
         tags.append(key)
     for logger in trainer.loggers if charts else ():
-        if add := getattr(logger.experiment, "add_custom_scalars", None):
+        if add := getattr(getattr(logger, "experiment", None), "add_custom_scalars", None):
             add(charts)
 
 
@@ -28,7 +28,7 @@ def log_settings(trainer: Trainer, methods: Mapping[str, Any], logged: Iterable[
     found = {key: float(trainer.callback_metrics[key]) for key in logged if key in trainer.callback_metrics}
     settings = dict(pair for name, method in methods.items() for pair in flat(name, method))
     for logger in trainer.loggers if found else ():
-        if hasattr(logger.experiment, "add_hparams"):
+        if hasattr(getattr(logger, "experiment", None), "add_hparams"):
             logger.log_hyperparams(settings, found, trainer.global_step)  # type: ignore[call-arg]
 
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "visualize": "what does a class look like, to one network and to noisy ones?",
     "explain": "explain pictures from files",
     "compare": "compare the methods of finished runs",
+    "report": "write what finished runs found as one page of HTML",
     "export": "write the scores of a finished run as CSV",
     "methods": "list the explanation methods",
     "metrics": "list the metrics",

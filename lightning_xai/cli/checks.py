@@ -16,13 +16,14 @@ from lightning_xai.modules.manifest import MANIFEST
 from lightning_xai.reporting.folders import check_folder
 
 
-def check_randomizable(data: Namespace) -> None:
-    """Raises a ValueError unless the data module can randomize its labels."""
-    if "randomize_labels" not in data.init_args:
-        raise ValueError(
-            f"`data`: {data.class_path} cannot randomize its labels, which the data check needs; give the data module "
-            "an argument `randomize_labels`, or choose another `check`."
-        )
+def unrandomizable(data: Namespace) -> str | None:
+    """Why the labels of a data module cannot be randomized, which the data check needs; None if they can be."""
+    if "randomize_labels" in (data.get("init_args") or {}):
+        return None
+    return (
+        f"`data`: {data.class_path} cannot randomize its labels, which the data check needs; give the data module "
+        "an argument `randomize_labels`"
+    )
 
 
 def check_writable(trainer: Trainer) -> None:
@@ -57,7 +58,9 @@ def check_fits_data(model: LightningModule, data: Any) -> None:
 
 
 def checkpoint_run(path: str | None) -> Path:
-    """The folder of the run that wrote a checkpoint; runs/NAME for one that comes with the project, which has no run.
+    """The folder of the run that wrote a checkpoint: around `checkpoints`, or else its own.
+
+    For one that comes with the project, which has no run, it is runs/NAME.
 
     Raises:
         ValueError: if there is no path.
@@ -65,7 +68,9 @@ def checkpoint_run(path: str | None) -> Path:
     if not path:
         raise ValueError("`ckpt_path` must name a checkpoint: what is examined is a trained model.")
     file = Path(path).absolute()
-    return Path("runs", file.stem) if (file.parent / MANIFEST).is_file() else file.parents[1]
+    if (file.parent / MANIFEST).is_file():
+        return Path("runs", file.stem)
+    return file.parents[1] if file.parent.name == "checkpoints" else file.parent
 
 
 def check_local(path: str) -> None:

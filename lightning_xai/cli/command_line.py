@@ -1,29 +1,50 @@
 """The command line of what takes a configuration: fit, validate, test, predict, sanity, calibrate and visualize."""
 
 import os
+import re
 from argparse import SUPPRESS
 from collections.abc import Callable, Iterable
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import torch
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from lightning_xai.callbacks.attribution import AttributionCallback
 from lightning_xai.callbacks.files import run_of
 from lightning_xai.cli.checks import check_fits_data, check_local, check_new_run, check_writable, is_local_file
-from lightning_xai.cli.console import console
 from lightning_xai.cli.errors import refusing
-from lightning_xai.cli.reports import report
+from lightning_xai.cli.reports import callbacks_of, report
 from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
 from lightning_xai.cli.weights import warn_of_random_weights
 from lightning_xai.experiments.prices import fit_prices
-from lightning_xai.modules.checkpoints import check_resumable, check_weights_fit, read_checkpoint
+from lightning_xai.modules import ClassifierModule
+from lightning_xai.modules.checkpoints import (
+    admitting_data_types,
+    check_resumable,
+    check_weights_fit,
+    read_as_data,
+    read_checkpoint,
+)
+from lightning_xai.reporting.console import console
 
 WITHOUT_CHECKPOINT = ("validate", "test", "predict", "visualize", "evaluate")
 """Commands that take the weights as they are."""
+
+
+class XAIArgumentParser(LightningArgumentParser):
+    """LightningCLI's parser, which knows of Lightning's two packages."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if re.search(r"subclass of Lightning(Data)?Module", message):
+            message += (
+                "\n  Modules and data modules must be those of the package pytorch_lightning. Classes of"
+                " lightning.pytorch\n  are others: import them from pytorch_lightning, or train in a script, where the"
+                " callbacks work with both."
+            )
+        super().error(message, ex)
 
 
 class XAICommandLine(LightningCLI):
@@ -55,6 +76,7 @@ class XAICommandLine(LightningCLI):
                 "parser_mode": YAML_MODE,
                 "allow_abbrev": False,
             },
+            parser_class=XAIArgumentParser,
             args=args,
             run=False,
         )
@@ -91,6 +113,8 @@ class XAICommandLine(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """A checkpoint is data: the configuration says what runs, and the checkpoint's weights must fit it."""
+        if isinstance(self.model, ClassifierModule):
+            self.model.fit_to(self.datamodule)
         if self.checkpoint and self.model.strict_loading:
             check_weights_fit(self.checkpoint, self.model, self.ckpt_path)
         if self.checkpoint and self.command == "fit":
@@ -132,10 +156,13 @@ class XAICommandLine(LightningCLI):
             for price in fit_prices(self.trainer, self.model, self.datamodule):
                 console().print(price.table())
             return
+        for callback in callbacks_of(self.trainer, AttributionCallback):
+            callback.summary = False  # the report has it
         options["weights_only"] = True  # also of what Lightning finds itself: `last`, and after a restart by SLURM
         if is_local_file(self.ckpt_path):  # Lightning takes any name that begins with "http" for an address
             options["ckpt_path"] = os.path.abspath(self.ckpt_path)
-        getattr(self.trainer, self.command)(self.model, datamodule=self.datamodule, **options)
+        with admitting_data_types():
+            getattr(self.trainer, self.command)(self.model, datamodule=self.datamodule, **options)
         if self.command != "predict":
             report(self.trainer)
 
@@ -160,4 +187,4 @@ def ignore_options_of_others(parser: LightningArgumentParser, known: Iterable[st
 
 def load_weights(model: LightningModule, path: str) -> None:
     """The checkpoint's weights, safely read."""
-    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+    model.load_state_dict(read_as_data(path, "cpu")["state_dict"])

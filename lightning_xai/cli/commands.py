@@ -1,7 +1,7 @@
 """Run a command: what it warns of, what it says when it refuses something, and names of carried files.
 
-`compare`, `export` and `reproduce` have arguments of their own; all other commands take `--config FILE [--OPTION
-VALUE ...]`, `explain` behind the pictures that it is about.
+`compare`, `export`, `report` and `reproduce` have arguments of their own; all other commands take `--config FILE
+[--OPTION VALUE ...]`, `explain` behind the pictures that it is about.
 """
 
 import logging
@@ -21,6 +21,7 @@ _FUNCTIONS = {
     "explain": "explain:explain_command",
     "methods": "names:list_methods",
     "metrics": "names:list_metrics",
+    "report": "report:report_command",
     "reproduce": "reproduce:reproduce_experiment",
     "study": "reproduce:study_command",
 }

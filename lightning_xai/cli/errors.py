@@ -102,7 +102,8 @@ def sentence(error: BaseException, words: Any) -> str:
         what = what[argument.end() :]
     elif argument and place == argument[1]:
         place = ""
-    return (f"`{place}`: " if place else "") + what + (f" (in {origin})" if origin else "")
+    notes = (f" ({note})" for note in getattr(error, "__notes__", ()))
+    return "".join([f"`{place}`: " if place else "", what, f" (in {origin})" if origin else "", *notes])
 
 
 @dataclass(frozen=True)
@@ -308,7 +309,7 @@ def _unreadable(path: str) -> str:
 
 def leave(message: str, code: int = 2) -> NoReturn:
     """Print what is wrong, and end."""
-    from lightning_xai.cli.console import printable_lines
+    from lightning_xai.reporting.console import printable_lines
 
     print(f"lightning-xai: error: {printable_lines(message)}", file=sys.stderr)
     sys.exit(code)

@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from lightning_xai.callbacks.base import unpacking
 from lightning_xai.callbacks.samples import Target
 from lightning_xai.cli.checks import checkpoint_run, parse_shard
 from lightning_xai.cli.command_line import XAICommandLine
-from lightning_xai.cli.console import console
 from lightning_xai.data.input_space import InputSpace
 from lightning_xai.experiments.source import Stage
 from lightning_xai.experiments.stream import StoredEvaluation, evaluate_stream
@@ -23,6 +23,7 @@ from lightning_xai.experiments.trained import connected
 from lightning_xai.explainers import Explainer
 from lightning_xai.explainers.precision import Precision
 from lightning_xai.metrics import SampleMetric
+from lightning_xai.reporting.console import console
 from lightning_xai.reporting.folders import check_folder
 from lightning_xai.reporting.tables import score_table
 
@@ -60,7 +61,7 @@ def evaluate(
         num_samples: Samples, evenly spaced; null for all.
         methods: Explainers by name; plain names such as `smooth_grad` will do, as will a list of them.
         metrics: Metrics by name, likewise.
-        target: The class explained, the `label` or the model's `prediction`.
+        target: The class explained, the `label` or the model's `prediction`; `positive` for each label that holds.
         seed: Of the noise.
         batch_size: Samples explained at a time.
         max_rows: Rows that pass through the network at once; null for as many as fit in memory.
@@ -78,7 +79,9 @@ def evaluate(
     model = connected(line.trainer, line.model, line.datamodule)
     if device := _own_device(model, os.environ):
         model = model.to(device)
-    bounds = InputSpace(model, line.datamodule, like.bounds).bounds
+    conditions = InputSpace(model, line.datamodule).completed(like.conditions)
+    given: dict[str, Any] = {"seed": seed, "max_rows": max_rows, "precision": precision}
+    conditions = replace(conditions, **{name: value for name, value in given.items() if value is not None})
     checkpoint: Mapping[str, Any] = line.checkpoint or {}
     try:
         result = evaluate_stream(
@@ -86,27 +89,22 @@ def evaluate(
             line.datamodule,
             path,
             target,
-            like.chosen_methods(bounds is not None) if methods is None else methods,
+            like.chosen_methods(conditions.bounds is not None) if methods is None else methods,
             like.metrics if metrics is None else metrics,
             shard=own,
             num_samples=num_samples,
             stage=stage,
             limit=line.trainer.limit_test_batches if stage == "test" else line.trainer.limit_val_batches,
             controls=like.controls,
-            bounds=bounds,
-            seed=like.seed if seed is None else seed,
             batch_size=like.batch_size if batch_size is None else batch_size,
-            max_rows=like.max_rows if max_rows is None else max_rows,
-            precision=like.precision if precision is None else precision,
-            take=like.unpack or unpacking(target in (None, "label"), like.mask, like.forward),
+            take=like.unpack or unpacking(target, like.mask, like.forward),
             epoch=checkpoint.get("epoch", 0),
             step=checkpoint.get("global_step", 0),
             progress=line.trainer.progress_bar_callback is not None and own[0] == 1,
-            output=like.output,
-            channel_dim=like.channel_dim,
             forward=like.forward,
             max_gradients=max_gradients,
             dry_run=dry_run,
+            **vars(conditions),
         )
     except KeyboardInterrupt:
         console().print(f"interrupted; what is finished is in {path}, and the same command goes on there")
@@ -121,6 +119,8 @@ def report(result: StoredEvaluation, shard: tuple[int, int]) -> None:
     whole = result.num_finished == result.num_samples
     terminal.print(f"{'shard':<16} {shard[0]}/{shard[1]}: {result.num_now} samples evaluated now")
     terminal.print(f"{'finished':<16} {result.num_finished}{of} samples" + ("" if whole else ", so far"))
+    if result.num_left_out:
+        terminal.print(f"{'left out':<16} {result.num_left_out} samples without a positive label")
     if whole or shard[0] == 1:
         title = f"explanations of {result.num_finished} samples, mean ± standard error"
         terminal.print(score_table(result.scores(), result.higher_is_better, title))

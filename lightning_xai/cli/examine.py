@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch.distributed as dist
+from pytorch_lightning.utilities import rank_zero_info
 
-from lightning_xai.cli.checks import check_randomizable, checkpoint_run
+from lightning_xai.callbacks.attribution import AttributionCallback
+from lightning_xai.cli.checks import checkpoint_run, unrandomizable
 from lightning_xai.cli.command_line import XAICommandLine
-from lightning_xai.cli.console import console
-from lightning_xai.cli.reports import report_noise_level, report_sanity, report_visualization
+from lightning_xai.cli.reports import callbacks_of, report_noise_level, report_sanity, report_visualization
 from lightning_xai.experiments.prices import sanity_price
 from lightning_xai.experiments.trained import calibrate_trained, examine_trained, random_label_twin, visualize_trained
 from lightning_xai.explainers.base import check_count
+from lightning_xai.reporting.console import console
 from lightning_xai.reporting.folders import check_file, check_folder
 from lightning_xai.sanity.examine import EXAMINED, Examined, examine
 
@@ -39,7 +41,8 @@ def sanity(
         line: The command line.
         ckpt_path: The trained weights.
         check: `parameters` randomizes weights, `data` trains a network on random labels, `invariance` shifts the
-            input and compensates it; `all` makes these three. `efficient` asks whether maps get more complex when
+            input and compensates it; `all` makes these three, or two with data that have no `randomize_labels`.
+            `efficient` asks whether maps get more complex when
             all weights are random (efficient MPRT), `random_logit` whether those of another class differ.
         require: Methods that must pass all checks made; or else the exit code is 1.
         output: Folder, in which each `check` has one for its results; null for `sanity` in the checkpoint's run.
@@ -53,9 +56,16 @@ def sanity(
     checks = EXAMINED if check == "all" else (check,)
     check_folder("output", folder)
     check_count("twin_epochs", twin_epochs)
+    if "data" in checks and (why := unrandomizable(line.config.data)):
+        if check == "data":
+            raise ValueError(f"{why}, or choose another `check`.")
+        rank_zero_info(f"The data check is left out. {why}.")
+        checks = tuple(name for name in checks if name != "data")
     if "data" in checks:
         check_folder("twins", twins)
-        check_randomizable(line.config.data)
+    if options["forward"] is None:
+        found = (callback.forward for callback in callbacks_of(line.trainer, AttributionCallback))
+        options["forward"] = next(found, None)
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
     if several:
         dist.init_process_group("gloo")

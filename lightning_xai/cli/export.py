@@ -5,9 +5,9 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from lightning_xai.cli.console import console
 from lightning_xai.cli.errors import refusing
 from lightning_xai.experiments.runs import scores_path
+from lightning_xai.reporting.console import console
 from lightning_xai.reporting.folders import check_file
 from lightning_xai.results.files import csv_text
 from lightning_xai.results.scores import COLUMNS
@@ -24,7 +24,7 @@ def export_command(words: Sequence[str]) -> None:
 
 # Its name begins with an underscore as that of `compare`.
 def _export(run: str, output: Path | None = None) -> None:
-    """Write the scores of a run as CSV: stage, epoch, step, method, metric, sample, value.
+    """Write the scores of a run as CSV: stage, epoch, step, method, metric, sample, value, target.
 
     A name that a spreadsheet would take for a formula gets an apostrophe in front.
 

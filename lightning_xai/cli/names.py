@@ -5,9 +5,9 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from lightning_xai.cli.console import console
 from lightning_xai.cli.errors import refusing
 from lightning_xai.names import known
+from lightning_xai.reporting.console import console
 
 _DIRECTIONS = {True: "higher is better", False: "lower is better", None: "no direction"}
 

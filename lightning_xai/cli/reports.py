@@ -1,7 +1,7 @@
 """What a command prints, and writes, when its work is done."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,21 +13,19 @@ from pytorch_lightning.cli import SaveConfigCallback
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.tensorboard import SummaryWriter
 
-from lightning_xai.callbacks.attribution import PANELS, AttributionCallback
+from lightning_xai.callbacks.attribution import AttributionCallback
 from lightning_xai.callbacks.pareto import VALIDATIONS, ParetoFront
-from lightning_xai.cli.console import console
+from lightning_xai.callbacks.summary import summary_table, written
 from lightning_xai.experiments.visualize import visualization_figures, write_pictures
+from lightning_xai.reporting.console import console
 from lightning_xai.reporting.noise_level import level_lines, noise_level_figure, write_noise_level
 from lightning_xai.reporting.reproduction import write_reproduction
 from lightning_xai.reporting.sanity_figures import write_figures
 from lightning_xai.reporting.saving import save_figure
-from lightning_xai.reporting.tables import front_table, score_table, verdict_table, write_sanity
+from lightning_xai.reporting.tables import front_table, verdict_table, write_sanity
 from lightning_xai.results.noise_level import NoiseLevel
 from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.results.sanity import SanityReport
-from lightning_xai.results.scores import Scores
-from lightning_xai.results.store import SCORES, read_outline
-from lightning_xai.results.tables import ResultTable
 
 T = TypeVar("T")
 
@@ -43,9 +41,9 @@ def report(trainer: Trainer) -> None:
     for name, figure in sorted(trainer.callback_metrics.items()):
         if not name.startswith("xai/"):  # those are in the table
             terminal.print(f"{name:<16} {figure:.4f}")
-    for callback in _callbacks(trainer, AttributionCallback):
-        if callback.evaluation is not None and (scores := callback.scores()):
-            terminal.print(_table(scores, callback.evaluation.higher_is_better, _moment(trainer, callback)))
+    for callback in callbacks_of(trainer, AttributionCallback):
+        if table := summary_table(callback, trainer):
+            terminal.print(table)
     for front in _fronts(trainer):
         terminal.print(front_table(front.validations, front.monitor))
     if folder is not None:  # a fast_dev_run writes nothing
@@ -95,25 +93,11 @@ def report_visualization(result: Reproduction, folder: Path) -> None:
         terminal.print(f"{'written':<16} {path}")
 
 
-def _table(scores: Scores, higher_is_better: Mapping[str, bool | None], moment: str) -> ResultTable:
-    title = f"{moment}explanations of {len(scores.unique('sample'))} samples, mean ± standard error, the best in bold"
-    return score_table(scores, higher_is_better, title)
-
-
-def _moment(trainer: Trainer, callback: AttributionCallback) -> str:
-    """Which scores they are: stage, epoch, and the checkpoint."""
-    if callback.folder is None:
-        return ""
-    last = read_outline(callback.folder / SCORES).table.iloc[-1]
-    of = f" of {Path(trainer.ckpt_path).name}" if trainer.ckpt_path and trainer.state.fn != "fit" else ""
-    return f"{last['stage']}{of}, epoch {last['epoch']}: "
-
-
 def _written(trainer: Trainer, folder: Path) -> Iterator[tuple[str, str | Path]]:
-    saved = next((c for c in _callbacks(trainer, SaveConfigCallback)), None)
+    saved = next((c for c in callbacks_of(trainer, SaveConfigCallback)), None)
     config = folder / (saved.config_filename if saved else "config.yaml")
     yield "configuration", config
-    best = {c.monitor: c.best_model_path for c in _callbacks(trainer, ModelCheckpoint) if c.monitor}
+    best = {c.monitor: c.best_model_path for c in callbacks_of(trainer, ModelCheckpoint) if c.monitor}
     best = {monitor: path for monitor, path in best.items() if path}
     last = getattr(trainer.checkpoint_callback, "last_model_path", "")
     if trainer.state.fn == "fit":
@@ -123,15 +107,8 @@ def _written(trainer: Trainer, folder: Path) -> Iterator[tuple[str, str | Path]]
             yield "last checkpoint", last
         for path in best.values():
             yield "to test it", shlex.join(["lightning-xai", "test", "--config", str(config), "--ckpt_path", path])
-    for callback in _callbacks(trainer, AttributionCallback):
-        if callback.folder is None:
-            continue
-        yield "sample scores", callback.folder / SCORES
-        yield "as a table", shlex.join(["lightning-xai", "export", str(callback.folder), "--output", "scores.csv"])
-        if trainer.state.fn == "test":
-            yield "to compare", shlex.join(["lightning-xai", "compare", str(callback.folder)])
-        if panels := sorted((callback.folder / PANELS).glob("*.png")):
-            yield "latest panel", max(panels, key=lambda panel: panel.stat().st_mtime)
+    for callback in callbacks_of(trainer, AttributionCallback):
+        yield from written(callback, trainer)
     for _ in _fronts(trainer):
         yield "all validations", folder / "xai" / VALIDATIONS
     for logger in trainer.loggers:
@@ -141,10 +118,11 @@ def _written(trainer: Trainer, folder: Path) -> Iterator[tuple[str, str | Path]]
             break
 
 
-def _callbacks(trainer: Trainer, kind: type[T]) -> list[T]:
+def callbacks_of(trainer: Trainer, kind: type[T]) -> list[T]:
+    """The trainer's callbacks of a kind."""
     return [callback for callback in trainer.callbacks if isinstance(callback, kind)]  # type: ignore[attr-defined]
 
 
 def _fronts(trainer: Trainer) -> list[ParetoFront]:
     """After a training that noted something."""
-    return [front for front in _callbacks(trainer, ParetoFront) if front.validations and trainer.state.fn == "fit"]
+    return [front for front in callbacks_of(trainer, ParetoFront) if front.validations and trainer.state.fn == "fit"]

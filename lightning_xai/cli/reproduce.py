@@ -12,12 +12,12 @@ import yaml
 from jsonargparse import ArgumentParser
 from matplotlib.figure import Figure
 
-from lightning_xai.cli.console import console
 from lightning_xai.cli.errors import refusing
 from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode, load_yaml, where_wrong
 from lightning_xai.experiments.papers import EXPERIMENTS, Experiment, Lab
 from lightning_xai.experiments.prices import study_prices
 from lightning_xai.explainers.base import check_count
+from lightning_xai.reporting.console import console
 from lightning_xai.reporting.folders import check_folder
 from lightning_xai.reporting.reproduction import SETTINGS, write_reproduction
 from lightning_xai.results.reproduction import Reproduction

@@ -7,6 +7,7 @@ from lightning_xai.data.image_folder import ImageFolderDataModule, PictureDataMo
 from lightning_xai.data.imagenet import ImageNetDataModule
 from lightning_xai.data.mnist import FashionMNISTDataModule, MNISTDataModule
 from lightning_xai.data.photographs import PhotographsDataModule
+from lightning_xai.data.training_folder import TrainingFolderDataModule
 from lightning_xai.data.voc import VOCDataModule
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "MNISTDataModule",
     "PhotographsDataModule",
     "PictureDataModule",
+    "TrainingFolderDataModule",
     "VOCDataModule",
 ]

@@ -134,7 +134,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.batch_size = at_least("batch_size", batch_size, 1)
         self.num_workers = at_least("num_workers", num_workers, 0)
         self.seed = seed
-        self.val_size = _checked_val_size(val_size)
+        self.val_size = checked_val_size(val_size)
         self.normalize = Normalization(
             channel_tensor("mean", self.default_mean if mean is None else mean, self.image_shape[0]),
             channel_tensor("std", self.default_std if std is None else std, self.image_shape[0], positive=True),
@@ -253,7 +253,7 @@ def at_least(name: str, value: int, minimum: int) -> int:
     return value
 
 
-def _checked_val_size(val_size: int | None) -> int | None:
+def checked_val_size(val_size: int | None) -> int | None:
     if val_size is None or at_least("val_size", val_size, 0):
         return val_size
     raise ValueError(

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.functional import to_pil_image
 
 from lightning_xai.data.base import at_least
 from lightning_xai.data.pictures import (
@@ -47,10 +49,18 @@ class Picture:
 
 
 class PictureDataset(Dataset):
-    """Pictures as dicts of `image`, `index` and, where they are known, `label` and `mask`."""
+    """Pictures as dicts of `image`, `index` and, where they are known, `label` and `mask`.
 
-    def __init__(self, pictures: Sequence[Picture], preprocessing: Preprocessing) -> None:
-        self.pictures, self.preprocessing = pictures, preprocessing
+    Args:
+        pictures: The files.
+        preprocessing: Makes inputs of them.
+        augment: Makes another picture of each, before; masks would not go with it.
+    """
+
+    def __init__(
+        self, pictures: Sequence[Picture], preprocessing: Preprocessing, augment: Callable[[Any], Any] | None = None
+    ) -> None:
+        self.pictures, self.preprocessing, self.augment = pictures, preprocessing, augment
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -66,7 +76,12 @@ class PictureDataset(Dataset):
 
     def _prepared(self, path: Path) -> Tensor:
         try:
-            return self.preprocessing(read_picture(path))
+            image = read_picture(path)
+            if self.augment is not None:
+                image = as_picture(self.augment(image))
+                if image.size == self.preprocessing.image_shape[1:]:
+                    return self.preprocessing.normalized(image)
+            return self.preprocessing(image)
         except RefusedPicture as error:
             paths = [picture.path for picture in self.pictures]
             refused = {path: str(error)} | refusals(paths)  # all at once, and not one a run
@@ -78,7 +93,7 @@ class PictureDataset(Dataset):
 
 
 class PictureDataModule(LightningDataModule, ABC):
-    """Base of the data modules of pictures, which a finished network is to classify; nothing is trained on them.
+    """Base of the data modules of pictures, which a finished network is to classify.
 
     `validate`, `test` and `predict` see the same pictures, read from disk when they are needed. A batch is a dict, as
     the other data modules make them, `index` being the position in the order of the paths; without `label` where the
@@ -147,20 +162,24 @@ class PictureDataModule(LightningDataModule, ABC):
         return found
 
     def val_dataloader(self) -> DataLoader:
-        return self._loader()
+        return self._all()
 
     def test_dataloader(self) -> DataLoader:
-        return self._loader()
+        return self._all()
 
     def predict_dataloader(self) -> DataLoader:
-        return self._loader()
+        return self._all()
 
-    def _loader(self) -> DataLoader:
+    def _all(self) -> DataLoader:
         if self._pictures is None:
             raise RuntimeError(f"the pictures of {type(self).__name__} are not found yet: call `setup()` first")
+        return self._loader(PictureDataset(self._pictures, self.preprocessing))
+
+    def _loader(self, dataset: Dataset, shuffle: bool = False) -> DataLoader:
         return DataLoader(
-            PictureDataset(self._pictures, self.preprocessing),
+            dataset,
             batch_size=self.batch_size,
+            shuffle=shuffle,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
@@ -230,6 +249,23 @@ def picture_paths(root: Path) -> list[Path]:
         pairs = "; ".join(listed(group) for group in twice[:5])
         rank_zero_info(f"`root`: {len(twice)} pictures are there more than once, and count as often: {pairs}.")
     return paths
+
+
+def as_picture(augmented: Any) -> Image.Image:
+    """What an augmentation made, as a picture in mode RGB.
+
+    Raises:
+        TypeError: if it is no picture.
+    """
+    if isinstance(augmented, Tensor) and augmented.dtype == torch.uint8 and augmented.ndim == 3:
+        augmented = to_pil_image(augmented)
+    if not isinstance(augmented, Image.Image) or augmented.mode != "RGB":
+        kind = augmented.dtype if isinstance(augmented, Tensor) else getattr(augmented, "mode", type(augmented))
+        raise TypeError(
+            f"`augment` must make a picture in mode RGB of one, or a tensor of uint8 (3, height, width); got {kind}. "
+            "Numbers are normalized afterwards, as the network asks for: leave `ToDtype` and `Normalize` out."
+        )
+    return augmented
 
 
 def subfolders(root: Path) -> tuple[str, ...]:

@@ -1,15 +1,16 @@
 """What the inputs of a network are, and its outputs are called: who is asked, and in which order."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lightning_xai.data.image_folder import PictureDataModule
 from lightning_xai.data.preprocessing import Preprocessing
+from lightning_xai.explainers.conditions import Conditions
 
 
 @dataclass(frozen=True)
 class InputSpace:
-    """The inputs of a module, asked of whoever knows them: what is given comes first, then the data module, the module.
+    """The inputs of a module, asked of whoever knows them: the data module, then the module.
 
     A data module of pictures prepares them as the module asks for, which it learns when it is set up: this preparation
     is asked before it. What a property of theirs raises is raised when it is asked for.
@@ -17,22 +18,24 @@ class InputSpace:
     Attributes:
         model: The module; a `PretrainedClassifier`, for one, knows all of it.
         data: The data module; None without one.
-        given_bounds: The bounds that the user gave; None for none.
     """
 
     model: Any
     data: Any = None
-    given_bounds: Any = None
 
     @classmethod
-    def of(cls, trainer: Any, given_bounds: Any = None) -> "InputSpace":
+    def of(cls, trainer: Any) -> "InputSpace":
         """Of the module and the data module that a trainer runs."""
-        return cls(trainer.lightning_module, getattr(trainer, "datamodule", None), given_bounds)
+        return cls(trainer.lightning_module, getattr(trainer, "datamodule", None))
+
+    def completed(self, conditions: Conditions) -> Conditions:
+        """With the bounds of the inputs, where the user gave none."""
+        return conditions if conditions.bounds is not None else replace(conditions, bounds=self.bounds)
 
     @property
     def bounds(self) -> Any:
         """Least and greatest value of an input element; None if nobody knows."""
-        return self._known("bounds") if self.given_bounds is None else self.given_bounds
+        return self._known("bounds")
 
     @property
     def class_names(self) -> Any:

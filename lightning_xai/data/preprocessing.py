@@ -27,6 +27,7 @@ class Preprocessing:
         mean: Of each channel, on the scale 0..1.
         std: Standard deviation of each channel, on the scale 0..1.
         interpolation: How the picture is resized; smoothed before it is reduced, unless by the nearest pixel.
+        squash: Whether both sides become `resize_size`, so that all of a long picture is seen, out of proportion.
     """
 
     image_size: int = 224
@@ -34,6 +35,7 @@ class Preprocessing:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     interpolation: Interpolation = "bilinear"
+    squash: bool = False
 
     def __post_init__(self) -> None:
         if self.image_size < 1:
@@ -54,7 +56,11 @@ class Preprocessing:
         """
         if image.mode != "RGB":
             raise ValueError(f'`image` must be in mode RGB, got {image.mode}: convert it, image.convert("RGB").')
-        return self._normalization()(F.pil_to_tensor(self._center(image, self.interpolation)))
+        return self.normalized(self._center(image, self.interpolation))
+
+    def normalized(self, image: Image.Image) -> Float[Tensor, " 3 size size"]:
+        """The input that a picture of the input's size makes."""
+        return self._normalization()(F.pil_to_tensor(image))
 
     def mask(self, mask: Bool[np.ndarray, " height width"]) -> Bool[Tensor, " size size"]:
         """A mask of the picture's pixels as one of the input's, by the nearest pixel."""
@@ -72,7 +78,8 @@ class Preprocessing:
         return (3, self.image_size, self.image_size)
 
     def _center(self, image: Image.Image, interpolation: Interpolation) -> Image.Image:
-        resized = F.resize(image, [self.resize_size], InterpolationMode(interpolation), antialias=True)
+        size = [self.resize_size] * (1 + self.squash)
+        resized = F.resize(image, size, InterpolationMode(interpolation), antialias=True)
         return F.center_crop(resized, [self.image_size])
 
     def _normalization(self) -> Normalization:
@@ -86,6 +93,7 @@ def changed(
     mean: list[float] | None = None,
     std: list[float] | None = None,
     interpolation: Interpolation | None = None,
+    squash: bool | None = None,
 ) -> Preprocessing:
     """Another preprocessing, with other values where they are given; the arguments are those of the command line.
 
@@ -97,6 +105,7 @@ def changed(
         mean: Mean of each channel on the scale 0..1.
         std: Standard deviation of each channel on the scale 0..1.
         interpolation: How a picture is resized.
+        squash: Whether both its sides become `resize_size`, out of proportion.
     """
     if resize_size is None:
         factor = 1.0 if image_size is None else image_size / original.image_size
@@ -107,4 +116,5 @@ def changed(
         original.mean if mean is None else tuple(mean),
         original.std if std is None else tuple(std),
         interpolation or original.interpolation,
+        original.squash if squash is None else squash,
     )

@@ -57,7 +57,8 @@ def compare_methods(
 
     The methods of several runs are named `run:method`, and numbered where such names collide. Runs share the numbers of
     their samples, so they should be evaluated on the same data set. All numbers of a metric are made from the same
-    samples: those of which all of its methods have a defined (finite) score. A method without any is left aside. The
+    samples: those of which all of its methods have a defined (finite) score. A method without any is left aside. Where
+    a run has explained several labels of a sample, each label counts as a sample, and pairs with itself. The
     scores named `gradients` are what the methods cost, and are not compared. The controls `random` and `edges` are
     tested against the best method too, but have no rank and are never the best: random maps, which do not look at the
     input, are perfectly robust.
@@ -69,7 +70,7 @@ def compare_methods(
     Args:
         runs: With the scores of one evaluation each (see `read_runs`).
         alpha: Level of the two-sided tests, after Holm's correction; the intervals have the confidence 1 - alpha.
-        seed: Of the bootstrap; all methods are resampled alike.
+        seed: Seed of the bootstrap; all methods are resampled alike.
         gradients: Compare at equal compute: only methods that spend this many gradients a sample (within 5 %), and
             those that cannot spend more because they make no draws: at most one. None for all methods.
         procedure: "all_pairs", or "published" for the rule of published tables: only the tests against the best are a
@@ -144,12 +145,20 @@ def _full_names(runs: Sequence[Run]) -> list[dict[str, str]]:
 
 
 def _tables(runs: Sequence[Run], names: Sequence[Mapping[str, str]]) -> dict[str, Table]:
-    """The scores by metric, method and sample, in order of appearance."""
-    tables: dict[str, Table] = {}
-    for run, known in zip(runs, names, strict=True):
-        for metric, table in run.scores.by_sample(f"`runs`: {run.name}", "Remove one.").items():
-            tables.setdefault(metric, {}).update({known[method]: scores for method, scores in table.items()})
-    return tables
+    """The scores by metric, method and sample, in order of appearance; by sample and target where a run has several."""
+    each = [run.scores.by_sample(f"`runs`: {run.name}", "Remove one.") for run in runs]
+    if len({num_levels(tables) for tables in each}) > 1:
+        each = [run.scores.by_sample(by_target=True) for run in runs]
+    joined: dict[str, Table] = {}
+    for tables, known in zip(each, names, strict=True):
+        for metric, table in tables.items():
+            joined.setdefault(metric, {}).update({known[method]: scores for method, scores in table.items()})
+    return joined
+
+
+def num_levels(tables: Mapping[str, Table]) -> int:
+    """1 for tables over samples, 2 for those over samples and targets."""
+    return next(scores.index.nlevels for table in tables.values() for scores in table.values())
 
 
 def _costs(tables: Mapping[str, Table]) -> dict[str, float]:
@@ -228,9 +237,11 @@ def _compare_metric(
         if best is not None and method in tests:
             result = _judged(result, compared[best], metric, 1 if higher_is_better else -1, rules)
         results.append(result)
-    return MetricComparison(
-        metric, higher_is_better, len(table), array("q", kept.index.to_numpy(np.int64).tobytes()), tuple(results)
+    samples, *targets = (
+        array("q", kept.index.get_level_values(level).to_numpy(np.int64).tobytes())
+        for level in range(table.index.nlevels)
     )
+    return MetricComparison(metric, higher_is_better, len(table), samples, tuple(results), *targets)
 
 
 def _describe(values: Values, rules: _Rules) -> tuple[float, float, float, float]:
@@ -309,7 +320,8 @@ def _agreements(metrics: Sequence[MetricComparison], controls: Container[str]) -
 def _oriented(metric: MetricComparison, controls: Container[str]) -> pd.DataFrame:
     """The methods' scores, higher for better, without the controls: samples down, methods across."""
     values = {result.method: result.values for result in metric.methods if result.values}
-    scores = pd.DataFrame({m: own for m, own in values.items() if m not in controls}, metric.samples, dtype=float)
+    index = pd.MultiIndex.from_arrays([metric.samples, metric.targets]) if metric.targets else metric.samples
+    scores = pd.DataFrame({m: own for m, own in values.items() if m not in controls}, index, dtype=float)
     return scores if metric.higher_is_better else -scores
 
 

@@ -15,16 +15,18 @@ from lightning_xai.explainers.base import (
     check_count,
     check_inputs,
     check_level,
-    check_logits,
     check_number,
+    check_positive,
+    check_rows,
     explaining,
 )
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.smoothing import PerturbWeights
 from lightning_xai.explainers.state import parameter_sites, swapped
+from lightning_xai.outputs import Logit, Output, named_output
 from lightning_xai.progress import Task, progress_bar
 from lightning_xai.results.noise_level import NoiseLevel, NoisePoint
-from lightning_xai.shapes import Inputs, Labels, Logits
+from lightning_xai.shapes import Inputs, Labels, Raw
 
 FIRST = 0.05
 """Noise tried first, and doubled until the accuracy has dropped enough."""
@@ -48,6 +50,7 @@ def find_noise_level(
     seed: int = 0,
     max_rows: int | None = None,
     progress: bool = False,
+    output: Output | str = Logit(),
 ) -> NoiseLevel:
     """The least multiplicative weight noise that costs the share `drop` of the accuracy above chance.
 
@@ -64,24 +67,27 @@ def find_noise_level(
     evaluated, of which there is one within `tolerance` of each end.
 
     Args:
-        model: Maps images to logits.
+        model: Maps images to logits, or to what `output` is of.
         images: (samples, ...), on the model's device; better not those of the training.
         labels: (samples,) true classes.
-        chance: ACC(inf), the accuracy when nothing is left; None for one over the number of the model's outputs.
+        chance: ACC(inf), the accuracy when nothing is left; None for one over the number of classes.
         drop: Between 0 and 1, exclusive.
         num_draws: Noisy models at each level of noise.
-        tolerance: Of the level, absolute.
+        tolerance: Tolerance of the level, absolute.
         maximum: The most noise tried; a drop that is not reached there is a result, an infinite `std`.
-        seed: Of weight noise and bootstrap.
+        seed: Seed of weight noise and bootstrap.
         max_rows: Rows that pass through the model at once; None for as many as fit in memory.
         progress: Whether to show the number of models evaluated.
+        output: Which says what the model predicts: a single logit has two classes.
 
     Raises:
-        ValueError: for arguments outside their ranges, missing labels, and a model that is not better than chance.
+        ValueError: for arguments outside their ranges, missing labels, an output without classes, and a model that is
+            not better than chance.
     """
     check_settings(drop, num_draws, tolerance, maximum, chance, seed)
     check_inputs(images)
-    network = _NoisyModel(model, images, _checked_labels(labels, len(images)), num_draws, seed, max_rows)
+    labels = _checked_labels(labels, len(images))
+    network = _NoisyModel(model, images, labels, num_draws, seed, max_rows, named_output(output))
     clean, num_classes = network.clean()
     chance = 1 / num_classes if chance is None else chance
     if clean.mean() <= chance:
@@ -121,9 +127,11 @@ def right_under_noise(
     num_draws: int = 10,
     seed: int = 0,
     max_rows: int | None = None,
+    output: Output | str = Logit(),
 ) -> Bool[np.ndarray, "draws samples"]:
     """Which samples noisy models classify as the labels say; arguments as in `find_noise_level`."""
-    network = _NoisyModel(model, images, _checked_labels(labels, len(images)), num_draws, seed, max_rows)
+    labels = _checked_labels(labels, len(images))
+    network = _NoisyModel(model, images, labels, num_draws, seed, max_rows, named_output(output))
     with progress_bar(None, shown=False) as bar:
         return network.correct(std, bar)
 
@@ -138,43 +146,43 @@ class _NoisyModel:
     num_draws: int
     seed: int
     max_rows: int | None
+    output: Output
 
     def clean(self) -> tuple[Bool[np.ndarray, " samples"], int]:
         """Without noise; and the number of classes that the model knows."""
-        logits = self._logits({})
-        least, most = int(self.labels.min()), int(self.labels.max())
-        if least < 0 or most >= logits.shape[1]:
+        raw = self._raw({})
+        least, most, number = int(self.labels.min()), int(self.labels.max()), self.output.scores(raw).shape[1]
+        if least < 0 or most >= number:
             raise ValueError(
-                f"`labels` must be in 0 .. {logits.shape[1] - 1}, the outputs of `model`, got values from {least} to "
-                f"{most}."
+                f"`labels` must be in 0 .. {number - 1}, the outputs of `model`, got values from {least} to {most}."
             )
-        return self._right(logits), logits.shape[1]
+        return self._right(raw), number
 
     def correct(self, std: float, bar: Task) -> Bool[np.ndarray, "draws samples"]:
         """Under noise of this standard deviation."""
         noise, context = PerturbWeights(std=std), Context.create(torch.zeros(0, dtype=torch.int64), self.seed)
         right = np.zeros((self.num_draws, len(self.labels)), dtype=bool)
         for number in range(self.num_draws):
-            right[number] = self._right(self._logits(noise.noisy_weights(self.model, context.model_seed(number))))
+            right[number] = self._right(self._raw(noise.noisy_weights(self.model, context.model_seed(number))))
             bar.update()
         return right
 
-    def _logits(self, weights: dict[str, Tensor]) -> Logits:
+    def _raw(self, weights: dict[str, Tensor]) -> Raw:
         def forward(images: Tensor) -> Tensor:
-            return check_logits(self.model(images), len(images)).float()
+            return check_rows(self.model(images), len(images)).float()
 
         with explaining(self.model), torch.no_grad(), swapped(parameter_sites(self.model), weights):
-            logits = in_chunks(forward, self.model, self.max_rows, self.images.detach())
-        if logits.shape[1] < 2:
+            raw = in_chunks(forward, self.model, self.max_rows, self.images.detach())
+        if not self.output.has_labels or self.output.scores(raw).shape[1] < 2:
             raise ValueError(
-                "`model` must have an output for each class: of a single one the greatest is always the same, at any "
-                "noise, so that its accuracy says nothing."
+                f"`output` {self.output!r} must have two classes or more: of a single one the greatest is always the "
+                "same, at any noise, so that its accuracy says nothing."
             )
-        return logits
+        return raw
 
-    def _right(self, logits: Logits) -> Bool[np.ndarray, " samples"]:
-        known = ~logits.isnan().any(1).cpu()  # noise can make weights of half precision infinite
-        return (known & (logits.argmax(1).cpu() == self.labels)).numpy()
+    def _right(self, raw: Raw) -> Bool[np.ndarray, " samples"]:
+        known = ~raw.isnan().flatten(1).any(1)  # noise can make weights of half precision infinite
+        return (known & (self.output.prediction(raw) == self.labels.to(raw.device))).cpu().numpy()
 
 
 @dataclass
@@ -274,9 +282,7 @@ def check_settings(
             f"`tolerance` must be at least {LEAST_TOLERANCE:g}, for a level has no more digits, and finite; "
             f"got {tolerance}."
         )
-    check_number("maximum", maximum)
-    if not 0 < maximum < math.inf:
-        raise ValueError(f"`maximum` must be positive and finite, got {maximum}.")
+    check_positive("maximum", maximum)
     check_count("num_draws", num_draws, 2)  # for an interval
     if num_draws > MOST_DRAWS:
         raise ValueError(f"`num_draws` must be at most {MOST_DRAWS:,}, got {num_draws:,}: all are resampled together.")

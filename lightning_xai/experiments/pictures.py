@@ -25,6 +25,7 @@ from lightning_xai.evaluation import evaluate
 from lightning_xai.explainers import Explainer
 from lightning_xai.explainers.base import check_count, check_rows, check_target, explaining
 from lightning_xai.explainers.chunks import in_chunks
+from lightning_xai.explainers.conditions import Conditions
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.fingerprints import fingerprint
 from lightning_xai.metrics import Sparseness
@@ -41,7 +42,7 @@ from lightning_xai.reporting.explanations import (
 from lightning_xai.reporting.folders import check_folder
 from lightning_xai.shapes import Inputs, Labels, Logits
 
-_DESCRIBED = ("image_shape", "image_size", "resize_size", "interpolation", "mean", "std")
+_DESCRIBED = ("image_shape", "image_size", "resize_size", "interpolation", "squash", "mean", "std")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Preparation:
     Attributes:
         preprocess: An RGB picture -> (channel, height, width), normalized.
         bounds: (low, high) of an input element; None if unknown.
-        class_names: Of the outputs; None if they have none.
+        class_names: Class names of the outputs; None if they have none.
         settings: The preprocessing in words and numbers.
     """
 
@@ -172,11 +173,11 @@ def explain_pictures(
         folder: For the results.
         target: Class to explain, its name or index; None for the predicted one.
         output: What is explained of it.
-        seed: Of the noise.
+        seed: Seed of the noise.
         batch_size: Pictures explained at a time.
         max_rows: Rows that pass through the network at once; None for as many as fit in memory.
         device: That the network runs on. CPUs and GPUs draw different noise.
-        precision: Of the network; see `in_precision`.
+        precision: Precision of the network; see `in_precision`.
         panels: Whether to draw a panel of each picture.
         progress: Whether to show a progress bar.
         shard: (k, n) with k from 1 to n: of all pictures, by their place, every n-th from the k-th on. Processes with
@@ -186,8 +187,7 @@ def explain_pictures(
         ValueError: if an argument is wrong, or the folder has results of other settings.
     """
     check_count("batch_size", batch_size)
-    if max_rows is not None:
-        check_count("max_rows", max_rows)
+    conditions = Conditions(preparation.bounds, seed, max_rows, output, precision)
     check_count("seed", seed, 0)
     check_folder("output", folder)
     if not methods:
@@ -211,9 +211,7 @@ def explain_pictures(
     queue = _Queue(pictures, preparation, results, progress)
     model, now = model.to(device), 0
     for batch in _batches(iter(queue), batch_size):
-        results.add(
-            _explain_batch(model, batch, preparation, methods, chosen, output, seed, max_rows, device, precision)
-        )
+        results.add(_explain_batch(model, batch, preparation, methods, chosen, conditions, device))
         now += len(batch)
     passed_over = tuple(dict.fromkeys(map(printable, queue.passed_over)))
     return Explained(results, now, queue.before, queue.refused, queue.repeated, passed_over)
@@ -277,15 +275,12 @@ def _explain_batch(
     preparation: Preparation,
     methods: Mapping[str, Explainer],
     target: int | None,
-    output: Output,
-    seed: int,
-    max_rows: int | None,
+    conditions: Conditions,
     device: torch.device,
-    precision: Precision,
 ) -> list[Explanation]:
     images = torch.stack([waiting.inputs for waiting in batch]).to(device)
     index = torch.tensor([sample_index(waiting.sha256) for waiting in batch])
-    scores, predicted = _read(model, images, precision, max_rows, output)
+    scores, predicted = _read(model, images, conditions)
     explained = predicted if target is None else torch.full_like(predicted, target)
     check_target(explained, scores.shape[1])
     evaluation = evaluate(
@@ -294,14 +289,10 @@ def _explain_batch(
         explained,
         methods,
         {"sparseness": Sparseness()},
-        output=output,
-        bounds=preparation.bounds,
         index=index,
-        seed=seed,
         batch_size=len(batch),
-        max_rows=max_rows,
-        precision=precision,
         keep_attributions=len(batch),
+        **vars(conditions),
     )
     place = {sample: row for row, sample in enumerate(evaluation.index.tolist())}
     return [
@@ -327,15 +318,14 @@ def probabilities(
     model: nn.Module, images: Inputs, precision: Precision = "32-true", max_rows: int | None = None
 ) -> Logits:
     """Of the classes, (batch, classes), by the network in evaluation mode; of a single logit both classes."""
-    return _read(model, images, precision, max_rows, Logit())[0]
+    return _read(model, images, Conditions(max_rows=max_rows, precision=precision))[0]
 
 
-def _read(
-    model: nn.Module, images: Inputs, precision: Precision, max_rows: int | None, output: Output
-) -> tuple[Logits, Labels]:
+def _read(model: nn.Module, images: Inputs, conditions: Conditions) -> tuple[Logits, Labels]:
     """The probability of each target, NaN where the output has none, and the predicted ones."""
-    with in_precision(model, precision), explaining(model), torch.no_grad():
-        raw = in_chunks(lambda rows: check_rows(model(rows), len(rows)), model, max_rows, images).float()
+    output, most = conditions.output, conditions.max_rows
+    with in_precision(model, conditions.precision), explaining(model), torch.no_grad():
+        raw = in_chunks(lambda rows: check_rows(model(rows), len(rows)), model, most, images).float()
     columns = output.scores(raw)
     try:
         return output.probabilities(raw), output.prediction(raw)
@@ -353,4 +343,5 @@ def _described(owner: Any) -> dict[str, str]:
     parts = [owner, *(getattr(owner, name) for name in ("normalize", "preprocessing") if hasattr(owner, name))]
     known = {name: getattr(part, name) for name in _DESCRIBED for part in parts if hasattr(part, name)}
     plain = {name: value.flatten().tolist() if isinstance(value, Tensor) else value for name, value in known.items()}
-    return {"by": type(owner).__name__, **{name: str(value) for name, value in plain.items() if value is not None}}
+    told = {name: str(value) for name, value in plain.items() if value not in (None, False)}
+    return {"by": type(owner).__name__, **told}

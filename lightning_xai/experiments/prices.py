@@ -7,21 +7,21 @@ from functools import partial
 from typing import Any
 
 import torch
-from lightning_fabric.utilities import move_data_to_device
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from torch import nn
 
-from lightning_xai.callbacks import AttributionCallback, RandomizationCallback
+from lightning_xai.callbacks import RandomizationCallback
 from lightning_xai.callbacks.base import ExplainingCallback, unpacking
-from lightning_xai.callbacks.rows import reachable_rows
-from lightning_xai.callbacks.samples import Samples, first_loader, has_rows, read_rows, spread, with_classes
+from lightning_xai.callbacks.samples import Samples, each_positive, named_loaders
 from lightning_xai.callbacks.schedule import Schedule
 from lightning_xai.data.input_space import InputSpace
-from lightning_xai.evaluation import Batch, default_metrics
+from lightning_xai.evaluation import Batch
+from lightning_xai.experiments.source import Source, taken
 from lightning_xai.experiments.trained import connected
 from lightning_xai.explainers.channels import channels_second
+from lightning_xai.explainers.conditions import Conditions
 from lightning_xai.forward import rows_of
-from lightning_xai.price import BATCHES, MAPS, Price, Rows, batch_of, duration, price
+from lightning_xai.price import BATCHES, MAPS, Price, duration, price
 from lightning_xai.sanity.blocks import parameter_blocks, steps
 from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.examine import Examined
@@ -43,7 +43,8 @@ def fit_prices(trainer: Trainer, model: LightningModule, datamodule: LightningDa
     model = connected(trainer, model, datamodule)
     datamodule.prepare_data()
     datamodule.setup("fit")
-    return [_of_callback(trainer, model, datamodule, callback) for callback in found]
+    loaders = named_loaders(datamodule.val_dataloader()) or {"": None}
+    return [_of_callback(trainer, model, datamodule, c, *item) for c in found for item in loaders.items()]
 
 
 def sanity_price(subject: Subject, checks: Sequence[Examined], *_: Any, num_twins: int = 3, **__: Any) -> Price:
@@ -53,10 +54,8 @@ def sanity_price(subject: Subject, checks: Sequence[Examined], *_: Any, num_twin
     """
     model, how = subject.model, subject.randomization
     samples = Samples(subject.images, None, subject.index, None)
-    options: dict[str, Any] = {"bounds": subject.bounds, "seed": subject.seed, "output": subject.output}
-    batches = _parts(model, samples, subject.explained(model), subject.batch_size, **options)
-    number, precision = len(subject.images), subject.precision
-    found = price(model, batches, subject.methods, {}, number, seed=subject.seed, precision=precision)
+    batches = _parts(model, samples, subject.explained(model), subject.batch_size)
+    found = price(model, batches, subject.methods, {}, len(subject.images), subject.conditions)
     networks: dict[Examined, int] = {"data": num_twins, "invariance": 2, "random_logit": 1, "efficient": how.repeats}
     if "parameters" in checks:
         blocks = parameter_blocks(model, subject.images, how.groups)
@@ -91,45 +90,30 @@ def _of_network(lab: Lab, study: Study, name: str) -> Price:
         model, bounds = module.to(lab.device).eval(), InputSpace(module, data).bounds
         samples = replace(lab.samples(data, study.num_samples, mask=mask), labels=None)
         notes.append("It was measured with random weights; a training that is missing is not in it.")
+    conditions = Conditions(bounds, lab.seed, precision=lab.precision)
     found = price(
         model,
-        _parts(model, samples, samples.labels, study.batch_size, bounds=bounds, seed=lab.seed),
+        _parts(model, samples, samples.labels, study.batch_size),
         study.explainers(ANY_LEVEL),
         study.measures(ANY_LEVEL),
         len(samples.images),
-        seed=lab.seed,
-        precision=lab.precision,
+        conditions,
         title=f"{name}: {len(samples.images)} samples",
     )
     return replace(found, notes=(*found.notes, *notes))
 
 
 def _of_callback(
-    trainer: Trainer, model: LightningModule, datamodule: LightningDataModule, callback: ExplainingCallback
+    trainer: Trainer, model: LightningModule, datamodule: Any, callback: ExplainingCallback, name: str, loader: Any
 ) -> Price:
-    space = InputSpace(model, datamodule, callback.bounds)
-    samples, number = _first_samples(trainer, model, datamodule, callback)
-    network, methods = callback.adapted(model, samples.carried), callback.chosen_methods(space.bounds is not None)
-    metrics = dict[str, Any]()
-    if isinstance(callback, AttributionCallback):
-        default = partial(default_metrics, samples.masks is not None, space.bounds is not None)
-        metrics = default() if callback.metrics is None else callback.metrics
-    if getattr(callback, "controls", True):
-        methods = callback.controlled(methods, samples.images)
-    options: dict[str, Any] = {"bounds": space.bounds, "seed": callback.seed, "max_rows": callback.max_rows}
-    turned = replace(samples, images=channels_second(samples.images, callback.channel_dim))
-    target = callback.explained_target(samples)
-    found = price(
-        network,
-        _parts(network, turned, target, callback.batch_size, output=callback.output, **options),
-        methods,
-        metrics,
-        number,
-        seed=callback.seed,
-        precision=callback.precision,
-        channel_dim=callback.channel_dim,
-    )
-    title = f"{type(callback).__name__}{f' {callback.name}' if callback.name else ''}: a validation, {number} samples"
+    conditions = InputSpace(model, datamodule).completed(callback.conditions)
+    samples, number = _first_samples(trainer, model, datamodule, callback, loader)
+    network, (methods, metrics) = callback.adapted(model, samples.carried), callback.plan(samples, conditions)
+    turned = replace(samples, images=channels_second(samples.images, conditions.channel_dim))
+    batches = _parts(network, turned, callback.explained_target(samples), callback.batch_size)
+    found = price(network, batches, methods, metrics, number, conditions)
+    named = " ".join(filter(None, (type(callback).__name__, callback.name, name)))
+    title = f"{named}: a validation, {number} samples"
     if isinstance(callback, RandomizationCallback):
         found = _times(found, {"randomized": callback.randomization.repeats}, title, "Comparisons are not in it.")
     return replace(found, title=title, notes=(*found.notes, _in_all(found, _validations(trainer, callback))))
@@ -163,27 +147,26 @@ def _validations(trainer: Trainer, callback: ExplainingCallback) -> int | None:
 
 
 def _first_samples(
-    trainer: Trainer, model: LightningModule, datamodule: LightningDataModule, callback: ExplainingCallback
+    trainer: Trainer, model: LightningModule, datamodule: Any, callback: ExplainingCallback, loader: Any
 ) -> tuple[Samples, int]:
     """As many of the callback's samples as are measured, on the device; and how many it explains."""
-    loader = first_loader(datamodule.val_dataloader())
-    if not has_rows(loader):
+    target: Any = callback.target if callback.labelled else "prediction"
+    take = callback.unpack or unpacking(target, callback.mask, callback.forward)
+    read, some = partial(taken, model, datamodule, take, target), BATCHES * callback.batch_size
+    source = Source.of(loader, read, some, "validate", trainer.limit_val_batches, callback.num_samples)
+    if source.keys is None:
         raise ValueError("`dry_run`: the validation data are a stream, whose samples cannot be asked for beforehand.")
-    rows = reachable_rows(loader, trainer.limit_val_batches)
-    if not rows:
+    if not source.keys:
         raise ValueError(f"`data`: {type(datamodule).__name__} gives no samples to validate with.")
-    chosen = spread(len(rows), callback.num_samples)
-    take = callback.unpack or unpacking(callback.labelled, callback.mask, callback.forward)
-    few = chosen[: BATCHES * callback.batch_size]
-    samples = read_rows(loader, rows, few, callback.batch_size, take)
-    samples = with_classes(samples, callback.target if callback.labelled else "prediction")
-    there = move_data_to_device(vars(samples), model.device)
-    return Samples(**there), len(chosen)
+    samples, chosen = source.first(some), len(source.chosen() or ())
+    number = len(samples.images)
+    samples = each_positive(samples)[0] if target == "positive" else samples
+    return samples, round(chosen * len(samples.images) / number)
 
 
-def _parts(model: nn.Module, samples: Samples, target: Any, size: int, **options: Any) -> Iterator[Batch]:
+def _parts(model: nn.Module, samples: Samples, target: Any, size: int) -> Iterator[Batch]:
     """Batches of samples, each with what the model carries along of them."""
     for rows in torch.arange(len(samples.images)).split(size):
         part = samples.select(rows)
         own = target[rows.to(target.device)] if isinstance(target, torch.Tensor) else target
-        yield batch_of(rows_of(model, rows), Rows(part.images, own, part.index, part.masks), **options)
+        yield Batch(part.images, own, part.index, part.masks, model=rows_of(model, rows))

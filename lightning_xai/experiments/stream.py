@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -17,26 +17,31 @@ from torch import Tensor, nn
 
 from lightning_xai._version import __version__
 from lightning_xai.callbacks.base import check_forward, unpacking
-from lightning_xai.callbacks.samples import Samples, check_labels, with_classes
+from lightning_xai.callbacks.samples import Samples, Target, check_labels, each_positive, with_classes
 from lightning_xai.data.input_space import InputSpace
-from lightning_xai.evaluation import Batch, ScoredBatch, check_metrics, default_metrics, directions, score_batches
+from lightning_xai.evaluation import (
+    Batch,
+    ScoredBatch,
+    directions,
+    outputs_of,
+    planned,
+    score_batches,
+)
 from lightning_xai.experiments.source import Source, Stage, taken
-from lightning_xai.explainers import Explainer, with_controls
-from lightning_xai.explainers.base import Context, check_choice, check_count, check_model, check_target
+from lightning_xai.explainers import Explainer
+from lightning_xai.explainers.base import check_choice, check_count, check_model, check_target
 from lightning_xai.explainers.bounds import Bound, check_in_bounds, parse_bounds
-from lightning_xai.explainers.channels import channels_second, check_layout
-from lightning_xai.explainers.chunks import check_rows, in_chunks
+from lightning_xai.explainers.channels import channels_second
+from lightning_xai.explainers.conditions import Conditions
 from lightning_xai.explainers.precision import Precision
 from lightning_xai.fingerprints import NUMERICS, fingerprint, network_specification, sample_records, specification
 from lightning_xai.forward import Forward, carrying, has_rows
 from lightning_xai.metrics import SampleMetric
-from lightning_xai.metrics.checks import check_explain_again
 from lightning_xai.metrics.cost import NumGradients
-from lightning_xai.names import named
-from lightning_xai.outputs import Logit, Output, named_output
-from lightning_xai.price import BATCHES, Price, Rows, duration, price, within_gradients
+from lightning_xai.outputs import Logit, Output, check_width
+from lightning_xai.price import BATCHES, Price, duration, price, within_gradients
 from lightning_xai.progress import progress_bar
-from lightning_xai.results.evaluations import EvaluationStore, Settings
+from lightning_xai.results.evaluations import EvaluationStore, Settings, in_places
 from lightning_xai.results.scores import GRADIENTS, Scores
 from lightning_xai.results.store import SCORES, read_samples, read_scores
 
@@ -53,6 +58,7 @@ class StoredEvaluation:
         num_samples: Samples chosen, of all shards; None where the data have to be walked to know.
         num_finished: Of these, those that have all scores.
         num_now: Samples that this call has evaluated.
+        num_left_out: Samples without a positive label that this call has met, which count as finished in it.
         higher_is_better: Direction of each metric.
         price: What is missing will cost, of a dry run; else None.
     """
@@ -63,6 +69,7 @@ class StoredEvaluation:
     num_now: int
     higher_is_better: Mapping[str, bool | None]
     price: Price | None = None
+    num_left_out: int = 0
 
     def scores(self) -> Scores:
         """All that are in the folder."""
@@ -115,7 +122,9 @@ def evaluate_stream(
         data: A DataLoader, a LightningDataModule, or batches that can be iterated over again; a data set without rows
             is walked by every shard, which takes its own of it.
         folder: For the scores.
-        target: A class, "label", or "prediction"; None for the label, or the prediction where batches have none.
+        target: A class, "label", or "prediction"; None for the label, or the prediction where batches have none. Of
+            labels (batch, classes), zeros and ones, "positive" explains each one that holds, as in
+            `AttributionCallback`; samples without any are left out, and counted.
         methods: As in `evaluate`, like `metrics`.
         metrics: None for what the first sample allows of `default_metrics`.
         shard: (k, n): the k-th of n, from 1; row i of the samples chosen belongs to shard i mod n + 1.
@@ -163,26 +172,24 @@ def evaluate_stream(
     if not ((type(limit) is int and limit >= 0) or (type(limit) is float and 0 <= limit <= 1)):
         raise ValueError(f"`limit` must be a number of batches, or a share of them from 0.0 to 1.0, got {limit!r}.")
     if isinstance(target, str):
-        check_choice("target", target, ("label", "prediction"))
-    space = InputSpace(model, data if isinstance(data, LightningDataModule) else None, bounds)
-    output, forward = named_output(output), check_forward(None if forward is None else dict(forward))
-    if not output.has_labels:
-        if target == "label":
-            raise ValueError(f'`target` is "label", but `output` {output!r} has none. Leave `target` out.')
+        check_choice("target", target, Target)
+    conditions = Conditions(bounds, seed, max_rows, output, precision, channel_dim)
+    forward = check_forward(None if forward is None else dict(forward))
+    if not conditions.output.has_labels:
+        if target in ("label", "positive"):
+            raise ValueError(
+                f'`target` is "{target}", but `output` {conditions.output!r} has none. Leave `target` out.'
+            )
         target = "prediction" if target is None else target
-    read = partial(taken, model, data, take or unpacking(target in (None, "label"), forward=forward), target)
+    read = partial(taken, model, data, take or unpacking(target, forward=forward), target)
     source = Source.of(data, read, batch_size, stage, limit, num_samples)
     first = source.first()
+    space = InputSpace(model, data if isinstance(data, LightningDataModule) else None)  # asked when data are set up
+    conditions = space.completed(conditions)
     inputs = channels_second(first.images, channel_dim)
     if target is None:
         target = "prediction" if first.labels is None else "label"
-    explainers = named("methods", ["smooth_grad"] if methods is None else methods)
-    explainers = with_controls(explainers, inputs.ndim > 2) if controls else explainers
-    has = {"mask": first.masks is not None, "bounds": space.bounds is not None}
-    given = named("metrics", default_metrics(*has.values()) if metrics is None else metrics)
-    check_metrics(given, inputs, **has)
-    check_explain_again(explainers, given)
-    check_layout(explainers, channel_dim)
+    explainers, given = planned(methods, metrics, inputs, first.masks is not None, conditions, controls)
     if isinstance(model, Forward) and (rows := [name for name, value in model.carried.items() if has_rows(value)]):
         raise ValueError(
             f"`model` carries {', '.join(map(repr, rows))} along, the same rows with every batch: give `forward`, "
@@ -190,18 +197,16 @@ def evaluate_stream(
         )
     network = Forward(model, **{**forward, "carried": None}) if forward is not None else model
     if max_gradients is not None:
-        options: dict[str, Any] = {"bounds": space.bounds, "seed": seed, "max_rows": max_rows, "precision": precision}
-        options |= {"output": output, "channel_dim": channel_dim}
-        explainers = _within(max_gradients, network, source, explainers, given, options)
+        explainers = _within(max_gradients, network, source, explainers, given, conditions)
     settings = Settings(
         {
             "weights": fingerprint(model),
             "network": network_specification(model),
             "explained": target,
-            "output": output.key,
+            "output": conditions.output.key,
             "forward": specification(forward),
             "channel_dim": channel_dim,
-            "bounds": specification(parse_bounds(space.bounds, ndim=inputs.ndim)),
+            "bounds": specification(parse_bounds(conditions.bounds, ndim=inputs.ndim)),
             "seed": seed,
             "precision": precision,
             "data": stage if isinstance(data, LightningDataModule) else "a loader",
@@ -219,9 +224,7 @@ def evaluate_stream(
         },
     )
     store = EvaluationStore(folder, settings)
-    work = _Work(
-        network, explainers, given, target, space.bounds, seed, max_rows, precision, store, output, channel_dim
-    )
+    work = _Work(network, explainers, given, target, conditions, store)
     num_now, told = 0, None
     if dry_run:
         told = work.price(source, shard)
@@ -231,9 +234,12 @@ def evaluate_stream(
         with progress_bar("evaluating", None, "sample", progress) as bar:
             num_now = work.go_on(source, shard, bar)
     after, chosen = EvaluationStore(folder, settings), source.chosen()
-    finished = after.num_finished() if chosen is None else sum(not after.missing(row) for row in chosen)
+    without = set() if dry_run else work.without
+    finished = after.num_finished() + len(without)
+    if chosen is not None:
+        finished = sum(row in without or not after.missing(row) for row in chosen)
     number = None if chosen is None else len(chosen)
-    return StoredEvaluation(Path(folder), number, finished, num_now, directions(given), told)
+    return StoredEvaluation(Path(folder), number, finished, num_now, directions(given), told, len(without))
 
 
 def _within(
@@ -242,14 +248,14 @@ def _within(
     source: Source,
     methods: dict[str, Explainer],
     metrics: Mapping[str, SampleMetric],
-    options: Mapping[str, Any],
+    conditions: Conditions,
 ) -> dict[str, Explainer]:
     """The methods with the draws that the budget pays for, told by the first samples, which all shards know."""
     number = len(source.numbers("max_gradients"))
     samples = source.first(source.batch_size)
-    inputs = channels_second(samples.images, options["channel_dim"])
-    rows = Rows(inputs, None, samples.index, samples.masks)
-    return within_gradients(carrying(model, samples.carried), rows, methods, metrics, max_gradients, number, **options)
+    inputs = channels_second(samples.images, conditions.channel_dim)
+    batch = Batch(inputs, None, samples.index, samples.masks, model=carrying(model, samples.carried))
+    return within_gradients(model, batch, methods, metrics, max_gradients, number, conditions)
 
 
 def check_shard(shard: Any) -> None:
@@ -267,13 +273,10 @@ class _Work:
     methods: Mapping[str, Explainer]
     metrics: Mapping[str, SampleMetric]
     target: int | str
-    bounds: Any
-    seed: int
-    max_rows: int | None
-    precision: Precision
+    conditions: Conditions
     store: EvaluationStore
-    output: Output
-    channel_dim: int
+    without: set[int] = field(default_factory=set)
+    """Rows without a label that holds."""
 
     def look_again(self, source: Source) -> None:
         """Evaluate a few finished samples once more, by each method in each metric, of units that the data have.
@@ -283,15 +286,15 @@ class _Work:
         """
         unseen = set(self.store.pairs)
         for unit in self.store.units:
-            rows, pairs = list(unit.rows[:_AGAIN]), unit.pairs & unseen
+            rows, pairs = list(dict.fromkeys(unit.rows[:_AGAIN])), unit.pairs & unseen
             if not pairs or (source.keys is not None and not source.keys.keys() >= set(rows)):
                 continue
             read = source.walk(rows.__contains__) if source.keys is None else source.read(rows)
             for done in self._scored(islice(read, 1), dict.fromkeys(rows, pairs).__getitem__):
                 sample, values = done.batch.index.tolist(), done.values.cpu().double().numpy()
-                places = pd.MultiIndex.from_tuples([(*pair, number) for pair in done.pairs for number in sample])
-                again = pd.Series(values.ravel(), places)
-                self.store.check_again(unit, sample, done.batch.record["logits"], again)
+                names = [(*pair, number) for pair in done.pairs for number in sample]
+                again = pd.DataFrame(names, columns=["method", "metric", "sample"]).assign(value=values.ravel())
+                self.store.check_again(unit, sample, done.batch.record["logits"], in_places(again))
             unseen -= pairs
 
     def go_on(self, source: Source, shard: tuple[int, int], bar: Any) -> int:
@@ -309,9 +312,11 @@ class _Work:
         number = 0
         for done in self._scored(batches, lambda row: missing(row) if chosen or row % of == own - 1 else frozenset()):
             record = done.batch.record
-            self.store.add(done.pairs, done.values.cpu().double().numpy(), record["samples"], record["logits"])
-            number += len(done.batch.images)
-            bar.update(len(done.batch.images))
+            values, has_classes = done.values.cpu().double().numpy(), self.conditions.output.has_labels
+            self.store.add(done.pairs, values, record["samples"], record["logits"], has_classes)
+            evaluated = len(set(record["samples"]["row"]))
+            number += evaluated
+            bar.update(evaluated)
         return number
 
     def price(self, source: Source, shard: tuple[int, int]) -> Price:
@@ -335,37 +340,38 @@ class _Work:
     def _price(
         self, source: Source, missing: Mapping[int, frozenset[tuple[str, str]]], kind: frozenset[tuple[str, str]]
     ) -> Price:
-        """Of the samples that lack this."""
+        """The price of the samples that lack this."""
         alike = [row for row, own in missing.items() if own == kind]
         some = alike[: BATCHES * source.batch_size]
         read = source.walk(set(some).__contains__) if source.keys is None else source.read(some)
         batches = (batch for rows, samples in read for batch in self._prepared(rows, samples, missing.__getitem__))
-        given: dict[str, Any] = {"seed": self.seed, "precision": self.precision, "channel_dim": self.channel_dim}
-        return price(self.model, batches, self.methods, self.metrics, len(alike), **given)
+        return price(self.model, batches, self.methods, self.metrics, len(alike), self.conditions)
 
     def _scored(
         self, read: Iterator[tuple[list[int], Samples]], wanted: Callable[[int], frozenset[tuple[str, str]]]
     ) -> Iterator[ScoredBatch]:
         batches = (batch for rows, samples in read for batch in self._prepared(rows, samples, wanted))
-        scored = score_batches(
-            self.model,
-            batches,
-            self.methods,
-            self.metrics,
-            self.precision,
-            seed=self.seed,
-            channel_dim=self.channel_dim,
-        )
-        with closing(scored):
+        with closing(score_batches(self.model, batches, self.methods, self.metrics, self.conditions)) as scored:
             yield from scored
 
     def _prepared(
         self, rows: list[int], samples: Samples, wanted: Callable[[int], frozenset[tuple[str, str]]]
     ) -> Iterator[Batch]:
         """Batches whose samples all want the same."""
-        samples = replace(samples, images=channels_second(samples.images, self.channel_dim))
-        check_samples(samples, self.bounds)
-        logits, predicted, probability = self._outputs(samples)
+        if self.target == "positive":
+            width = cast(Tensor, samples.labels).shape[1]
+            samples, of_samples = each_positive(samples)
+            self.without.update(rows)
+            rows = [rows[place] for place in of_samples.tolist()]
+            self.without.difference_update(rows)
+        if not rows:
+            return
+        samples = replace(samples, images=channels_second(samples.images, self.conditions.channel_dim))
+        check_samples(samples, self.conditions.bounds)
+        model = carrying(self.model, samples.carried)
+        logits, predicted, probability = outputs_of(model, samples.images, self.conditions)
+        if self.target == "positive":
+            check_width(width, logits.shape[1])
         target = self._target(rows, samples, logits, predicted)
         known = sample_records(samples.index, samples.images, target, samples.masks, predicted, probability, rows)
         self.store.check_rows(known)
@@ -377,17 +383,7 @@ class _Work:
                 target[torch.tensor(places, device=target.device)],
                 chosen.index,
                 chosen.masks,
-                Context.create(
-                    chosen.index,
-                    self.seed,
-                    self.bounds,
-                    self.max_rows,
-                    chosen.images.device,
-                    chosen.images.dtype,
-                    chosen.images.ndim,
-                    self.output,
-                ),
-                carrying(self.model, chosen.carried),
+                model=carrying(self.model, chosen.carried),
                 pairs={
                     method: own
                     for method in self.methods
@@ -399,32 +395,16 @@ class _Work:
                 },
             )
 
-    def _outputs(self, samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
-        """For each sample what could be explained, what is predicted, and the probability of that."""
-        model = carrying(self.model, samples.carried)
-
-        def told(rows: Tensor) -> Tensor:
-            raw = check_rows(model(rows), len(rows))
-            predicted = self.output.prediction(raw)
-            try:
-                probability = self.output.probability(raw, predicted, known=True)
-            except ValueError:  # there is none
-                probability = torch.full_like(predicted, torch.nan, dtype=raw.dtype)
-            return torch.cat([self.output.scores(raw), predicted[:, None], probability[:, None]], 1).float()
-
-        with torch.no_grad():
-            found = in_chunks(told, model, self.max_rows, samples.images)
-        return found[:, :-2], found[:, -2].long(), found[:, -1]
-
     def _target(self, rows: list[int], samples: Samples, logits: Tensor, predicted: Tensor) -> Tensor:
         """Classes explained; a prediction is that of the first time, so that all methods explain the same one."""
-        if self.target == "label":
+        if self.target in ("label", "positive"):
             samples = with_classes(samples, "label")
             check_labels(samples, logits.shape[1])
             return cast(Tensor, samples.labels).to(logits.device)
         if self.target == "prediction":
             before = [
-                self.store.known.get(row, (number, ""))[0] for row, number in zip(rows, predicted.tolist(), strict=True)
+                next(iter(self.store.known.get(row, [number])))
+                for row, number in zip(rows, predicted.tolist(), strict=True)
             ]
             return torch.tensor(before, device=logits.device)
         target = torch.full_like(predicted, int(self.target))

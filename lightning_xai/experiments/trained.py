@@ -1,8 +1,6 @@
 """Questions asked of a trained module and its data, on the device and with the data that a trainer would take."""
 
-import math
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,21 +8,24 @@ import torch
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from torch import nn
 
-from lightning_xai.callbacks.rows import reachable_rows
-from lightning_xai.callbacks.samples import Samples, first_loader, has_rows, read_rows, spread, unpack
+from lightning_xai.callbacks.base import check_forward, unpacking
+from lightning_xai.callbacks.samples import Samples, unpack
 from lightning_xai.data.input_space import InputSpace
 from lightning_xai.experiments.noise_level import check_settings, find_noise_level
+from lightning_xai.experiments.source import Source
 from lightning_xai.experiments.visualize import Setting, named_channels, portraits, visualization_result
 from lightning_xai.explainers import Explainer, PerturbWeights, with_controls
 from lightning_xai.explainers.base import (
     check_choice,
     check_count,
     check_level,
+    check_positive,
     explaining,
     parse_bounds,
     resolve_target,
 )
 from lightning_xai.explainers.precision import Precision, in_precision
+from lightning_xai.forward import Forward
 from lightning_xai.names import named
 from lightning_xai.outputs import Output, named_output
 from lightning_xai.results.noise_level import NoiseLevel
@@ -63,6 +64,7 @@ def examine_trained(
     require: list[str] | None = None,
     num_twins: int = 3,
     explained: Output | str = "logit",
+    forward: dict[str, Any] | None = None,
     make_twin: Callable[[int], tuple[nn.Module, float]] | None = None,
     folder: Path | None = None,
     run: Callable[..., Any] = examine,
@@ -99,6 +101,8 @@ def examine_trained(
         num_twins: Networks trained on random labels, of the configuration's seed and the next ones; a verdict takes
             three.
         explained: What is explained of the class, as `output` in AttributionCallback.
+        forward: Of a module with other arguments or another result than a tensor, as in AttributionCallback; null for
+            that of the configuration's.
         make_twin: Gives the network trained on random labels of a number, and its accuracy on them.
         folder: For finished parts; None keeps none.
         run: What is done with the subject: `examine`, whose result is returned, or what takes its arguments.
@@ -112,23 +116,36 @@ def examine_trained(
     check_choice("precision", precision, Precision)
     how = Randomization(**randomization)
     output = named_output(explained)
-    model = connected(trainer, model, datamodule).eval()
+    check_forward(forward)
+    module = connected(trainer, model, datamodule).eval()
     labelled = target == "label" and output.has_labels
-    samples = stored_samples(datamodule, num_samples, "test", trainer.limit_test_batches, labelled)
-    images, labels = samples.images.to(model.device), samples.labels
-    with in_precision(model, precision), explaining(model):
-        classes = resolve_target(model, images, labels if labelled else None, None, output)
-    bounds = InputSpace(model, datamodule).bounds
-    chosen = paper_methods(model, bounds is not None, images, output) if methods is None else named("methods", methods)
+    take = unpacking(labelled, forward=forward)
+    samples = stored_samples(datamodule, num_samples, "test", trainer.limit_test_batches, take)
+    images, labels = samples.images.to(module.device), samples.labels
+
+    def adapted(module: nn.Module) -> nn.Module:
+        return module if forward is None else Forward(module, **{**forward, "carried": samples.carried})
+
+    def adapted_twin(number: int) -> tuple[nn.Module, float]:
+        twin, accuracy = make_twin(number)  # type: ignore[misc]
+        return adapted(twin), accuracy
+
+    network = adapted(module)
+    with in_precision(network, precision), explaining(network):
+        classes = resolve_target(network, images, labels if labelled else None, None, output)
+    bounds = InputSpace(module, datamodule).bounds
+    chosen = (
+        paper_methods(network, bounds is not None, images, output) if methods is None else named("methods", methods)
+    )
     subject = Subject(
-        model,
+        network,
         images,
         classes,
         samples.index,
         with_controls(smoothed(chosen, smooth), images.ndim > 2),
         named_similarities(preset, normalizer),
         bounds,
-        None if labels is None else labels.to(model.device),
+        None if labels is None else labels.to(module.device),
         target == "repredicted",
         seed,
         batch_size,
@@ -142,7 +159,7 @@ def examine_trained(
         subject,
         checks,
         similarity,
-        make_twin=make_twin,
+        make_twin=None if make_twin is None else adapted_twin,
         num_twins=num_twins,
         shift=shift,
         alpha=alpha,
@@ -179,6 +196,7 @@ def calibrate_trained(
     chance: float | None = None,
     seed: int = 0,
     max_rows: int | None = None,
+    explained: Output | str = "logit",
 ) -> NoiseLevel:
     """The weight noise that costs a trained module a share of its accuracy on validation samples.
 
@@ -191,14 +209,14 @@ def calibrate_trained(
         num_samples: Validation samples, evenly spaced.
         tolerance: Width of the bracket in which the level is interpolated.
         maximum: The most noise tried.
-        chance: Accuracy that counts as nothing left; null for one over the number of outputs.
+        chance: Accuracy that counts as nothing left; null for one over the number of classes.
         seed: Seed of the noise; the same as the callback's makes the same noise.
         max_rows: Rows that pass through the network at once; null for as many as fit in memory.
+        explained: What says which class is predicted, as `output` in AttributionCallback.
     """
     check_count("num_samples", num_samples)
     check_settings(drop, num_draws, tolerance, maximum, chance, seed)
-    if max_rows is not None:
-        check_count("max_rows", max_rows)
+    check_count("max_rows", 1 if max_rows is None else max_rows)
     model = connected(trainer, model, datamodule)
     samples = stored_samples(datamodule, num_samples, "validate", trainer.limit_val_batches)
     if samples.labels is None:
@@ -216,6 +234,7 @@ def calibrate_trained(
             seed=seed,
             max_rows=max_rows,
             progress=trainer.progress_bar_callback is not None,
+            output=explained,
         )
 
 
@@ -265,8 +284,7 @@ def visualize_trained(
     check_count("num_models", num_models)
     check_count("steps", steps)
     check_count("models_per_pass", 1 if models_per_pass is None else models_per_pass)
-    if not 0 < lr < math.inf:
-        raise ValueError(f"`lr` must be positive and finite, got {lr}.")
+    check_positive("lr", lr)
     space = InputSpace(model, datamodule)
     shape, bounds = space.shape, parse_bounds(space.bounds)
     if shape is None or bounds is None:
@@ -310,7 +328,7 @@ def stored_samples(
     num_samples: int,
     stage: Literal["validate", "test"],
     limit: int | float = 1.0,
-    strict: bool = True,
+    take: Callable[[Any], Samples] = unpack,
 ) -> Samples:
     """Samples, evenly spaced over the rows that the loader can yield; each has its row where batches do not say.
 
@@ -319,16 +337,12 @@ def stored_samples(
         num_samples: All if there are fewer.
         stage: Whose dataloader is asked.
         limit: The trainer's of the stage's batches (see `reachable_rows`).
-        strict: As in `unpack`.
+        take: Makes samples of a batch.
     """
-    datamodule.prepare_data()
-    datamodule.setup(stage)
-    loader = first_loader(datamodule.test_dataloader() if stage == "test" else datamodule.val_dataloader())
-    rows = reachable_rows(loader, limit) if has_rows(loader) else ()
-    if not rows:
+    source = Source.of(datamodule, take, num_samples, stage, limit, num_samples)
+    if not source.keys:
         raise ValueError(f"`data`: {type(datamodule).__name__} gives no samples to {stage} with.")
-    chosen = spread(len(rows), num_samples)
-    return read_rows(loader, rows, chosen, len(chosen), partial(unpack, strict=strict))
+    return source.first(num_samples)
 
 
 def _activation(

@@ -16,6 +16,8 @@ from lightning_xai.checks import (
     check_kind as check_kind,
     check_level as check_level,
     check_number as check_number,
+    check_positive as check_positive,
+    check_share as check_share,
     check_whole_number as check_whole_number,
 )
 from lightning_xai.explainers.bounds import Bound as Bound, check_in_bounds, parse_bounds as parse_bounds
@@ -28,8 +30,8 @@ from lightning_xai.explainers.chunks import (
 from lightning_xai.explainers.state import explaining, naming_inference_tensors
 from lightning_xai.functional.devices import sent
 from lightning_xai.functional.random import fold_in, fold_in_int, root_keys
-from lightning_xai.outputs import Logit, Output, check_target as check_target, named_output
-from lightning_xai.shapes import Inputs, Keys, Labels
+from lightning_xai.outputs import Logit, Output, binary_labels, check_target as check_target, named_output
+from lightning_xai.shapes import Inputs, Keys, Labels, Targets
 
 T = TypeVar("T")
 
@@ -98,8 +100,7 @@ class Context:
             TypeError: if `index` is no int64 tensor, or a number is of another type.
             ValueError: if `index` has not one axis, `max_rows` is less than 1, or `bounds` are not low < high, finite.
         """
-        if max_rows is not None:
-            check_count("max_rows", max_rows)
+        check_count("max_rows", 1 if max_rows is None else max_rows)
         check_whole_number("seed", seed)
         check_index(index)
         keys, limits = root_keys(int(seed), index), parse_bounds(bounds, device, dtype, ndim)
@@ -156,7 +157,7 @@ class Explainer(ABC):
         self,
         model: nn.Module,
         inputs: Inputs,
-        target: Labels | int | None = None,
+        target: Targets | int | None = None,
         context: Context | None = None,
         *,
         bounds: tuple[Bound, Bound] | None = None,
@@ -201,7 +202,7 @@ class Explainer(ABC):
         function: Callable[[nn.Module, Inputs, Labels, Context], T],
         model: nn.Module,
         inputs: Inputs,
-        target: Labels | int | None,
+        target: Targets | int | None,
         context: Context | None,
         **given: Any,
     ) -> T:
@@ -268,7 +269,7 @@ def check_inputs(inputs: Tensor, values: bool = True, index: Labels | None = Non
     Args:
         inputs: A batch.
         values: Whether to look at its values, which waits for an accelerator; every explainer does by itself.
-        index: Of the samples, which bad ones are named by; None for their numbers in the batch.
+        index: Indices of the samples, which bad ones are named by; None for their numbers in the batch.
     """
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
         raise TypeError(
@@ -286,7 +287,7 @@ def check_inputs(inputs: Tensor, values: bool = True, index: Labels | None = Non
 def resolve_target(
     model: nn.Module,
     inputs: Inputs,
-    target: Labels | int | None,
+    target: Targets | int | None,
     max_rows: int | None = None,
     output: Output = Logit(),
 ) -> Labels:
@@ -303,10 +304,12 @@ def resolve_target(
         target = torch.as_tensor(target)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"`target` must hold class indices (integers), got {target!r:.100}.") from error
+    target = binary_labels(target) if target.ndim else target
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-        raise TypeError(f"`target` must hold class indices (integers), got {target.dtype}.")
+        raise TypeError(f"`target` must hold class indices (integers), or labels 0.0 and 1.0, got {target.dtype}.")
     if target.ndim == 0:
         target = target.expand(len(inputs))
+    target = target.flatten() if target.shape == (len(inputs), 1) else target
     if target.shape != (len(inputs),):
         raise ValueError(
             f"`target` must be one class index, or one for each of the {len(inputs)} samples, "

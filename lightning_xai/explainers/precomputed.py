@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lightning_xai.explainers.base import Context, Explainer, check_index, check_inputs, context_of
 from lightning_xai.explainers.cost import chain
 from lightning_xai.functional.devices import sent
-from lightning_xai.shapes import Inputs, Labels
+from lightning_xai.shapes import Inputs, Labels, Targets
 
 Key = tuple[int, int | None]
 """A sample, and the class that its map explains; None where the map is for whatever class."""
@@ -106,7 +106,7 @@ class Precomputed(Explainer):
         self,
         model: nn.Module | None,
         inputs: Inputs,
-        target: Labels | int | None = None,
+        target: Targets | int | None = None,
         context: Context | None = None,
         **given: Any,
     ) -> Inputs:

@@ -24,10 +24,21 @@ def warn_caller(message: str) -> None:
 
 
 @contextmanager
-def noting(text: Callable[[], str]) -> Iterator[None]:
-    """An exception of the block gets a note (PEP 678), which tracebacks of Python 3.11 and later show."""
+def noting(text: Callable[[], str], failures: list[str] | None = None) -> Iterator[None]:
+    """An exception of the block gets a note (PEP 678), which tracebacks of Python 3.11 and later show.
+
+    Given a list, it is described there, and goes no further.
+    """
     try:
         yield
     except Exception as error:
         error.__dict__["__notes__"] = [*getattr(error, "__notes__", ()), text()]
-        raise
+        if failures is None:
+            raise
+        failures.append(described(error))  # not itself, whose frames hold tensors
+
+
+def described(error: BaseException) -> str:
+    """What an exception is and says, and its notes."""
+    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+    return f"{type(error).__name__}: {error}{notes}"

@@ -75,6 +75,9 @@ class SampleMetric(Metric, ABC):
     every process must call them, also one that has seen no sample; all return the same on each of them, bit
     for bit what one process would have found with the same scores.
 
+    Attributions are (batch, feature), or (batch, channel, ...) as their inputs: three axes are those of a series, and
+    channel sums of images keep an axis of one channel, (batch, 1, height, width).
+
     A subclass writes `update` with the arguments that it needs, by keyword (a `MetricCollection` hands each
     metric the arguments that its signature names), ending in `self.record(scores, index)`, and sets
     `higher_is_better`. In a collection, `compute_groups=False` is needed: torchmetrics merges metrics whose
@@ -181,11 +184,16 @@ class SampleMetric(Metric, ABC):
         return first_rows(dim_zero_cat(self.index))
 
 
-def first_rows(index: Tensor) -> tuple[Tensor, Tensor]:
-    """The distinct indices, ascending, and the row at which each came first."""
+def first_rows(index: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The distinct indices, ascending, and the row at which each came first; with targets, those of each of them."""
     index, order = _number(index).sort(stable=True)
     first = torch.ones_like(index, dtype=torch.bool)
     first[1:] = index[1:] != index[:-1]
+    if target is not None:
+        by_target = target[order].sort(stable=True).indices
+        again = by_target[index[by_target].sort(stable=True).indices]
+        index, order = index[again], order[again]
+        first[1:] = (index[1:] != index[:-1]) | (target[order][1:] != target[order][:-1])
     where = first.nonzero().flatten()  # once: it waits for an accelerator
     return index[where], order[where]
 

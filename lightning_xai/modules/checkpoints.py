@@ -1,7 +1,10 @@
 """Checks a checkpoint before anything is trained, evaluated or written."""
 
+import re
+from argparse import Namespace
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from contextlib import AbstractContextManager
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import torch
@@ -9,7 +12,33 @@ from torch import Tensor, nn
 
 from lightning_xai.modules.manifest import check_digest
 
-ADVICE = "Give a checkpoint that `lightning-xai fit` wrote with the same network."
+ADVICE = "Give a checkpoint that Lightning wrote with the same network."
+DATA_TYPES: tuple[Any, ...] = (
+    Namespace,
+    *(
+        (PurePosixPath, f"{module}.{name}")
+        for module in ("pathlib", "pathlib._local")
+        for name in ("PosixPath", "PurePosixPath")
+    ),
+    *(
+        (PureWindowsPath, f"{module}.{name}")
+        for module in ("pathlib", "pathlib._local")
+        for name in ("WindowsPath", "PureWindowsPath")
+    ),
+)
+"""What hyper-parameters often hold beside plain values, by the names that the versions of Python give it; reading it
+runs nothing. Paths come without their methods that touch files, so that those of another system can be read."""
+
+
+def admitting_data_types() -> AbstractContextManager[None]:
+    """While active, `weights_only` reading admits `DATA_TYPES`, as it does tensors and plain values."""
+    return torch.serialization.safe_globals(list(DATA_TYPES))
+
+
+def read_as_data(path: str | Path, device: str = "meta") -> Any:
+    """The content of a file, in which nothing runs; on the device "meta", tensors have shapes but take no memory."""
+    with admitting_data_types():
+        return torch.load(path, map_location=device, weights_only=True)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -23,8 +52,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"`ckpt_path`: {path} does not exist. {ADVICE}")
     check_digest(path)
     try:
-        checkpoint = torch.load(path, map_location="meta", weights_only=True)
+        checkpoint = read_as_data(path)
     except Exception as error:  # bytes that are no checkpoint can make the reader raise anything
+        named = re.search(r"GLOBAL ([\w.]+) was not an allowed global", str(error))
+        if named:
+            raise ValueError(
+                f"`ckpt_path`: {path} cannot be read as a checkpoint: it holds {named[1]}, and only tensors, plain"
+                " values, argparse.Namespace and pathlib.Path are read, which run nothing. Save it without, such as by"
+                " `save_hyperparameters(ignore=[...])`."
+            ) from error
         reason = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
         raise ValueError(
             f"`ckpt_path`: {path} cannot be read as a checkpoint; it is truncated, damaged, or something else"

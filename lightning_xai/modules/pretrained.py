@@ -1,25 +1,17 @@
 """A LightningModule of a network that others trained: it is explained, not trained."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from PIL import Image
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_xai.data.preprocessing import Preprocessing, changed
-from lightning_xai.modules.classifier import Batch, check_network_fits, images_and_labels
-from lightning_xai.modules.weights import (
-    described_preprocessing,
-    load_weights_file,
-    names_of_classes,
-    published_weights,
-    torchvision_network,
-    torchvision_weights,
-)
+from lightning_xai.modules.classifier import Batch, check_network_fits, images_and_labels, log_accuracy, logits_of
+from lightning_xai.modules.sources import named_network, preprocessing_of
+from lightning_xai.modules.weights import load_weights_file, names_of_classes
 from lightning_xai.shapes import Images, Logits
 
 
@@ -34,14 +26,15 @@ class PretrainedClassifier(LightningModule):
         num_classes: Number of outputs.
 
     Args:
-        network: Name of a classifier of torchvision, such as `resnet50`, or any module that maps images to logits; in
-            YAML a `class_path` with `init_args`. A module may return an object with `logits` instead.
-        weights: Of torchvision's network: `DEFAULT` or another of its own by name, which torchvision downloads, or the
-            path of a state dict; null for random ones. Of a module: the path of a state dict; `DEFAULT` and null leave
-            it as it was built. A checkpoint of `ClassifierModule` is a state dict, too.
-        class_names: Null for those of torchvision's weights; `imagenet` for torchvision's of ImageNet.
+        network: Name of a classifier: `resnet50` of torchvision, `timm/vit_tiny_patch16_224`, `transformers/FOLDER`
+            (see `modules.sources.named_network`); or any module that maps images to logits, in YAML a `class_path` with
+            `init_args`. A module may return an object with `logits` instead.
+        weights: Of a name: `DEFAULT`, which torchvision and timm download, another of torchvision's by name, or the
+            path of a state dict; null or `random` for random ones. Of a module: the path of a state dict; `DEFAULT` and
+            null leave it as it was built. A checkpoint of `ClassifierModule` is a state dict, too.
+        class_names: Null for those that come with the weights; `imagenet` for torchvision's of ImageNet.
         preparation: Those of `lightning_xai.data.preprocessing.changed`. Random weights, and those of a file, ask for
-            what torchvision's default weights do.
+            what the source's own weights do.
 
     Raises:
         ValueError: if there is no such network, or no such weights, or if they do not fit.
@@ -55,15 +48,15 @@ class PretrainedClassifier(LightningModule):
         **preparation: Any,
     ) -> None:
         super().__init__()
-        known = torchvision_weights(network) if isinstance(network, str) else None
-        published = None if known is None else published_weights(known, weights)
-        self.class_names = names_of_classes(class_names, published)
-        preprocessing = Preprocessing() if known is None else described_preprocessing(published or known.DEFAULT)
-        self.preprocessing = changed(preprocessing, **preparation)
+        names = names_of_classes(class_names, None)
         if isinstance(network, str):
-            network = torchvision_network(network, published, len(self.class_names or range(1000)))
-        if published is None and weights not in (None, "DEFAULT"):
-            load_weights_file(network, weights)
+            known = named_network(network, weights, None if names is None else len(names))
+            network, preprocessing, names = known.network, known.preprocessing, names or known.class_names
+        else:
+            preprocessing = preprocessing_of(network) or Preprocessing()
+            if weights not in (None, "random", "DEFAULT"):
+                load_weights_file(network, weights)
+        self.class_names, self.preprocessing = names, changed(preprocessing, **preparation)
         self.network = network
         self.num_classes = check_network_fits(self, (3, self.image_size, self.image_size), None)
         if self.class_names is not None and len(self.class_names) != self.num_classes:
@@ -103,34 +96,22 @@ class PretrainedClassifier(LightningModule):
             check_network_fits(self, tuple(shape), getattr(data, "num_classes", None))
 
     def forward(self, images: Images) -> Logits:
-        return _logits(self.network(images))
+        return logits_of(self.network(images))
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._judge(batch, "val", self.val_accuracy)
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._judge(batch, "val", dataloader_idx)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._judge(batch, "test", self.test_accuracy)
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._judge(batch, "test", dataloader_idx)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         return self(images_and_labels(batch)[0])
 
-    def _judge(self, batch: Batch, stage: str, accuracy: Metric) -> None:
+    def _judge(self, batch: Batch, stage: str, place: int) -> None:
         images, labels = images_and_labels(batch)
         if labels is None:
             return
         logits = self(images)
-        accuracy.update(logits, labels)
         options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(labels)}
         self.log(f"{stage}/loss", cross_entropy(logits, labels), sync_dist=True, **options)
-        self.log(f"{stage}/accuracy", accuracy, prog_bar=True, **options)
-
-
-def _logits(outputs: Any) -> Tensor:
-    """The logits among what a network returns: a tensor, or an object or mapping with `logits`."""
-    found = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", outputs)
-    if not isinstance(found, Tensor):
-        raise TypeError(
-            f"`network` must return a tensor of logits, or an object with `logits`, got {type(outputs).__name__}: wrap "
-            "it in a module that picks the logits."
-        )
-    return found
+        log_accuracy(self, stage, place, logits, labels, options)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import ResNet18_Weights, WeightsEnum
@@ -81,30 +82,56 @@ def described_preprocessing(weights: WeightsEnum) -> Preprocessing:
     )
 
 
-def names_of_classes(names: Sequence[str] | str | None, weights: WeightsEnum | None) -> tuple[str, ...] | None:
-    """The names as configured: a list, `imagenet`, or null for those of torchvision's weights."""
+def names_of_classes(names: Sequence[str] | str | None, published: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """The names as configured: a list, `imagenet`, or null for those of the weights."""
     if isinstance(names, str):
         if names != "imagenet":
             raise ValueError(f"`class_names` must be a list of names, 'imagenet' or null, got {names!r}.")
         return tuple(ResNet18_Weights.DEFAULT.meta["categories"])
-    if names is not None:
-        return tuple(names)
-    return None if weights is None else tuple(weights.meta["categories"])
+    return published if names is None else tuple(names)
 
 
-def load_weights_file(network: nn.Module, path: str | Path) -> None:
-    """Load a state dict, or the one in a checkpoint, read without running code.
+def load_weights_file(network: nn.Module, path: str | Path, new_outputs: int | None = None) -> None:
+    """Load a state dict, or the one in a checkpoint, read without running code; as `load_state`.
 
     Raises:
         ValueError: if the file is missing, is something else, or does not fit.
     """
-    state_dict = _read_state_dict(Path(path).expanduser())
+    load_state(network, _read_state_dict(Path(path).expanduser()), path, new_outputs)
+
+
+def load_state(
+    network: nn.Module, state_dict: Mapping[str, Tensor], path: str | Path, new_outputs: int | None = None
+) -> bool:
+    """Load weights; whether they were all used.
+
+    Args:
+        network: Gets them.
+        state_dict: The weights.
+        path: Where they are from.
+        new_outputs: Number of outputs of a network whose last layer, if the weights are for another number of outputs,
+            stays as it is; None for weights that must all fit.
+
+    Raises:
+        ValueError: if they do not fit.
+    """
+    own = network.state_dict()
+    head = {
+        name: own[name]
+        for name, value in state_dict.items()
+        if name in own and own[name].shape != value.shape and value.shape[1:] == own[name].shape[1:]
+        if own[name].shape[:1] == (new_outputs,)
+    }
+    state_dict = {**state_dict, **head}
     if report := misfits(state_dict, network):
         raise ValueError(
             f"`weights`: {path} does not fit the `network` ({type(network).__name__}). Parameters {report}. Give the "
             "weights of the same network, with as many classes."
         )
     network.load_state_dict(state_dict)
+    if head:
+        rank_zero_info(f"`weights`: {path} are for another number of classes; {', '.join(head)} stay random.")
+    return not head
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -1,21 +1,16 @@
 """Pictures of attributions: one row a sample, one column a method."""
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 
 from lightning_xai.functional.maps import mask_like, pixel_map
 from lightning_xai.reporting.colors import FAINT, SCALE_NOTE, WRONG
 from lightning_xai.reporting.pages import LINE, Page, styled
 from lightning_xai.reporting.pictures import Picture, PictureGrid, map_picture, shown
-from lightning_xai.reporting.saving import Pixels
 from lightning_xai.shapes import Images
 
 
@@ -73,35 +68,6 @@ def attribution_panel(
         for row, picture in enumerate(shown_pictures):
             grid.show(row, number, picture)
     return figure
-
-
-def log_picture(logger: Any, tag: str, path: str | os.PathLike[str], step: int) -> None:
-    """Hand a PNG to a Lightning logger that shows pictures; others, and None, are left alone.
-
-    Those are loggers with a `log_image(key, images, step)` (Weights & Biases) and those whose `experiment`
-    has TensorBoard's `add_image`. PyTorch's writer of TensorBoard's files gets the file as it is.
-    """
-    experiment: Any = getattr(logger, "experiment", None)
-    if hasattr(logger, "log_image"):
-        logger.log_image(key=tag, images=[_read(path)], step=step)
-    elif type(experiment).__module__ == "torch.utils.tensorboard.writer" and hasattr(experiment, "_get_file_writer"):
-        experiment._get_file_writer().add_summary(_summary(tag, Path(path)), step)  # a new one behind a closed one
-    elif add_image := getattr(experiment, "add_image", None):
-        add_image(tag, _read(path), step, dataformats="HWC")
-
-
-def _read(path: str | os.PathLike[str]) -> Pixels:
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
-
-
-def _summary(tag: str, path: Path) -> Any:
-    """What TensorBoard's `add_image` would make of the pixels, without compressing them a second time."""
-    from tensorboard.compat.proto.summary_pb2 import Summary  # only where TensorBoard is installed
-
-    with Image.open(path) as picture:
-        size = {"width": picture.width, "height": picture.height, "colorspace": len(picture.getbands())}
-    return Summary(value=[Summary.Value(tag=tag, image=Summary.Image(**size, encoded_image_string=path.read_bytes()))])
 
 
 # What a column shows

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, fields
 from itertools import chain
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from lightning_xai.results.comparison import CONTROLS
 from lightning_xai.results.files import write_csv
@@ -26,14 +26,21 @@ def score_table(
     The best mean of each metric is in bold, which is no test; a control is never the best.
 
     Args:
-        scores: Of one stage and epoch.
+        scores: Scores of one stage and epoch; of several stages, those of loaders, each method has a row for each.
         higher_is_better: Direction of each metric, by name; those not named have none.
-        title: Of the table.
+        title: Title of the table.
 
     Raises:
         ValueError: if a sample has two scores of the same method and metric.
     """
-    summary: list[Any] = list(scores.summary().itertuples())
+    stages = scores.unique("stage")
+    parts = [scores.select(stage=stage).summary() for stage in stages] if len(stages) > 1 else [scores.summary()]
+    loaders = [f"{stage.rpartition('/')[2]}/" for stage in stages] if len(stages) > 1 else [""]
+    summary: list[Any] = [
+        row._replace(method=f"{loader}{row.method}")
+        for loader, part in zip(loaders, parts, strict=True)
+        for row in cast(Any, part.itertuples())
+    ]
     cells = {(row.method, row.metric): _cell(row) for row in summary}
     methods, metrics = (list(dict.fromkeys(names)) for names in (zip(*cells, strict=True) if cells else ((), ())))
     directions = higher_is_better or {}
@@ -41,7 +48,8 @@ def score_table(
     body = tuple((method, *(cells.get((method, metric), "") for metric in metrics)) for method in methods)
     left_out = any("†" in text for row in body for text in row[1:])
     note = "† number of samples left out, because the metric is not defined for them"
-    return ResultTable(title, columns, body, (note,) if left_out else (), _best(summary, methods, metrics, directions))
+    best = _best(summary, methods, metrics, directions) if len(loaders) == 1 else frozenset[tuple[int, int]]()
+    return ResultTable(title, columns, body, (note,) if left_out else (), best)
 
 
 def _best(

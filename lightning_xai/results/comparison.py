@@ -56,6 +56,8 @@ class MetricComparison:
     samples: Sequence[int] = field(repr=False)
     """Those of which all methods have a defined score: from these, all numbers are made."""
     methods: tuple[MethodResult, ...]
+    targets: Sequence[int] = field(default=(), repr=False)
+    """The class explained of each of these, where any sample has several: each then counts as a sample."""
 
     @property
     def num_samples(self) -> int:

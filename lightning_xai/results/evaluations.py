@@ -18,7 +18,7 @@ import pandas as pd
 
 from lightning_xai.results.files import write_text
 from lightning_xai.results.parquet import read_notes, read_parquet
-from lightning_xai.results.scores import COLUMNS, Scores
+from lightning_xai.results.scores import COLUMNS, LATER, Scores
 from lightning_xai.results.store import SCORES, append_unit, read_directions, unit_files, write_directions
 
 STAGE = "evaluate"
@@ -83,8 +83,8 @@ class Unit:
         return flat.reshape(-1, self.notes["num_outputs"])
 
     def scores(self) -> pd.Series:
-        """By method, metric and sample."""
-        return read_parquet(self.path, COLUMNS)[0].set_index(["method", "metric", "sample"])["value"]
+        """By method, metric, sample, and the place among the targets of the sample."""
+        return in_places(read_parquet(self.path, COLUMNS, later=LATER)[0])
 
 
 class EvaluationStore:
@@ -103,9 +103,9 @@ class EvaluationStore:
         self.path = self.folder / SCORES
         self.units = [self._unit(path) for path in unit_files(self.path)]
         self._check()
-        self.known: dict[int, tuple[int, str]] = {}  # the class explained, the short name of the content
+        self.known: dict[int, dict[int, str]] = {}  # of a row, by the class explained: the short name of the content
         self._finished: dict[int, Pairs] = {}
-        self._rows: dict[int, int] = {}  # by the sample's index
+        self._rows: dict[tuple[int, int], int] = {}  # by `_name`
         self._remember()
         self._words = json.dumps(vars(settings), indent=2)
         self._settings = hashlib.sha256(self._words.encode()).hexdigest()[:16]
@@ -135,22 +135,37 @@ class EvaluationStore:
         return sum(self.pairs <= finished for finished in self._finished.values())
 
     def check_rows(self, samples: Mapping[str, Sequence[Any]]) -> None:
-        """Refuse rows that had another content when they were evaluated before, and two rows of one index."""
-        for row, sample, name in zip(samples["row"], samples["sample"], samples["fingerprint"], strict=True):
-            if (other := self._rows.setdefault(sample, row)) != row:
+        """Refuse rows that had another content when they were evaluated before, and two rows of one index and class.
+
+        Args:
+            samples: As `add` gets them, all of each row.
+        """
+        contents: dict[int, dict[int, str]] = {}
+        columns = (samples[name] for name in ("row", "sample", "target", "fingerprint"))
+        for row, sample, target, name in zip(*columns, strict=True):
+            contents.setdefault(row, {})[target] = name
+            if (other := self._rows.setdefault(self._name(sample, target), row)) != row:
                 raise ValueError(
                     f"`data`: rows {other} and {row} have the same index, {sample}, by which scores are kept and noise "
-                    "is drawn: give each sample an index of its own, or batches without any, whose row it is then."
+                    "is drawn: give each sample an index of its own, or batches without any, whose row it is then. "
+                    "(Rows of one index may have different labels, where labels are explained.)"
                 )
-            if row in self.known and (known := self.known[row][1]) != name:
+        for row, sample in zip(samples["row"], samples["sample"], strict=True):
+            known, now = (sorted(names.values()) for names in (self.known.get(row, contents[row]), contents[row]))
+            if known != now:
                 raise ValueError(
                     f"`folder`: sample {sample} (row {row} of the data) is not what it was when {self.folder} got its "
-                    f"scores: input, target or mask differ ({known} was its name, {name} it is). Give "
-                    f"the same data, prepared in the same way. {AFRESH}"
+                    f"scores: input, target or mask differ ({', '.join(known)} was its name, {', '.join(now)} it is). "
+                    f"Give the same data, prepared in the same way. {AFRESH}"
                 )
 
     def add(
-        self, pairs: Sequence[tuple[str, str]], values: np.ndarray, samples: Mapping[str, Any], logits: Any
+        self,
+        pairs: Sequence[tuple[str, str]],
+        values: np.ndarray,
+        samples: Mapping[str, Any],
+        logits: Any,
+        has_classes: bool = True,
     ) -> None:
         """Write a finished batch.
 
@@ -159,6 +174,7 @@ class EvaluationStore:
             values: (pairs, samples).
             samples: What is known of the samples: columns as in `store.SAMPLES`.
             logits: (samples, classes), of which the first ones are kept.
+            has_classes: Whether the targets are classes.
         """
         keys: dict[str, dict[str, str]] = {}
         for method, metric in pairs:
@@ -173,8 +189,9 @@ class EvaluationStore:
             "logits": base64.b64encode(first.tobytes()).decode(),
         }
         common = self.settings.common
-        scores = Scores.from_values(STAGE, common["epoch"], common["step"], np.array(samples["sample"]), by_name)
-        append_unit(self.path, scores, keys, samples, notes)
+        index, target = (np.array(samples[name]) for name in ("sample", "target"))
+        given = STAGE, common["epoch"], common["step"], index, by_name, target if has_classes else None
+        append_unit(self.path, Scores.from_values(*given), keys, samples, notes)
 
     def check_again(self, unit: Unit, samples: Sequence[int], logits: np.ndarray, scores: pd.Series) -> None:
         """Refuse a network that does not compute what it computed before; roundings are none of that.
@@ -183,7 +200,7 @@ class EvaluationStore:
             unit: Whose first samples were evaluated again.
             samples: Their indices.
             logits: (samples, classes).
-            scores: By method, metric and sample.
+            scores: As `in_places` names them.
         """
         before = unit.logits()[: len(logits)]
         after = np.asarray(logits, np.float32)[: len(before)]
@@ -233,11 +250,22 @@ class EvaluationStore:
             for place, row in enumerate(unit.rows):
                 before = self._finished.get(row, frozenset())
                 self._finished[row] = joined.setdefault((before, pairs), before | pairs)
-                self.known[row] = samples["target"][place], samples["fingerprint"][place]
-                self._rows[samples["sample"][place]] = row
+                target = samples["target"][place]
+                self.known.setdefault(row, {})[target] = samples["fingerprint"][place]
+                self._rows[self._name(samples["sample"][place], target)] = row
+
+    def _name(self, sample: int, target: int) -> tuple[int, int]:
+        """What no two rows share: a prediction does not tell two of them apart."""
+        return sample, -1 if self.settings.common.get("explained") == "prediction" else target
 
     def _file(self, name: str) -> Path:
         return self.folder / f"settings-{name}.json"
+
+
+def in_places(table: pd.DataFrame) -> pd.Series:
+    """Scores by method, metric, sample, and the place among the targets of the sample."""
+    keys = ["method", "metric", "sample"]
+    return table.assign(place=table.groupby(keys, observed=True).cumcount()).set_index([*keys, "place"])["value"]
 
 
 def _name(value: Any) -> str:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lightning_xai.results.locks import claim, close, naming, release
@@ -120,22 +121,26 @@ def csv_text(rows: Iterable[Iterable[object]]) -> str:
     return text.getvalue()
 
 
-def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+def read_csv(
+    path: Path, columns: Sequence[str], later: Mapping[str, Any] = MappingProxyType({})
+) -> Iterator[tuple[str, list[str]]]:
     """The rows that `write_csv` wrote, each with its place: "FILE, line N". A spreadsheet may have saved the file.
+
+    Files of earlier versions may lack the last, `later` columns, whose values are then these.
 
     Raises:
         ValueError: if the header is not that of the columns, or the file is damaged; with file, line and cure.
     """
-    header = ",".join(columns)
+    header, former = (",".join(columns[:number]) for number in (len(columns), len(columns) - len(later)))
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 ({error}). Save it as CSV in UTF-8.") from error
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        if (found := ",".join(next(reader, []))) != header:
+        if (found := ",".join(next(reader, []))) not in (header, former):
             cure = "This is no table of a run's scores; choose another file, or move it away."
-            if any(separator.join(columns) in found for separator in (";", "\t")):
+            if any(former.replace(",", separator) in found for separator in (";", "\t")):
                 cure = "Save it as CSV with commas, and points in numbers."
             raise ValueError(f"{path}, line 1: expected the header {header!r}, got {found[:100]!r}. {cure}")
         if not text.endswith("\n"):
@@ -144,8 +149,9 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, list[str
                 f"{path}, line {number}: the file is cut short in the middle of this line. Remove the line to keep the "
                 "rest; if nothing is missing, end it with a line break."
             )
+        more = [] if found == header else list(map(str, later.values()))
         for values in reader:
             if values:
-                yield f"{path}, line {reader.line_num}", list(map(from_spreadsheet, values))
+                yield f"{path}, line {reader.line_num}", [*map(from_spreadsheet, values), *more]
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: not a line of CSV ({error}).") from error

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -37,12 +38,16 @@ def write_parquet(path: Path, table: pd.DataFrame, columns: Mapping[str, Any], n
 
 
 def read_parquet(
-    path: Path, columns: Mapping[str, Any], wanted: Mapping[str, Any] | None = None
+    path: Path,
+    columns: Mapping[str, Any],
+    wanted: Mapping[str, Any] | None = None,
+    later: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Table and notes; columns of text are categorical.
 
     Groups of rows without any row that has the wanted values, by column, are left out: their other columns are not
     read. (By the columns themselves, which have checksums; the least and greatest value that a file notes have none.)
+    Files of earlier versions may lack the `later` columns, whose values are then these.
 
     Raises:
         OSError: if the file cannot be opened.
@@ -55,9 +60,13 @@ def read_parquet(
     texts = [name for name, kind in columns.items() if kind is str]
     options: Any = {"read_dictionary": texts, "page_checksum_verification": True}
     with _named(path), parquet.ParquetFile(source, **options) as file:
-        groups = [number for number in range(file.num_row_groups) if not wanted or _has(file, number, wanted)]
-        arrow = file.read_row_groups(groups, list(columns), use_threads=False).select(list(columns))
-        return arrow.to_pandas(split_blocks=True, self_destruct=True), _notes(file.metadata)
+        absent = {name: value for name, value in later.items() if name not in file.schema_arrow.names}
+        asked = {name: value for name, value in (wanted or {}).items() if name not in absent}
+        groups = [number for number in range(file.num_row_groups) if not asked or _has(file, number, asked)]
+        there = [name for name in columns if name not in absent]
+        arrow = file.read_row_groups(groups, there, use_threads=False).select(there)
+        table = arrow.to_pandas(split_blocks=True, self_destruct=True)
+        return table.assign(**absent) if absent else table, _notes(file.metadata)
 
 
 def read_notes(path: Path) -> dict[str, Any]:

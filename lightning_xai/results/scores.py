@@ -21,30 +21,37 @@ GRADIENTS = "gradients"
 """The name under which every evaluation keeps what its methods spent."""
 COLUMNS = {
     **{"stage": str, "epoch": "int64", "step": "int64"},
-    **{"method": str, "metric": str, "sample": "int64", "value": "float64"},
+    **{"method": str, "metric": str, "sample": "int64", "value": "float64", "target": "int64"},
 }
-"""Their types. The step is that of the optimizer, the sample its index in the data set."""
+"""Their types. The step is that of the optimizer, the sample its index in the data set, the target the class that was
+explained: -1 where the output has none, or where it is not told."""
+LATER = {"target": -1}
+"""Columns that files of earlier versions lack, and what stands in for them."""
+_EVALUATION = ["stage", "epoch", "step"]
 TEXTS = [name for name, kind in COLUMNS.items() if kind is str]
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Scores of samples: stage, epoch, step, method, metric, sample and value of each, in the order they were made in.
+    """Scores of samples: stage, epoch, step, method, metric, sample, value and target of each, in the order of making.
 
-    A NaN is a score that is undefined for its sample; what was not evaluated has no row. Methods and metrics are
-    everywhere in order of appearance. Iterating gives the rows, with the columns as attributes.
+    A sample has one score by each method in each metric; where several of its labels were explained, one for each
+    target. A NaN is a score that is undefined for its sample; what was not evaluated has no row. Methods and metrics
+    are everywhere in order of appearance. Iterating gives the rows, with the columns as attributes.
 
     Attributes:
         table: The rows; the columns of text are categorical, since few texts come again and again. Not to be written
             to: `to_dataframe` gives a copy, with columns of text.
 
     Raises:
-        ValueError: if a column is missing, or has what is not of its type.
+        ValueError: if a column is missing, other than the target, or has what is not of its type.
     """
 
     table: pd.DataFrame
 
     def __post_init__(self) -> None:
+        later = {name: value for name, value in LATER.items() if name not in self.table}
+        object.__setattr__(self, "table", self.table.assign(**later) if later else self.table)
         if missing := [name for name in COLUMNS if name not in self.table]:
             raise ValueError(f"`table` must have the columns {', '.join(COLUMNS)}; it lacks {', '.join(missing)}.")
         for name in TEXTS:
@@ -61,14 +68,15 @@ class Scores:
 
     @classmethod
     def from_rows(cls, rows: Iterable[Sequence[Any]]) -> "Scores":
-        """From the values of each row, in the order of `COLUMNS`."""
-        return cls(pd.DataFrame(list(rows), columns=list(COLUMNS)))
+        """From the values of each row, in the order of `COLUMNS`; the last one, the target, may be left out."""
+        whole = [(*row, *LATER.values())[: len(COLUMNS)] for row in rows]
+        return cls(pd.DataFrame(whole, columns=list(COLUMNS)))
 
     @classmethod
     def from_values(
-        cls, stage: str, epoch: int, step: int, index: Any, values: Mapping[str, Mapping[str, Any]]
+        cls, stage: str, epoch: int, step: int, index: Any, values: Mapping[str, Mapping[str, Any]], target: Any = None
     ) -> "Scores":
-        """Of one evaluation, from the samples' indices and `values[method][metric]` (arrays or tensors)."""
+        """Of one evaluation, from the samples' indices, `values[method][metric]` and targets (arrays or tensors)."""
         pairs = [(method, metric, own) for method, of_method in values.items() for metric, own in of_method.items()]
         samples, lengths = index.tolist(), [len(own) for *_, own in pairs]
         if wrong := set(lengths) - {len(samples)}:
@@ -79,6 +87,7 @@ class Scores:
             "metric": pd.Categorical([metric for _, metric, _ in pairs]).repeat(lengths),
             "sample": np.tile(np.array(samples, np.int64), len(pairs)),
             "value": np.concatenate([np.empty(0), *(own.tolist() for *_, own in pairs)]),
+            "target": -1 if target is None else np.tile(np.array(target.tolist(), np.int64), len(pairs)),
         }
         return cls(pd.DataFrame(columns))
 
@@ -96,8 +105,8 @@ class Scores:
         """
         path = Path(path)
         if path.suffix == ".parquet":
-            return cls(read_parquet(path, COLUMNS)[0])
-        return cls.from_rows(_row(place, values) for place, values in read_csv(path, tuple(COLUMNS)))
+            return cls(read_parquet(path, COLUMNS, later=LATER)[0])
+        return cls.from_rows(_row(place, values) for place, values in read_csv(path, tuple(COLUMNS), LATER))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a Parquet file where the path ends so, or else a CSV file, as a whole.
@@ -192,26 +201,41 @@ class Scores:
         """The rows whose columns have these values, or one of them where several are given."""
         return Scores(self.table[matching(self.table, columns)])
 
-    def by_sample(self, whose: str = "`scores`", advice: str = "") -> dict[str, dict[str, pd.Series]]:
-        """The values by metric and method, each a series over the samples.
+    def by_sample(
+        self, whose: str = "`scores`", advice: str = "", by_target: bool = False
+    ) -> dict[str, dict[str, pd.Series]]:
+        """The values by metric and method, each a series over the samples; over (sample, target) where any has several.
+
+        Args:
+            whose: Scores, in an error.
+            advice: In it.
+            by_target: Whether the series are over sample and target in any case.
 
         Raises:
-            ValueError: naming `whose` scores and giving the advice, if a sample has two of a method and metric.
+            ValueError: if a sample, or a target of it, has two scores of a method and metric.
         """
         tables: dict[str, dict[str, pd.Series]] = {}
         for rows in self._blocks():
             method, metric = self._text("method", rows), self._text("metric", rows)
-            samples, values = (self.table[name].iloc[rows].to_numpy() for name in ("sample", "value"))
-            own = pd.Series(values, pd.Index(samples, name="sample"), name="value")
-            if not own.index.is_unique:
-                twice = own.index[own.index.duplicated()][0]
+            samples, targets, values = (
+                self.table[name].iloc[rows].to_numpy() for name in ("sample", "target", "value")
+            )
+            index, several = pd.Index(samples, name="sample"), False
+            if by_target or not index.is_unique:
+                several = not index.is_unique and len(self.table.iloc[rows][_EVALUATION].drop_duplicates()) > 1
+                index = pd.MultiIndex.from_arrays([samples, targets], names=["sample", "target"])
+            if several or not index.is_unique:
+                twice = samples[pd.Index(samples).duplicated()][0]
                 advice = advice or "Select those of one stage, epoch and step."
                 raise ValueError(f"{whose} has two scores of sample {twice} for {method}, {metric}. {advice}")
-            tables.setdefault(metric, {})[method] = own
-        return tables
+            tables.setdefault(metric, {})[method] = pd.Series(values, index, name="value")
+        kinds = {series.index.nlevels for table in tables.values() for series in table.values()}
+        return self.by_sample(whose, advice, True) if len(kinds) > 1 else tables
 
     def summary(self) -> pd.DataFrame:
         """Metric, method, mean, standard_error, num_samples and num_undefined; means are over the defined scores.
+
+        Where several labels of a sample were explained, each counts as a sample of its own.
 
         Raises:
             ValueError: if a sample has two scores of a method and metric, as those of two epochs.
@@ -264,11 +288,11 @@ def _categorical(columns: Sequence[pd.Series]) -> pd.Categorical:
 def _row(place: str, values: list[str]) -> tuple[Any, ...]:
     """A line of a CSV file."""
     try:
-        stage, epoch, step, method, metric, sample, value = values
-        if "_" in epoch + step + sample + value:
+        stage, epoch, step, method, metric, sample, value, target = values
+        if "_" in epoch + step + sample + value + target:
             raise ValueError("Python takes 1_0 for 10, a table does not")
-        whole = np.array([int(epoch), int(step), int(sample)], np.int64).tolist()
-        return stage, *whole[:2], method, metric, whole[2], float(value)
+        whole = np.array([int(epoch), int(step), int(sample), int(target)], np.int64).tolist()
+        return stage, *whole[:2], method, metric, whole[2], float(value), whole[3]
     except (ValueError, OverflowError) as error:
         raise ValueError(
             f"{place}: expected the columns {','.join(COLUMNS)}, with whole numbers but for the value, got "

@@ -18,7 +18,7 @@ import pandas as pd
 from lightning_xai.results.files import write_text
 from lightning_xai.results.locks import waiting_for
 from lightning_xai.results.parquet import read_notes, read_parquet, write_parquet
-from lightning_xai.results.scores import COLUMNS, TEXTS, Scores, joined, matching
+from lightning_xai.results.scores import COLUMNS, LATER, TEXTS, Scores, joined, matching
 
 SCORES, METRICS = "scores", "metrics.json"
 KEY = list(COLUMNS)[:5]
@@ -33,7 +33,7 @@ SAMPLES = {
     **{"probability": "float64", "fingerprint": str},
 }
 """What is known of a sample: its index, its row in the data set, the class explained, the class predicted, the
-probability of that, and a short name of input, target and mask."""
+probability of that, and a short name of input, target and mask; of each of its targets, where several are explained."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,15 @@ def append_scores(
     other.
 
     Args:
-        path: Of the folder.
+        path: Path of the folder.
         scores: To add.
         after_step: When they are read, scores of the same stages in earlier parts with more steps than this give way
             too: a training that was resumed there makes them again, perhaps at other steps.
         share: Where several processes write an evaluation: which part of it this is. The part has a name of its own,
             `NNNNNN-XXXXXXXX-RANK-of-WORLD.parquet`, so that nobody waits for another. When they are read, the parts of
             an evaluation are one; as long as some are missing, none of them is there. No sample is in two of them.
-        samples: What is known of the samples, the columns `SAMPLES`; None if it is not recorded.
+        samples: What is known of the samples, the columns `SAMPLES`, with stage, epoch and step where the scores are of
+            several evaluations; None if it is not recorded.
 
     Raises:
         OSError: if the folder cannot be written to.
@@ -127,8 +128,8 @@ def append_unit(
     there count, a score that several have once.
 
     Args:
-        path: Of the folder.
-        scores: Of all samples by each method in each metric of `keys`.
+        path: Path of the folder.
+        scores: Scores of all samples by each method in each metric of `keys`.
         keys: By method and metric, what names all that the scores depend on.
         samples: What is known of the samples, the columns `SAMPLES`.
         notes: What else is known.
@@ -147,7 +148,7 @@ def read_scores(path: str | os.PathLike[str], **wanted: Any) -> Scores:
     A file is read as it is, Parquet or CSV. No scores where there is nothing.
 
     Args:
-        path: Of the folder, or a file.
+        path: Path of the folder, or a file.
         wanted: As in `Scores.select`, with one value for a column: only scores with these are read.
 
     Raises:
@@ -184,24 +185,37 @@ def read_evaluation(part: Path) -> Scores:
 def read_samples(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Stage, epoch, step and what is known of each sample (`SAMPLES`), from the parts and units at `path`.
 
-    A sample that several of them have counts once.
+    A sample that several of them have counts once, once a target where several are explained; of parts, as its scores,
+    with what the last one says of it.
 
     Raises:
-        ValueError: if a file is damaged, or a sample had another input, target or mask in one than in another.
+        ValueError: if a file is damaged, or a sample had another input, target or mask in one unit than in another.
     """
-    found = [pd.DataFrame(columns=[*COLUMNS, *SAMPLES])[[*_EVALUATION, *SAMPLES]]]
-    for part in [*_numbered(Path(path)), *unit_files(path)]:
-        if "samples" in (notes := read_notes(part)):
-            found.append(pd.DataFrame({**notes["evaluation"], **notes["samples"]})[[*_EVALUATION, *SAMPLES]])
-    table = pd.concat(found[1:] or found).sort_values([*_EVALUATION, "row"], kind="stable")
-    distinct = table.drop_duplicates([*_EVALUATION, "sample", "fingerprint"])
-    twice = distinct[distinct.duplicated([*_EVALUATION, "sample"])]
-    if len(twice):
+    columns, found = [*_EVALUATION, *SAMPLES, "part"], list[pd.DataFrame]()
+    parts = sorted(_numbered(Path(path)), key=_number)
+    for number, part in enumerate([*parts, *unit_files(path)]):
+        if "samples" not in (notes := read_notes(part)):
+            continue
+        own = pd.DataFrame({**notes["evaluation"], **notes["samples"], "part": number})[columns]
+        if number < len(parts):
+            after = math.inf if notes["after_step"] is None else notes["after_step"]
+            found = [old[~(old["stage"].isin(own["stage"]) & (old["step"] > after))] for old in found]
+        found.append(own)
+    table = pd.concat(found or [pd.DataFrame(columns=columns)], ignore_index=True)
+    latest = table.groupby([*_EVALUATION, "sample"])["part"].transform("max")
+    table = table[(table["part"] == latest) | (table["part"] >= len(parts))]
+    table = table.sort_values([*_EVALUATION, "row"], kind="stable")
+    row, names = [*_EVALUATION, "sample", "row"], [*_EVALUATION, "sample", "target", "fingerprint"]
+    of_row, alike = (table.groupby(by)["part"].transform("nunique") for by in (row, [*row, "target", "fingerprint"]))
+    distinct = table.drop_duplicates(names)  # parts that have a row have the same of it
+    wrong = (of_row != alike)[distinct.index] | distinct.duplicated(names[:-1])
+    if wrong.any():
         raise ValueError(
-            f"{path} has two contents of sample {twice.iloc[0]['sample']}: its input, target or mask was another one "
-            "in one part than in another. The evaluation is of two data sets; make it anew in another folder."
+            f"{path} has two contents of sample {distinct['sample'][wrong].iloc[0]}: its input, target or mask was "
+            "another one in one part than in another. The evaluation is of two data sets; make it anew in another "
+            "folder."
         )
-    return distinct.reset_index(drop=True)
+    return distinct.drop(columns="part").reset_index(drop=True)
 
 
 def score_files(path: Path) -> list[Path]:
@@ -238,7 +252,7 @@ def _read_units(path: Path, read: Callable[[Path], Part]) -> list[pd.DataFrame]:
         comes_again |= any(not known.isdisjoint(own) and _overlap(pairs, other) for other, known in seen.items())
         seen.setdefault(pairs, set()).update(own)
         tables.append(read(unit).table)
-    return [joined(tables).drop_duplicates([*KEY, "sample"])] if comes_again else tables
+    return [joined(tables).drop_duplicates([*KEY, "sample", "target"])] if comes_again else tables
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -262,7 +276,7 @@ def set_aside(path: Path) -> Path | None:
 def _read(part: Path, wanted: Mapping[str, Any] | None = None) -> Part:
     if part.suffix != ".parquet":
         return Part(Scores.load(part).select(**(wanted or {})).table, None, None)
-    table, notes = read_parquet(part, COLUMNS, wanted)
+    table, notes = read_parquet(part, COLUMNS, wanted, LATER)
     with _refused(part):
         table = Scores(table).table
         found = Part.of(table[matching(table, wanted)] if wanted else table, notes)
@@ -293,7 +307,7 @@ def _outline(table: pd.DataFrame) -> pd.DataFrame:
     for name in KEY:
         own = table[name].cat.codes.to_numpy() if name in TEXTS else table[name].to_numpy()
         begins[1:] |= own[1:] != own[:-1]
-    return table.loc[begins, KEY].assign(sample=0, value=math.nan)
+    return table.loc[begins, KEY].assign(sample=0, value=math.nan, **LATER)
 
 
 def _holding(path: Path, read: Callable[[Path], Part]) -> list[pd.DataFrame]:
@@ -326,7 +340,7 @@ def _evaluations(parts: Iterable[Part]) -> Iterator[Part]:
         if len(known) == part.share.world:
             whole = joined([known[rank] for rank in sorted(known)])
             places = [pd.factorize(whole[name])[0] for name in ("method", "metric")]
-            yield replace(part, table=whole.iloc[np.lexsort((whole["sample"], *places[::-1]))])
+            yield replace(part, table=whole.iloc[np.lexsort((whole["target"], whole["sample"], *places[::-1]))])
 
 
 def _numbered(folder: Path) -> Iterator[Path]:

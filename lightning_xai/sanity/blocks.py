@@ -20,6 +20,10 @@ from lightning_xai.explainers.state import seeded
 from lightning_xai.shapes import Inputs
 
 Ordering = Literal["cascading_from_top", "cascading_from_bottom", "independent", "full"]
+Division = Literal["stages", "layers"]
+
+MOST_STAGES = 12
+"""Of a network that is divided into stages."""
 
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 """Normalization layers: batch, instance, layer, group and root mean square."""
@@ -43,7 +47,7 @@ class Block:
 
 
 def parameter_blocks(
-    model: nn.Module, inputs: Inputs, groups: Mapping[str, Sequence[str]] | None = None
+    model: nn.Module, inputs: Inputs, groups: Mapping[str, Sequence[str]] | Division = "layers"
 ) -> tuple[Block, ...]:
     """The model's parameters in blocks, every parameter in one, from the input to the output.
 
@@ -57,8 +61,10 @@ def parameter_blocks(
     Args:
         model: Run once on a copy, in evaluation mode.
         inputs: A batch that the model takes; one row is used.
-        groups: Blocks by name instead, each with patterns (as in shells) of the names of parameters or of modules that
-            hold them, in any order; what several groups match belongs to the first of them.
+        groups: "stages" joins the blocks of a network that has more than twelve to at most so many: what stands under
+            one name, as the stages of a ResNet or some successive blocks of a ViT, "blocks.0-1". Or blocks by name,
+            each with patterns (as in shells) of the names of parameters or of modules that hold them, in any order;
+            what several groups match belongs to the first of them.
 
     Raises:
         ValueError: if some parameters cannot be initialized, `groups` leave some out, or a group is empty.
@@ -66,7 +72,11 @@ def parameter_blocks(
     check_inputs(inputs)
     copied = copy_model(model)
     drafts = _divide(copied, _trace(copied, probe_rows(model, inputs)))
-    drafts = drafts if groups is None else _group(drafts, groups)
+    if isinstance(groups, str):
+        check_choice("groups", groups, Division)
+        drafts = _stages(drafts) if groups == "stages" else drafts
+    else:
+        drafts = _group(drafts, groups)
     return tuple(_block(copied, name, position, members) for position, (name, members) in enumerate(drafts.items()))
 
 
@@ -94,10 +104,10 @@ def copy_model(model: nn.Module) -> nn.Module:
         ValueError: if the model cannot be copied, or has parameters that cannot be initialized.
     """
     _check_model(model)
-    trainer = getattr(model, "_trainer", None)  # a LightningModule's, with its data and callbacks: not copied
+    trainers = (getattr(module, "_trainer", None) for module in model.modules())  # with data and callbacks: not copied
     try:
         with torch.inference_mode(False):
-            return deepcopy(model, {id(trainer): trainer})
+            return deepcopy(model, {id(trainer): trainer for trainer in trainers})
     except Exception as error:
         raise ValueError(
             f"`model` ({type(model).__name__}) must be one that copy.deepcopy can copy, so that it can be randomized "
@@ -239,6 +249,45 @@ def _block(model: nn.Module, name: str, position: int, members: Sequence[str]) -
 
 
 # Groups
+
+
+def _stages(drafts: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The members of at most twelve groups of blocks, by the names of the modules around them.
+
+    From the whole network on, the group of the most blocks is divided into those that the next part of their names
+    tells apart, or where these are too many, into runs of them; until there are four and none has over three quarters
+    of the blocks.
+    """
+    if len(drafts) <= MOST_STAGES:
+        return drafts
+    groups, undivided = {"": list(drafts)}, set[str]()
+    while True:
+        divisible = [name for name, own in groups.items() if len(own) > 1 and name not in undivided]
+        name = max(divisible, key=lambda name: len(groups[name]), default=None)
+        room = MOST_STAGES + 1 - len(groups)
+        if name is None or room < 2 or (len(groups) >= 4 and len(groups[name]) <= 0.75 * len(drafts)):
+            break
+        parts: dict[str, list[str]] = {}
+        for title in groups.pop(name):
+            parts.setdefault(".".join(title.split(".")[: name.count(".") + 1 + bool(name)]), []).append(title)
+        if len(parts) > room:
+            parts = _runs(parts, room)
+            undivided.update(parts)
+        groups |= parts
+    places = {title: place for place, title in enumerate(drafts)}
+    ordered = sorted(groups, key=lambda name: places[groups[name][0]])
+    return {name: [member for title in groups[name] for member in drafts[title]] for name in ordered}
+
+
+def _runs(parts: Mapping[str, list[str]], number: int) -> dict[str, list[str]]:
+    """At most so many groups of successive parts, named by the first and the last: "blocks.0-1"."""
+    names, runs = list(parts), {}
+    size = -(-len(names) // number)
+    for start in range(0, len(names), size):
+        some = names[start : start + size]
+        end = f"-{some[-1].rpartition('.')[2]}" if len(some) > 1 else ""
+        runs[some[0] + end] = [title for name in some for title in parts[name]]
+    return runs
 
 
 def _group(drafts: Mapping[str, list[str]], groups: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from lightning_xai.evaluation import explain
 from lightning_xai.explainers import Explainer, RandomAttribution
 from lightning_xai.explainers.base import Bound, Context, explaining, parse_bounds, resolve_target
+from lightning_xai.explainers.conditions import Conditions
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.precomputed import refuse_precomputed
 from lightning_xai.forward import rows_of
 from lightning_xai.functional.maps import pixel_map
 from lightning_xai.functional.random import fold_in_int
+from lightning_xai.functional.warn import described
 from lightning_xai.outputs import Logit, Output
 from lightning_xai.progress import progress_bar
 from lightning_xai.results.sanity import Cell, CellKey, Check, ModelState
@@ -72,17 +74,17 @@ class Subject:
     def __post_init__(self) -> None:
         refuse_precomputed(self.methods, "sanity checks explain changed networks, inputs or classes")
 
+    @property
+    def conditions(self) -> Conditions:
+        """Under which they explain."""
+        return Conditions(self.bounds, self.seed, output=self.output, precision=self.precision)
+
     def attributions(self, model: nn.Module, method: Explainer) -> Tensor:
         """Maps of all samples under a model, on the CPU."""
         target = self.explained(model)
-        options: dict[str, Any] = {
-            "output": self.output,
-            "bounds": self.bounds,
-            "seed": self.seed,
-            "precision": self.precision,
-        }
+        given = vars(self.conditions)
         maps = [
-            explain(rows_of(model, rows), self.images[rows], target[rows], method, index=self.index[rows], **options)
+            explain(rows_of(model, rows), self.images[rows], target[rows], method, index=self.index[rows], **given)
             for rows in _batches(len(self.images), self.batch_size)
         ]
         return torch.cat([part.cpu() for part in maps])
@@ -284,15 +286,27 @@ def shared_out(tasks: Sequence[Any], work: Callable[[Any], Any], title: str | No
 
     Args:
         title: Of a progress bar, if there shall be one.
+
+    Raises:
+        RuntimeError: in every process where one has failed; where all have, what failed.
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if _distributed() else (0, 1)
     numbered = list(enumerate(tasks))[rank::world]
     bar = progress_bar(title, len(numbered), "model", title is not None and rank == 0, numbered)
-    mine = [(number, work(task)) for number, task in bar]
+    failure: Exception | None = None
+    try:
+        mine: Any = [(number, work(task)) for number, task in bar]
+    except Exception as error:  # the others wait for this process
+        mine, failure = f"process {rank} of {world}: {described(error)}", error
     everybodys: list[Any] = [mine]
     if world > 1:
         everybodys = [None] * world
         dist.all_gather_object(everybodys, mine)
+    failed = [part for part in everybodys if isinstance(part, str)]
+    if failure is not None and len(failed) == world:
+        raise failure
+    if failed:
+        raise RuntimeError(f"A check failed in {'; '.join(failed)}") from failure
     return [result for _, result in sorted((pair for part in everybodys for pair in part), key=lambda pair: pair[0])]
 
 

@@ -39,7 +39,7 @@ from lightning_xai.outputs import Logit, Output
 from lightning_xai.sanity.blocks import copy_model
 from lightning_xai.sanity.randomization import logits_of
 from lightning_xai.sanity.similarity import Similarity, compare, cosine, spearman
-from lightning_xai.shapes import Images, Inputs, Labels, Scores
+from lightning_xai.shapes import Images, Inputs, Labels, Scores, Targets
 
 Compensation = Literal["auto", "bias", "input"]
 
@@ -122,7 +122,7 @@ def invariance_scores(
     twin: nn.Module,
     shift: Tensor | float,
     images: Images,
-    target: Labels | int | None,
+    target: Targets | int | None,
     method: Explainer,
     bounds: tuple[Bound, Bound] | None = None,
     *,
@@ -152,7 +152,7 @@ def invariance_maps(
     twin: nn.Module,
     shift: Tensor | float,
     images: Inputs,
-    target: Labels | int | None,
+    target: Targets | int | None,
     method: Explainer,
     bounds: tuple[Bound, Bound] | None = None,
     *,

@@ -20,7 +20,7 @@ from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.state import seeded
 from lightning_xai.functional.random import fold_in_int
 from lightning_xai.outputs import Logit, Output, Region
-from lightning_xai.sanity.blocks import NORMS, Block, Ordering, copy_model, parameter_blocks, steps
+from lightning_xai.sanity.blocks import NORMS, Block, Division, Ordering, copy_model, parameter_blocks, steps
 from lightning_xai.shapes import Inputs, Labels, Raw
 
 __all__ = [
@@ -73,8 +73,8 @@ class Randomization:
         initialization: Of random weights: `own`, `normal` (the published one) or `permute` (see `randomize`).
         batch_norm: Running statistics of random models: `recalibrate` them on the samples, `reset` or `keep` them;
             kept, deep networks with random weights say the same of all images, and get no verdict.
-        groups: Blocks by name, each with patterns of parameter or module names (see `parameter_blocks`); null for a
-            block a layer.
+        groups: `stages`, at most twelve blocks that a person would name, `layers`, a block a layer, or blocks by name,
+            each with patterns of parameter or module names (see `parameter_blocks`).
 
     Raises:
         ValueError: if an ordering, an initialization or a policy is unknown, or there are no repeats.
@@ -84,7 +84,7 @@ class Randomization:
     repeats: int = 8
     initialization: Initialization = "own"
     batch_norm: BatchNormPolicy = "recalibrate"
-    groups: dict[str, list[str]] | None = None
+    groups: dict[str, list[str]] | Division = "stages"
 
     def __post_init__(self) -> None:
         for ordering in self.orderings:
@@ -92,6 +92,8 @@ class Randomization:
         check_count("repeats", self.repeats)
         check_choice("initialization", self.initialization, Initialization)
         check_choice("batch_norm", self.batch_norm, BatchNormPolicy)
+        if isinstance(self.groups, str):
+            check_choice("groups", self.groups, Division)
 
     def model(self, model: nn.Module, blocks: Iterable[Block], seed: int, images: Inputs) -> nn.Module:
         """A copy of the model with these blocks randomized."""

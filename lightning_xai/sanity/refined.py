@@ -34,7 +34,7 @@ from lightning_xai.outputs import Logit, Output
 from lightning_xai.sanity.blocks import parameter_blocks
 from lightning_xai.sanity.randomization import BatchNormPolicy, Initialization, randomize
 from lightning_xai.sanity.similarity import PRESETS, Similarity, compare
-from lightning_xai.shapes import Images, Inputs, Keys, Labels, Scores
+from lightning_xai.shapes import Images, Inputs, Keys, Labels, Scores, Targets
 
 BackwardRule = Literal["gradient", "guided_backprop"]
 
@@ -61,7 +61,7 @@ def smoothed(methods: Mapping[str, Explainer], num_draws: int) -> dict[str, Expl
 def efficient_mprt(
     model: nn.Module,
     images: Images,
-    target: Labels | int | None,
+    target: Targets | int | None,
     method: Explainer,
     context: Context | None = None,
     *,
@@ -114,7 +114,7 @@ def histogram_entropy(attributions: Tensor, num_bins: int = 100) -> Scores:
 def random_logit(
     model: nn.Module,
     images: Images,
-    target: Labels | int | None,
+    target: Targets | int | None,
     method: Explainer,
     context: Context | None = None,
     similarities: Mapping[str, Similarity] = PRESETS["paper"],
@@ -250,7 +250,7 @@ def _default(context: Context | None, inputs: Inputs) -> Context:
     return context
 
 
-def _resolve(model: nn.Module, inputs: Inputs, target: Labels | int | None, context: Context) -> Labels:
+def _resolve(model: nn.Module, inputs: Inputs, target: Targets | int | None, context: Context) -> Labels:
     check_inputs(inputs)
     with explaining(model):
         return resolve_target(model, inputs, target, context.max_rows, context.output)

@@ -37,6 +37,15 @@ def mean_interval(values: Values, confidence: float, seed: int = 0) -> tuple[flo
     return float(ends[0]), float(ends[1])
 
 
+def share_interval(successes: int, number: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Confidence interval of a share (Wilson 1927); NaN of nothing."""
+    check_level("confidence", confidence)
+    if not number:
+        return math.nan, math.nan
+    found = stats.binomtest(successes, number).proportion_ci(confidence, method="wilson")
+    return float(found.low), float(found.high)
+
+
 def _analytic(values: Values, quantiles: Ends) -> Ends:
     """ABC for a mean: no quadratic term, and its bias correction is the acceleration."""
     acceleration = _acceleration(values)

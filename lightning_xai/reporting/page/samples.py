@@ -1,0 +1,52 @@
+"""The samples that a page shows at once; its script shows all of them."""
+
+from typing import Any
+
+import pandas as pd
+from pandas import isna
+
+from lightning_xai.reporting.page.metrics import about
+from lightning_xai.reporting.page.sentences import by_row, compared_samples, leading, plain
+from lightning_xai.results.findings import Findings
+
+SHOWN = 12
+"""Samples of each kind: worst, most disputed."""
+
+
+def samples_of(findings: Findings) -> dict[str, Any] | None:
+    """The worst and the most disputed samples of the first run, in the metric of the answer; None where it has none."""
+    metric = leading(findings.comparison)
+    if metric is None:
+        return None
+    run, controls = findings.runs[0], {plain(name) for name in findings.comparison.controls}
+    scores = pd.DataFrame(run.scores.by_sample().get(metric.metric, {}))
+    own = scores[[method for method in scores if method not in controls]]
+    if own.empty:
+        return None
+    table = pd.DataFrame({"mean": own.mean(axis=1), "disagreement": own.std(axis=1, ddof=0)})
+    worst = table["mean"].sort_values(ascending=bool(metric.higher_is_better), kind="stable").index[:SHOWN]
+    disputed = table["disagreement"].sort_values(ascending=False, kind="stable").index[:SHOWN]
+    known = compared_samples(run)
+    labels = by_row(known, table.index) if len(known) else None
+    rows = []
+    for sample in dict.fromkeys([*worst, *disputed]):
+        values = [(of, "", float(table[of][sample])) for of in table]
+        values += [("score", method, float(scores[method][sample])) for method in scores]
+        row: dict[str, Any] = {"sample": sample[0] if isinstance(sample, tuple) else sample, "values": values}
+        row |= {"wrong": False, **dict.fromkeys(("target", "predicted", "probability"), "")}
+        if labels is not None and not isna((one := labels.loc[sample])["predicted"]):
+            row |= {"target": int(one["target"]), "predicted": int(one["predicted"])}
+            row |= {"wrong": row["target"] != row["predicted"], "probability": f"{one['probability']:.3f}"}
+        rows.append(row)
+    return {
+        "metric": metric.metric,
+        "title": about(metric.metric).title,
+        "lower": metric.higher_is_better is False,
+        "percent": about(metric.metric).percent,
+        "shares": [name.metric for name in findings.comparison.metrics if about(name.metric).percent],
+        "number": len(table),
+        "methods": list(scores),
+        "controls": sorted(controls),
+        "labels": labels is not None,
+        "rows": rows,
+    }

@@ -1,0 +1,352 @@
+"""The answer: three to five sentences that follow from the tests."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from lightning_xai.reporting.page.metrics import about
+from lightning_xai.reporting.page.numbers import Number, Part, count, decimals, error, listed, mean_parts, written
+from lightning_xai.results.comparison import Comparison, MethodResult, MetricComparison
+from lightning_xai.results.findings import Findings, FoundRun
+from lightning_xai.statistics.intervals import share_interval
+
+CONTROLS = {
+    "edges": "an edge detector that never sees the network",
+    "random": "random maps",
+    "untrained": "the untrained network",
+}
+MOST = 2
+"""Metrics in which a control is told with its numbers."""
+_GOOD, _BAD, _PLAIN = "good", "bad", "plain"
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One or two sentences of the answer.
+
+    Attributes:
+        kind: What is answered: `best`, `ties`, `control`, `sanity`, `accuracy`, `limits`.
+        parts: Texts and numbers.
+        link: The place on the page where it follows from.
+        tone: `good`, `bad` or `plain`.
+    """
+
+    kind: str
+    parts: tuple[Part, ...]
+    link: str
+    tone: str = _PLAIN
+
+
+def sentences(findings: Findings) -> list[Sentence]:
+    """What was found, in the order in which a reader asks for it."""
+    limits = Sentence("limits", tuple(_limits(findings)), "provenance")
+    return [*conclusion(findings), _checks(findings), limits]
+
+
+def conclusion(findings: Findings) -> list[Sentence]:
+    """What the comparison alone says: the best method, what is as good, and whether a control is."""
+    comparison = findings.comparison
+    metric = leading(comparison)
+    found: list[Sentence] = []
+    if metric is None:
+        found.append(
+            Sentence("best", ("No method has a defined score in a metric with a direction.",), "metrics", _BAD)
+        )
+    else:
+        link = anchor(comparison, metric)
+        found.append(Sentence("best", tuple(_best(comparison, metric)), link))
+        if findings.pairs:
+            found.append(Sentence("runs", tuple(_runs(findings, metric)), "runs"))
+        elif ties := _ties(comparison, metric):
+            found.append(Sentence("ties", tuple(ties), link))
+        found.append(_control(comparison, metric))
+    return found
+
+
+def leading(comparison: Comparison) -> MetricComparison | None:
+    """The metric that the answer is about: of the evidence, or else faithfulness, or else the first one."""
+    known = [metric for metric in comparison.metrics if best_of(metric) is not None]
+    groups = ["evidence", "faithfulness"]
+    for group in groups:
+        if found := [metric for metric in known if about(metric.metric).group == group]:
+            order = ("relevance_rank_accuracy", "auroc")
+            return min(found, key=lambda m: order.index(m.metric) if m.metric in order else len(order))
+    return known[0] if known else None
+
+
+def best_of(metric: MetricComparison) -> MethodResult | None:
+    """The method that the others are tested against."""
+    first = [result for result in metric.methods if result.is_best and math.isnan(result.difference)]
+    return first[0] if first else None
+
+
+def anchor(comparison: Comparison, metric: MetricComparison) -> str:
+    """The name of the metric's place on the page."""
+    return f"metric-{comparison.metrics.index(metric)}"
+
+
+def floor(comparison: Comparison, metric: MetricComparison) -> float:
+    """What a method must be better than: the random maps' mean, or what is known of chance; NaN if nothing is."""
+    known = about(metric.metric)
+    if not known.has_floor:
+        return math.nan
+    random = [r.mean for r in metric.methods if r.method in comparison.controls and plain(r.method) == "random"]
+    level = math.nan if known.level is None else known.level
+    return next((mean for mean in random if not math.isnan(mean)), level)
+
+
+def is_below_floor(comparison: Comparison, metric: MetricComparison, result: MethodResult) -> bool:
+    """Whether the interval of a method reaches the floor."""
+    level = floor(comparison, metric)
+    if result.method in comparison.controls or math.isnan(level) or math.isnan(result.mean):
+        return False
+    end = result.low if metric.higher_is_better else result.high
+    end = result.mean if math.isnan(end) else end
+    return end <= level if metric.higher_is_better else end >= level
+
+
+def plain(method: str) -> str:
+    """The name without that of the run."""
+    return method.rpartition(":")[2]
+
+
+def is_worse(comparison: Comparison, result: MethodResult) -> bool:
+    """Whether the tests say that it is worse than the best method."""
+    return result.p_holm <= comparison.alpha and result.effect_size < 0
+
+
+def is_better(comparison: Comparison, result: MethodResult) -> bool:
+    """Whether they say that it is better, which only a control can be."""
+    return result.p_holm <= comparison.alpha and result.effect_size > 0
+
+
+def _best(comparison: Comparison, metric: MetricComparison) -> Iterator[Part]:
+    best, known = best_of(metric), about(metric.metric)
+    assert best is not None  # for mypy: `leading` takes only metrics that have one
+    controls = _distinct(r for r in metric.methods if r.method in comparison.controls and not math.isnan(r.mean))
+    others = [r for r in metric.methods if r is not best and r.rank is not None]
+    pointing = known.group == "evidence"
+    if is_below_floor(comparison, metric, best):
+        yield f"No method is above the floor{' in pointing at the evidence' * pointing}; the first is {best.method}: "
+    elif others and not any(is_worse(comparison, result) for result in others):
+        yield f"No method stands out{' in pointing at the evidence' * pointing}; the first is {best.method}: "
+    else:
+        yield f"{best.method} {'points best at the evidence' if pointing else 'is the best'}: "
+    yield f"{known.title} "
+    yield from mean_parts(metric, best)
+    yield from (" (", count(metric.num_samples, "n", metric.metric), f" sample{'s' * (metric.num_samples != 1)}")
+    if metric.num_samples < metric.num_common:
+        yield from (
+            " of ",
+            count(metric.num_common, "num_common", metric.metric),
+            ", the others undefined for a method",
+        )
+    yield f", {100 * (1 - comparison.alpha):g} % interval)" if not math.isnan(best.low) else ")"
+    if controls:
+        yield "; "
+        for place, (phrase, result) in enumerate(controls):
+            yield f"{', ' * bool(place)}{phrase} "
+            yield from mean_parts(metric, result, decimals(error(best)))[:2]
+    if metric.num_samples == 1:
+        yield ". One sample allows neither an interval nor a test"
+    yield "."
+
+
+def _distinct(controls: Iterable[MethodResult]) -> list[tuple[str, MethodResult]]:
+    """In words, the greatest mean first; those of several runs once where they are equal."""
+    found: dict[tuple[str, float], MethodResult] = {}
+    for result in sorted(controls, key=lambda r: -r.mean):
+        found.setdefault((plain(result.method), result.mean), result)
+    names = [name for name, _ in found]
+    return [
+        (CONTROLS.get(name, name) + f" ({result.method.rpartition(':')[0]})" * (names.count(name) > 1), result)
+        for (name, _), result in found.items()
+    ]
+
+
+def _ties(comparison: Comparison, metric: MetricComparison) -> list[Part]:
+    best = best_of(metric)
+    others = [r for r in metric.methods if r is not best and r.rank is not None]
+    equal = [result.method for result in others if not is_worse(comparison, result)]
+    worse = [result for result in others if is_worse(comparison, result)]
+    test = f"(Wilcoxon, Holm-corrected, level {comparison.alpha:g})"
+    if not others:
+        return []
+    if not worse:
+        return [f"{listed(equal)} cannot be told from it {test}."]
+    least = max(worse, key=lambda result: result.difference)
+    names = listed(result.method for result in worse)
+    if not equal:
+        return ["All others are worse, by at least ", *_difference(metric, least), f": {names} {test}."]
+    verb = "is" if len(worse) == 1 else "are"
+    words = f"{listed(equal)} cannot be told from it; {names} {verb} worse, by at least "
+    return [words, *_difference(metric, least), f" {test}."]
+
+
+def _runs(findings: Findings, metric: MetricComparison) -> Iterator[Part]:
+    """What the same methods are in another run."""
+    known, sign, alpha = about(metric.metric), 1 if metric.higher_is_better else -1, findings.comparison.alpha
+    own = [pair for pair in findings.pairs if pair.metric == metric.metric and pair.method not in CONTROLS]
+    for place, runs in enumerate(dict.fromkeys(pair.runs for pair in own)):
+        pairs = [pair for pair in own if pair.runs == runs]
+        sure = [pair for pair in pairs if pair.p_holm <= alpha]
+        better = sum(sign * pair.difference > 0 for pair in sure)
+        far = max(pairs, key=lambda pair: abs(pair.difference))
+        digits = decimals((far.high - far.low) / 4)
+        yield f"{' ' * bool(place)}Against {runs[0]}, {runs[1]} is better in "
+        yield from (count(better, "pairs_better", metric.metric), ", worse in ")
+        yield from (count(len(sure) - better, "pairs_worse", metric.metric), " of ")
+        yield from (count(len(pairs), "pairs", metric.metric), f" methods ({known.title}, paired by sample); ")
+        yield f"the largest difference is that of {far.method}, "
+        for sep, value, of in (("", far.difference, "difference"), (" [", far.low, "low"), (", ", far.high, "high")):
+            text = written(value, digits, known.percent, sign=of == "difference")
+            yield from (sep, Number(text, value, f"pair_{of}", metric.metric, far.method))
+        yield f"]{' points' * known.percent}."
+
+
+def _difference(metric: MetricComparison, result: MethodResult) -> Iterator[Part]:
+    """How much worse, and its interval."""
+    known, digits = about(metric.metric), decimals(error(result))
+
+    def number(value: float, of: str) -> Number:
+        return Number(written(value, digits, known.percent), value, of, metric.metric, result.method)
+
+    yield number(-result.difference, "worse_by")
+    if not math.isnan(result.difference_low):
+        ends = number(-result.difference_high, "worse_by_low"), number(-result.difference_low, "worse_by_high")
+        yield from (" [", ends[0], ", ", ends[1], "]")
+    yield " points" if known.percent else ""
+
+
+def _control(comparison: Comparison, leading: MetricComparison) -> Sentence:
+    """Whether a map that never saw the network does as well."""
+    floored = [metric for metric in comparison.metrics if about(metric.metric).has_floor and best_of(metric)]
+    if not floored:
+        words = "No metric of this run has a floor: whether a control is as good cannot be said."
+        return Sentence("control", (words,), "metrics")
+    if not comparison.controls:
+        words = "There are no controls: whether an edge detector or random maps would do as well is not known."
+        return Sentence("control", (words,), "metrics", _BAD)
+    equal = [(metric, control) for metric in floored if (control := _equal_control(comparison, metric)) is not None]
+    if not equal:
+        titles = listed(about(metric.metric).title for metric in floored)
+        names = listed(comparison.controls, "nor") if len(comparison.controls) > 1 else comparison.controls[0]
+        words = f"No control is as good: {'neither ' * (len(comparison.controls) > 1)}{names} reaches it, in {titles}."
+        return Sentence("control", (words,), anchor(comparison, leading), _GOOD)
+    equal.sort(key=lambda pair: pair[0] is not leading)
+    parts: list[Part] = ["A control is as good: "]
+    for place, (metric, result) in enumerate(equal[:MOST]):
+        parts += ["; " if place else "", *_as_good(comparison, metric, result)]
+    if len(equal) > MOST:
+        parts.append(f"; likewise in {listed(about(metric.metric).title for metric, _ in equal[MOST:])}")
+    parts.append(". What is measured there can be had without looking at the network.")
+    return Sentence("control", tuple(parts), anchor(comparison, equal[0][0]), _BAD)
+
+
+def _equal_control(comparison: Comparison, metric: MetricComparison) -> MethodResult | None:
+    """The best of the controls, if the tests do not say that it is worse than the best method."""
+    known = [r for r in metric.methods if r.method in comparison.controls and not math.isnan(r.mean)]
+    best = max(known, key=lambda r: r.mean if metric.higher_is_better else -r.mean, default=None)
+    return None if best is None or is_worse(comparison, best) else best
+
+
+def _as_good(comparison: Comparison, metric: MetricComparison, result: MethodResult) -> Iterator[Part]:
+    best = best_of(metric)
+    assert best is not None  # for mypy: only metrics with one are asked about
+    digits = decimals(error(best))
+    yield f"in {about(metric.metric).title}, {result.method} has "
+    yield from mean_parts(metric, result, digits)[:2]
+    verb = "better than every method, the best being" if is_better(comparison, result) else "not told from"
+    yield f", {verb} {best.method} with "
+    yield from mean_parts(metric, best, digits)[:2]
+
+
+def _checks(findings: Findings) -> Sentence:
+    """Sanity checks, and whether the network is right."""
+    verdicts = [(run, verdict) for run in findings.runs for own in run.verdicts.values() for verdict in own]
+    verdicts = [(run, v) for run, v in verdicts if v.method not in CONTROLS]
+    parts: list[Part] = []
+    failed = [v for _, v in verdicts if v.outcome == "FAIL"]
+    undecided = [v for _, v in verdicts if v.outcome == "INCONCLUSIVE"]
+    if not verdicts:
+        parts.append("No sanity check was made: whether the maps depend on the network's weights is not known.")
+    else:
+        passed = len(verdicts) - len(failed) - len(undecided)
+        parts += [count(passed, "passed"), " of ", count(len(verdicts), "verdicts"), " sanity checks are passed"]
+        for words, some in (("failed", failed), ("undecided", undecided)):
+            if some:
+                parts.append(f"; {words}: {listed(dict.fromkeys(f'{v.method} ({v.check})' for v in some))}")
+        parts.append(".")
+    for run in findings.runs:
+        if accuracy := list(_accuracy(run, len(findings.runs) > 1)):
+            parts += [" ", *accuracy]
+    tone = _BAD if failed or not verdicts else _PLAIN if undecided else _GOOD
+    return Sentence("sanity", tuple(parts), "sanity", tone)
+
+
+def _accuracy(run: FoundRun, several: bool) -> Iterator[Part]:
+    if not len(samples := compared_samples(run)):
+        return
+    right = int((samples["target"] == samples["predicted"]).sum())
+    low, high = share_interval(right, len(samples))
+    whose = f" of {run.name}" * several
+    yield from (f"The network{whose} is right on ", count(right, "right", method=run.name), " of ")
+    yield from (count(len(samples), "num_samples", method=run.name), " samples (")
+    for place, (value, of) in enumerate(((right / len(samples), "accuracy"), (low, "low"), (high, "high"))):
+        yield ("", " % [", ", ")[place]
+        yield Number(written(value, 3, True), value, of, "accuracy", run.name)
+    yield "])."
+
+
+def compared_samples(run: FoundRun) -> pd.DataFrame:
+    """What is known of the samples of the evaluation that is compared."""
+    if not len(run.samples):
+        return run.samples
+    first = next(iter(run.scores))
+    of = (run.samples["stage"] == first.stage) & (run.samples["epoch"] == first.epoch)
+    return run.samples[of & (run.samples["step"] == first.step)]
+
+
+def by_row(known: pd.DataFrame, index: pd.Index) -> pd.DataFrame:
+    """What is known of samples, for rows of scores: by sample, or by sample and target where several are explained."""
+    names = ["sample", "target"] if index.nlevels > 1 else ["sample"]
+    return known.drop_duplicates(names).set_index(names, drop=False).reindex(index)
+
+
+def _limits(findings: Findings) -> Iterator[Part]:
+    comparison = findings.comparison
+    groups = {about(metric.metric).group for metric in comparison.metrics if best_of(metric) is not None}
+    missing = [
+        words
+        for there, words in (
+            ("evidence" in groups, "whether the maps point at the evidence (no masks)"),
+            ("faithfulness" in groups, "whether the network uses what they point at (no faithfulness metric)"),
+            ("robustness" in groups, "whether they hold under small changes of the input"),
+            (_has_control(comparison, "untrained"), "what the same methods score on an untrained network"),
+        )
+        if not there
+    ]
+    yield "Not told by " + ("this run" if len(findings.runs) == 1 else "these runs") + ": "
+    runs = "another training" if len(findings.runs) == 1 else "further trainings"
+    yield listed([*missing, f"what {runs}, or other data, would give"], "nor")
+    yield ". This is about attribution; it does not validate the network."
+
+
+def _has_control(comparison: Comparison, name: str) -> bool:
+    return any(name in plain(control) for control in comparison.controls)
+
+
+def shown_first(comparison: Comparison, metric: MetricComparison) -> list[MethodResult]:
+    """What does not leave the floor, then the others from the best to the worst; undefined ones at the end."""
+    sign = -1 if metric.higher_is_better in (True, None) else 1
+
+    def place(result: MethodResult) -> tuple[bool, bool, float]:
+        undefined = math.isnan(result.mean)
+        return (not is_below_floor(comparison, metric, result), undefined, 0.0 if undefined else sign * result.mean)
+
+    ordered: Iterable[MethodResult] = metric.methods
+    if metric.higher_is_better is not None:
+        ordered = sorted(metric.methods, key=place)
+    return list(ordered)

@@ -1,0 +1,232 @@
+"""The answer of a report: what it says in which situation."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lightning_xai.experiments import Run, compare_methods
+from lightning_xai.experiments.findings import paired
+from lightning_xai.reporting.page.numbers import decimals, text, written
+from lightning_xai.reporting.page.sentences import is_below_floor, leading, sentences, shown_first
+from lightning_xai.results.findings import Findings, FoundRun
+from lightning_xai.results.sanity import Verdict
+from lightning_xai.results.scores import Scores
+from lightning_xai.statistics.intervals import share_interval
+
+RANK, NOISE = "relevance_rank_accuracy", "inherent_noise"
+BETTER = {RANK: True, "auroc": True, "sparseness": True, NOISE: False, "faithfulness_correlation": True}
+SHIFTS = np.linspace(-0.05, 0.05, 12)
+"""Of the samples: the same for all methods, so that differences are sure."""
+
+
+def run(values, metric=RANK, name="version_0", num_samples=12):
+    """Each method's scores: a mean, to which each sample adds its shift; or all scores."""
+    rows = (
+        ("test", 3, 40, method, measure, sample, float(score))
+        for measure, methods in (values if metric is None else {metric: values}).items()
+        for method, mean in methods.items()
+        for sample, score in enumerate(np.broadcast_to(mean, 12) + SHIFTS if np.ndim(mean) == 0 else mean)
+        if sample < num_samples
+    )
+    return Run(name, Scores.from_rows(rows), BETTER)
+
+
+def findings(*runs, verdicts=(), samples=None):
+    pairs = tuple(paired(runs, 0.05, 0))
+    found = [
+        FoundRun(r.name, Path(), r.scores, Scores.from_rows(()), pd.DataFrame(samples or {}), {"parameters": verdicts})
+        for r in runs
+    ]
+    return Findings(
+        compare_methods(list(runs)), tuple(found if verdicts else [replace(f, verdicts={}) for f in found]), pairs
+    )
+
+
+def verdict(method, outcome):
+    return Verdict("parameters", method, outcome, "ssim", 0.1, 0.0, 0.2, 0.3, 0.05, 8, "A reason.")
+
+
+SEEN = {"saliency": 0.6, "gradient": 0.4, "edges": 0.3, "random": 0.1}
+HIDDEN = 0.6 + SHIFTS[::-1]
+TABLE = {
+    "one method is best, and the floor is told": (
+        lambda: findings(run(SEEN)),
+        {
+            "best": [
+                "saliency points best at the evidence: relevance rank accuracy 60.0 % [58.",
+                "(12 samples, 95 % interval); an edge detector that never sees the network 30.0 %, random maps 10.0 %.",
+            ],
+            "ties": ["All others are worse, by at least 20.0 [20.0, 20.0] points: gradient (Wilcoxon, Holm-corrected,"],
+            "control": ["No control is as good: neither edges nor random reaches it, in relevance rank accuracy."],
+            "sanity": ["No sanity check was made"],
+            "limits": ["Not told by this run: whether the network uses what they point at (no faithfulness metric)"],
+        },
+    ),
+    "a control is as good": (
+        lambda: findings(run(SEEN | {"edges": HIDDEN})),
+        {
+            "control": [
+                "A control is as good: in relevance rank accuracy, edges has 60.0 %, not told from saliency with 60"
+            ]
+        },
+    ),
+    "a control is better": (
+        lambda: findings(run(SEEN | {"edges": 0.9})),
+        {
+            "control": [
+                "edges has 90.0 %, better than every method, the best being saliency with 60.0 %. What is measured"
+            ]
+        },
+    ),
+    "no method is above the floor": (
+        lambda: findings(run(SEEN | {"random": 0.9})),
+        {
+            "best": ["No method is above the floor in pointing at the evidence; the first is saliency: relevance rank"],
+            "control": ["random has 90.0 %, better than every method"],
+        },
+    ),
+    "a control is as good in another metric": (
+        lambda: findings(run({RANK: SEEN, "auroc": SEEN | {"edges": 0.9}}, None)),
+        {"control": ["in AUROC, edges has 0.900, better than every method"]},
+    ),
+    "nothing is significant": (
+        lambda: findings(run(SEEN | {"gradient": HIDDEN})),
+        {
+            "best": [
+                "No method stands out in pointing at the evidence; the first is gradient: relevance rank accuracy"
+            ],
+            "ties": ["saliency cannot be told from it (Wilcoxon, Holm-corrected, level 0.05)."],
+        },
+    ),
+    "some cannot be told from the best": (
+        lambda: findings(run(SEEN | {"same": HIDDEN})),
+        {"ties": ["same cannot be told from it; gradient is worse, by at least 20.0 ["]},
+    ),
+    "a check failed": (
+        lambda: findings(run(SEEN), verdicts=(verdict("saliency", "PASS"), verdict("gradient", "FAIL"))),
+        {"sanity": ["1 of 2 sanity checks are passed; failed: gradient (parameters)."]},
+    ),
+    "the checks are passed; what a control fails is none": (
+        lambda: findings(run(SEEN), verdicts=(verdict("saliency", "PASS"), verdict("edges", "FAIL"))),
+        {"sanity": ["1 of 1 sanity checks are passed."]},
+    ),
+    "scores are undefined": (
+        lambda: findings(run(SEEN | {"gradient": [math.nan, *[0.4] * 11]})),
+        {"best": ["(11 samples of 12, the others undefined for a method, 95 % interval)"]},
+    ),
+    "no score is defined": (
+        lambda: findings(run({"saliency": [math.nan] * 12, "random": [math.nan] * 12})),
+        {"best": ["No method has a defined score in a metric with a direction."]},
+    ),
+    "one sample": (
+        lambda: findings(run(SEEN, num_samples=1)),
+        {"best": ["relevance rank accuracy 55.0 % (1 sample); ", "One sample allows neither an interval nor a test."]},
+    ),
+    "no masks, but faithfulness": (
+        lambda: findings(run(SEEN, "faithfulness_correlation")),
+        {
+            "best": ["saliency is the best: faithfulness correlation 0.600 ["],
+            "limits": ["whether the maps point at the evidence (no masks)"],
+        },
+    ),
+    "nothing that has a floor": (
+        lambda: findings(run(SEEN, "sparseness")),
+        {"control": ["No metric of this run has a floor: whether a control is as good cannot be said."]},
+    ),
+    "no controls": (
+        lambda: findings(run({"saliency": 0.6, "gradient": 0.4})),
+        {"control": ["There are no controls: whether an edge detector or random maps would do as well is not known."]},
+    ),
+    "one method alone": (
+        lambda: findings(run({"saliency": 0.6, "random": 0.1})),
+        {"best": ["saliency points best at the evidence: relevance rank accuracy 60.0 %"], "ties": None},
+    ),
+    "the network's accuracy is recorded": (
+        lambda: findings(
+            run(SEEN),
+            samples={
+                **{"stage": ["test"] * 12, "epoch": 3, "step": 40, "sample": range(12)},
+                **{"target": [1] * 12, "predicted": [1] * 9 + [0] * 3},
+            },
+        ),
+        {"sanity": ["The network is right on 9 of 12 samples (75.0 % [46.8, 91.1])."]},
+    ),
+    "several runs": (
+        lambda: findings(run(SEEN, name="a"), run(SEEN | {"saliency": 0.7}, name="b")),
+        {
+            "best": [
+                "b:saliency points best at the evidence: relevance rank accuracy 70.0 %",
+                "; an edge detector that never sees the network 30.0 %, random maps 10.0 %.",
+            ],
+            "ties": None,
+            "runs": [
+                "Against a, b is better in 1, worse in 0 of 2 methods (relevance rank accuracy, paired by sample); ",
+                "the largest difference is that of saliency, +10.0",
+            ],
+            "limits": ["Not told by these runs: ", "what further trainings, or other data, would give."],
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("situation", TABLE)
+def test_what_the_answer_says(situation):
+    make, expected = TABLE[situation]
+    said = {sentence.kind: text(sentence.parts) for sentence in sentences(make())}
+    assert len(said) <= 5
+    for kind, pieces in expected.items():
+        if pieces is None:
+            assert kind not in said
+        for piece in pieces or ():
+            assert piece in said[kind]
+
+
+def test_what_does_not_leave_the_floor_comes_first_and_controls_are_never_below_it():
+    comparison = findings(run(SEEN | {"weak": 0.1 + SHIFTS[::-1] * 0.5, "bad": 0.02})).comparison
+    (metric,) = comparison.metrics
+    below = [r.method for r in metric.methods if is_below_floor(comparison, metric, r)]
+    assert below == ["weak", "bad"]
+    assert [r.method for r in shown_first(comparison, metric)] == [
+        "weak",
+        "bad",
+        "saliency",
+        "gradient",
+        "edges",
+        "random",
+    ]
+
+
+def test_the_answer_is_about_evidence_first():
+    both = dict.fromkeys(("sparseness", "faithfulness_correlation", "auroc", RANK), SEEN)
+    for name in (RANK, "auroc", "faithfulness_correlation", "sparseness"):
+        assert leading(findings(run(both, None)).comparison).metric == name
+        del both[name]
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "percent", "expected"),
+    [
+        (0.46488, 0.0081, True, "46.5"),
+        (0.46488, 0.0081, False, "0.465"),
+        (123.4, 30.0, False, "123"),
+        (-0.5, 0.01, False, "−0.50"),
+        (-0.0001, 0.01, False, "−1.00e−04"),
+        (0.0, 0.0, False, "0.000"),
+        (math.nan, 0.1, True, "undefined"),
+    ],
+)
+def test_numbers_have_the_digits_that_their_error_allows(value, error, percent, expected):
+    assert written(value, decimals(error), percent) == expected
+
+
+def test_the_interval_of_a_share_is_wilsons():
+    """(p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n)"""
+    z, n, p = 1.959963984540054, 12, 0.75
+    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    expected = np.array([middle - half, middle + half]) / (1 + z * z / n)
+    np.testing.assert_allclose(share_interval(9, 12), expected)
+    assert np.isnan(share_interval(0, 0)).all()
