@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from lightning_xai.explainers.bounds import bounds
     from lightning_xai.forward import Forward
+    from lightning_xai.reporting.show import show
 
 __all__ = [
     "Evaluation",
@@ -43,6 +44,7 @@ __all__ = [
     "explain",
     "fusion_grad",
     "noise_grad",
+    "show",
     "smooth_grad",
 ]
 
@@ -52,6 +54,7 @@ _ROOMS = (
 )
 _HOMES = {
     **{"bounds": "explainers.bounds", "evaluate_stream": "experiments.stream", "Forward": "forward"},
+    "show": "reporting.show",
     **dict.fromkeys(("Evaluation", "evaluate", "explain"), "evaluation"),
 }
 

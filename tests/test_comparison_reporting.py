@@ -302,3 +302,25 @@ def test_help_names_the_command(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["lightning-xai", "--help"])
     main()
     assert "  compare    compare the methods of finished runs\n" in capsys.readouterr().out
+
+
+def test_two_runs_are_paired_behind_a_conclusion_and_have_their_controls_once(tmp_path, capsys):
+    folders = [tmp_path / name for name in ("first", "second")]
+    for gain, folder in enumerate(folders):
+        means = {"good": 0.5 + gain / 10, "random": 0.25}
+        append_scores(
+            folder / "xai" / "scores",
+            Scores.from_rows(
+                ("test", 0, 0, m, "gini", i, mean + i / 100) for m, mean in means.items() for i in range(12)
+            ),
+        )
+        write_directions(folder / "xai" / "scores", {"gini": True})
+    main(["compare", *map(str, folders)])
+    printed = capsys.readouterr().out
+    assert printed.startswith("second:good is the best")
+    assert "Against first, second is better in 1, worse in 0 of 1 methods" in " ".join(printed.split())
+    row = next(line.split() for line in printed.splitlines() if line.split()[:1] == ["good"])
+    assert row == ["good", "0.5550", "0.6550", "+0.1000", "[+0.1000,", "+0.1000]", row[-1]]
+    rows = [line.split()[0] for line in printed.partition("gini ↑")[2].splitlines() if ":" in line.split(" 0.")[0]]
+    assert {"first:random", "first:good", "second:good"} <= set(rows)
+    assert "second:random" not in rows

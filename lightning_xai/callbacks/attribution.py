@@ -36,6 +36,7 @@ from lightning_xai.callbacks.samples import (
 )
 from lightning_xai.callbacks.schedule import check_monitors, tell_epochs
 from lightning_xai.callbacks.summary import PANELS, print_summary, summary_table
+from lightning_xai.callbacks.tensorboard import log_layout, log_settings
 from lightning_xai.data.input_space import InputSpace
 from lightning_xai.evaluation import Evaluation, OnError, default_metrics, directions, evaluate, outputs_of
 from lightning_xai.explainers import Explainer, with_gradients
@@ -236,6 +237,12 @@ class AttributionCallback(ExplainingCallback):
         self._check_monitors(trainer)
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._begin(trainer)
+            if trainer.is_global_zero and self is self.together(trainer)[-1]:
+                log_layout(trainer, chain.from_iterable(c._logged or () for c in self.together(trainer)))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            log_settings(trainer, self.methods or {}, self._logged or ())
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:

@@ -9,9 +9,14 @@ from lightning_xai.cli.errors import refusing
 from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
 from lightning_xai.experiments import compare_methods, read_runs
 from lightning_xai.experiments.compare import Procedure
-from lightning_xai.reporting.comparison import comparison_notes, comparison_tables, write_comparison
+from lightning_xai.experiments.findings import paired
+from lightning_xai.experiments.runs import told_apart
+from lightning_xai.reporting.comparison import comparison_notes, comparison_tables, pair_tables, write_comparison
 from lightning_xai.reporting.console import console
 from lightning_xai.reporting.folders import check_folder
+from lightning_xai.reporting.page.numbers import text
+from lightning_xai.reporting.page.sentences import conclusion
+from lightning_xai.results.findings import Findings
 
 
 def compare_command(words: Sequence[str]) -> None:
@@ -56,9 +61,14 @@ def _compare(
     """
     if output is not None:
         check_folder("output", output)
-    comparison = compare_methods(read_runs(runs, stage, epoch), alpha, seed, gradients, procedure, smallest_effects)
+    found = read_runs(runs, stage, epoch)
+    comparison = compare_methods(found, alpha, seed, gradients, procedure, smallest_effects)
+    pairs = tuple(paired(told_apart(found), alpha, seed))
     terminal = console()
-    for table in comparison_tables(comparison):
+    for sentence in conclusion(Findings(comparison, (), pairs)):
+        terminal.tell(text(sentence.parts))
+    terminal.print()
+    for table in [*pair_tables(pairs, alpha), *comparison_tables(comparison)]:
         terminal.print(table)
     for note in comparison_notes(comparison):
         terminal.tell(note)

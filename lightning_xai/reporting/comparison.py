@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from pandas import isna
 
 from lightning_xai.reporting.escapes import markdown
 from lightning_xai.reporting.render import latex_table, markdown_table
-from lightning_xai.results.comparison import Comparison, MethodResult, MetricComparison
+from lightning_xai.results.comparison import CONTROLS, Comparison, MethodResult, MetricComparison
 from lightning_xai.results.files import csv_text, write_text
+from lightning_xai.results.findings import Pair
 from lightning_xai.results.tables import ResultTable, number_format, with_arrow
 from lightning_xai.statistics.intervals import MOST_RESAMPLED
 
@@ -34,6 +36,27 @@ def comparison_tables(comparison: Comparison) -> list[ResultTable]:
     """One table a metric, the best in bold; the last one is of the agreement between metrics, if measured."""
     tables = [_metric_table(comparison, metric) for metric in comparison.metrics]
     return [*tables, _agreement_table(comparison)] if comparison.agreements else tables
+
+
+def pair_tables(pairs: Sequence[Pair], alpha: float) -> list[ResultTable]:
+    """Each method in two runs, a table for each metric and pair of runs, without controls that are the same in both."""
+    tables: dict[tuple[str, tuple[str, str]], list[tuple[str, ...]]] = {}
+    for pair in pairs:
+        style = number_format(max(abs(pair.first), abs(pair.second)))
+        if pair.method in CONTROLS and pair.difference == 0:
+            continue
+        ends = "" if math.isnan(pair.low) else f"[{pair.low:+{style}}, {pair.high:+{style}}]"
+        means = f"{pair.first:{style}}", f"{pair.second:{style}}", f"{pair.difference:+{style}}"
+        tables.setdefault((pair.metric, pair.runs), []).append((pair.method, *means, ends, _probability(pair.p_holm)))
+    return [
+        ResultTable(
+            f"{metric}: {second} against {first}, paired by sample",
+            ("method", first, second, "difference", f"{_percent(1 - alpha)} interval", "p"),
+            tuple(rows),
+            bold=frozenset(),
+        )
+        for (metric, (first, second)), rows in tables.items()
+    ]
 
 
 def comparison_csv(comparison: Comparison) -> str:
@@ -191,11 +214,22 @@ def tau_text(tau: float) -> str:
 
 
 def _metric_table(comparison: Comparison, metric: MetricComparison) -> ResultTable:
-    columns, rows = _header(comparison), tuple(_cells(comparison, result) for result in metric.methods)
-    best = [number for number, result in enumerate(metric.methods) if result.is_best]
+    methods = list(_told_once(comparison, metric))
+    columns, rows = _header(comparison), tuple(_cells(comparison, result) for result in methods)
+    best = [number for number, result in enumerate(methods) if result.is_best]
     bold = frozenset(itertools.product(best, range(len(columns))))
     title = f"{with_arrow(metric.metric, metric.higher_is_better)}, {_samples(metric)}"
     return ResultTable(title, columns, rows, bold=bold)
+
+
+def _told_once(comparison: Comparison, metric: MetricComparison) -> Iterator[MethodResult]:
+    """Without the controls of a run that are the same in an earlier one: they know nothing of its network."""
+    seen: set[tuple[str, tuple[float, ...]]] = set()
+    for result in metric.methods:
+        known = result.method.rpartition(":")[2], tuple(result.values)
+        if result.method not in comparison.controls or known not in seen:
+            yield result
+        seen.add(known)
 
 
 def _agreement_table(comparison: Comparison) -> ResultTable:

@@ -14,6 +14,8 @@ class Terminal(Console):
     """Control characters in what is printed, which names may hold, are shown and not obeyed."""
 
     def print(self, *objects: Any, **options: Any) -> None:
+        if any(isinstance(item, ResultTable) for item in objects):
+            options = {"soft_wrap": False, "crop": False, **options}  # or else titles of columns would not be folded
         super().print(*(part for item in objects for part in self._shown(item)), **options)
 
     def tell(self, text: str) -> None:

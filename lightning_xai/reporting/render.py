@@ -1,10 +1,13 @@
 """A `ResultTable` in a terminal, in Markdown and in LaTeX."""
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -32,7 +35,7 @@ def terminal_tables(table: ResultTable, width: int, starred: bool = True) -> lis
     first, *others = range(len(table.columns))
     groups = [[first]]
     for column in others:
-        if len(groups[-1]) > 1 and _width(table, [*groups[-1], column]) > width:
+        if len(groups[-1]) > 1 and _width(table, [*groups[-1], column], starred) > width:
             groups.append([first])
         groups[-1].append(column)
     parts = [_part(table, group) for group in groups]
@@ -50,17 +53,31 @@ def _part(table: ResultTable, columns: list[int]) -> ResultTable:
     return ResultTable("", tuple(table.columns[column] for column in columns), rows, (), bold)
 
 
-def _width(table: ResultTable, columns: list[int]) -> int:
-    return sum(_least_width(table, column) + 3 for column in columns) + 1
+def _width(table: ResultTable, columns: list[int], starred: bool) -> int:
+    """With the blanks between them."""
+    return sum(_widths(table, column, starred)[0] + 3 for column in columns) + 1
 
 
-def _least_width(table: ResultTable, column: int) -> int:
-    """Of a column whose numbers stay whole, and whose sentences may be folded between words."""
-    words = table.columns[column].replace("_", " ").split()
-    for row in table.rows:
-        text = row[column].removeprefix("**").removesuffix("**")
-        words += text.split() if len(text) > _LONGEST else [text]
-    return max(map(len, words), default=0)
+def _widths(table: ResultTable, column: int, starred: bool) -> tuple[int, int]:
+    """The least and the natural width: numbers stay whole, sentences and titles may be folded between words."""
+    title = table.columns[column].replace("_", " ")
+    texts = [row[column] + star for row, star in zip(_texts(table), _stars(table, column, starred), strict=True)]
+    words = [word for text in texts for word in (text.split() if len(text) > _LONGEST else [text])]
+    return max(map(_length, (*title.split(), *words)), default=0), max(map(_length, (title, *texts)))
+
+
+def _texts(table: ResultTable) -> list[list[str]]:
+    return [[text for text, _ in row] for row in _marked(table)]
+
+
+def _stars(table: ResultTable, column: int, starred: bool) -> list[str]:
+    """Of bold cells, for output that shows no bold type; of a row in bold type the first one has it."""
+    rows = _marked(table)
+    return [" *" if starred and row[column][1] and not (column and row[0][1]) else "" for row in rows]
+
+
+def _length(text: str) -> int:
+    return cell_len(cell(text).plain)
 
 
 def terminal_table(table: ResultTable, starred: bool = True, width: int | None = None) -> Table:
@@ -79,16 +96,22 @@ def terminal_table(table: ResultTable, starred: bool = True, width: int | None =
         box=SIMPLE_HEAD,
         min_width=min(len(table.title), width or len(table.title)),  # which a narrower table would fold
     )
-    for position, title in enumerate(table.columns):
-        heading, least = cell(title.replace("_", " ")), _least_width(table, position)
-        justify = "right" if position else "left"
-        drawn.add_column(heading, justify=justify, overflow="fold", min_width=least)  # type: ignore[arg-type]
-    for row in _marked(table):
-        texts = []
-        for position, (text, bold) in enumerate(row):
-            star = " *" if starred and bold and not (position and row[0][1]) else ""
-            texts.append(cell(text + star, "bold" if bold else _STYLES.get(text, "")))
-        drawn.add_row(*texts)
+    columns = range(len(table.columns))
+    spare = math.inf if width is None else width - _width(table, list(columns), starred)
+    for column in columns:
+        least, natural = _widths(table, column, starred)
+        more = min(
+            natural - least, max(0, spare)
+        )  # given from the left: rich would take from the widest, its words too
+        spare -= more
+        justify: Any = "right" if column else "left"
+        heading = cell(table.columns[column].replace("_", " "))
+        drawn.add_column(heading, justify=justify, overflow="fold", width=int(least + more))
+    stars = [_stars(table, column, starred) for column in columns]
+    for number, row in enumerate(_marked(table)):
+        styles = ("bold" if bold else _STYLES.get(text, "") for text, bold in row)
+        texts = (text + own[number] for (text, _), own in zip(row, stars, strict=True))
+        drawn.add_row(*map(cell, texts, styles))
     return drawn
 
 

@@ -1,10 +1,12 @@
 """Per-sample scores as one tidy table: a row for each score of each sample."""
 
+import html
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from pandas.api.types import is_list_like
 
 from lightning_xai.results.files import read_csv, write_csv
 from lightning_xai.results.parquet import read_parquet, write_parquet
-from lightning_xai.statistics.means import mean_and_standard_error
+from lightning_xai.statistics.means import as_text, mean_and_standard_error
 
 GRADIENTS = "gradients"
 """The name under which every evaluation keeps what its methods spent."""
@@ -121,6 +123,40 @@ class Scores:
         else:
             write_csv(path, [COLUMNS, *self])
 
+    def __repr__(self) -> str:
+        counts = (f"{self.table[name].nunique()} {name}s" for name in ("method", "metric", "sample"))
+        return f"Scores({len(self)} rows: {', '.join(counts)}; stages {', '.join(self.unique('stage'))})"
+
+    def _repr_html_(self) -> str:
+        """The means of the last evaluation, methods down and metrics across, for notebooks."""
+        summary = self.last().summary()
+        texts = [as_text(row.mean, row.standard_error, ".4g") for row in summary.itertuples()]
+        table = summary.assign(text=texts).pivot_table("text", "method", "metric", "first", sort=False)
+        return f"<p>{html.escape(repr(self))}</p>{table.fillna('').to_html(escape=True)}"
+
+    def last(self) -> "Scores":
+        """Those of the last evaluation: of one stage, epoch and step."""
+        rows = self.table.tail(1)
+        return self.select(**{name: rows[name].iloc[0] for name in ("stage", "epoch", "step")}) if len(rows) else self
+
+    def compare(self, higher_is_better: Mapping[str, bool | None], **options: Any) -> Any:
+        """Compare the methods in the last evaluation.
+
+        Args:
+            higher_is_better: Direction of each metric, as an `Evaluation` has it.
+            options: Those of `lightning_xai.experiments.compare_methods`, such as `alpha`.
+
+        Returns:
+            A `Comparison`.
+        """
+        run = _above("experiments.runs:Run")("scores", self.last(), dict(higher_is_better))
+        return _above("experiments.compare:compare_methods")([run], **options)
+
+    def plot(self, higher_is_better: Mapping[str, bool | None], **options: Any) -> Any:
+        """Means with intervals, a panel for each metric: the figure of `compare`, whose arguments these are."""
+        figure = _above("reporting.comparison_figures:score_bars")(self.compare(higher_is_better, **options))
+        return _above("reporting.show:displayed")(figure)
+
     def __len__(self) -> int:
         return len(self.table)
 
@@ -211,6 +247,11 @@ class Scores:
             for method, values in ((method, series.to_numpy()) for method, series in table.items())
         ]
         return pd.DataFrame(rows, columns=columns)
+
+
+def _above(name: str) -> Any:
+    """What is in a room above this one, which is asked for where somebody wants it: tables need no pictures."""
+    return resolve_name(f"{__package__.partition('.')[0]}.{name}")
 
 
 def matching(table: pd.DataFrame, columns: Mapping[str, Any]) -> np.ndarray:

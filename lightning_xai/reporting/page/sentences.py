@@ -41,6 +41,12 @@ class Sentence:
 
 def sentences(findings: Findings) -> list[Sentence]:
     """What was found, in the order in which a reader asks for it."""
+    limits = Sentence("limits", tuple(_limits(findings)), "provenance")
+    return [*conclusion(findings), _checks(findings), limits]
+
+
+def conclusion(findings: Findings) -> list[Sentence]:
+    """What the comparison alone says: the best method, what is as good, and whether a control is."""
     comparison = findings.comparison
     metric = leading(comparison)
     found: list[Sentence] = []
@@ -56,8 +62,7 @@ def sentences(findings: Findings) -> list[Sentence]:
         elif ties := _ties(comparison, metric):
             found.append(Sentence("ties", tuple(ties), link))
         found.append(_control(comparison, metric))
-    found.append(_checks(findings))
-    return [*found, Sentence("limits", tuple(_limits(findings)), "provenance")]
+    return found
 
 
 def leading(comparison: Comparison) -> MetricComparison | None:

@@ -1,0 +1,62 @@
+"""What a notebook shows: scores as a table and a figure, maps beside images or upon them."""
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+import lightning_xai as lx
+from lightning_xai.reporting.show import laid_over
+from lightning_xai.results.scores import Scores
+
+DIRECTIONS = {"gini": True}
+
+
+@pytest.fixture
+def scores():
+    values = {"good": 0.9, "<bad>": 0.1, "random": 0.2}
+    return Scores.from_rows(
+        (stage, epoch, epoch, method, "gini", sample, value - epoch + sample % 3 / 100)
+        for epoch, stage in enumerate(("validate", "test"))
+        for method, value in values.items()
+        for sample in range(12)
+    )
+
+
+def test_scores_are_a_table_of_the_last_evaluation(scores):
+    assert repr(scores) == "Scores(72 rows: 3 methods, 1 metrics, 12 samples; stages validate, test)"
+    shown = scores._repr_html_()
+    assert "<td>-0.09 ±" in shown, "the test's"
+    assert "&lt;bad&gt;" in shown
+    assert "<bad>" not in shown
+    assert len(scores.last()) == 36
+    assert Scores.from_rows([])._repr_html_()
+
+
+def test_scores_are_compared_and_drawn(scores):
+    (metric,) = scores.compare(DIRECTIONS).metrics
+    assert [(result.method, result.rank) for result in metric.methods] == [("good", 1), ("<bad>", 2), ("random", None)]
+    assert scores.plot(DIRECTIONS)._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_map_upon_a_picture_is_opaque_where_its_scale_ends():
+    below = np.full((2, 2), 0.5)
+    red, blue = (laid_over(torch.tensor([[value, 0.0], [0.0, 0.0]]), below) for value in (2.0, -2.0))
+    assert_close(red[0, 1], np.full(3, 0.5))
+    assert red[0, 0, 0] > red[0, 0, 2]
+    assert blue[0, 0, 0] < blue[0, 0, 2]
+    half = laid_over(torch.tensor([[1.0, 0.5], [0.0, 0.0]]), below)
+    share = 0.5 / np.percentile([1, 0.5, 0, 0], 99)
+    assert_close(half[0, 1], share * half[0, 0] + (1 - share) * below[0, 0])
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 8, 8), (2, 3, 8, 8), (2, 1, 8), (2, 5), (2, 1, 4, 8, 8)])
+def test_maps_of_any_kind_are_shown_without_bounds(shape):
+    inputs = torch.rand(shape)
+    for maps in (inputs - 0.5, {"a": inputs, "b": -inputs}):
+        assert lx.show(maps, inputs, labels=["one", "two"])._repr_png_().startswith(b"\x89PNG")
+    if len(shape) == 4:
+        assert lx.show(inputs, inputs, (0.0, 1.0), overlay=True, labels=["one", "two"])._repr_png_()
+    else:
+        with pytest.raises(ValueError, match="`overlay` must be False"):
+            lx.show(inputs, inputs, overlay=True)
