@@ -248,6 +248,7 @@ def test_the_page_asks_for_nothing_and_runs_nothing_but_its_own(report):
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
     for kind, element in (("style", r"<style>(.*?)</style>"), ("script", r"<script>(.*?)</script>")):
         (content,) = re.findall(element, text, re.S)
+        assert content.count("\n") <= 200
         assert f"{kind}-src 'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'" in policy
     for tag, attributes in page.tags:
         assert tag not in ("link", "iframe", "object", "embed", "base", "form")
@@ -306,6 +307,15 @@ def test_two_runs_are_paired_by_sample(tmp_path):
     for metric, own in p_values.items():
         corrected = [pairs["pair_p_holm", metric, method] for method in own]
         np.testing.assert_allclose(corrected, holm(np.array(list(own.values()))), rtol=1e-9)
+
+
+def test_without_a_direction_there_is_a_page_too(tmp_path):
+    folder = write_run(tmp_path / "run", validations=1, metrics={"auroc": None})
+    main(["report", str(folder)])
+    text = (folder / "xai" / "report.html").read_text(encoding="utf-8")
+    assert "No method has a defined score in a metric with a direction." in text
+    assert "(no masks)" not in text
+    assert 'id="samples"' not in text
 
 
 def test_the_pareto_front_is_a_scatter(tmp_path):
