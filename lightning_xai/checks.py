@@ -17,6 +17,20 @@ def check_number(name: str, value: object) -> None:
         raise TypeError(f"`{name}` must be a number, got {value!r}.")
 
 
+def check_positive(name: str, value: float, or_zero: bool = False) -> None:
+    """Refuse what is not greater than 0, or 0 where that is admitted, and finite."""
+    check_number(name, value)
+    if not (value > 0 or (or_zero and value == 0)) or value == float("inf"):
+        raise ValueError(f"`{name}` must be {'at least 0' if or_zero else 'positive'} and finite, got {value}.")
+
+
+def check_share(name: str, value: float) -> None:
+    """Refuse what is no part of a whole, from 0 to 1, inclusive."""
+    check_number(name, value)
+    if not 0 <= value <= 1:
+        raise ValueError(f"`{name}` must be in [0, 1], got {value}.")
+
+
 def check_kind(name: str, value: object, kind: type | UnionType, example: str) -> None:
     """Refuse a part that is of another kind, such as a class in the place of its object."""
     if not isinstance(value, kind):

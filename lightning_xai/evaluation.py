@@ -31,6 +31,7 @@ from lightning_xai.explainers.base import (
 from lightning_xai.explainers.channels import check_layout
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.conditions import Conditions
+from lightning_xai.explainers.controls import with_controls
 from lightning_xai.explainers.cost import counting_gradients
 from lightning_xai.explainers.precision import Precision
 from lightning_xai.explainers.precomputed import NoModel
@@ -131,7 +132,8 @@ def explain(
         model: Maps (batch, ...) to logits (batch, classes), or to what `output` is of; explained in evaluation mode.
             `lightning_xai.Forward` makes such a model of any other.
         images: (batch, feature) or (batch, channel, ...), as the model takes them.
-        target: Class to explain, one for all or one a sample; None for the predicted class.
+        target: Class to explain, one for all or one a sample, also as the 0.0 and 1.0 or booleans of a binary
+            classifier, (batch,) or (batch, 1); None for the predicted class.
         method: An explainer, such as `smooth_grad()` or `Gradient()`, or a plain name, such as "noise_grad".
         output: What is explained, one of `lightning_xai.outputs` or a plain name, such as "probability": by default the
             target's logit; of a single logit, that of a classifier with labels 0 and 1, label 0 explains its negative.
@@ -248,13 +250,12 @@ def evaluate(
     check_count("batch_size", batch_size)
     check_count("keep_attributions", keep_attributions, 0)
     check_choice("on_error", on_error, OnError)
-    explainers: Mapping[str, Explainer] = named("methods", ["smooth_grad"] if methods is None else methods)
-    _check_methods(explainers)
-    check_layout(explainers, channel_dim)
     _check_lengths(len(images), masks=masks)
     num_classes = None
     if isinstance(target, Tensor) and target.ndim == 2 and target.shape[1] > 1:
         _check_lengths(len(images), target=target)
+        if not conditions.output.has_labels:
+            raise ValueError(f"`target` has labels, (batch, classes), but `output` {output!r} has none.")
         num_classes = target.shape[1]
         places, target = positive_labels(target)
         if not len(target):
@@ -262,10 +263,8 @@ def evaluate(
         places = places.cpu()
         images, index, model = images[places], index[places], rows_of(model, places)
         masks = None if masks is None else masks[places]
+    explainers, given = planned(methods, metrics, images, masks is not None, conditions)
     whole = conditions.context(images, index)
-    given = default_metrics(masks is not None, bounds is not None) if metrics is None else named("metrics", metrics)
-    check_metrics(given, images, mask=masks is not None, bounds=bounds is not None)
-    check_explain_again(explainers, given)
     slices = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
     own = partial(progress_bar, shown=progress) if isinstance(progress, bool) else progress
     with conditions.explaining(model):
@@ -302,7 +301,7 @@ class Batch:
     Attributes:
         images, target, index, masks: As an explainer and the metrics take them, the channels of the images second; the
             index is on the CPU. The target may be one class for all, or None for those that the network predicts.
-        context: Of the samples; None for what the conditions of the evaluation make of their indices.
+        context: Context of the samples; None for what the conditions of the evaluation make of their indices.
         model: For these samples, with what it carries along of them; None for that of the evaluation.
         keep: Number of samples, the first ones, whose maps are wanted.
         pairs: Which metrics of which methods are wanted; None for all of all.
@@ -535,6 +534,21 @@ def _explained(model: nn.Module, explainer: Explainer, batch: Mapping[str, Any])
         attributions = explainer(model, batch["inputs"], batch["target"], context)
     shares = draws_used if draws_used.any() else torch.ones_like(draws_used)
     return attributions, sent(count.total * shares / shares.sum(), attributions.device)
+
+
+def planned(
+    methods: Any, metrics: Any, images: Inputs, has_masks: bool, conditions: Conditions, controls: bool = False
+) -> tuple[dict[str, Explainer], dict[str, SampleMetric]]:
+    """Methods and metrics by name, the default ones for None; what these inputs do not admit is refused."""
+    explainers = named("methods", ["smooth_grad"] if methods is None else methods)
+    _check_methods(explainers)
+    explainers = with_controls(explainers, images.ndim > 2) if controls else explainers
+    check_layout(explainers, conditions.channel_dim)
+    has = {"mask": has_masks, "bounds": conditions.bounds is not None}
+    given = named("metrics", default_metrics(*has.values()) if metrics is None else metrics)
+    check_metrics(given, images, **has)
+    check_explain_again(explainers, given)
+    return explainers, given
 
 
 def default_metrics(has_masks: bool, has_bounds: bool) -> dict[str, SampleMetric]:

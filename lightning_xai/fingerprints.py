@@ -52,12 +52,12 @@ def sample_records(
     """What is recorded of samples beside their scores, the columns of `results.store.SAMPLES`.
 
     Args:
-        index: Of the samples.
+        index: Indices of the samples.
         inputs: As they are explained.
         target: Classes explained.
         masks: If there are any.
         predicted: Classes that the network predicts.
-        probability: Of these.
+        probability: Probability of these.
         rows: Their numbers in the data set.
     """
     return {

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_xai.checks import check_kind
-from lightning_xai.shapes import Inputs
+from lightning_xai.shapes import Inputs, Maps, Masks
 
 
 class Forward(nn.Module):
@@ -30,6 +30,10 @@ class Forward(nn.Module):
         explained: Name of the argument that is explained; None for the first.
         carried: The others, by name: tensors have a row a sample; anything else is passed as it is.
         batch: Whether the network takes all of them together, as one dictionary: `forward(batch)`.
+        present: Name of what is carried that says which places of an input are there, (samples, places): the
+            `attention_mask` of tokens. Metrics that delete and insert places leave the others, padding, alone. (Other
+            metrics count padding as places, with the attribution that it gets, 0 where the network does not look at it:
+            for sparseness and the like evaluate inputs of one length together.)
         call: Name of a method or a part, "encoder.head", that is called in the place of the network: for modules
             without `forward`.
 
@@ -58,6 +62,7 @@ class Forward(nn.Module):
         carried: Mapping[str, Any] | None = None,
         batch: bool = False,
         call: str | None = None,
+        present: str | None = None,
     ) -> None:
         check_kind("model", model, nn.Module, "a torch.nn.Module")
         check_kind("carried", {} if carried is None else carried, Mapping, "arguments by name, such as {'mask': mask}")
@@ -65,7 +70,7 @@ class Forward(nn.Module):
         if batch and explained is None:
             raise ValueError("`explained` must name the entry of the dictionary that is explained, since `batch` is.")
         self.model, self.key, self.explained = model, key, explained
-        self.carried, self.batch, self.call = dict(carried or {}), batch, call
+        self.carried, self.batch, self.call, self.present = dict(carried or {}), batch, call, present
         self.training = model.training
         function = self._function()
         if not batch:
@@ -140,6 +145,24 @@ def rows_of(model: nn.Module, rows: slice | Tensor) -> nn.Module:
 def carrying(model: nn.Module, carried: Mapping[str, Any] | None) -> nn.Module:
     """The network with what some samples carry along."""
     return model.carrying(carried) if carried and isinstance(model, Forward) else model
+
+
+def present_places(model: nn.Module, maps: Maps) -> Masks | None:
+    """Which places of the maps are there; None for all of them.
+
+    Raises:
+        ValueError: if what says it is not carried along, or of another shape.
+    """
+    if not isinstance(model, Forward) or model.present is None:
+        return None
+    found = model.carried.get(model.present)
+    if not isinstance(found, Tensor) or found.shape != maps.shape:
+        got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"only {', '.join(model.carried)}"
+        raise ValueError(
+            f"`present`: {model.present!r} must be carried along, of shape {tuple(maps.shape)}, a row a sample and a "
+            f"column a place; got {got}."
+        )
+    return found.to(maps.device).bool()
 
 
 def has_rows(value: Any) -> bool:

@@ -18,7 +18,7 @@ from lightning_xai.evaluation import MAPS as MAPS, Batch, score_batches
 from lightning_xai.explainers.base import Explainer, check_count
 from lightning_xai.explainers.chunks import probe_rows
 from lightning_xai.explainers.conditions import Conditions
-from lightning_xai.explainers.cost import chain, counting_gradients, with_gradients
+from lightning_xai.explainers.cost import chain, counting_gradients, with_gradients, wrapped
 from lightning_xai.explainers.smoothing import Averaging
 from lightning_xai.metrics import SampleMetric
 from lightning_xai.results.tables import ResultTable
@@ -78,7 +78,7 @@ class Price:
     notes: tuple[str, ...] = field(default=())
 
     def __add__(self, other: "Price") -> "Price":
-        """Of both works, one after the other, under the title of the first; a sample's costs are then the mean."""
+        """The price of both works, one after the other, titled as the first; a sample's costs are then the mean."""
         number = self.num_samples + other.num_samples
         costs: dict[tuple[str, str], Cost] = {}
         for part in (self, other):
@@ -102,12 +102,12 @@ class Price:
 
     @property
     def gradients(self) -> float:
-        """Of all samples, methods and metrics."""
+        """Gradients of all samples, methods and metrics."""
         return self.num_samples * self.sample.gradients
 
     @property
     def seconds(self) -> float:
-        """Of all samples, methods and metrics, with the start."""
+        """Seconds of all samples, methods and metrics, with the start."""
         return self.start + self.num_samples * self.sample.seconds
 
     @property
@@ -181,7 +181,7 @@ def price(
         num_samples: Samples of the whole work.
         conditions: Under which they are explained.
         num_timed: Batches that are timed.
-        title: Of the table.
+        title: Title of the table.
 
     Raises:
         ValueError: if there is no batch; as `evaluate`.
@@ -373,19 +373,14 @@ def _tolerance(method: Explainer) -> float | None:
 
 def _at_most(method: Explainer) -> Explainer:
     """With the draws that a tolerance may take at most."""
-    if _tolerance(method) is None:
-        return method
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {name: _at_most(inner) for name, inner in wrapped(method).items()}
     if getattr(method, "tolerance", None) is not None:
-        changes = {"tolerance": None, "num_draws": method.max_draws}  # type: ignore[attr-defined]
-    for name in ("explainer", "gradient"):
-        if isinstance(inner := getattr(method, name, None), Explainer):
-            changes[name] = _at_most(inner)
-    return replace(method, **changes)  # type: ignore[type-var]
+        changes |= {"tolerance": None, "num_draws": method.max_draws}  # type: ignore[attr-defined]
+    return replace(method, **changes) if changes else method  # type: ignore[type-var]
 
 
 def _median(costs: list[Cost]) -> Cost:
-    """Of the seconds; the mean of what is counted."""
+    """The median of the seconds, and the mean of what is counted."""
     total = sum(costs, Cost()) * (1 / len(costs))
     return replace(total, seconds=sorted(cost.seconds for cost in costs)[len(costs) // 2])
 

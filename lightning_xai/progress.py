@@ -3,11 +3,12 @@
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from tqdm.auto import tqdm
 
 
+@runtime_checkable
 class Task(Protocol):
     """What is told of the work done."""
 

@@ -51,11 +51,11 @@ CLASSES = 3
 
 @dataclass(frozen=True)
 class Task:
-    """What is explained, the labels that a batch has, and the target that they mean; None for the label itself."""
+    """What is explained, the labels that a batch has, and the target; None for the label itself."""
 
     output: tuple[str, dict[str, Any]]
     label: Callable[[Tensor], Tensor] | None
-    target: int | None = None
+    target: int | str | None = None
 
 
 def classes(inputs: Tensor) -> Tensor:
@@ -67,7 +67,9 @@ TASKS = {
     "binary": Task(("Logit", {}), classes),
     "multi-label": Task(("Logit", {"multi_label": True}), lambda inputs: torch.ones(len(inputs), CLASSES), 1),
     "regression": Task(("At", {"index": 0}), lambda inputs: torch.rand(len(inputs))),
-    "segmentation": Task(("Region", {}), lambda inputs: torch.ones(len(inputs), *inputs.shape[2:]).long(), 1),
+    "segmentation": Task(
+        ("Region", {}), lambda inputs: torch.ones(len(inputs), *inputs.shape[2:]).long(), "prediction"
+    ),
     "embedding": Task(("Similarity", {"embedding": [1.0] * CLASSES}), None),
     "sequence": Task(("At", {"index": [-1, 1]}), lambda inputs: torch.ones(inputs.shape[:2]).long()),
 }
@@ -114,9 +116,12 @@ class Row:
         name, options = TASKS[self.task].output
         return getattr(outputs, name)(**options)
 
-    def target(self) -> Any:
-        task = TASKS[self.task]
-        return (task.target or 0) if task.target is not None or not self.output().has_labels else classes(self.inputs())
+    def target(self, model: nn.Module) -> Tensor:
+        """Of each sample."""
+        inputs, given = self.inputs(), TASKS[self.task].target
+        if given == "prediction":
+            return self.output().prediction(model(inputs).detach())
+        return classes(inputs) if given is None and self.output().has_labels else torch.full((len(inputs),), given or 0)
 
     def masks(self) -> Tensor:
         """The first half of all places."""
@@ -207,8 +212,8 @@ NETWORKS = {
     "timm EfficientNet": timm("efficientnet_b0"),
     "timm RegNet": timm("regnetx_002"),
     "timm DenseNet": timm("densenet121", growth_rate=4, block_config=[2, 2]),
-    "timm VGG": timm("vgg11_bn"),
-    "timm PoolFormer": timm("poolformer_s12", layers=[1, 1, 2, 1], embed_dims=[8, 16, 24, 32]),
+    "timm GhostNet": timm("ghostnet_050"),
+    "timm PoolFormer": timm("poolformer_s12"),
     "timm PVTv2": timm("pvt_v2_b0", depths=[1, 1, 2, 1]),
     "timm XCiT": timm("xcit_nano_12_p8_224", img_size=32, depth=2),
     "timm MaxViT": timm("maxvit_rmlp_pico_rw_256", 64, img_size=64),
@@ -391,7 +396,7 @@ def explained(row: Row, model: nn.Module, name: str) -> str:
     method = thing("methods", name, **({"path": lambda index: inputs[index]} if name == "precomputed" else {}))
     # GradCAM's maps are rectified: they may be zero for an output, but then not for its negative.
     for output in (row.output(), outputs.Of(lambda raw: -row.output().scores(raw))):
-        maps = lx.explain(model, inputs, row.target(), method, **{**options(row), "output": output})
+        maps = lx.explain(model, inputs, row.target(model), method, **{**options(row), "output": output})
         if maps.shape != inputs.shape or not maps.isfinite().all():
             raise AssertionError(f"a map of shape {tuple(maps.shape)}, of size {maps.abs().amax()}")
         if maps.any():
@@ -401,7 +406,7 @@ def explained(row: Row, model: nn.Module, name: str) -> str:
 
 def scored(row: Row, model: nn.Module, name: str) -> str:
     """Finite scores."""
-    given = row.inputs(), row.target(), ["gradient"], {"metric": thing("metrics", name)}, row.masks()
+    given = row.inputs(), row.target(model), ["gradient"], {"metric": thing("metrics", name)}, row.masks()
     scores = lx.evaluate(model, *given, **options(row)).scores["gradient"]["metric"]
     if name not in UNDEFINED and not scores.isfinite().all():
         raise AssertionError(f"scores {scores.tolist()}")
@@ -416,7 +421,7 @@ def examined(row: Row, model: nn.Module) -> str:
     subject = Subject(
         model,
         inputs,
-        torch.as_tensor(row.target()).expand(len(inputs)),
+        row.target(model),
         torch.arange(len(inputs)),
         {"gradient": lx.Gradient()},
         {name: SIMILARITIES[name] for name in ("spearman", "ssim")},
@@ -570,10 +575,8 @@ def table(title: str, found: dict[str, dict[str, str]], columns: list[str]) -> s
     return "\n".join([f"## {title}", "", *head, *(line(n, NETWORKS[n].task, f, columns) for n, f in found.items())])
 
 
-def document(found: dict[str, dict[str, str]]) -> str:
+def document(found: dict[str, dict[str, str]], versions: str) -> str:
     """The page."""
-    packages = ["torch", "pytorch-lightning", "captum", *EXTRAS]
-    versions = ", ".join(f"{package} {version(package)}" for package in packages)
     groups = [f"- {group}: {', '.join(f'`{m}`' for m in members)}" for group, members in {**METHODS, **METRICS}.items()]
     reasons = [f"{number}. {meaning}" for number, (_, meaning) in enumerate(REASONS, 1)]
     return "\n".join(
@@ -612,7 +615,8 @@ def main(arguments: list[str] | None = None) -> int:
             if given.networks or "FAILED" in cell:
                 print(f"    {column}: {cell}")
     if not given.networks:
-        given.output.write_text(document(found))
+        packages = ["torch", "pytorch-lightning", "captum", *EXTRAS]
+        given.output.write_text(document(found, ", ".join(f"{package} {version(package)}" for package in packages)))
     return int("FAILED" in str(found))
 
 

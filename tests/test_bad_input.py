@@ -313,7 +313,7 @@ def test_what_must_be_numbers(name, build, value):
     ("build", "message"),
     [
         (lambda: IntegratedGradients(baseline=True), '`baseline` must be "black", "white" or a number, got True'),
-        (lambda: IntegratedGradients(baseline=[0.0]), '`baseline` must be "black", "white" or a number, got'),
+        (lambda: IntegratedGradients(baseline=[True]), '`baseline` must be "black", "white" or a number, got'),
         (lambda: Smooth(Gradient), r"`explainer` must be an explainer, such as Gradient\(\), got <class"),
         (lambda: Saliency("gradient"), "`gradient` must be an explainer"),
         (lambda: Smooth(scale=0.2), r"`scale` must be an InputScale, such as RangeScale\(0.2\), got 0.2"),

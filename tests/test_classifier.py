@@ -63,6 +63,16 @@ def test_loss_and_accuracy_are_means_over_samples_not_over_batches(as_tuples):
         }
 
 
+def test_each_of_several_loaders_has_its_own_accuracy():
+    module, data = ClassifierModule(small_network()), SmallData()
+    images = [data.images, -2 * data.images]
+    loaders = [DataLoader(list(zip(own, data.labels, strict=True)), batch_size=2) for own in images]
+    figures = quiet_trainer().test(module, loaders, verbose=False)
+    for place, (found, own) in enumerate(zip(figures, images, strict=True)):
+        expected = (module(own).argmax(1) == data.labels).float().mean().item()
+        assert found[f"test/accuracy/dataloader_idx_{place}"] == pytest.approx(expected)
+
+
 def test_predict_returns_the_logits_of_each_batch():
     module, data = ClassifierModule(small_network()), SmallData()
     batches = quiet_trainer().predict(module, data)

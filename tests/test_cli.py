@@ -22,6 +22,7 @@ from lightning_xai.cli import main
 from lightning_xai.cli.explain import explain_parser
 from lightning_xai.cli.unique_keys import load_yaml
 from lightning_xai.cli.weights import warn_of_random_weights
+from lightning_xai.experiments import read_runs
 from lightning_xai.modules import ClassifierModule
 from lightning_xai.networks import MLP
 from lightning_xai.sanity.randomization import Randomization
@@ -112,8 +113,15 @@ def test_fit_reports_what_it_wrote_and_the_test_command_it_prints_works(fitted, 
     assert list(folder.glob("events.out.tfevents.*"))
     assert "val/accuracy " in printed
     (command,) = (line.split("lightning-xai ")[1] for line in printed.splitlines() if "lightning-xai test" in line)
-    main(shlex.split(command))
-    assert "test/accuracy " in capsys.readouterr().out
+    for _ in range(2):
+        main(shlex.split(command))
+    printed = capsys.readouterr().out
+    assert "test/accuracy " in printed
+    assert "Test metric" not in printed, "Lightning's own table has 17 digits"
+    assert f"lightning-xai compare {folder / 'xai'}\n" in printed
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name], "a test is of its checkpoint's run"
+    assert {run.scores.table["stage"].iloc[0] for run in read_runs([folder])} == {"test"}
+    assert (folder / "test" / "config.yaml").is_file()
 
 
 def test_the_same_seed_gives_the_same_weights(fitted, run, tmp_path):

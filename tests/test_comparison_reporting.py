@@ -294,7 +294,7 @@ def test_an_output_that_is_no_folder_is_named(folder, tmp_path):
 def test_the_command_needs_a_run(capsys):
     with pytest.raises(SystemExit):
         main(["compare"])
-    assert "arguments are required: runs" in capsys.readouterr().err
+    assert "`runs` must be given" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # between Lightning and jsonargparse

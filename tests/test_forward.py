@@ -1,5 +1,7 @@
 """Networks with other arguments and results: composed, they are explained as the plain network inside is."""
 
+import itertools
+import math
 from collections import namedtuple
 from types import SimpleNamespace
 
@@ -325,6 +327,74 @@ def test_text_at_the_embeddings_with_its_mask():
     captum = ca.IntegratedGradients(lambda x, m: net(inputs_embeds=x, attention_mask=m).logits)
     expected = captum.attribute(embeddings, target=1, additional_forward_args=(mask,), n_steps=20)
     assert_close(found, expected.detach(), rtol=1e-3, atol=1e-5)
+
+
+def bert(num_labels=2):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        **{"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2},
+        **{"intermediate_size": 32, "num_labels": num_labels, "initializer_range": 0.5},
+    )
+    return transformers.BertForSequenceClassification(config).eval()
+
+
+@pytest.mark.parametrize("baseline", ["zero", "mask token"])
+def test_text_is_scored_by_deleting_and_inserting_its_tokens(baseline):
+    """Against a slow transcription, sentence by sentence without padding, token by token."""
+    net = bert()
+    ids, lengths = torch.randint(1, 50, (3, 7)), [7, 4, 5]
+    words, mask = net.bert.embeddings.word_embeddings, torch.arange(7) < torch.tensor(lengths)[:, None]
+    embeddings = words(ids).detach()
+    removed = torch.zeros(16) if baseline == "zero" else words.weight[3].detach()
+    metrics = {
+        name: getattr(lx.metrics, name)(4, 0.0 if baseline == "zero" else removed.tolist())
+        for name in ("DeletionAUC", "InsertionAUC", "PixelFlipping")
+    }
+    carried = {"attention_mask": mask.long()}
+    model = lx.Forward(net, explained="inputs_embeds", carried=carried, present="attention_mask")
+    methods = ["input_x_gradient", "random_attribution"]
+    found = lx.evaluate(model, embeddings, 1, methods, metrics, channel_dim=-1, keep_attributions=3, batch_size=2)
+    for name, maps in found.attributions.items():
+        assert name == "random_attribution" or not maps[~mask].any()  # the network does not look at padding
+        for row, length in enumerate(lengths):
+            text, values = embeddings[row, :length], maps[row, :length].sum(1).tolist()
+            order, probabilities, logits = sorted(range(length), key=lambda i: -values[i]), [[], []], []
+            for step in range(5):
+                gone = torch.tensor([order.index(i) < math.ceil(step * length / 4) for i in range(length)])[:, None]
+                for kept, curve in zip((~gone, gone), probabilities, strict=True):
+                    with torch.no_grad():
+                        raw = net(inputs_embeds=torch.where(kept, text, removed)[None]).logits[0]
+                    curve.append(raw.softmax(0)[1].item())
+                    logits += [raw[1].item()] if kept is not gone else []
+            areas = [sum((a + b) / 2 for a, b in itertools.pairwise(curve)) / 4 for curve in probabilities]
+            flipped = sum(logits[0] - logit for logit in logits) / 5
+            scores = [found.scores[name][metric][row].item() for metric in metrics]
+            assert scores == pytest.approx([*areas, flipped], abs=1e-5)
+
+
+def test_what_says_which_tokens_are_there_must_be_carried():
+    model = lx.Forward(bert(), explained="inputs_embeds", present="attention_mask")
+    with pytest.raises(ValueError, match=r"`present`: 'attention_mask' must be carried along, of shape \(2, 7\)"):
+        lx.evaluate(
+            model, torch.randn(2, 7, 16), 1, ["gradient"], {"d": lx.metrics.DeletionAUC(4, 0.0)}, channel_dim=-1
+        )
+
+
+@pytest.mark.parametrize(
+    ("baseline", "error"),
+    [([], TypeError), ([math.nan], ValueError), ([0.0] * 3, ValueError)],
+)
+def test_a_baseline_of_channels_that_is_none_is_refused(baseline, error):
+    with pytest.raises(error, match="`baseline` must be"):
+        lx.explain(nn.Linear(2, 2), torch.rand(1, 2), 0, lx.IntegratedGradients(baseline=baseline))
+
+
+def test_integrated_gradients_from_a_baseline_of_channels():
+    """Of a linear network: the weight times the distance."""
+    model, images = nn.Sequential(nn.Flatten(), nn.Linear(8, 2)), torch.rand(3, 2, 4)
+    found = lx.explain(model, images, 1, lx.IntegratedGradients(baseline=[0.25, -1.0]))
+    distance = images - torch.tensor([0.25, -1.0])[:, None]
+    assert_close(found, distance * model[1].weight[1].detach().view(2, 4))
 
 
 @pytest.mark.parametrize("names", [{"explained": "pixel"}, {"carried": {"scal": torch.ones(2)}}])

@@ -1,5 +1,6 @@
 """Tables, series, token embeddings, images and volumes: all that has a default, in closed form on linear models."""
 
+import numpy as np
 import pytest
 import torch
 from captum.attr import FeatureAblation, Occlusion
@@ -15,6 +16,7 @@ from lightning_xai.explainers import CaptumExplainer, Precomputed, Smooth, Sobel
 from lightning_xai.explainers.bounds import parse_bounds
 from lightning_xai.explainers.channels import channels_second, taking_channels_second
 from lightning_xai.functional.infidelity import random_squares
+from lightning_xai.functional.maps import pixel_map
 from lightning_xai.metrics import (
     DeletionAUC,
     FaithfulnessCorrelation,
@@ -23,6 +25,7 @@ from lightning_xai.metrics import (
     InsertionAUC,
     PixelFlipping,
 )
+from lightning_xai.reporting.sanity_figures import map_pairs
 from lightning_xai.sanity import Subject, examine
 from lightning_xai.sanity.randomization import Randomization
 from lightning_xai.sanity.similarity import SIMILARITIES, compare
@@ -332,6 +335,14 @@ def test_sanity_checks_work_on_all_with_their_defaults(kind, reader):
     assert verdicts["invariance", "gradient"].outcome == "PASS"
     deciding = {"table": "spearman", "volume": "spearman"}.get(kind, "ssim")
     assert verdicts["parameters", "gradient"].similarity == deciding
+    # Maps are drawn on all: of the gradient at sample 1, the original one stands behind the input.
+    axes = map_pairs(report, "invariance", absolute=False, samples=[1]).axes[0]
+    _, drawn, *others = (np.asarray(image.get_array()) for image in axes.images)
+    with taking_channels_second(network, axis):
+        maps = pixel_map(lx.explain(network, subject.images[1:2], 0, lx.Gradient()), absolute=False)[0]
+    expected = torch.cat(list(maps), 1) if kind == "volume" else maps  # slices side by side
+    assert_close(drawn.reshape(expected.shape), expected.numpy())
+    assert len(others) == 3
 
 
 @pytest.mark.parametrize(

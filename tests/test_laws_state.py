@@ -682,6 +682,31 @@ def test_counts_of_calls_are_left_alone() -> None:
     assert model.warm
 
 
+def test_hooks_of_the_first_pass_go_with_the_flag_that_tells_of_them() -> None:
+    """As transformers records hidden states: without the hooks, but with the flag, there would be none afterwards."""
+
+    class Recording(nn.Sequential):
+        recorded: list[Tensor]
+        hooked = False
+
+        def forward(self, x: Tensor) -> Tensor:
+            if not self.hooked:
+                self[0].register_forward_hook(lambda module, given, output: self.recorded.append(output))
+                self.hooked = True
+            self.recorded = []
+            super().forward(x)
+            return self.recorded[0]
+
+    model = Recording(nn.Linear(3, 2), nn.Linear(2, 2)).eval()
+    for _ in range(2):
+        assert_close(lx.explain(model, torch.ones(1, 3), 1, lx.Gradient()), model[0].weight[1:].detach())
+        assert "hooked" not in vars(model)
+    model(torch.ones(1, 3))
+    assert_close(lx.explain(model, torch.ones(1, 3), 1, lx.smooth_grad()), model[0].weight[1:].detach())
+    assert model.hooked
+    assert len(model[0]._forward_hooks) == 1
+
+
 def test_the_zoo_says_what_it_has() -> None:
     assert REFUSED.keys() | NO_NOISE.keys() | RANDOM | MIXED <= ZOO.keys()
     assert set(REPRESENTATIVES) <= ZOO.keys()

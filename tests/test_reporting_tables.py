@@ -6,7 +6,7 @@ import math
 import pytest
 from rich.console import Console
 
-from lightning_xai.reporting.render import latex_table, markdown_table, terminal_table
+from lightning_xai.reporting.render import latex_table, markdown_table, terminal_table, terminal_tables
 from lightning_xai.reporting.tables import score_table
 from lightning_xai.results.scores import Scores
 from lightning_xai.results.tables import ResultTable
@@ -39,7 +39,7 @@ def test_the_table_of_scores_in_markdown():
     assert markdown_table(score_table(rows(), DIRECTIONS)) == (
         "| method | gini ↑ | noise ↓ | \\|a\\| | single |\n"
         "| --- | ---: | ---: | ---: | ---: |\n"
-        "| gradient | 0.6272 ± 0.0030 | 0.0000 ± 0.0000 | undefined †9 |  |\n"
+        "| gradient | **0.6272 ± 0.0030** | **0.0000 ± 0.0000** | undefined †9 |  |\n"
         "| smooth_grad | 0.5310 ± 0.0040 †3 | 2.500e-07 ± 1.000e-08 |  | 0.5000 |\n"
         "\n"
         "† number of samples left out, because the metric is not defined for them"
@@ -61,9 +61,16 @@ def test_names_in_brackets_are_shown_as_they_are():
 
 def test_a_narrow_terminal_cuts_nothing_off():
     values = {("integrated_gradients", f"metric_{i}"): [0.1234 - 0.0056, 0.1234 + 0.0056] for i in range(8)}
-    text = rendered(score_table(rows(values)), width=60)
-    assert "…" not in text
-    assert text.count("56") == 8
+    table = score_table(rows(values))
+    for width in (60, 20):
+        parts = terminal_tables(table, width)
+        file = io.StringIO()
+        Console(file=file, width=max(width, 42)).print(*parts)  # no narrower than a name and a number
+        text = file.getvalue()
+        assert len(parts) == {60: 4, 20: 8}[width]
+        assert text.count("0.1234 ± 0.0056") == 8
+        assert text.count("integrated_gradients") == len(parts)
+        assert "…" not in text
 
 
 def test_no_note_without_undefined_scores():

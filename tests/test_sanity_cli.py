@@ -153,7 +153,7 @@ def test_all_checks_write_records_and_figures_and_the_exit_code_says_whether_the
     assert {found["data", method] for _, method in found} == {"INCONCLUSIVE"}, "an epoch does not suffice to memorize"
     assert found["invariance", "gradient"] == "PASS"
     printed = capsys.readouterr().out
-    assert re.search(r"parameters +edges", printed)
+    assert re.search(r"edges +parameters", printed)
     assert "of them by heart" in printed.replace("\n", " ")
     names = {path.name for path in (tmp_path / "out" / "all").iterdir()}
     assert {"similarities.csv", "models.csv", "sanity-cascading_from_top-ssim.png"} <= names
@@ -360,4 +360,4 @@ def test_the_configuration_that_another_command_saved_is_taken(trained, tmp_path
     saved.write_text(yaml.safe_dump(options | {"verbos": True}))
     with pytest.raises(SystemExit):
         main(arguments((saved, checkpoint), tmp_path / "out", "--check=invariance"))
-    assert "Option 'verbos' is not accepted" in capsys.readouterr().err
+    assert "verbos" in capsys.readouterr().err

@@ -264,7 +264,7 @@ TIMM = {
 
 
 @pytest.mark.filterwarnings("ignore")  # of these libraries, and of one step of training
-@pytest.mark.parametrize("network", [MONAI, TIMM], ids=["monai", "timm"])
+@pytest.mark.parametrize("network", [pytest.param(MONAI, marks=pytest.mark.slow), TIMM], ids=["monai", "timm"])
 def test_networks_of_other_libraries_train_by_class_path(tmp_path, monkeypatch, network):
     pytest.importorskip(network["class_path"].partition(".")[0])
     callback = {

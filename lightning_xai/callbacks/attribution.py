@@ -25,14 +25,14 @@ from lightning_xai.callbacks.base import ExplainingCallback
 from lightning_xai.callbacks.checks import (
     check_names,
 )
-from lightning_xai.callbacks.files import RunFiles, invited, thin_out
+from lightning_xai.callbacks.files import RunFiles, invited, run_of, thin_out
 from lightning_xai.callbacks.maps import SHEETS, write_sheet
 from lightning_xai.callbacks.processes import attempted, gathered, raise_together, summed
 from lightning_xai.callbacks.progress import trainer_task
 from lightning_xai.callbacks.samples import (
     Samples,
     Target,
-    current_loader,
+    current_loaders,
 )
 from lightning_xai.callbacks.schedule import check_monitors, tell_epochs
 from lightning_xai.callbacks.summary import PANELS, print_summary, summary_table
@@ -90,11 +90,12 @@ class AttributionCallback(ExplainingCallback):
     the means. Training goes on exactly as it would without it: weights, modes, gradients and random states
     are left alone.
 
-    The samples are of the rows that the loader's sampler can yield in its first `limit_val_batches`; a loader of
-    several is the first one. Before the first epoch they are all looked at (labels, bounds), one of them is explained
-    with every method, and whoever monitors a metric that will not be logged in time is refused: what cannot work fails
-    there. Files that cannot be written cost the scores, not the training. A resumed training goes on in the scores of
-    its checkpoint's run; a second one in the same folder at the same time is refused.
+    The samples are of the rows that the loader's sampler can yield in its first `limit_val_batches`. Of several loaders
+    each has `num_samples`, and names of its own: `xai/<loader>/<method>/<metric>`, by its key or its place in a list,
+    and `validate/<loader>` for the stage in scores and panels. Before the first epoch they are all looked at (labels,
+    bounds), one of them is explained with every method, and whoever monitors a metric that will not be logged in time
+    is refused: what cannot work fails there. Files that cannot be written cost the scores, not the training. A resumed
+    training goes on in the scores of its checkpoint's run; a second one in the same folder at the same time is refused.
 
     Scores and panels of a `test` or `validate` with a checkpoint have the epoch and the step of the checkpoint.
 
@@ -107,7 +108,9 @@ class AttributionCallback(ExplainingCallback):
     Attributes:
         evaluation: The latest scores, and attributions for the panel; None before the first validation end. Of this
             process's samples where each one writes its own: see `scores`.
+        evaluations: The latest of each loader, by its name; an only one has the empty name. `evaluation` is the last.
         folder: Where the latest files were written; None before, and in a `fast_dev_run`, which explains one sample.
+        latest: Stage, epoch and step of the latest scores; None before.
 
     Args:
         methods: Explainers by name; plain names such as `smooth_grad` will do, as will a list of them
@@ -132,17 +135,17 @@ class AttributionCallback(ExplainingCallback):
         mask: Which mask of the data, if they have several by name; null for the first.
         bounds: (low, high), least and greatest value of an input, numbers or one a channel; null for the data module's,
             or else the module's.
-        seed: Of the noise. The same seed gives the same noise at every validation end.
+        seed: Seed of the noise. The same seed gives the same noise at every validation end.
         batch_size: Samples explained at a time.
         max_rows: Rows that pass through the network at once; null for as many as fit in memory.
-        precision: Of the model while it is explained, whatever the trainer's: `32-true`, or `tf32` or `bf16-mixed`,
-            which are faster where the hardware has them (see `explainers.precision.in_precision`).
+        precision: Precision of the model while it is explained, whatever the trainer's: `32-true`, or `tf32` or
+            `bf16-mixed`, which are faster where the hardware has them (see `explainers.precision.in_precision`).
         unpack: Makes `Samples` of a batch; null for the usual tuples and dicts (see `callbacks.samples.unpack`).
-        name: Of this callback, where a trainer has several: metrics are then `xai/<name>/<method>/<metric>`, and files
-            and panels are in `xai/<name>`.
+        name: Name of this callback, where a trainer has several: metrics are then `xai/<name>/<method>/<metric>`, and
+            files and panels are in `xai/<name>`.
         output: What is explained, and what metrics take for a probability and a prediction: `logit`, `probability`,
             `log_probability`, `margin`, `region`, or a `class_path` (see `lightning_xai.outputs`).
-        forward: Of a module with other arguments or another result than a tensor: arguments of `Forward`, such as
+        forward: For a module with other arguments or another result than a tensor: arguments of `Forward`, such as
             `{key: logits, explained: pixel_values, carried: [attention_mask]}`, the carried ones by their keys in the
             batches; null for a module from images to logits.
         channel_dim: The axis of the channels, -1 for inputs with the channels last, such as token embeddings (batch,
@@ -198,29 +201,32 @@ class AttributionCallback(ExplainingCallback):
         self.panel_size, self.keep_panels, self.keep_scores = panel_size, keep_panels, keep_scores
         self.mask, self.summary, self.keep_maps = mask, summary, keep_maps
         self.evaluation: Evaluation | None = None
+        self.evaluations: dict[str, Evaluation] = {}
         self.folder: Path | None = None
-        self._samples: dict[Stage, tuple[Samples, Tensor, set[int]]] = {}
+        self._samples: dict[str, tuple[Samples, Tensor, set[int]]] = {}
         self._logged: set[str] | None = None
         self._files = RunFiles("AttributionCallback", "scores and panels")
         self._resumed_at: int | None = None
         self._begins = False
         self._part: Path | None = None
-        self._latest: tuple[Stage, int] | None = None
-        self._parts: dict[Stage, list[Path]] = {}
+        self.latest: tuple[str, int, int] | None = None
+        self._latest_parts: list[tuple[str, Path | None]] = []
+        self._parts: dict[str, list[Path]] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         self._samples.clear()  # those of another run's data, and its files
         self._parts.clear()
-        self._part = self._latest = None
+        self._part = self.latest = self._resumed_at = None
+        self._latest_parts = [(name, None) for name, _ in self._latest_parts]
         if trainer.world_size > 1:  # Lightning would have each mean added up on its own
             warnings.filterwarnings("ignore", rf"It is recommended to use `self.log\('{self.root}/.*, sync_dist=True")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._logged = set()
-        loader = current_loader(trainer) if trainer.enable_validation else None
-        if loader is not None:
-            if sized_len(loader) == 0:
+        loaders = current_loaders(trainer) if trainer.enable_validation else {}
+        if loaders:
+            if any(sized_len(loader) == 0 for loader in loaders.values()):
                 raise ValueError("The validation set is empty: AttributionCallback has no sample to explain.")
             self._logged = self.rehearse(trainer, pl_module)
             if not trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -263,10 +269,15 @@ class AttributionCallback(ExplainingCallback):
             The names of the metrics that will be logged; None where nothing can be explained yet, because the loader
             can be iterated over only once, or parameters get their shapes in the first pass.
         """
-        if isinstance(current_loader(trainer), Iterator) or any(map(is_lazy, pl_module.parameters())):
+        passing = any(isinstance(loader, Iterator) for loader in current_loaders(trainer).values())
+        if passing or any(map(is_lazy, pl_module.parameters())):
             return None
+        logged = (self._rehearse(trainer, pl_module, stage) for stage in self.staged(trainer, "validate"))
+        return set().union(*logged)
+
+    def _rehearse(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> set[str]:
         with isolate_rng():
-            samples, lost, repeats = self._chosen(trainer, pl_module, "validate")
+            samples, lost, repeats = self._chosen(trainer, pl_module, stage)
 
             def try_one() -> Evaluation:
                 first = (samples.select(torch.arange(min(n, len(samples.images)))) for n in (1, self.batch_size))
@@ -276,10 +287,15 @@ class AttributionCallback(ExplainingCallback):
                     return self._evaluate(trainer, pl_module, next(first), on_error=self.on_error)
 
             evaluation, failure = self._attempted(trainer, samples, lost, repeats, try_one)
-            return set(self._together(trainer, samples, evaluation, failure, None)[0])
+            return set(self._together(trainer, samples, evaluation, failure, None, self.prefixed(stage))[0])
 
     def measure(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
-        """Explain, score, log and write."""
+        """Explain, score, log and write, loader by loader."""
+        self.evaluations, self._latest_parts = {}, []
+        for own in self.staged(trainer, stage):
+            self._measure(trainer, pl_module, own)
+
+    def _measure(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         with isolate_rng():
             try:
                 samples, lost, repeats = self._chosen(trainer, pl_module, stage)
@@ -295,7 +311,8 @@ class AttributionCallback(ExplainingCallback):
                 evaluation, failure = self._attempted(trainer, samples, lost, repeats, work)
                 known, unknown = attempted(partial(self._known, trainer, pl_module, samples, repeats))
                 failure = failure or (unknown if self.on_error == "raise" else None)
-                means, all_share = self._together(trainer, samples, evaluation, failure, share)
+                prefix = self.prefixed(stage)
+                means, all_share = self._together(trainer, samples, evaluation, failure, share, prefix)
             for key, mean in means.items():
                 pl_module.log(key, mean, batch_size=1)
             self.evaluation = cast(Evaluation, evaluation)
@@ -305,31 +322,34 @@ class AttributionCallback(ExplainingCallback):
                 everybodys = [part for part in gathered(trainer, known) if part is not None]
                 known = pd.concat(everybodys).sort_values("row") if everybodys else None
             moment = epoch_and_step(trainer)
-            self._latest = stage, moment[1]
+            self.latest = stage.partition("/")[0], *moment
             if folder is not None:
                 self._write(trainer, self.evaluation, known, stage, moment, folder, share if all_share else None)
+            name = stage.partition("/")[2]
+            self.evaluations[name] = self.evaluation
+            self._latest_parts.append((stage if name else "", self._part))
 
     def conclude(self, trainer: Trainer) -> None:
         """Hand the table of a run's latest scores to folder, loggers and terminal. A collective call."""
         trainer.strategy.barrier()  # until all have written their scores
-        if not trainer.is_global_zero or self._latest is None or (table := summary_table(self)) is None:
+        if not trainer.is_global_zero or self.latest is None or (table := summary_table(self, trainer)) is None:
             return
-        (stage, step), folder = self._latest, self.folder
+        (stage, _, step), folder = self.latest, self.folder
         if folder is not None:
             self._files.attempt(lambda: write_text(folder / "tables" / f"{stage}.md", markdown_table(table) + "\n"))
             for logger in trainer.loggers:
                 log_table(logger, f"{self.prefix}/table/{stage}", table, step)
         if self.summary:
-            print_summary(self, table)
+            print_summary(self, trainer, table)
 
     def scores(self) -> Scores | None:
         """The latest scores of all processes, read from the files where each one wrote its own; None before.
 
         There are none as long as a process still writes.
         """
-        if self._part is not None:
-            return read_evaluation(self._part)
-        return None if self.evaluation is None else self.evaluation.to_scores()
+        found = zip(self.evaluations.values(), self._latest_parts, strict=True)
+        tables = [own.to_scores(stage) if part is None else read_evaluation(part) for own, (stage, part) in found]
+        return Scores.concatenated(tables) if len(tables) > 1 else tables[0] if tables else None
 
     def _together(
         self,
@@ -338,13 +358,14 @@ class AttributionCallback(ExplainingCallback):
         evaluation: Evaluation | None,
         failure: Exception | None,
         share: Share | None,
+        prefix: str,
     ) -> tuple[dict[str, float], bool]:
         """The means over the samples of all processes, as they are logged, and whether all have a share to write.
 
         One sum of the same shape in all processes, in which one that failed takes part. The gradients spent are in the
         files and the tables.
         """
-        methods, metrics = self._plan(trainer, samples)
+        methods, metrics = self.plan(samples, InputSpace.of(trainer).completed(self.conditions))
         names = [(method, metric) for method in methods for metric in metrics]
         sums = np.zeros((2, len(names)))
         if evaluation is not None and names:
@@ -356,7 +377,7 @@ class AttributionCallback(ExplainingCallback):
         if failed:
             raise_together(trainer, failure)
         logged = {
-            f"{self.prefix}/{method}/{metric}": value / count if count else math.nan
+            f"{prefix}/{method}/{metric}": value / count if count else math.nan
             for (method, metric), value, count in zip(names, total[: len(names)], total[len(names) :], strict=True)
         }
         return logged, sharing == trainer.world_size
@@ -377,18 +398,18 @@ class AttributionCallback(ExplainingCallback):
 
     def _undefined(self, trainer: Trainer, samples: Samples, index: Tensor) -> Evaluation:
         """Of samples like these: scores that are all NaN, and no maps."""
-        methods, metrics = self._plan(trainer, samples)
+        methods, metrics = self.plan(samples, InputSpace.of(trainer).completed(self.conditions))
         nan = torch.full((len(index),), math.nan)
         scores = {method: dict.fromkeys([*metrics, GRADIENTS], nan) for method in methods}
         unknown, none = torch.full_like(index, -1), index[:0]
         return Evaluation(index, scores, directions(metrics), samples.images[:0].cpu(), none, none, None, {}, unknown)
 
-    def _chosen(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> tuple[Samples, Tensor, set[int]]:
+    def _chosen(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> tuple[Samples, Tensor, set[int]]:
         """The samples of a stage, the same ones for a whole run, the indices of those that cannot be explained, and of
         those that an earlier process has too.
         """
         if stage not in self._samples:
-            found, failure = attempted(lambda: self.chosen_samples(trainer, pl_module, stage == "test"))
+            found, failure = attempted(lambda: self.chosen_samples(trainer, pl_module, stage))
             raise_together(trainer, failure)
             chosen, lost = cast(tuple[Samples, Tensor], found)
             if self.keep_maps and chosen.images.ndim != 4:
@@ -401,14 +422,13 @@ class AttributionCallback(ExplainingCallback):
             self._samples[stage] = chosen, lost, set(own).intersection(earlier)
         return self._samples[stage]
 
-    def _plan(self, trainer: Trainer, samples: Samples) -> tuple[dict[str, Explainer], dict[str, SampleMetric]]:
-        """Methods and metrics."""
-        has_masks = samples.masks is not None
-        has_bounds = InputSpace.of(trainer).completed(self.conditions).bounds is not None
-        methods = self.chosen_methods(has_bounds)
+    def plan(self, samples: Samples, conditions: Conditions) -> tuple[dict[str, Explainer], dict[str, Any]]:
+        """Methods, with the controls if they are wanted, and metrics."""
+        has = samples.masks is not None, conditions.bounds is not None
+        methods = self.chosen_methods(has[1])
         return (
             self.controlled(methods, samples.images) if self.controls else methods,
-            default_metrics(has_masks, has_bounds) if self.metrics is None else self.metrics,
+            default_metrics(*has) if self.metrics is None else self.metrics,
         )
 
     def _evaluate(
@@ -420,11 +440,12 @@ class AttributionCallback(ExplainingCallback):
         progress: bool = False,
         on_error: OnError = "raise",
     ) -> Evaluation:
+        conditions = InputSpace.of(trainer).completed(self.conditions)
         return evaluate(
             self.adapted(pl_module, samples.carried),
             samples.images,
             self.explained_target(samples),
-            *self._plan(trainer, samples),
+            *self.plan(samples, conditions),
             samples.masks,
             index=samples.index,
             batch_size=self.batch_size,
@@ -432,7 +453,7 @@ class AttributionCallback(ExplainingCallback):
             progress=partial(trainer_task, trainer) if progress else False,
             gather=False,
             on_error=on_error,
-            **vars(InputSpace.of(trainer).completed(self.conditions)),
+            **vars(conditions),
         )
 
     def _known(self, trainer: Trainer, pl_module: LightningModule, samples: Samples, repeats: set[int]) -> pd.DataFrame:
@@ -505,7 +526,7 @@ class AttributionCallback(ExplainingCallback):
         trainer: Trainer,
         evaluation: Evaluation,
         known: Any,
-        stage: Stage,
+        stage: str,
         moment: tuple[int, int],
         folder: Path,
         share: Share | None,
@@ -520,8 +541,8 @@ class AttributionCallback(ExplainingCallback):
             if trainer.is_global_zero:
                 self._make_room(trainer, folder / SCORES)
                 write_directions(folder / SCORES, evaluation.higher_is_better)
-            give_way_after = self._resumed_at if stage == "validate" else None
             earlier = self._parts.setdefault(stage, [])
+            give_way_after = None if earlier or stage.startswith("test") else self._resumed_at
             if self.keep_scores == "last":
                 give_way_after = -1
                 while len(earlier) > 1:  # the last one stays until all processes have written the new one
@@ -530,24 +551,25 @@ class AttributionCallback(ExplainingCallback):
             part = append_scores(folder / SCORES, scores, give_way_after, share, samples)
             earlier.append(part)
             self._part = None if share is None else part
-            self._resumed_at = None
+
+        file = stage.replace("/", "-")
 
         def write_panel() -> None:
             space, shown = InputSpace.of(trainer), f"{stage}, epoch {epoch}, step {step}"
             first = _first(evaluation, self.panel_size)
             figure = draw_panel(first, space.completed(self.conditions), space.class_names, shown)
-            path = folder / PANELS / f"{stage}-epoch={epoch:03d}-step={step}.png"
+            path = folder / PANELS / f"{file}-epoch={epoch:03d}-step={step}.png"
             save_figure(figure, path)
             for logger in trainer.loggers:
                 log_picture(logger, f"{self.prefix}/panel/{stage}", path, step)
             if self.keep_panels is not None:
-                thin_out(folder / PANELS, stage, step, self.keep_panels)
+                thin_out(folder / PANELS, file, step, self.keep_panels)
 
         def write_maps() -> None:
-            path = folder / SHEETS / f"{stage}-epoch={epoch:03d}-step={step}.png"
+            path = folder / SHEETS / f"{file}-epoch={epoch:03d}-step={step}.png"
             write_sheet(evaluation, self._samples[stage][0].index, path, self.conditions.channel_dim)
             if self.keep_panels is not None:
-                thin_out(folder / SHEETS, stage, step, self.keep_panels)
+                thin_out(folder / SHEETS, file, step, self.keep_panels)
 
         if self._files.attempt(write_scores):
             self.folder = folder
@@ -600,9 +622,11 @@ def _columns(known: pd.DataFrame | None) -> dict[str, Any] | None:
 
 def take_over(earlier: Path, path: Path, step: int) -> None:
     """Begin a resumed training's scores with those of the run that it goes on from, up to this step."""
-    table = read_scores(earlier).select(stage="validate").table
+    scores = read_scores(earlier)
+    table = scores.select(stage=[name for name in scores.unique("stage") if name.startswith("validate")]).table
     if len(kept := Scores(table[table["step"] <= step])):
-        known = read_samples(earlier).query("stage == 'validate' and step <= @step")
+        known = read_samples(earlier)
+        known = known[known["stage"].str.startswith("validate") & (known["step"] <= step)]
         append_scores(path, kept, samples=_columns(known))
         write_directions(path, read_directions(earlier))
         rank_zero_info(f"AttributionCallback goes on with the scores up to step {step} of {earlier}, in {path}.")
@@ -620,9 +644,14 @@ def epoch_and_step(trainer: Trainer) -> tuple[int, int]:
 
 
 def output_folder(trainer: Trainer) -> Path:
-    """`xai` beside the checkpoints: under the first logger's run, or else `default_root_dir`. A collective call."""
+    """`xai` beside the checkpoints: under the first logger's run, or else `default_root_dir`; a test's is that of the
+    run that its checkpoint is of. A collective call.
+    """
     folder = Path(trainer.default_root_dir)
-    if trainer.loggers:
+    tested = run_of(trainer.ckpt_path) if trainer.state.fn == "test" else None
+    if tested is not None:
+        folder = tested
+    elif trainer.loggers:
         logger = trainer.loggers[0]
         version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
         folder = Path(logger.save_dir or folder) / str(logger.name) / version

@@ -23,7 +23,7 @@ from lightning_xai.callbacks.samples import (
     Target,
     check_labels,
     choose_samples,
-    current_loader,
+    current_loaders,
     each_positive,
     unpack,
 )
@@ -119,6 +119,15 @@ class ExplainingCallback(Callback):
         """Of the names of all metrics logged."""
         return self.root if self.name is None else f"{self.root}/{self.name}"
 
+    def staged(self, trainer: Trainer, stage: str) -> list[str]:
+        """The stage; or that of each of several loaders, `<stage>/<loader>`."""
+        return [f"{stage}/{name}" if name else stage for name in current_loaders(trainer)] or [stage]
+
+    def prefixed(self, stage: str) -> str:
+        """What the names of the metrics of a stage begin with."""
+        name = stage.partition("/")[2]
+        return f"{self.prefix}/{name}" if name else self.prefix
+
     def together(self, trainer: Trainer) -> list[Any]:
         """All callbacks of this kind that the trainer has."""
         return [c for c in trainer.callbacks if isinstance(c, type(self))]  # type: ignore[attr-defined]
@@ -133,25 +142,31 @@ class ExplainingCallback(Callback):
             rank_zero_info(f"{type(self).__name__} leaves the control `edges` out: a table has no places side by side.")
         return with_controls(methods, images.ndim > 2)
 
+    def plan(self, samples: Samples, conditions: Conditions) -> tuple[dict[str, Explainer], dict[str, Any]]:
+        """Methods, with the controls, and metrics."""
+        return self.controlled(self.chosen_methods(conditions.bounds is not None), samples.images), {}
+
     def chosen_samples(
-        self, trainer: Trainer, pl_module: LightningModule, in_test: bool, least: int = 1, whole: bool = False
+        self, trainer: Trainer, pl_module: LightningModule, stage: str, least: int = 1, whole: bool = False
     ) -> tuple[Samples, Tensor]:
         """Samples of the loader that runs, looked at, and the indices of those that were lost.
 
         What cannot be explained is refused here, or by `on_error` left out with a warning.
 
         Args:
-            in_test: Whether the limit of batches is that of a test, or of a validation.
+            stage: `test` or `validate`; of several loaders `test/<loader>`, as `staged` names them.
             least: Samples in a `fast_dev_run`.
             whole: As in `choose_samples`.
         """
         check_whole(trainer, pl_module, type(self).__name__)
-        loader = current_loader(trainer)
+        kind, _, name = stage.partition("/")
+        loaders = current_loaders(trainer)
+        loader, place = loaders.get(name), list(loaders).index(name) if name in loaders else 0
         number = min(least, self.num_samples) if trainer.fast_dev_run else self.num_samples  # type: ignore[attr-defined]
         chosen: Target | None = self.target if self.labelled else "prediction"
         take = self.unpack or unpacking(chosen, self.mask, self.forward)
-        limit = trainer.limit_test_batches if in_test else trainer.limit_val_batches
-        samples = choose_samples(trainer, loader, number, self.batch_size, take, whole, limit, chosen)
+        limit = trainer.limit_test_batches if kind == "test" else trainer.limit_val_batches
+        samples = choose_samples(trainer, loader, number, self.batch_size, take, whole, limit, chosen, place)
         if (labels := samples.labels) is not None and self.target == "positive":
             samples = self._each_positive(samples)
         num_outputs = None
@@ -169,18 +184,18 @@ class ExplainingCallback(Callback):
                 check_width(labels.shape[1], num_outputs)
             tell_number_of_classes(trainer, getattr(loader, "dataset", None), num_outputs)
         check = partial(self._check_samples, InputSpace.of(trainer).completed(self.conditions), num_outputs)
-        _, failure = attempted(lambda: check(samples))
+        _, failure = attempted(partial(check, samples))
         if failure is None:
             return samples, samples.index[:0]
         if self.on_error == "raise":
             raise failure
         rows = torch.arange(len(samples.images))
-        fine = torch.tensor([attempted(partial(check, samples.select(row)))[1] is None for row in rows.split(1)])
+        failures = [attempted(partial(check, samples.select(row)))[1] for row in rows.split(1)]
+        fine = torch.tensor([failure is None for failure in failures])
         lost = samples.index[~fine]
-        first = ", ".join(map(str, lost[:5].tolist())) + ", ..." * (len(lost) > 5)
-        warn_caller(
-            f"{type(self).__name__} leaves out {len(lost)} of {len(fine)} samples, {first}: {described(failure)}"
-        )
+        named = ", ".join(map(str, lost[:5].tolist())) + ", ..." * (len(lost) > 5)
+        why = "; ".join([described(failure) for failure in failures if failure is not None][:3])
+        warn_caller(f"{type(self).__name__} leaves out {len(lost)} of {len(fine)} samples, {named}: {why}")
         return samples.select(rows[fine]), lost
 
     def _check_samples(self, conditions: Conditions, num_outputs: int | None, samples: Samples) -> None:

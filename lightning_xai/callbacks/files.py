@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from pytorch_lightning import Trainer
 
@@ -65,6 +66,17 @@ class RunFiles:
         if not self._lost:
             warnings.warn(f"{self.owner} cannot write {self.what}, and goes on without: {error}", stacklevel=4)
         self._lost.append(str(error))
+
+
+def run_of(checkpoint: Any) -> Path | None:
+    """The folder of the run that a checkpoint is of, if that has scores; None else."""
+    if not isinstance(checkpoint, str | Path) or not Path(checkpoint).is_file():
+        return None
+    folder = Path(checkpoint).absolute().parent
+    run = folder.parent if folder.name == "checkpoints" else folder
+    with suppress(ValueError):
+        run = run.relative_to(Path.cwd())  # which is shorter to read
+    return run if (run / "xai").is_dir() else None
 
 
 def thin_out(folder: Path, stage: str, step: int, number: int) -> None:

@@ -44,10 +44,11 @@ class RandomizationCallback(ExplainingCallback):
     """Compares maps of the trained model with maps of copies with random weights, at test end: a light sanity check.
 
     Logs, averaged over samples and random models, `sanity/<method>/<similarity>`, and beside it
-    `sanity/<method>/<similarity>_floor`: that of maps of different images. A method whose maps do not fall to about the
-    floor does not show what the model has learned (Adebayo et al. 2018); `lightning-xai sanity` gives the verdict,
-    step by step, with intervals. Undefined similarities are left out of the means; a mean of none is not logged. The
-    module, its training and all random states are left as they are. The processes share the random models out.
+    `sanity/<method>/<similarity>_floor`: that of maps of different images (`sanity/<loader>/...` of several). A method
+    whose maps do not fall to about the floor does not show what the model has learned (Adebayo et al. 2018);
+    `lightning-xai sanity` gives the verdict, step by step, with intervals. Undefined similarities are left out of the
+    means; a mean of none is not logged. The module, its training and all random states are left as they are. The
+    processes share the random models out.
 
     Attributes:
         scores: The latest, by name as logged; None before.
@@ -59,16 +60,17 @@ class RandomizationCallback(ExplainingCallback):
         num_samples: Samples explained, spread evenly over the rows that the loader can yield.
         every_n_validations: Check after every n-th validation of a training too; null for test ends alone.
         repeats: Random models.
-        initialization: Of their weights: `own`, `normal` or `permute`.
+        initialization: Initialization of their weights: `own`, `normal` or `permute`.
         target: The class explained: the sample's "label", the trained model's "prediction", or the number of one; null
             as in `AttributionCallback`.
         bounds: As in `AttributionCallback`.
-        seed: Of noise and random weights.
+        seed: Seed of noise and random weights.
         batch_size: Samples explained at a time.
         unpack: As in `AttributionCallback`.
-        name: Of this callback, where a trainer has several: metrics are then `sanity/<name>/<method>/<similarity>`.
+        name: Name of this callback, where a trainer has several: metrics are then
+            `sanity/<name>/<method>/<similarity>`.
         output: What is explained, as in `AttributionCallback`.
-        forward: Of a module with another result than a tensor, as in `AttributionCallback`.
+        forward: For a module with another result than a tensor, as in `AttributionCallback`.
         channel_dim: As in `AttributionCallback`.
         on_error: "raise", or with "warn" a method that fails costs its own similarities, which are NaN.
     """
@@ -128,17 +130,23 @@ class RandomizationCallback(ExplainingCallback):
         self.check(trainer, pl_module)
 
     def check(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compare, and log."""
+        """Compare, and log, loader by loader."""
+        self.scores = {}
+        for stage in self.staged(trainer, "test" if trainer.state.fn == "test" else "validate"):
+            self._check(trainer, pl_module, stage)
+
+    def _check(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         with isolate_rng(), torch.inference_mode(False):
             try:
-                means = self._compared(pl_module, self._subject(trainer, pl_module))
+                means = self._compared(pl_module, self._subject(trainer, pl_module, stage))
             except Exception as error:  # in all processes
                 if self.on_error == "raise":
                     raise
                 warn_caller(f"RandomizationCallback compares nothing: {described(error)}")
                 return
-            self.scores = {f"{self.prefix}/{name}": mean for name, mean in means.items()}
-            for name, mean in self.scores.items():
+            scores = {f"{self.prefixed(stage)}/{name}": mean for name, mean in means.items()}
+            self.scores = {**(self.scores or {}), **scores}
+            for name, mean in scores.items():
                 pl_module.log(name, mean, sync_dist=True, batch_size=1)
 
     def _compared(self, pl_module: LightningModule, subject: Subject) -> dict[str, float]:
@@ -165,12 +173,13 @@ class RandomizationCallback(ExplainingCallback):
         if self.every_n_validations != 1 or not trainer.enable_validation:
             return []
         methods = with_controls(self.chosen_methods(True))
-        return [f"{self.prefix}/{m}/{s}{end}" for m in methods for s in self.similarities for end in ("", "_floor")]
+        names = [f"{m}/{s}{end}" for m in methods for s in self.similarities for end in ("", "_floor")]
+        return [f"{self.prefixed(stage)}/{name}" for stage in self.staged(trainer, "validate") for name in names]
 
-    def _subject(self, trainer: Trainer, pl_module: LightningModule) -> Subject:
-        samples, _ = self.chosen_samples(trainer, pl_module, trainer.state.fn == "test", least=2, whole=True)
+    def _subject(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> Subject:
+        samples, _ = self.chosen_samples(trainer, pl_module, stage, least=2, whole=True)
         conditions = InputSpace.of(trainer).completed(self.conditions)
-        methods = self.chosen_methods(conditions.bounds is not None)
+        methods, _ = self.plan(samples, conditions)
         model = self.adapted(pl_module, samples.carried)
         with explaining(model):
             target = resolve_target(model, samples.images, self.explained_target(samples), None, self.output)
@@ -180,7 +189,7 @@ class RandomizationCallback(ExplainingCallback):
             channels_second(samples.images, conditions.channel_dim),
             target,
             samples.index,
-            self.controlled(methods, samples.images),
+            methods,
             self.similarities,
             conditions.bounds,
             samples.labels,

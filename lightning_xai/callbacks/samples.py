@@ -1,7 +1,9 @@
 """A fixed set of samples out of any dataloader, shared out over the processes."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any, Literal, cast
 
@@ -10,6 +12,7 @@ import torch
 import torch.distributed as dist
 from lightning_fabric.utilities.data import sized_len
 from pytorch_lightning import Trainer
+from pytorch_lightning.utilities import rank_zero_info
 from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset
@@ -26,6 +29,12 @@ ADVICE = (
     'Give `target="prediction"` to explain the class that the model predicts, `target="positive"` to explain each '
     "label that holds of (batch, classes) zeros and ones, or `unpack`, a function that makes `Samples` with class "
     "indices of a batch"
+)
+
+
+ONE_SIZE = (
+    "Samples of different sizes are not explained together: resize them in the data set or in `unpack` (torchvision's "
+    "Resize and CenterCrop), or evaluate them one by one, `lightning_xai.evaluate_stream(..., batch_size=1)`."
 )
 
 
@@ -62,6 +71,7 @@ def choose_samples(
     whole: bool = False,
     limit: int | float = 1.0,
     target: Target | None = None,
+    place: int = 0,
 ) -> Samples:
     """This process's part of `num_samples` samples, evenly spaced over the rows that the loader can yield.
 
@@ -78,14 +88,15 @@ def choose_samples(
         whole: Whether every process gets all of them.
         limit: As in `reachable_rows`.
         target: As in `AttributionCallback`.
+        place: Of the loader among several, which transfer hooks are told.
 
     Raises:
-        ValueError: if there is no sample, or labels are no class indices.
+        ValueError: if there is no sample, labels are no class indices, or samples have different sizes.
         TypeError: if labels are not integers.
     """
 
     def take(batch: Any) -> Samples:
-        return with_classes(unpack(_to_device(trainer, batch)), target)
+        return with_classes(unpack(_to_device(trainer, batch, place)), target)
 
     rank, world = (0, 1) if whole else (trainer.global_rank, trainer.world_size)
     if has_rows(loader):
@@ -102,27 +113,54 @@ def choose_samples(
     return stream.select(share(torch.arange(len(stream.images)), rank, world))
 
 
-def first_loader(loaders: Any) -> Any:
-    """The first of several dataloaders, in a list, by name, or combined; None if there is none."""
+def named_loaders(loaders: Any) -> dict[str, Any]:
+    """Several dataloaders by their keys, or their places in a list, joined by "-"; an only one by the empty name.
+
+    Raises:
+        ValueError: if a name cannot be a part of the names of metrics and files, or two have the same.
+    """
+    found = list(_flat(loaders, ()))
+    if len(found) == 1:
+        return {"": found[0][1]}
+    names = ["-".join(keys) for keys, _ in found]
+    wrong = [name for name in names if names.count(name) > 1 or not re.fullmatch(r"\w(?:[\w.-]*[\w-])?", name)]
+    if wrong:
+        raise ValueError(
+            "The names of several dataloaders become parts of the names of metrics and files: they must differ, be "
+            f"made of letters, digits, `_`, `-` and `.`, and begin with a letter or digit; got {wrong[0]!r}."
+        )
+    return dict(zip(names, (loader for _, loader in found), strict=True))
+
+
+def _flat(loaders: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
     if isinstance(loaders, CombinedLoader):
-        return first_loader(loaders.iterables)
-    if isinstance(loaders, Mapping):
-        return first_loader(next(iter(loaders.values()), None))
-    if isinstance(loaders, list | tuple):
-        return first_loader(loaders[0] if loaders else None)
-    return loaders
+        yield from _flat(loaders.iterables, keys)
+    elif isinstance(loaders, Mapping | list | tuple):
+        parts = loaders.items() if isinstance(loaders, Mapping) else enumerate(loaders)
+        for key, loader in parts:
+            yield from _flat(loader, (*keys, str(key)))
+    elif loaders is not None:
+        yield keys, loaders
 
 
-def current_loader(trainer: Trainer) -> Any:
-    """The first dataloader of the validation or test that runs, or that a training will run; None if there is none.
+def first_loader(loaders: Any) -> Any:
+    """The first of several dataloaders, in a list, by name, or combined, which is said; None if there is none."""
+    found = named_loaders(loaders)
+    if len(found) > 1:
+        rank_zero_info(f"Of the dataloaders {', '.join(found)} the first is taken.")
+    return next(iter(found.values()), None)
 
-    Where a training has not made it yet, it is made once more for the occasion.
+
+def current_loaders(trainer: Trainer) -> dict[str, Any]:
+    """The dataloaders of the validation or test that runs, or that a training will run, by name (`named_loaders`).
+
+    Where a training has not made them yet, they are made once more for the occasion.
     """
     loops: dict[Any, Any] = {"validate": trainer.validate_loop, "test": trainer.test_loop}
     loop = loops.get(trainer.state.fn, trainer.fit_loop.epoch_loop.val_loop)
     if loop._combined_loader is not None:
-        return first_loader(loop._combined_loader)
-    return first_loader(loop._data_source.dataloader()) if loop._data_source.is_defined() else None
+        return named_loaders(loop._combined_loader)
+    return named_loaders(loop._data_source.dataloader()) if loop._data_source.is_defined() else {}
 
 
 def has_rows(loader: Any) -> bool:
@@ -140,8 +178,19 @@ def read_rows(
     """The chosen ones of the rows, collated as the loader does it; the index of each is its row in the data set."""
     keys = [rows[position] for position in chosen.tolist()]
     numbers = torch.tensor(keys) if all(isinstance(key, int) for key in keys) else chosen
-    batches = DataLoader(Subset(loader.dataset, keys), batch_size, collate_fn=loader.collate_fn)
+    collate = partial(_collated, loader.collate_fn)
+    batches = DataLoader(Subset(loader.dataset, keys), batch_size, collate_fn=collate)
     return _join(map(take, batches), numbers)
+
+
+def _collated(collate: Callable[[Any], Any], samples: Any) -> Any:
+    """Samples in a list, or what a data set that is asked for several at once makes of them."""
+    try:
+        return collate(samples)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"The loader's `collate_fn` makes no batch of {len(samples)} samples ({error}). {ONE_SIZE}"
+        ) from error
 
 
 def spread(length: int, number: int) -> Tensor:
@@ -166,7 +215,8 @@ def unpack(
     """Images, labels, indices and masks of a batch: a dict by its keys, a sequence as (images, labels, ...), a tensor.
 
     Labels may be any integers, one a sample, also of shape (samples, 1), or the 0.0 and 1.0, or booleans, of a binary
-    classifier.
+    classifier. Where label or index is a single number, the batch is a single sample, as loaders with `batch_size=None`
+    give them. Images and labels may be lists.
 
     Args:
         batch: What the dataloader gives. Keys: `IMAGE_KEYS`, `LABEL_KEYS`, "index", "mask".
@@ -179,7 +229,8 @@ def unpack(
 
     Raises:
         TypeError: if images are no tensor, or labels are not integers.
-        ValueError: if there is no image, a mask of this name, or labels are of another shape.
+        ValueError: if there is no image, a mask of this name, or labels are of another shape; if images in a list have
+            different sizes.
     """
     if isinstance(batch, Mapping):
         image_keys = IMAGE_KEYS if explained is None or explained not in batch else (explained,)
@@ -192,7 +243,10 @@ def unpack(
             )
         masks = _pick_mask(batch.get("mask", batch.get("masks")), mask)
         samples = _checked(images, labels, batch.get("index"), masks, strict, positive)
-        return replace(samples, carried={key: _first_of(batch, (key,), required=True) for key in carried} or None)
+        along = {key: _first_of(batch, (key,), required=True) for key in carried}
+        if _is_one(labels) or _is_one(batch.get("index")):
+            along = {key: value[None] if isinstance(value, Tensor) else value for key, value in along.items()}
+        return replace(samples, carried=along or None)
     if carried:
         raise TypeError(
             f"`forward` carries {', '.join(carried)} along, keys of a batch that is a mapping; got "
@@ -276,7 +330,18 @@ def _class_indices(labels: Any, number: int, strict: bool) -> Tensor | None:
     )
 
 
+def _is_one(value: Any) -> bool:
+    """Whether it is a single number."""
+    return isinstance(value, int | float | np.generic) or (isinstance(value, Tensor | np.ndarray) and value.ndim == 0)
+
+
 def _checked(images: Any, labels: Any, index: Any, masks: Any, strict: bool, positive: bool) -> Samples:
+    if isinstance(images, list | tuple) and isinstance(labels, list | tuple) and len(images) == len(labels):
+        images, labels = _stacked(images), _stacked(labels)
+    if isinstance(images, Tensor) and (_is_one(labels) or _is_one(index)):
+        images, labels, index, masks = (
+            None if part is None else torch.as_tensor(part)[None] for part in (images, labels, index, masks)
+        )
     if not isinstance(images, Tensor):
         raise TypeError(
             f"The batch's images must be a tensor, got {type(images).__name__}. A batch must be (images, labels), or a "
@@ -286,6 +351,21 @@ def _checked(images: Any, labels: Any, index: Any, masks: Any, strict: bool, pos
     unknown = torch.full((len(images),), -1)
     labels = _labels(labels, len(images), strict, positive)
     return Samples(images, labels, unknown if index is None else index.cpu(), masks)
+
+
+def _stacked(parts: Sequence[Any]) -> Any:
+    """The tensors of a list as one."""
+    if not parts or not all(isinstance(part, Tensor) for part in parts):
+        return parts
+    _check_one_size(parts, 0)
+    return torch.stack(list(parts))
+
+
+def _check_one_size(parts: Sequence[Tensor], start: int) -> None:
+    """Refuse tensors that differ in the axes from `start` on."""
+    sizes = list(dict.fromkeys(tuple(part.shape[start:]) for part in parts))
+    if len(sizes) > 1:
+        raise ValueError(f"There are samples of the sizes {', '.join(map(str, sizes[:3]))}. {ONE_SIZE}")
 
 
 def _pick_mask(masks: Any, name: str | None) -> Tensor | None:
@@ -314,6 +394,7 @@ def _join(parts: Iterator[Samples], positions: Tensor) -> Samples:
         whole.append(part)
     if not whole:
         raise ValueError("The dataloader is empty: there is no sample to explain.")
+    _check_one_size([part.images for part in whole], 1)
     images, labels, index, masks, carried = (
         _cat([getattr(part, name) for part in whole], len(positions))
         for name in ("images", "labels", "index", "masks", "carried")
@@ -352,8 +433,8 @@ def _check_any(rows: Sequence[Any]) -> None:
         )
 
 
-def _to_device(trainer: Trainer, batch: Any) -> Any:
+def _to_device(trainer: Trainer, batch: Any, place: int = 0) -> Any:
     """What the evaluation loop does to a batch before the step."""
     batch = trainer.precision_plugin.convert_input(batch)
-    batch = trainer.lightning_module._on_before_batch_transfer(batch)
-    return trainer.strategy.batch_to_device(batch)
+    batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=place)
+    return trainer.strategy.batch_to_device(batch, dataloader_idx=place)

@@ -78,11 +78,6 @@ def check_local(path: str) -> None:
 
     What a URL leads to would be unpickled, which runs what it says, and so would be the parts of a sharded checkpoint.
     """
-    if path == "best":
-        raise ValueError(
-            "`ckpt_path`: which checkpoint is the best is known while a training runs, and not after it. Give the path"
-            " of the file, such as runs/NAME/version_0/checkpoints/best.ckpt; `last` finds the last one."
-        )
     if "://" in path or "::" in path or path.split(":")[0].lower() == "registry":
         raise ValueError(
             f"`ckpt_path`: {path} is not a path but an address; checkpoints are read from local files only, where they"

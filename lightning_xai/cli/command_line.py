@@ -5,12 +5,15 @@ import re
 from argparse import SUPPRESS
 from collections.abc import Callable, Iterable
 from inspect import signature
+from pathlib import Path
 from typing import Any, NoReturn
 
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.loggers import TensorBoardLogger
 
 from lightning_xai.callbacks.attribution import AttributionCallback
+from lightning_xai.callbacks.files import run_of
 from lightning_xai.cli.checks import check_fits_data, check_local, check_new_run, check_writable, is_local_file
 from lightning_xai.cli.errors import refusing
 from lightning_xai.cli.reports import callbacks_of, report
@@ -97,6 +100,11 @@ class XAICommandLine(LightningCLI):
         super().parse_arguments(parser, args)
         self.dry_run = bool(self.config.pop("dry_run", False)) if self.function is None else False
         self.ckpt_path = str(self.config.ckpt_path or "")
+        if self.ckpt_path == "best":
+            raise ValueError(
+                "`ckpt_path`: which checkpoint is the best is known while a training runs, and not after it. Give the"
+                " path of the file, such as runs/NAME/version_0/checkpoints/best.ckpt; `last` finds the last one."
+            )
         check_local(self.ckpt_path)
         if self.config.get("weights_only") is False:
             raise ValueError("`weights_only` must be true or null: a checkpoint is read as data, and never runs.")
@@ -111,6 +119,7 @@ class XAICommandLine(LightningCLI):
             check_weights_fit(self.checkpoint, self.model, self.ckpt_path)
         if self.checkpoint and self.command == "fit":
             check_resumable(self.checkpoint, self.ckpt_path)
+        self._place_files()
         if not self.config.trainer.fast_dev_run:  # which writes nothing
             check_writable(self.trainer)
             if self.command == "fit":
@@ -119,9 +128,25 @@ class XAICommandLine(LightningCLI):
         if self.command in WITHOUT_CHECKPOINT and not self.ckpt_path:
             warn_of_random_weights(self.parser, self.config.model, self.model)
 
+    def _place_files(self) -> None:
+        """A test is of the run of its checkpoint, where its curves have a folder; only `fit` must not be run twice."""
+        found = run_of(self.ckpt_path) if self.command == "test" else None
+        run = found and found.absolute()
+        for logger in self.trainer.loggers:
+            if run is not None and isinstance(logger, TensorBoardLogger):
+                logger._root_dir, logger._name, logger._version = str(run.parent), "", run.name
+                logger._sub_dir = self.command
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, SaveConfigCallback) and self.command != "fit":
+                callback.overwrite = True
+                if not self.trainer.loggers and Path(self.trainer.default_root_dir, "config.yaml").exists():
+                    callback.config_filename = f"{self.command}.yaml"
+
     def run(self) -> None:
         """What the command is for, and its report."""
         options = {name: self.config_init[name] for name in self.options}
+        if self.command in ("validate", "test"):
+            options["verbose"] = False  # the report has the figures, with the digits that they are worth
         if self.function is not None:
             if self.ckpt_path:
                 load_weights(self.model, self.ckpt_path)

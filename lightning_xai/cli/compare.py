@@ -61,7 +61,7 @@ def _compare(
     for table in comparison_tables(comparison):
         terminal.print(table)
     for note in comparison_notes(comparison):
-        terminal.print(note)
+        terminal.tell(note)
     if output is not None:
         from lightning_xai.reporting.comparison_figures import write_comparison_figures  # matplotlib
 

@@ -185,6 +185,12 @@ def _mended(leaf: _Leaf, options: Sequence[str]) -> str:
         return _expected(text, leaf.given)
     if re.search("No supported gpu backend|can not run on your system", text):
         return f"`trainer.accelerator`: {text} Give `--trainer.accelerator cpu`, or `auto` for what there is."
+    if re.match("Not a valid subclass of Lightning(Data)?Module", text):
+        return (
+            f"{text}. Modules and data modules must be those of the package pytorch_lightning: classes of"
+            " lightning.pytorch are others. Import them from pytorch_lightning, or train in a script, where callbacks"
+            " work with both."
+        )
     if re.match("(File does not exist|Path is not)", text):
         return f"{text}. Give the path of a file, or the name of a configuration that the package brings."
     return text

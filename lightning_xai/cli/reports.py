@@ -8,6 +8,8 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.cli import SaveConfigCallback
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.tensorboard import SummaryWriter
 
@@ -40,7 +42,7 @@ def report(trainer: Trainer) -> None:
         if not name.startswith("xai/"):  # those are in the table
             terminal.print(f"{name:<16} {figure:.4f}")
     for callback in callbacks_of(trainer, AttributionCallback):
-        if table := summary_table(callback):
+        if table := summary_table(callback, trainer):
             terminal.print(table)
     for front in _fronts(trainer):
         terminal.print(front_table(front.validations, front.monitor))
@@ -71,8 +73,11 @@ def report_sanity(result: SanityReport, folder: Path) -> None:
         for path in figures:
             picture = np.asarray(Image.open(path).convert("RGB"))
             events.add_image(path.stem.replace("-", "/", 1), picture, dataformats="HWC")
-    for path in [*tables, *figures]:
-        terminal.print(f"{'written':<16} {path}")
+    deciding = [path for path in figures if path.stem.endswith("-bars")] or figures[:1]
+    for path in deciding:
+        terminal.print(f"{'what decided':<16} {path}")
+    terminal.print(f"{'verdicts':<16} {tables[0]}")
+    terminal.print(f"{'all else':<16} {len(tables) + len(figures) - len(deciding) - 1} files in {folder}")
     terminal.print(f"{'to see it':<16} {shlex.join(['tensorboard', '--logdir', str(folder)])}")
 
 
@@ -82,28 +87,35 @@ def report_visualization(result: Reproduction, folder: Path) -> None:
     for table in result.tables:
         terminal.print(table)
     for finding in result.findings:
-        terminal.print(finding)
+        terminal.tell(finding)
     written = write_reproduction(result, visualization_figures(result, "images"), folder)
     for path in [*written, *write_pictures(result, folder)]:
         terminal.print(f"{'written':<16} {path}")
 
 
 def _written(trainer: Trainer, folder: Path) -> Iterator[tuple[str, str | Path]]:
-    config = folder / "config.yaml"
+    saved = next((c for c in callbacks_of(trainer, SaveConfigCallback)), None)
+    config = folder / (saved.config_filename if saved else "config.yaml")
     yield "configuration", config
-    best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+    best = {c.monitor: c.best_model_path for c in callbacks_of(trainer, ModelCheckpoint) if c.monitor}
+    best = {monitor: path for monitor, path in best.items() if path}
     last = getattr(trainer.checkpoint_callback, "last_model_path", "")
-    if best and trainer.state.fn == "fit":
-        yield "best checkpoint", best
+    if trainer.state.fn == "fit":
+        for monitor, path in best.items():
+            yield "best checkpoint", path + (f"  (by {monitor})" if len(best) > 1 else "")
         if last:
             yield "last checkpoint", last
-        yield "to test it", shlex.join(["lightning-xai", "test", "--config", str(config), "--ckpt_path", best])
+        for path in best.values():
+            yield "to test it", shlex.join(["lightning-xai", "test", "--config", str(config), "--ckpt_path", path])
     for callback in callbacks_of(trainer, AttributionCallback):
-        yield from written(callback)
+        yield from written(callback, trainer)
     for _ in _fronts(trainer):
         yield "all validations", folder / "xai" / VALIDATIONS
-    if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
-        yield "to see it", shlex.join(["tensorboard", "--logdir", str(folder)])
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            run = folder if logger.sub_dir is None else folder.parent  # of the curves of all stages
+            yield "to see it", shlex.join(["tensorboard", "--logdir", str(run)])
+            break
 
 
 def callbacks_of(trainer: Trainer, kind: type[T]) -> list[T]:

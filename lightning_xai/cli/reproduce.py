@@ -157,8 +157,11 @@ def _check_unlike(path: Path, given: Mapping[str, Any]) -> None:
 
 def _report(result: Reproduction, figures: Mapping[str, Figure], folder: Path, given: Mapping[str, Any]) -> None:
     terminal = console(width=200)
-    for part in (result.source, *result.tables, *result.findings):
-        terminal.print(part)
+    terminal.tell(result.source)
+    for table in result.tables:
+        terminal.print(table)
+    for finding in result.findings:
+        terminal.tell(finding)
     result = replace(result, settings={**result.settings, "options": given})
     for path in write_reproduction(result, figures, folder):
         terminal.print(f"{'written':<16} {path}")

@@ -31,6 +31,7 @@ def mask_readers(masks: Path, root: Path, pictures: Sequence[tuple[Path, str]]) 
     Raises:
         ValueError: if there is no such folder or file, or if it lacks pictures, which are named.
     """
+    readers: list[Reader | None]
     if masks.is_dir():
         found = [_mask_files(masks, path.relative_to(root)) for path, _ in pictures]
         readers = [partial(read_mask, files[0]) if len(files) == 1 else None for files in found]

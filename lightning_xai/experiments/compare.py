@@ -12,15 +12,20 @@ import pandas as pd
 
 from lightning_xai.checks import check_choice, check_count, check_level
 from lightning_xai.experiments.runs import Run, distinct, told_apart
-from lightning_xai.results.comparison import Agreement, ComparedRun, Comparison, MethodResult, MetricComparison
+from lightning_xai.results.comparison import (
+    CONTROLS,
+    Agreement,
+    ComparedRun,
+    Comparison,
+    MethodResult,
+    MetricComparison,
+)
 from lightning_xai.results.scores import GRADIENTS
 from lightning_xai.statistics.agreement import Levels, order_levels, tau_of_levels
 from lightning_xai.statistics.intervals import NUM_RESAMPLES, mean_interval
 from lightning_xai.statistics.means import deviation, mean, mean_and_standard_error
 from lightning_xai.statistics.paired import Values, holm, mean_ranks, paired_test
 
-CONTROLS = ("random", "edges")
-"""Names of the methods that know nothing of the model."""
 Procedure = Literal["all_pairs", "published"]
 """Which tests are one family: see `compare_methods`."""
 SMALL = 0.2
@@ -53,10 +58,10 @@ def compare_methods(
     The methods of several runs are named `run:method`, and numbered where such names collide. Runs share the numbers of
     their samples, so they should be evaluated on the same data set. All numbers of a metric are made from the same
     samples: those of which all of its methods have a defined (finite) score. A method without any is left aside. Where
-    a run has explained several labels of a sample, each label counts as a sample, and pairs with itself. The
-    scores named `gradients` are what the methods cost, and are not compared. The controls `random` and `edges` are
-    tested against the best method too, but have no rank and are never the best: random maps, which do not look at the
-    input, are perfectly robust.
+    a run has explained several labels of a sample, each label counts as a sample, independent of the others, and is
+    paired with itself. The scores named `gradients` are what the methods cost, and are not compared. The controls
+    `random` and `edges` are tested against the best method too, but have no rank and are never the best: random maps,
+    which do not look at the input, are perfectly robust.
 
     The best method is chosen on the same samples as the others are tested on, which makes an equally good one look
     worse. So the tests of all pairs of a metric are one family (Holm 1979, over K (K - 1) / 2 tests of K methods, the
@@ -65,7 +70,7 @@ def compare_methods(
     Args:
         runs: With the scores of one evaluation each (see `read_runs`).
         alpha: Level of the two-sided tests, after Holm's correction; the intervals have the confidence 1 - alpha.
-        seed: Of the bootstrap; all methods are resampled alike.
+        seed: Seed of the bootstrap; all methods are resampled alike.
         gradients: Compare at equal compute: only methods that spend this many gradients a sample (within 5 %), and
             those that cannot spend more because they make no draws: at most one. None for all methods.
         procedure: "all_pairs", or "published" for the rule of published tables: only the tests against the best are a

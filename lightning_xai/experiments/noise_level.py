@@ -16,6 +16,7 @@ from lightning_xai.explainers.base import (
     check_inputs,
     check_level,
     check_number,
+    check_positive,
     check_rows,
     explaining,
 )
@@ -72,9 +73,9 @@ def find_noise_level(
         chance: ACC(inf), the accuracy when nothing is left; None for one over the number of classes.
         drop: Between 0 and 1, exclusive.
         num_draws: Noisy models at each level of noise.
-        tolerance: Of the level, absolute.
+        tolerance: Tolerance of the level, absolute.
         maximum: The most noise tried; a drop that is not reached there is a result, an infinite `std`.
-        seed: Of weight noise and bootstrap.
+        seed: Seed of weight noise and bootstrap.
         max_rows: Rows that pass through the model at once; None for as many as fit in memory.
         progress: Whether to show the number of models evaluated.
         output: Which says what the model predicts: a single logit has two classes.
@@ -281,9 +282,7 @@ def check_settings(
             f"`tolerance` must be at least {LEAST_TOLERANCE:g}, for a level has no more digits, and finite; "
             f"got {tolerance}."
         )
-    check_number("maximum", maximum)
-    if not 0 < maximum < math.inf:
-        raise ValueError(f"`maximum` must be positive and finite, got {maximum}.")
+    check_positive("maximum", maximum)
     check_count("num_draws", num_draws, 2)  # for an interval
     if num_draws > MOST_DRAWS:
         raise ValueError(f"`num_draws` must be at most {MOST_DRAWS:,}, got {num_draws:,}: all are resampled together.")

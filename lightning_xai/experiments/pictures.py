@@ -52,7 +52,7 @@ class Preparation:
     Attributes:
         preprocess: An RGB picture -> (channel, height, width), normalized.
         bounds: (low, high) of an input element; None if unknown.
-        class_names: Of the outputs; None if they have none.
+        class_names: Class names of the outputs; None if they have none.
         settings: The preprocessing in words and numbers.
     """
 
@@ -173,11 +173,11 @@ def explain_pictures(
         folder: For the results.
         target: Class to explain, its name or index; None for the predicted one.
         output: What is explained of it.
-        seed: Of the noise.
+        seed: Seed of the noise.
         batch_size: Pictures explained at a time.
         max_rows: Rows that pass through the network at once; None for as many as fit in memory.
         device: That the network runs on. CPUs and GPUs draw different noise.
-        precision: Of the network; see `in_precision`.
+        precision: Precision of the network; see `in_precision`.
         panels: Whether to draw a panel of each picture.
         progress: Whether to show a progress bar.
         shard: (k, n) with k from 1 to n: of all pictures, by their place, every n-th from the k-th on. Processes with

@@ -7,25 +7,16 @@ from functools import partial
 from typing import Any
 
 import torch
-from lightning_fabric.utilities import move_data_to_device
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from torch import nn
 
-from lightning_xai.callbacks import AttributionCallback, RandomizationCallback
+from lightning_xai.callbacks import RandomizationCallback
 from lightning_xai.callbacks.base import ExplainingCallback, unpacking
-from lightning_xai.callbacks.rows import reachable_rows
-from lightning_xai.callbacks.samples import (
-    Samples,
-    each_positive,
-    first_loader,
-    has_rows,
-    read_rows,
-    spread,
-    with_classes,
-)
+from lightning_xai.callbacks.samples import Samples, each_positive, named_loaders
 from lightning_xai.callbacks.schedule import Schedule
 from lightning_xai.data.input_space import InputSpace
-from lightning_xai.evaluation import Batch, default_metrics
+from lightning_xai.evaluation import Batch
+from lightning_xai.experiments.source import Source, taken
 from lightning_xai.experiments.trained import connected
 from lightning_xai.explainers.channels import channels_second
 from lightning_xai.explainers.conditions import Conditions
@@ -52,7 +43,8 @@ def fit_prices(trainer: Trainer, model: LightningModule, datamodule: LightningDa
     model = connected(trainer, model, datamodule)
     datamodule.prepare_data()
     datamodule.setup("fit")
-    return [_of_callback(trainer, model, datamodule, callback) for callback in found]
+    loaders = named_loaders(datamodule.val_dataloader()) or {"": None}
+    return [_of_callback(trainer, model, datamodule, c, *item) for c in found for item in loaders.items()]
 
 
 def sanity_price(subject: Subject, checks: Sequence[Examined], *_: Any, num_twins: int = 3, **__: Any) -> Price:
@@ -112,21 +104,16 @@ def _of_network(lab: Lab, study: Study, name: str) -> Price:
 
 
 def _of_callback(
-    trainer: Trainer, model: LightningModule, datamodule: LightningDataModule, callback: ExplainingCallback
+    trainer: Trainer, model: LightningModule, datamodule: Any, callback: ExplainingCallback, name: str, loader: Any
 ) -> Price:
     conditions = InputSpace(model, datamodule).completed(callback.conditions)
-    samples, number = _first_samples(trainer, model, datamodule, callback)
-    network, methods = callback.adapted(model, samples.carried), callback.chosen_methods(conditions.bounds is not None)
-    metrics = dict[str, Any]()
-    if isinstance(callback, AttributionCallback):
-        default = partial(default_metrics, samples.masks is not None, conditions.bounds is not None)
-        metrics = default() if callback.metrics is None else callback.metrics
-    if getattr(callback, "controls", True):
-        methods = callback.controlled(methods, samples.images)
+    samples, number = _first_samples(trainer, model, datamodule, callback, loader)
+    network, (methods, metrics) = callback.adapted(model, samples.carried), callback.plan(samples, conditions)
     turned = replace(samples, images=channels_second(samples.images, conditions.channel_dim))
     batches = _parts(network, turned, callback.explained_target(samples), callback.batch_size)
     found = price(network, batches, methods, metrics, number, conditions)
-    title = f"{type(callback).__name__}{f' {callback.name}' if callback.name else ''}: a validation, {number} samples"
+    named = " ".join(filter(None, (type(callback).__name__, callback.name, name)))
+    title = f"{named}: a validation, {number} samples"
     if isinstance(callback, RandomizationCallback):
         found = _times(found, {"randomized": callback.randomization.repeats}, title, "Comparisons are not in it.")
     return replace(found, title=title, notes=(*found.notes, _in_all(found, _validations(trainer, callback))))
@@ -160,25 +147,21 @@ def _validations(trainer: Trainer, callback: ExplainingCallback) -> int | None:
 
 
 def _first_samples(
-    trainer: Trainer, model: LightningModule, datamodule: LightningDataModule, callback: ExplainingCallback
+    trainer: Trainer, model: LightningModule, datamodule: Any, callback: ExplainingCallback, loader: Any
 ) -> tuple[Samples, int]:
     """As many of the callback's samples as are measured, on the device; and how many it explains."""
-    loader = first_loader(datamodule.val_dataloader())
-    if not has_rows(loader):
-        raise ValueError("`dry_run`: the validation data are a stream, whose samples cannot be asked for beforehand.")
-    rows = reachable_rows(loader, trainer.limit_val_batches)
-    if not rows:
-        raise ValueError(f"`data`: {type(datamodule).__name__} gives no samples to validate with.")
-    chosen = spread(len(rows), callback.num_samples)
     target: Any = callback.target if callback.labelled else "prediction"
     take = callback.unpack or unpacking(target, callback.mask, callback.forward)
-    few = chosen[: BATCHES * callback.batch_size]
-    samples = read_rows(loader, rows, few, callback.batch_size, take)
-    samples = with_classes(samples, target)
+    read, some = partial(taken, model, datamodule, take, target), BATCHES * callback.batch_size
+    source = Source.of(loader, read, some, "validate", trainer.limit_val_batches, callback.num_samples)
+    if source.keys is None:
+        raise ValueError("`dry_run`: the validation data are a stream, whose samples cannot be asked for beforehand.")
+    if not source.keys:
+        raise ValueError(f"`data`: {type(datamodule).__name__} gives no samples to validate with.")
+    samples, chosen = source.first(some), len(source.chosen() or ())
     number = len(samples.images)
     samples = each_positive(samples)[0] if target == "positive" else samples
-    there = move_data_to_device(vars(samples), model.device)
-    return Samples(**there), round(len(chosen) * len(samples.images) / number)
+    return samples, round(chosen * len(samples.images) / number)
 
 
 def _parts(model: nn.Module, samples: Samples, target: Any, size: int) -> Iterator[Batch]:

@@ -18,7 +18,7 @@ class Run:
 
     Attributes:
         name: The run's folder, with as many of the folders above it as tell it from the other runs.
-        scores: Of one evaluation (stage, epoch and step), once `choose` has been applied.
+        scores: Scores of one evaluation (stage, epoch and step), once `choose` has been applied.
         higher_is_better: Direction of the metrics whose direction is known; None for those that have none.
         not_scored: Methods, metrics, and methods in a metric that other evaluations of the stage have scores of, and
             the chosen one has not.
@@ -37,9 +37,9 @@ def read_runs(
 
     Args:
         folders: One or more run folders, their `xai` folders, or files of scores (Parquet or CSV).
-        stage: Of the evaluations, such as "validate"; None for the first of "test", "validate" and
-            "evaluate" that all runs have.
-        epoch: Of the evaluations; None for each run's last one.
+        stage: Stage of the evaluations, such as "validate"; None for the first of "test", "validate" and "evaluate"
+            that all runs have.
+        epoch: Epoch of the evaluations; None for each run's last one.
 
     Raises:
         ValueError: if there are no such scores, a file is cut short, or a run is given twice.
@@ -126,7 +126,7 @@ def _common_stage(runs: Sequence[Run]) -> str:
     found = "; ".join(f"{run.name} has {_listed(present)}" for run, present in zip(runs, stages, strict=True))
     raise ValueError(
         f"`runs`: neither 'test' nor 'validate' nor 'evaluate' has scores in all runs: {found}. Choose runs that share "
-        "a stage."
+        "a stage, or give `stage`, such as one of several loaders."
     )
 
 

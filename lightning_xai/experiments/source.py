@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_xai.callbacks.rows import num_batches, reachable_rows
-from lightning_xai.callbacks.samples import Samples, first_loader, has_rows, spread, with_classes
+from lightning_xai.callbacks.samples import Samples, has_rows, named_loaders, spread, with_classes
 
 Stage = Literal["validate", "test"]
 
@@ -28,8 +28,8 @@ class Source:
         loader: Whose they are.
         take: Makes `Samples`, on the model's device, of a batch.
         batch_size: Samples read at a time, where they can be asked for.
-        keys: Of the rows that can be asked for, by number; None where the loader can only be walked.
-        num_batches: Of a walk; None for all.
+        keys: Keys of the rows that can be asked for, by number; None where the loader can only be walked.
+        num_batches: Number of batches of a walk; None for all.
         num_samples: Chosen; None for all.
     """
 
@@ -139,7 +139,13 @@ def _loader(data: Any, stage: Stage) -> Any:
     if isinstance(data, LightningDataModule):
         data.prepare_data()
         data.setup(stage)
-        return _loader(first_loader(data.test_dataloader() if stage == "test" else data.val_dataloader()), stage)
+        found = named_loaders(data.test_dataloader() if stage == "test" else data.val_dataloader())
+        if len(found) > 1:
+            raise ValueError(
+                f"`data`: {type(data).__name__} gives several dataloaders, {', '.join(found)}: give one of them, and "
+                "each a `folder` of its own."
+            )
+        return _loader(found.get(""), stage)
     if isinstance(data, Tensor) or not hasattr(data, "__iter__") or hasattr(data, "__next__"):
         raise TypeError(
             "`data` must be a DataLoader, a LightningDataModule, or batches that can be iterated over again, got "

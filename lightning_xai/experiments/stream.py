@@ -22,25 +22,22 @@ from lightning_xai.data.input_space import InputSpace
 from lightning_xai.evaluation import (
     Batch,
     ScoredBatch,
-    check_metrics,
-    default_metrics,
     directions,
     outputs_of,
+    planned,
     score_batches,
 )
 from lightning_xai.experiments.source import Source, Stage, taken
-from lightning_xai.explainers import Explainer, with_controls
+from lightning_xai.explainers import Explainer
 from lightning_xai.explainers.base import check_choice, check_count, check_model, check_target
 from lightning_xai.explainers.bounds import Bound, check_in_bounds, parse_bounds
-from lightning_xai.explainers.channels import channels_second, check_layout
+from lightning_xai.explainers.channels import channels_second
 from lightning_xai.explainers.conditions import Conditions
 from lightning_xai.explainers.precision import Precision
 from lightning_xai.fingerprints import NUMERICS, fingerprint, network_specification, sample_records, specification
 from lightning_xai.forward import Forward, carrying, has_rows
 from lightning_xai.metrics import SampleMetric
-from lightning_xai.metrics.checks import check_explain_again
 from lightning_xai.metrics.cost import NumGradients
-from lightning_xai.names import named
 from lightning_xai.outputs import Logit, Output, check_width
 from lightning_xai.price import BATCHES, Price, duration, price, within_gradients
 from lightning_xai.progress import progress_bar
@@ -192,13 +189,7 @@ def evaluate_stream(
     inputs = channels_second(first.images, channel_dim)
     if target is None:
         target = "prediction" if first.labels is None else "label"
-    explainers = named("methods", ["smooth_grad"] if methods is None else methods)
-    explainers = with_controls(explainers, inputs.ndim > 2) if controls else explainers
-    has = {"mask": first.masks is not None, "bounds": conditions.bounds is not None}
-    given = named("metrics", default_metrics(*has.values()) if metrics is None else metrics)
-    check_metrics(given, inputs, **has)
-    check_explain_again(explainers, given)
-    check_layout(explainers, channel_dim)
+    explainers, given = planned(methods, metrics, inputs, first.masks is not None, conditions, controls)
     if isinstance(model, Forward) and (rows := [name for name, value in model.carried.items() if has_rows(value)]):
         raise ValueError(
             f"`model` carries {', '.join(map(repr, rows))} along, the same rows with every batch: give `forward`, "
@@ -349,7 +340,7 @@ class _Work:
     def _price(
         self, source: Source, missing: Mapping[int, frozenset[tuple[str, str]]], kind: frozenset[tuple[str, str]]
     ) -> Price:
-        """Of the samples that lack this."""
+        """The price of the samples that lack this."""
         alike = [row for row, own in missing.items() if own == kind]
         some = alike[: BATCHES * source.batch_size]
         read = source.walk(set(some).__contains__) if source.keys is None else source.read(some)

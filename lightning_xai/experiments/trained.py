@@ -1,6 +1,5 @@
 """Questions asked of a trained module and its data, on the device and with the data that a trainer would take."""
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -10,16 +9,17 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from torch import nn
 
 from lightning_xai.callbacks.base import check_forward, unpacking
-from lightning_xai.callbacks.rows import reachable_rows
-from lightning_xai.callbacks.samples import Samples, first_loader, has_rows, read_rows, spread, unpack
+from lightning_xai.callbacks.samples import Samples, unpack
 from lightning_xai.data.input_space import InputSpace
 from lightning_xai.experiments.noise_level import check_settings, find_noise_level
+from lightning_xai.experiments.source import Source
 from lightning_xai.experiments.visualize import Setting, named_channels, portraits, visualization_result
 from lightning_xai.explainers import Explainer, PerturbWeights, with_controls
 from lightning_xai.explainers.base import (
     check_choice,
     check_count,
     check_level,
+    check_positive,
     explaining,
     parse_bounds,
     resolve_target,
@@ -216,8 +216,7 @@ def calibrate_trained(
     """
     check_count("num_samples", num_samples)
     check_settings(drop, num_draws, tolerance, maximum, chance, seed)
-    if max_rows is not None:
-        check_count("max_rows", max_rows)
+    check_count("max_rows", 1 if max_rows is None else max_rows)
     model = connected(trainer, model, datamodule)
     samples = stored_samples(datamodule, num_samples, "validate", trainer.limit_val_batches)
     if samples.labels is None:
@@ -285,8 +284,7 @@ def visualize_trained(
     check_count("num_models", num_models)
     check_count("steps", steps)
     check_count("models_per_pass", 1 if models_per_pass is None else models_per_pass)
-    if not 0 < lr < math.inf:
-        raise ValueError(f"`lr` must be positive and finite, got {lr}.")
+    check_positive("lr", lr)
     space = InputSpace(model, datamodule)
     shape, bounds = space.shape, parse_bounds(space.bounds)
     if shape is None or bounds is None:
@@ -341,14 +339,10 @@ def stored_samples(
         limit: The trainer's of the stage's batches (see `reachable_rows`).
         take: Makes samples of a batch.
     """
-    datamodule.prepare_data()
-    datamodule.setup(stage)
-    loader = first_loader(datamodule.test_dataloader() if stage == "test" else datamodule.val_dataloader())
-    rows = reachable_rows(loader, limit) if has_rows(loader) else ()
-    if not rows:
+    source = Source.of(datamodule, take, num_samples, stage, limit, num_samples)
+    if not source.keys:
         raise ValueError(f"`data`: {type(datamodule).__name__} gives no samples to {stage} with.")
-    chosen = spread(len(rows), num_samples)
-    return read_rows(loader, rows, chosen, len(chosen), take)
+    return source.first(num_samples)
 
 
 def _activation(

@@ -16,6 +16,8 @@ from lightning_xai.checks import (
     check_kind as check_kind,
     check_level as check_level,
     check_number as check_number,
+    check_positive as check_positive,
+    check_share as check_share,
     check_whole_number as check_whole_number,
 )
 from lightning_xai.explainers.bounds import Bound as Bound, check_in_bounds, parse_bounds as parse_bounds
@@ -98,8 +100,7 @@ class Context:
             TypeError: if `index` is no int64 tensor, or a number is of another type.
             ValueError: if `index` has not one axis, `max_rows` is less than 1, or `bounds` are not low < high, finite.
         """
-        if max_rows is not None:
-            check_count("max_rows", max_rows)
+        check_count("max_rows", 1 if max_rows is None else max_rows)
         check_whole_number("seed", seed)
         check_index(index)
         keys, limits = root_keys(int(seed), index), parse_bounds(bounds, device, dtype, ndim)
@@ -268,7 +269,7 @@ def check_inputs(inputs: Tensor, values: bool = True, index: Labels | None = Non
     Args:
         inputs: A batch.
         values: Whether to look at its values, which waits for an accelerator; every explainer does by itself.
-        index: Of the samples, which bad ones are named by; None for their numbers in the batch.
+        index: Indices of the samples, which bad ones are named by; None for their numbers in the batch.
     """
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
         raise TypeError(

@@ -37,8 +37,8 @@ def parse_bounds(
 
     Args:
         bounds: Least and greatest value, each a number, one number a channel, or a tensor.
-        device: Of the tensors.
-        dtype: Of the inputs. The tensors have it too, or float32 where that is wider.
+        device: Device of the tensors.
+        dtype: Type of the inputs. The tensors have it too, or float32 where that is wider.
         ndim: Number of axes of the inputs; 4 for images.
 
     Raises:

@@ -23,18 +23,11 @@ from captum.attr import (
 )
 from torch import Tensor, nn
 
-from lightning_xai.explainers.base import (
-    Context,
-    Explainer,
-    check_count,
-    check_kind,
-    check_number,
-    check_rows,
-)
+from lightning_xai.explainers.base import Context, Explainer, check_count, check_kind, check_positive, check_rows
 from lightning_xai.explainers.captum_options import check_method, check_options, draws, fitted, has_layer
 from lightning_xai.explainers.chunks import check_takes_one_row, in_chunks, probe_rows
 from lightning_xai.explainers.feature_maps import Walk, find_layer, last_feature_maps, tapped
-from lightning_xai.explainers.gradient import NO_PATH, Baseline, baseline_like, check_baseline, require_bounds
+from lightning_xai.explainers.gradient import NO_PATH, Baseline, baseline_like, checked_baseline, require_bounds
 from lightning_xai.explainers.precision import called_in_float32
 from lightning_xai.explainers.rectifiers import one_module_a_call, require_deep_lift, require_guided
 from lightning_xai.explainers.state import seeded
@@ -119,7 +112,7 @@ class CaptumExplainer(Explainer):
         check_kind("options", self.options, dict, "a dictionary")
         check_kind("layer", self.layer, str | None, "the name of a layer, or None")
         if self.baseline is not None:
-            check_baseline(self.baseline)
+            object.__setattr__(self, "baseline", checked_baseline(self.baseline))
         if self.reshape is not None and self.layer is None:
             raise ValueError("`reshape` needs a `layer`, the name of the layer whose output it is given.")
         check_method(self.method)
@@ -328,8 +321,6 @@ def gradient_shap(baseline: Baseline = "black", num_draws: int = 20, std: float 
         tensor([[ 2., -4.]])
     """
     check_count("num_draws", num_draws)
-    check_number("std", std)
-    if not 0 <= std < float("inf"):
-        raise ValueError(f"`std` must be at least 0 and finite, got {std}.")
+    check_positive("std", std, or_zero=True)
     options = {"n_samples": num_draws, "stdevs": std}
     return CaptumExplainer(GradientShap, options, baseline=baseline, stochastic=True)

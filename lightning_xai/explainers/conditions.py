@@ -30,10 +30,10 @@ class Conditions:
 
     Attributes:
         bounds: (low, high) of the input elements, as in `lightning_xai.explain`; None if unknown.
-        seed: Of the noise, and of the random numbers that the network draws itself.
+        seed: Seed of the noise, and of the random numbers that the network draws itself.
         max_rows: Rows that pass through the network at once; None for as many as fit in memory.
         output: What is explained, an `Output`; a plain name becomes one.
-        precision: Of the network; see `in_precision`.
+        precision: Precision of the network; see `in_precision`.
         channel_dim: The axis on which the network has the channels.
 
     Raises:

@@ -97,11 +97,11 @@ def _divisors(total: int) -> list[int]:
 def chain(explainer: Explainer) -> Iterator[Explainer]:
     """An explainer, what it wraps, what that wraps, ..."""
     yield explainer
-    for inner in _wrapped(explainer).values():
+    for inner in wrapped(explainer).values():
         yield from chain(inner)
 
 
-def _wrapped(explainer: Explainer) -> dict[str, Explainer]:
+def wrapped(explainer: Explainer) -> dict[str, Explainer]:
     """The explainers among the fields of an explainer; all of ours have one at most."""
     if not is_dataclass(explainer):
         return {}
@@ -117,6 +117,6 @@ def _with_draws(explainer: Explainer, levels: list[int]) -> Explainer:
         if explainer.sampling == "antithetic":
             number = max(2, number - number % 2)
         changes |= {"num_draws": max(2, number) if explainer.statistic == "variance" else number, "tolerance": None}
-    for name, inner in _wrapped(explainer).items():
+    for name, inner in wrapped(explainer).items():
         changes[name] = _with_draws(inner, levels)
     return replace(explainer, **changes) if changes else explainer  # type: ignore[type-var]

@@ -336,7 +336,7 @@ def tapped(model: nn.Module, maps: MapSource, ndim: int, of_input: bool = False)
     """A module that runs on these maps, and on nothing else; hooks on it see and change them.
 
     Args:
-        ndim: Of the inputs.
+        ndim: Number of axes of the inputs.
         of_input: Whether the maps are of what the layer takes, instead of what it gives.
 
     Raises:

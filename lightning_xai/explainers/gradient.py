@@ -24,7 +24,8 @@ from lightning_xai.functional.devices import sent
 from lightning_xai.outputs import Logit, Output
 from lightning_xai.shapes import Inputs, Labels
 
-Baseline = Literal["black", "white"] | float
+Baseline = Literal["black", "white"] | float | list[float] | tuple[float, ...]
+"""A number, or one a channel (a feature of a table): the embedding of the token that stands for a removed one."""
 
 NO_PATH = (
     "`model` gives outputs that do not depend on its input by a differentiable path, so that there is no gradient: its "
@@ -137,7 +138,8 @@ class IntegratedGradients(Explainer):
     Attributes:
         gradient: The explainer integrated along the path.
         baseline: "black" or "white", the ends of the data's range in pixel space (needs `bounds`), or a number in
-            the space of the inputs. AdaptGrad's code uses 0.0 in normalized space as white, 1.0 as black.
+            the space of the inputs, or one a channel. AdaptGrad's code uses 0.0 in normalized space as white, 1.0 as
+            black.
         num_steps: Number of quadrature points.
 
     Raises:
@@ -161,7 +163,7 @@ class IntegratedGradients(Explainer):
     def __post_init__(self) -> None:
         _check_gradient(self.gradient)
         check_count("num_steps", self.num_steps)
-        check_baseline(self.baseline)
+        object.__setattr__(self, "baseline", checked_baseline(self.baseline))
 
     def attribute(self, model: nn.Module, inputs: Inputs, target: Labels, context: Context) -> Inputs:
         difference = _from_baseline(inputs, self.baseline, context)
@@ -200,6 +202,13 @@ def input_gradient(model: nn.Module, inputs: Inputs, target: Labels, output: Out
 
 def baseline_like(inputs: Inputs, baseline: Baseline, context: Context) -> Tensor:
     """The baseline as a tensor that broadcasts against the inputs."""
+    if isinstance(baseline, tuple | list):
+        if len(baseline) != inputs.shape[1]:
+            raise ValueError(
+                f"`baseline` must be a number, or one for each of the {inputs.shape[1]} channels, got {len(baseline)}."
+            )
+        values = torch.tensor(baseline, dtype=inputs.dtype).view(-1, *[1] * (inputs.ndim - 2))
+        return sent(values, inputs.device)
     if not isinstance(baseline, str):
         return torch.full((), baseline, dtype=inputs.dtype, device=inputs.device)
     low, high = require_bounds(inputs, context, f'baseline="{baseline}"')
@@ -231,14 +240,22 @@ def _check_gradient(gradient: Explainer) -> None:
     check_kind("gradient", gradient, Explainer, "an explainer, such as Gradient()")
 
 
-def check_baseline(baseline: Baseline) -> None:
+def checked_baseline(baseline: Baseline) -> Baseline:
+    """The baseline, numbers of channels as a tuple; what is none is refused."""
+    if isinstance(baseline, Tensor | np.ndarray) and baseline.ndim == 1:
+        baseline = baseline.tolist()
     if isinstance(baseline, str):
         if baseline not in ("black", "white"):
             raise ValueError(f'`baseline` must be "black", "white" or a number, got "{baseline}".')
-    elif isinstance(baseline, bool) or not isinstance(baseline, Real):
-        raise TypeError(f'`baseline` must be "black", "white" or a number, got {baseline!r:.100}.')
-    elif not math.isfinite(baseline):
+        return baseline
+    numbers = tuple(baseline) if isinstance(baseline, list | tuple) else (baseline,)
+    if not numbers or any(isinstance(number, bool) or not isinstance(number, Real) for number in numbers):
+        raise TypeError(
+            f'`baseline` must be "black", "white" or a number, got {baseline!r:.100}; a list has a number a channel.'
+        )
+    if not all(map(math.isfinite, numbers)):
         raise ValueError(f"`baseline` must be finite, got {baseline}.")
+    return numbers if isinstance(baseline, list | tuple) else baseline
 
 
 def _gauss_legendre(num_steps: int, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -73,7 +73,7 @@ def called_in_float32(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
 
     Args:
         model: Whose inputs are of this type.
-        dtype: Of the inputs that the model takes.
+        dtype: Type of the inputs that the model takes.
     """
     if isinstance(model, torch.jit.ScriptModule):
         if dtype == torch.float32:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_xai.explainers.base import Context, check_choice, check_number
+from lightning_xai.explainers.base import Context, check_choice, check_number, check_positive, check_share
 from lightning_xai.explainers.gradient import require_bounds
 from lightning_xai.functional.scales import (
     adaptgrad_std,
@@ -58,9 +58,7 @@ class AbsoluteScale(InputScale):
     std: float = 0.4
 
     def __post_init__(self) -> None:
-        check_number("std", self.std)
-        if not 0 <= self.std < float("inf"):
-            raise ValueError(f"`std` must be at least 0 and finite, got {self.std}.")
+        check_positive("std", self.std, or_zero=True)
 
     def __call__(self, inputs: Inputs, context: Context) -> Tensor:
         return torch.full((), self.std, dtype=inputs.dtype, device=inputs.device)
@@ -91,9 +89,7 @@ class RangeScale(InputScale):
     of: Literal["image", "data"] = "image"
 
     def __post_init__(self) -> None:
-        check_number("fraction", self.fraction)
-        if not 0 <= self.fraction <= 1:
-            raise ValueError(f"`fraction` must be in [0, 1], got {self.fraction}.")
+        check_share("fraction", self.fraction)
         check_choice("of", self.of, ("image", "data"))
 
     def __call__(self, inputs: Inputs, context: Context) -> Tensor:

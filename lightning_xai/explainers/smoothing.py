@@ -15,7 +15,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightning_xai.explainers.base import Context, Explainer, check_choice, check_count, check_kind, check_number
+from lightning_xai.explainers.base import (
+    Context,
+    Explainer,
+    check_choice,
+    check_count,
+    check_kind,
+    check_number,
+    check_positive,
+)
 from lightning_xai.explainers.chunks import groups, in_chunks, probe_rows, takes_whole_batches
 from lightning_xai.explainers.gradient import Gradient, Saliency
 from lightning_xai.explainers.sampling import InputNoise, Sampling, check_sampling, together
@@ -322,9 +330,7 @@ class PerturbWeights(Averaging):
                 f"`include` and `exclude` must be tuples of patterns, such as ('*.weight',), "
                 f"got {self.include!r} and {self.exclude!r}."
             )
-        check_number("std", self.std)
-        if not 0 <= self.std < float("inf"):
-            raise ValueError(f"`std` must be at least 0 and finite, got {self.std}.")
+        check_positive("std", self.std, or_zero=True)
 
     def draws(
         self, model: nn.Module, inputs: Inputs, target: Labels, context: Context, numbers: range | None = None

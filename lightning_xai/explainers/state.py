@@ -32,8 +32,8 @@ def explaining(model: nn.Module, seed: int = 0) -> Iterator[None]:
     generators; and the random states of Python, NumPy and PyTorch. Parameters keep their contents because nothing
     writes to them; where the network's own forward pass does, they are put back too (`one_pass`). Other Python
     attributes, numbers, lists, dictionaries, come back in a module whose tensors the forward pass changed, since they
-    may belong to these (the length of a table); elsewhere they are left, such as a count of calls, and so is what lies
-    inside other objects.
+    may belong to these (the length of a table), and in all modules where it set hooks (of which a flag may tell);
+    elsewhere they are left, such as a count of calls, and so is what lies inside other objects.
 
     Recurrent layers on CUDA run without cuDNN, which refuses the backward pass in evaluation mode.
 
@@ -43,7 +43,7 @@ def explaining(model: nn.Module, seed: int = 0) -> Iterator[None]:
 
     Args:
         model: Explained inside.
-        seed: Of the random numbers that the forward pass draws itself.
+        seed: Seed of the random numbers that the forward pass draws itself.
     """
     with ExitStack() as stack:
         found = _found.get().get(id(model))
@@ -216,8 +216,9 @@ class Found:
     def put_back(self) -> None:
         for pair in self.written:
             _restore(*pair)
+        hooked = any(module.hooks() != module.hooked for module in self.modules.values())
         for module in self.modules.values():
-            module.put_back()
+            module.put_back(hooked)
 
     def wrote(self) -> bool:
         """Whether a kept parameter has other contents."""
@@ -236,6 +237,7 @@ class _Module:
 
     def __init__(self, module: nn.Module) -> None:
         self.module, self.names, self.training = module, dict(vars(module)), module.training
+        self.hooked = self.hooks()
         self.metric = isinstance(module, Metric | MetricCollection)
         self.own: list[tuple[Any, list[Any]]] = []
         self.others: list[tuple[Any, list[Any]]] = []
@@ -265,8 +267,12 @@ class _Module:
         """Whether this is a torchmetric with another state."""
         return self.metric and not _equal(vars(self.module), self.names)
 
-    def put_back(self) -> None:
-        whole = self.metric or self.changed()
+    def hooks(self) -> int:
+        """How many it has."""
+        return sum(len(self.module.__dict__.get(name, ())) for name in _HOOKS)
+
+    def put_back(self, whole: bool = False) -> None:
+        whole = whole or self.metric or self.changed()
         for tensor, before, _ in self.tensors.values():
             _restore(tensor, before)
         for back in self.generators:
@@ -335,6 +341,8 @@ def _restore(tensor: Tensor, before: Tensor) -> None:
 _ATOMS = frozenset({bool, int, float, complex, str, bytes, type(None), FunctionType, type, torch.dtype, torch.device})
 _INTERNAL = frozenset(vars(nn.Module())) | {"_flat_weights", "_flat_weight_refs"}
 """PyTorch's own attributes of a module, and those of recurrent networks, which hold the weights a second time."""
+
+_HOOKS = tuple(name for name in vars(nn.Module()) if name.endswith("_hooks"))
 
 _DEEP = 5
 """Containers inside containers are looked through so far."""

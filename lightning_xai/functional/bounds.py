@@ -28,8 +28,8 @@ def bound_tolerance(low: Tensor, high: Tensor, dtype: torch.dtype, fraction: flo
     Args:
         low: Least values.
         high: Greatest values.
-        dtype: Of the inputs, whose arithmetic made the rounding.
-        fraction: Of the range.
+        dtype: Type of the inputs, whose arithmetic made the rounding.
+        fraction: Part of the range.
     """
     rounding = _ROUNDINGS * torch.finfo(dtype).eps * torch.maximum(low.abs(), high.abs())
     return torch.maximum(fraction * (high - low), rounding)

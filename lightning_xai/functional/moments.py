@@ -25,7 +25,7 @@ class Sum:
     Attributes:
         high: The sum.
         low: What it lacks.
-        dtype: Of the maps.
+        dtype: Type of the maps.
     """
 
     high: Tensor = _NOTHING
@@ -73,7 +73,7 @@ class Moments:
         count: Number of draws; a tensor that broadcasts against the maps where the samples have had different numbers.
         group: How many successive draws depend on one another (antithetic pairs: 2). The standard error is that of the
             means of groups; blocks are of whole groups.
-        sum: Of the draws.
+        sum: Sum of the draws.
         deviations: Sum of the squared deviations from the mean.
         deviations_of_groups: That of the means of groups, where there are.
     """

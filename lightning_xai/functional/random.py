@@ -89,7 +89,7 @@ class Strata:
     Args:
         keys: One a row; other ones than those of the draws.
         number: Of strata and of draws, at most 32,768.
-        shape: Of a row.
+        shape: Shape of a row.
     """
 
     most = 2**15
@@ -105,7 +105,7 @@ class Strata:
         """N(0, 1) float32 values of the draws with these numbers, 0 .. number - 1; not to be written to.
 
         Args:
-            numbers: Of draws.
+            numbers: Numbers of draws.
             keys: Those of the independent values, (draws x batch), draw after draw.
         """
         memory, device = _memory.get(), torch.device(device)

@@ -75,6 +75,9 @@ class SampleMetric(Metric, ABC):
     every process must call them, also one that has seen no sample; all return the same on each of them, bit
     for bit what one process would have found with the same scores.
 
+    Attributions are (batch, feature), or (batch, channel, ...) as their inputs: three axes are those of a series, and
+    channel sums of images keep an axis of one channel, (batch, 1, height, width).
+
     A subclass writes `update` with the arguments that it needs, by keyword (a `MetricCollection` hands each
     metric the arguments that its signature names), ending in `self.record(scores, index)`, and sets
     `higher_is_better`. In a collection, `compute_groups=False` is needed: torchmetrics merges metrics whose

@@ -31,7 +31,7 @@ def check_batch(
             element of the inputs.
         inputs: (batch, ...).
         target: (batch,).
-        context: Of the same samples.
+        context: Context of the same samples.
         per_element: See `attributions`.
     """
     check_one_each(len(inputs), attributions=attributions, target=target, context=context.keys)

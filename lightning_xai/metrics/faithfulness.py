@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lightning_xai.explainers.base import Context, check_choice, check_count, check_rows, explaining
 from lightning_xai.explainers.chunks import groups, in_chunks
-from lightning_xai.explainers.gradient import Baseline, baseline_like, check_baseline
+from lightning_xai.explainers.gradient import Baseline, baseline_like, checked_baseline
 from lightning_xai.functional.devices import sent
 from lightning_xai.functional.faithfulness import pearson, random_subsets, replace_pixels, subset_sums
 from lightning_xai.functional.maps import by_channel, scored_map
@@ -72,7 +72,7 @@ class FaithfulnessCorrelation(SampleMetric):
         if num_subsets < 2:
             raise ValueError(f"`num_subsets` must be at least 2 for a correlation, got {num_subsets}.")
         check_count("subset_size", subset_size)
-        check_baseline(baseline)
+        baseline = checked_baseline(baseline)
         check_choice("output", output, Watched)
         super().__init__(**kwargs)
         self.num_subsets, self.subset_size = num_subsets, subset_size
@@ -151,6 +151,6 @@ def model_output(
     def run(images: Tensor, target: Tensor) -> Tensor:
         raw = check_rows(model(images), len(images))
         wide = raw.to(torch.promote_types(raw.dtype, torch.float32))
-        return read(wide, target, known).masked_fill(raw.isnan().view(len(raw), -1).any(1), torch.nan)
+        return read(wide, target, known).masked_fill(raw.isnan().reshape(len(raw), -1).any(1), torch.nan)
 
     return in_chunks(run, model, context.max_rows, images, target)

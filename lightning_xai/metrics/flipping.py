@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from lightning_xai.explainers.base import Context, check_choice, check_count, explaining
 from lightning_xai.explainers.chunks import groups
-from lightning_xai.explainers.gradient import Baseline, baseline_like, check_baseline
+from lightning_xai.explainers.gradient import Baseline, baseline_like, checked_baseline
+from lightning_xai.forward import present_places
 from lightning_xai.functional.devices import sent
 from lightning_xai.functional.faithfulness import area_under_curve, pixel_ranks
-from lightning_xai.functional.maps import like_rows, scored_map
+from lightning_xai.functional.maps import scored_map
 from lightning_xai.metrics.base import SampleMetric, Shared
 from lightning_xai.metrics.checks import check_batch
 from lightning_xai.metrics.faithfulness import Watched, model_output
@@ -25,12 +26,14 @@ class PerturbationCurve(SampleMetric):
 
     Pixels are ranked by the signed channel sum, by its absolute value if `absolute`; equal values in the order of the
     pixels. A pixel is replaced in all channels. Step k of n has replaced the first k/n of the pixels, rounded up; the
-    curve has n + 1 points, from the input itself to the baseline. Undefined where the map is constant, which ranks
-    nothing, or a value of the map or of the curve is not finite.
+    curve has n + 1 points, from the input itself to the baseline. Padding, the places that are not `present` in a
+    `Forward`, has no rank and stays as it is: the shares are of a sample's own places. Undefined where the map is
+    constant, which ranks nothing, or a value of the map or of the curve is not finite.
 
     Args:
         num_steps: Steps from the input to the baseline.
-        baseline: "black" or "white" (they need bounds), or a number in the space of the inputs.
+        baseline: "black" or "white" (they need bounds), or a number in the space of the inputs, or one a channel, such
+            as the embedding of a mask token.
         output: Watched: the output that is "explained", by default the target's logit, or its "probability".
         absolute: Rank by the absolute value.
 
@@ -52,7 +55,7 @@ class PerturbationCurve(SampleMetric):
     ) -> None:
         output = self.default_output if output is None else output
         check_count("num_steps", num_steps)
-        check_baseline(baseline)
+        baseline = checked_baseline(baseline)
         check_choice("output", output, Watched)
         super().__init__(**kwargs)
         self.num_steps, self.baseline, self.output, self.absolute = num_steps, baseline, output, absolute
@@ -72,8 +75,10 @@ class PerturbationCurve(SampleMetric):
         check_batch(attributions, inputs, target, context)
         maps = scored_map(attributions, self.absolute)
         scores = self.summary(self.curve(maps, inputs, target, model, context, shared))
-        values = maps.flatten(1)
-        defined = (values.amax(1) > values.amin(1)) & scores.isfinite()  # not where there is a NaN
+        present = present_places(model, maps)
+        ends = [maps if present is None else maps.where(present, end) for end in (-torch.inf, torch.inf)]
+        highest, lowest = ends[0].flatten(1).amax(1), ends[1].flatten(1).amin(1)
+        defined = (highest > lowest) & scores.isfinite()  # not where there is a NaN
         self.record(torch.where(defined, scores, torch.nan), index)
 
     def curve(
@@ -87,14 +92,19 @@ class PerturbationCurve(SampleMetric):
     ) -> Tensor:
         """(batch, num_steps + 1) outputs. Whether the classes are outputs is looked at once in what is `shared`."""
         shared = Shared() if shared is None else shared
-        ranks = pixel_ranks(maps) if inputs.ndim == 2 else pixel_ranks(maps)[:, None]
+        present = present_places(model, maps)
+        ranks = pixel_ranks(maps if present is None else maps.where(present, -torch.inf))
+        numbers = torch.tensor([maps[0].numel()]) if present is None else present.flatten(1).sum(1).cpu()
+        replaced = -(-torch.arange(self.num_steps + 1)[:, None] * numbers // self.num_steps)  # rounded up
+        if inputs.ndim > 2:
+            ranks, present = ranks[:, None], None if present is None else present[:, None]
         baseline = baseline_like(inputs, self.baseline, context)
-        replaced = -(-torch.arange(self.num_steps + 1) * maps[0].numel() // self.num_steps)  # rounded up
         points: list[Tensor] = []
         with explaining(model), torch.no_grad():
             for steps in groups(self.num_steps + 1, model, inputs, context.max_rows):
-                cut = like_rows(sent(replaced[steps], ranks.device), ranks[None])
-                images = self.mix(ranks < cut, inputs, baseline).flatten(0, 1)
+                cut = sent(replaced[steps], ranks.device).view(len(steps), -1, *[1] * (ranks.ndim - 1))
+                mixed = self.mix(ranks < cut, inputs, baseline)
+                images = (mixed if present is None else mixed.where(present, inputs)).flatten(0, 1)
                 targets, known = target.repeat(len(steps)), _KNOWN in shared
                 outputs = model_output(model, images, targets, context, self.output, known)
                 shared[_KNOWN] = True

@@ -6,9 +6,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_xai.explainers.base import Context, check_choice, check_count, check_number, explaining
+from lightning_xai.explainers.base import Context, check_choice, check_count, check_positive, explaining
 from lightning_xai.explainers.chunks import groups
-from lightning_xai.explainers.gradient import Baseline, baseline_like, check_baseline
+from lightning_xai.explainers.gradient import Baseline, baseline_like, checked_baseline
 from lightning_xai.functional.devices import sent
 from lightning_xai.functional.infidelity import infidelity, random_squares
 from lightning_xai.functional.maps import all_finite, like_rows
@@ -82,11 +82,9 @@ class Infidelity(SampleMetric):
         check_count("num_draws", num_draws)
         check_choice("perturbation", perturbation, Perturbation)
         check_count("square_size", square_size)
-        check_baseline(baseline)
+        baseline = checked_baseline(baseline)
         check_choice("output", output, Watched)
-        check_number("std", std)
-        if not 0 < std < float("inf"):
-            raise ValueError(f"`std` must be positive and finite, got {std}.")
+        check_positive("std", std)
         super().__init__(**kwargs)
         self.num_draws, self.perturbation, self.square_size = num_draws, perturbation, square_size
         self.baseline, self.std, self.output, self.rescale = baseline, std, output, rescale

@@ -15,7 +15,7 @@ from scipy.spatial import QhullError
 from torch import Tensor, nn
 from torchmetrics.utilities import dim_zero_cat
 
-from lightning_xai.explainers.base import Context, check_choice, check_number, check_rows, explaining
+from lightning_xai.explainers.base import Context, check_choice, check_rows, check_share, explaining
 from lightning_xai.explainers.chunks import groups, in_chunks
 from lightning_xai.explainers.gradient import require_bounds
 from lightning_xai.functional.faithfulness import pixel_ranks, random_subsets
@@ -154,8 +154,8 @@ class InformationLevel(SampleMetric):
         coder = PRESETS[preset][1] if coder is None else coder
         check_choice("fill", fill, Fill)
         check_choice("coder", coder, Coder)
-        _check_share("min_score", min_score)
-        _check_share("random_fraction", random_fraction)
+        check_share("min_score", min_score)
+        check_share("random_fraction", random_fraction)
         if not features.check("webp"):
             raise RuntimeError("InformationLevel needs Pillow with WebP, which this one lacks: pip install -U pillow.")
         super().__init__(**kwargs)
@@ -359,9 +359,3 @@ def _round_up(value: float) -> int:
 
 def _round_down(value: float) -> int:
     return math.floor(value + 1e-9)
-
-
-def _check_share(name: str, value: float) -> None:
-    check_number(name, value)
-    if not 0 <= value <= 1:
-        raise ValueError(f"`{name}` must be in [0, 1], got {value}.")

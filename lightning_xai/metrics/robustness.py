@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_xai.explainers.base import Context, Explainer, check_choice, check_count, check_number
+from lightning_xai.explainers.base import Context, Explainer, check_choice, check_count, check_positive
 from lightning_xai.explainers.precomputed import refuse_precomputed
 from lightning_xai.functional.devices import with_float64
 from lightning_xai.functional.random import fold_in, uniform
@@ -60,9 +60,7 @@ class Sensitivity(SampleMetric):
     ) -> None:
         check_count("num_draws", num_draws)
         check_choice("relative_to", relative_to, Reference)
-        check_number("radius", radius)
-        if not 0 < radius < float("inf"):
-            raise ValueError(f"`radius` must be positive and finite, got {radius}.")
+        check_positive("radius", radius)
         super().__init__(**kwargs)
         self.num_draws, self.radius = num_draws, radius
         self.independent, self.relative_to = independent, relative_to

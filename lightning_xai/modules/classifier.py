@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_xai.data.input_space import InputSpace
@@ -73,9 +72,9 @@ class ClassifierModule(LightningModule):
         Raises:
             ValueError: if the network does not fit the data.
         """
-        if getattr(data, "image_shape", None) is None:
-            return
         shape, number = InputSpace(self, data).shape, getattr(data, "num_classes", None)
+        if shape is None or getattr(data, "image_shape", None) is None:
+            return
         outputs = check_network_fits(self, shape, None if self._open else number)
         if self._open and number not in (None, outputs):
             self._take(named_network(*self._open, number, new_head=True))
@@ -97,15 +96,15 @@ class ClassifierModule(LightningModule):
         return logits_of(self.network(images))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self._step(batch, "train", self.train_accuracy)
+        return self._step(batch, "train")
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self._step(batch, "val", self.val_accuracy)
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        return self._step(batch, "val", dataloader_idx)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self._step(batch, "test", self.test_accuracy)
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        return self._step(batch, "test", dataloader_idx)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         return self(images_and_labels(batch)[0])
 
     def configure_optimizers(self) -> Any:
@@ -113,17 +112,29 @@ class ClassifierModule(LightningModule):
         scheduler = self.lr_scheduler(optimizer) if self.lr_scheduler else None
         return LightningCLI.configure_optimizers(self, optimizer, scheduler)
 
-    def _step(self, batch: Batch, stage: str, accuracy: Metric) -> Tensor:
+    def _step(self, batch: Batch, stage: str, place: int = 0) -> Tensor:
         images, labels = images_and_labels(batch)
         if labels is None:
             raise ValueError("`batch` must have labels; pictures without them are for a `PretrainedClassifier`.")
         logits = self(images)
         loss = cross_entropy(logits, labels)
-        accuracy.update(logits, labels)
         options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(labels)}
         self.log(f"{stage}/loss", loss, sync_dist=True, **options)
-        self.log(f"{stage}/accuracy", accuracy, prog_bar=True, **options)
+        log_accuracy(self, stage, place, logits, labels, options)
         return loss
+
+
+def log_accuracy(
+    module: LightningModule, stage: str, place: int, logits: Tensor, labels: Tensor, options: dict[str, Any]
+) -> None:
+    """Update and log the accuracy of a stage; each further one of several loaders has one of its own."""
+    name = f"{stage}_accuracy_{place}" if place else f"{stage}_accuracy"
+    if not hasattr(module, name):
+        setattr(module, name, getattr(module, f"{stage}_accuracy").clone())
+        getattr(module, name).train().reset()  # Lightning puts back the modes that it knows
+    accuracy = getattr(module, name)
+    accuracy.update(logits, labels)
+    module.log(f"{stage}/accuracy", accuracy, prog_bar=True, metric_attribute=name, **options)
 
 
 def check_network_fits(module: LightningModule, image_shape: tuple[int, ...], num_classes: int | None) -> int:

@@ -6,11 +6,10 @@ from PIL import Image
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_xai.data.preprocessing import Preprocessing, changed
-from lightning_xai.modules.classifier import Batch, check_network_fits, images_and_labels, logits_of
+from lightning_xai.modules.classifier import Batch, check_network_fits, images_and_labels, log_accuracy, logits_of
 from lightning_xai.modules.sources import named_network, preprocessing_of
 from lightning_xai.modules.weights import load_weights_file, names_of_classes
 from lightning_xai.shapes import Images, Logits
@@ -99,21 +98,20 @@ class PretrainedClassifier(LightningModule):
     def forward(self, images: Images) -> Logits:
         return logits_of(self.network(images))
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._judge(batch, "val", self.val_accuracy)
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._judge(batch, "val", dataloader_idx)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._judge(batch, "test", self.test_accuracy)
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._judge(batch, "test", dataloader_idx)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         return self(images_and_labels(batch)[0])
 
-    def _judge(self, batch: Batch, stage: str, accuracy: Metric) -> None:
+    def _judge(self, batch: Batch, stage: str, place: int) -> None:
         images, labels = images_and_labels(batch)
         if labels is None:
             return
         logits = self(images)
-        accuracy.update(logits, labels)
         options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(labels)}
         self.log(f"{stage}/loss", cross_entropy(logits, labels), sync_dist=True, **options)
-        self.log(f"{stage}/accuracy", accuracy, prog_bar=True, **options)
+        log_accuracy(self, stage, place, logits, labels, options)

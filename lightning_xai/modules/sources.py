@@ -191,18 +191,18 @@ def _processors_preprocessing(processor: Any, default: Preprocessing, path: str)
     """What an image processor of transformers does, compared with it on a picture."""
     given = processor.to_dict()
     size, crop = dict(given.get("size") or {}), dict(given.get("crop_size") or {})
-    asked = size.get("shortest_edge") or size.get("height") or default.image_size
+    asked: int = size.get("shortest_edge") or size.get("height") or default.image_size
     squash = "shortest_edge" not in size
-    side = crop.get("height", asked) if given.get("do_center_crop") else asked
+    side: int = crop.get("height", asked) if given.get("do_center_crop") else asked
     if share := given.get("crop_pct"):  # ConvNeXt's
         squash, asked = asked >= 384, asked if asked >= 384 else int(asked / share)
-    normal = given.get("do_normalize")
+    normal, resampling = given.get("do_normalize"), given.get("resample")
     found = Preprocessing(
         side,
         asked,
         tuple(given["image_mean"]) if normal else (0.0,) * 3,
         tuple(given["image_std"]) if normal else (1.0,) * 3,
-        _RESAMPLING.get(int(given.get("resample", 2)), cast(Any, "of another kind")),
+        _RESAMPLING.get(2 if resampling is None else int(resampling), cast(Any, "of another kind")),
         squash,
     )
     ramp = np.linspace(0, 255, 2 * asked).astype(np.uint8)  # smooth, so that any resizing gives about the same

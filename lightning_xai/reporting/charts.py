@@ -28,7 +28,7 @@ class Bars:
 
     Attributes:
         title: Above it; also says what is measured.
-        names: Of the groups of bars.
+        names: Names of the groups of bars.
         series: By name, (value, standard error) for each group; NaN draws nothing.
         lines: Horizontal ones, by name.
     """
@@ -110,7 +110,7 @@ class CurveAxes:
     """One axis.
 
     Attributes:
-        options: Of matplotlib's `Axes.set`: `xscale`, `ylim` and others.
+        options: Options of matplotlib's `Axes.set`: `xscale`, `ylim` and others.
         lines: Horizontal ones, by name.
         level: With its interval, which is drawn up to the end of the axis.
         percent: Whether the ordinate is written so.

@@ -1,33 +1,38 @@
 """The terminal that results are printed to: text and tables."""
 
+import textwrap
 from typing import Any
 
 from rich.console import Console
 
 from lightning_xai.reporting.escapes import printable
-from lightning_xai.reporting.render import terminal_table
+from lightning_xai.reporting.render import terminal_tables
 from lightning_xai.results.tables import ResultTable
 
 
-class _Terminal(Console):
+class Terminal(Console):
     """Control characters in what is printed, which names may hold, are shown and not obeyed."""
 
     def print(self, *objects: Any, **options: Any) -> None:
-        super().print(*map(_shown, objects), **options)
+        super().print(*(part for item in objects for part in self._shown(item)), **options)
+
+    def tell(self, text: str) -> None:
+        """A sentence, folded between words where a terminal would break them; paths and commands are printed whole."""
+        fold = self.is_terminal and len(text) > self.width
+        self.print(textwrap.fill(text, self.width, break_long_words=False, break_on_hyphens=False) if fold else text)
+
+    def _shown(self, item: Any) -> list[Any]:
+        if isinstance(item, ResultTable):
+            return list(terminal_tables(item, self.width, starred=not self.is_terminal or self.no_color))
+        return [printable_lines(item) if isinstance(item, str) else item]
 
 
-def console(width: int = 120) -> Console:
+def console(width: int = 120) -> Terminal:
     """Where the output is no terminal, its lines are `width` characters long."""
-    console = _Terminal(soft_wrap=True, highlight=False, markup=False)  # paths stay in one piece, to be pasted
+    console = Terminal(soft_wrap=True, highlight=False, markup=False)  # paths stay in one piece, to be pasted
     if not console.is_terminal:
         console.width = width
     return console
-
-
-def _shown(item: Any) -> Any:
-    if isinstance(item, ResultTable):
-        return terminal_table(item)
-    return printable_lines(item) if isinstance(item, str) else item
 
 
 def printable_lines(text: str) -> str:

@@ -51,7 +51,7 @@ class Explanation:
 
     Attributes:
         picture: Its path, printable.
-        sha256: Of the file.
+        sha256: SHA-256 of the file.
         size: (width, height) in the file, upright.
         inputs: As the network took it.
         predicted: What the network says.

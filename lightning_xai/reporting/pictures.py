@@ -28,7 +28,7 @@ class Picture:
 
     Attributes:
         pixels: (height, width), or (height, width, 3) in color.
-        colors: Of the values from `low` to `high`.
+        colors: Colors of the values from `low` to `high`.
     """
 
     pixels: np.ndarray
@@ -150,7 +150,7 @@ def gallery_figure(
     Args:
         pictures: By method, pixels from 0 to 1.
         captions: A text below each image, by method.
-        titles: Of the columns.
+        titles: Titles of the columns.
         heading: Above.
         notes: Below.
     """

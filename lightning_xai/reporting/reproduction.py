@@ -2,10 +2,11 @@
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import yaml
@@ -23,10 +24,12 @@ SETTINGS = "settings.yaml"
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "captum", "numpy", "scipy", "scikit-image")
 
 
-def report_markdown(result: Reproduction) -> str:
-    """Tables, notes and findings."""
-    findings = (f"- {markdown(finding)}" for finding in result.findings)
-    return "\n\n".join([markdown(result.source), *findings, *map(markdown_table, result.tables)]) + "\n"
+def report_markdown(result: Reproduction, figures: Iterable[str] = ()) -> str:
+    """Title, findings, tables with their notes, and the figures of these names, beside the report."""
+    findings = "\n".join(f"- {markdown(finding)}" for finding in result.findings)
+    pictures = (f"![{markdown(name)}]({quote(name)}.png)" for name in figures)
+    parts = [f"# {markdown(result.source)}", findings, *map(markdown_table, result.tables), *pictures]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def write_reproduction(
@@ -39,7 +42,10 @@ def write_reproduction(
     """
     folder = Path(folder)
     settings = yaml.safe_dump({**result.settings, **provenance()}, sort_keys=False)
-    written = [write_text(folder / "report.md", report_markdown(result)), write_text(folder / SETTINGS, settings)]
+    written = [
+        write_text(folder / "report.md", report_markdown(result, figures)),
+        write_text(folder / SETTINGS, settings),
+    ]
     for name, rows in result.records.items():
         columns = dict.fromkeys(key for row in rows for key in row)
         table = [columns, *([row.get(key, "") for key in columns] for row in rows)]

@@ -44,6 +44,8 @@ PAIRS: Mapping[str, tuple[Sequence[str], str]] = {
 """Of the checks that compare maps two by two: what the two are called, and what they are of."""
 _NAME_WIDTH, _SCALE = 1.8, 0.67
 """Of the grids of maps."""
+_STRIP, _SLICES = (60, 100), 4
+"""Of those of what is no image: sides of a cell, and most slices of a volume."""
 
 
 def write_figures(report: SanityReport, folder: str | os.PathLike[str]) -> list[Path]:
@@ -183,7 +185,8 @@ def cascade_grid(
 
     The first column holds the maps of the trained model, the others those of repeat 0. Every map has its own color
     scale, which ends at the 99th percentile of its absolute values: from 0 for absolute values, otherwise symmetric
-    around 0. A dash stands for a map that the report does not have; values that are not finite are gray.
+    around 0. Maps of tables and series are strips, the input of a series is one with a line a channel; of volumes there
+    are slices. A dash stands for a map that the report does not have; values that are not finite are gray.
 
     Args:
         report: With maps.
@@ -231,26 +234,36 @@ def _maps_figure(
     maps |= {(cell.key.method, -1): cell.maps for cell in report.cells if cell.key.check == "original"}
     numbers = [-1, *(number for number, _ in steps(found))]
     names = [wrapped(name, _NAME_WIDTH) for name in methods]
-    height, width = report.images.shape[2:]
+    height, width = _plane(report.images[samples[0]]).shape[1:]
+    shape = _STRIP if report.images.ndim == 3 else (height, width)
     grids = [
-        PictureGrid((height, width), names, [f"sample {report.samples[sample]}", *titles], (1, 2), _SCALE)
-        for sample in samples
+        PictureGrid(shape, names, [f"sample {report.samples[sample]}", *titles], (1, 2), _SCALE) for sample in samples
     ]
     across, down = (len(samples), 1) if beside else (1, len(samples))
     page = Page([grids[0].width] * across, [grids[0].height] * down)
     for number, (grid, sample) in enumerate(zip(grids, samples, strict=True)):
         grid.prepare(page.axes(*divmod(number, across)), named=number % across == 0)
-        grid.show(0, 0, Picture(shown(np.clip(report.images[sample], 0, 1))))
+        grid.show(0, 0, Picture(shown(np.clip(_plane(report.images[sample]), 0, 1))))
         for row, method in enumerate(methods):
             for column, step in enumerate(numbers, 1):
                 kept = maps.get((method, step), ())
                 if sample < len(kept):
-                    values = np.abs(kept[sample]) if absolute else kept[sample]
+                    (values,) = _plane(kept[sample][None])
+                    values = np.abs(values) if absolute else values
                     grid.show(row, column, map_picture(values, not absolute))
                 else:
                     grid.write(row, column, "–", color=FAINT)
     grids[0 if beside else -1].draw_scale(not absolute)
     return page.finished(f"{'Absolute maps' if absolute else 'Maps'} {what}", [f"{SCALE_NOTE}."])
+
+
+def _plane(values: np.ndarray) -> np.ndarray:
+    """(channel, *places) as a picture, (channel, height, width): of a row of places a strip, of a volume slices."""
+    if values.ndim == 4:
+        depth, height = values.shape[1:3]
+        chosen = np.linspace(0, depth - 1, min(depth, _SLICES)).round().astype(int)
+        return values[:, chosen].swapaxes(1, 2).reshape(len(values), height, -1)
+    return values[None] if values.ndim == 2 else values
 
 
 def _chosen(report: SanityReport, samples: Sequence[int] | None, default: int | None = None) -> list[int]:

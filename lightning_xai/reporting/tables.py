@@ -2,15 +2,17 @@
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, fields
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
+from lightning_xai.results.comparison import CONTROLS
 from lightning_xai.results.files import write_csv
 from lightning_xai.results.pareto import Mode, Validation, pareto_front
-from lightning_xai.results.sanity import CellKey, ModelState, SanityReport, Verdict
+from lightning_xai.results.sanity import CellKey, ModelState, Outcome, SanityReport, Verdict
 from lightning_xai.results.scores import GRADIENTS, Scores
 from lightning_xai.results.tables import ResultTable, number_format, with_arrow
 from lightning_xai.statistics.means import as_text
@@ -21,22 +23,52 @@ def score_table(
 ) -> ResultTable:
     """Methods down, metrics across, `mean ± standard error`, in order of appearance; arrows point to the better side.
 
+    The best mean of each metric is in bold, which is no test; a control is never the best.
+
     Args:
-        scores: Of one stage and epoch.
+        scores: Scores of one stage and epoch; of several stages, those of loaders, each method has a row for each.
         higher_is_better: Direction of each metric, by name; those not named have none.
-        title: Of the table.
+        title: Title of the table.
 
     Raises:
         ValueError: if a sample has two scores of the same method and metric.
     """
-    cells = {(row.method, row.metric): _cell(row) for row in scores.summary().itertuples()}
+    stages = scores.unique("stage")
+    parts = [scores.select(stage=stage).summary() for stage in stages] if len(stages) > 1 else [scores.summary()]
+    loaders = [f"{stage.rpartition('/')[2]}/" for stage in stages] if len(stages) > 1 else [""]
+    summary: list[Any] = [
+        row._replace(method=f"{loader}{row.method}")
+        for loader, part in zip(loaders, parts, strict=True)
+        for row in cast(Any, part.itertuples())
+    ]
+    cells = {(row.method, row.metric): _cell(row) for row in summary}
     methods, metrics = (list(dict.fromkeys(names)) for names in (zip(*cells, strict=True) if cells else ((), ())))
     directions = higher_is_better or {}
     columns = ("method", *(with_arrow(metric, directions.get(metric)) for metric in metrics))
     body = tuple((method, *(cells.get((method, metric), "") for metric in metrics)) for method in methods)
     left_out = any("†" in text for row in body for text in row[1:])
     note = "† number of samples left out, because the metric is not defined for them"
-    return ResultTable(title, columns, body, (note,) if left_out else (), bold=frozenset())
+    best = _best(summary, methods, metrics, directions) if len(loaders) == 1 else frozenset[tuple[int, int]]()
+    return ResultTable(title, columns, body, (note,) if left_out else (), best)
+
+
+def _best(
+    summary: Iterable[Any], methods: list[str], metrics: list[str], directions: Mapping[str, bool | None]
+) -> frozenset[tuple[int, int]]:
+    """The places of the best means, and of those that look the same, of metrics that have a direction."""
+    means = {(row.method, row.metric): row.mean for row in summary if not math.isnan(row.mean)}
+    found = set()
+    for column, metric in enumerate(metrics, 1):
+        own = {m: means[m, metric] for m in methods if (m, metric) in means and m not in CONTROLS}
+        if directions.get(metric) is None or len(own) < 2:
+            continue
+        best = (max if directions[metric] else min)(own.values())
+        found |= {(methods.index(m), column) for m, mean in own.items() if _shown(mean) == _shown(best)}
+    return frozenset(found)
+
+
+def _shown(mean: float) -> str:
+    return f"{mean:{number_format(mean)}}"
 
 
 def _cell(row: Any) -> str:
@@ -66,9 +98,26 @@ def front_table(validations: Sequence[Validation], monitor: Mapping[str, Mode]) 
 
 
 def verdict_table(report: SanityReport) -> ResultTable:
-    """A line for each check and method, with the reason."""
-    rows = tuple((verdict.check, verdict.method, verdict.outcome, verdict.reason) for verdict in report.verdicts)
-    return ResultTable("sanity checks", ("check", "method", "verdict", "why"), rows, bold=frozenset())
+    """A line for each check and method; below, why some did not pass, and the totals."""
+    verdicts = report.verdicts
+    checks = list(dict.fromkeys(verdict.check for verdict in verdicts))
+    rows = tuple((v.method, v.check, *_measured(v), v.outcome) for v in verdicts)
+    columns = ("method", "check", "step", "similarity", "floor", "interval", "verdict")
+    notes = [f"{v.method}, {v.check}: {v.reason}" for v in verdicts if v.outcome != "PASS"]
+    if "efficient" in checks:
+        notes.append("efficient: the relative rise of the entropy in the place of a similarity; it shall be above 0.")
+    counts = Counter(verdict.outcome for verdict in verdicts)
+    total = ", ".join(f"{counts[outcome]} {outcome}" for outcome in get_args(Outcome) if counts[outcome])
+    title = f"sanity checks: {', '.join(checks)}"
+    return ResultTable(title, columns, rows, (*notes, f"total: {total}"), bold=frozenset())
+
+
+def _measured(verdict: Verdict) -> tuple[str, str, str, str]:
+    """The step that decided, its similarity, the floor and the margin above it, and the interval."""
+    digits = 4 if verdict.check == "invariance" else 3
+    margin = f" + {verdict.margin:.{digits}f}" if verdict.margin else ""
+    ends = "" if math.isnan(verdict.low) else f"[{verdict.low:.{digits}f}, {verdict.high:.{digits}f}]"
+    return verdict.step, f"{verdict.mean:.{digits}f}", f"{verdict.threshold:.{digits}f}{margin}", ends
 
 
 def write_sanity(report: SanityReport, folder: str | os.PathLike[str]) -> list[Path]:

@@ -66,7 +66,7 @@ def fields_figure(arrays: Mapping[str, np.ndarray], titles: Mapping[str, str], w
 
     Args:
         arrays: As in `arrows_figure`; of each method, `field NAME` (rows, columns, 2).
-        titles: Of the panels, by method.
+        titles: Titles of the panels, by method.
         window: Ends of the axes.
     """
     notes = [

@@ -4,6 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+CONTROLS = ("random", "edges")
+"""Names of the methods that know nothing of the model."""
+
 
 @dataclass(frozen=True)
 class MethodResult:

@@ -34,8 +34,8 @@ class NoiseLevel:
         num_draws: Noisy networks at each level of noise, of the same standard-normal draws.
         tolerance: Width of the brackets in which level and interval were found by interpolation.
         maximum: The most noise tried.
-        confidence: Of the interval.
-        seed: Of weight noise and bootstrap.
+        confidence: Confidence of the interval.
+        seed: Seed of weight noise and bootstrap.
     """
 
     std: float

@@ -37,7 +37,7 @@ class Cell:
     Attributes:
         key: Which comparison.
         scores: By similarity, (samples,), NaN where undefined; of efficient MPRT the rise of the entropy.
-        maps: Pixel maps under the changed model, or of the other class (kept, height, width), of the first samples of
+        maps: Pixel maps under the changed model, or of the other class (kept, *places), of the first samples of
             repeat 0, for figures.
     """
 
@@ -86,6 +86,8 @@ class Verdict:
     """Changed networks that it is of; 1 where the samples are the unit."""
     reason: str
     """One sentence."""
+    step: str = ""
+    """Which step of the check decided."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,12 @@ class SanityReport:
     Attributes:
         settings: How it was made: network, checkpoint, seed, initialization, similarities, versions, ...
         samples: Indices of the samples in their data set.
-        images: (kept, channel, height, width), the first samples on a scale of 0 to 1, for figures.
+        images: (kept, channel, *places), the first samples on a scale of 0 to 1, for figures.
         cells: All comparisons.
         models: What the changed models still do.
         verdicts: One for each check and method.
         alpha: Chance of a wrong PASS, and of a wrong FAIL; of the intervals in figures too.
-        margin: Of equivalence with the floor, as a share of the way from it to 1.
+        margin: Margin of equivalence with the floor, as a share of the way from it to 1.
     """
 
     settings: dict[str, Any]

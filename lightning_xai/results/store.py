@@ -90,7 +90,7 @@ def append_scores(
     other.
 
     Args:
-        path: Of the folder.
+        path: Path of the folder.
         scores: To add.
         after_step: When they are read, scores of the same stages in earlier parts with more steps than this give way
             too: a training that was resumed there makes them again, perhaps at other steps.
@@ -128,8 +128,8 @@ def append_unit(
     there count, a score that several have once.
 
     Args:
-        path: Of the folder.
-        scores: Of all samples by each method in each metric of `keys`.
+        path: Path of the folder.
+        scores: Scores of all samples by each method in each metric of `keys`.
         keys: By method and metric, what names all that the scores depend on.
         samples: What is known of the samples, the columns `SAMPLES`.
         notes: What else is known.
@@ -148,7 +148,7 @@ def read_scores(path: str | os.PathLike[str], **wanted: Any) -> Scores:
     A file is read as it is, Parquet or CSV. No scores where there is nothing.
 
     Args:
-        path: Of the folder, or a file.
+        path: Path of the folder, or a file.
         wanted: As in `Scores.select`, with one value for a column: only scores with these are read.
 
     Raises:

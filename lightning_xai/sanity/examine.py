@@ -31,6 +31,7 @@ from lightning_xai.explainers.bounds import check_in_bounds
 from lightning_xai.explainers.chunks import probe_rows
 from lightning_xai.explainers.gradient import Baseline
 from lightning_xai.fingerprints import digest, fingerprint
+from lightning_xai.functional.maps import by_channel
 from lightning_xai.outputs import Logit, Output
 from lightning_xai.results.sanity import MARGIN, Cell, CellKey, ModelState, SanityReport, Verdict
 from lightning_xai.sanity.cells import Cells
@@ -266,13 +267,11 @@ def paper_methods(
 
 
 def pictures(subject: Subject) -> np.ndarray:
-    """The kept images on a scale of 0 to 1; none where the inputs are no images, whose maps are not drawn."""
-    images = subject.images[: KEPT if subject.images.ndim == 4 else 0].detach().cpu().float()
-    if not len(images):
-        return images.numpy()
+    """The kept inputs, (kept, channel, *places), on a scale of 0 to 1."""
+    images = subject.images[:KEPT].detach().cpu().float()
     bounds = Context.create(subject.index, bounds=subject.bounds, ndim=images.ndim).bounds
     low, high = (images.amin(), images.amax()) if bounds is None else bounds
-    return ((images - low) / (high - low)).clamp(0, 1).numpy()
+    return by_channel(((images - low) / (high - low)).clamp(0, 1)).numpy()
 
 
 def _rehearse(

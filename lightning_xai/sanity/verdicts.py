@@ -135,8 +135,9 @@ def _outcome(check: Check, found: Mean, boundary: float) -> Outcome:
 
 def _verdict(key: CellKey, outcome: Outcome, similarity: str, found: Mean, threshold: float, reason: str) -> Verdict:
     ends = found.value, found.low, found.high
+    networks = found.num_networks
     return Verdict(
-        key.check, key.method, outcome, similarity, *ends, threshold, found.margin, found.num_networks, reason
+        key.check, key.method, outcome, similarity, *ends, threshold, found.margin, networks, reason, _step(key)
     )
 
 
@@ -212,6 +213,19 @@ def _none(verdict: Verdict, reason: str) -> Verdict:
 
 def _model(key: CellKey | ModelState) -> tuple[Check, str, int, int]:
     return key.check, key.variant, key.step, key.repeat
+
+
+def _step(key: CellKey) -> str:
+    """What was changed, in a word or two."""
+    steps = {
+        "cascading_from_top": f"down to {key.block}",
+        "cascading_from_bottom": f"up to {key.block}",
+        "independent": f"{key.block} alone",
+        "full": "all weights",
+        "labels": "random labels",
+        "classes": "another class",
+    }
+    return steps.get(key.variant, key.variant)
 
 
 def _place(key: CellKey) -> str:

@@ -80,10 +80,10 @@ class NetworkResult:
         subject: The network and its samples, without the model.
         rows: Scores of the samples.
         kept: Shares of predicted classes that noisy networks keep, by level.
-        comparison: Of all methods.
+        comparison: Comparison of all methods.
         claims: Judged.
         without: Claims that name a method which is not there.
-        maps: Of the samples shown, by method; with the images, and what is explained and predicted.
+        maps: Maps of the samples shown, by method; with the images, and what is explained and predicted.
     """
 
     subject: Subject

@@ -3,16 +3,16 @@
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import yaml
+from lightning_fabric.utilities import move_data_to_device
 from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader, Subset
 
-from lightning_xai.callbacks.samples import Samples, spread, unpack
+from lightning_xai.callbacks.samples import Samples, read_rows, spread, unpack
 from lightning_xai.carried import carried_file, carried_folder
 from lightning_xai.experiments.noise_level import find_noise_level
 from lightning_xai.explainers.precision import Precision, in_precision
@@ -29,15 +29,15 @@ class Lab:
 
     Args:
         root: Folder with the data sets, in torchvision's layout.
-        backgrounds: Of CMNIST: `cifar10`, `embedded`, or a folder of images.
+        backgrounds: Backgrounds of CMNIST: `cifar10`, `embedded`, or a folder of images.
         configs: Folder with the configurations of the networks; those that the package brings.
         checkpoints: Folder with trained networks, which are taken before one is trained; those that the package brings.
         cache: Folder where trained networks are kept.
         embedded: Use the data that the package carries instead of MNIST and CIFAR-10.
         device: That networks and images are on while they are examined.
-        precision: Of the network while it is examined: `32-true`, or `bf16-mixed`, which is several times as fast where
-            the hardware has it.
-        seed: Of all noise.
+        precision: Precision of the network while it is examined: `32-true`, or `bf16-mixed`, which is several times as
+            fast where the hardware has it.
+        seed: Seed of all noise.
         progress: Whether to show progress bars.
     """
 
@@ -160,13 +160,10 @@ class Lab:
         data.setup("test" if stage == "test" else "fit")
         loader = data.test_dataloader() if stage == "test" else data.val_dataloader()
         places = spread(len(loader.dataset), number or len(loader.dataset))
-        batch = next(
-            iter(DataLoader(Subset(loader.dataset, places.tolist()), len(places), collate_fn=loader.collate_fn))
-        )
-        samples = unpack(batch, mask=mask or None)
-        index = torch.where(samples.index < 0, places, samples.index)  # a batch need not say
-        labels, masks = (None if part is None else part.to(self.device) for part in (samples.labels, samples.masks))
-        return Samples(samples.images.to(self.device), labels, index, masks if mask else None)
+        rows, take = range(len(loader.dataset)), partial(unpack, mask=mask or None)
+        samples = read_rows(loader, rows, places, len(places), take)
+        there = move_data_to_device(vars(samples), self.device)
+        return Samples(**{**there, "index": samples.index, "masks": there["masks"] if mask else None})
 
     def noise_level(self, network: Any, samples: Samples, **options: Any) -> NoiseLevel:
         """The weight noise that costs a share of the network's accuracy; options of `find_noise_level`."""

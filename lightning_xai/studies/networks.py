@@ -153,7 +153,7 @@ def fit(
 
     Args:
         scratch: Folder where the training is saved after each epoch, to go on with after an interruption.
-        options: Of the Trainer.
+        options: Options of the Trainer.
     """
     last = scratch / "last.ckpt"
     saving = ModelCheckpoint(scratch, "last", save_on_train_epoch_end=True, enable_version_counter=False)

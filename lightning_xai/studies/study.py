@@ -100,8 +100,8 @@ class Study:
         procedure: Which tests are one family; see `compare_methods`.
         published: By metric, by method: a number, or numbers by network.
         claims: Groups of claims, see `Claims`.
-        curves: Of a figure, see `CurveOptions`.
-        grid: Of a figure: two names in some `for`.
+        curves: Curves of a figure, see `CurveOptions`.
+        grid: Grid of a figure: two names in some `for`.
         maps: Samples whose maps are shown for each network.
         panels: Figures of their maps by name; without any, one of all methods.
         batch_size: Samples at a time; what is finished is kept.

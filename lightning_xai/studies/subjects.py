@@ -34,7 +34,7 @@ class PretrainedNetwork:
     Attributes:
         model: On the lab's device, in evaluation mode.
         preprocessing: Makes an input of a picture.
-        class_names: Of the outputs; None if they are not known.
+        class_names: Class names of the outputs; None if they are not known.
         settings: What it is, for the settings of a result.
         accuracy: Not measured.
     """
@@ -65,7 +65,8 @@ def pretrained_network(
     """The network of this name with its weights; torchvision downloads those that it does not have yet.
 
     Args:
-        name: Of a classifier of torchvision, or of a configuration of a `PretrainedClassifier`, such as `photographs`.
+        name: Name of a classifier of torchvision, or of a configuration of a `PretrainedClassifier`, such as
+            `photographs`.
         weights: File with a state dict, or the name of torchvision's weights; None for torchvision's default, or what
             the configuration says.
         image_size: Side of the network's input; None for what it was trained with.
@@ -188,7 +189,7 @@ class Subject:
 
     Attributes:
         network: On the lab's device, in evaluation mode.
-        level: Of the weight noise that costs 5 % of its accuracy, if the study asks for it.
+        level: Level of the weight noise that costs 5 % of its accuracy, if the study asks for it.
         samples: By mask; under "" without one.
         target: (samples,) classes that are explained.
         pictures: What they are; empty for samples of a data set.

@@ -95,17 +95,17 @@ def run(
         lab: See `Lab`.
         networks: Names of configurations.
         num_samples: Test images of each.
-        num_shown: Of which maps are shown.
+        num_shown: Number of images of which maps are shown.
         draws: Numbers of draws whose error is measured, two or more.
-        reference_draws: Of the independent run that they are compared with.
-        num_draws: Of the maps against the noise.
+        reference_draws: Draws of the independent run that they are compared with.
+        num_draws: Number of draws of the maps against the noise.
         fraction: SmoothGrad's noise over the range of the data, against the number of draws.
         confidence: AdaptGrad's, against the number of draws.
         fractions: SmoothGrad's noise that maps are shown of.
         confidences: AdaptGrad's, that maps are shown of; the higher, the less noise.
         changes: Values that replace the configurations', by dotted name.
-        weights: Of a pretrained network, a file with its state dict or the name of torchvision's, such as DEFAULT:
-            then photographs are explained too.
+        weights: Weights of a pretrained network, a file with its state dict or the name of torchvision's, such as
+            DEFAULT: then photographs are explained too.
         architecture: Name of this network in torchvision, or of its configuration.
     """
     check_count("reference_draws", reference_draws)

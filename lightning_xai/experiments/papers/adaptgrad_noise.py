@@ -43,7 +43,7 @@ class RealImages:
     """Some images of a data set, in the space of a network.
 
     Attributes:
-        bounds: Of each channel.
+        bounds: Bounds of each channel.
     """
 
     name: str
@@ -81,10 +81,10 @@ def run(
         lab: See `Lab`.
         data: Names of configurations, whose test images are taken.
         photographs: A folder of images, such as ImageNet's; `embedded` for ten that installed packages carry.
-        side: Of the photographs' center squares, in pixels.
-        num_images: Of each data set.
-        num_draws: Of noise on each image.
-        num_points: Of x, evenly spaced, where the closed form is simulated.
+        side: Side of the photographs' center squares, in pixels.
+        num_images: Number of images of each data set.
+        num_draws: Number of draws of noise on each image.
+        num_points: Number of points of x, evenly spaced, where the closed form is simulated.
         num_simulated: Draws at each of them.
         fraction: SmoothGrad's noise over the range of the data.
         confidence: AdaptGrad's.

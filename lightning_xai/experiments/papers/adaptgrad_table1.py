@@ -83,7 +83,8 @@ def run(
     Args:
         lab: See `Lab`.
         num_samples: Test images.
-        num_draws: Of input noise, of weight noise, and where both are combined of each: then it is squared.
+        num_draws: Number of draws of input noise, of weight noise, and where both are combined of each: then it is
+            squared.
         fraction: SmoothGrad's noise over the range of the data.
         confidence: AdaptGrad's.
         weight_std: NoiseGrad's noise relative to each weight.

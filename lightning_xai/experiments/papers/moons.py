@@ -11,6 +11,7 @@ from sklearn.datasets import make_moons
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from lightning_xai.checks import check_positive
 from lightning_xai.networks import MLP
 from lightning_xai.shapes import Images, Labels, Logits
 
@@ -33,8 +34,7 @@ class Moons:
     noise: float = 0.2
 
     def __post_init__(self) -> None:
-        if not 0 < self.noise < math.inf:
-            raise ValueError(f"`noise` must be positive and finite, got {self.noise}.")
+        check_positive("noise", self.noise)
 
     def sample(self, number: int, seed: int) -> tuple[Points, Labels]:
         points, labels = make_moons(number, noise=self.noise, random_state=seed)

@@ -64,12 +64,12 @@ def run(
         num_networks: Each with points and first weights of its own.
         num_train: Points that a network is trained on.
         num_test: Points whose gradients are compared with the best boundary.
-        num_steps: Of a training.
+        num_steps: Number of steps of a training.
         hidden: Widths of the hidden layers; two make a network of three layers.
         lr: Learning rate.
         noise: Standard deviation of the points around their half circles.
         fraction: Input noise of SG, relative to the range of the points.
-        num_draws: Of SG and NG; FG makes so many of the inputs for each of so many of the weights.
+        num_draws: Number of draws of SG and NG; FG makes so many of the inputs for each of so many of the weights.
         columns: Arrows of the field in a row.
     """
     moons = Moons(noise)

@@ -64,7 +64,7 @@ def run(
         repeats: Independent random networks of each step; a verdict takes three.
         num_twins: Networks trained on random labels, of the configuration's seed and the next ones; as many.
         similarity: The one that decides.
-        initialization: Of random weights; `normal` is the published one.
+        initialization: Initialization of random weights; `normal` is the published one.
         twin_epochs: Most epochs of the training on random labels.
         kept: Folder for finished parts, to go on with after an interruption; null keeps none.
         changes: Values that replace the configurations', by dotted name.
