@@ -268,7 +268,7 @@ def test_no_name_is_obeyed(tmp_path):
     check.mkdir(parents=True)
     columns = ",".join(Verdict.__dataclass_fields__)
     (check / "verdicts.csv").write_text(
-        f'{columns}\nparameters,<u>m,FAIL,ssim,.1,0,.2,.3,.05,8,"<script>x</script> why"\n'
+        f'{columns}\nparameters,<u>m,FAIL,ssim,.1,0,.2,.3,.05,8,"<script>x</script> why",<u>\n'
     )
     main(["report", str(folder)])
     text = (folder / "xai" / "report.html").read_text(encoding="utf-8")
@@ -385,7 +385,10 @@ def test_a_damaged_verdict_is_refused_with_its_line(tmp_path):
     folder = write_run(tmp_path / "run", validations=1)
     check = folder / "sanity" / "parameters"
     check.mkdir(parents=True)
-    (check / "verdicts.csv").write_text(f"{','.join(Verdict.__dataclass_fields__)}\na,b,PASS,ssim,x,0,0,0,0,1,why\n")
+    former = "check,method,outcome,similarity,mean,low,high,threshold,margin,networks,reason"
+    (check / "verdicts.csv").write_text(f"{former}\ndata,m,PASS,ssim,0,0,0,0,0,1,why\n")
+    assert find([folder]).runs[0].verdicts["parameters"][0].step == ""
+    (check / "verdicts.csv").write_text(f"{','.join(Verdict.__dataclass_fields__)}\na,b,PASS,ssim,x,0,0,0,0,1,why,\n")
     with pytest.raises(ValueError, match=r"verdicts\.csv, line 2: not a verdict .* Make the sanity check anew"):
         main(["report", str(folder)])
 
