@@ -119,7 +119,7 @@ def _read(path: Path) -> tuple[Verdict, ...]:
     names = [field.name for field in fields(Verdict)]
     kinds = {"networks": int, **dict.fromkeys(("mean", "low", "high", "threshold", "margin"), float)}
     found = []
-    for place, values in read_csv(path, names):
+    for place, values in read_csv(path, names, {"step": ""}):
         try:
             row: Any = {name: kinds.get(name, str)(text) for name, text in zip(names, values, strict=True)}
         except ValueError as error:
