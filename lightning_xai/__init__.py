@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     )
     from lightning_xai.explainers.bounds import bounds
     from lightning_xai.forward import Forward
-    from lightning_xai.reporting.show import show
 
 __all__ = [
     "Evaluation",
@@ -44,7 +43,7 @@ __all__ = [
     "explain",
     "fusion_grad",
     "noise_grad",
-    "show",
+    "show",  # noqa: F405, likewise
     "smooth_grad",
 ]
 

@@ -28,8 +28,12 @@ def log_settings(trainer: Trainer, methods: Mapping[str, Any], logged: Iterable[
     found = {key: float(trainer.callback_metrics[key]) for key in logged if key in trainer.callback_metrics}
     settings = dict(pair for name, method in methods.items() for pair in flat(name, method))
     for logger in trainer.loggers if found else ():
-        if hasattr(getattr(logger, "experiment", None), "add_hparams"):
-            logger.log_hyperparams(settings, found, trainer.global_step)  # type: ignore[call-arg]
+        writer = getattr(logger, "experiment", None)
+        if type(writer).__module__ == "torch.utils.tensorboard.writer":
+            from torch.utils.tensorboard.summary import hparams  # only where TensorBoard is installed
+
+            for summary in hparams(settings, found):  # the curves have the scores: `add_hparams` would add points
+                writer._get_file_writer().add_summary(summary)  # type: ignore[union-attr]
 
 
 def flat(name: str, part: Any) -> Iterator[tuple[str, Any]]:

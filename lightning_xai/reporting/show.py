@@ -32,7 +32,7 @@ def show(
     negative, and of a map that is nowhere negative white is 0.
 
     Args:
-        maps: Of one method, or by name, shaped like the images.
+        maps: Attributions of one method, or of several by name, shaped like the images.
         images: Inputs as the network gets them: images, volumes, series or tables.
         bounds: (low, high), what black and white are; None for the least and the greatest value of the images.
         overlay: Lay the maps over the images, in gray, the more opaque the larger their values; of images alone.
@@ -44,8 +44,11 @@ def show(
             an image.
 
     Example:
-        >>> maps, images = torch.randn(2, 1, 8, 8), torch.rand(2, 1, 8, 8)
-        >>> figure = lx.show({"gradient": maps}, images, overlay=True)
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> images = torch.rand(2, 1, 8, 8)
+        >>> type(lx.show({"gradient": images - 0.5}, images, overlay=True)).__name__
+        'Figure'
     """
     given = dict(maps) if isinstance(maps, Mapping) else {"map": maps}
     if overlay and images.ndim != 4:
