@@ -15,7 +15,7 @@ from lightning_xai.statistics.intervals import share_interval
 CONTROLS = {
     "edges": "an edge detector that never sees the network",
     "random": "random maps",
-    "untrained": "the untrained network",
+    "untrained": "the first method on an untrained network",
 }
 MOST = 2
 """Metrics in which a control is told with its numbers."""
