@@ -244,7 +244,7 @@ def test_unknown_options_and_keys_are_named(run, tmp_path, capsys):
 def test_wrong_class_paths_are_named(run, capsys):
     message = refused(capsys, run, "--data=lightning_xai.data.Nothing")
     assert "module 'lightning_xai.data' has no attribute 'Nothing'" in message
-    message = refused(capsys, run, "--model.network=lightning_xai.networks.Nothing")
+    message = refused(capsys, run, "--model.network.class_path=lightning_xai.networks.Nothing")
     assert "module 'lightning_xai.networks' has no attribute 'Nothing'" in message
 
 
