@@ -132,7 +132,8 @@ def explain(
         model: Maps (batch, ...) to logits (batch, classes), or to what `output` is of; explained in evaluation mode.
             `lightning_xai.Forward` makes such a model of any other.
         images: (batch, feature) or (batch, channel, ...), as the model takes them.
-        target: Class to explain, one for all or one a sample; None for the predicted class.
+        target: Class to explain, one for all or one a sample, also as the 0.0 and 1.0 or booleans of a binary
+            classifier, (batch,) or (batch, 1); None for the predicted class.
         method: An explainer, such as `smooth_grad()` or `Gradient()`, or a plain name, such as "noise_grad".
         output: What is explained, one of `lightning_xai.outputs` or a plain name, such as "probability": by default the
             target's logit; of a single logit, that of a classifier with labels 0 and 1, label 0 explains its negative.
@@ -253,6 +254,8 @@ def evaluate(
     num_classes = None
     if isinstance(target, Tensor) and target.ndim == 2 and target.shape[1] > 1:
         _check_lengths(len(images), target=target)
+        if not conditions.output.has_labels:
+            raise ValueError(f"`target` has labels, (batch, classes), but `output` {output!r} has none.")
         num_classes = target.shape[1]
         places, target = positive_labels(target)
         if not len(target):

@@ -349,7 +349,8 @@ Made by `python scripts/compatibility.py`, and compared with what is so by `test
 have random weights and are the smallest of their kind; methods and metrics have their defaults but for few draws.
 
 ✓ works: a finite map of the input's shape, finite scores, similarities, logged means and files. A number: refused by an
-error, with one of the reasons below. – makes no sense. There is nothing else.
+error, with one of the reasons below. – makes no sense. There is nothing else. Scores of `information_level` may be
+undefined (NaN), as its documentation says, of networks that have learned nothing; its `min_score` is 0 here.
 
 With {versions}.
 """
@@ -363,7 +364,7 @@ REASONS = (
     ),
     (
         "has rules for .*; it has no rule for",
-        "Every nonlinear function must be a module that the method has a rule for.",
+        "Every nonlinear function, the output's too, must be a module that the method knows.",
     ),
     ("`subset_size` must be at most", "The default subsets of 224 positions are too large; say `subset_size`."),
     ('perturbation="square" needs', 'A table has no squares: `perturbation="noise"`.'),
@@ -373,6 +374,7 @@ REASONS = (
         "has no probability, which a metric",
         "Such an output has no probability to watch: `output='explained'` of the metric.",
     ),
+    ("`square_size` must be at most", "The default squares of 8 positions a side are too large; say `square_size`."),
 )
 """What an error must say, and what that means; numbered from 1."""
 

@@ -121,8 +121,9 @@ def given(theirs):
     return ["--config=c.yaml", "--ckpt_path=kept/a.ckpt"]
 
 
-def test_commands_of_the_trainer_take_it_and_evaluate_writes_beside_it(given):
+def test_commands_of_the_trainer_take_it_and_evaluate_writes_beside_it(given, capsys):
     main(["validate", *given])
+    assert capsys.readouterr().out.count("explanations of 4 samples") == 1, "the callback leaves it to the command"
     main(["test", *given, "--trainer.default_root_dir=elsewhere"])
     main(["evaluate", *given])
     found = read_scores("kept/evaluate/scores").table
@@ -135,9 +136,9 @@ def test_every_other_command_takes_it_and_writes_beside_the_file(given, caplog):
     few = ["--methods=[gradient]", "--similarity=pearson", "--num_samples=6", "--repeats=1"]
     main(["sanity", *given, *few])
     main(["calibrate", *given, "--num_draws=2", "--maximum=0.01", "--chance=0.2"])
-    main(["visualize", *given, "--target=1", "--steps=1", "--weight_noise=0", "--num_fresh=0"])
+    main(["visualize", *given, "--target=1", "--steps=1", "--num_models=1", "--num_fresh=1"])
     main(["explain", "black.png", *given, "--methods=[gradient]"])
-    assert {path.name for path in Path("kept").iterdir()} >= {"a.ckpt", "evaluate", "sanity", "visualize"}
+    assert {path.name for path in Path("kept").iterdir()} >= {"a.ckpt", "noise_level.csv", "sanity", "visualize"}
     assert {path.name for path in Path("kept/sanity/all").glob("*.csv")} >= {"verdicts.csv"}
     checks = [line.partition(",")[0] for line in Path("kept/sanity/all/verdicts.csv").read_text().splitlines()[1:]]
     assert set(checks) == {"parameters", "invariance"}

@@ -221,7 +221,7 @@ def test_missing_truncated_and_foreign_files_are_refused(checkpoint):
         "truncated": "truncated",
         "empty": "truncated",
         "text": "truncated",
-        "pickled": "something else",
+        "pickled": r"it holds lightning_xai\.networks\.mlp\.MLP",
         "list": "has no `pytorch-lightning_version`, `state_dict`",
         "state": "has no `pytorch-lightning_version`, `state_dict`",
     }.items():

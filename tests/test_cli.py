@@ -244,8 +244,8 @@ def test_unknown_options_and_keys_are_named(run, tmp_path, capsys):
 def test_wrong_class_paths_are_named(run, capsys):
     message = refused(capsys, run, "--data=lightning_xai.data.Nothing")
     assert "module 'lightning_xai.data' has no attribute 'Nothing'" in message
-    message = refused(capsys, run, "--model.network.class_path=lightning_xai.networks.Nothing")
-    assert "module 'lightning_xai.networks' has no attribute 'Nothing'" in message
+    with pytest.raises(ValueError, match=r"`network`: there is no class or function lightning_xai\.networks\.Nothing"):
+        run("fit", "--model.network=lightning_xai.networks.Nothing")
 
 
 @pytest.mark.parametrize(

@@ -372,6 +372,38 @@ def test_text_is_scored_by_deleting_and_inserting_its_tokens(baseline):
             assert scores == pytest.approx([*areas, flipped], abs=1e-5)
 
 
+@in_training
+def test_a_callback_scores_text_with_one_logit_as_it_is_trained(tmp_path):
+    """Labels 0.0 and 1.0, a mask in the batches: the same scores as by hand."""
+
+    class Reader(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = bert(1)
+
+        def forward(self, inputs_embeds, attention_mask):
+            return self.net(inputs_embeds=inputs_embeds, attention_mask=attention_mask)
+
+        def validation_step(self, batch, _):
+            pass
+
+    texts, mask = torch.randn(4, 7, 16), (torch.arange(7) < torch.tensor([7, 4, 5, 6])[:, None]).long()
+    rows = [{"inputs_embeds": texts[i], "attention_mask": mask[i], "label": float(i % 2)} for i in range(4)]
+    metrics, methods = {"deletion": DeletionAUC(4, 0.0)}, {"gradient": lx.InputXGradient()}
+    names = {"explained": "inputs_embeds", "present": "attention_mask"}
+    callback = AttributionCallback(
+        methods, metrics, controls=False, forward={**names, "carried": ["attention_mask"]}, channel_dim=-1
+    )
+    module, quiet = Reader().eval(), {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    Trainer(default_root_dir=tmp_path, callbacks=[callback], **quiet).validate(
+        module, DataLoader(rows, 2), verbose=False
+    )
+    model, labels = lx.Forward(module, carried={"attention_mask": mask}, **names), torch.tensor([0, 1, 0, 1])
+    wanted = lx.evaluate(model, texts, labels, methods, metrics, channel_dim=-1).scores["gradient"]["deletion"]
+    assert_close(callback.evaluation.scores["gradient"]["deletion"], wanted)
+    assert torch.equal(callback.evaluation.targets, labels)
+
+
 def test_what_says_which_tokens_are_there_must_be_carried():
     model = lx.Forward(bert(), explained="inputs_embeds", present="attention_mask")
     with pytest.raises(ValueError, match=r"`present`: 'attention_mask' must be carried along, of shape \(2, 7\)"):

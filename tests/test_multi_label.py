@@ -216,6 +216,8 @@ def test_refusals():
         AttributionCallback(target="positive", output=lx.outputs.At(0))
     with pytest.raises(ValueError, match='`target` must be "label", "prediction" or a class, got "positive"'):
         RandomizationCallback(target="positive")
+    with pytest.raises(ValueError, match=r"`target` has labels, .* but `output` At\(index=\(0,\)\) has none"):
+        lx.evaluate(Network(), IMAGES, LABELS, **{**HOW, "output": lx.outputs.At(0)})
     with pytest.raises(ValueError, match="no label of any sample holds"):
         lx.evaluate(Network(), IMAGES, torch.zeros_like(LABELS), **HOW)
     with pytest.raises(ValueError, match=r"must be \(batch, 3\)"):

@@ -1,5 +1,6 @@
 """An explanation that fails costs its scores, and neither other scores nor the training."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,12 +140,14 @@ def test_the_training_goes_on_as_without_the_callback(tmp_path: Any) -> None:
         on_error="warn",
     )
     plain = fit(tmp_path / "plain")
-    with pytest.warns(UserWarning, match="Explanations failed") as told:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
         observed = fit(tmp_path / "observed", callback, images=images, labels=labels)
     for name, value in plain.state_dict().items():
         assert torch.equal(value, observed.state_dict()[name]), name
     messages = " ".join(str(warning.message) for warning in told)
     assert "leaves out 2 of 7 samples, 2, 5: ValueError: `inputs` must be finite" in messages
+    assert "; ValueError: The labels must be in 0 .. 2, the outputs of the model, to be explained; 1 of 1" in messages
     assert "OutOfMemoryError: out of memory (in the method oom, samples 0, 1, 3, 4, 6)" in messages
     assert "KeyError: 'nothing' (in the metric bad) (in the method grad, samples 0, 1, 3, 4, 6)" in messages
     table = read_scores(tmp_path / "observed" / "xai" / "scores").table

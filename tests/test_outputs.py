@@ -328,6 +328,25 @@ def test_a_class_that_is_predicted_nowhere_has_mean_0():
     assert Region().scores(raw).tolist() == [[1.0, 0.0]]
 
 
+def test_scores_of_a_segmentation_do_not_depend_on_the_order_in_memory():
+    """Some segmenters give maps with the channels last in memory."""
+    model, metrics = Segmenter(), {"faithfulness": FaithfulnessCorrelation(10, 1, baseline=0.0)}
+    channels_last = nn.Sequential(model, Strided())
+    for output in (Region(MASK), Region()):
+        found, expected = (
+            lx.evaluate(each, IMAGES, TARGET, ["gradient"], metrics, output=output).scores["gradient"]["faithfulness"]
+            for each in (channels_last, model)
+        )
+        assert_close(found, expected, equal_nan=True)
+
+
+class Strided(nn.Module):
+    """The same maps with the channels last in memory."""
+
+    def forward(self, maps):
+        return maps.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
 # Names, and refusals
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from pandas.testing import assert_frame_equal
 
 from lightning_xai.results.scores import Scores
-from lightning_xai.results.store import read_directions, read_scores
+from lightning_xai.results.store import read_directions, read_samples, read_scores
 
 ROOT = Path(__file__).parents[1]
 
@@ -194,6 +195,8 @@ def test_two_processes_write_the_rows_of_one(folder: Path, told: Any, name: str)
     """In the same order."""
     assert_same(scores(folder / "one"), scores(folder / name))
     assert len(scores(folder / "one")) == 2 * 3 * 2 * 7
+    one, several = (read_samples(folder / run / "xai" / "scores") for run in ("one", name))
+    assert_frame_equal(one, several, rtol=1e-5)
     assert read_directions(folder / name / "xai" / "scores")["size"]
     assert sorted(os.listdir(folder / name / "xai")) == ["metrics.json", "scores", "tables"]
 

@@ -248,6 +248,7 @@ def test_the_page_asks_for_nothing_and_runs_nothing_but_its_own(report):
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
     for kind, element in (("style", r"<style>(.*?)</style>"), ("script", r"<script>(.*?)</script>")):
         (content,) = re.findall(element, text, re.S)
+        assert content.count("\n") <= 200
         assert f"{kind}-src 'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'" in policy
     for tag, attributes in page.tags:
         assert tag not in ("link", "iframe", "object", "embed", "base", "form")
@@ -267,7 +268,7 @@ def test_no_name_is_obeyed(tmp_path):
     check.mkdir(parents=True)
     columns = ",".join(Verdict.__dataclass_fields__)
     (check / "verdicts.csv").write_text(
-        f'{columns}\nparameters,<u>m,FAIL,ssim,.1,0,.2,.3,.05,8,"<script>x</script> why"\n'
+        f'{columns}\nparameters,<u>m,FAIL,ssim,.1,0,.2,.3,.05,8,"<script>x</script> why",<u>\n'
     )
     main(["report", str(folder)])
     text = (folder / "xai" / "report.html").read_text(encoding="utf-8")
@@ -306,6 +307,15 @@ def test_two_runs_are_paired_by_sample(tmp_path):
     for metric, own in p_values.items():
         corrected = [pairs["pair_p_holm", metric, method] for method in own]
         np.testing.assert_allclose(corrected, holm(np.array(list(own.values()))), rtol=1e-9)
+
+
+def test_without_a_direction_there_is_a_page_too(tmp_path):
+    folder = write_run(tmp_path / "run", validations=1, metrics={"auroc": None})
+    main(["report", str(folder)])
+    text = (folder / "xai" / "report.html").read_text(encoding="utf-8")
+    assert "No method has a defined score in a metric with a direction." in text
+    assert "(no masks)" not in text
+    assert 'id="samples"' not in text
 
 
 def test_the_pareto_front_is_a_scatter(tmp_path):
@@ -353,11 +363,32 @@ def test_the_output_must_be_a_page(tmp_path):
         main(["report", str(folder), "--output", str(tmp_path / "x.json")])
 
 
+def test_seed_and_settings_are_those_of_the_training_or_of_the_stream(tmp_path):
+    folder = write_run(tmp_path / "run", validations=1)
+    (folder / "settings-0.json").write_text(
+        '{"common": {"seed": 3}, "methods": {"sg": {"fraction": 0.2}}, "metrics": {}}'
+    )
+    (run,) = find([folder]).runs
+    assert (run.seed, run.settings) == ("3", {"sg": "fraction: 0.2"})
+    method = "{class_path: smooth_grad, init_args: {fraction: 0.1}}"
+    callbacks = f"[{{class_path: A}}, {{class_path: B, init_args: {{methods: {{sg: {method}}}}}}}]"
+    (folder / "config.yaml").write_text(f"seed_everything: 7\ntrainer: {{callbacks: {callbacks}}}\n")
+    (run,) = find([folder]).runs
+    assert (run.seed, run.settings) == ("7", {"sg": "class_path: smooth_grad\ninit_args:\n  fraction: 0.1"})
+    assert list(run.checksums) == ["config.yaml", "xai/scores/000001.parquet"]
+    (folder / "config.yaml").write_text("- no configuration: [")
+    (run,) = find([folder]).runs
+    assert (run.seed, run.settings, run.config) == ("", {}, "- no configuration: [")
+
+
 def test_a_damaged_verdict_is_refused_with_its_line(tmp_path):
     folder = write_run(tmp_path / "run", validations=1)
     check = folder / "sanity" / "parameters"
     check.mkdir(parents=True)
-    (check / "verdicts.csv").write_text(f"{','.join(Verdict.__dataclass_fields__)}\na,b,PASS,ssim,x,0,0,0,0,1,why\n")
+    former = "check,method,outcome,similarity,mean,low,high,threshold,margin,networks,reason"
+    (check / "verdicts.csv").write_text(f"{former}\ndata,m,PASS,ssim,0,0,0,0,0,1,why\n")
+    assert find([folder]).runs[0].verdicts["parameters"][0].step == ""
+    (check / "verdicts.csv").write_text(f"{','.join(Verdict.__dataclass_fields__)}\na,b,PASS,ssim,x,0,0,0,0,1,why,\n")
     with pytest.raises(ValueError, match=r"verdicts\.csv, line 2: not a verdict .* Make the sanity check anew"):
         main(["report", str(folder)])
 

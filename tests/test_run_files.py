@@ -26,7 +26,7 @@ from lightning_xai.metrics import Sparseness
 from lightning_xai.results.files import replacing
 from lightning_xai.results.locks import RunLock
 from lightning_xai.results.scores import Scores
-from lightning_xai.results.store import append_scores, read_scores
+from lightning_xai.results.store import append_scores, read_samples, read_scores
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
@@ -199,7 +199,10 @@ def fit(folder: Path, *callbacks: Any, batch_size: int = 2, ckpt_path: Any = Non
 
 
 def epochs_and_steps(path: Path) -> list[tuple[int, int]]:
-    return sorted({(row.epoch, row.step) for row in read_scores(path) if row.stage == "validate"})
+    found = sorted({(row.epoch, row.step) for row in read_scores(path) if row.stage == "validate"})
+    known = read_samples(path).query("stage == 'validate'")
+    assert sorted({*zip(known["epoch"], known["step"], strict=True)}) == found, "samples are where their scores are"
+    return found
 
 
 @pytest.mark.filterwarnings("ignore:AttributionCallback. .* holds scores of an earlier training")

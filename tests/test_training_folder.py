@@ -17,8 +17,9 @@ from torchvision.transforms import v2
 
 from lightning_xai.callbacks import AttributionCallback
 from lightning_xai.cli import main
-from lightning_xai.data import TrainingFolderDataModule
+from lightning_xai.data import ImageFolderDataModule, TrainingFolderDataModule
 from lightning_xai.data.picture_masks import _polygons, mask_readers, read_mask
+from lightning_xai.experiments.pictures import Preparation
 from lightning_xai.modules import ClassifierModule
 
 ROOT = Path(__file__).parent.parent
@@ -235,6 +236,35 @@ def test_a_pixel_is_in_a_polygon_if_its_center_is():
 def test_damaged_annotations(flat, content, message):
     with pytest.raises(ValueError, match=message):
         coco_mask(flat, content)
+
+
+def test_a_finished_networks_pictures_have_masks_too(flat, tmp_path_factory):
+    masks = tmp_path_factory.mktemp("masks")
+    for path in flat.rglob("*.png"):
+        (masks / path.parent.name).mkdir(exist_ok=True)
+        np.save(masks / path.parent.name / path.stem, np.ones((10, 12), bool) * (path.stem == "3"))
+    data = ImageFolderDataModule(str(flat), masks=str(masks), **SMALL)
+    data.setup()
+    (batch,) = data.test_dataloader()
+    assert batch["mask"]["object"].flatten(1).all(1).tolist() == [index == 3 for index in range(10)]
+    np.save(masks / "cat" / "2", np.ones((10, 13), bool))
+    with pytest.raises(ValueError, match=r"the mask of .*2.png must be of shape \(10, 12\), is of \(10, 13\)"):
+        list(data.test_dataloader())
+    with pytest.raises(ValueError, match="`masks` must not be in `root`"):
+        ImageFolderDataModule(str(flat), masks=str(flat / "cat"))
+
+
+def test_a_trained_network_explains_pictures_as_they_were_prepared(flat):
+    data, network = data_of(flat), nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
+    prepared = Preparation.of(ClassifierModule(network), data)
+    assert_close(
+        prepared.inputs(Image.open(flat / "cat" / "0.png")), data.preprocessing(Image.open(flat / "cat/0.png"))
+    )
+    assert prepared.class_names == ("cat", "dog")
+    named = Preparation.of(
+        ClassifierModule("resnet18", num_classes=2), TrainingFolderDataModule(str(flat), image_size=9)
+    )
+    assert (named.settings["image_size"], named.settings["mean"]) == ("9", "(0.485, 0.456, 0.406)")
 
 
 # What is refused before anything is trained

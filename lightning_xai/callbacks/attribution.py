@@ -287,11 +287,13 @@ class AttributionCallback(ExplainingCallback):
             samples, lost, repeats = self._chosen(trainer, pl_module, stage)
 
             def try_one() -> Evaluation:
-                first = (samples.select(torch.arange(min(n, len(samples.images)))) for n in (1, self.batch_size))
+                first = [samples.select(torch.arange(min(n, len(samples.images)))) for n in (1, self.batch_size)]
                 try:
-                    return self._evaluate(trainer, pl_module, next(first))
+                    evaluation = self._evaluate(trainer, pl_module, first[0])
                 except (RuntimeError, ValueError):  # a network may not take fewer rows than a batch has
-                    return self._evaluate(trainer, pl_module, next(first), on_error=self.on_error)
+                    evaluation = self._evaluate(trainer, pl_module, first[1], on_error=self.on_error)
+                self._known(trainer, pl_module, first[1], repeats)
+                return evaluation
 
             evaluation, failure = self._attempted(trainer, samples, lost, repeats, try_one)
             return set(self._together(trainer, samples, evaluation, failure, None, self.prefixed(stage))[0])

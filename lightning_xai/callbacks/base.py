@@ -184,18 +184,18 @@ class ExplainingCallback(Callback):
                 check_width(labels.shape[1], num_outputs)
             tell_number_of_classes(trainer, getattr(loader, "dataset", None), num_outputs)
         check = partial(self._check_samples, InputSpace.of(trainer).completed(self.conditions), num_outputs)
-        _, failure = attempted(lambda: check(samples))
+        _, failure = attempted(partial(check, samples))
         if failure is None:
             return samples, samples.index[:0]
         if self.on_error == "raise":
             raise failure
         rows = torch.arange(len(samples.images))
-        fine = torch.tensor([attempted(partial(check, samples.select(row)))[1] is None for row in rows.split(1)])
+        failures = [attempted(partial(check, samples.select(row)))[1] for row in rows.split(1)]
+        fine = torch.tensor([failure is None for failure in failures])
         lost = samples.index[~fine]
-        first = ", ".join(map(str, lost[:5].tolist())) + ", ..." * (len(lost) > 5)
-        warn_caller(
-            f"{type(self).__name__} leaves out {len(lost)} of {len(fine)} samples, {first}: {described(failure)}"
-        )
+        named = ", ".join(map(str, lost[:5].tolist())) + ", ..." * (len(lost) > 5)
+        why = "; ".join([described(failure) for failure in failures if failure is not None][:3])
+        warn_caller(f"{type(self).__name__} leaves out {len(lost)} of {len(fine)} samples, {named}: {why}")
         return samples.select(rows[fine]), lost
 
     def _check_samples(self, conditions: Conditions, num_outputs: int | None, samples: Samples) -> None:

@@ -1,12 +1,11 @@
 """The command line of what takes a configuration: fit, validate, test, predict, sanity, calibrate and visualize."""
 
 import os
-import re
 from argparse import SUPPRESS
 from collections.abc import Callable, Iterable
 from inspect import signature
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -32,19 +31,6 @@ from lightning_xai.reporting.console import console
 
 WITHOUT_CHECKPOINT = ("validate", "test", "predict", "visualize", "evaluate")
 """Commands that take the weights as they are."""
-
-
-class XAIArgumentParser(LightningArgumentParser):
-    """LightningCLI's parser, which knows of Lightning's two packages."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if re.search(r"subclass of Lightning(Data)?Module", message):
-            message += (
-                "\n  Modules and data modules must be those of the package pytorch_lightning. Classes of"
-                " lightning.pytorch\n  are others: import them from pytorch_lightning, or train in a script, where the"
-                " callbacks work with both."
-            )
-        super().error(message, ex)
 
 
 class XAICommandLine(LightningCLI):
@@ -76,7 +62,6 @@ class XAICommandLine(LightningCLI):
                 "parser_mode": YAML_MODE,
                 "allow_abbrev": False,
             },
-            parser_class=XAIArgumentParser,
             args=args,
             run=False,
         )

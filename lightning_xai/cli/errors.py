@@ -181,6 +181,12 @@ def _mended(leaf: _Leaf, options: Sequence[str]) -> str:
 
         names = [name for kind in ("methods", "metrics", "outputs") for name in known(kind)]  # type: ignore[arg-type]
         return f"{match[1]!r} is neither the path of a class nor a known name.{_near(match[1], names)}"
+    if re.search(r"subclass of Lightning(Data)?Module", text):
+        return (
+            f"{text}. Modules and data modules must be those of the package pytorch_lightning. Classes of "
+            "lightning.pytorch are others: import them from pytorch_lightning, or train in a script, where the "
+            "callbacks work with both."
+        )
     if text.startswith(_EXPECTED):
         return _expected(text, leaf.given)
     if re.search("No supported gpu backend|can not run on your system", text):

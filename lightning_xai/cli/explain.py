@@ -13,7 +13,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 
 from lightning_xai.callbacks.attribution import AttributionCallback
 from lightning_xai.cli.checks import check_local, parse_shard
-from lightning_xai.cli.command_line import XAIArgumentParser, ignore_options_of_others, load_weights
+from lightning_xai.cli.command_line import ignore_options_of_others, load_weights
 from lightning_xai.cli.errors import refusing
 from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
 from lightning_xai.cli.weights import warn_of_random_weights
@@ -60,7 +60,7 @@ def explain_command(words: Sequence[str]) -> None:
 def explain_parser() -> LightningArgumentParser:
     """Parts of a configuration as the other commands have them, and the options of `explain_images`."""
     know_yaml_mode()
-    parser = XAIArgumentParser(
+    parser = LightningArgumentParser(
         prog="lightning-xai explain",
         usage="%(prog)s IMAGE [IMAGE ...] --config FILE [--OPTION VALUE ...]",
         description=str(explain_images.__doc__).partition("\n")[0],

@@ -2,12 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from pytorch_lightning import LightningDataModule
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import to_pil_image
 
 from lightning_xai.data.base import at_least
+from lightning_xai.data.picture_masks import Masks, mask_readers
 from lightning_xai.data.pictures import (
     SUFFIXES,
     RefusedPicture,
@@ -29,8 +29,6 @@ from lightning_xai.data.pictures import (
     same_content,
 )
 from lightning_xai.data.preprocessing import Preprocessing, changed
-
-Masks = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -67,21 +65,27 @@ class PictureDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         picture = self.pictures[index]
-        sample: dict[str, Any] = {"image": self._prepared(picture.path), "index": index}
+        image, shape = self._prepared(picture.path)
+        sample: dict[str, Any] = {"image": image, "index": index}
         if picture.label is not None:
             sample["label"] = picture.label
         if picture.read_masks is not None:
-            sample["mask"] = {name: self.preprocessing.mask(mask) for name, mask in picture.read_masks().items()}
+            masks = picture.read_masks()
+            if wrong := [mask.shape for mask in masks.values() if mask.shape != shape]:
+                raise ValueError(f"the mask of {printable(picture.path)} must be of shape {shape}, is of {wrong[0]}")
+            sample["mask"] = {name: self.preprocessing.mask(mask) for name, mask in masks.items()}
         return sample
 
-    def _prepared(self, path: Path) -> Tensor:
+    def _prepared(self, path: Path) -> tuple[Tensor, tuple[int, int]]:
+        """The input, and height and width of the picture."""
         try:
             image = read_picture(path)
+            shape = image.height, image.width
             if self.augment is not None:
                 image = as_picture(self.augment(image))
                 if image.size == self.preprocessing.image_shape[1:]:
-                    return self.preprocessing.normalized(image)
-            return self.preprocessing(image)
+                    return self.preprocessing.normalized(image), shape
+            return self.preprocessing(image), shape
         except RefusedPicture as error:
             paths = [picture.path for picture in self.pictures]
             refused = {path: str(error)} | refusals(paths)  # all at once, and not one a run
@@ -197,6 +201,8 @@ class ImageFolderDataModule(PictureDataModule):
         root: The folder.
         labeled: Whether the subfolders are classes; null: if all pictures are in subfolders.
         class_names: Of the network's outputs, in their order; null: those of the network that runs.
+        masks: Masks of the evidence, a folder beside `root` or a file in COCO's format, as
+            `data.picture_masks.mask_readers` takes them.
         options: Those of `PictureDataModule`.
     """
 
@@ -205,13 +211,32 @@ class ImageFolderDataModule(PictureDataModule):
         root: str,
         labeled: bool | None = None,
         class_names: list[str] | None = None,
+        masks: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.root, self.labeled = Path(root).expanduser(), labeled
+        self.masks = None if masks is None else Path(masks).expanduser()
+        if (
+            self.masks is not None
+            and self.masks.is_dir()
+            and self.masks.absolute().is_relative_to(self.root.absolute())
+        ):
+            raise ValueError(
+                f"`masks` must not be in `root`, {self.root}, whose pictures are explained; move the folder."
+            )
         self.known_names = None if class_names is None else tuple(class_names)
 
     def find_pictures(self, class_names: tuple[str, ...] | None) -> list[Picture]:
+        pictures = self._without_masks(class_names)
+        if self.masks is None:
+            return pictures
+        folders = [picture.path.relative_to(self.root).parts[0] for picture in pictures]
+        wanted = [(picture.path, folder) for picture, folder in zip(pictures, folders, strict=True)]
+        readers = mask_readers(self.masks, self.root, wanted)
+        return [replace(picture, read_masks=read) for picture, read in zip(pictures, readers, strict=True)]
+
+    def _without_masks(self, class_names: tuple[str, ...] | None) -> list[Picture]:
         self.class_names = None
         paths = picture_paths(self.root)
         folders = [path.relative_to(self.root).parts[:-1] for path in paths]

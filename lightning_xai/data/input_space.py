@@ -50,8 +50,13 @@ class InputSpace:
 
     @property
     def preparer(self) -> Any:
-        """Whose method `preprocess` makes an input of a picture; None if nobody has one."""
-        return next((owner for owner in self._owners if callable(getattr(owner, "preprocess", None))), None)
+        """Whose method `preprocess` makes an input of a picture; None if nobody has one.
+
+        The modules' own come before the preparation that they describe.
+        """
+        own = getattr(self.data, "preprocessing", None) if isinstance(self.data, PictureDataModule) else None
+        owners = (self.data, self.model, *self._owners, own)
+        return next((owner for owner in owners if callable(getattr(owner, "preprocess", None))), None)
 
     @property
     def _preprocessing(self) -> Preprocessing | None:

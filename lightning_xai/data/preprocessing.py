@@ -58,6 +58,10 @@ class Preprocessing:
             raise ValueError(f'`image` must be in mode RGB, got {image.mode}: convert it, image.convert("RGB").')
         return self.normalized(self._center(image, self.interpolation))
 
+    def preprocess(self, image: Image.Image) -> Float[Tensor, " 3 size size"]:
+        """As a call, under the name that modules and data modules have for it."""
+        return self(image)
+
     def normalized(self, image: Image.Image) -> Float[Tensor, " 3 size size"]:
         """The input that a picture of the input's size makes."""
         return self._normalization()(F.pil_to_tensor(image))

@@ -58,10 +58,10 @@ def compare_methods(
     The methods of several runs are named `run:method`, and numbered where such names collide. Runs share the numbers of
     their samples, so they should be evaluated on the same data set. All numbers of a metric are made from the same
     samples: those of which all of its methods have a defined (finite) score. A method without any is left aside. Where
-    a run has explained several labels of a sample, each label counts as a sample, and pairs with itself. The
-    scores named `gradients` are what the methods cost, and are not compared. The controls `random` and `edges` are
-    tested against the best method too, but have no rank and are never the best: random maps, which do not look at the
-    input, are perfectly robust.
+    a run has explained several labels of a sample, each label counts as a sample, independent of the others, and is
+    paired with itself. The scores named `gradients` are what the methods cost, and are not compared. The controls
+    `random` and `edges` are tested against the best method too, but have no rank and are never the best: random maps,
+    which do not look at the input, are perfectly robust.
 
     The best method is chosen on the same samples as the others are tested on, which makes an equally good one look
     worse. So the tests of all pairs of a metric are one family (Holm 1979, over K (K - 1) / 2 tests of K methods, the

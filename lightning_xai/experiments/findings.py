@@ -54,7 +54,8 @@ def find(
 def _found(run: Run, path: Path) -> FoundRun:
     xai = path.parent if path.name == SCORES else path
     folder = xai.parent if xai.name == "xai" else xai
-    config = folder / "config.yaml"
+    configs = [folder / "config.yaml", *sorted(folder.glob("settings-*.json"))]
+    config = next((file for file in configs if file.is_file()), configs[0])
     history = read_scores(path, stage="validate")
     files = score_files(path) or [path]
     several = len(history.table.drop_duplicates(["epoch", "step"])) > 1
@@ -98,23 +99,27 @@ def _configured(path: Path) -> dict[str, Any]:
         return {}
     text = path.read_text(encoding="utf-8", errors="replace")
     settings: dict[str, str] = {}
+    seed: Any = ""
     try:
         config = yaml.safe_load(text)
-        for callback in config["trainer"]["callbacks"]:
-            methods = callback.get("init_args", {}).get("methods")
+        if "common" in config:  # of a streamed evaluation
+            each, seed = [config["methods"]], config["common"].get("seed", "")
+        else:
+            each = [callback.get("init_args", {}).get("methods") for callback in config["trainer"]["callbacks"]]
+            seed = config.get("seed_everything", "")
+        for methods in each:
             named = methods if isinstance(methods, dict) else {str(name): name for name in methods or ()}
             settings |= {str(name): yaml.safe_dump(own, sort_keys=False).strip() for name, own in named.items()}
-        seed = str(config.get("seed_everything", ""))
     except (yaml.YAMLError, AttributeError, KeyError, TypeError):
-        seed = ""
-    return {"config": text, "settings": settings, "seed": seed}
+        pass
+    return {"config": text, "settings": settings, "seed": str(seed)}
 
 
 def _read(path: Path) -> tuple[Verdict, ...]:
     names = [field.name for field in fields(Verdict)]
     kinds = {"networks": int, **dict.fromkeys(("mean", "low", "high", "threshold", "margin"), float)}
     found = []
-    for place, values in read_csv(path, names):
+    for place, values in read_csv(path, names, {"step": ""}):
         try:
             row: Any = {name: kinds.get(name, str)(text) for name, text in zip(names, values, strict=True)}
         except ValueError as error:

@@ -138,7 +138,8 @@ class IntegratedGradients(Explainer):
     Attributes:
         gradient: The explainer integrated along the path.
         baseline: "black" or "white", the ends of the data's range in pixel space (needs `bounds`), or a number in
-            the space of the inputs. AdaptGrad's code uses 0.0 in normalized space as white, 1.0 as black.
+            the space of the inputs, or one a channel. AdaptGrad's code uses 0.0 in normalized space as white, 1.0 as
+            black.
         num_steps: Number of quadrature points.
 
     Raises:

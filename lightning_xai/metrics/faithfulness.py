@@ -151,6 +151,6 @@ def model_output(
     def run(images: Tensor, target: Tensor) -> Tensor:
         raw = check_rows(model(images), len(images))
         wide = raw.to(torch.promote_types(raw.dtype, torch.float32))
-        return read(wide, target, known).masked_fill(raw.isnan().view(len(raw), -1).any(1), torch.nan)
+        return read(wide, target, known).masked_fill(raw.isnan().reshape(len(raw), -1).any(1), torch.nan)
 
     return in_chunks(run, model, context.max_rows, images, target)

@@ -59,7 +59,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             raise ValueError(
                 f"`ckpt_path`: {path} cannot be read as a checkpoint: it holds {named[1]}, and only tensors, plain"
                 " values, argparse.Namespace and pathlib.Path are read, which run nothing. Save it without, such as by"
-                " `save_hyperparameters(ignore=[...])`."
+                f" `save_hyperparameters(ignore=[...])`. {ADVICE}"
             ) from error
         reason = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
         raise ValueError(

@@ -26,6 +26,8 @@ def torchvision_weights(name: str) -> type[WeightsEnum]:
         ValueError: if it has no such classifier.
     """
     names = models.list_models(module=models)
+    if "." in name:
+        raise ValueError(f"`network`: there is no class or function {name}. Correct the path of the class.")
     if name not in names:
         similar = get_close_matches(name, names) or names
         raise ValueError(

@@ -97,6 +97,7 @@ FIELDS = {
     "sanity[].margin": "how far above it still counts as at it",
     "sanity[].networks": "changed networks that it is of",
     "sanity[].reason": "one sentence",
+    "sanity[].step": "of the check, that decided; empty in files of earlier versions",
     "pairs[].metric": "of several runs, a method in two of them",
     "pairs[].method": "its name",
     "pairs[].runs[]": "first and second",

@@ -26,7 +26,6 @@ from lightning_xai.reporting.page.sentences import (
     CONTROLS,
     anchor,
     best_of,
-    floor,
     is_below_floor,
     is_better,
     leading,
@@ -125,12 +124,10 @@ def _view(findings: Findings) -> dict[str, Any]:
         ],
         "shapes": {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "?"},
         "pairs": _pairs(findings),
-        "plain": plain,
         "written": written,
         "about": about,
         "count": count,
         "p_text": _p_text,
-        "control_phrases": CONTROLS,
         "gradients": sum(run.scores.select(metric=GRADIENTS).table["value"].sum() for run in findings.runs),
     }
 
@@ -147,16 +144,13 @@ def color_classes(findings: Findings) -> dict[str, str]:
 
 def _metric(comparison: Comparison, metric: MetricComparison) -> dict[str, Any]:
     known, axis, digits = about(metric.metric), metric_axis(comparison, metric), places(metric)
-    level = floor(comparison, metric)
     return {
         "metric": metric,
         "about": known,
         "anchor": anchor(comparison, metric),
         "arrow": ARROWS[metric.higher_is_better],
         "axis": axis,
-        "floor": level,
         "controls": [(r.method, axis(r.mean)) for r in metric.methods if _drawn(r) and r.method in comparison.controls],
-        "limit": known.limit,
         "n": count(metric.num_samples, "n", metric.metric),
         "common": count(metric.num_common, "num_common", metric.metric),
         "rows": [_row(comparison, metric, result, digits) for result in shown_first(comparison, metric)],

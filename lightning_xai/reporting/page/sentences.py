@@ -317,7 +317,8 @@ def by_row(known: pd.DataFrame, index: pd.Index) -> pd.DataFrame:
 
 def _limits(findings: Findings) -> Iterator[Part]:
     comparison = findings.comparison
-    groups = {about(metric.metric).group for metric in comparison.metrics if best_of(metric) is not None}
+    scored = [metric for metric in comparison.metrics if not all(math.isnan(r.mean) for r in metric.methods)]
+    groups = {about(metric.metric).group for metric in scored}
     missing = [
         words
         for there, words in (
