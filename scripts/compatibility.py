@@ -71,7 +71,7 @@ TASKS = {
         ("Region", {}), lambda inputs: torch.ones(len(inputs), *inputs.shape[2:]).long(), "prediction"
     ),
     "embedding": Task(("Similarity", {"embedding": [1.0] * CLASSES}), None),
-    "sequence": Task(("At", {"index": [-1, 1]}), lambda inputs: torch.ones(inputs.shape[:2]).long()),
+    "sequence": Task(("At", {"index": (-1, 1)}), lambda inputs: torch.ones(inputs.shape[:2]).long()),
 }
 
 

@@ -1,6 +1,7 @@
 """`explain` and `evaluate` are what one would do by hand with the explainers and the metrics."""
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -215,7 +216,8 @@ def test_an_exception_says_with_which_method_metric_and_samples_it_came(model):
     assert told.value.__notes__[1] == "in the method a, samples 30, 2, 17, 4, 11, ..., 1"
 
 
-def test_progress_bar_is_shown_only_when_asked(model, capsys):
+def test_progress_bar_is_shown_only_when_asked(model, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     evaluate(model, IMAGES, TARGET, {"saliency": Saliency()})
     assert capsys.readouterr().err == ""
     evaluate(model, IMAGES, TARGET, {"saliency": Saliency()}, progress=True)

@@ -89,7 +89,7 @@ MISTAKES = {
     "network": (["fit", "--config=network.yaml"], ["`model.network.image_sise`: LeNet", "`image_size`?"]),
     "class path": ([*FIT, "--data=lightning_xai.data.DigitDataModule"], ["`data`", "Did you mean `DigitsDataModule`?"]),
     "package": (
-        [*FIT, "--model.network=torchvisoin.models.resnet18"],
+        [*FIT, "--model.network.class_path=torchvisoin.models.resnet18"],
         ["`model.network`: No module named 'torchvisoin'. Did you mean `torchvision`?"],
     ),
     "accelerator": ([*FIT, "--trainer.accelerator=gpuu"], ["accelerator='gpuu'", "Available names are"]),

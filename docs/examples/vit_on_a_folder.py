@@ -1,7 +1,4 @@
-"""A ViT of timm, trained on pictures/train/CLASS/*.png; after every epoch its explanations are scored and drawn.
-
-python vit_on_a_folder.py pictures
-"""
+"""A ViT of timm on pictures/{train,val}/CLASS/*.png, its explanations scored: python vit_on_a_folder.py pictures"""
 
 import sys
 
@@ -26,12 +23,14 @@ class Classifier(LightningModule):
     def training_step(self, batch):
         return torch.nn.functional.cross_entropy(self(batch[0]), batch[1])
 
+    def validation_step(self, batch): ...
+
     def configure_optimizers(self):
         return torch.optim.AdamW(self.parameters(), lr=1e-4)
 
 
 model = Classifier()
-config = timm.data.resolve_model_data_config(model.network)
+config = timm.data.resolve_data_config({"img_size": 64}, model=model.network)
 train = ImageFolder(f"{sys.argv[1]}/train", timm.data.create_transform(**config, is_training=True))
 val = ImageFolder(f"{sys.argv[1]}/val", timm.data.create_transform(**config))
 callback = AttributionCallback(["smooth_grad", "adapt_grad", "grad_cam"], bounds=lx.bounds(config))

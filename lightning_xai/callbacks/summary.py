@@ -34,6 +34,7 @@ def written(callback: Any, trainer: Trainer) -> Iterator[tuple[str, str | Path]]
     yield "as a table", shlex.join(["lightning-xai", "export", str(callback.folder), "--output", "scores.csv"])
     if trainer.state.fn == "test":
         yield "to compare", shlex.join(["lightning-xai", "compare", str(callback.folder)])
+    yield "as a page", shlex.join(["lightning-xai", "report", str(callback.folder)])
     if panels := sorted((callback.folder / PANELS).glob("*.png")):
         yield "latest panel", max(panels, key=lambda panel: panel.stat().st_mtime)
 

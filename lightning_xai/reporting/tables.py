@@ -101,8 +101,9 @@ def verdict_table(report: SanityReport) -> ResultTable:
     """A line for each check and method; below, why some did not pass, and the totals."""
     verdicts = report.verdicts
     checks = list(dict.fromkeys(verdict.check for verdict in verdicts))
-    rows = tuple((v.method, v.check, *_measured(v), v.outcome) for v in verdicts)
-    columns = ("method", "check", "step", "similarity", "floor", "interval", "verdict")
+    several = len(checks) > 1  # of a single one the title tells
+    rows = tuple((v.method, *([v.check] if several else []), *_measured(v), v.outcome) for v in verdicts)
+    columns = ("method", *(["check"] if several else []), "step", "similarity", "floor", "interval", "verdict")
     notes = [f"{v.method}, {v.check}: {v.reason}" for v in verdicts if v.outcome != "PASS"]
     if "efficient" in checks:
         notes.append("efficient: the relative rise of the entropy in the place of a similarity; it shall be above 0.")
