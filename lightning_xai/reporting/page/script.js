@@ -40,28 +40,30 @@
     await image.decode();
     const context = make("canvas", "", { width: image.width, height: image.height }).getContext("2d");
     context.drawImage(image, 0, 0);
-    return (sheet.gray = context.getImageData(0, 0, image.width, image.height));
+    return context.getImageData(0, 0, image.width, image.height);
   };
-  const drawn = (sheet, block, place, color) => {
-    const { width, height, across, gray } = sheet;
+  const drawn = ({ width, height, across, gray }, block, place, color) => {
     const canvas = make("canvas", "", { width, height });
     const picture = new ImageData(width, height);
     const left = (place % across) * width;
     const top = (block * across + Math.floor(place / across)) * height;
     const at = i => 4 * ((top + Math.floor(i / width)) * gray.width + left + (i % width));
-    for (let i = 0; i < width * height; i++) picture.data.set([...color(gray.data[at(i)]), 255], 4 * i);
+    const below = block * across * height * gray.width * 4; // to the input's pixel
+    for (let i = 0; i < width * height; i++)
+      picture.data.set([...color(gray.data[at(i)], gray.data[at(i) - below]), 255], 4 * i);
     canvas.getContext("2d").putImageData(picture, 0, 0);
     return canvas;
   };
-  const colored = share => {
+  const colored = (share, ground) => {
     const t = Math.min(1, Math.abs(share));
-    return (share < 0 ? [33, 102, 172] : [178, 24, 43]).map(end => 255 + t * (end - 255));
+    return (share < 0 ? [33, 102, 172] : [178, 24, 43]).map(end => ground + t * (end - ground));
   };
   const grid = async sheet => {
-    if (!sheet.gray) await read(sheet);
+    sheet.gray ??= await read(sheet);
     const evaluation = everything.find(e => ["run", "stage", "epoch", "step"].every(name => e[name] === sheet[name]));
     const rows = evaluation ? rowsOf(evaluation, first) : sheet.samples.map(sample => ({ sample }));
     const order = get("ordered").querySelector("select").value;
+    const overlaid = get("ordered").querySelector("input").checked;
     const key = row => (order === "last" ? -row.mean : order === "disagreement" ? -row.disagreement : row[order]) ?? 0;
     const sign = table && table.dataset.lower && ["mean", "last"].includes(order) ? -1 : 1;
     const chosen = rows.sort((a, b) => sign * (key(a) - key(b))).slice(0, 12);
@@ -77,7 +79,8 @@
       input.append(drawn(sheet, 0, place, gray => [gray, gray, gray]));
       line.append(make("th", `${row.sample}${labels}`, { scope: "row" }), input);
       sheet.methods.forEach((name, m) => {
-        const color = gray => (gray ? colored(((gray - 128) / 127) * (sheet.scales[m] / ends[m])) : [153, 153, 153]);
+        const share = gray => ((gray - 128) / 127) * (sheet.scales[m] / ends[m]);
+        const color = (gray, input) => (gray ? colored(share(gray), overlaid ? input : 255) : [153, 153, 153]);
         const cell = make("td");
         cell.append(drawn(sheet, m + 1, place, color), written(row[`score ${name}`], shares.includes(first)));
         line.append(cell);
@@ -105,8 +108,7 @@
     };
     get("panels").append(...panels);
     get("earlier")?.remove();
-    if (sheets.length) for (const id of ["grid", "ordered", "of-sheets"]) get(id).hidden = false;
-    get("of-panels").hidden = sheets.length > 0;
+    if (sheets.length) for (const id of ["grid", "ordered", "of-sheets", "of-panels"]) get(id).hidden = id === "of-panels";
     get("slider").hidden = steps.length < 2 && !sheets.length;
     input.max = input.value = steps.length - 1;
     input.addEventListener("input", show);
