@@ -73,6 +73,7 @@ from lightning_xai.results.store import (
     read_scores,
     score_files,
     set_aside,
+    write_class_names,
     write_directions,
 )
 
@@ -87,10 +88,10 @@ class AttributionCallback(ExplainingCallback):
     of every metric as `xai/<method>/<metric>`, so that `ModelCheckpoint` and `EarlyStopping` can monitor it; writes the
     score of every sample to `xai/scores/` (Parquet; `lightning-xai export` makes a CSV file of it), with the class
     explained, the one predicted and its probability (`results.store.read_samples`), the direction of every metric to
-    `xai/metrics.json` and a panel of maps to `xai/panels/` beside the run's checkpoints, and at the end a table of the
-    latest means to `xai/tables/`. Weights & Biases, MLflow and TensorBoard get panels and table too, any other logger
-    the means. Training goes on exactly as it would without it: weights, modes, gradients and random states
-    are left alone.
+    `xai/metrics.json`, the names of the classes where they are known to `xai/classes.json`, and a panel of maps to
+    `xai/panels/` beside the run's checkpoints, and at the end a table of the latest means to `xai/tables/`. Weights &
+    Biases, MLflow and TensorBoard get panels and table too, any other logger the means. Training goes on
+    exactly as it would without it: weights, modes, gradients and random states are left alone.
 
     The samples are of the rows that the loader's sampler can yield in its first `limit_val_batches`. Of several loaders
     each has `num_samples`, and names of its own: `xai/<loader>/<method>/<metric>`, by its key or its place in a list,
@@ -553,6 +554,8 @@ class AttributionCallback(ExplainingCallback):
             if trainer.is_global_zero:
                 self._make_room(trainer, folder / SCORES)
                 write_directions(folder / SCORES, evaluation.higher_is_better)
+                if names := InputSpace.of(trainer).class_names:
+                    write_class_names(folder / SCORES, names)
             earlier = self._parts.setdefault(stage, [])
             give_way_after = None if earlier or stage.startswith("test") else self._resumed_at
             if self.keep_scores == "last":

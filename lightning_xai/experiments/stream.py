@@ -44,7 +44,7 @@ from lightning_xai.price import BATCHES, Price, duration, price, within_gradient
 from lightning_xai.progress import progress_bar
 from lightning_xai.results.evaluations import EvaluationStore, Settings, in_places
 from lightning_xai.results.scores import GRADIENTS, Scores
-from lightning_xai.results.store import SCORES, read_samples, read_scores
+from lightning_xai.results.store import SCORES, read_samples, read_scores, write_class_names
 
 _AGAIN = 4
 """Samples of a finished batch that are evaluated once more before anything is added."""
@@ -231,6 +231,8 @@ def evaluate_stream(
         told = work.price(source, shard)
     else:
         store.begin(directions(given))
+        if names := space.class_names:
+            write_class_names(store.path, names)
         work.look_again(source)
         with progress_bar("evaluating", None, "sample", progress) as bar:
             num_now = work.go_on(source, shard, bar)

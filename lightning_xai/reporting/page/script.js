@@ -10,8 +10,9 @@
   };
   const table = get("browser");
   const first = table ? table.querySelector("data").dataset.metric : "";
-  const controls = table ? JSON.parse(table.dataset.controls) : [];
-  const shares = table ? JSON.parse(table.dataset.shares) : [];
+  const told = name => (table ? JSON.parse(table.dataset[name]) : []);
+  const [controls, shares, names] = ["controls", "shares", "names"].map(told);
+  const called = label => names[label] ?? label ?? "";
   const everything = JSON.parse(get("scores").textContent);
   const evaluations = everything.filter(evaluation => evaluation.reported);
   const absent = value => value === null || value === undefined;
@@ -22,12 +23,13 @@
     return evaluation.samples.map((sample, place) => {
       const scores = Object.fromEntries(methods.map(([name, values]) => [`score ${name}`, values[place]]));
       const own = methods.filter(([name, values]) => !controls.includes(name) && values[place] !== null);
-      const known = own.map(([, values]) => values[place]);
-      const mean = known.length ? known.reduce((a, b) => a + b, 0) / known.length : null;
-      const spread = known.length ? Math.sqrt(known.reduce((a, b) => a + (b - mean) ** 2, 0) / known.length) : null;
+      const all = own.map(([, values]) => values[place]);
+      const average = numbers => (numbers.length ? numbers.reduce((a, b) => a + b, 0) / numbers.length : null);
+      const mean = average(all);
+      const spread = mean === null ? null : Math.sqrt(average(all.map(value => (value - mean) ** 2)));
       const { target, predicted, probability } = evaluation;
-      const told = target && { class: target[place], predicted: predicted[place], probability: probability[place] };
-      return { sample, ...told, mean, disagreement: spread, ...scores };
+      const known = target && { class: target[place], predicted: predicted[place], probability: probability[place] };
+      return { sample, ...known, mean, disagreement: spread, ...scores };
     });
   };
 
@@ -45,8 +47,7 @@
   const drawn = ({ width, height, across, gray }, block, place, color) => {
     const canvas = make("canvas", "", { width, height });
     const picture = new ImageData(width, height);
-    const left = (place % across) * width;
-    const top = (block * across + Math.floor(place / across)) * height;
+    const [left, top] = [(place % across) * width, (block * across + Math.floor(place / across)) * height];
     const at = i => 4 * ((top + Math.floor(i / width)) * gray.width + left + (i % width));
     const below = block * across * height * gray.width * 4; // to the input's pixel
     for (let i = 0; i < width * height; i++)
@@ -71,10 +72,9 @@
     const heads = sheet.methods.map((name, m) => make("th", `${name} ±${ends[m].toPrecision(2)}`, { scope: "col" }));
     get("grid").tHead.rows[0].replaceChildren(make("th", "sample"), make("th", "input"), ...heads);
     const body = chosen.map(row => {
-      const line = make("tr");
-      const place = sheet.samples.indexOf(row.sample);
+      const [line, place] = [make("tr"), sheet.samples.indexOf(row.sample)];
       if (place < 0) return line;
-      const labels = row.class === undefined ? "" : ` (${row.class} → ${row.predicted})`;
+      const labels = row.class === undefined ? "" : ` (${called(row.class)} → ${called(row.predicted)})`;
       const input = make("td");
       input.append(drawn(sheet, 0, place, gray => [gray, gray, gray]));
       line.append(make("th", `${row.sample}${labels}`, { scope: "row" }), input);
@@ -100,8 +100,8 @@
       for (const one of panels) one.hidden = one !== panel;
       if (!panel) grid(chosen);
       for (const cursor of document.querySelectorAll(".cursor")) {
-        const [from, to] = [Number(cursor.dataset.from), Number(cursor.dataset.to)];
-        const share = (Number(step) - from) / (to - from);
+        const [from, to] = ["from", "to"].map(name => Number(cursor.dataset[name]));
+        const share = (step - from) / (to - from);
         cursor.setAttribute("visibility", share < 0 || share > 1 ? "hidden" : "visible");
         for (const end of ["x1", "x2"]) cursor.setAttribute(end, 250 * share);
       }
@@ -147,25 +147,25 @@
     const wrong = row.class !== row.predicted;
     const line = make("tr", "", wrong ? { class: "wrong" } : {});
     for (const [name, value] of Object.entries(row)) {
-      const whole = ["sample", "class", "predicted"].includes(name);
+      const whole = name === "sample" ? String : ["class", "predicted"].includes(name) ? called : null;
       const percent = name !== "probability" && shares.includes(state.metric);
-      const text = (whole ? String(value ?? "") : written(value, percent)) + (wrong && name === "predicted" ? " ✗" : "");
+      const text = (whole ?? (score => written(score, percent)))(value) + (wrong && name === "predicted" ? " ✗" : "");
       line.append(make(name === "sample" ? "th" : "td", text, { class: "number" }));
     }
     return line;
   };
   const draw = focused => {
     const all = rowsOf(evaluations[state.run], state.metric);
-    const names = Object.keys(all[0]);
-    if (!names.includes(state.sort)) state.sort = "mean";
+    const columns = Object.keys(all[0]);
+    if (!columns.includes(state.sort)) state.sort = "mean";
     const found = all.filter(kept).sort(inOrder);
-    table.tHead.rows[0].replaceChildren(...names.map(head));
+    table.tHead.rows[0].replaceChildren(...columns.map(head));
     table.tBodies[0].replaceChildren(...found.slice(0, most).map(body));
     const unit = shares.includes(state.metric) ? ", in percent" : "";
     const number = `${Math.min(most, found.length)} of ${found.length} chosen of ${all.length}`;
     get("counted").textContent = `${number} samples, by ${state.metric}${unit}`;
     get("further").hidden = found.length <= most;
-    if (focused) table.tHead.querySelectorAll("button")[names.indexOf(focused)].focus();
+    if (focused) table.tHead.querySelectorAll("button")[columns.indexOf(focused)].focus();
     const query = new URLSearchParams(Object.entries(state).filter(([, value]) => value !== "" && value !== 0));
     if (focused !== undefined) history.replaceState(null, "", `#samples?${query}`);
   };
@@ -192,7 +192,7 @@
   if (evaluations[0].target) {
     choice("Show", "only", [["", "all"], ["wrong", "wrong ones"], ["right", "right ones"]]);
     const labels = [...new Set(evaluations[0].target)].sort((a, b) => a - b);
-    choice("Class", "label", [["", "all"], ...labels.map(label => [label, label])]);
+    choice("Class", "label", [["", "all"], ...labels.map(label => [label, called(label)])]);
   }
   get("controls").hidden = false;
   get("further").addEventListener("click", () => draw(void (most += 200)));
