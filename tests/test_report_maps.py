@@ -1,5 +1,7 @@
 """Maps of all samples in one small picture: written by the callback, read back by the report."""
 
+import base64
+import io
 import json
 import math
 import re
@@ -18,6 +20,8 @@ from lightning_xai.callbacks.maps import write_sheet
 from lightning_xai.cli import main
 from lightning_xai.evaluation import Evaluation
 from lightning_xai.experiments.findings import find
+from lightning_xai.reporting.colors import scale_end
+from lightning_xai.reporting.page.classes import class_maps, tiles
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
@@ -84,6 +88,45 @@ def test_a_sheet_has_each_map_up_to_half_a_step_of_its_scale(tmp_path):
     expected = evaluation.images.mean(1).numpy()
     low, high = expected.min(), expected.max()
     assert np.abs(low + inputs / 255 * (high - low) - expected).max() <= (high - low) / 510 + 1e-6
+
+
+def test_each_class_has_the_mean_maps_of_what_is_right_and_of_what_is_confused(tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        validate(tmp_path, keep_maps=True)
+    _, values, _ = read_back(tmp_path / "xai" / "sheets" / "validate-epoch=000-step=0.png")
+    findings = find([tmp_path])
+    (run,) = findings.runs
+    known = run.samples.set_index("sample")
+    method, classes, others = class_maps(findings)
+    assert method in values
+    assert others == 0
+    for place, own in enumerate(values.values()):
+        np.testing.assert_allclose(tiles(run.sheets[0], place), own)
+    named = {name: number for number, name in enumerate(Module.class_names)}
+    assert sorted(found.name for found in classes) == sorted(named)
+    wrongs, means = [], {}
+    for found in classes:
+        of = known[known["target"] == named[found.name]]
+        is_wrong = of["predicted"] != of["target"]
+        wrongs.append(is_wrong.sum())
+        assert (found.right[0].value, found.confused[0].value) == ((~is_wrong).sum(), is_wrong.sum())
+        if is_wrong.any():
+            counts = of[is_wrong]["predicted"].value_counts()
+            assert counts[named[found.taken_for]] == counts.max()
+        for own, (_, picture) in ((of[~is_wrong].index, found.right), (of[is_wrong].index, found.confused)):
+            assert (picture is None) == (len(own) == 0)
+            if picture is not None:
+                means[picture] = values[method][list(own)].mean(0)
+    assert wrongs == sorted(wrongs, reverse=True)
+    assert 0 < sum(wrongs) < 5
+    end = max(scale_end(mean) for mean in means.values())
+    for picture, mean in means.items():
+        with Image.open(io.BytesIO(base64.b64decode(picture.partition(",")[2]))) as image:
+            color = np.asarray(image).astype(float)
+        shares = (mean / end).clip(-1, 1)
+        red = np.where(shares < 0, 255 + shares * (255 - 33), 255 - shares * (255 - 178))
+        np.testing.assert_allclose(color[..., 0], red, atol=0.5 + 1e-9)
 
 
 def test_what_is_not_finite_is_told_from_zero(tmp_path):
