@@ -4,7 +4,9 @@ import base64
 import hashlib
 import itertools
 import json
+import math
 import re
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 
@@ -14,9 +16,12 @@ from scipy import stats
 
 from lightning_xai.cli import main
 from lightning_xai.experiments.findings import find
-from lightning_xai.reporting.page.charts import Axis, curves_of, scatter_of
+from lightning_xai.reporting.page.charts import Axis, calibration_of, curves_of, scatter_of
 from lightning_xai.reporting.page.data import FIELDS
+from lightning_xai.reporting.page.numbers import text as words
+from lightning_xai.reporting.page.sentences import sentences
 from lightning_xai.reporting.tables import write_validations
+from lightning_xai.results.findings import Findings
 from lightning_xai.results.pareto import Validation
 from lightning_xai.results.sanity import Verdict
 from lightning_xai.results.scores import Scores
@@ -284,6 +289,37 @@ def test_no_name_is_obeyed(tmp_path):
     assert page.plain.count("<q>") == 8  # four samples, class and prediction
     assert {name for e in page.data("scores") for m in e["values"].values() for name in m} == {*names, "random"}
     assert json.loads((folder / "xai" / "report.json").read_text())["sanity"][0]["method"] == "<u>m"
+
+
+def test_calibration_is_of_tenths_with_the_scores_interval(tmp_path):
+    """Wilson's interval has the ends p at which (right - p)² = z² p (1 - p) / n."""
+    path = tmp_path / "xai" / "scores"
+    probability = [0.31, 0.39, 0.39, 0.72, 0.78, 0.95, 1.0, 1.0, None]
+    right = [True, False, False, True, True, True, True, False, True]
+    known = {"sample": [*range(9)], "row": [*range(9)], "target": [1] * 9, "predicted": [2 - is_so for is_so in right]}
+    values = {"gradient": {"auroc": np.linspace(0.5, 0.9, 9)}}
+    scores = Scores.from_values("validate", 0, 1, np.arange(9), values)
+    known |= {"probability": [math.nan if p is None else p for p in probability], "fingerprint": ["x"] * 9}
+    append_scores(path, scores, samples=known)
+    write_directions(path, {"auroc": True})
+    (run,) = find([tmp_path]).runs
+    found = calibration_of(run)
+    assert [(tenth.num_samples, round(tenth.right * tenth.num_samples)) for tenth in found] == [(3, 1), (2, 2), (3, 2)]
+    np.testing.assert_allclose([tenth.probability for tenth in found], [1.09 / 3, 0.75, 2.95 / 3])
+    z = stats.norm.ppf(0.975)
+    for tenth in found:
+        for end in (tenth.low, tenth.high):
+            assert (tenth.right - end) ** 2 == pytest.approx(z**2 * end * (1 - end) / tenth.num_samples, abs=1e-9)
+        assert tenth.low <= tenth.right <= tenth.high
+    main(["report", str(tmp_path)])
+    assert (tmp_path / "xai" / "report.html").read_text(encoding="utf-8").count('"Calibration of the network"') == 1
+    perfect = replace(run, samples=run.samples.assign(predicted=1))
+    assert calibration_of(perfect) == []
+    assert calibration_of(replace(run, samples=run.samples.assign(probability=math.nan))) == []
+    told = words([part for s in sentences(Findings(find([tmp_path]).comparison, (perfect,))) for part in s.parts])
+    assert re.search(
+        r"is right on 9 of 9 samples \(100.* % \[70.1, 100.*\]\), if it is their labels that are explained\.", told
+    )
 
 
 def test_two_runs_are_paired_by_sample(tmp_path):

@@ -8,10 +8,11 @@ import numpy as np
 
 from lightning_xai.reporting.page.metrics import about
 from lightning_xai.reporting.page.numbers import written
-from lightning_xai.reporting.page.sentences import floor
+from lightning_xai.reporting.page.sentences import compared_samples, floor
 from lightning_xai.results.comparison import Comparison, MetricComparison
 from lightning_xai.results.findings import FoundRun
 from lightning_xai.results.scores import Scores
+from lightning_xai.statistics.intervals import share_interval
 from lightning_xai.statistics.means import mean
 
 
@@ -165,3 +166,40 @@ def scatter_of(run: FoundRun) -> Scatter | None:
     points = sorted((axes[0](v.values[0]), 100 - axes[1](v.values[1]), f"{v.epoch}", v.on_front) for v in known)
     ordinate = tuple((100 - place, text) for place, text in axes[1].ticks())
     return Scatter((x, y), tuple(points), tuple(axes[0].ticks()), ordinate)
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """Samples whose predicted class has a probability within one tenth.
+
+    Attributes:
+        num_samples: Their number.
+        probability: Mean of it.
+        right: Share that the network is right on.
+        low: Lower end of its interval of 95 % (Wilson).
+        high: Upper end.
+    """
+
+    num_samples: int
+    probability: float
+    right: float
+    low: float
+    high: float
+
+
+def calibration_of(run: FoundRun) -> list[Confidence]:
+    """Of the evaluation that is compared, the tenths that have samples, in order.
+
+    None where no probability is recorded; nor where no sample is wrong: it may be the prediction that is explained.
+    """
+    known = compared_samples(run)
+    known = known[known["probability"].notna()] if len(known) else known
+    if not len(known) or (known["target"] == known["predicted"]).all():
+        return []
+    tenth = np.minimum((10 * known["probability"]).astype(int), 9)
+    found = []
+    for _, own in known.groupby(tenth):
+        right = int((own["target"] == own["predicted"]).sum())
+        ends = share_interval(right, len(own))
+        found.append(Confidence(len(own), float(own["probability"].mean()), right / len(own), *ends))
+    return found

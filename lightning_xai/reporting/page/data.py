@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from lightning_xai._version import __version__
-from lightning_xai.reporting.page.charts import accuracy_history, curves_of
+from lightning_xai.reporting.page.charts import accuracy_history, calibration_of, curves_of
 from lightning_xai.reporting.page.metrics import about
 from lightning_xai.reporting.page.numbers import Number, text
 from lightning_xai.reporting.page.sentences import by_row, compared_samples, floor, is_below_floor, leading, sentences
@@ -75,6 +75,11 @@ FIELDS = {
     "runs[].date": "of the latest scores",
     "runs[].seed": "of the training",
     "runs[].accuracy": "share of the samples that the network is right on, where it is recorded",
+    "runs[].calibration[].num_samples": "whose predicted class has a probability within this tenth",
+    "runs[].calibration[].probability": "mean of it",
+    "runs[].calibration[].right": "share that the network is right on",
+    "runs[].calibration[].low": "lower end of its interval (Wilson, 95 %)",
+    "runs[].calibration[].high": "upper end",
     "runs[].checkpoints[].name": "file",
     "runs[].checkpoints[].epoch": "when it was written",
     "runs[].checkpoints[].step": "likewise",
@@ -203,6 +208,7 @@ def _run(findings: Findings, place: int) -> dict[str, Any]:
         "date": run.date,
         "seed": run.seed,
         "accuracy": float((samples["target"] == samples["predicted"]).mean()) if len(samples) else None,
+        "calibration": [asdict(tenth) for tenth in calibration_of(run)],
         "checkpoints": [asdict(checkpoint) for checkpoint in run.checkpoints],
         "settings": run.settings,
         "checksums": run.checksums,

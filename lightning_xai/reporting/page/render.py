@@ -17,7 +17,14 @@ from PIL import Image
 from lightning_xai._version import __version__
 from lightning_xai.reporting.colors import PALETTE
 from lightning_xai.reporting.escapes import printable
-from lightning_xai.reporting.page.charts import Curves, accuracy_history, curves_of, metric_axis, scatter_of
+from lightning_xai.reporting.page.charts import (
+    Curves,
+    accuracy_history,
+    calibration_of,
+    curves_of,
+    metric_axis,
+    scatter_of,
+)
 from lightning_xai.reporting.page.classes import class_maps
 from lightning_xai.reporting.page.data import as_data, embedded
 from lightning_xai.reporting.page.metrics import GROUPS, about
@@ -118,6 +125,7 @@ def _view(findings: Findings) -> dict[str, Any]:
         "left_out": sum(len(run.sheets if sheets else run.panels) for run in findings.runs) - len(sheets or maps),
         "sheets": as_data(sheets) if sheets else "",
         "classes": class_maps(findings),
+        "calibrations": [(run.name, own) for run in findings.runs if (own := calibration_of(run))],
         "samples": samples_of(findings),
         "checks": [
             (run, name, name in run.figures and _source(run.figures[name]), *_ordered(own))

@@ -298,7 +298,7 @@ def _accuracy(run: FoundRun, several: bool) -> Iterator[Part]:
     for place, (value, of) in enumerate(((right / len(samples), "accuracy"), (low, "low"), (high, "high"))):
         yield ("", " % [", ", ")[place]
         yield Number(written(value, 3, True), value, of, "accuracy", run.name)
-    yield "])."
+    yield "])." if right < len(samples) else "]), if it is their labels that are explained."
 
 
 def compared_samples(run: FoundRun) -> pd.DataFrame:
