@@ -82,6 +82,23 @@ TABLE = {
             ]
         },
     ),
+    "the untrained network is as good": (
+        lambda: findings(run(SEEN | {"untrained": HIDDEN})),
+        {
+            "best": ["an edge detector that never sees the network 30.0 %, random maps 10.0 %."],
+            "control": [
+                "untrained has 60.0 %, not told from saliency with 60",
+                "can be had without a trained network.",
+            ],
+        },
+    ),
+    "one control is worse": (
+        lambda: findings(run({"saliency": 0.6, "gradient": 0.4, "untrained": 0.1})),
+        {
+            "best": ["; the first method on an untrained network 10.0 %."],
+            "control": ["No control is as good: untrained does not reach it, in relevance rank accuracy."],
+        },
+    ),
     "no method is above the floor": (
         lambda: findings(run(SEEN | {"random": 0.9})),
         {

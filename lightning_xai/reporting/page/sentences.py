@@ -242,7 +242,7 @@ def _control(comparison: Comparison, leading: MetricComparison) -> Sentence:
         parts += ["; " if place else "", *_as_good(comparison, metric, result)]
     if len(equal) > MOST:
         parts.append(f"; likewise in {listed(about(metric.metric).title for metric, _ in equal[MOST:])}")
-    parts.append(". What is measured there can be had without looking at the network.")
+    parts.append(". What is measured there can be had without a trained network.")
     return Sentence("control", tuple(parts), anchor(comparison, equal[0][0]), _BAD)
 
 
