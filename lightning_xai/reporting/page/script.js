@@ -37,8 +37,7 @@
   const sheets = get("sheets") ? JSON.parse(get("sheets").textContent) : [];
   const panels = [...document.querySelectorAll(".panel")].reverse(); // the page has the latest first
   const read = async sheet => {
-    const image = new Image();
-    image.src = sheet.source;
+    const image = Object.assign(new Image(), { src: sheet.source });
     await image.decode();
     const context = make("canvas", "", { width: image.width, height: image.height }).getContext("2d");
     context.drawImage(image, 0, 0);
@@ -55,10 +54,8 @@
     canvas.getContext("2d").putImageData(picture, 0, 0);
     return canvas;
   };
-  const colored = (share, ground) => {
-    const t = Math.min(1, Math.abs(share));
-    return (share < 0 ? [33, 102, 172] : [178, 24, 43]).map(end => ground + t * (end - ground));
-  };
+  const colored = (share, ground) =>
+    (share < 0 ? [33, 102, 172] : [178, 24, 43]).map(end => ground + Math.min(1, Math.abs(share)) * (end - ground));
   const grid = async sheet => {
     sheet.gray ??= await read(sheet);
     const evaluation = everything.find(e => ["run", "stage", "epoch", "step"].every(name => e[name] === sheet[name]));
@@ -75,9 +72,8 @@
       const [line, place] = [make("tr"), sheet.samples.indexOf(row.sample)];
       if (place < 0) return line;
       const labels = row.class === undefined ? "" : ` (${called(row.class)} → ${called(row.predicted)})`;
-      const input = make("td");
-      input.append(drawn(sheet, 0, place, gray => [gray, gray, gray]));
-      line.append(make("th", `${row.sample}${labels}`, { scope: "row" }), input);
+      line.append(make("th", `${row.sample}${labels}`, { scope: "row" }), make("td"));
+      line.lastChild.append(drawn(sheet, 0, place, gray => [gray, gray, gray]));
       sheet.methods.forEach((name, m) => {
         const share = gray => ((gray - 128) / 127) * (sheet.scales[m] / ends[m]);
         const color = (gray, input) => (gray ? colored(share(gray), overlaid ? input : 255) : [153, 153, 153]);
@@ -89,7 +85,8 @@
     });
     get("grid").tBodies[0].replaceChildren(...body);
   };
-  const steps = sheets.length ? sheets : panels.map(panel => ({ panel, step: panel.dataset.step }));
+  const steps = sheets.length ? sheets : panels.map(panel => ({ panel, step: Number(panel.dataset.step) }));
+  let redraw = () => {}; // the table of samples, where there is one
   if (steps.length) {
     const input = get("slider").querySelector("input");
     const show = () => {
@@ -99,6 +96,7 @@
       get("shown").textContent = panel ? panel.dataset.name : `${whose}${stage}, epoch ${epoch}, step ${step}`;
       for (const one of panels) one.hidden = one !== panel;
       if (!panel) grid(chosen);
+      redraw(chosen);
       for (const cursor of document.querySelectorAll(".cursor")) {
         const [from, to] = ["from", "to"].map(name => Number(cursor.dataset[name]));
         const share = (step - from) / (to - from);
@@ -108,7 +106,8 @@
     };
     get("panels").append(...panels);
     get("earlier")?.remove();
-    if (sheets.length) for (const id of ["grid", "ordered", "of-sheets", "of-panels"]) get(id).hidden = id === "of-panels";
+    const own = sheets.length ? ["grid", "ordered", "of-sheets", "of-panels"] : [];
+    for (const id of own) get(id).hidden = id === "of-panels";
     get("slider").hidden = steps.length < 2 && !sheets.length;
     input.max = input.value = steps.length - 1;
     input.addEventListener("input", show);
@@ -119,7 +118,8 @@
   // All samples, sorted and filtered; what is chosen is in the address, so that it can be passed on.
   if (!table) return;
   const state = { run: 0, metric: first, sort: "mean", down: table.dataset.lower, only: "", label: "" };
-  let most = 40;
+  let [most, at] = [40, {}];
+  const isShown = e => e.run === evaluations[state.run].run && e.step === at.step && e.stage === (at.stage ?? e.stage);
   const kept = row =>
     (state.only === "" || (row.class === row.predicted) === (state.only === "right")) &&
     (state.label === "" || String(row.class) === state.label);
@@ -129,12 +129,10 @@
     return (state.down ? -1 : 1) * (one - two) || a.sample - b.sample;
   };
   const head = name => {
-    const cell = make("th", "", { scope: "col", class: "number" });
-    const button = make("button", name.replace(/^score /, ""), { type: "button", title: "Sort" });
-    if (state.sort === name) {
-      cell.setAttribute("aria-sort", state.down ? "descending" : "ascending");
-      button.append(state.down ? " ↓" : " ↑");
-    }
+    const sorted = state.sort !== name ? "none" : state.down ? "descending" : "ascending";
+    const cell = make("th", "", { scope: "col", class: "number", "aria-sort": sorted });
+    const text = name.replace(/^score /, "") + { none: "", descending: " ↓", ascending: " ↑" }[sorted];
+    const button = make("button", text, { type: "button", title: "Sort" });
     button.addEventListener("click", () => {
       state.down = state.sort === name && !state.down ? "1" : "";
       state.sort = name;
@@ -155,7 +153,8 @@
     return line;
   };
   const draw = focused => {
-    const all = rowsOf(evaluations[state.run], state.metric);
+    const shown = everything.find(isShown) ?? evaluations[state.run];
+    const all = rowsOf(shown, state.metric);
     const columns = Object.keys(all[0]);
     if (!columns.includes(state.sort)) state.sort = "mean";
     const found = all.filter(kept).sort(inOrder);
@@ -163,7 +162,7 @@
     table.tBodies[0].replaceChildren(...found.slice(0, most).map(body));
     const unit = shares.includes(state.metric) ? ", in percent" : "";
     const number = `${Math.min(most, found.length)} of ${found.length} chosen of ${all.length}`;
-    get("counted").textContent = `${number} samples, by ${state.metric}${unit}`;
+    get("counted").textContent = `${number} samples of ${shown.stage}, epoch ${shown.epoch}, by ${state.metric}${unit}`;
     get("further").hidden = found.length <= most;
     if (focused) table.tHead.querySelectorAll("button")[columns.indexOf(focused)].focus();
     const query = new URLSearchParams(Object.entries(state).filter(([, value]) => value !== "" && value !== 0));
@@ -196,5 +195,6 @@
   }
   get("controls").hidden = false;
   get("further").addEventListener("click", () => draw(void (most += 200)));
+  redraw = chosen => draw(void (at = chosen));
   draw();
 })();
