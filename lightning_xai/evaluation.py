@@ -31,7 +31,7 @@ from lightning_xai.explainers.base import (
 from lightning_xai.explainers.channels import check_layout
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.conditions import Conditions
-from lightning_xai.explainers.controls import with_controls
+from lightning_xai.explainers.controls import Chosen, with_controls
 from lightning_xai.explainers.cost import counting_gradients
 from lightning_xai.explainers.precision import Precision
 from lightning_xai.explainers.precomputed import NoModel
@@ -198,6 +198,7 @@ def evaluate(
     channel_dim: int = 1,
     gather: bool = True,
     on_error: OnError = "raise",
+    controls: Chosen = False,
 ) -> Evaluation:
     """Scores of every method on every sample. All methods see the same noise draws and explain the same classes.
 
@@ -219,6 +220,7 @@ def evaluate(
         gather: Whether the processes gather their scores.
         on_error: With "warn" a method or a metric that fails costs its own scores, which are NaN for the batch that it
             failed on, and a warning says so; what fails is named with method, metric and samples either way.
+        controls: Controls that are added to the methods, as in `explainers.with_controls`.
 
     Raises:
         TypeError: as `explain`; if `methods` or `metrics` are no names or objects of the kind.
@@ -263,7 +265,7 @@ def evaluate(
         places = places.cpu()
         images, index, model = images[places], index[places], rows_of(model, places)
         masks = None if masks is None else masks[places]
-    explainers, given = planned(methods, metrics, images, masks is not None, conditions)
+    explainers, given = planned(methods, metrics, images, masks is not None, conditions, controls)
     whole = conditions.context(images, index)
     slices = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
     own = partial(progress_bar, shown=progress) if isinstance(progress, bool) else progress
@@ -537,12 +539,12 @@ def _explained(model: nn.Module, explainer: Explainer, batch: Mapping[str, Any])
 
 
 def planned(
-    methods: Any, metrics: Any, images: Inputs, has_masks: bool, conditions: Conditions, controls: bool = False
+    methods: Any, metrics: Any, images: Inputs, has_masks: bool, conditions: Conditions, controls: Chosen = False
 ) -> tuple[dict[str, Explainer], dict[str, SampleMetric]]:
     """Methods and metrics by name, the default ones for None; what these inputs do not admit is refused."""
     explainers = named("methods", ["smooth_grad"] if methods is None else methods)
     _check_methods(explainers)
-    explainers = with_controls(explainers, images.ndim > 2) if controls else explainers
+    explainers = with_controls(explainers, images.ndim > 2, controls) if controls else explainers
     check_layout(explainers, conditions.channel_dim)
     has = {"mask": has_masks, "bounds": conditions.bounds is not None}
     given = named("metrics", default_metrics(*has.values()) if metrics is None else metrics)

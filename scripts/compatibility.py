@@ -314,7 +314,7 @@ METHODS = {
     "guided": ["guided_backprop", "guided_grad_cam"],
     "GradientSHAP": ["gradient_shap"],
     "Captum's DeepLift": ["captum_explainer"],
-    "controls": ["random_attribution", "input_attribution", "sobel_edges"],
+    "controls": ["random_attribution", "input_attribution", "sobel_edges", "untrained"],
     "maps made elsewhere": ["precomputed"],
 }
 METRICS = {

@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 import lightning_xai as lx
+from lightning_xai import evaluate
 from lightning_xai.callbacks import AttributionCallback
 from lightning_xai.callbacks.samples import choose_samples, share, spread, unpack
+from lightning_xai.experiments.compare import compare_methods
+from lightning_xai.experiments.runs import read_runs
 from lightning_xai.explainers import Gradient, RandomAttribution, with_controls
 from lightning_xai.metrics import InherentNoise, RelevanceRankAccuracy, Sparseness
 from lightning_xai.results.store import read_directions, read_samples, read_scores
@@ -355,6 +358,22 @@ def test_unknown_bounds_leave_adaptgrad_out_and_say_so(tmp_path: Any) -> None:
         "edges",
         "random",
     ]
+
+
+def test_the_untrained_network_is_a_control_that_is_never_the_best(tmp_path: Any) -> None:
+    callback = AttributionCallback(["gradient"], ["sparseness"], ["random", "untrained"], num_samples=4, panel_size=0)
+    make_trainer(tmp_path, callback).validate(model := SomebodysModule(), loader(), verbose=False)
+    assert callback.evaluation is not None
+    scores = callback.evaluation.scores
+    assert list(scores) == ["gradient", "random", "untrained"]
+    images, labels = (torch.cat(parts) for parts in list(zip(*loader(), strict=True))[:2])
+    chosen, methods = callback.evaluation.index, {"gradient": Gradient()}
+    expected = evaluate(model, images[chosen], labels[chosen], methods, ["sparseness"], controls=["untrained"])
+    torch.testing.assert_close(scores["untrained"], expected.scores["untrained"])
+    assert not scores["untrained"]["sparseness"].equal(scores["gradient"]["sparseness"])
+    comparison = compare_methods(read_runs([tmp_path]))
+    assert comparison.controls == ("random", "untrained")
+    assert [r.method for r in comparison.metrics[0].methods if r.rank is not None] == ["gradient"]
 
 
 def test_controls_can_be_left_out_and_methods_made_to_cost_the_same(tmp_path: Any) -> None:

@@ -19,6 +19,7 @@ from lightning_xai.explainers import (
     Saliency,
     Smooth,
     SobelEdges,
+    Untrained,
     grad_cam,
     gradient_shap,
     guided_backprop,
@@ -171,6 +172,19 @@ def test_controls_are_added_once():
         "random": RandomAttribution(),
     }
     assert list(with_controls({"gradient": Gradient()}, images=False)) == ["gradient", "random"]
+
+
+def test_the_untrained_control_is_of_the_first_method_that_looks_at_the_network():
+    methods = {"noise": RandomAttribution(), "few": FEW, "gradient": Gradient()}
+    assert with_controls(methods, controls=["untrained"]) == {**methods, "untrained": Untrained(FEW)}
+    assert list(with_controls(methods, False, ["edges", "untrained"])) == [*methods, "untrained"]
+    assert with_controls(methods, controls=False) == methods
+    with pytest.raises(ValueError, match=r"`untrained` is a method on the untrained .* none of `methods` looks"):
+        with_controls({"noise": RandomAttribution()}, controls=["untrained"])
+    with pytest.raises(ValueError, match="`controls` must be of edges, random, untrained, got 'rnadom'"):
+        with_controls(methods, controls=["rnadom"])
+    with pytest.raises(TypeError, match=r"`controls` must be True, False or a list of .*, got 'untrained'"):
+        with_controls(methods, controls="untrained")
 
 
 def test_the_controls_names_are_theirs():

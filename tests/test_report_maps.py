@@ -26,6 +26,8 @@ pytestmark = [
 
 
 class Module(LightningModule):
+    class_names = ("zero", "<one>", "two")
+
     def __init__(self, *shape: int) -> None:
         super().__init__()
         self.network = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 3))
@@ -105,6 +107,8 @@ def test_what_is_not_finite_is_told_from_zero(tmp_path):
 
 def test_the_report_shows_the_sheets_and_the_latest_panel(tmp_path):
     validate(tmp_path, keep_maps=True)
+    (run,) = find([tmp_path]).runs
+    assert run.class_names == Module.class_names
     ((sheet,), (panel,)) = (lambda run: (run.sheets, run.panels))(find([tmp_path]).runs[0])
     assert sheet.about["methods"] == ["gradient", "<b>", "edges", "random"]
     assert (panel.stage, panel.epoch, panel.step) == (sheet.panel.stage, sheet.panel.epoch, sheet.panel.step)

@@ -20,7 +20,7 @@ from lightning_xai.reporting.tables import write_validations
 from lightning_xai.results.pareto import Validation
 from lightning_xai.results.sanity import Verdict
 from lightning_xai.results.scores import Scores
-from lightning_xai.results.store import append_scores, write_directions
+from lightning_xai.results.store import append_scores, write_class_names, write_directions
 from lightning_xai.statistics.intervals import mean_interval
 
 METRICS = {"relevance_rank_accuracy": True, "auroc": True, "inherent_noise": False, "own <metric>": None}
@@ -264,6 +264,7 @@ def test_no_name_is_obeyed(tmp_path):
         tmp_path / "run<q>&", [*names, "random"], metrics={f"a{NASTY}": True, "auroc": True}, validations=2
     )
     (folder / "config.yaml").write_text(f"# {NASTY}\nseed_everything: '<q>1'\n", encoding="utf-8")
+    write_class_names(folder / "xai" / "scores", [NASTY, "<q>", "last"])
     check = folder / "sanity" / "<kbd>"
     check.mkdir(parents=True)
     columns = ",".join(Verdict.__dataclass_fields__)
@@ -278,6 +279,9 @@ def test_no_name_is_obeyed(tmp_path):
     assert "\u202e" not in text
     assert "{{7*7}}" in text
     page = Page(text)
+    (browser,) = [attributes for tag, attributes in page.tags if attributes.get("id") == "browser"]
+    assert json.loads(browser["data-names"]) == [NASTY, "<q>", "last"]
+    assert page.plain.count("<q>") == 8  # four samples, class and prediction
     assert {name for e in page.data("scores") for m in e["values"].values() for name in m} == {*names, "random"}
     assert json.loads((folder / "xai" / "report.json").read_text())["sanity"][0]["method"] == "<u>m"
 

@@ -47,6 +47,7 @@ from lightning_xai.explainers.base import (
 )
 from lightning_xai.explainers.channels import channels_second
 from lightning_xai.explainers.conditions import Conditions
+from lightning_xai.explainers.controls import check_controls
 from lightning_xai.explainers.precision import Precision
 from lightning_xai.fingerprints import sample_records
 from lightning_xai.forward import rows_of
@@ -72,6 +73,7 @@ from lightning_xai.results.store import (
     read_scores,
     score_files,
     set_aside,
+    write_class_names,
     write_directions,
 )
 
@@ -86,10 +88,10 @@ class AttributionCallback(ExplainingCallback):
     of every metric as `xai/<method>/<metric>`, so that `ModelCheckpoint` and `EarlyStopping` can monitor it; writes the
     score of every sample to `xai/scores/` (Parquet; `lightning-xai export` makes a CSV file of it), with the class
     explained, the one predicted and its probability (`results.store.read_samples`), the direction of every metric to
-    `xai/metrics.json` and a panel of maps to `xai/panels/` beside the run's checkpoints, and at the end a table of the
-    latest means to `xai/tables/`. Weights & Biases, MLflow and TensorBoard get panels and table too, any other logger
-    the means. Training goes on exactly as it would without it: weights, modes, gradients and random states
-    are left alone.
+    `xai/metrics.json`, the names of the classes where they are known to `xai/classes.json`, and a panel of maps to
+    `xai/panels/` beside the run's checkpoints, and at the end a table of the latest means to `xai/tables/`. Weights &
+    Biases, MLflow and TensorBoard get panels and table too, any other logger the means. Training goes on
+    exactly as it would without it: weights, modes, gradients and random states are left alone.
 
     The samples are of the rows that the loader's sampler can yield in its first `limit_val_batches`. Of several loaders
     each has `num_samples`, and names of its own: `xai/<loader>/<method>/<metric>`, by its key or its place in a list,
@@ -116,8 +118,9 @@ class AttributionCallback(ExplainingCallback):
     Args:
         methods: Explainers by name; plain names such as `smooth_grad` will do, as will a list of them
             (`lightning_xai.names`); null for Gradient, Saliency, SG, AG (where `bounds` are known), NG and FG.
-        controls: Whether the noise floor is added to the methods: a Sobel edge detector, as `edges` (tables have no
-            edges), and `random` maps.
+        controls: What is added to the methods as their floor: `edges`, a Sobel edge detector (tables have no edges),
+            `random` maps, and `untrained`, the first of the methods on the untrained network (see `Untrained`; it costs
+            what that one costs). True for the first two, false for none.
         num_gradients: Gradients a sample that each method with draws shall spend, for a comparison at equal cost; null
             for the methods' own numbers of draws.
         metrics: Metrics by name, likewise; null for what the data allow of these: sparseness, with masks relevance rank
@@ -166,7 +169,7 @@ class AttributionCallback(ExplainingCallback):
         self,
         methods: dict[str, Explainer | str] | list[str] | None = None,
         metrics: dict[str, SampleMetric | str] | list[str] | None = None,
-        controls: bool = True,
+        controls: bool | list[str] = True,
         num_gradients: int | None = None,
         num_samples: int = 64,
         every_n_epochs: int = 1,
@@ -197,6 +200,7 @@ class AttributionCallback(ExplainingCallback):
         check_count("keep_panels", 2 if keep_panels is None else keep_panels, 2)
         check_choice("keep_scores", keep_scores, Kept)
         check_names("metrics", metrics or ())
+        check_controls(controls)
         self.metrics: dict[str, SampleMetric] | None = named("metrics", metrics)
         self.controls, self.num_gradients, self.every_n_epochs = controls, num_gradients, every_n_epochs
         self.panel_size, self.keep_panels, self.keep_scores = panel_size, keep_panels, keep_scores
@@ -436,7 +440,7 @@ class AttributionCallback(ExplainingCallback):
         has = samples.masks is not None, conditions.bounds is not None
         methods = self.chosen_methods(has[1])
         return (
-            self.controlled(methods, samples.images) if self.controls else methods,
+            self.controlled(methods, samples.images, self.controls),
             default_metrics(*has) if self.metrics is None else self.metrics,
         )
 
@@ -550,6 +554,8 @@ class AttributionCallback(ExplainingCallback):
             if trainer.is_global_zero:
                 self._make_room(trainer, folder / SCORES)
                 write_directions(folder / SCORES, evaluation.higher_is_better)
+                if names := InputSpace.of(trainer).class_names:
+                    write_class_names(folder / SCORES, names)
             earlier = self._parts.setdefault(stage, [])
             give_way_after = None if earlier or stage.startswith("test") else self._resumed_at
             if self.keep_scores == "last":

@@ -40,6 +40,7 @@ from lightning_xai.explainers.base import (
 )
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.conditions import Conditions
+from lightning_xai.explainers.controls import Chosen
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad, smooth_grad
 from lightning_xai.forward import Forward
@@ -136,11 +137,13 @@ class ExplainingCallback(Callback):
         """The methods without controls."""
         return default_methods(has_bounds) if self.methods is None else self.methods
 
-    def controlled(self, methods: dict[str, Explainer], images: Tensor) -> dict[str, Explainer]:
+    def controlled(
+        self, methods: dict[str, Explainer], images: Tensor, controls: Chosen = True
+    ) -> dict[str, Explainer]:
         """The methods and the controls that the inputs admit; what is left out is said."""
-        if images.ndim == 2:
+        if images.ndim == 2 and (controls is True or (controls and "edges" in controls)):
             rank_zero_info(f"{type(self).__name__} leaves the control `edges` out: a table has no places side by side.")
-        return with_controls(methods, images.ndim > 2)
+        return with_controls(methods, images.ndim > 2, controls)
 
     def plan(self, samples: Samples, conditions: Conditions) -> tuple[dict[str, Explainer], dict[str, Any]]:
         """Methods, with the controls, and metrics."""

@@ -24,7 +24,7 @@ from lightning_xai.results.files import read_csv
 from lightning_xai.results.findings import Checkpoint, Findings, FoundRun, Noted, Pair, Panel, Sheet
 from lightning_xai.results.sanity import Verdict
 from lightning_xai.results.scores import GRADIENTS, Scores
-from lightning_xai.results.store import SCORES, read_samples, read_scores, score_files
+from lightning_xai.results.store import SCORES, read_class_names, read_samples, read_scores, score_files
 from lightning_xai.statistics.intervals import mean_interval
 from lightning_xai.statistics.paired import holm, paired_test
 
@@ -76,6 +76,7 @@ def _found(run: Run, path: Path) -> FoundRun:
         **_front(xai / "pareto.csv"),
         **_configured(config),
         date=str(datetime.fromtimestamp(max(file.stat().st_mtime for file in files), timezone.utc).date()),
+        class_names=read_class_names(path),
         checksums={os.path.relpath(file, folder): _checksum(file) for file in [config, *files] if file.is_file()},
     )
 

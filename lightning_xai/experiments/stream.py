@@ -33,6 +33,7 @@ from lightning_xai.explainers.base import check_choice, check_count, check_model
 from lightning_xai.explainers.bounds import Bound, check_in_bounds, parse_bounds
 from lightning_xai.explainers.channels import channels_second
 from lightning_xai.explainers.conditions import Conditions
+from lightning_xai.explainers.controls import Chosen
 from lightning_xai.explainers.precision import Precision
 from lightning_xai.fingerprints import NUMERICS, fingerprint, network_specification, sample_records, specification
 from lightning_xai.forward import Forward, carrying, has_rows
@@ -43,7 +44,7 @@ from lightning_xai.price import BATCHES, Price, duration, price, within_gradient
 from lightning_xai.progress import progress_bar
 from lightning_xai.results.evaluations import EvaluationStore, Settings, in_places
 from lightning_xai.results.scores import GRADIENTS, Scores
-from lightning_xai.results.store import SCORES, read_samples, read_scores
+from lightning_xai.results.store import SCORES, read_samples, read_scores, write_class_names
 
 _AGAIN = 4
 """Samples of a finished batch that are evaluated once more before anything is added."""
@@ -92,7 +93,7 @@ def evaluate_stream(
     num_samples: int | None = None,
     stage: Stage = "test",
     limit: int | float = 1.0,
-    controls: bool = False,
+    controls: Chosen = False,
     bounds: tuple[Bound, Bound] | None = None,
     seed: int = 0,
     batch_size: int = 64,
@@ -131,7 +132,7 @@ def evaluate_stream(
         num_samples: Samples chosen, evenly spaced over the rows, or the first ones of a walk; None for all.
         stage: Whose loader of a data module.
         limit: As Lightning's `limit_test_batches`, of the loader's own batches.
-        controls: Whether an edge detector and random maps are added to the methods.
+        controls: Controls that are added to the methods, as in `explainers.with_controls`.
         batch_size: Samples at a time.
         take: Makes `Samples` of a batch; None for the usual tuples and dicts.
         epoch: Number of the epoch under which the scores are written.
@@ -230,6 +231,8 @@ def evaluate_stream(
         told = work.price(source, shard)
     else:
         store.begin(directions(given))
+        if names := space.class_names:
+            write_class_names(store.path, names)
         work.look_again(source)
         with progress_bar("evaluating", None, "sample", progress) as bar:
             num_now = work.go_on(source, shard, bar)

@@ -16,6 +16,7 @@ from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad
 from lightning_xai.explainers.scales import AbsoluteScale, InputScale, InRangeScale, RangeScale
 from lightning_xai.explainers.smooth_diff import SmoothDiff
 from lightning_xai.explainers.smoothing import PerturbWeights, Smooth
+from lightning_xai.explainers.untrained import Untrained
 
 __all__ = [
     "AbsoluteScale",
@@ -36,6 +37,7 @@ __all__ = [
     "Smooth",
     "SmoothDiff",
     "SobelEdges",
+    "Untrained",
     "adapt_grad",
     "fusion_grad",
     "grad_cam",

@@ -1,6 +1,6 @@
-"""Controls: maps that know nothing of the model. A method that does not beat them explains nothing."""
+"""Controls: maps that know nothing of what the network learnt. A method that does not beat them explains nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from types import MappingProxyType
@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_xai.explainers.base import Context, Explainer, check_kind
+from lightning_xai.explainers.precomputed import Precomputed
+from lightning_xai.explainers.untrained import Untrained
 from lightning_xai.functional.devices import sent
 from lightning_xai.functional.random import standard_normal
 from lightning_xai.shapes import Inputs, Labels
@@ -88,33 +90,70 @@ def _sobel_kernels(extents: int) -> Tensor:
     return torch.stack([reduce(lambda kernel, factor: kernel[..., None] * factor, each) for each in factors])
 
 
-CONTROLS: Mapping[str, type[Explainer]] = MappingProxyType({"edges": SobelEdges, "random": RandomAttribution})
+CONTROLS: Mapping[str, type[Explainer]] = MappingProxyType(
+    {"edges": SobelEdges, "random": RandomAttribution, "untrained": Untrained}
+)
 """The controls by the names under which every table and figure knows them."""
+USUAL = ("edges", "random")
+"""The controls that cost nothing."""
+Chosen = bool | Sequence[str]
 
 
-def with_controls(methods: Mapping[str, Explainer], images: bool = True) -> dict[str, Explainer]:
-    """The methods, and behind them as `edges` and `random` the controls of kinds that are not among them.
+def check_controls(controls: Chosen) -> None:
+    """Refuse what is neither True nor False nor names of controls."""
+    if isinstance(controls, str) or not isinstance(controls, bool | Sequence):
+        raise TypeError(f"`controls` must be True, False or a list of {', '.join(CONTROLS)}, got {controls!r:.100}.")
+    for name in () if isinstance(controls, bool) else controls:
+        if name not in CONTROLS:
+            raise ValueError(f"`controls` must be of {', '.join(CONTROLS)}, got {name!r:.100}.")
+
+
+def with_controls(
+    methods: Mapping[str, Explainer], images: bool = True, controls: Chosen = True
+) -> dict[str, Explainer]:
+    """The methods, and behind them by their names the controls of kinds that are not among them.
 
     Args:
         methods: Explainers by name.
         images: Whether the inputs are series, images or volumes; tables have no edges.
+        controls: True for `edges` and `random`, False for none, or the names of those wanted; `untrained` is the first
+            of the methods that looks at the network, on the untrained network (`Untrained`), and costs what that costs.
 
     Raises:
-        ValueError: if a method that is not that control is called `edges` or `random`.
+        TypeError: if `controls` are no names.
+        ValueError: if one is unknown, if no method is there that `untrained` could be of, or if a method that is not
+            that control is called as a control is.
 
     Example:
         >>> import lightning_xai as lx
         >>> from lightning_xai.explainers import with_controls
         >>> list(with_controls({"ours": lx.smooth_grad()}))
         ['ours', 'edges', 'random']
+        >>> with_controls({"ours": lx.Saliency()}, controls=["untrained"])["untrained"]
+        Untrained(explainer=Saliency())
     """
     check_kind("methods", methods, Mapping, "a dictionary of explainers by name")
+    check_controls(controls)
     for name, kind in CONTROLS.items():
         if name in methods and not isinstance(methods[name], kind):
             raise ValueError(
                 f"`methods`: {name!r} is the name of the control {kind.__name__}(), with which tables and figures "
                 f"compare, but here it is {methods[name]!r}. Give this method another name."
             )
+    chosen = (USUAL if controls else ()) if isinstance(controls, bool) else controls
     present = {type(method) for method in methods.values()}
-    added = {name: kind() for name, kind in CONTROLS.items() if kind not in present and (images or name != "edges")}
-    return {**methods, **added}
+    added = [name for name in CONTROLS if name in chosen and (images or name != "edges")]
+    return {**methods, **{name: _made(name, methods) for name in added if CONTROLS[name] not in present}}
+
+
+def _made(name: str, methods: Mapping[str, Explainer]) -> Explainer:
+    if name != "untrained":
+        return CONTROLS[name]()
+    blind = (SobelEdges, RandomAttribution, InputAttribution, Precomputed)
+    first = next((method for method in methods.values() if not isinstance(method, blind)), None)
+    if first is None:
+        raise ValueError(
+            "`controls`: `untrained` is a method on the untrained network, but none of `methods` looks at the network. "
+            "Add one, or leave `untrained` out."
+        )
+    return Untrained(first)

@@ -199,5 +199,5 @@ def _best_note(comparison: Comparison) -> str:
 
 
 def _common_notes(comparison: Comparison) -> list[str]:
-    notes = ["Italics: controls, which know nothing of the model."] if comparison.controls else []
+    notes = ["Italics: controls, which know nothing of what the model learnt."] if comparison.controls else []
     return notes if comparison.matched_gradients is None else [*notes, matching_note(comparison)]

@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-CONTROLS = ("random", "edges")
-"""Names of the methods that know nothing of the model."""
+CONTROLS = ("random", "edges", "untrained")
+"""Names of the methods that know nothing of what the network learnt."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Comparison:
     """Of the bootstrap."""
     seed: int
     controls: tuple[str, ...] = ()
-    """Methods that know nothing of the model."""
+    """Methods that know nothing of what the network learnt."""
     gradients: Mapping[str, float] = field(default_factory=dict)
     """What each method spends on a sample, on average; NaN if unknown. Empty if it is unknown of all."""
     matched_gradients: int | None = None

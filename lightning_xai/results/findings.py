@@ -71,6 +71,7 @@ class FoundRun:
         validations: Its rows.
         config: Text of the run's configuration; empty if there is none.
         checksums: SHA-256 of the files that the numbers are of, by their path in the run.
+        class_names: Of the classes, in their order; none if they are not known.
     """
 
     name: str
@@ -90,6 +91,7 @@ class FoundRun:
     date: str = ""
     config: str = ""
     checksums: Mapping[str, str] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from lightning_xai.results.locks import waiting_for
 from lightning_xai.results.parquet import read_notes, read_parquet, write_parquet
 from lightning_xai.results.scores import COLUMNS, LATER, TEXTS, Scores, joined, matching
 
-SCORES, METRICS = "scores", "metrics.json"
+SCORES, METRICS, CLASSES = "scores", "metrics.json", "classes.json"
 KEY = list(COLUMNS)[:5]
 """The columns that say which scores a later part takes the place of."""
 _EVALUATION = ("stage", "epoch", "step")
@@ -396,3 +396,22 @@ def read_directions(path: str | os.PathLike[str]) -> dict[str, bool | None]:
             f'{path}: expected {{"METRIC": {{"higher_is_better": true, false or null}}, ...}} ({error}). Write it '
             "anew, or remove it: then no direction is known."
         ) from error
+
+
+def write_class_names(path: str | os.PathLike[str], names: Sequence[str]) -> None:
+    """Record what the classes are called, a list in their order, in `classes.json` beside the scores at `path`.
+
+    Raises:
+        OSError: if the folder cannot be written to.
+    """
+    write_text(Path(path).with_name(CLASSES), json.dumps(list(map(str, names)), ensure_ascii=False) + "\n")
+
+
+def read_class_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """The names beside the scores at `path`; none where there is no such file, or another one of that name."""
+    try:
+        names = json.loads(Path(path).with_name(CLASSES).read_bytes())
+    except (OSError, ValueError):
+        return ()
+    known = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return tuple(names) if known else ()

@@ -7,7 +7,6 @@ check randomizes together, `randomize` makes the models, and `evidence` measures
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lightning_xai.explainers.base import check_choice, check_count, check_inputs, check_rows, explaining
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.state import seeded
+from lightning_xai.explainers.untrained import first_values
 from lightning_xai.functional.random import fold_in_int
 from lightning_xai.outputs import Logit, Output, Region
 from lightning_xai.sanity.blocks import NORMS, Block, Division, Ordering, copy_model, parameter_blocks, steps
@@ -223,38 +223,11 @@ def _fresh_values(module: nn.Module, initialization: Initialization) -> dict[str
         return {n: value.flatten()[torch.randperm(value.numel())].view_as(value) for n, value in current.items()}
     if initialization == "normal" and not isinstance(module, NORMS):
         return {name: _cut_normal(value.shape) for name, value in current.items()}
-    made = _initialized(module)
-    return {name: made[name] if name in made else _resembling(value) for name, value in current.items()}
+    return first_values(module)
 
 
 def _cut_normal(shape: torch.Size) -> Tensor:
     return nn.init.trunc_normal_(torch.empty(shape), std=NORMAL_STD, a=-2 * NORMAL_STD, b=2 * NORMAL_STD)
-
-
-def _initialized(module: nn.Module) -> dict[str, Tensor]:
-    """Those of the module's parameters that its own initializer changes; on a copy, whose buffers it may write to."""
-    reset = next((name for name in ("reset_parameters", "_reset_parameters") if hasattr(module, name)), None)
-    if reset is None:
-        return {}
-    scratch = deepcopy(module).cpu()
-    before = {name: value.detach().clone() for name, value in scratch.named_parameters(recurse=False)}
-    try:
-        getattr(scratch, reset)()
-    except Exception as error:
-        raise ValueError(
-            f'`initialization="own"` calls {type(module).__name__}.{reset}(), which failed; choose "normal" or '
-            f'"permute". It said: {error}'
-        ) from error
-    after = {name: value.detach() for name, value in scratch.named_parameters(recurse=False)}
-    return {name: value for name, value in after.items() if not value.equal(before[name])}
-
-
-def _resembling(value: Tensor) -> Tensor:
-    """Normal values of the tensor's mean and standard deviation; a constant stays as it is, to the last bit."""
-    if value.numel() == 0 or value.amin() == value.amax():
-        return value
-    mean, std = value.double().mean(), value.double().std(correction=0)
-    return mean + std * torch.randn(value.shape, dtype=torch.float64)
 
 
 def _tracking(modules: Iterable[nn.Module]) -> Iterator[_BatchNorm]:

@@ -1,5 +1,6 @@
 """The samples that a page shows at once; its script shows all of them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -26,7 +27,7 @@ def samples_of(findings: Findings) -> dict[str, Any] | None:
     table = pd.DataFrame({"mean": own.mean(axis=1), "disagreement": own.std(axis=1, ddof=0)})
     worst = table["mean"].sort_values(ascending=bool(metric.higher_is_better), kind="stable").index[:SHOWN]
     disputed = table["disagreement"].sort_values(ascending=False, kind="stable").index[:SHOWN]
-    known = compared_samples(run)
+    known, names = compared_samples(run), class_names(findings)
     labels = by_row(known, table.index) if len(known) else None
     rows = []
     for sample in dict.fromkeys([*worst, *disputed]):
@@ -35,8 +36,9 @@ def samples_of(findings: Findings) -> dict[str, Any] | None:
         row: dict[str, Any] = {"sample": sample[0] if isinstance(sample, tuple) else sample, "values": values}
         row |= {"wrong": False, **dict.fromkeys(("target", "predicted", "probability"), "")}
         if labels is not None and not isna((one := labels.loc[sample])["predicted"]):
-            row |= {"target": int(one["target"]), "predicted": int(one["predicted"])}
-            row |= {"wrong": row["target"] != row["predicted"], "probability": f"{one['probability']:.3f}"}
+            target, predicted = int(one["target"]), int(one["predicted"])
+            row |= {"target": called(names, target), "predicted": called(names, predicted)}
+            row |= {"wrong": target != predicted, "probability": f"{one['probability']:.3f}"}
         rows.append(row)
     return {
         "metric": metric.metric,
@@ -47,6 +49,18 @@ def samples_of(findings: Findings) -> dict[str, Any] | None:
         "number": len(table),
         "methods": list(scores),
         "controls": sorted(controls),
+        "names": names,
         "labels": labels is not None,
         "rows": rows,
     }
+
+
+def class_names(findings: Findings) -> tuple[str, ...]:
+    """What the classes are called; nothing where two runs do not agree."""
+    known = {run.class_names for run in findings.runs if run.class_names}
+    return known.pop() if len(known) == 1 else ()
+
+
+def called(names: Sequence[str], number: int) -> str:
+    """The name of a class, or else its number."""
+    return names[number] if 0 <= number < len(names) else str(number)

@@ -10,8 +10,9 @@
   };
   const table = get("browser");
   const first = table ? table.querySelector("data").dataset.metric : "";
-  const controls = table ? JSON.parse(table.dataset.controls) : [];
-  const shares = table ? JSON.parse(table.dataset.shares) : [];
+  const told = name => (table ? JSON.parse(table.dataset[name]) : []);
+  const [controls, shares, names] = ["controls", "shares", "names"].map(told);
+  const called = label => names[label] ?? label ?? "";
   const everything = JSON.parse(get("scores").textContent);
   const evaluations = everything.filter(evaluation => evaluation.reported);
   const absent = value => value === null || value === undefined;
@@ -22,12 +23,13 @@
     return evaluation.samples.map((sample, place) => {
       const scores = Object.fromEntries(methods.map(([name, values]) => [`score ${name}`, values[place]]));
       const own = methods.filter(([name, values]) => !controls.includes(name) && values[place] !== null);
-      const known = own.map(([, values]) => values[place]);
-      const mean = known.length ? known.reduce((a, b) => a + b, 0) / known.length : null;
-      const spread = known.length ? Math.sqrt(known.reduce((a, b) => a + (b - mean) ** 2, 0) / known.length) : null;
+      const all = own.map(([, values]) => values[place]);
+      const average = numbers => (numbers.length ? numbers.reduce((a, b) => a + b, 0) / numbers.length : null);
+      const mean = average(all);
+      const spread = mean === null ? null : Math.sqrt(average(all.map(value => (value - mean) ** 2)));
       const { target, predicted, probability } = evaluation;
-      const told = target && { class: target[place], predicted: predicted[place], probability: probability[place] };
-      return { sample, ...told, mean, disagreement: spread, ...scores };
+      const known = target && { class: target[place], predicted: predicted[place], probability: probability[place] };
+      return { sample, ...known, mean, disagreement: spread, ...scores };
     });
   };
 
@@ -40,28 +42,29 @@
     await image.decode();
     const context = make("canvas", "", { width: image.width, height: image.height }).getContext("2d");
     context.drawImage(image, 0, 0);
-    return (sheet.gray = context.getImageData(0, 0, image.width, image.height));
+    return context.getImageData(0, 0, image.width, image.height);
   };
-  const drawn = (sheet, block, place, color) => {
-    const { width, height, across, gray } = sheet;
+  const drawn = ({ width, height, across, gray }, block, place, color) => {
     const canvas = make("canvas", "", { width, height });
     const picture = new ImageData(width, height);
-    const left = (place % across) * width;
-    const top = (block * across + Math.floor(place / across)) * height;
+    const [left, top] = [(place % across) * width, (block * across + Math.floor(place / across)) * height];
     const at = i => 4 * ((top + Math.floor(i / width)) * gray.width + left + (i % width));
-    for (let i = 0; i < width * height; i++) picture.data.set([...color(gray.data[at(i)]), 255], 4 * i);
+    const below = block * across * height * gray.width * 4; // to the input's pixel
+    for (let i = 0; i < width * height; i++)
+      picture.data.set([...color(gray.data[at(i)], gray.data[at(i) - below]), 255], 4 * i);
     canvas.getContext("2d").putImageData(picture, 0, 0);
     return canvas;
   };
-  const colored = share => {
+  const colored = (share, ground) => {
     const t = Math.min(1, Math.abs(share));
-    return (share < 0 ? [33, 102, 172] : [178, 24, 43]).map(end => 255 + t * (end - 255));
+    return (share < 0 ? [33, 102, 172] : [178, 24, 43]).map(end => ground + t * (end - ground));
   };
   const grid = async sheet => {
-    if (!sheet.gray) await read(sheet);
+    sheet.gray ??= await read(sheet);
     const evaluation = everything.find(e => ["run", "stage", "epoch", "step"].every(name => e[name] === sheet[name]));
     const rows = evaluation ? rowsOf(evaluation, first) : sheet.samples.map(sample => ({ sample }));
     const order = get("ordered").querySelector("select").value;
+    const overlaid = get("ordered").querySelector("input").checked;
     const key = row => (order === "last" ? -row.mean : order === "disagreement" ? -row.disagreement : row[order]) ?? 0;
     const sign = table && table.dataset.lower && ["mean", "last"].includes(order) ? -1 : 1;
     const chosen = rows.sort((a, b) => sign * (key(a) - key(b))).slice(0, 12);
@@ -69,15 +72,15 @@
     const heads = sheet.methods.map((name, m) => make("th", `${name} ±${ends[m].toPrecision(2)}`, { scope: "col" }));
     get("grid").tHead.rows[0].replaceChildren(make("th", "sample"), make("th", "input"), ...heads);
     const body = chosen.map(row => {
-      const line = make("tr");
-      const place = sheet.samples.indexOf(row.sample);
+      const [line, place] = [make("tr"), sheet.samples.indexOf(row.sample)];
       if (place < 0) return line;
-      const labels = row.class === undefined ? "" : ` (${row.class} → ${row.predicted})`;
+      const labels = row.class === undefined ? "" : ` (${called(row.class)} → ${called(row.predicted)})`;
       const input = make("td");
       input.append(drawn(sheet, 0, place, gray => [gray, gray, gray]));
       line.append(make("th", `${row.sample}${labels}`, { scope: "row" }), input);
       sheet.methods.forEach((name, m) => {
-        const color = gray => (gray ? colored(((gray - 128) / 127) * (sheet.scales[m] / ends[m])) : [153, 153, 153]);
+        const share = gray => ((gray - 128) / 127) * (sheet.scales[m] / ends[m]);
+        const color = (gray, input) => (gray ? colored(share(gray), overlaid ? input : 255) : [153, 153, 153]);
         const cell = make("td");
         cell.append(drawn(sheet, m + 1, place, color), written(row[`score ${name}`], shares.includes(first)));
         line.append(cell);
@@ -97,16 +100,15 @@
       for (const one of panels) one.hidden = one !== panel;
       if (!panel) grid(chosen);
       for (const cursor of document.querySelectorAll(".cursor")) {
-        const [from, to] = [Number(cursor.dataset.from), Number(cursor.dataset.to)];
-        const share = (Number(step) - from) / (to - from);
+        const [from, to] = ["from", "to"].map(name => Number(cursor.dataset[name]));
+        const share = (step - from) / (to - from);
         cursor.setAttribute("visibility", share < 0 || share > 1 ? "hidden" : "visible");
         for (const end of ["x1", "x2"]) cursor.setAttribute(end, 250 * share);
       }
     };
     get("panels").append(...panels);
     get("earlier")?.remove();
-    if (sheets.length) for (const id of ["grid", "ordered", "of-sheets"]) get(id).hidden = false;
-    get("of-panels").hidden = sheets.length > 0;
+    if (sheets.length) for (const id of ["grid", "ordered", "of-sheets", "of-panels"]) get(id).hidden = id === "of-panels";
     get("slider").hidden = steps.length < 2 && !sheets.length;
     input.max = input.value = steps.length - 1;
     input.addEventListener("input", show);
@@ -145,25 +147,25 @@
     const wrong = row.class !== row.predicted;
     const line = make("tr", "", wrong ? { class: "wrong" } : {});
     for (const [name, value] of Object.entries(row)) {
-      const whole = ["sample", "class", "predicted"].includes(name);
+      const whole = name === "sample" ? String : ["class", "predicted"].includes(name) ? called : null;
       const percent = name !== "probability" && shares.includes(state.metric);
-      const text = (whole ? String(value ?? "") : written(value, percent)) + (wrong && name === "predicted" ? " ✗" : "");
+      const text = (whole ?? (score => written(score, percent)))(value) + (wrong && name === "predicted" ? " ✗" : "");
       line.append(make(name === "sample" ? "th" : "td", text, { class: "number" }));
     }
     return line;
   };
   const draw = focused => {
     const all = rowsOf(evaluations[state.run], state.metric);
-    const names = Object.keys(all[0]);
-    if (!names.includes(state.sort)) state.sort = "mean";
+    const columns = Object.keys(all[0]);
+    if (!columns.includes(state.sort)) state.sort = "mean";
     const found = all.filter(kept).sort(inOrder);
-    table.tHead.rows[0].replaceChildren(...names.map(head));
+    table.tHead.rows[0].replaceChildren(...columns.map(head));
     table.tBodies[0].replaceChildren(...found.slice(0, most).map(body));
     const unit = shares.includes(state.metric) ? ", in percent" : "";
     const number = `${Math.min(most, found.length)} of ${found.length} chosen of ${all.length}`;
     get("counted").textContent = `${number} samples, by ${state.metric}${unit}`;
     get("further").hidden = found.length <= most;
-    if (focused) table.tHead.querySelectorAll("button")[names.indexOf(focused)].focus();
+    if (focused) table.tHead.querySelectorAll("button")[columns.indexOf(focused)].focus();
     const query = new URLSearchParams(Object.entries(state).filter(([, value]) => value !== "" && value !== 0));
     if (focused !== undefined) history.replaceState(null, "", `#samples?${query}`);
   };
@@ -190,7 +192,7 @@
   if (evaluations[0].target) {
     choice("Show", "only", [["", "all"], ["wrong", "wrong ones"], ["right", "right ones"]]);
     const labels = [...new Set(evaluations[0].target)].sort((a, b) => a - b);
-    choice("Class", "label", [["", "all"], ...labels.map(label => [label, label])]);
+    choice("Class", "label", [["", "all"], ...labels.map(label => [label, called(label)])]);
   }
   get("controls").hidden = false;
   get("further").addEventListener("click", () => draw(void (most += 200)));

@@ -15,7 +15,7 @@ from lightning_xai.statistics.intervals import share_interval
 CONTROLS = {
     "edges": "an edge detector that never sees the network",
     "random": "random maps",
-    "untrained": "the untrained network",
+    "untrained": "the first method on an untrained network",
 }
 MOST = 2
 """Metrics in which a control is told with its numbers."""
@@ -232,8 +232,9 @@ def _control(comparison: Comparison, leading: MetricComparison) -> Sentence:
     equal = [(metric, control) for metric in floored if (control := _equal_control(comparison, metric)) is not None]
     if not equal:
         titles = listed(about(metric.metric).title for metric in floored)
-        names = listed(comparison.controls, "nor") if len(comparison.controls) > 1 else comparison.controls[0]
-        words = f"No control is as good: {'neither ' * (len(comparison.controls) > 1)}{names} reaches it, in {titles}."
+        names = listed(comparison.controls, "nor")
+        none = f"neither {names} reaches" if len(comparison.controls) > 1 else f"{names} does not reach"
+        words = f"No control is as good: {none} it, in {titles}."
         return Sentence("control", (words,), anchor(comparison, leading), _GOOD)
     equal.sort(key=lambda pair: pair[0] is not leading)
     parts: list[Part] = ["A control is as good: "]
