@@ -416,10 +416,8 @@ def scored(row: Row, model: nn.Module, name: str) -> str:
 
 
 def examined(row: Row, model: nn.Module) -> str:
-    """The cascading check finishes, with a similarity for each step; a block is what the network has at its top."""
+    """The cascading check finishes, with a similarity for each of at most twelve stages."""
     inputs = channels_second(row.inputs(), row.channel_dim)
-    depth = 0 if row.forward is None else 1  # behind "model."
-    parts = dict.fromkeys(".".join(name.split(".")[: depth + 1]) for name, _ in model.named_parameters())
     subject = Subject(
         model,
         inputs,
@@ -428,13 +426,13 @@ def examined(row: Row, model: nn.Module) -> str:
         {"gradient": lx.Gradient()},
         {name: SIMILARITIES[name] for name in ("spearman", "ssim")},
         (0.0, 1.0),
-        randomization=Randomization(repeats=1, groups={part: [part] for part in parts}),
+        randomization=Randomization(repeats=1),
         output=row.output(),
     )
     with taking_channels_second(model, row.channel_dim):
         report = examine(subject, ("parameters",))
     steps = [cell for cell in report.cells if cell.key.check == "parameters"]
-    if len(steps) != len(parts):
+    if not 1 <= len(steps) <= 12:
         raise AssertionError(f"{len(steps)} steps")
     return WORKS
 

@@ -78,4 +78,5 @@ def test_streams(run, tmp_path):
     run("streams.py")
     found = scores_of(tmp_path)
     assert sorted(found["step"].unique()) == [50, 100]
-    assert found["sample"].nunique() == 64
+    assert sorted(found["stage"].unique()) == ["validate/clean", "validate/noisy"]
+    assert found.groupby("stage")["sample"].nunique().tolist() == [64, 64]

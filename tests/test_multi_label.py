@@ -13,7 +13,7 @@ from lightning_xai.callbacks import AttributionCallback, RandomizationCallback
 from lightning_xai.experiments import Run, compare_methods
 from lightning_xai.metrics import DeletionAUC
 from lightning_xai.results.scores import COLUMNS, Scores
-from lightning_xai.results.store import append_scores, read_samples, read_scores
+from lightning_xai.results.store import append_scores, append_unit, read_samples, read_scores
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
@@ -135,7 +135,7 @@ def test_units_that_differ_in_the_labels_of_a_sample_are_two_data_sets(tmp_path)
         known = {name: [4] * len(targets) for name in ("sample", "row")} | {"target": targets, "predicted": targets}
         known |= {"probability": [0.5] * len(targets), "fingerprint": [f"f{target}" for target in targets]}
         scores = Scores.from_rows([("test", 0, 0, "m", "s", 4, 0.5, target) for target in targets])
-        append_scores(tmp_path / "scores", scores, samples=known)
+        append_unit(tmp_path / "scores", scores, {"m": {"s": "key"}}, known, {})
         if not part:
             assert read_samples(tmp_path / "scores")["target"].tolist() == [0, 1]
     with pytest.raises(ValueError, match="has two contents of sample 4"):

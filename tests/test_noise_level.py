@@ -25,7 +25,7 @@ from lightning_xai.functional.random import fold_in_int, root_keys, standard_nor
 from lightning_xai.networks import MLP
 from lightning_xai.reporting.noise_level import method_settings, noise_level_figure, write_noise_level
 from lightning_xai.results.noise_level import NoiseLevel, NoisePoint
-from lightning_xai.results.store import read_scores
+from lightning_xai.results.store import read_evaluation
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # between Lightning and jsonargparse
@@ -295,10 +295,11 @@ def arguments(trained, command, *options):
 
 
 def methods_of_the_last_run(trained):
-    """What the run's configuration says, and which methods it has scored."""
-    folder = max(trained[0].parent.glob("run/version_*"), key=lambda path: int(path.name.split("_")[1]))
-    callback = yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["callbacks"][1]
-    return callback["init_args"]["methods"], set(read_scores(folder / "xai" / "scores").unique("method"))
+    """What the configuration of the last test says, and which methods it has scored."""
+    folder = trained[1].parents[1]
+    callback = yaml.safe_load((folder / "test" / "config.yaml").read_text())["trainer"]["callbacks"][1]
+    latest = max((folder / "xai" / "scores").glob("*.parquet"), key=lambda part: part.stat().st_mtime_ns)
+    return callback["init_args"]["methods"], set(read_evaluation(latest).unique("method"))
 
 
 def test_calibrate_writes_settings_that_a_test_run_takes(trained, tmp_path, capsys):

@@ -88,7 +88,7 @@ def test_the_list_names_every_experiment(capsys):
 
 
 def test_an_unknown_experiment_is_one_line_that_names_the_known_ones():
-    with pytest.raises(SystemExit, match=r"NAME must be one of noise-level.*; got 'table1'"):
+    with pytest.raises(ValueError, match=r"^`name` must be one of noise-level.*; got 'table1'\.$"):
         main(["reproduce", "table1"])
 
 

@@ -176,7 +176,7 @@ class AttributionCallback(ExplainingCallback):
         panel_size: int = 8,
         target: Target | int | None = None,
         mask: str | None = None,
-        bounds: tuple[float | list[float], float | list[float]] | None = None,
+        bounds: Any = None,  # (low, high); tensors, which a command line cannot name, as well
         seed: int = 0,
         batch_size: int = 64,
         max_rows: int | None = None,

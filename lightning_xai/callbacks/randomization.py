@@ -86,7 +86,7 @@ class RandomizationCallback(ExplainingCallback):
         repeats: int = 2,
         initialization: Initialization = "own",
         target: Target | int | None = None,
-        bounds: tuple[float | list[float], float | list[float]] | None = None,
+        bounds: Any = None,  # (low, high); tensors, which a command line cannot name, as well
         seed: int = 0,
         batch_size: int = 64,
         unpack: Callable[[Any], Samples] | None = None,
