@@ -531,7 +531,10 @@ SMOOTHERS: dict[str, tuple[Callable[[int], Explainer], int]] = {
 """Methods of n passes of four rows, and how many launches a pass may cost beyond a bare one."""
 
 
-@pytest.mark.parametrize("name", SMOOTHERS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n in ("adapt_grad", "variance") else []) for n in SMOOTHERS],
+)
 def test_launches_of_a_pass(sim: Simulation, name: str) -> None:
     assert_within_budget(sim, name, LeNet(), torch.rand(4, 1, 28, 28))
 
