@@ -40,6 +40,11 @@ class Output(ABC):
 
     has_labels: ClassVar[bool] = True
 
+    @property
+    def together(self) -> bool:
+        """Whether several labels of a sample may hold together, which is declared and never guessed."""
+        return getattr(self, "multi_label", True)
+
     @abstractmethod
     def scores(self, raw: Raw) -> Columns:
         """The number that is explained, for each target.
@@ -191,6 +196,8 @@ class Margin(Output):
         tensor([[ 1.,  0., -1.]])
     """
 
+    together = False  # type: ignore[assignment]
+
     def scores(self, raw: Raw) -> Columns:
         logits, _ = _logits(raw)
         best = logits.argmax(1, keepdim=True)
@@ -245,6 +252,8 @@ class At(Output):
 class Region(Output):
     """Of a segmentation, (batch, classes, height, width): the mean logit of the target over a region.
 
+    A single class is that of a binary segmentation: label 1 explains its logit, label 0 its negative.
+
     The prediction is the class with the greatest mean, or that of most positions where the region is the predicted one.
     It has no probability.
 
@@ -279,11 +288,12 @@ class Region(Output):
         object.__setattr__(self, "digest", found.hexdigest()[:16])
 
     def scores(self, raw: Raw) -> Columns:
+        raw = _both_sides(raw)
         region = self._region(raw).to(raw.dtype)
         return (raw * region).flatten(2).sum(2) / region.flatten(2).sum(2).clamp(min=1)
 
     def prediction(self, raw: Raw) -> Labels:
-        region = self._region(raw)
+        region = self._region(_both_sides(raw))
         return (region.flatten(2).sum(2) if self.mask is None else self.scores(raw)).argmax(1)
 
     def _region(self, raw: Raw) -> Tensor:
@@ -461,6 +471,22 @@ def check_target(target: Int64[Tensor, " samples"], num_classes: int) -> None:
         )
 
 
+def check_together(output: Output) -> None:
+    """Refuse labels that hold together where the output says that they exclude each other.
+
+    Raises:
+        ValueError: if so.
+    """
+    if not output.has_labels:
+        raise ValueError(f"`target` has labels, (batch, classes), but `output` {output!r} has none.")
+    if not output.together:
+        raise ValueError(
+            f"`target` has labels that hold together, but of `output` {output!r} one label excludes the others (a "
+            "softmax). Declare them: lightning_xai.outputs.Logit(multi_label=True), or Probability or LogProbability; "
+            "in YAML {class_path: lightning_xai.outputs.Logit, init_args: {multi_label: true}}."
+        )
+
+
 def named_output(given: Any) -> Output:
     """An output, or that of a plain name: "logit", "probability", "log_probability", "margin", "region".
 
@@ -486,6 +512,11 @@ def _logits(raw: Raw, multi_label: bool = False) -> tuple[Columns, bool]:
     if multi_label or logits.shape[1] > 1:
         return logits, not multi_label
     return torch.cat([-logits, logits], 1), False
+
+
+def _both_sides(raw: Raw) -> Raw:
+    """Of a single logit at each position those of both labels."""
+    return torch.cat([-raw, raw], 1) if raw.ndim > 2 and raw.shape[1] == 1 else raw
 
 
 def _pick(columns: Columns, target: Labels, known: bool) -> Scores:

@@ -46,7 +46,7 @@ from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad
 from lightning_xai.forward import Forward
 from lightning_xai.functional.warn import described, warn_caller
 from lightning_xai.names import named
-from lightning_xai.outputs import Logit, Output, check_width
+from lightning_xai.outputs import Logit, Output, check_together, check_width
 
 
 class ExplainingCallback(Callback):
@@ -86,6 +86,8 @@ class ExplainingCallback(Callback):
             check_choice("target", target, Target)
         if target in ("label", "positive") and not self.output.has_labels:
             raise ValueError(f'`target` is "{target}", but `output` {self.output!r} has none. Leave `target` out.')
+        if target == "positive":
+            check_together(self.output)
         check_names("methods", methods or ())
         self.methods: dict[str, Explainer] | None = named("methods", methods)
         if self.methods is not None and not self.methods:
@@ -172,6 +174,7 @@ class ExplainingCallback(Callback):
         samples = choose_samples(trainer, loader, number, self.batch_size, take, whole, limit, chosen, place)
         if (labels := samples.labels) is not None and self.target == "positive":
             samples = self._each_positive(samples)
+        check_inputs(samples.images, values=False)
         num_outputs = None
         if samples.labels is not None and self.labelled:
             with in_precision(pl_module, self.conditions.precision), explaining(pl_module), torch.no_grad():

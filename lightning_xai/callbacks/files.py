@@ -69,14 +69,14 @@ class RunFiles:
 
 
 def run_of(checkpoint: Any) -> Path | None:
-    """The folder of the run that a checkpoint is of, if that has scores; None else."""
+    """The folder of the run that a checkpoint is of, if that has scores; its own folder if it is in no `checkpoints`."""
     if not isinstance(checkpoint, str | Path) or not Path(checkpoint).is_file():
         return None
     folder = Path(checkpoint).absolute().parent
     run = folder.parent if folder.name == "checkpoints" else folder
     with suppress(ValueError):
         run = run.relative_to(Path.cwd())  # which is shorter to read
-    return run if (run / "xai").is_dir() else None
+    return run if folder.name != "checkpoints" or (run / "xai").is_dir() else None
 
 
 def thin_out(folder: Path, stage: str, step: int, number: int) -> None:

@@ -21,6 +21,7 @@ from lightning_xai.data.pictures import listed
 from lightning_xai.experiments.pictures import Explained, Preparation, explain_pictures
 from lightning_xai.explainers import Explainer
 from lightning_xai.explainers.precision import Precision
+from lightning_xai.modules import ClassifierModule
 from lightning_xai.modules.checkpoints import check_weights_fit, read_checkpoint
 from lightning_xai.names import named
 from lightning_xai.outputs import Output, named_output
@@ -137,7 +138,10 @@ def explain_images(
     preparation = Preparation.of(model, data)
     if ckpt_path:
         check_local(ckpt_path)
-        check_weights_fit(read_checkpoint(ckpt_path), model, ckpt_path)
+        checkpoint = read_checkpoint(ckpt_path)
+        if isinstance(model, ClassifierModule):
+            model.fit_to_weights(checkpoint["state_dict"])
+        check_weights_fit(checkpoint, model, ckpt_path)
         load_weights(model, ckpt_path)
     has_bounds = preparation.bounds is not None
     callback = callback or AttributionCallback()

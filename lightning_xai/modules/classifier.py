@@ -85,6 +85,13 @@ class ClassifierModule(LightningModule):
                 f" set its `num_classes` to {number}."
             )
 
+    def fit_to_weights(self, state: Mapping[str, Tensor]) -> None:
+        """Give a network named without `num_classes` as many outputs as these weights have."""
+        own = ((tensor, state[name]) for name, tensor in self.state_dict().items() if name in state)
+        other = {given.shape[0] for tensor, given in own if given.shape[:1] != tensor.shape[:1]}
+        if self._open and len(other) == 1:
+            self._take(named_network(*self._open, other.pop(), new_head=True))
+
     def _take(self, given: NamedNetwork | nn.Module) -> None:
         network = given.network if isinstance(given, NamedNetwork) else given
         self.preprocessing = given.preprocessing if isinstance(given, NamedNetwork) else preprocessing_of(network)
