@@ -393,7 +393,7 @@ def csv_pictures(content):
 
 
 def test_killed_and_started_again_it_ends_as_if_nothing_had_happened(tmp_path):
-    folder = make_pictures(tmp_path / "photographs", 40)
+    folder = make_pictures(tmp_path / "photographs", 24)
     config = {
         "model": {
             "class_path": "lightning_xai.modules.ClassifierModule",
@@ -418,7 +418,7 @@ def test_killed_and_started_again_it_ends_as_if_nothing_had_happened(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     finished = rows("killed")
-    assert 8 <= len(finished) < 40
+    assert 8 <= len(finished) < 24
     times = {row["maps"]: (Path("killed") / row["maps"]).stat().st_mtime_ns for row in finished.values()}
     for output in ("killed", "whole"):
         with pytest.warns(
@@ -426,7 +426,7 @@ def test_killed_and_started_again_it_ends_as_if_nothing_had_happened(tmp_path):
         ):
             main([*words, f"--output={output}"])
     assert {name: (Path("killed") / name).stat().st_mtime_ns for name in times} == times
-    assert len(rows("killed")) == len(csv_pictures(table.read_bytes())) == 40
+    assert len(rows("killed")) == len(csv_pictures(table.read_bytes())) == 24
     assert rows("killed").keys() == rows("whole").keys()
     whole = maps("whole")
     for name, found in maps("killed").items():

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 PRETRAINED = ("adaptgrad-table2",)
 """Their fast version takes a network from the package index."""
 SLOW = {
+    "noise-level",
     "adaptgrad-gallery",
     "noisegrad-table2",
     "noisegrad-figure3",

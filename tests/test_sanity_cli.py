@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from matplotlib.figure import Figure
 from torch import nn
 
 from lightning_xai.cli import main
@@ -23,6 +24,7 @@ from lightning_xai.data.digits import load_embedded_digits
 from lightning_xai.explainers import Gradient, RandomAttribution, RangeScale, Smooth, SobelEdges, noise_grad
 from lightning_xai.modules import ClassifierModule
 from lightning_xai.networks import MLP
+from lightning_xai.reporting import sanity_figures
 from lightning_xai.sanity.similarity import SIMILARITIES
 
 ROOT = Path(__file__).parent.parent
@@ -119,6 +121,22 @@ def _called_without_arguments(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture
+def sketched(monkeypatch):
+    """Each kind of figure is drawn once, and then is an empty page: drawing takes most of the time."""
+    for name in ("cascade_grid", "similarity_curves", "randomization_bars", "map_pairs"):
+        left = [getattr(sanity_figures, name)]
+        monkeypatch.setattr(
+            sanity_figures, name, lambda *a, left=left, **o: left.pop()(*a, **o) if left else Figure((1, 1))
+        )
+
+
+@pytest.fixture
+def blank(monkeypatch):
+    """No figures, where a test is not about them."""
+    monkeypatch.setattr("lightning_xai.cli.reports.write_figures", lambda *_: [])
+
+
 def arguments(trained, output, *options):
     config, checkpoint = trained
     methods = yaml.safe_dump(METHODS, default_flow_style=True, width=10_000).strip()
@@ -140,7 +158,7 @@ def verdicts(folder, check="parameters"):
 
 
 def test_all_checks_write_records_and_figures_and_the_exit_code_says_whether_the_required_pass(
-    trained, tmp_path, capsys
+    trained, tmp_path, capsys, sketched
 ):
     options = ("--twin_epochs=1", f"--twins={tmp_path / 'twins'}")
     with pytest.raises(SystemExit) as stopped:
@@ -318,7 +336,7 @@ def test_all_that_is_asked_of_random_weights_is_done(trained, tmp_path):
     assert steps == [(name, block) for name in orderings for block in blocks.get(name, ["stem", "head"])]
 
 
-def test_smoothing_is_of_the_methods_and_not_of_the_controls(trained, tmp_path):
+def test_smoothing_is_of_the_methods_and_not_of_the_controls(trained, tmp_path, blank):
     main(arguments(trained, tmp_path / "out", "--check=invariance", "--smooth=3"))
     methods = json.loads((tmp_path / "out" / "cells" / "settings.json").read_text())["methods"]
     assert methods["gradient"] == repr(Smooth(Gradient(), RangeScale(0.1), 3))
@@ -333,7 +351,7 @@ def test_the_data_check_needs_labels_that_can_be_randomized(trained, tmp_path):
         main(arguments(trained, tmp_path / "out", "--check=data", data))
 
 
-def test_results_of_other_weights_are_not_mixed(trained, tmp_path):
+def test_results_of_other_weights_are_not_mixed(trained, tmp_path, blank):
     config, checkpoint = trained
     main(arguments(trained, tmp_path / "out", "--check=invariance"))
     weights = torch.load(checkpoint, weights_only=True)
@@ -343,7 +361,7 @@ def test_results_of_other_weights_are_not_mixed(trained, tmp_path):
         main(arguments((config, tmp_path / "other.ckpt"), tmp_path / "out", "--check=invariance"))
 
 
-def test_the_configuration_that_another_command_saved_is_taken(trained, tmp_path, capsys):
+def test_the_configuration_that_another_command_saved_is_taken(trained, tmp_path, capsys, blank):
     config, checkpoint = trained
     main(["test", f"--config={config}", f"--ckpt_path={checkpoint}", f"--trainer.default_root_dir={tmp_path}"])
     saved = tmp_path / "config.yaml"

@@ -385,7 +385,7 @@ def test_one_repeat_is_not_drawn_twice():
 
 
 def test_fourteen_methods_can_be_told_apart_even_without_colors():
-    report = planted(NAMES[:14], similarities=("ssim",), num_kept=0)
+    report = planted(NAMES[:14], ("fc1",), similarities=("ssim",), num_kept=0)
     overview, _, single = curve_axes(similarity_curves(report, TOP, "ssim"))
     lines = [line for line in overview.lines if line.get_label() == "mean"]
     assert len({(line.get_marker(), line.get_linestyle()) for line in lines}) == 14
@@ -505,6 +505,7 @@ def test_what_a_report_does_not_have_is_named():
 
 SIZES = {
     "least": {"methods": ("a",), "blocks": ("b",), "num_samples": 1, "num_kept": 1, "similarities": ("spearman",)},
+    "long": {"methods": NAMES[-4:], "blocks": LONG_STEPS, "similarities": ("spearman", "s" * 30), "num_kept": 1},
     "usual": {"methods": NAMES[:12], "blocks": tuple(f"layer{i}" for i in range(8)), "num_repeats": 3},
     "large": {"methods": NAMES, "blocks": LONG_STEPS, "similarities": ("spearman", "s" * 30, *"abcde"), "num_kept": 1},
 }
@@ -519,7 +520,7 @@ DRAWN = {
 }
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [pytest.param(s, marks=pytest.mark.slow) if s == "large" else s for s in SIZES])
 @pytest.mark.parametrize("drawn", DRAWN)
 def test_texts_neither_overlap_nor_leave_the_figure(drawn, size):
     figure = DRAWN[drawn](planted(**SIZES[size], checks=("data", "invariance", "efficient", "random_logit")))
@@ -530,24 +531,24 @@ def test_texts_neither_overlap_nor_leave_the_figure(drawn, size):
 
 
 def test_the_files_are_the_figures_and_old_ones_are_removed(tmp_path):
-    report = planted(("gradient",), ("fc1",), similarities=("ssim",))
+    report = planted(("gradient",), ("fc1",), checks=("data",), similarities=("ssim",))
     folder = tmp_path / "new"
     names = [
         *(f"sanity-{TOP}-absolute.png", f"sanity-{TOP}-diverging.png", f"sanity-{TOP}-ssim.png"),
         "sanity-parameters-bars.png",
         *("sanity-data-bars.png", "sanity-data-absolute.png", "sanity-data-diverging.png"),
-        *("sanity-invariance-bars.png", "sanity-invariance-absolute.png", "sanity-invariance-diverging.png"),
     ]
     paths = write_figures(report, folder)
     assert [path.name for path in paths] == names
     assert {path.name for path in folder.iterdir()} == set(names)
-    for path, figure in zip(paths, sanity_figures(report).values(), strict=True):
-        with Image.open(path) as image:
-            np.testing.assert_array_equal(np.asarray(image.convert("RGB")), figure_pixels(figure))
     (folder / "other.png").write_bytes(b"mine")
     without = planted(("gradient",), ("fc1",), checks=(), similarities=("ssim",))
-    assert [path.name for path in write_figures(without, folder)] == names[:4]
+    paths = write_figures(without, folder)
+    assert [path.name for path in paths] == names[:4]
     assert {path.name for path in folder.iterdir()} == {*names[:4], "other.png"}
+    for path, figure in zip(paths, sanity_figures(without).values(), strict=True):
+        with Image.open(path) as image:
+            np.testing.assert_array_equal(np.asarray(image.convert("RGB")), figure_pixels(figure))
 
 
 def test_figures_that_would_show_nothing_are_left_out():
@@ -560,6 +561,6 @@ def test_figures_that_would_show_nothing_are_left_out():
 
 def test_pyplot_knows_nothing_of_our_figures():
     before = plt.get_fignums(), plt.get_backend(), dict(plt.rcParams)
-    for figure in sanity_figures(planted(similarities=("ssim",))).values():
+    for figure in sanity_figures(planted(checks=("data",), similarities=("ssim",))).values():
         figure_pixels(figure)
     assert (plt.get_fignums(), plt.get_backend(), dict(plt.rcParams)) == before

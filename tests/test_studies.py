@@ -291,6 +291,11 @@ def test_the_level_of_each_network_sets_the_noise_and_methods_without_one_are_le
     assert figure_pixels(study_figures(study, results, "t")["t"]).std() > 0
 
 
+@pytest.mark.parametrize(
+    "level",
+    [pytest.param(LEVEL, id="reached"), pytest.param(NOT_REACHED, id="not reached", marks=pytest.mark.slow)],
+    indirect=True,
+)
 def test_curves_and_grids_have_the_mean_of_each_combination(lab, level, monkeypatch):
     study = carried_study(
         "noisegrad-figure4",

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings(
 def parts():
     torch.manual_seed(0)
     data = DigitsDataModule(batch_size=16, randomize_labels=True, val_size=1300)
-    network = ClassifierModule(MLP((1, 28, 28), hidden=(256,)), lambda p: torch.optim.Adam(p, 1e-3))
+    network = ClassifierModule(MLP((1, 28, 28), hidden=(256,)), lambda p: torch.optim.Adam(p, 3e-3))
     return network, data
 
 
