@@ -129,8 +129,8 @@ def with_controls(
         >>> from lightning_xai.explainers import with_controls
         >>> list(with_controls({"ours": lx.smooth_grad()}))
         ['ours', 'edges', 'random']
-        >>> with_controls({"ours": lx.Saliency()}, controls=["untrained"])["untrained"]
-        Untrained(explainer=Saliency())
+        >>> with_controls({"ours": lx.Gradient()}, controls=["untrained"])
+        {'ours': Gradient(), 'untrained': Untrained(explainer=Gradient())}
     """
     check_kind("methods", methods, Mapping, "a dictionary of explainers by name")
     check_controls(controls)

@@ -60,7 +60,7 @@ def class_maps(findings: Findings) -> tuple[str, list[ClassMaps], int] | None:
 def _of_classes(known: pd.DataFrame, sheet: Sheet, place: int, names: Sequence[str]) -> tuple[list[ClassMaps], int]:
     maps = dict(zip(sheet.about["samples"], tiles(sheet, place), strict=True))
     wrong = known["predicted"] != known["target"]
-    order = wrong.groupby(known["target"]).sum().sort_values(ascending=False, kind="stable").index
+    order = wrong.groupby(known["target"]).sum().sort_values(ascending=False, kind="stable").index.tolist()
     groups = {
         (c, is_wrong): known[(known["target"] == c) & (wrong == is_wrong)]
         for c in order[:MOST_CLASSES]
@@ -70,14 +70,17 @@ def _of_classes(known: pd.DataFrame, sheet: Sheet, place: int, names: Sequence[s
         key: np.nanmean(np.array([maps[sample] for sample in own.index]), 0) for key, own in groups.items() if len(own)
     }
     end = max(map(scale_end, means.values()))
+
+    def part(c: int, is_wrong: bool, of: str) -> tuple[Number, Markup | None]:
+        picture = _drawn(means[c, is_wrong] / end) if (c, is_wrong) in means else None
+        return count(len(groups[c, is_wrong]), of, method=called(names, c)), picture
+
     found = []
     for c in order[:MOST_CLASSES]:
-        name, parts = called(names, int(c)), list[tuple[Number, Markup | None]]()
-        for is_wrong, of in enumerate(("class_right", "class_confused")):
-            picture = _drawn(means[c, is_wrong] / end) if (c, is_wrong) in means else None
-            parts.append((count(len(groups[c, is_wrong]), of, method=name), picture))
         most = groups[c, True]["predicted"].mode().tolist()
-        found.append(ClassMaps(name, *parts, called(names, int(most[0])) if most else ""))
+        taken_for = called(names, int(most[0])) if most else ""
+        both = part(c, False, "class_right"), part(c, True, "class_confused")
+        found.append(ClassMaps(called(names, c), *both, taken_for))
     return found, len(order) - len(found)
 
 

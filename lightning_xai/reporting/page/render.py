@@ -125,7 +125,7 @@ def _view(findings: Findings) -> dict[str, Any]:
         "left_out": sum(len(run.sheets if sheets else run.panels) for run in findings.runs) - len(sheets or maps),
         "sheets": as_data(sheets) if sheets else "",
         "classes": class_maps(findings),
-        "calibrations": [(run.name, own) for run in findings.runs if (own := calibration_of(run))],
+        "calibrations": [(run.name, tenths) for run in findings.runs if (tenths := calibration_of(run))],
         "samples": samples_of(findings),
         "checks": [
             (run, name, name in run.figures and _source(run.figures[name]), *_ordered(own))
