@@ -54,7 +54,7 @@ from lightning_xai.metrics.base import first_rows
 from lightning_xai.metrics.checks import check_explain_again
 from lightning_xai.metrics.cost import NumGradients
 from lightning_xai.names import named, named_method
-from lightning_xai.outputs import Logit, Output, check_together, check_width, positive_labels
+from lightning_xai.outputs import Logit, Output, check_declared, check_width, positive_labels
 from lightning_xai.progress import Bar, progress_bar
 from lightning_xai.results.scores import GRADIENTS, Scores as ScoreTable
 from lightning_xai.shapes import Inputs, Labels, Masks, Scores, Targets
@@ -256,7 +256,7 @@ def evaluate(
     num_classes = None
     if isinstance(target, Tensor) and target.ndim == 2 and target.shape[1] > 1:
         _check_lengths(len(images), target=target)
-        check_together(conditions.output)
+        check_declared(conditions.output)
         num_classes = target.shape[1]
         places, target = positive_labels(target)
         if not len(target):

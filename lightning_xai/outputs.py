@@ -471,7 +471,7 @@ def check_target(target: Int64[Tensor, " samples"], num_classes: int) -> None:
         )
 
 
-def check_together(output: Output) -> None:
+def check_declared(output: Output) -> None:
     """Refuse labels that hold together where the output says that they exclude each other.
 
     Raises:
@@ -514,7 +514,7 @@ def _logits(raw: Raw, multi_label: bool = False) -> tuple[Columns, bool]:
     return torch.cat([-logits, logits], 1), False
 
 
-def _both_sides(raw: Raw) -> Raw:
+def _both_sides(raw: Raw) -> Tensor:
     """Of a single logit at each position those of both labels."""
     return torch.cat([-raw, raw], 1) if raw.ndim > 2 and raw.shape[1] == 1 else raw
 

@@ -128,7 +128,7 @@ def test_target_must_be_integers(target):
 @pytest.mark.parametrize("shape", [(2,), (3, 2), (3, 10), (0,)])
 def test_target_of_the_wrong_shape(shape):
     said = "`target` must be one class index, or one for each of the 3 samples"
-    positive = "no label of any sample holds" if len(shape) == 2 else said
+    positive = "one label excludes the others" if len(shape) == 2 else said
     for call, message in ((explain, said), (evaluate, positive), (Gradient(), said)):
         with pytest.raises(ValueError, match=message):
             call(MODEL, IMAGES, torch.zeros(shape, dtype=torch.int64))

@@ -212,6 +212,11 @@ def test_labels_that_cannot_be_explained_together_are_refused(tmp_path, labels, 
 
 
 def test_refusals():
+    for output in ("logit", "probability", "margin"):  # a softmax, unless labels that hold together are declared
+        with pytest.raises(ValueError, match=r"Declare them: lightning_xai.outputs.Logit\(multi_label=True\)"):
+            AttributionCallback(target="positive", output=output)
+        with pytest.raises(ValueError, match="one label excludes the others"):
+            lx.evaluate(Network(), IMAGES, LABELS, **{**HOW, "output": output})
     with pytest.raises(ValueError, match=r'"positive", but `output` .* has none'):
         AttributionCallback(target="positive", output=lx.outputs.At(0))
     with pytest.raises(ValueError, match='`target` must be "label", "prediction" or a class, got "positive"'):

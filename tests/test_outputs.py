@@ -438,3 +438,17 @@ def test_sanity_checks_explain_the_output():
     assert report.settings["output"] == "At(index=(3,))"
     with pytest.raises(ValueError, match="at least two outputs"):
         examine(subject, ["random_logit"], "pearson")
+
+
+def test_a_segmentation_with_one_logit_has_two_labels():
+    """Each one's region is where it is predicted; label 0 explains the negative of the logit."""
+    model, images = nn.Conv2d(3, 1, 1), torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    torch.nn.init.constant_(model.bias, -0.1)
+    for label, side in ((1, 1), (0, -1)):
+        given = images.clone().requires_grad_()
+        logits = side * model(given)
+        region = logits > 0 if label else logits >= 0
+        mean = (logits * region).flatten(1).sum(1) / region.flatten(1).sum(1).clamp(min=1)
+        (expected,) = torch.autograd.grad(mean.sum(), given)
+        found = lx.explain(model, images, label, lx.Gradient(), output="region")
+        torch.testing.assert_close(found, expected)

@@ -10,7 +10,7 @@ from PIL import Image
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 from torch.testing import assert_close
-from torchvision.models import ResNet18_Weights, resnet18
+from torchvision.models import ResNet18_Weights, resnet18, squeezenet1_1
 
 import lightning_xai as lx
 from lightning_xai.cli import main
@@ -296,3 +296,12 @@ def test_a_segmentation_network_is_no_classifier_and_says_so():
         ValueError, match=r"\(Unet\) must return logits of shape \(batch, classes\), but returned \(2, 10"
     ):
         model.fit_to(data)
+
+
+def test_a_network_named_without_a_number_gets_that_of_the_weights():
+    trained = squeezenet1_1(num_classes=3)
+    module = ClassifierModule(network="squeezenet1_1")
+    state = {f"network.{name}": tensor for name, tensor in trained.state_dict().items()}
+    module.fit_to_weights(state)
+    module.load_state_dict(state)
+    assert module(torch.zeros(1, 3, 64, 64)).shape == (1, 3)

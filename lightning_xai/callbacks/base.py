@@ -46,7 +46,7 @@ from lightning_xai.explainers.recipes import adapt_grad, fusion_grad, noise_grad
 from lightning_xai.forward import Forward
 from lightning_xai.functional.warn import described, warn_caller
 from lightning_xai.names import named
-from lightning_xai.outputs import Logit, Output, check_together, check_width
+from lightning_xai.outputs import Logit, Output, check_declared, check_width
 
 
 class ExplainingCallback(Callback):
@@ -87,7 +87,7 @@ class ExplainingCallback(Callback):
         if target in ("label", "positive") and not self.output.has_labels:
             raise ValueError(f'`target` is "{target}", but `output` {self.output!r} has none. Leave `target` out.')
         if target == "positive":
-            check_together(self.output)
+            check_declared(self.output)
         check_names("methods", methods or ())
         self.methods: dict[str, Explainer] | None = named("methods", methods)
         if self.methods is not None and not self.methods:

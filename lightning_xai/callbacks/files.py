@@ -69,7 +69,7 @@ class RunFiles:
 
 
 def run_of(checkpoint: Any) -> Path | None:
-    """The folder of the run that a checkpoint is of, if that has scores; its own folder if it is in no `checkpoints`."""
+    """The run of a checkpoint: above `checkpoints` if scores are there, None if not; else the folder that it lies in."""
     if not isinstance(checkpoint, str | Path) or not Path(checkpoint).is_file():
         return None
     folder = Path(checkpoint).absolute().parent

@@ -39,7 +39,7 @@ from lightning_xai.fingerprints import NUMERICS, fingerprint, network_specificat
 from lightning_xai.forward import Forward, carrying, has_rows
 from lightning_xai.metrics import SampleMetric
 from lightning_xai.metrics.cost import NumGradients
-from lightning_xai.outputs import Logit, Output, check_together, check_width
+from lightning_xai.outputs import Logit, Output, check_declared, check_width
 from lightning_xai.price import BATCHES, Price, duration, price, within_gradients
 from lightning_xai.progress import progress_bar
 from lightning_xai.results.evaluations import EvaluationStore, Settings, in_places
@@ -183,7 +183,7 @@ def evaluate_stream(
             )
         target = "prediction" if target is None else target
     if target == "positive":
-        check_together(conditions.output)
+        check_declared(conditions.output)
     read = partial(taken, model, data, take or unpacking(target, forward=forward), target)
     source = Source.of(data, read, batch_size, stage, limit, num_samples)
     first = source.first()

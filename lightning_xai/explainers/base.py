@@ -274,8 +274,8 @@ def check_inputs(inputs: Tensor, values: bool = True, index: Labels | None = Non
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
         raise TypeError(
             f"`inputs` must be a floating-point tensor, got {_kind(inputs)}; convert it, "
-            "torch.as_tensor(inputs, dtype=torch.float32), and normalize it as in training. Numbers of tokens are explained at "
-            'their embeddings, which the network has to take (`Forward(explained="inputs_embeds")`).'
+            "torch.as_tensor(inputs, dtype=torch.float32), and normalize it as in training. Text is explained at its "
+            'embeddings, which the network has to take: `Forward(explained="inputs_embeds")`.'
         )
     if inputs.ndim < 2 or not inputs.numel():
         raise ValueError(f"`inputs` must be a batch of at least one sample, got shape {tuple(inputs.shape)}.")
