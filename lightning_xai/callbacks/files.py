@@ -69,7 +69,7 @@ class RunFiles:
 
 
 def run_of(checkpoint: Any) -> Path | None:
-    """The run of a checkpoint: above `checkpoints` if scores are there, None if not; else the folder that it lies in."""
+    """The run of a checkpoint: above `checkpoints` if scores are there, else None; or the folder that it lies in."""
     if not isinstance(checkpoint, str | Path) or not Path(checkpoint).is_file():
         return None
     folder = Path(checkpoint).absolute().parent
