@@ -304,7 +304,7 @@ def test_double_precision(name):
     inputs, net = images_and_net(torch.float64)
     attributions = METHODS[name](net, inputs, None, context(inputs))
     assert attributions.dtype == torch.float64
-    if "gradient_shap" not in name:  # Captum draws other numbers in double precision
+    if "gradient_shap" not in name and name != "untrained":  # which draw other numbers in double precision
         assert_close(attributions.float(), reference(name), rtol=1e-3, atol=1e-4)
 
 

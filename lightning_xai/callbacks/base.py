@@ -77,6 +77,7 @@ class ExplainingCallback(Callback):
         self.on_error: OnError = on_error
         check_count("num_samples", num_samples)
         check_count("batch_size", batch_size)
+        bounds = tuple(bounds) if isinstance(bounds, list) else bounds  # of YAML
         self.conditions = Conditions(bounds, seed, max_rows, output, precision, channel_dim)
         self.output = self.conditions.output
         self.forward = check_forward(forward)
