@@ -396,8 +396,11 @@ def explained(row: Row, model: nn.Module, name: str) -> str:
     if name == EDGES and inputs.ndim == 2:
         return SENSELESS  # a table has no places side by side
     method = thing("methods", name, **({"path": lambda index: inputs[index]} if name == "precomputed" else {}))
-    # GradCAM's maps are rectified: they may be zero for an output, but then not for its negative.
-    for output in (row.output(), outputs.Of(lambda raw: -row.output().scores(raw))):
+    # GradCAM's maps are rectified: they may be zero for an output, but then not for its negative. A region is where the
+    # target is predicted, which may be nowhere under the weights of the control `untrained`.
+    attempts: list[outputs.Output] = [row.output(), outputs.Of(lambda raw: -row.output().scores(raw))]
+    attempts += [outputs.Of(lambda raw: raw.flatten(2).mean(2))] if row.task == "segmentation" else []
+    for output in attempts:
         maps = lx.explain(model, inputs, row.target(model), method, **{**options(row), "output": output})
         if maps.shape != inputs.shape or not maps.isfinite().all():
             raise AssertionError(f"a map of shape {tuple(maps.shape)}, of size {maps.abs().amax()}")

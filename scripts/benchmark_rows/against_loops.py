@@ -103,7 +103,9 @@ def _validation_end(one: Case, precision: Precision, folder: Path, setting: Sett
     if setting.tiny:
         methods = {"smooth_grad": lx.smooth_grad(num_draws=2), "noise_grad": lx.noise_grad(num_draws=2)}
     low, high = (bound.flatten().tolist() for bound in one.bounds)
-    attribution = AttributionCallback(methods, num_samples=len(one.images), bounds=(low, high), precision=precision)
+    attribution = AttributionCallback(
+        methods, num_samples=len(one.images), bounds=(low, high), precision=precision, summary=False
+    )
     seconds, measure = [0.0], attribution.measure
 
     def stopwatch(*arguments: object) -> None:
