@@ -70,7 +70,7 @@ def test_the_fast_version_writes_report_records_settings_and_figures(name, netwo
     assert all(f"{folder.relative_to(tmp_path) / name}" in printed for name in written)
     assert {"report.md", "settings.yaml"} <= written
     assert any(name.endswith(".png") for name in written)
-    records = list(folder.glob("*.csv"))
+    records = list(folder.rglob("*.csv"))
     assert records
     for path in records:
         assert len(list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))) >= 1
