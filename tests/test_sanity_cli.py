@@ -282,9 +282,7 @@ def test_images_too_small_for_hog(trained, tmp_path, tmp_path_factory):
     network = ["--model.network.init_args.image_shape=[1,5,5]", "--model.network.init_args.hidden=[4]"]
     call = partial(arguments, (trained[0], checkpoint), tmp_path / "out", "--check=parameters", "--repeats=1")
     call = partial(call, own("data", TinyDigits), *network)
-    with pytest.raises(
-        ValueError, match=r"'hog', which these images do not admit: .* less than 6 pixels"
-    ):
+    with pytest.raises(ValueError, match=r"'hog', which these images do not admit: .* less than 6 pixels"):
         main(call("--similarity=hog"))
     assert not list(tmp_path.iterdir())
     main(call())
