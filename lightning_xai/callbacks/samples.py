@@ -178,18 +178,18 @@ def read_rows(
     """The chosen ones of the rows, collated as the loader does it; the index of each is its row in the data set."""
     keys = [rows[position] for position in chosen.tolist()]
     numbers = torch.tensor(keys) if all(isinstance(key, int) for key in keys) else chosen
-    collate = partial(_collated, loader.collate_fn)
+    collate = partial(collated, loader.collate_fn)
     batches = DataLoader(Subset(loader.dataset, keys), batch_size, collate_fn=collate)
     return _join(map(take, batches), numbers)
 
 
-def _collated(collate: Callable[[Any], Any], samples: Any) -> Any:
+def collated(collate: Callable[[Any], Any], samples: Any) -> Any:
     """Samples in a list, or what a data set that is asked for several at once makes of them."""
     try:
         return collate(samples)
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
-            f"The loader's `collate_fn` makes no batch of {len(samples)} samples ({error}). {ONE_SIZE}"
+            f"`data`: the loader's `collate_fn` makes no batch of {len(samples)} samples ({error}). {ONE_SIZE}"
         ) from error
 
 

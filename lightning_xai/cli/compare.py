@@ -1,6 +1,6 @@
 """`lightning-xai compare RUN [RUN ...]`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
@@ -20,14 +20,17 @@ from lightning_xai.results.findings import Findings
 
 
 def compare_command(words: Sequence[str]) -> None:
+    _compare(**runs_parser("compare", _compare).parse_args(list(words)).as_dict())
+
+
+def runs_parser(command: str, function: Callable[..., None]) -> ArgumentParser:
+    """Of a command on finished runs, whose options are the arguments of a function."""
     know_yaml_mode()
-    description = str(_compare.__doc__).partition("\n")[0]
-    parser = refusing(
-        ArgumentParser(prog="lightning-xai compare", description=description, parser_mode=YAML_MODE, allow_abbrev=False)
-    )
+    told, name = str(function.__doc__).partition("\n")[0], f"lightning-xai {command}"
+    parser = refusing(ArgumentParser(prog=name, description=told, parser_mode=YAML_MODE, allow_abbrev=False))
     parser.add_argument("runs", nargs="+", metavar="RUN", help="A run's folder, its xai folder, or a file of scores.")
-    parser.add_function_arguments(_compare, skip={"runs"}, as_group=False)
-    _compare(**parser.parse_args(list(words)).as_dict())
+    parser.add_function_arguments(function, skip={"runs"}, as_group=False)
+    return parser
 
 
 # The parser asks the package, too, for a function of this name: with an underscore, no explainer is imported to answer.

@@ -5,8 +5,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
+from lightning_xai.cli.compare import runs_parser
 from lightning_xai.experiments.findings import find
 from lightning_xai.experiments.runs import scores_path
 from lightning_xai.reporting.console import console
@@ -16,11 +15,7 @@ from lightning_xai.results.store import SCORES
 
 
 def report_command(words: Sequence[str]) -> None:
-    description = str(_report.__doc__).partition("\n")[0]
-    parser = ArgumentParser(prog="lightning-xai report", description=description, allow_abbrev=False)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="A run's folder, its xai folder, or a file of scores.")
-    parser.add_function_arguments(_report, skip={"runs"}, as_group=False)
-    _report(**parser.parse_args(list(words)).as_dict())
+    _report(**runs_parser("report", _report).parse_args(list(words)).as_dict())
 
 
 # Its name begins with an underscore as that of `compare`.

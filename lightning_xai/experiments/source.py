@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_xai.callbacks.rows import num_batches, reachable_rows
-from lightning_xai.callbacks.samples import Samples, has_rows, named_loaders, spread, with_classes
+from lightning_xai.callbacks.samples import Samples, collated, has_rows, named_loaders, spread, with_classes
 
 Stage = Literal["validate", "test"]
 
@@ -99,7 +99,7 @@ class Source:
             loader.dataset,
             self.batch_size,
             sampler=[keys[number] for number in numbers],
-            collate_fn=partial(_collated, loader.collate_fn),
+            collate_fn=partial(collated, loader.collate_fn),
             pin_memory=loader.pin_memory and torch.cuda.is_available(),
             **{name: getattr(loader, name) for name in options if several and loader.num_workers},
         )
@@ -122,17 +122,6 @@ class Source:
                 yield own, _numbered(samples, list(numbers)).select(torch.tensor(own) - numbers.start)
             if self.num_samples is not None and start >= self.num_samples:
                 return
-
-
-def _collated(collate: Callable[[Any], Any], samples: Any) -> Any:
-    """Samples in a list, or what a data set that is asked for several at once makes of them."""
-    try:
-        return collate(samples)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"`data`: the loader's `collate_fn` makes no batch of {len(samples)} samples ({error}). Give a "
-            "`batch_size` of 1 if they have different sizes, or a data set of samples that have one."
-        ) from error
 
 
 def _loader(data: Any, stage: Stage) -> Any:
