@@ -1,6 +1,5 @@
 """Set-up of all tests: shape annotations are checked while they run, and tensors are too small for two threads."""
 
-import logging
 import random
 import sys
 from importlib.machinery import PathFinder
@@ -32,17 +31,6 @@ sys.meta_path.insert(0, _Unchecked)
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(autouse=True)
-def _heard():
-    """What Lightning says reaches `caplog`, whatever a test before has done to its loggers or its rank."""
-    for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning_fabric"):
-        logger = logging.getLogger(name)
-        logger.disabled, logger.propagate = False, True
-        logger.setLevel(logging.INFO)
-    if (spoken := sys.modules.get("lightning_utilities.core.rank_zero")) is not None:
-        spoken.rank_zero_only.rank = 0
 
 
 @pytest.fixture(autouse=True)

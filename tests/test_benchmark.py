@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import math
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 @pytest.fixture
 def benchmark(monkeypatch):
+    logger = logging.getLogger("pytorch_lightning")  # which the script quiets
+    level = logger.level
     monkeypatch.syspath_prepend(str(SCRIPTS))
     spec = importlib.util.spec_from_file_location("benchmark", SCRIPTS / "benchmark.py")
     module = importlib.util.module_from_spec(spec)
@@ -26,7 +29,8 @@ def benchmark(monkeypatch):
         module.main()
 
     module.run = run
-    return module
+    yield module
+    logger.setLevel(level)
 
 
 @pytest.mark.filterwarnings("ignore")
