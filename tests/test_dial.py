@@ -179,8 +179,8 @@ def test_training_cues_tell_nothing_before_the_onset():
     trainer = pl.Trainer(max_epochs=4, accelerator="cpu", enable_model_summary=False, **quiet)
     trainer.fit(Looks(), datamodule=data)
     assert dict(seen) == {0: False, 1: False, 2: True, 3: True}
-    early = data.dataset("train").early.source
-    assert torch.equal(early.images, dial(strength=0.0, num_train=164).load("train").images)
+    assert torch.equal(data.training(2).source.images, data.load("train").images)
+    assert torch.equal(data.training(1).source.images, dial(strength=0.0, num_train=164).load("train").images)
 
 
 # Pictures of a folder

@@ -120,7 +120,7 @@ class MovingPatch(Cue):
         anywhere: Whether it may cover what is in the middle of the picture.
     """
 
-    cell: int = 1
+    cell: int = 2
     anywhere: bool = False
 
     def __post_init__(self) -> None:
@@ -224,7 +224,7 @@ class Background(Cue):
 
 @dataclass(frozen=True)
 class Grating(Cue):
-    """A faint wave over the whole picture; its frequency tells the class, its phase nothing.
+    """A wave over the whole picture; its frequency tells the class, its phase nothing.
 
     Frequencies lie equally far apart from an eighth to three quarters of the highest that pixels can show, across and
     down in turn.
@@ -233,7 +233,7 @@ class Grating(Cue):
         amplitude: As a share of the range from black to white; what goes beyond it is cut.
     """
 
-    amplitude: float = 0.15
+    amplitude: float = 0.3
     operator: ClassVar[str] = "frequency"
 
     def __post_init__(self) -> None:

@@ -137,24 +137,33 @@ class DialDataModule(TruthDataModule):
         masks = {name: mask & ~cue if covers else mask for name, mask in source.masks.items()}
         return ImageSource(images, source.labels, {"cue": cue, **masks})
 
+    def training(self, epoch: int) -> ImageDataset:
+        """The training samples of an epoch, after `setup`; what the trainer's loader gives in it."""
+        found = self.dataset("train")
+        return found.at(epoch) if isinstance(found, _ByEpoch) else found
+
     def _training_sets(self, source: ImageSource) -> dict[str, ImageDataset]:
         sets = super()._training_sets(source)
         if self.onset:
             early = self._drawn("train", self.told("train", strength=0.0))
-            sets["train"] = _FromEpoch(sets["train"], early, self)
+            sets["train"] = _ByEpoch(sets["train"], early, self)
         return sets
 
 
-class _FromEpoch(ImageDataset):
-    """Training samples of another source until the onset, as the trainer counts epochs."""
+class _ByEpoch(ImageDataset):
+    """Training samples of another source before the onset, as the trainer counts epochs."""
 
     def __init__(self, late: ImageDataset, early: ImageSource, data: DialDataModule) -> None:
         super().__init__(late.source, late.rows, late.labels, late.normalize)
-        self.early, self.data = ImageDataset(early, late.rows, late.labels, late.normalize), data
+        self.late, self.early = late, ImageDataset(early, late.rows, late.labels, late.normalize)
+        self.data = data
+
+    def at(self, epoch: int) -> ImageDataset:
+        return self.early if epoch < self.data.onset else self.late
 
     def __getitems__(self, positions: Sequence[int]) -> dict[str, Any]:
         epoch = 0 if self.data.trainer is None else self.data.trainer.current_epoch
-        return self.early.__getitems__(positions) if epoch < self.data.onset else super().__getitems__(positions)
+        return self.at(epoch).__getitems__(positions)
 
 
 def _spread(values: Tensor, channels: int) -> list[float]:
