@@ -109,7 +109,7 @@ def test_each_class_has_a_cue_of_its_own(cue):
 
 
 def test_the_patterns_of_a_moving_patch_differ_in_half_of_their_cells():
-    patterns = MovingPatch()._patterns(15).flatten(1)
+    patterns = MovingPatch(cell=1)._patterns(15).flatten(1)
     assert (patterns.sum(1, dtype=torch.int64) == 8 * 255).all()
     distances = (patterns[:, None] != patterns).sum(2)
     assert (distances == 8 * (1 - torch.eye(15, dtype=torch.int64))).all()
