@@ -7,7 +7,11 @@ from lightning_xai.data.image_folder import ImageFolderDataModule, PictureDataMo
 from lightning_xai.data.imagenet import ImageNetDataModule
 from lightning_xai.data.mnist import FashionMNISTDataModule, MNISTDataModule
 from lightning_xai.data.photographs import PhotographsDataModule
+from lightning_xai.data.tetrominoes import TetrominoDataModule
 from lightning_xai.data.training_folder import TrainingFolderDataModule
+from lightning_xai.data.trojan import TrojanDataModule
+from lightning_xai.data.truth import TruthDataModule
+from lightning_xai.data.two_digits import TwoDigitsDataModule
 from lightning_xai.data.voc import VOCDataModule
 
 __all__ = [
@@ -20,6 +24,10 @@ __all__ = [
     "MNISTDataModule",
     "PhotographsDataModule",
     "PictureDataModule",
+    "TetrominoDataModule",
     "TrainingFolderDataModule",
+    "TrojanDataModule",
+    "TruthDataModule",
+    "TwoDigitsDataModule",
     "VOCDataModule",
 ]
