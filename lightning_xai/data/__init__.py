@@ -9,8 +9,11 @@ from lightning_xai.data.image_memory import FolderInMemoryDataModule
 from lightning_xai.data.imagenet import ImageNetDataModule
 from lightning_xai.data.mnist import FashionMNISTDataModule, MNISTDataModule
 from lightning_xai.data.photographs import PhotographsDataModule
+from lightning_xai.data.tetrominoes import TetrominoDataModule
 from lightning_xai.data.training_folder import TrainingFolderDataModule
+from lightning_xai.data.trojan import TrojanDataModule
 from lightning_xai.data.truth import TruthDataModule, accuracy, dependence
+from lightning_xai.data.two_digits import TwoDigitsDataModule
 from lightning_xai.data.voc import VOCDataModule
 
 __all__ = [
@@ -25,8 +28,11 @@ __all__ = [
     "MNISTDataModule",
     "PhotographsDataModule",
     "PictureDataModule",
+    "TetrominoDataModule",
     "TrainingFolderDataModule",
+    "TrojanDataModule",
     "TruthDataModule",
+    "TwoDigitsDataModule",
     "VOCDataModule",
     "accuracy",
     "dependence",
