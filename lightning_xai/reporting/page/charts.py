@@ -8,7 +8,7 @@ import numpy as np
 
 from lightning_xai.reporting.page.metrics import about
 from lightning_xai.reporting.page.numbers import written
-from lightning_xai.reporting.page.sentences import compared_samples, floor
+from lightning_xai.reporting.page.sentences import compared_samples, explained
 from lightning_xai.results.comparison import Comparison, MetricComparison
 from lightning_xai.results.findings import FoundRun
 from lightning_xai.results.scores import Scores
@@ -54,10 +54,10 @@ def axis_of(values: Sequence[float], percent: bool, margin: float = 0.04) -> Axi
 
 
 def metric_axis(comparison: Comparison, metric: MetricComparison) -> Axis:
-    """From chance, or what is below it, to the best possible score where there is one."""
+    """From chance and the controls, or what is below them, to the best possible score where there is one."""
     known = about(metric.metric)
     values = [value for r in metric.methods for value in (r.mean, r.low, r.high)]
-    values += [floor(comparison, metric), math.nan if known.limit is None else known.limit]
+    values += [math.nan if level is None else level for level in (known.level, known.limit)]
     values += [0.0] * (metric.higher_is_better is False)
     return axis_of(values, known.percent)
 
@@ -140,7 +140,8 @@ def _apart(curves: Sequence[Curve], room: float) -> list[Curve]:
 
 def accuracy_history(run: FoundRun) -> Scores:
     """Whether the network is right on each sample, at each validation that recorded it."""
-    table = run.samples[run.samples["stage"] == "validate"] if len(run.samples) else run.samples
+    labelled = len(run.samples) and explained(run) in ("label", "")
+    table = run.samples[run.samples["stage"] == "validate"] if labelled else run.samples[:0]
     right = (float(row.target == row.predicted) for row in table.itertuples())
     rows = zip(table.itertuples(), right, strict=True)
     return Scores.from_rows((r.stage, r.epoch, r.step, "network", "accuracy", r.sample, value) for r, value in rows)
@@ -190,11 +191,13 @@ class Confidence:
 def calibration_of(run: FoundRun) -> list[Confidence]:
     """Of the evaluation that is compared, the tenths that have samples, in order.
 
-    None where no probability is recorded; nor where no sample is wrong: it may be the prediction that is explained.
+    None where no probability is recorded, where other classes than the labels are explained, nor, where that is not
+    recorded, if no sample is wrong.
     """
     known = compared_samples(run)
     known = known[known["probability"].notna()] if len(known) else known
-    if not len(known) or (known["target"] == known["predicted"]).all():
+    unsure = not explained(run) and len(known) and (known["target"] == known["predicted"]).all()
+    if not len(known) or unsure or explained(run) not in ("label", ""):
         return []
     tenth = np.minimum((10 * known["probability"]).astype(int), 9)
     found = []

@@ -34,6 +34,8 @@ from lightning_xai.reporting.page.sentences import (
     CONTROLS,
     anchor,
     best_of,
+    explained,
+    floor,
     is_below_floor,
     is_better,
     leading,
@@ -49,6 +51,7 @@ from lightning_xai.results.tables import ARROWS
 
 MOST_PANELS, MOST_BYTES = 20, 3_000_000
 """Of pictures of maps."""
+_EXPLAINED = {"label": "the label", "prediction": "the prediction", "positive": "each label that holds"}
 DARK = ("#5aa9e6", "#f2b134", "#34c79a", "#e3a3ca", "#9bd5f7", "#f58a4b", "#d9d9d9")
 """The palette on a dark ground."""
 
@@ -136,6 +139,8 @@ def _view(findings: Findings) -> dict[str, Any]:
         "pairs": _pairs(findings),
         "written": written,
         "about": about,
+        "explained": _EXPLAINED,
+        "explained_of": explained,
         "count": count,
         "p_text": _p_text,
         "gradients": sum(run.scores.select(metric=GRADIENTS).table["value"].sum() for run in findings.runs),
@@ -221,6 +226,7 @@ def _row(comparison: Comparison, metric: MetricComparison, result: MethodResult,
     mean, unit, *interval = mean_parts(metric, result, digits)
     is_control = result.method in comparison.controls
     cost = comparison.gradients.get(result.method, math.nan)
+    level = floor(comparison, metric, result)
     better = is_control and known.has_floor and is_better(comparison, result)
     return {
         "result": result,
@@ -228,7 +234,7 @@ def _row(comparison: Comparison, metric: MetricComparison, result: MethodResult,
         "unit": unit,
         "interval": interval,
         "is_control": is_control,
-        "below": is_below_floor(comparison, metric, result),
+        "below": level.name if level and is_below_floor(comparison, metric, result) else "",
         "best": result is best_of(metric),
         "tied": result.is_best or (is_control and known.has_floor and _as_good(comparison, result)),
         "better": better,
