@@ -7,6 +7,7 @@ from dataclasses import asdict
 from functools import reduce
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from lightning_xai._version import __version__
@@ -19,6 +20,7 @@ from lightning_xai.reporting.page.sentences import (
     explained,
     floor,
     is_below_floor,
+    labelled,
     leading,
     sentences,
 )
@@ -207,7 +209,7 @@ def _method(comparison: Comparison, metric: MetricComparison, result: MethodResu
 def _run(findings: Findings, place: int) -> dict[str, Any]:
     run, compared = findings.runs[place], findings.comparison.runs[place]
     samples = compared_samples(run)
-    known = len(samples) and explained(run) in ("label", "")
+    known = len(samples) and labelled(run)
     curves = [curves_of(run.history, metric, None, {}) for metric in run.history.unique("metric")]
     curves.append(curves_of(accuracy_history(run), "accuracy", None, {}))
     return {
@@ -253,8 +255,9 @@ def _checklist(findings: Findings) -> Iterator[tuple[str, str]]:
 def embedded(findings: Findings) -> list[dict[str, Any]]:
     """The scores that the page's numbers are of: each evaluation with its samples, and values by metric and method.
 
-    An undefined score is null. Earlier validations are left out where they would be more than `MOST_VALUES`. Where it
-    is recorded, `target`, `predicted` and `probability` are those of the samples.
+    An undefined score is null, one in single precision has as many digits. Earlier validations are left out where they
+    would be more than `MOST_VALUES`. Where it is recorded, `target`, `predicted` and `probability` are those of the
+    samples.
     """
     return _plain([evaluation for run in findings.runs for evaluation in _evaluations(run)])
 
@@ -263,11 +266,12 @@ def _evaluations(run: FoundRun) -> Iterator[dict[str, Any]]:
     key = ["stage", "epoch", "step"]
     own = next(iter(run.scores))
     chosen = own.stage, own.epoch, own.step
-    yield {**_evaluation(run, chosen, run.scores), "reported": True}
+    found = {chosen: {**_evaluation(run, chosen, run.scores), "reported": True}}
     if len(run.history) <= MOST_VALUES:
         for at, table in run.history.table.groupby(key, observed=True, sort=False):
             if at != chosen:
-                yield _evaluation(run, at, Scores(table))
+                found[at] = _evaluation(run, at, Scores(table))
+    yield from (found[at] for at in sorted(found, key=lambda at: (at[2], at == chosen)))
 
 
 def _evaluation(run: FoundRun, at: Sequence[Any], scores: Scores) -> dict[str, Any]:
@@ -283,10 +287,18 @@ def _evaluation(run: FoundRun, at: Sequence[Any], scores: Scores) -> dict[str, A
         "samples": index.get_level_values("sample").tolist(),
         **told,
         "values": {
-            metric: {method: own.reindex(index).tolist() for method, own in methods.items()}
+            metric: {method: _short(own.reindex(index).to_numpy()) for method, own in methods.items()}
             for metric, methods in tables.items()
         },
     }
+
+
+def _short(values: np.ndarray) -> list[float]:
+    """Those in single precision with the digits that tell them from each other; whole ones without a point."""
+    single = values.astype(np.float32)
+    if not np.array_equal(single, values, equal_nan=True):
+        return list(values.tolist())
+    return [int(own) if own.is_integer() else float(str(one)) for one, own in zip(single, values.tolist(), strict=True)]
 
 
 def as_data(value: Any) -> Markup:

@@ -154,8 +154,8 @@ def _best(comparison: Comparison, metric: MetricComparison) -> Iterator[Part]:
     others = [r for r in metric.methods if r is not best and r.rank is not None]
     pointing = known.group == "evidence"
     if is_below_floor(comparison, metric, best) and (level := floor(comparison, metric, best)):
-        yield f"No method is above {CONTROLS.get(level.name, level.name)}{' in pointing at the evidence' * pointing}; "
-        yield f"the first is {best.method}: "
+        name = f"the control {level.name}" if level.control else level.name
+        yield f"No method is above {name}{' in pointing at the evidence' * pointing}; the first is {best.method}: "
     elif others and not any(is_worse(comparison, result) for result in others):
         yield f"No method stands out{' in pointing at the evidence' * pointing}; the first is {best.method}: "
     else:
@@ -320,11 +320,16 @@ def explained(run: FoundRun) -> str:
     return str(known[0]) if len(known) == 1 else ""
 
 
+def labelled(run: FoundRun) -> bool:
+    """Whether it is the labels that are explained, or not recorded that others are."""
+    return explained(run) in ("label", "")
+
+
 def _accuracy(run: FoundRun, several: bool) -> Iterator[Part]:
     if not len(samples := compared_samples(run)):
         return
     whose = f" of {run.name}" * several
-    if explained(run) not in ("label", ""):
+    if not labelled(run):
         yield f"The accuracy of the network{whose} is not known here: it is not the labels that are explained."
         return
     right = int((samples["target"] == samples["predicted"]).sum())
