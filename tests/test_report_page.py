@@ -236,7 +236,7 @@ def paths(value, place=""):
 
 def test_each_field_of_the_json_is_documented(report):
     record = json.loads(report.with_suffix(".json").read_text())
-    assert (record["schema"], record["version"]) == ("lightning_xai.report", 1)
+    assert (record["schema"], record["version"]) == ("lightning_xai.report", 2)
     means = re.sub(r"\[\]$", "", "runs[].curves[].means{}")
     found = {path.replace(means + "[]", means) for path in paths(record)}
     assert found <= FIELDS.keys()

@@ -483,7 +483,7 @@ class AttributionCallback(ExplainingCallback):
         target = predicted if target is None else torch.as_tensor(target).expand(len(images))
         index = samples.index.cpu()
         given = index, images, target, samples.masks, predicted, probability, index.tolist()
-        known = pd.DataFrame(sample_records(*given))
+        known = pd.DataFrame(sample_records(*given, explained=self.explained(samples)))
         return known[~known["sample"].isin(repeats)]
 
     def chosen_methods(self, has_bounds: bool) -> dict[str, Explainer]:

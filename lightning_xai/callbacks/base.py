@@ -118,6 +118,11 @@ class ExplainingCallback(Callback):
         """The classes explained: a chosen one, the samples' labels, or None for the predicted ones."""
         return self.target if isinstance(self.target, int) else samples.labels if self.labelled else None
 
+    def explained(self, samples: Samples) -> str:
+        """Which classes these are, in a word (`results.store.SAMPLES`)."""
+        given = self.explained_target(samples) is not None
+        return str("label" if self.target is None else self.target) if given else "prediction"
+
     @property
     def prefix(self) -> str:
         """Of the names of all metrics logged."""
