@@ -35,6 +35,8 @@ OFFLINE = {
     "FashionMNISTDataModule": ["--data=lightning_xai.data.DigitsDataModule"],
     "CMNISTDataModule": ["--data.digits=embedded", "--data.backgrounds=embedded", "--data.num_train=300"],
     "DigitsDataModule": [],
+    "TetrominoDataModule": ["--data.num_train=300"],
+    "TwoDigitsDataModule": ["--data.digits=embedded", "--data.num_train=300"],
 }
 SMALL = [
     "--trainer.accelerator=cpu",

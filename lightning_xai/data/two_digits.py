@@ -28,8 +28,8 @@ class TwoDigitsDataModule(DigitSceneDataModule):
     Which one is told by a `marker`, a bar of 3x8 pixels above it, or it is the `left` one always, without a marker.
     Each digit is at one of six heights. The asked digit of sample i is number i of its data set, modulo their number.
 
-    Masks: `evidence` and `other`, the ink of the asked digit and of the other one, and `marker`. `swap` draws a digit of
-    another class in the place of the asked one, and `remove` draws none; the other digit, the marker and the noise
+    Masks: `evidence` and `other`, the ink of the asked digit and of the other one, and `marker`. `swap` draws a digit
+    of another class in the place of the asked one, and `remove` draws none; the other digit, the marker and the noise
     stay.
 
     Args:

@@ -116,7 +116,9 @@ class Lab:
         kind = getattr(data_modules, data["class_path"].rpartition(".")[2], None)
         if isinstance(kind, type) and issubclass(kind, data_modules.TruthDataModule):
             own = {"root": self.root} | ({"digits": "embedded"} if self.embedded else {})
-            takes = signature(kind).parameters  # those that draw everything themselves need no data
+            # its own and its bases', for it hands options on; those that draw everything themselves need no data
+            makers = [vars(base)["__init__"] for base in kind.__mro__ if "__init__" in vars(base)]
+            takes = {name for maker in makers for name in signature(maker).parameters}
             own = {name: value for name, value in own.items() if name in takes}
             return {"class_path": data["class_path"], "init_args": options | own}
         if self.embedded and not cmnist:
