@@ -36,6 +36,8 @@ OFFLINE = {
     "CMNISTDataModule": ["--data.digits=embedded", "--data.backgrounds=embedded", "--data.num_train=300"],
     "DigitsDataModule": [],
     "DialDataModule": [],
+    "TetrominoDataModule": ["--data.num_train=300"],
+    "TwoDigitsDataModule": ["--data.digits=embedded", "--data.num_train=300"],
 }
 SMALL = [
     "--trainer.accelerator=cpu",

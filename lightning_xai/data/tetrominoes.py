@@ -36,7 +36,7 @@ class TetrominoDataModule(SceneDataModule):
     - `rotated`: n + a T or n + a L, turned by a multiple of 90 degrees, at any place.
     - `xor`: n ± a T ± a L: the class says whether both signs are alike. Neither figure alone tells anything.
 
-    The mask `figure`: the pixels of both figures, for that there is none where it could be tells as much; `rotated`:
+    The mask `evidence`: the pixels of both figures, for that there is none where it could be tells as much; `rotated`:
     those of the one that is there. `swap` draws the other figure in its stead (at the same place and turned likewise
     where it is `rotated`; `xor`: turns the sign of one of them), and `remove` draws none; the noise stays.
 
@@ -58,7 +58,7 @@ class TetrominoDataModule(SceneDataModule):
         >>> data = TetrominoDataModule("linear", num_train=100, num_test=5)
         >>> data.setup()
         >>> batch = next(iter(data.test_dataloader()))
-        >>> batch["image"].shape, batch["mask"]["figure"].sum((1, 2)).tolist()
+        >>> batch["image"].shape, batch["mask"]["evidence"].sum((1, 2)).tolist()
         (torch.Size([5, 1, 32, 32]), [128, 128, 128, 128, 128])
         >>> network = data.optimal_classifier()  # its gradient is the truth
         >>> network(batch["image"]).argmax(1).eq(batch["label"]).tolist()
@@ -68,7 +68,7 @@ class TetrominoDataModule(SceneDataModule):
         [False, False, False, False, False]
     """
 
-    evidence = "figure"
+    evidence = "evidence"
     class_names = ("T", "L")
 
     def __init__(
@@ -106,7 +106,7 @@ class TetrominoDataModule(SceneDataModule):
             mask = (figures.sum(0) > 0).expand(len(labels), -1, -1)
         signal = self.signal * drawn * (how != "remove")
         scene = noise * (1 - signal) if self.kind == "multiplicative" else noise + signal
-        return scene, labels, {"figure": mask}
+        return scene, labels, {"evidence": mask}
 
     def _cells(self) -> Float[Tensor, " figure side side"]:
         cell = self.image_shape[-1] // GRID
@@ -159,7 +159,8 @@ class TetrominoDataModule(SceneDataModule):
         weights = torch.fft.ifft2(torch.fft.fft2(means) / power).real
         offset = (self.normalize.mean.double() - 0.5) / SPREAD
         network = MLP(self.image_shape, (), 2)
-        with torch.no_grad():
-            network.layers.linear1.weight.copy_((weights * scale).flatten(1))
-            network.layers.linear1.bias.copy_((weights * (offset - means / 2)).sum((1, 2, 3)))
+        biases = (weights * (offset - means / 2)).sum((1, 2, 3))
+        network.load_state_dict(
+            {"layers.linear1.weight": (weights * scale).flatten(1), "layers.linear1.bias": biases},
+        )
         return network

@@ -30,7 +30,7 @@ class TrojanDataModule(DigitSceneDataModule):
     two pixels wide, as Sobel's does, cannot see such stripes. Where there is none, the label is the digit's. The digit
     of sample i is number i of its data set, modulo their number.
 
-    The mask `trigger`: the patch, or no pixel where there is none. `swap` draws the other trigger in its place, and
+    The mask `evidence`: the patch, or no pixel where there is none. `swap` draws the other trigger in its place, and
     `remove` draws none; digit and noise stay, and so do samples without one.
 
     Source: the task is made after BackX (benchmarks of attributions by backdoors, arXiv 2405.02344).
@@ -49,11 +49,11 @@ class TrojanDataModule(DigitSceneDataModule):
         >>> data = TrojanDataModule(digits="embedded", num_train=100, num_test=5)
         >>> data.setup("test")
         >>> batch = next(iter(data.test_dataloader()))
-        >>> batch["label"].tolist(), batch["mask"]["trigger"].sum((1, 2)).tolist()
+        >>> batch["label"].tolist(), batch["mask"]["evidence"].sum((1, 2)).tolist()
         ([1, 0, 9, 1, 0], [25, 0, 0, 25, 25])
     """
 
-    evidence = "trigger"
+    evidence = "evidence"
     class_names = DIGIT_NAMES
 
     def __init__(self, signal: float = 3.0, trigger_signal: float = 2.0, share: float = 0.5, **options: Any) -> None:
@@ -75,7 +75,8 @@ class TrojanDataModule(DigitSceneDataModule):
         has = draws[:, 1] < self.share
         digit = pad(known.images[rows].float() / 255, [(SIZE - known.images.shape[-1]) // 2] * 4)
         told = 1 - target if how == "swap" else target
-        trigger, box = paste(_TRIGGERS[told], *integers(draws[:, 2:], SIZE - _SIDE + 1).unbind(1))
+        top, left = integers(draws[:, 2:], SIZE - _SIDE + 1).unbind(1)
+        trigger, box = paste(_TRIGGERS[told], top, left)
         there = (has & (how != "remove")).view(-1, 1, 1, 1)
         scene = noise + self.signal * digit + self.trigger_signal * trigger * there
-        return scene, torch.where(has, target, own), {"trigger": box & has.view(-1, 1, 1)}
+        return scene, torch.where(has, target, own), {"evidence": box & has.view(-1, 1, 1)}

@@ -28,8 +28,9 @@ class TwoDigitsDataModule(DigitSceneDataModule):
     Which one is told by a `marker`, a bar of 3x8 pixels above it, or it is the `left` one always, without a marker.
     Each digit is at one of six heights. The asked digit of sample i is number i of its data set, modulo their number.
 
-    Masks: `asked` and `other`, the ink of the digits, and `marker`. `swap` draws a digit of another class in the place
-    of the asked one, and `remove` draws none; the other digit, the marker and the noise stay.
+    Masks: `evidence` and `other`, the ink of the asked digit and of the other one, and `marker`. `swap` draws a digit
+    of another class in the place of the asked one, and `remove` draws none; the other digit, the marker and the noise
+    stay.
 
     Args:
         question: See above.
@@ -45,15 +46,15 @@ class TwoDigitsDataModule(DigitSceneDataModule):
         >>> data.setup("test")
         >>> batch = next(iter(data.test_dataloader()))
         >>> batch["image"].shape, list(batch["mask"])
-        (torch.Size([5, 1, 32, 32]), ['asked', 'other', 'marker'])
+        (torch.Size([5, 1, 32, 32]), ['evidence', 'other', 'marker'])
         >>> batch["mask"]["marker"].any().item()
         False
     """
 
-    evidence = "asked"
+    evidence = "evidence"
     class_names = DIGIT_NAMES
 
-    def __init__(self, question: Question = "marker", signal: float = 3.0, **options: Any) -> None:
+    def __init__(self, question: Question = "marker", signal: float = 4.0, **options: Any) -> None:
         check_choice("question", question, Question)
         if not signal > 0:
             raise ValueError(f"`signal` must be greater than 0, got {signal}")
@@ -76,7 +77,7 @@ class TwoDigitsDataModule(DigitSceneDataModule):
         asked, other = drawn(rows, 0), drawn(of_another_class(labels, known.labels, draws[:, 3:5]), 1)
         marker = paste(_MARKER.expand(len(rows), -1, -1, -1), 2 * torch.ones_like(right), 4 + right * DIGIT_SIZE)[0]
         marker = marker * (self.question == "marker")
-        masks = {name: part[:, 0] > INK for name, part in {"asked": asked, "other": other, "marker": marker}.items()}
+        masks = {name: part[:, 0] > INK for name, part in {"evidence": asked, "other": other, "marker": marker}.items()}
         if how == "swap":
             asked = drawn(of_another_class(labels, known.labels, draws[:, 5:]), 0)
         return noise + self.signal * (asked * (how != "remove") + other + marker), labels, masks
