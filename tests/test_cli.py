@@ -35,6 +35,7 @@ OFFLINE = {
     "FashionMNISTDataModule": ["--data=lightning_xai.data.DigitsDataModule"],
     "CMNISTDataModule": ["--data.digits=embedded", "--data.backgrounds=embedded", "--data.num_train=300"],
     "DigitsDataModule": [],
+    "DialDataModule": [],
 }
 SMALL = [
     "--trainer.accelerator=cpu",
