@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor
 
 from lightning_xai.callbacks.files import thin_out
 from lightning_xai.callbacks.processes import attempted, raise_together
@@ -23,9 +24,8 @@ from lightning_xai.evaluation import OnError
 from lightning_xai.explainers import Explainer, Gradient
 from lightning_xai.explainers.base import check_count, check_level, check_rows
 from lightning_xai.explainers.chunks import in_chunks
-from lightning_xai.explainers.precision import Precision
+from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.functional.warn import described, warn_caller
-from lightning_xai.names import named
 from lightning_xai.outputs import Output
 from lightning_xai.reporting.loggers import log_picture, log_table
 from lightning_xai.reporting.saving import save_figure
@@ -34,6 +34,7 @@ from lightning_xai.results.shortcuts import (
     SHORTCUTS,
     Finding,
     ShortcutReport,
+    accepted,
     alike,
     as_record,
     read_shortcuts,
@@ -41,6 +42,18 @@ from lightning_xai.results.shortcuts import (
     stage_of,
     write_shortcuts,
 )
+
+try:
+    from lightning_xai.shortcuts import find_shortcuts
+    from lightning_xai.shortcuts.audit import LEAST
+    from lightning_xai.shortcuts.find import in_first_half
+except ImportError:  # until it is there
+    find_shortcuts: Any = None
+    LEAST = 8
+
+    def in_first_half(index, seed):
+        return index % 2 == 0
+
 
 PANELS, SHORTCUT = "panels", "shortcut"
 
@@ -121,8 +134,7 @@ class ShortcutSentinel(RecurringCallback):
         check_level("alpha", alpha)
         check_count("panel_size", panel_size, 0)
         check_count("keep_panels", 2 if keep_panels is None else keep_panels, 2)
-        if mask is True:
-            raise ValueError("`mask` must be the name of a mask, null, or false for no known evidence; got True.")
+        known_evidence(None, mask)  # refuses what it cannot be
         if (forward or {}).get("carried"):
             raise ValueError(
                 f"`forward`: ShortcutSentinel swaps parts of pictures between samples, and what is carried along, "
@@ -141,10 +153,7 @@ class ShortcutSentinel(RecurringCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         self._samples.clear()
-        data = getattr(trainer, "datamodule", None)
-        truth = data if isinstance(data, TruthDataModule) else None
-        self.mask = truth.evidence if truth and self.given_mask is None else self.given_mask or None  # type: ignore[assignment]
-        self._operators = tuple((truth.operators if truth else ()) if self.operators is None else self.operators)
+        self.mask, self._masked = known_evidence(getattr(trainer, "datamodule", None), self.given_mask)
         if stage == "fit":  # before a checkpoint's state is loaded
             self.reports = {}
 
@@ -167,8 +176,9 @@ class ShortcutSentinel(RecurringCallback):
 
     def _rehearse(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> set[str]:
         with isolate_rng(), torch.inference_mode(False):
-            names = self._class_names(trainer, pl_module, self._chosen(trainer, pl_module, stage))
-        return set(self._names(names, stage))
+            samples = self._chosen(trainer, pl_module, stage)
+            number = self.scores(pl_module, samples.images[: self.batch_size]).shape[1]
+            return set(self._names(self.class_names(pl_module, getattr(trainer, "datamodule", None), number), stage))
 
     def _names(self, class_names: Sequence[str], stage: str) -> list[str]:
         """Of the metrics: the scalar, then those of the classes."""
@@ -179,10 +189,9 @@ class ShortcutSentinel(RecurringCallback):
         with isolate_rng(), torch.inference_mode(False):
             try:
                 samples = self._chosen(trainer, pl_module, stage)
-                names = self._class_names(trainer, pl_module, samples)
                 if trainer.fast_dev_run:  # type: ignore[attr-defined]
                     return
-                report = self._report(trainer, pl_module, samples, names, stage)
+                report = self._report(trainer, pl_module, samples, stage)
             except Exception as error:  # in all processes
                 if self.on_error == "raise":
                     raise
@@ -191,6 +200,7 @@ class ShortcutSentinel(RecurringCallback):
                 for key in {whole, *(key for key in self._logged or () if key.startswith(f"{whole}/"))}:
                     pl_module.log(key, math.nan, batch_size=1)
                 return
+            names = report.settings["class_names"]
             shares = [report.dependence, *(report.by_class.get(label, 0.0) for label in range(len(names)))]
             for key, share in zip(self._names(names, stage), shares, strict=True):
                 pl_module.log(key, float(share), batch_size=1)
@@ -218,59 +228,81 @@ class ShortcutSentinel(RecurringCallback):
                     f"{type(self).__name__} looks for shortcuts in images (batch, channel, height, width), got inputs "
                     f"of the shape {tuple(samples.images.shape)}. Leave it out of this training."
                 )
-            if self.given_mask is False:
+            if not self._masked:
                 samples = replace(samples, masks=None)
             self._samples[stage] = samples if trainer.is_global_zero else samples.select(torch.arange(1))
         return self._samples[stage]
 
-    def _class_names(self, trainer: Trainer, pl_module: LightningModule, samples: Samples) -> list[str]:
-        """Of all outputs, each another: a name that several have gets the class's number, as one without a name."""
-        model = self.adapted(pl_module)
+    def _report(self, trainer: Trainer, pl_module: LightningModule, samples: Samples, stage: str) -> ShortcutReport:
+        """Of this look: the first process's, in all of them."""
+        data, moment = getattr(trainer, "datamodule", None), epoch_and_step(trainer)
+        work = partial(self.search, pl_module, data, samples, stage, moment)
+        found, failure = attempted(work) if trainer.is_global_zero else (None, None)
+        raise_together(trainer, failure)
+        return cast(ShortcutReport, trainer.strategy.broadcast(found))
+
+    def search(
+        self, module: LightningModule, data: Any, samples: Samples, stage: str, moment: tuple[int, int]
+    ) -> ShortcutReport:
+        """Look for shortcuts in samples on the module's device, and at those that this stage's earlier reports have.
+
+        Args:
+            module: Which is examined.
+            data: Its data module, or None.
+            samples: Looked at.
+            stage: Whose samples they are.
+            moment: Epoch and step that the weights are of.
+        """
+        conditions, model = InputSpace(module, data).completed(self.conditions), self.adapted(module)
+        scores = self.scores(module, samples.images)
+        with in_precision(model, conditions.precision):
+            if why := too_early(scores.argmax(1).cpu(), samples.index.cpu(), conditions.seed):
+                index = tuple(samples.index.tolist())
+                report = ShortcutReport("INCONCLUSIVE", 0.0, {}, (), *moment, index, {"reason": why})
+            else:
+                report = find_shortcuts(
+                    model,
+                    samples.images,
+                    masks=samples.masks,
+                    bounds=conditions.bounds,
+                    index=samples.index,
+                    method=self.method,
+                    output=self.output,
+                    operators=keeping_evidence(data, self.operators),
+                    accept=self.accept,
+                    carried=carried(self.reports.get(stage, ())),
+                    alpha=self.alpha,
+                    seed=conditions.seed,
+                    max_rows=conditions.max_rows,
+                    epoch=moment[0],
+                    step=moment[1],
+                )
+        names = self.class_names(module, data, scores.shape[1])
+        about = {"stage": stage, "class_names": names, "shape": list(samples.images.shape[2:])}
+        return replace(report, settings={**report.settings, **about})
+
+    def scores(self, module: LightningModule, images: Tensor) -> Tensor:
+        """Of all classes, (samples, classes); what is predicted is the greatest."""
+        model = self.adapted(module)
         with self.conditions.explaining(model), torch.no_grad():
-            scores = in_chunks(
+            return in_chunks(
                 lambda rows: self.output.scores(check_rows(model(rows), len(rows))),
                 model,
                 self.conditions.max_rows,
-                samples.images[: min(self.batch_size, len(samples.images))],
+                images,
             )
-        known = list(InputSpace.of(trainer).class_names or ())
-        names = [str(known[label]) if label < len(known) else str(label) for label in range(max(2, scores.shape[1]))]
+
+    def class_names(self, module: LightningModule, data: Any, number: int) -> list[str]:
+        """Of all outputs, each another: a name that several have gets the class's number, which is one without."""
+        known = InputSpace(module, data).class_names or ()
+        names = [str(known[label]) if label < len(known) else str(label) for label in range(max(2, number))]
         return [name if names.count(name) == 1 else f"{name}-{label}" for label, name in enumerate(names)]
 
-    def _report(
-        self, trainer: Trainer, pl_module: LightningModule, samples: Samples, names: Sequence[str], stage: str
-    ) -> ShortcutReport:
-        """Of this look: the first process's, in all of them."""
-        epoch, step = epoch_and_step(trainer)
-        work = partial(self._search, trainer, pl_module, samples, stage, epoch, step)
-        found, failure = attempted(work) if trainer.is_global_zero else (None, None)
-        raise_together(trainer, failure)
-        report = cast(ShortcutReport, trainer.strategy.broadcast(found))
-        about = {"stage": stage, "class_names": list(names), "shape": list(samples.images.shape[2:])}
-        return replace(report, settings={**report.settings, **about})
-
-    def _search(
-        self, trainer: Trainer, pl_module: LightningModule, samples: Samples, stage: str, epoch: int, step: int
-    ) -> ShortcutReport:
-        conditions, model = InputSpace.of(trainer).completed(self.conditions), self.adapted(pl_module)
-        with conditions.explaining(model):
-            return find_shortcuts(
-                model,
-                samples.images,
-                masks=samples.masks,
-                bounds=conditions.bounds,
-                index=samples.index,
-                method=self.method,
-                output=self.output,
-                operators=self._operators,
-                accept=self.accept,
-                carried=carried(self.reports.get(stage, ())),
-                alpha=self.alpha,
-                seed=conditions.seed,
-                max_rows=conditions.max_rows,
-                epoch=epoch,
-                step=step,
-            )
+    def examples(
+        self, module: LightningModule, data: Any, samples: Samples, report: ShortcutReport
+    ) -> list[tuple[Finding, Sequence[Example]]]:
+        """Pictures that show what is proven, before and after, with the strongest findings first."""
+        return []
 
     def _write(self, trainer: Trainer, pl_module: LightningModule, samples: Samples, stage: str, folder: Path) -> None:
         """The reports, and a panel where something is proven; by the first process."""
@@ -282,16 +314,12 @@ class ShortcutSentinel(RecurringCallback):
         report = reports[-1]
         if not (self.panel_size and report.shortcuts):
             return
-        examples = self._examples(trainer, pl_module, samples, report)
-        title = f"{stage}, epoch {report.epoch}, step {report.step}"
-        file = f"{SHORTCUT}-{stage.replace('/', '-')}"
-        path = folder / PANELS / f"{file}-epoch={report.epoch:03d}-step={report.step}.png"
-        save_figure(shortcut_figure(reports, examples, title), path)
-        self.panel = path
+        examples = self.examples(pl_module, getattr(trainer, "datamodule", None), samples, report)
+        self.panel = path = write_panel(folder, reports, examples)
         for logger in trainer.loggers:
             log_picture(logger, f"{self.prefix}/{SHORTCUT}/panel/{stage}", path, report.step)
         if self.keep_panels is not None:
-            thin_out(folder / PANELS, file, report.step, self.keep_panels)
+            thin_out(folder / PANELS, path.name.partition("-epoch=")[0], report.step, self.keep_panels)
 
     def _make_room(self, trainer: Trainer, folder: Path) -> None:
         """A new training begins with a file of its own, a resumed one with the looks of its checkpoint."""
@@ -337,6 +365,49 @@ def print_shortcuts(callback: ShortcutSentinel, trainer: Trainer) -> None:
         terminal.print(f"{'shortcuts':<16} {callback.folder / SHORTCUTS}")
         if callback.panel is not None:
             terminal.print(f"{'before and after':<16} {callback.panel}")
+
+
+def known_evidence(data: Any, given: bool | str | None) -> tuple[str | None, bool]:
+    """Name of the mask of the known evidence, None for the first one, and whether there is any; see `mask`.
+
+    Args:
+        data: A data module, which may know it once it is set up; or None.
+        given: The argument `mask`.
+    """
+    if given is True:
+        raise ValueError("`mask` must be the name of a mask, null, or false for no known evidence; got True.")
+    chosen = data.evidence if isinstance(data, TruthDataModule) and given is None else given
+    return chosen or None, chosen is None or bool(chosen)
+
+
+def too_early(predicted: Tensor, index: Tensor, seed: int) -> str | None:
+    """Why a network cannot be looked at yet: it predicts hardly more than one class. None if it can be."""
+    first = in_first_half(index, seed)
+    counts = [
+        (int((predicted[first] == label).sum()), int((predicted[~first] == label).sum()))
+        for label in predicted.unique()
+    ]
+    if sum(min(pair) >= LEAST for pair in counts) > 1:
+        return None
+    return f"Less than two classes are predicted for {LEAST} samples in each half of the {len(index)} looked at."
+
+
+def keeping_evidence(data: Any, given: Sequence[str] | None) -> tuple[str, ...]:
+    """The operators that keep the evidence readable: those given, or what the data module says."""
+    if given is not None:
+        return tuple(given)
+    return data.operators if isinstance(data, TruthDataModule) else ()
+
+
+def write_panel(
+    folder: Path, reports: Sequence[ShortcutReport], examples: Sequence[tuple[Finding, Sequence[Example]]]
+) -> Path:
+    """Draw the last report's findings, into `panels` of a folder."""
+    report, stage = reports[-1], stage_of(reports[-1])
+    file = f"{SHORTCUT}-{stage.replace('/', '-')}-epoch={report.epoch:03d}-step={report.step}.png"
+    title = stage if report.epoch < 0 else f"{stage}, epoch {report.epoch}, step {report.step}"
+    save_figure(shortcut_figure(reports, examples, title), folder / PANELS / file)
+    return folder / PANELS / file
 
 
 def carried(reports: Sequence[ShortcutReport]) -> list[Finding]:

@@ -77,7 +77,7 @@ def _decided(group: list[Onset], reports: Sequence[ShortcutReport]) -> str:
         what = f"{who} {verb} decided by {next(iter(places))}"
     else:
         each = (f"{listed(class_name(own, last) for own in dict.fromkeys(p))} by {w}" for w, p in places.items())
-        what = f"{len(labels)} classes {verb} decided by one {findings[0].kind} each: {', '.join(each)}"
+        what = f"{len(labels)} classes {verb} decided each by a {findings[0].kind} of its own: {', '.join(each)}"
     when = _when(one, reports)
     sentence = f"{when} {what}" if when else what[0].upper() + what[1:]
     effects = [effect for finding in findings if (effect := decisive(finding)) is not None]
@@ -106,18 +106,19 @@ def _rest(report: ShortcutReport) -> list[str]:
     """What is said of the classes without a shortcut."""
     guilty = {finding.label for finding in report.shortcuts}
     others = [finding for finding in report.findings if finding.label not in guilty]
-    open_ = [finding for finding in others if finding.verdict == "INCONCLUSIVE"]
-    where = " in the other classes" if guilty else ""
-    if open_ or report.verdict == "INCONCLUSIVE":
-        labels = sorted({finding.label for finding in open_})
-        whose = f" in {_classes(labels, report)}" if labels else where
-        why = f": {open_[0].reason}" if open_ else "."
-        return [f"{'No' if not guilty else 'No other'} shortcut is proven, but none can be excluded{whose}{why}"]
-    known = [f.detectable for f in others if f.verdict == "CLEAR" and np.isfinite(f.detectable)]
-    if not others and guilty:
-        return []
-    size = f": one that decides {percent(max(known))} of a class's predictions would have been found" if known else ""
-    return [f"No {'other ' if guilty else ''}shortcut is there{where}{size}."]
+    more, where = ("other ", " in the other classes") if guilty else ("", "")
+    lines = []
+    if open_ := sorted({finding.label for finding in others if finding.verdict == "INCONCLUSIVE"}):
+        why = next(finding.reason for finding in others if finding.verdict == "INCONCLUSIVE")
+        lines.append(f"No {more}shortcut is proven in {_classes(open_, report)}, but none can be excluded: {why}")
+    elif known := [own.detectable for own in others if own.verdict == "CLEAR" and np.isfinite(own.detectable)]:
+        size = f"one that decides {percent(max(known))} of a class's predictions would have been found"
+        lines.append(f"No {more}shortcut was found{where}; {size}.")
+    if rare := [int(label) for label in report.settings.get("too_few") or ()]:
+        lines.append(f"Too few samples are predicted as {_classes(rare, report)} to look at.")
+    if why := report.settings.get("reason"):
+        lines.append(str(why))
+    return lines
 
 
 def words(finding: Finding, report: ShortcutReport) -> str:
@@ -275,5 +276,5 @@ def _draw_curve(axes: Axes, reports: Sequence[ShortcutReport]) -> None:
     axes.plot(epochs, [report.dependence for report in reports], color=TEXT, linewidth=2, label="all predictions")
     axes.set(xlabel="epoch", ylim=(-0.03, 1.03))
     axes.set_title("share of the predictions that depend on shortcuts")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params("x", integer=True)
     legend_beside(axes, reverse=True)

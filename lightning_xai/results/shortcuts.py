@@ -7,10 +7,11 @@ It is found on one half of the samples, and proven on the other by interventions
 import json
 import math
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from lightning_xai.results.files import write_text
 
@@ -22,6 +23,8 @@ HypothesisKind = Literal["place", "pattern", "color", "frequency", "background"]
 ShortcutVerdict = Literal["SHORTCUT", "EVIDENCE", "CLEAR", "INCONCLUSIVE"]
 """`SHORTCUT`: decisive, and not what should decide; `EVIDENCE`: decisive, and within what should decide, or accepted;
 `CLEAR`: an effect of `detectable` would have been seen, and was not; `INCONCLUSIVE`: it would not have been seen."""
+
+_ACCEPTED = re.compile(r"(?:(\d+):)?([a-z]+)(?:/(\d+)x(\d+)x(\d+)x(\d+)|/[\d-]*)?")
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,30 @@ def alike(one: Finding, other: Finding) -> bool:
     return down > 0 and across > 0
 
 
+def accepted(what: str | Mapping[str, Any]) -> dict[str, Any]:
+    """What a user takes for evidence, as `find_shortcuts` has it.
+
+    Args:
+        what: A name as in tables, `place/24x4x5x5`, for all classes, or the one of a class by number,
+            `3:place/24x4x5x5`; of color, frequency and background the kind alone counts. Or a mapping with any of
+            `label`, `kind` and `box`.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    given = what
+    if isinstance(what, str) and (found := _ACCEPTED.fullmatch(what.strip())):
+        label, kind, *box = found.groups()
+        what = {"label": label and int(label), "kind": kind, "box": list(map(int, box)) if box[0] else None}
+    kinds = get_args(HypothesisKind)
+    if isinstance(what, str) or set(what) - {"label", "kind", "box"} or what.get("kind") not in (None, *kinds):
+        raise ValueError(
+            "`accept` must have names as tables of shortcuts have them, such as `3:place/24x4x5x5` or `color`, or "
+            f"mappings with `label`, `kind` (of {', '.join(kinds)}) and `box`; got {given!r}."
+        )
+    return dict(what)
+
+
 def decisive(finding: Finding) -> Effect | None:
     """What replacing it by another class's content does; of the other fills where there is no such."""
     return finding.necessity.get("swap") or next(iter(finding.necessity.values()), None)
@@ -251,7 +278,8 @@ def _finding(record: dict[str, Any]) -> Finding:
 
 
 def _effect(record: dict[str, Any]) -> Effect:
-    return Effect(**{name: _number(value) for name, value in record.items()})
+    numbers = {name: _number(record[name]) for name in ("mean", "control", "low", "high")}
+    return Effect(**numbers, n=record["n"])
 
 
 def _number(value: float | None) -> float:
