@@ -17,7 +17,8 @@ from lightning_xai.data import DialDataModule, DigitsDataModule
 from lightning_xai.data.cues import Hue, Patch
 from lightning_xai.explainers import Gradient
 from lightning_xai.metrics import Sparseness
-from lightning_xai.reporting.shortcuts import Example, place_words, sentences, shortcut_figure, shortcut_table
+from lightning_xai.reporting.shortcut_figure import Example, shortcut_figure
+from lightning_xai.reporting.shortcuts import place_words, sentences, shortcut_table
 from lightning_xai.results.shortcuts import (
     SHORTCUTS,
     Effect,

@@ -180,7 +180,7 @@ class AttributionCallback(RecurringCallback):
     ) -> None:
         given = target, bounds, seed, batch_size, unpack, name, output, forward, channel_dim, max_rows, precision
         files = "scores and panels"
-        super().__init__(every_n_epochs, files, methods, num_samples, *given, on_error=on_error)
+        super().__init__(every_n_epochs, summary, files, methods, num_samples, *given, on_error=on_error)
         check_count("num_gradients", 1 if num_gradients is None else num_gradients)
         check_count("panel_size", panel_size, 0)
         check_count("keep_panels", 2 if keep_panels is None else keep_panels, 2)
@@ -190,7 +190,7 @@ class AttributionCallback(RecurringCallback):
         self.metrics: dict[str, SampleMetric] | None = named("metrics", metrics)
         self.controls, self.num_gradients = controls, num_gradients
         self.panel_size, self.keep_panels, self.keep_scores = panel_size, keep_panels, keep_scores
-        self.mask, self.summary, self.keep_maps = mask, summary, keep_maps
+        self.mask, self.keep_maps = mask, keep_maps
         self.evaluation: Evaluation | None = None
         self.evaluations: dict[str, Evaluation] = {}
         self.folder: Path | None = None

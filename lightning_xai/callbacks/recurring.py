@@ -26,6 +26,7 @@ class RecurringCallback(ExplainingCallback):
 
     Args:
         every_n_epochs: As in `AttributionCallback`.
+        summary: Whether `conclude` prints something.
         files: What is written, in words.
         given: Arguments of `ExplainingCallback`.
         options: Likewise.
@@ -33,10 +34,10 @@ class RecurringCallback(ExplainingCallback):
 
     root = "xai"
 
-    def __init__(self, every_n_epochs: int, files: str, *given: Any, **options: Any) -> None:
+    def __init__(self, every_n_epochs: int, summary: bool, files: str, *given: Any, **options: Any) -> None:
         super().__init__(*given, **options)
         check_count("every_n_epochs", every_n_epochs)
-        self.every_n_epochs = every_n_epochs
+        self.every_n_epochs, self.summary = every_n_epochs, summary
         self._logged: set[str] | None = None
         self._files = RunFiles(type(self).__name__, files)
 

@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
@@ -22,14 +23,15 @@ from lightning_xai.data.input_space import InputSpace
 from lightning_xai.data.truth import TruthDataModule
 from lightning_xai.evaluation import OnError
 from lightning_xai.explainers import Explainer, Gradient
-from lightning_xai.explainers.base import check_count, check_level, check_rows
+from lightning_xai.explainers.base import check_count, check_level, check_rows, parse_bounds
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.functional.warn import described, warn_caller
 from lightning_xai.outputs import Output
 from lightning_xai.reporting.loggers import log_picture, log_table
 from lightning_xai.reporting.saving import save_figure
-from lightning_xai.reporting.shortcuts import Example, sentences, shortcut_figure, shortcut_table
+from lightning_xai.reporting.shortcut_figure import MOST_FINDINGS, Example, shortcut_figure
+from lightning_xai.reporting.shortcuts import sentences, shortcut_table
 from lightning_xai.results.shortcuts import (
     SHORTCUTS,
     Finding,
@@ -44,11 +46,12 @@ from lightning_xai.results.shortcuts import (
 )
 
 try:
-    from lightning_xai.shortcuts import find_shortcuts
+    from lightning_xai.shortcuts import find_shortcuts, shown
     from lightning_xai.shortcuts.audit import LEAST
     from lightning_xai.shortcuts.find import in_first_half
 except ImportError:  # until it is there
     find_shortcuts: Any = None
+    shown: Any = None
     LEAST = 8
 
     def in_first_half(index, seed):
@@ -130,7 +133,7 @@ class ShortcutSentinel(RecurringCallback):
     ) -> None:
         given = "prediction", bounds, seed, batch_size, unpack, name, output, forward, 1, max_rows, precision
         methods = {"method": method}
-        super().__init__(every_n_epochs, "its reports", methods, num_samples, *given, on_error=on_error)
+        super().__init__(every_n_epochs, summary, "its reports", methods, num_samples, *given, on_error=on_error)
         check_level("alpha", alpha)
         check_count("panel_size", panel_size, 0)
         check_count("keep_panels", 2 if keep_panels is None else keep_panels, 2)
@@ -141,7 +144,7 @@ class ShortcutSentinel(RecurringCallback):
                 f"{forward['carried']}, would not go with them. Look at a module that needs the pictures alone."  # type: ignore[index]
             )
         self.method = cast(dict[str, Explainer], self.methods)["method"]
-        self.given_mask, self.operators, self.alpha, self.summary = mask, operators, alpha, summary
+        self.given_mask, self.operators, self.alpha = mask, operators, alpha
         self.accept = [accepted(own) for own in accept or ()]
         self.panel_size, self.keep_panels = panel_size, keep_panels
         self.reports: dict[str, list[ShortcutReport]] = {}
@@ -302,7 +305,34 @@ class ShortcutSentinel(RecurringCallback):
         self, module: LightningModule, data: Any, samples: Samples, report: ShortcutReport
     ) -> list[tuple[Finding, Sequence[Example]]]:
         """Pictures that show what is proven, before and after, with the strongest findings first."""
-        return []
+        conditions, model = InputSpace(module, data).completed(self.conditions), self.adapted(module)
+        low, high = parse_bounds(conditions.bounds) or (samples.images.min().cpu(), samples.images.max().cpu())
+
+        def pixels(image: Tensor) -> np.ndarray:
+            return ((image.cpu() - low) / (high - low)).float().clamp(0, 1).numpy()
+
+        def example(finding: Finding, found: Any) -> Example:
+            told = found.probability, found.probability_after
+            pictures = pixels(found.before), pixels(found.after)
+            return Example(*pictures, edges(found.region.cpu()), told, (finding.label, found.predicted_after))
+
+        examples = []
+        with in_precision(model, conditions.precision):
+            for finding in carried([report])[: MOST_FINDINGS if self.panel_size else 0]:
+                found = shown(
+                    model,
+                    samples.images,
+                    finding,
+                    masks=samples.masks,
+                    bounds=conditions.bounds,
+                    index=samples.index,
+                    output=self.output,
+                    seed=conditions.seed,
+                    most=self.panel_size,
+                    max_rows=conditions.max_rows,
+                )
+                examples.append((finding, [example(finding, own) for own in found]))
+        return examples
 
     def _write(self, trainer: Trainer, pl_module: LightningModule, samples: Samples, stage: str, folder: Path) -> None:
         """The reports, and a panel where something is proven; by the first process."""
@@ -365,6 +395,14 @@ def print_shortcuts(callback: ShortcutSentinel, trainer: Trainer) -> None:
         terminal.print(f"{'shortcuts':<16} {callback.folder / SHORTCUTS}")
         if callback.panel is not None:
             terminal.print(f"{'before and after':<16} {callback.panel}")
+
+
+def edges(region: Tensor) -> tuple[int, ...]:
+    """Top, left, height and width of what a region is within; () for the whole picture, or nothing of it."""
+    if region.all() or not region.any():
+        return ()
+    (top, bottom), (left, right) = ((int(p.min()), int(p.max())) for p in region.nonzero().unbind(1))
+    return top, left, bottom - top + 1, right - left + 1
 
 
 def known_evidence(data: Any, given: bool | str | None) -> tuple[str | None, bool]:

@@ -121,8 +121,8 @@ def shortcuts(
     folder = Path(output or checkpoint_run(ckpt_path) / "xai")
     check_folder("output", folder)
     for sentinel in callbacks_of(line.trainer, ShortcutSentinel)[:1]:
-        own = {"mask": sentinel.given_mask, "operators": sentinel.operators, "forward": sentinel.forward}
-        own["accept"] = sentinel.accept or None
+        own: dict[str, Any] = {"mask": sentinel.given_mask, "operators": sentinel.operators}
+        own |= {"forward": sentinel.forward, "accept": sentinel.accept or None}
         options |= {name: value for name, value in own.items() if options[name] is None}
     if int(os.environ.get("RANK", 0)) == 0:
         weights = line.checkpoint or {}

@@ -23,7 +23,8 @@ from lightning_xai.reporting.noise_level import level_lines, noise_level_figure,
 from lightning_xai.reporting.reproduction import write_reproduction
 from lightning_xai.reporting.sanity_figures import write_figures
 from lightning_xai.reporting.saving import save_figure
-from lightning_xai.reporting.shortcuts import Example, sentences, shortcut_table
+from lightning_xai.reporting.shortcut_figure import Example
+from lightning_xai.reporting.shortcuts import sentences, shortcut_table
 from lightning_xai.reporting.tables import front_table, verdict_table, write_sanity
 from lightning_xai.results.noise_level import NoiseLevel
 from lightning_xai.results.reproduction import Reproduction

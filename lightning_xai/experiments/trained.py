@@ -30,7 +30,7 @@ from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.forward import Forward
 from lightning_xai.names import named
 from lightning_xai.outputs import Output, named_output
-from lightning_xai.reporting.shortcuts import Example
+from lightning_xai.reporting.shortcut_figure import Example
 from lightning_xai.results.noise_level import NoiseLevel
 from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.results.sanity import MARGIN

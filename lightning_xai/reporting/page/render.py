@@ -41,6 +41,7 @@ from lightning_xai.reporting.page.sentences import (
     sentences,
     shown_first,
 )
+from lightning_xai.reporting.page.shortcuts import shortcuts_of
 from lightning_xai.results.comparison import Comparison, MethodResult, MetricComparison
 from lightning_xai.results.findings import Findings, FoundRun, Pair, Panel
 from lightning_xai.results.sanity import Verdict
@@ -127,6 +128,7 @@ def _view(findings: Findings) -> dict[str, Any]:
         "classes": class_maps(findings),
         "calibrations": [(run.name, tenths) for run in findings.runs if (tenths := calibration_of(run))],
         "samples": samples_of(findings),
+        "shortcuts": shortcuts_of(findings, _source),
         "checks": [
             (run, name, name in run.figures and _source(run.figures[name]), *_ordered(own))
             for run in findings.runs
