@@ -24,11 +24,13 @@ from lightning_xai.results.files import read_csv
 from lightning_xai.results.findings import Checkpoint, Findings, FoundRun, Noted, Pair, Panel, Sheet
 from lightning_xai.results.sanity import Verdict
 from lightning_xai.results.scores import GRADIENTS, Scores
+from lightning_xai.results.shortcuts import read_shortcuts
 from lightning_xai.results.store import SCORES, read_class_names, read_samples, read_scores, score_files
 from lightning_xai.statistics.intervals import mean_interval
 from lightning_xai.statistics.paired import holm, paired_test
 
 _PANEL = re.compile(r"(?P<stage>\w+)-epoch=(?P<epoch>\d+)-step=(?P<step>\d+)")
+SHORTCUT_PANEL = re.compile(r"shortcut-(?P<stage>[\w.-]+?)-epoch=(?P<epoch>-?\d+)-step=(?P<step>\d+)")
 _LARGEST = 2**26
 """Bytes of a checkpoint's table of contents that are looked at, at most."""
 
@@ -72,7 +74,9 @@ def _found(run: Run, path: Path) -> FoundRun:
         {name: figure for name, own in verdicts.items() for figure in _deciding(folder / "sanity" / name, own[0])},
         tuple(_panels(xai / "panels")),
         tuple(sheet for panel in _panels(xai / "sheets") for sheet in _sheets(panel)),
-        tuple(sorted(_checkpoints(folder / "checkpoints"), key=lambda checkpoint: checkpoint.step)),
+        checkpoints=tuple(sorted(_checkpoints(folder / "checkpoints"), key=lambda checkpoint: checkpoint.step)),
+        shortcuts=read_shortcuts(xai),
+        shortcut_panels=tuple(_panels(xai / "panels", SHORTCUT_PANEL)),
         **_front(xai / "pareto.csv"),
         **_configured(config),
         date=str(datetime.fromtimestamp(max(file.stat().st_mtime for file in files), timezone.utc).date()),
@@ -135,9 +139,9 @@ def _deciding(folder: Path, verdict: Verdict) -> list[Path]:
     return [path for name in names if (path := folder / f"sanity-{name}.png").is_file()][:1]
 
 
-def _panels(folder: Path) -> list[Panel]:
+def _panels(folder: Path, named: re.Pattern[str] = _PANEL) -> list[Panel]:
     """In order of their steps."""
-    matches = [(path, match) for path in folder.glob("*.png") if (match := _PANEL.fullmatch(path.stem))]
+    matches = [(path, match) for path in folder.glob("*.png") if (match := named.fullmatch(path.stem))]
     panels = [Panel(path, match["stage"], int(match["epoch"]), int(match["step"])) for path, match in matches]
     return sorted(panels, key=lambda panel: (panel.step, panel.epoch))
 

@@ -24,6 +24,7 @@ from lightning_xai.reporting.page.sentences import (
     leading,
     sentences,
 )
+from lightning_xai.reporting.page.shortcuts import FIELDS as SHORTCUT_FIELDS, shortcut_records
 from lightning_xai.results.comparison import Comparison, MethodResult, MetricComparison
 from lightning_xai.results.findings import Findings, FoundRun
 from lightning_xai.results.scores import Scores
@@ -38,7 +39,7 @@ FIELDS = {
     "made.with": "version of lightning_xai that wrote this file",
     "made.command": "that writes it again",
     "fields": "this list; NaN, infinite and unknown numbers are null",
-    "answer[].kind": "best, ties (of one run) or runs (of several), control, sanity or limits",
+    "answer[].kind": "best, ties (of one run) or runs (of several), control, shortcuts, sanity or limits",
     "answer[].tone": "good, bad or plain",
     "answer[].text": "one or two sentences",
     "answer[].numbers[].of": "what the number in the text is: mean, low, high, n, worse_by, passed, ...",
@@ -115,6 +116,7 @@ FIELDS = {
     "sanity[].networks": "changed networks that it is of",
     "sanity[].reason": "one sentence",
     "sanity[].step": "of the check, that decided; empty in files of earlier versions",
+    **SHORTCUT_FIELDS,
     "pairs[].metric": "of several runs, a method in two of them",
     "pairs[].method": "its name",
     "pairs[].runs[]": "first and second",
@@ -170,6 +172,7 @@ def report_record(findings: Findings, command: str = "") -> dict[str, Any]:
             for folder, verdicts in run.verdicts.items()
             for verdict in verdicts
         ],
+        "shortcuts": shortcut_records(findings),
         "pairs": [asdict(pair) for pair in findings.pairs],
         "checklist": [{"question": question, "answer": answer} for question, answer in _checklist(findings)],
     }

@@ -42,6 +42,7 @@ from lightning_xai.reporting.page.sentences import (
     sentences,
     shown_first,
 )
+from lightning_xai.reporting.page.shortcuts import shortcuts_of
 from lightning_xai.results.comparison import Comparison, MethodResult, MetricComparison
 from lightning_xai.results.findings import Findings, FoundRun, Pair, Panel, Sheet
 from lightning_xai.results.sanity import Verdict
@@ -137,6 +138,7 @@ def _view(findings: Findings, beside: Beside) -> dict[str, Any]:
         "classes": class_maps(findings),
         "calibrations": [(run.name, tenths) for run in findings.runs if (tenths := calibration_of(run))],
         "samples": samples_of(findings),
+        "shortcuts": shortcuts_of(findings, _source),
         "checks": [
             (run, name, _figure(run, name, beside), *_ordered(own))
             for run in findings.runs

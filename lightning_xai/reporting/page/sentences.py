@@ -9,6 +9,7 @@ import pandas as pd
 
 from lightning_xai.reporting.page.metrics import about
 from lightning_xai.reporting.page.numbers import Number, Part, count, decimals, error, listed, mean_parts, written
+from lightning_xai.reporting.page.shortcuts import answers
 from lightning_xai.results.comparison import Comparison, MethodResult, MetricComparison
 from lightning_xai.results.findings import Findings, FoundRun
 from lightning_xai.statistics.intervals import share_interval
@@ -29,7 +30,7 @@ class Sentence:
     """One or two sentences of the answer.
 
     Attributes:
-        kind: What is answered: `best`, `ties`, `control`, `sanity`, `accuracy`, `limits`.
+        kind: What is answered: `best`, `ties`, `control`, `shortcuts`, `sanity`, `accuracy`, `limits`.
         parts: Texts and numbers.
         link: The place on the page where it follows from.
         tone: `good`, `bad` or `plain`.
@@ -44,7 +45,8 @@ class Sentence:
 def sentences(findings: Findings) -> list[Sentence]:
     """What was found, in the order in which a reader asks for it."""
     limits = Sentence("limits", tuple(_limits(findings)), "provenance")
-    return [*conclusion(findings), _checks(findings), limits]
+    shortcuts = [Sentence("shortcuts", parts, "shortcuts", tone) for parts, tone in answers(findings)]
+    return [*conclusion(findings), *shortcuts, _checks(findings), limits]
 
 
 def conclusion(findings: Findings) -> list[Sentence]:
