@@ -106,7 +106,9 @@ TABLE = {
     "no method is above the floor": (
         lambda: findings(run(SEEN | {"random": 0.9})),
         {
-            "best": ["No method is above the control random in pointing at the evidence; the first is saliency:  rank"],
+            "best": [
+                "No method is above the control random in pointing at the evidence; the first is saliency: relevance"
+            ],
             "control": ["random has 90.0 %, better than every method"],
         },
     ),

@@ -8,7 +8,7 @@ import os
 import pickletools
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -53,14 +53,30 @@ def find(
     return Findings(comparison, found, tuple(paired(runs, alpha, seed)))
 
 
+def findings_of(
+    scores: Scores, higher_is_better: Mapping[str, bool | None], alpha: float = 0.05, seed: int = 0
+) -> Findings:
+    """What scores alone tell: those of the last evaluation are compared, those of all validations are curves.
+
+    Raises:
+        ValueError: as `compare_methods`.
+    """
+    run = Run("scores", scores.last(), dict(higher_is_better))
+    found = FoundRun(run.name, Path(), run.scores, _several(scores.select(stage="validate")))
+    return Findings(compare_methods([run], alpha, seed), (found,))
+
+
+def _several(history: Scores) -> Scores:
+    """None where they are of one validation."""
+    return history if len(history.table.drop_duplicates(["epoch", "step"])) > 1 else Scores.from_rows(())
+
+
 def _found(run: Run, path: Path) -> FoundRun:
     xai = path.parent if path.name == SCORES else path
     folder = xai.parent if xai.name == "xai" else xai
     configs = [folder / "config.yaml", *sorted(folder.glob("settings-*.json"))]
     config = next((file for file in configs if file.is_file()), configs[0])
-    history = read_scores(path, stage="validate")
     files = score_files(path) or [path]
-    several = len(history.table.drop_duplicates(["epoch", "step"])) > 1
     verdicts = {
         file.parent.name: verdicts for file in sorted(folder.glob("sanity/*/verdicts.csv")) if (verdicts := _read(file))
     }
@@ -68,7 +84,7 @@ def _found(run: Run, path: Path) -> FoundRun:
         run.name,
         folder,
         run.scores,
-        history if several else Scores.from_rows(()),
+        _several(read_scores(path, stage="validate")),
         read_samples(path),
         verdicts,
         {name: figure for name, own in verdicts.items() for figure in _deciding(folder / "sanity" / name, own[0])},

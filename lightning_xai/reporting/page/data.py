@@ -296,7 +296,7 @@ def _evaluation(run: FoundRun, at: Sequence[Any], scores: Scores) -> dict[str, A
     }
 
 
-def _short(values: np.ndarray) -> list[float]:
+def _short(values: np.ndarray) -> list[float | int]:
     """Those in single precision with the digits that tell them from each other; whole ones without a point."""
     single = values.astype(np.float32)
     if not np.array_equal(single, values, equal_nan=True):
