@@ -17,12 +17,13 @@ html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_copy_source = False
 
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["colon_fence", "dollarmath", "fieldlist"]
 myst_heading_anchors = 3
 nb_execution_mode = "cache"
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+nb_output_stderr = "remove"  # progress bars
 
 autosummary_generate = True
 autodoc_default_options = {"members": True, "show-inheritance": True}
