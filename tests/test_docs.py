@@ -1,4 +1,4 @@
-"""The pages of the documentation: every public name is in the API reference, samples run, links and names lead somewhere."""
+"""The documentation: every public name is in the API reference, samples run, links and names lead somewhere."""
 
 import re
 from importlib import import_module
