@@ -138,7 +138,7 @@ def explain(
         output: What is explained, one of `lightning_xai.outputs` or a plain name, such as "probability": by default the
             target's logit; of a single logit, that of a classifier with labels 0 and 1, label 0 explains its negative.
         bounds: (low, high) of the input elements, numbers or one value a channel; AdaptGrad needs them. For normalized
-            images `lightning_xai.bounds(mean, std)`; images with values outside are refused.
+            images `lx.bounds(mean, std)`; images with values outside are refused.
         index: Sample indices; noise depends on the seed and the index. By default 0, 1, ...
         seed: Seed of the noise, a whole number.
         max_rows: Rows that pass through the network at once; by default as many as fit in memory.

@@ -144,7 +144,7 @@ class Scores:
 
         Args:
             higher_is_better: Direction of each metric, as an `Evaluation` has it.
-            options: Those of `lightning_xai.experiments.compare_methods`, such as `alpha`.
+            options: Those of `lightning_xai.experiments.compare.compare_methods`, such as `alpha`.
 
         Returns:
             A `Comparison`.

@@ -1,0 +1,52 @@
+"""Sphinx: `sphinx-build -W -n docs docs/_build`. Nothing is asked of the network."""
+
+import re
+
+import lightning_xai
+
+project = "lightning_xai"
+author = copyright = "The lightning_xai developers"
+release = version = lightning_xai.__version__
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+exclude_patterns = ["_build", "examples"]
+templates_path = ["_templates"]
+html_theme = "furo"
+html_title = f"lightning_xai {release}"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_copy_source = False
+
+myst_enable_extensions = ["colon_fence", "dollarmath", "fieldlist"]
+myst_heading_anchors = 3
+nb_execution_mode = "cache"
+nb_execution_timeout = 300
+nb_execution_in_temp = True  # what notebooks write stays out of this folder
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+nb_output_stderr = "remove"  # progress bars
+
+autosummary_generate = True
+autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_inherit_docstrings = False
+autodoc_member_order = "bysource"
+autodoc_class_signature = "separated"
+autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 80
+napoleon_google_docstring, napoleon_numpy_docstring = True, False
+napoleon_use_rtype = False
+
+# What stands in backticks in a docstring is looked up, and linked where it is a name of the package.
+default_role = "py:obj"
+# References to other packages would need their inventories; those that begin with this package's name must be right,
+# but for the private bases of public classes.
+nitpick_ignore_regex = [("py:.*", r"(?s)(?!lightning_xai\.).*|.*\._.*|.*\.T")]
+
+
+def setup(app):
+    """Shapes such as (batch, *places) in docstrings are no emphasis."""
+
+    def escape(app, what, name, obj, options, lines):
+        lines[:] = [re.sub(r"(?<=[ (])\*(?=\w+[,) .])", r"\\*", line) for line in lines]
+
+    app.connect("autodoc-process-docstring", escape, priority=900)  # after napoleon
