@@ -175,7 +175,15 @@ def test_the_conclusion_says_since_when_which_classes_what_and_what_proves_it():
     ]
     assert sentences([reports[1]])[0].startswith("At epoch 3 classes 4 and 7 are decided")
     assert sentences([replace(reports[1], epoch=-1)])[0].startswith("Classes 4 and 7 are decided")
-    assert sentences(reports[::-1])[0].startswith("From epoch 3 (the first look) to 3 classes 4 and 7 were decided")
+    assert sentences(reports[::-1])[0] == (
+        "Proven at earlier epochs, and not at the last one: class 4 by the lower left corner (3), class 7 by the lower "
+        "left corner (3)."
+    )
+    later = report(4, finding(4), finding(7), finding(1, box=(0, 24, 4, 4)))
+    assert sentences([*reports, later])[0].startswith(
+        "Since epoch 3 (not yet at epoch 2) 3 classes are decided each by a place of its own: 1 by the upper right "
+        "corner (since 4), 4 by the lower left corner (since 3), 7 by the lower left corner (since 3); replacing it by "
+    )
     apart = [finding(4), finding(7, box=(0, 0, 4, 4)), finding(1, "SHORTCUT", kind="color", box=(), mean=0.9)]
     told = sentences([report(0), report(1, *apart, class_names=list("abcdefghij"))])
     assert told[0].startswith("Since epoch 1 (not yet at epoch 0) class b is decided by the color; ")

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, cast
 
@@ -316,7 +316,7 @@ class ShortcutSentinel(RecurringCallback):
             pictures = pixels(found.before), pixels(found.after)
             return Example(*pictures, edges(found.region.cpu()), told, (finding.label, found.predicted_after))
 
-        examples = []
+        examples: list[tuple[Finding, Sequence[Example]]] = []
         with in_precision(model, conditions.precision):
             for finding in carried([report])[: MOST_FINDINGS if self.panel_size else 0]:
                 found = shown(
@@ -451,8 +451,9 @@ def write_panel(
 def carried(reports: Sequence[ShortcutReport]) -> list[Finding]:
     """What was ever proven a shortcut: of hypotheses about the same thing the one proven last."""
     found: list[Finding] = []
-    for report in reversed(reports):
-        found += [own for own in report.shortcuts if not any(alike(own, other) for other in found)]
+    for own in chain.from_iterable(report.shortcuts for report in reversed(reports)):
+        if not any(alike(own, other) for other in found):
+            found.append(own)
     return found
 
 
