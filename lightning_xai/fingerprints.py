@@ -48,6 +48,7 @@ def sample_records(
     predicted: Labels,
     probability: Scores,
     rows: Sequence[int],
+    explained: str,
 ) -> dict[str, list[Any]]:
     """What is recorded of samples beside their scores, the columns of `results.store.SAMPLES`.
 
@@ -59,6 +60,7 @@ def sample_records(
         predicted: Classes that the network predicts.
         probability: Probability of these.
         rows: Their numbers in the data set.
+        explained: Which class that is, in a word: see there.
     """
     return {
         "sample": index.tolist(),
@@ -67,6 +69,7 @@ def sample_records(
         "predicted": predicted.tolist(),
         "probability": probability.tolist(),
         "fingerprint": row_fingerprints(inputs, target, masks),
+        "explained": [explained] * len(index),
     }
 
 

@@ -104,7 +104,7 @@ def test_without_the_check_lightning_would_end_the_training_or_take_an_old_value
     tmp_path: Any, who: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is refused is refused for a reason."""
-    monkeypatch.setattr("lightning_xai.callbacks.attribution.check_monitors", lambda *_: None)
+    monkeypatch.setattr("lightning_xai.callbacks.recurring.check_monitors", lambda *_: None)
     module = Module(**({"interval": "epoch"} if who == "plateau" else {}))
     callbacks = [] if who == "plateau" else [WAIT_IN_VAIN[who]()]
     with pytest.raises(Exception, match=rf"{KEY}.*"):

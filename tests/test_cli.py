@@ -35,6 +35,9 @@ OFFLINE = {
     "FashionMNISTDataModule": ["--data=lightning_xai.data.DigitsDataModule"],
     "CMNISTDataModule": ["--data.digits=embedded", "--data.backgrounds=embedded", "--data.num_train=300"],
     "DigitsDataModule": [],
+    "DialDataModule": [],
+    "TetrominoDataModule": ["--data.num_train=300"],
+    "TwoDigitsDataModule": ["--data.digits=embedded", "--data.num_train=300"],
 }
 SMALL = [
     "--trainer.accelerator=cpu",
@@ -332,7 +335,7 @@ def test_network_that_does_not_fit_the_data_is_refused(run):
 
 
 def test_module_is_a_program_with_an_exit_code():
-    command = [sys.executable, "-m", "lightning_xai", "fit", "--nothing"]
+    command = [sys.executable, "-m", "lightning_xai", "compare", "--nothing"]  # which needs no torch
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert finished.returncode == 2
     assert "unrecognized arguments: --nothing" in finished.stderr

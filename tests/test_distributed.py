@@ -13,9 +13,11 @@ import pytest
 import yaml
 
 import lightning_xai.metrics
+from lightning_xai.cli import main
 from lightning_xai.metrics import SampleMetric
 from lightning_xai.results.scores import GRADIENTS, Scores
 from lightning_xai.results.store import read_scores
+from tests.forked import finish, forked
 
 ROOT = Path(__file__).parents[1]
 NUM_SAMPLES = 9  # not divisible by two
@@ -97,18 +99,15 @@ def run(command: str, config: Path) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def validate(folder: Path, devices: int, batch_size: int) -> Scores:
-    run("validate", write_config(folder, devices, callbacks=[attribution(batch_size)]))
-    return read_scores(folder / "xai" / "scores")
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scores, Scores]:
     folder = tmp_path_factory.mktemp("distributed")
-    with ThreadPoolExecutor() as pool:  # most of the time goes into starting Python
-        one = pool.submit(validate, folder / "one", 1, 64)
-        two = pool.submit(validate, folder / "two", 2, 2)
-    return one.result(), two.result()
+    one = write_config(folder / "one", 1, callbacks=[attribution(64)])
+    alone = forked(main, ["validate", "--config", str(one)])
+    run("validate", write_config(folder / "two", 2, callbacks=[attribution(2)]))  # starts the second one by itself
+    finish(alone)
+    first, second = (read_scores(folder / name / "xai" / "scores") for name in ("one", "two"))
+    return first, second
 
 
 def test_two_processes_score_each_sample_once(runs: tuple[Scores, Scores]) -> None:

@@ -4,7 +4,6 @@ import csv
 import gc
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from lightning_xai.cli import main
 from lightning_xai.data import DigitsDataModule
 from lightning_xai.experiments.pictures import Preparation, explain_pictures, probabilities
 from lightning_xai.reporting.explanations import ExplanationFolder, sample_index
+from tests.forked import forked
 
 ROOT = Path(__file__).parent.parent
 SMALL = {"gradient": lx.Gradient(), "smooth": lx.smooth_grad(num_draws=3), "noise": lx.noise_grad(num_draws=2)}
@@ -404,19 +404,14 @@ def test_killed_and_started_again_it_ends_as_if_nothing_had_happened(tmp_path):
     Path("config.yaml").write_text(yaml.safe_dump(config))
     words = ["explain", str(folder), "--config=config.yaml", METHODS, "--batch_size=1", "--device=cpu"]
     words += ["--panels=false", "--progress=false"]
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "lightning_xai", *words, "--output=killed"],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    process = forked(main, [*words, "--output=killed"])
     deadline, table = time.monotonic() + 600, Path("killed/explanations.csv")
     while not table.exists() or table.read_bytes().count(b"\n") < 10:
         assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()[0]
+        assert process.is_alive()
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.join()
     finished = rows("killed")
     assert 8 <= len(finished) < 24
     times = {row["maps"]: (Path("killed") / row["maps"]).stat().st_mtime_ns for row in finished.values()}

@@ -2,10 +2,7 @@
 
 import copy
 import math
-import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +33,7 @@ from lightning_xai.metrics import (
     mean_score,
     standard_error,
 )
+from tests.forked import finish, forked
 
 GENERATOR = torch.Generator().manual_seed(0)
 ATTRIBUTIONS = torch.randn(10, 3, 6, 6, generator=GENERATOR)
@@ -288,7 +286,6 @@ def evaluate_shard(rows):
 
 
 def run_process(rank, folder):
-    torch.set_num_threads(1)  # as in the process that is compared with these
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     results = {name: evaluate_shard(shards[rank]) for name, shards in SHARDS.items()}
     torch.save(results, Path(folder) / f"{rank}.pt")
@@ -298,10 +295,7 @@ def run_process(rank, folder):
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
-    root = Path(__file__).parents[1]
-    commands = [[sys.executable, "-W", "ignore", __file__, str(rank), str(folder)] for rank in range(2)]
-    processes = [subprocess.Popen(c, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}) for c in commands]
-    assert [process.wait(timeout=600) for process in processes] == [0, 0]
+    finish(*[forked(run_process, rank, folder) for rank in range(2)])
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
@@ -310,7 +304,3 @@ def test_two_processes_agree_with_one(two_processes, name):
     expected = evaluate_shard(sorted({row for shard in SHARDS[name] for row in shard}))
     for results in two_processes:
         assert_close(results[name], expected, equal_nan=True, rtol=0, atol=0)
-
-
-if __name__ == "__main__":
-    run_process(int(sys.argv[1]), sys.argv[2])

@@ -3,10 +3,7 @@
 import copy
 import io
 import math
-import os
 import pickle
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -32,6 +29,7 @@ from lightning_xai.functional.information import (
 )
 from lightning_xai.metrics import InformationLevel
 from lightning_xai.metrics.information import FRACTIONS, coded_sizes, eight_bits, fill_holes_linearly
+from tests.forked import finish, forked
 
 GENERATOR = torch.Generator().manual_seed(0)
 IMAGES = torch.rand(6, 3, 13, 10, generator=GENERATOR)
@@ -504,7 +502,6 @@ def summary(rows):
 
 
 def run_process(rank, folder):
-    torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     torch.save({name: summary(shards[rank]) for name, shards in SHARDS.items()}, Path(folder) / f"{rank}.pt")
     torch.distributed.destroy_process_group()
@@ -512,10 +509,7 @@ def run_process(rank, folder):
 
 @pytest.mark.slow
 def test_two_processes_agree_with_one(tmp_path):
-    root = Path(__file__).parents[1]
-    commands = [[sys.executable, "-W", "ignore", __file__, str(rank), str(tmp_path)] for rank in range(2)]
-    processes = [subprocess.Popen(c, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}) for c in commands]
-    assert [process.wait(timeout=600) for process in processes] == [0, 0]
+    finish(*[forked(run_process, rank, tmp_path) for rank in range(2)])
     for name, shards in SHARDS.items():
         expected = summary(sorted({row for shard in shards for row in shard}))
         for rank in range(2):
@@ -566,7 +560,3 @@ def test_bad_shapes():
         ValueError, match=r"`attributions` must have the shape \(6, channel, 13, 10\).*got \(6, 3, 13, 9\)"
     ):
         score(InformationLevel(), ATTRIBUTIONS[..., :9])
-
-
-if __name__ == "__main__":
-    run_process(int(sys.argv[1]), sys.argv[2])

@@ -102,6 +102,9 @@ MISTAKES = {
     "type of compare": (["compare", "nowhere", "--epoch=x"], ["`epoch`: expected a whole number or null, got 'x'"]),
     "pictures": (["explain", "--config=photographs"], ["`images` must be given"]),
     "experiment": (["reproduce", "noisegrad-tabel1"], ["`name` must be one of", "Did you mean 'noisegrad-table1'?"]),
+    "option of an experiment": (["reproduce", "noisegrad-table1", "--fasst"], ["--fasst", "Did you mean `--fast`?"]),
+    "option without its group": ([*FIT, "--max_epoch=3"], ["Did you mean `--trainer.max_epochs`?"]),
+    "nothing near": (["compare", "a", "--outlook=3"], ["unrecognized arguments: --outlook=3.\n"]),
     "study": (["study", "twice.yaml"], ["twice.yaml", "'a' is given twice, line 2, column 1"]),
     "second run in a folder": (
         [*FIT, "--trainer.logger=false", "--trainer.default_root_dir=used"],

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,7 @@ from pandas.testing import assert_frame_equal
 
 from lightning_xai.results.scores import Scores
 from lightning_xai.results.store import read_directions, read_samples, read_scores
-
-ROOT = Path(__file__).parents[1]
+from tests.forked import finish, forked
 
 PROGRAM = '''
 import json, os, signal, sys, time, warnings
@@ -118,18 +116,18 @@ for world, port, folder, options in json.loads(sys.argv[1]):
 
 
 def run(folder: Path, *scenarios: tuple[str, int, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """What each process of each scenario tells; None of one that was killed. All are forked off one Python."""
-    if not hasattr(os, "fork"):
-        pytest.skip("forks")
+    """What each process of each scenario tells; None of one that was killed."""
     tasks = [(world, _free_port(), str(folder / name), options) for name, world, options in scenarios]
-    words = [sys.executable, "-W", "ignore", "-c", PROGRAM, json.dumps(tasks)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    finish(forked(_run, tasks))
     files = {name: [folder / name / f"{rank}.json" for rank in range(world)] for name, world, _ in scenarios}
     return {
         name: [json.loads(file.read_text()) if file.exists() else None for file in own] for name, own in files.items()
     }
+
+
+def _run(tasks: list[Any]) -> None:
+    sys.argv = ["program", json.dumps(tasks)]
+    exec(PROGRAM, {"__name__": "program"})
 
 
 def _free_port() -> int:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 import itertools
 import json
 import math
@@ -12,10 +13,15 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from scipy import stats
 
+from lightning_xai.callbacks.maps import write_sheet
 from lightning_xai.cli import main
+from lightning_xai.evaluation import Evaluation
 from lightning_xai.experiments.findings import find
+from lightning_xai.reporting.page.beside import with_room
 from lightning_xai.reporting.page.charts import Axis, calibration_of, curves_of, scatter_of
 from lightning_xai.reporting.page.data import FIELDS
 from lightning_xai.reporting.page.numbers import text as words
@@ -25,7 +31,7 @@ from lightning_xai.results.findings import Findings
 from lightning_xai.results.pareto import Validation
 from lightning_xai.results.sanity import Verdict
 from lightning_xai.results.scores import Scores
-from lightning_xai.results.store import append_scores, write_class_names, write_directions
+from lightning_xai.results.store import append_scores, read_scores, write_class_names, write_directions
 from lightning_xai.statistics.intervals import mean_interval
 
 METRICS = {"relevance_rank_accuracy": True, "auroc": True, "inherent_noise": False, "own <metric>": None}
@@ -33,7 +39,9 @@ METHODS = ("smooth_grad", "gradient", "saliency", "edges", "random")
 NASTY = "\"><img src=x onerror=alert(1)>{{7*7}}</script><script>alert(2)</script>\x1b[2J\u202e&amp;'"
 
 
-def write_run(folder, names=METHODS, seed=0, metrics=METRICS, num_samples=12, validations=3, undefined=True):
+def write_run(
+    folder, names=METHODS, seed=0, metrics=METRICS, num_samples=12, validations=3, undefined=True, explained=None
+):
     """A run with validations, one sample undefined for one method, and what is known of the samples."""
     random = np.random.default_rng(seed)
     path = folder / "xai" / "scores"
@@ -51,6 +59,7 @@ def write_run(folder, names=METHODS, seed=0, metrics=METRICS, num_samples=12, va
             **{"predicted": [s % 3 if s else 9 for s in samples], "probability": [0.75] * num_samples},
             "fingerprint": [f"{s:x}" for s in samples],
         }
+        known |= {} if explained is None else {"explained": [explained] * num_samples}
         append_scores(path, scores, samples=known)
     write_directions(path, metrics)
     return folder
@@ -83,7 +92,9 @@ class Page(HTMLParser):
 
     def data(self, name):
         place = next(
-            n for n, (_, a) in enumerate(t for t in self.tags if t[0] in ("script", "style")) if a.get("id") == name
+            n
+            for n, (_, a) in enumerate(t for t in self.tags if t[0] in ("script", "style") and "src" not in t[1])
+            if a.get("id") == name
         )
         return json.loads(self.scripts[place])
 
@@ -236,13 +247,12 @@ def paths(value, place=""):
 
 def test_each_field_of_the_json_is_documented(report):
     record = json.loads(report.with_suffix(".json").read_text())
-    assert (record["schema"], record["version"]) == ("lightning_xai.report", 1)
+    assert (record["schema"], record["version"]) == ("lightning_xai.report", 2)
     means = re.sub(r"\[\]$", "", "runs[].curves[].means{}")
     found = {path.replace(means + "[]", means) for path in paths(record)}
     assert found <= FIELDS.keys()
-    absent = {
-        name for name in FIELDS if not name.startswith(("pairs", "sanity", "runs[].checkpoints", "runs[].settings"))
-    }
+    rare = ("pairs", "sanity", "shortcuts", "runs[].checkpoints", "runs[].settings")
+    absent = {name for name in FIELDS if not name.startswith(rare)}
     assert absent <= found
 
 
@@ -285,10 +295,101 @@ def test_no_name_is_obeyed(tmp_path):
     assert "{{7*7}}" in text
     page = Page(text)
     (browser,) = [attributes for tag, attributes in page.tags if attributes.get("id") == "browser"]
-    assert json.loads(browser["data-names"]) == [NASTY, "<q>", "last"]
-    assert page.plain.count("<q>") == 8  # four samples, class and prediction
+    assert json.loads(browser["data-told"])["names"] == [NASTY, "<q>", "last"]
+    assert page.plain.count("<q>") == 9  # four samples, class and prediction, and a choice
     assert {name for e in page.data("scores") for m in e["values"].values() for name in m} == {*names, "random"}
     assert json.loads((folder / "xai" / "report.json").read_text())["sanity"][0]["method"] == "<u>m"
+
+
+@pytest.mark.parametrize(("explained", "header"), [("", ""), ("label", "the label"), ("2", "class 2")])
+def test_the_page_says_which_class_is_explained(tmp_path, explained, header):
+    """A sample is right or wrong only where it is its label that is explained, or may be."""
+    folder = write_run(tmp_path / "run", validations=1, explained=explained)
+    main(["report", str(folder)])
+    text = (folder / "xai" / "report.html").read_text(encoding="utf-8")
+    assert (f"12 samples, {header} explained" in text) == bool(header)
+    assert ('class="wrong"' in text) == (explained != "2")
+    assert ("The accuracy of the network is not known here" in text) == (explained == "2")
+    record = json.loads((folder / "xai" / "report.json").read_text())["runs"][0]
+    assert (record["explained"], record["accuracy"] is None) == (explained, explained == "2")
+
+
+def test_many_samples_take_a_folder_whose_files_a_page_from_disk_may_read(tmp_path):
+    """Scripts, not data: each fills its own element with a text, which has all that one file has in itself."""
+    folder = write_run(tmp_path / "run", METHODS[2:], num_samples=501, validations=1, undefined=False)
+    random = torch.Generator().manual_seed(0)
+    images, samples = torch.rand(501, 1, 40, 60, generator=random), torch.arange(0, 1002, 2)
+    maps = {name: images + place for place, name in enumerate(METHODS[2:])}
+    target = samples % 3
+    evaluation = Evaluation(samples, {}, {}, images, target, target, None, maps)
+    write_sheet(evaluation, samples, folder / "xai" / "sheets" / "validate-epoch=000-step=10.png")
+    main(["report", str(folder)])
+    page, beside = folder / "xai" / "report.html", folder / "xai" / "report_files"
+    text = page.read_text(encoding="utf-8")
+    tags = Page(text).tags
+    asked = {a[name] for _, a in tags for name in ("src", "href") if not a.get(name, "#").startswith(("#", "data:"))}
+    assert asked == {"report_files/scores.js"}
+    (policy,) = [a["content"] for tag, a in tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy.count("'self' file:") == 2
+    (evaluation,) = json.loads(handed_over(beside / "scores.js"))
+    scores = read_scores(folder / "xai" / "scores").by_sample()
+    values = scores["auroc"]["saliency"]
+    assert evaluation["samples"] == values.index.tolist() == samples.tolist()
+    np.testing.assert_array_equal(evaluation["values"]["auroc"]["saliency"], values)
+    (sheet,) = Page(text).data("sheets")
+    assert {part["source"] for part in sheet["parts"]} == {f"report_files/sheet-0-{n}.js" for n in range(3)}
+    assert {path.name for path in beside.iterdir()} == {"scores.js", *(f"sheet-0-{n}.js" for n in range(3))}
+    rows = [row for part in sheet["parts"] for row in part["rows"]]
+    mean = np.mean([scores["relevance_rank_accuracy"][name] for name in METHODS[2:3]], axis=0)
+    assert rows == np.argsort(mean, kind="stable").tolist()  # the worst first
+    part, scale = sheet["parts"][1], sheet["scales"][1]
+    picture = base64.b64decode(handed_over(beside / "sheet-0-1.js").partition(",")[2])
+    gray = np.asarray(Image.open(io.BytesIO(picture))).astype(float)
+    place, across = 5, part["across"]
+    top, left = (2 * across + place // across) * 40, place % across * 60
+    shown = (gray[top : top + 40, left : left + 60] - 128) / 127 * scale
+    assert np.abs(shown - maps["edges"][part["rows"][place], 0].numpy()).max() <= scale / 254 + 1e-6
+
+
+def handed_over(path):
+    """What a script puts into its element."""
+    (text,) = re.fullmatch(r"document\.currentScript\.textContent = (.*);\n", path.read_text(encoding="utf-8")).groups()
+    return json.loads(text)
+
+
+def test_pictures_have_the_room_that_a_file_has(tmp_path):
+    """Those that are wanted are there, of the others as many as fit, with the same number left out between them."""
+    paths = [tmp_path / str(n) for n in range(9)]
+    for path in paths:
+        path.write_bytes(bytes(300))
+    assert with_room(paths, 4000.0, [4]) == [*range(9)]
+    assert with_room(paths, 2050.0, [4]) == [0, 2, 4, 6, 8]
+    assert with_room(paths, 0.0, [4]) == [4]
+    assert with_room([], 0.0, []) == []
+
+
+def test_the_outline_of_a_distribution_is_its_histogram(report):
+    page = Page(report.read_text(encoding="utf-8"))
+    scores, _ = tables(page)
+    outlines = [a["points"] for tag, a in page.tags if a.get("class") == "outline"]
+    assert len(outlines) == len(METRICS) * len(METHODS)
+    corners = np.array([pair.split(",") for pair in outlines[0].split()][1:-1], dtype=float)
+    (name, *_) = [own for _, a in page.tags if (own := a.get("aria-label", "")).startswith("Scores of ")]
+    values = scores["relevance_rank_accuracy"][name.removeprefix("Scores of ")]
+    every = np.concatenate([*scores["relevance_rank_accuracy"].values()])
+    room = 0.04 * np.ptp(every)
+    counts, _ = np.histogram(values, 40, (every.min() - room, every.max() + room))
+    np.testing.assert_allclose((20 - corners[::2, 1]) / 18, counts / counts.max(), atol=0.05 / 18)
+
+
+def test_scores_without_a_run_have_a_page_too(tmp_path):
+    scores = read_scores(write_run(tmp_path / "run") / "xai" / "scores")
+    path = scores.report({"auroc": True}, tmp_path / "own.html")
+    page = Page(path.read_text(encoding="utf-8"))
+    assert [(e["epoch"], bool(e.get("reported"))) for e in page.data("scores")] == [(0, False), (1, False), (2, True)]
+    assert json.loads((tmp_path / "own.json").read_text())["runs"][0]["name"] == "scores"
+    with pytest.raises(ValueError, match=r"`path` must be the name of a page, ending in \.html, got .*own\.txt"):
+        scores.report({}, tmp_path / "own.txt")
 
 
 def test_calibration_is_of_tenths_with_the_scores_interval(tmp_path):

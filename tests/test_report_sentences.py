@@ -11,7 +11,7 @@ import pytest
 from lightning_xai.experiments import Run, compare_methods
 from lightning_xai.experiments.findings import paired
 from lightning_xai.reporting.page.numbers import decimals, text, written
-from lightning_xai.reporting.page.sentences import is_below_floor, leading, sentences, shown_first
+from lightning_xai.reporting.page.sentences import floor, is_below_floor, leading, sentences, shown_first
 from lightning_xai.results.findings import Findings, FoundRun
 from lightning_xai.results.sanity import Verdict
 from lightning_xai.results.scores import Scores
@@ -52,6 +52,10 @@ def verdict(method, outcome):
 
 SEEN = {"saliency": 0.6, "gradient": 0.4, "edges": 0.3, "random": 0.1}
 HIDDEN = 0.6 + SHIFTS[::-1]
+SAMPLES = {
+    **{"stage": ["test"] * 12, "epoch": 3, "step": 40, "sample": range(12)},
+    **{"target": [1] * 12, "predicted": [1] * 9 + [0] * 3},
+}
 TABLE = {
     "one method is best, and the floor is told": (
         lambda: findings(run(SEEN)),
@@ -102,7 +106,9 @@ TABLE = {
     "no method is above the floor": (
         lambda: findings(run(SEEN | {"random": 0.9})),
         {
-            "best": ["No method is above the floor in pointing at the evidence; the first is saliency: relevance rank"],
+            "best": [
+                "No method is above the control random in pointing at the evidence; the first is saliency: relevance"
+            ],
             "control": ["random has 90.0 %, better than every method"],
         },
     ),
@@ -165,12 +171,13 @@ TABLE = {
     "the network's accuracy is recorded": (
         lambda: findings(
             run(SEEN),
-            samples={
-                **{"stage": ["test"] * 12, "epoch": 3, "step": 40, "sample": range(12)},
-                **{"target": [1] * 12, "predicted": [1] * 9 + [0] * 3},
-            },
+            samples=SAMPLES,
         ),
         {"sanity": ["The network is right on 9 of 12 samples (75.0 % [46.8, 91.1])."]},
+    ),
+    "the predictions are explained": (
+        lambda: findings(run(SEEN), samples=SAMPLES | {"explained": "prediction"}),
+        {"sanity": ["The accuracy of the network is not known here: it is not the labels that are explained."]},
     ),
     "several runs": (
         lambda: findings(run(SEEN, name="a"), run(SEEN | {"saliency": 0.7}, name="b")),
@@ -202,19 +209,28 @@ def test_what_the_answer_says(situation):
             assert piece in said[kind]
 
 
-def test_what_does_not_leave_the_floor_comes_first_and_controls_are_never_below_it():
-    comparison = findings(run(SEEN | {"weak": 0.1 + SHIFTS[::-1] * 0.5, "bad": 0.02})).comparison
+def test_what_is_not_above_a_control_comes_first_and_controls_have_no_floor():
+    """The floor is the best control; a paired test says whether a method is above it."""
+    weak, sure = 0.3 + SHIFTS[::-1] * 0.5, 0.301 + SHIFTS
+    comparison = findings(run(SEEN | {"weak": weak, "bad": 0.02, "sure": sure})).comparison
     (metric,) = comparison.metrics
+    levels = {r.method: floor(comparison, metric, r) for r in metric.methods}
+    assert {name for name, level in levels.items() if level is None} == {"edges", "random"}
+    assert {(level.name, round(level.mean, 12)) for level in levels.values() if level} == {("edges", 0.3)}
     below = [r.method for r in metric.methods if is_below_floor(comparison, metric, r)]
     assert below == ["weak", "bad"]
-    assert [r.method for r in shown_first(comparison, metric)] == [
-        "weak",
-        "bad",
-        "saliency",
-        "gradient",
-        "edges",
-        "random",
-    ]
+    order = [r.method for r in shown_first(comparison, metric)]
+    assert order == ["weak", "bad", "saliency", "gradient", "sure", "edges", "random"]
+
+
+@pytest.mark.parametrize(
+    ("controls", "expected"), [({}, "chance"), ({"random": -0.1}, "chance"), ({"random": 0.2}, "random")]
+)
+def test_a_known_level_is_a_floor_too(controls, expected):
+    comparison = findings(run({"saliency": 0.6} | controls, "faithfulness_correlation")).comparison
+    (metric,) = comparison.metrics
+    assert floor(comparison, metric, metric.methods[0]).name == expected
+    assert not is_below_floor(comparison, metric, metric.methods[0])
 
 
 def test_the_answer_is_about_evidence_first():

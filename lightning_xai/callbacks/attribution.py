@@ -1,9 +1,8 @@
 """The callback that scores a model's explanations at every validation end."""
 
 import math
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -13,28 +12,19 @@ from typing import Any, Literal, cast
 import numpy as np
 import pandas as pd
 import torch
-from lightning_fabric.utilities.data import sized_len
 from matplotlib.figure import Figure
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
-from torch.nn.parameter import is_lazy
 
-from lightning_xai.callbacks.base import ExplainingCallback
-from lightning_xai.callbacks.checks import (
-    check_names,
-)
-from lightning_xai.callbacks.files import RunFiles, invited, run_of, thin_out
+from lightning_xai.callbacks.checks import check_names
+from lightning_xai.callbacks.files import invited, thin_out
 from lightning_xai.callbacks.maps import SHEETS, write_sheet
 from lightning_xai.callbacks.processes import attempted, gathered, raise_together, summed
 from lightning_xai.callbacks.progress import trainer_task
-from lightning_xai.callbacks.samples import (
-    Samples,
-    Target,
-    current_loaders,
-)
-from lightning_xai.callbacks.schedule import check_monitors, tell_epochs
+from lightning_xai.callbacks.recurring import RecurringCallback, Stage, epoch_and_step
+from lightning_xai.callbacks.samples import Samples, Target
 from lightning_xai.callbacks.summary import PANELS, print_summary, summary_table
 from lightning_xai.callbacks.tensorboard import log_layout, log_settings
 from lightning_xai.data.input_space import InputSpace
@@ -54,7 +44,6 @@ from lightning_xai.forward import rows_of
 from lightning_xai.functional.warn import described, warn_caller
 from lightning_xai.metrics import SampleMetric
 from lightning_xai.metrics.base import first_rows
-from lightning_xai.modules.checkpoints import read_as_data
 from lightning_xai.names import named
 from lightning_xai.outputs import Output
 from lightning_xai.reporting.kinds import panel
@@ -77,11 +66,10 @@ from lightning_xai.results.store import (
     write_directions,
 )
 
-Stage = Literal["validate", "test"]
 Kept = Literal["all", "last"]
 
 
-class AttributionCallback(ExplainingCallback):
+class AttributionCallback(RecurringCallback):
     """Explains a fixed set of samples at every validation and test end, and scores the explanations.
 
     Works on any LightningModule whose `forward` maps inputs (images, series, volumes, tables) to logits. Logs the mean
@@ -163,8 +151,6 @@ class AttributionCallback(ExplainingCallback):
         summary: Whether the table is printed at the end of a run, and where the files are.
     """
 
-    root = "xai"
-
     def __init__(
         self,
         methods: dict[str, Explainer | str] | list[str] | None = None,
@@ -193,8 +179,8 @@ class AttributionCallback(ExplainingCallback):
         keep_maps: bool = False,
     ) -> None:
         given = target, bounds, seed, batch_size, unpack, name, output, forward, channel_dim, max_rows, precision
-        super().__init__(methods, num_samples, *given, on_error=on_error)
-        check_count("every_n_epochs", every_n_epochs)
+        files = "scores and panels"
+        super().__init__(every_n_epochs, summary, files, methods, num_samples, *given, on_error=on_error)
         check_count("num_gradients", 1 if num_gradients is None else num_gradients)
         check_count("panel_size", panel_size, 0)
         check_count("keep_panels", 2 if keep_panels is None else keep_panels, 2)
@@ -202,15 +188,13 @@ class AttributionCallback(ExplainingCallback):
         check_names("metrics", metrics or ())
         check_controls(controls)
         self.metrics: dict[str, SampleMetric] | None = named("metrics", metrics)
-        self.controls, self.num_gradients, self.every_n_epochs = controls, num_gradients, every_n_epochs
+        self.controls, self.num_gradients = controls, num_gradients
         self.panel_size, self.keep_panels, self.keep_scores = panel_size, keep_panels, keep_scores
-        self.mask, self.summary, self.keep_maps = mask, summary, keep_maps
+        self.mask, self.keep_maps = mask, keep_maps
         self.evaluation: Evaluation | None = None
         self.evaluations: dict[str, Evaluation] = {}
         self.folder: Path | None = None
         self._samples: dict[str, tuple[Samples, Tensor, set[int]]] = {}
-        self._logged: set[str] | None = None
-        self._files = RunFiles("AttributionCallback", "scores and panels")
         self._resumed_at: int | None = None
         self._begins = False
         self._part: Path | None = None
@@ -224,21 +208,9 @@ class AttributionCallback(ExplainingCallback):
         self._parts.clear()
         self._part = self.latest = self._resumed_at = None
         self._latest_parts = [(name, None) for name, _ in self._latest_parts]
-        if trainer.world_size > 1:  # Lightning would have each mean added up on its own
-            warnings.filterwarnings("ignore", rf"It is recommended to use `self.log\('{self.root}/.*, sync_dist=True")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._logged = set()
-        loaders = current_loaders(trainer) if trainer.enable_validation else {}
-        if loaders:
-            if any(sized_len(loader) == 0 for loader in loaders.values()):
-                raise ValueError("The validation set is empty: AttributionCallback has no sample to explain.")
-            self._logged = self.rehearse(trainer, pl_module)
-            if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-                tell_epochs(trainer, self.every_n_epochs)
-        elif trainer.limit_val_batches:  # else validation was switched off
-            rank_zero_warn("AttributionCallback has nothing to do in fit: there is no validation dataloader.")
-        self._check_monitors(trainer)
+        super().on_train_start(trainer, pl_module)
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._begin(trainer)
             if trainer.is_global_zero and self is self.together(trainer)[-1]:
@@ -247,44 +219,6 @@ class AttributionCallback(ExplainingCallback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             log_settings(trainer, self.methods or {}, self._logged or ())
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking:
-            return
-        if trainer.state.fn != "fit" or (trainer.current_epoch + 1) % self.every_n_epochs == 0:
-            self.measure(trainer, pl_module, "validate")
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.measure(trainer, pl_module, "test")
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == "validate":
-            self.conclude(trainer)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.conclude(trainer)
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.conclude(trainer)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._files.end(trainer)
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._files.end(trainer)
-
-    def rehearse(self, trainer: Trainer, pl_module: LightningModule) -> set[str] | None:
-        """Look at all samples, explain and score one, and forget it: a mistake shows before the training, not after.
-
-        Returns:
-            The names of the metrics that will be logged; None where nothing can be explained yet, because the loader
-            can be iterated over only once, or parameters get their shapes in the first pass.
-        """
-        passing = any(isinstance(loader, Iterator) for loader in current_loaders(trainer).values())
-        if passing or any(map(is_lazy, pl_module.parameters())):
-            return None
-        logged = (self._rehearse(trainer, pl_module, stage) for stage in self.staged(trainer, "validate"))
-        return set().union(*logged)
 
     def _rehearse(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> set[str]:
         with isolate_rng():
@@ -483,7 +417,7 @@ class AttributionCallback(ExplainingCallback):
         target = predicted if target is None else torch.as_tensor(target).expand(len(images))
         index = samples.index.cpu()
         given = index, images, target, samples.masks, predicted, probability, index.tolist()
-        known = pd.DataFrame(sample_records(*given))
+        known = pd.DataFrame(sample_records(*given, explained=self.explained(samples)))
         return known[~known["sample"].isin(repeats)]
 
     def chosen_methods(self, has_bounds: bool) -> dict[str, Explainer]:
@@ -492,14 +426,6 @@ class AttributionCallback(ExplainingCallback):
         if self.num_gradients is None:
             return methods
         return {name: with_gradients(method, self.num_gradients) for name, method in methods.items()}
-
-    def _check_monitors(self, trainer: Trainer) -> None:
-        """By the last one of several, when all know what they will log."""
-        ours = self.together(trainer)
-        if self is not ours[-1] or any(c._logged is None for c in ours):
-            return
-        logged = {key: c.every_n_epochs for c in ours for key in c._logged or ()}
-        check_monitors(trainer, logged, "xai/", "AttributionCallback")
 
     def _begin(self, trainer: Trainer) -> None:
         """Hold the files, and take the scores over from the run of the checkpoint that this training goes on from."""
@@ -513,9 +439,6 @@ class AttributionCallback(ExplainingCallback):
             step = self._resumed_at
             if score_files(earlier) and not score_files(path):
                 self._files.attempt(lambda: take_over(earlier, path, step))
-
-    def _output(self, trainer: Trainer) -> Path:
-        return output_folder(trainer) / (self.name or "")
 
     def _invited(self, trainer: Trainer, path: Path) -> AbstractContextManager[Share | None]:
         return invited(trainer, path, lambda: self._make_room(trainer, path))
@@ -645,32 +568,6 @@ def take_over(earlier: Path, path: Path, step: int) -> None:
         append_scores(path, kept, samples=_columns(known))
         write_directions(path, read_directions(earlier))
         rank_zero_info(f"AttributionCallback goes on with the scores up to step {step} of {earlier}, in {path}.")
-
-
-def epoch_and_step(trainer: Trainer) -> tuple[int, int]:
-    """Those that the weights are of: a validation or test of a checkpoint has the checkpoint's. A collective call."""
-    moment = trainer.current_epoch, trainer.global_step
-    if trainer.state.fn == "fit" or not trainer.ckpt_path:
-        return moment
-    with suppress(Exception):  # another kind of file, or one that this process does not see
-        checkpoint = read_as_data(trainer.ckpt_path)
-        moment = int(checkpoint["epoch"]), int(checkpoint["global_step"])
-    return trainer.strategy.broadcast(moment)
-
-
-def output_folder(trainer: Trainer) -> Path:
-    """`xai` beside the checkpoints: under the first logger's run, or else `default_root_dir`; a test's is that of the
-    run that its checkpoint is of. A collective call.
-    """
-    folder = Path(trainer.default_root_dir)
-    tested = run_of(trainer.ckpt_path) if trainer.state.fn == "test" else None
-    if tested is not None:
-        folder = tested
-    elif trainer.loggers:
-        logger = trainer.loggers[0]
-        version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
-        folder = Path(logger.save_dir or folder) / str(logger.name) / version
-    return Path(trainer.strategy.broadcast(str(folder))) / "xai"
 
 
 def draw_panel(evaluation: Evaluation, conditions: Conditions, class_names: Sequence[str] | None, title: str) -> Figure:

@@ -1,5 +1,6 @@
 """What the callbacks share that explain samples: which ones, by which methods, under which names."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from inspect import signature
@@ -102,6 +103,8 @@ class ExplainingCallback(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         check_whole(trainer, pl_module, type(self).__name__)
         check_together(trainer, self)
+        if trainer.world_size > 1:  # Lightning would have what all processes know added up on its own
+            warnings.filterwarnings("ignore", rf"It is recommended to use `self.log\('{self.root}/.*, sync_dist=True")
 
     def adapted(self, pl_module: LightningModule, carried: Mapping[str, Any] | None = None) -> nn.Module:
         """The module as one from a tensor to a tensor, with what some samples carry along."""
@@ -117,6 +120,11 @@ class ExplainingCallback(Callback):
     def explained_target(self, samples: Samples) -> Any:
         """The classes explained: a chosen one, the samples' labels, or None for the predicted ones."""
         return self.target if isinstance(self.target, int) else samples.labels if self.labelled else None
+
+    def explained(self, samples: Samples) -> str:
+        """Which classes these are, in a word (`results.store.SAMPLES`)."""
+        given = self.explained_target(samples) is not None
+        return str("label" if self.target is None else self.target) if given else "prediction"
 
     @property
     def prefix(self) -> str:

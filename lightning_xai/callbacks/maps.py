@@ -22,8 +22,9 @@ def write_sheet(evaluation: Evaluation, index: Tensor, path: Path, channel_dim: 
     A block is a square of `across` x `across` tiles, row by row, the samples in order. Inputs are the mean over the
     channels, from the least (0) to the greatest value (255). Maps are the sum over them: a gray g means
     (g - 128) / 127 * scale, and 0 that the value is not finite. The PNG's text `lightning_xai` is JSON: `samples`
-    (their indices), `height` and `width` of a tile, `across`, `methods`, and of each method the `scale`, its greatest
-    absolute value, and `end`, the 99th percentile of the absolute values, where a drawing may end its colors.
+    (their indices), `targets` (the classes explained), `height` and `width` of a tile, `across`, `methods`, and of each
+    method the `scale`, its greatest absolute value, and `end`, the 99th percentile of the absolute values, where a
+    drawing may end its colors.
 
     Args:
         evaluation: With maps of the first samples.
@@ -45,7 +46,8 @@ def write_sheet(evaluation: Evaluation, index: Tensor, path: Path, channel_dim: 
         blocks.append(np.where(known, 128 + np.rint(127 * np.where(known, values, 0.0) / (scales[-1] or 1.0)), 0))
     count, height, width = inputs.shape
     about = {
-        **{"samples": index[:count].tolist(), "height": height, "width": width, "across": math.ceil(math.sqrt(count))},
+        **{"samples": index[:count].tolist(), "targets": evaluation.target[:count].tolist()},
+        **{"height": height, "width": width, "across": math.ceil(math.sqrt(count))},
         **{"methods": list(evaluation.attributions), "scales": scales, "ends": ends},
     }
     text = PngImagePlugin.PngInfo()

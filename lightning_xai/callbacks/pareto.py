@@ -6,8 +6,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_xai.callbacks.attribution import output_folder
 from lightning_xai.callbacks.files import RunFiles
+from lightning_xai.callbacks.recurring import output_folder
 from lightning_xai.explainers.base import check_choice
 from lightning_xai.reporting.tables import write_validations
 from lightning_xai.results.pareto import Mode, Validation

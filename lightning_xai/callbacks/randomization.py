@@ -117,7 +117,8 @@ class RandomizationCallback(ExplainingCallback):
         """Refuse whoever waits for what is not logged at each validation."""
         ours = self.together(trainer)
         if self is ours[-1]:
-            check_monitors(trainer, {key: 1 for c in ours for key in c._names(trainer)}, "sanity/", type(self).__name__)
+            owner = type(self).__name__
+            check_monitors(trainer, {key: (owner, 1) for c in ours for key in c._names(trainer)}, "sanity/", [owner])
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.every_n_validations is None or trainer.sanity_checking or trainer.state.fn != "fit":

@@ -1,7 +1,7 @@
 """What a training will log at which epochs, known before it begins: who waits for a metric that will not come."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -75,14 +75,14 @@ class Schedule:
         return None
 
 
-def check_monitors(trainer: Trainer, logged: Mapping[str, int], prefix: str, owner: str) -> None:
+def check_monitors(trainer: Trainer, logged: Mapping[str, tuple[str, int]], prefix: str, owners: Iterable[str]) -> None:
     """Refuse callbacks and learning-rate schedulers that wait for metrics that will not be logged, or not in time.
 
     Args:
         trainer: About to train.
-        logged: What will be logged, and after every how many epochs.
+        logged: What will be logged, by which class, and after every how many epochs.
         prefix: Of metrics that nobody else logs.
-        owner: The class that logs them.
+        owners: The classes that log them.
 
     Raises:
         ValueError: with the one that waits, and what to do.
@@ -95,9 +95,12 @@ def check_monitors(trainer: Trainer, logged: Mapping[str, int], prefix: str, own
                 "nothing, for lack of a validation"
             ]
             known = ", ".join(near) + (f" and {len(logged) - len(near)} more" if len(logged) > len(near) else "")
+            who = " and ".join(owners)
+            logs = "log" if " and " in who else "logs"
             raise ValueError(
-                f"{waiting.who} waits for {waiting.key!r}, which nothing logs: in this training {owner} logs {known}."
+                f"{waiting.who} waits for {waiting.key!r}, which nothing logs: in this training {who} {logs} {known}."
             )
+        owner, every = logged[waiting.key]
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             continue
         if waiting.each_step:
@@ -105,7 +108,6 @@ def check_monitors(trainer: Trainer, logged: Mapping[str, int], prefix: str, own
                 f"{waiting.who} looks for {waiting.key!r} after single steps, before the first validation, when "
                 f"{owner} has logged nothing yet. Give the scheduler the `interval` 'epoch'."
             )
-        every = logged[waiting.key]
         missed = Schedule.of(trainer, every).first_miss(waiting)
         if missed is not None:
             raise ValueError(
@@ -115,20 +117,20 @@ def check_monitors(trainer: Trainer, logged: Mapping[str, int], prefix: str, own
             )
 
 
-def tell_epochs(trainer: Trainer, every_n_epochs: int) -> None:
-    """Warn where nothing will be explained, or less than `every_n_epochs` says."""
+def tell_epochs(trainer: Trainer, every_n_epochs: int, owner: str) -> None:
+    """Warn where nothing will be explained by a class, or less than `every_n_epochs` says."""
     schedule = Schedule.of(trainer, every_n_epochs)
     settings = (
         f"`every_n_epochs` {every_n_epochs} and the trainer's `check_val_every_n_epoch` {schedule.every_validation}"
     )
     if not any(map(schedule.explained, schedule.epochs())):
         rank_zero_warn(
-            f"AttributionCallback explains nothing in this training: by {settings} it explains every "
+            f"{owner} explains nothing in this training: by {settings} it explains every "
             f"{schedule.period} epochs, and the training ends before."
         )
     elif schedule.period not in (every_n_epochs, schedule.every_validation):
         rank_zero_warn(
-            f"AttributionCallback explains only every {schedule.period} epochs, where {settings} meet. Give it a "
+            f"{owner} explains only every {schedule.period} epochs, where {settings} meet. Give it a "
             "multiple of the trainer's."
         )
 

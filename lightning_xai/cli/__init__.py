@@ -16,6 +16,7 @@ COMMANDS = {
     "predict": "predict",
     "evaluate": "score explanations on all samples, in shards, and go on where it stopped",
     "sanity": "do explanations depend on weights and labels, and only on what the network computes?",
+    "shortcuts": "is a class decided by what should not decide it?",
     "calibrate": "find the weight noise for NoiseGrad and FusionGrad",
     "visualize": "what does a class look like, to one network and to noisy ones?",
     "explain": "explain pictures from files",

@@ -1,4 +1,4 @@
-"""The command line of what takes a configuration: fit, validate, test, predict, sanity, calibrate and visualize."""
+"""The command line of what takes a configuration: fit, validate, test, predict, and questions asked of a network."""
 
 import os
 from argparse import SUPPRESS
@@ -11,8 +11,8 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from lightning_xai.callbacks.attribution import AttributionCallback
 from lightning_xai.callbacks.files import run_of
+from lightning_xai.callbacks.recurring import RecurringCallback
 from lightning_xai.cli.checks import check_fits_data, check_local, check_new_run, check_writable, is_local_file
 from lightning_xai.cli.errors import refusing
 from lightning_xai.cli.reports import callbacks_of, report
@@ -141,7 +141,7 @@ class XAICommandLine(LightningCLI):
             for price in fit_prices(self.trainer, self.model, self.datamodule):
                 console().print(price.table())
             return
-        for callback in callbacks_of(self.trainer, AttributionCallback):
+        for callback in callbacks_of(self.trainer, RecurringCallback):
             callback.summary = False  # the report has it
         options["weights_only"] = True  # also of what Lightning finds itself: `last`, and after a restart by SLURM
         if is_local_file(self.ckpt_path):  # Lightning takes any name that begins with "http" for an address

@@ -26,7 +26,7 @@ _FUNCTIONS = {
     "study": "reproduce:study_command",
 }
 """Module and function of the commands that take no configuration, or not as the others do."""
-_CONFIGURED = {**dict.fromkeys(("sanity", "calibrate", "visualize"), "examine"), "evaluate": "evaluate"}
+_CONFIGURED = {**dict.fromkeys(("sanity", "shortcuts", "calibrate", "visualize"), "examine"), "evaluate": "evaluate"}
 """Module of our commands that take one; the others are Lightning's."""
 
 HARMLESS_WARNINGS = (

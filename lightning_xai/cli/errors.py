@@ -217,7 +217,10 @@ def _expected(text: str, given: str | None) -> str:
 
 
 def _near(name: str, known: Iterable[str], before: str = "") -> str:
-    near = get_close_matches(name, list(known), n=1)
+    """The known name that this one is a slip of, or the beginning; or that ends in such a one, behind a point."""
+    ends = {full.rpartition(".")[2]: full for full in known}
+    near = get_close_matches(name, [*ends.values(), *ends], n=1, cutoff=0.7)
+    near = [ends.get(one, one) for one in near] or [full for end, full in ends.items() if name and end.startswith(name)]
     return f" Did you mean `{before}{near[0]}`?" if near else ""
 
 

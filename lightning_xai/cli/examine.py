@@ -1,4 +1,4 @@
-"""`lightning-xai sanity`, `calibrate` and `visualize`: questions asked of a trained network."""
+"""`lightning-xai sanity`, `shortcuts`, `calibrate` and `visualize`: questions asked of a trained network."""
 
 import os
 import sys
@@ -11,11 +11,24 @@ import torch.distributed as dist
 from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_xai.callbacks.attribution import AttributionCallback
+from lightning_xai.callbacks.sentinel import ShortcutSentinel
 from lightning_xai.cli.checks import checkpoint_run, unrandomizable
 from lightning_xai.cli.command_line import XAICommandLine
-from lightning_xai.cli.reports import callbacks_of, report_noise_level, report_sanity, report_visualization
+from lightning_xai.cli.reports import (
+    callbacks_of,
+    report_noise_level,
+    report_sanity,
+    report_shortcuts,
+    report_visualization,
+)
 from lightning_xai.experiments.prices import sanity_price
-from lightning_xai.experiments.trained import calibrate_trained, examine_trained, random_label_twin, visualize_trained
+from lightning_xai.experiments.trained import (
+    calibrate_trained,
+    examine_trained,
+    random_label_twin,
+    shortcuts_trained,
+    visualize_trained,
+)
 from lightning_xai.explainers.base import check_count
 from lightning_xai.reporting.console import console
 from lightning_xai.reporting.folders import check_file, check_folder
@@ -82,6 +95,42 @@ def sanity(
         verdict.method in (require or ()) and verdict.outcome != "PASS" for verdict in result.verdicts
     ):
         sys.exit(1)
+
+
+def shortcuts(
+    line: XAICommandLine,
+    ckpt_path: str | None = None,
+    require: Literal["clear"] | None = None,
+    output: str | None = None,
+    **options: Any,
+) -> None:
+    """Shortcuts: is a class decided by something that should not decide it, such as a corner, a mark, a color?
+
+    Found on one half of the samples, and proven on the other by interventions beside matched controls
+    (`lightning_xai.find_shortcuts`). Prints the conclusion and a table, and writes `shortcuts.json`, and pictures
+    before and after into `panels`. Settings that are not given are those of the configuration's `ShortcutSentinel`.
+
+    Args:
+        line: The command line.
+        ckpt_path: The trained weights.
+        require: `clear`: the exit code is 0 only if the verdict is CLEAR, and 1 if a shortcut is proven or, being
+            INCONCLUSIVE, cannot be excluded; null: it is 0 whatever is found. What is refused has the exit code 2.
+        output: Folder; null for `xai` in the checkpoint's run.
+        options: Those of `shortcuts_trained`.
+    """
+    folder = Path(output or checkpoint_run(ckpt_path) / "xai")
+    check_folder("output", folder)
+    for sentinel in callbacks_of(line.trainer, ShortcutSentinel)[:1]:
+        own: dict[str, Any] = {"mask": sentinel.given_mask, "operators": sentinel.operators}
+        own |= {"forward": sentinel.forward, "accept": sentinel.accept or None}
+        options |= {name: value for name, value in own.items() if options[name] is None}
+    if int(os.environ.get("RANK", 0)) == 0:
+        weights = line.checkpoint or {}
+        moment = int(weights.get("epoch", -1)), int(weights.get("global_step", 0))
+        found, examples = shortcuts_trained(line.trainer, line.model, line.datamodule, moment, **options)
+        report_shortcuts(found, examples, folder)
+        if require is not None and found.verdict != "CLEAR":
+            sys.exit(1)
 
 
 def calibrate(line: XAICommandLine, ckpt_path: str | None = None, output: str | None = None, **options: Any) -> None:

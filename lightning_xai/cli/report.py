@@ -1,6 +1,5 @@
 """`lightning-xai report RUN [RUN ...]`."""
 
-import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,6 @@ from lightning_xai.experiments.findings import find
 from lightning_xai.experiments.runs import scores_path
 from lightning_xai.reporting.console import console
 from lightning_xai.reporting.folders import check_file
-from lightning_xai.results.files import write_text
 from lightning_xai.results.store import SCORES
 
 
@@ -37,9 +35,8 @@ def _report(
         seed: Of the bootstrap.
         output: The page, `.html`; null for `report.html` in the `xai` folder of the first run.
     """
-    from lightning_xai.reporting.page.data import report_record  # jinja2
-    from lightning_xai.reporting.page.numbers import text
-    from lightning_xai.reporting.page.render import render
+    from lightning_xai.reporting.page.numbers import text  # jinja2
+    from lightning_xai.reporting.page.report import write_report
     from lightning_xai.reporting.page.sentences import sentences
 
     page = Path(output or _beside(scores_path(runs[0])))
@@ -48,15 +45,11 @@ def _report(
     check_file("output", page)
     found = find(runs, stage, epoch, alpha, seed)
     command = shlex.join(["lightning-xai", "report", *map(str, runs)])
-    texts = {
-        page: render(found, command),
-        page.with_suffix(".json"): json.dumps(report_record(found, command), indent=1),
-    }
     terminal = console()
     for sentence in sentences(found):
         terminal.print(text(sentence.parts))
-    for path, content in texts.items():
-        terminal.print(f"{'written':<16} {write_text(path, content + chr(10))}")
+    for path in write_report(found, page, command):
+        terminal.print(f"{'written':<16} {path}")
 
 
 def _beside(scores: Path) -> Path:

@@ -1,7 +1,7 @@
 """What a command prints, and writes, when its work is done."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from lightning_xai.callbacks.attribution import AttributionCallback
 from lightning_xai.callbacks.pareto import VALIDATIONS, ParetoFront
+from lightning_xai.callbacks.sentinel import ShortcutSentinel, print_shortcuts, write_panel
 from lightning_xai.callbacks.summary import summary_table, written
 from lightning_xai.experiments.visualize import visualization_figures, write_pictures
 from lightning_xai.reporting.console import console
@@ -22,10 +23,13 @@ from lightning_xai.reporting.noise_level import level_lines, noise_level_figure,
 from lightning_xai.reporting.reproduction import write_reproduction
 from lightning_xai.reporting.sanity_figures import write_figures
 from lightning_xai.reporting.saving import save_figure
+from lightning_xai.reporting.shortcut_figure import Example
+from lightning_xai.reporting.shortcuts import sentences, shortcut_table
 from lightning_xai.reporting.tables import front_table, verdict_table, write_sanity
 from lightning_xai.results.noise_level import NoiseLevel
 from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.results.sanity import SanityReport
+from lightning_xai.results.shortcuts import Finding, ShortcutReport, write_shortcuts
 
 T = TypeVar("T")
 
@@ -46,6 +50,8 @@ def report(trainer: Trainer) -> None:
             terminal.print(table)
     for front in _fronts(trainer):
         terminal.print(front_table(front.validations, front.monitor))
+    for sentinel in callbacks_of(trainer, ShortcutSentinel):
+        print_shortcuts(sentinel, trainer)
     if folder is not None:  # a fast_dev_run writes nothing
         for title, text in _written(trainer, Path(folder)):
             terminal.print(f"{title:<16} {text}")
@@ -79,6 +85,19 @@ def report_sanity(result: SanityReport, folder: Path) -> None:
     terminal.print(f"{'verdicts':<16} {tables[0]}")
     terminal.print(f"{'all else':<16} {len(tables) + len(figures) - len(deciding) - 1} files in {folder}")
     terminal.print(f"{'to see it':<16} {shlex.join(['tensorboard', '--logdir', str(folder)])}")
+
+
+def report_shortcuts(
+    report: ShortcutReport, examples: Sequence[tuple[Finding, Sequence[Example]]], folder: Path
+) -> None:
+    """Print the conclusion and a table, and write the report and the pictures."""
+    terminal = console()
+    for line in sentences([report]):
+        terminal.tell(line)
+    terminal.print(shortcut_table(report))
+    terminal.print(f"{'shortcuts':<16} {write_shortcuts(folder, report)}")
+    if examples:
+        terminal.print(f"{'before and after':<16} {write_panel(folder, [report], examples)}")
 
 
 def report_visualization(result: Reproduction, folder: Path) -> None:

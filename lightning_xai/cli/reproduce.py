@@ -110,6 +110,7 @@ def _parser(command: str, description: str, output: Path) -> ArgumentParser:
         prog=f"lightning-xai {command}", description=description, parser_mode=YAML_MODE, allow_abbrev=False
     )
     parser.add_argument("--output", default=str(output), help="Folder for report, records and figures.")
+    parser.add_argument("--fast", action="store_true", help="A small version, of minutes, in a folder of its own.")
     parser.add_class_arguments(Lab, as_group=False)
     return refusing(parser)
 
@@ -125,8 +126,9 @@ def _parsed(
     if "--fast" in options:
         has_root = any(word.partition("=")[0] == "--root" for word in options)  # then the data are there
         parser.set_defaults({"embedded": not has_root, "output": f"{parser.get_default('output')}-fast", **fast})
-    settings = parser.parse_args([word for word in options if word != "--fast"]).as_dict()
-    settings.pop("config", None)
+    settings = parser.parse_args(list(options)).as_dict()
+    for name in ("config", "fast"):  # which has changed the defaults
+        settings.pop(name, None)
     for option, value in settings.items():
         if option in ("output", "kept") and value is not None:
             check_folder(option, value)

@@ -65,7 +65,7 @@ class Backgrounds:
         return (counts.cumsum(0) - counts)[chosen] + integers(picture_draw, counts[chosen])
 
 
-def integers(draws: Float[Tensor, " sample"], stop: int | Int64[Tensor, " sample"]) -> Int64[Tensor, " sample"]:
+def integers(draws: Float[Tensor, "*sample"], stop: int | Int64[Tensor, "*sample"]) -> Int64[Tensor, "*sample"]:
     """Draws from U[0, 1) as integers 0..stop-1, all equally likely.
 
     In float64, because a float32 product can round up to `stop`.

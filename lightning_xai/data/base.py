@@ -198,13 +198,17 @@ class ImageDataModule(LightningDataModule, ABC):
     def _dataset(self, source: ImageSource, rows: Tensor, labels: Tensor) -> ImageDataset:
         return ImageDataset(source, rows, labels, self.normalize)
 
-    def _loader(self, name: str, shuffle: bool = False) -> DataLoader:
+    def dataset(self, name: Literal["train", "val", "test"]) -> ImageDataset:
+        """The samples that a loader gives, after `setup`."""
         if name not in self._sets:
             raise RuntimeError(
                 f"the {name} samples of {type(self).__name__} are not loaded: call `prepare_data()` and `setup()` first"
             )
+        return self._sets[name]
+
+    def _loader(self, name: Literal["train", "val", "test"], shuffle: bool = False) -> DataLoader:
         return DataLoader(
-            self._sets[name],
+            self.dataset(name),
             batch_size=self.batch_size,
             shuffle=shuffle,
             num_workers=self.num_workers,

@@ -83,7 +83,7 @@ class CMNISTDataModule(ImageDataModule):
     ) -> None:
         super().__init__(batch_size=batch_size, seed=seed, **options)
         self.root, self.download = root, download
-        self.digits, self.backgrounds = _known_digits(digits), _known_backgrounds(backgrounds)
+        self.digits, self.backgrounds = known_digits(digits), _known_backgrounds(backgrounds)
         self.num_samples = {"train": _positive("num_train", num_train), "test": _positive("num_test", num_test)}
 
     def prepare_data(self) -> None:
@@ -158,14 +158,17 @@ def rotate(
 
 
 def paste(
-    digits: Float[Tensor, " sample 1 size size"], top: Int64[Tensor, " sample"], left: Int64[Tensor, " sample"]
-) -> tuple[Float[Tensor, " sample 1 height width"], Bool[Tensor, " sample height width"]]:
-    """Each digit on a black 32x32 canvas, upper left corner at (top, left), and the square that it covers."""
-    size = torch.arange(digits.shape[-1])
-    sample = torch.arange(len(digits)).view(-1, 1, 1)
-    rows, columns = (top[:, None] + size)[:, :, None], (left[:, None] + size)[:, None, :]
-    canvas = digits.new_zeros(len(digits), SIZE, SIZE)
-    canvas[sample, rows, columns] = digits[:, 0]
+    patches: Float[Tensor, " sample 1 rows columns"],
+    top: Int64[Tensor, " sample"],
+    left: Int64[Tensor, " sample"],
+    size: int = SIZE,
+) -> tuple[Float[Tensor, " sample 1 size size"], Bool[Tensor, " sample size size"]]:
+    """Each patch on a black canvas, upper left corner at (top, left), and the rectangle that it covers."""
+    rows, columns = (torch.arange(extent) for extent in patches.shape[2:])
+    sample = torch.arange(len(patches)).view(-1, 1, 1)
+    rows, columns = (top[:, None] + rows)[:, :, None], (left[:, None] + columns)[:, None, :]
+    canvas = patches.new_zeros(len(patches), size, size)
+    canvas[sample, rows, columns] = patches[:, 0]
     box = torch.zeros(canvas.shape, dtype=torch.bool)
     box[sample, rows, columns] = True
     return canvas[:, None], box
@@ -182,7 +185,7 @@ def compose(
     return (scene + noise).clamp_(0, 1).mul_(255).round_().to(torch.uint8)
 
 
-def _known_digits(digits: str) -> str:
+def known_digits(digits: str) -> str:
     if digits not in ("mnist", "embedded"):
         raise ValueError(f"`digits` must be 'mnist' or 'embedded', got {digits!r}")
     return digits

@@ -56,7 +56,7 @@ class Preprocessing:
         """
         if image.mode != "RGB":
             raise ValueError(f'`image` must be in mode RGB, got {image.mode}: convert it, image.convert("RGB").')
-        return self.normalized(self._center(image, self.interpolation))
+        return self.normalized(self.resized(image))
 
     def preprocess(self, image: Image.Image) -> Float[Tensor, " 3 size size"]:
         """As a call, under the name that modules and data modules have for it."""
@@ -65,6 +65,10 @@ class Preprocessing:
     def normalized(self, image: Image.Image) -> Float[Tensor, " 3 size size"]:
         """The input that a picture of the input's size makes."""
         return self._normalization()(F.pil_to_tensor(image))
+
+    def resized(self, image: Image.Image) -> Image.Image:
+        """The picture that is normalized: the center of the resized one."""
+        return self._center(image, self.interpolation)
 
     def mask(self, mask: Bool[np.ndarray, " height width"]) -> Bool[Tensor, " size size"]:
         """A mask of the picture's pixels as one of the input's, by the nearest pixel."""

@@ -3,7 +3,12 @@
 from abc import abstractmethod
 from typing import Literal
 
+import torch
+from torch import nn
+
 from lightning_xai.data.base import ImageDataModule, ImageDataset, ImageSource, Split
+from lightning_xai.explainers.base import check_model
+from lightning_xai.explainers.state import explaining
 
 Intervention = Literal["swap", "remove"]
 """`swap`: what decides now tells another class, drawn by the seed; `remove`: it tells none. All else stays."""
@@ -17,7 +22,7 @@ class TruthDataModule(ImageDataModule):
     """
 
     evidence: str
-    """Name of the mask of what should decide: the digit, the figure."""
+    """Name of the mask of what should decide: the digit, the figure; empty where there is none."""
     operators: tuple[str, ...] = ()
     """Kinds of shortcut without a place (`color`, `frequency`, `background`) that keep the evidence readable here."""
 
@@ -27,7 +32,49 @@ class TruthDataModule(ImageDataModule):
 
     def intervened(self, name: Literal["val", "test"], how: Intervention) -> ImageDataset:
         """The validation or test samples of `setup` after the intervention, in their order."""
-        clean = self._sets[name]
+        clean = self.dataset(name)
         return ImageDataset(
             self.intervene("test" if name == "test" else "train", how), clean.rows, clean.labels, self.normalize
         )
+
+
+def dependence(model: nn.Module, data: TruthDataModule, name: Literal["val", "test"] = "val") -> float:
+    """Share of accuracy that a network loses when what decides is swapped: what it truly uses.
+
+    Accuracy on the samples as they are less accuracy on those after `intervene("swap")`, both by the labels as they
+    are; near 0 for a network that does not see what is swapped, below it if that was misleading.
+
+    Args:
+        model: A network from normalized images to logits, on any device; it stays as it is.
+        data: After `setup`.
+        name: Of the samples.
+
+    Raises:
+        RuntimeError: if these samples are not set up.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.data import DialDataModule, DigitsDataModule, dependence
+        >>> from lightning_xai.data.cues import Patch
+        >>> data = DialDataModule(DigitsDataModule(), Patch(), num_train=300)
+        >>> data.setup("fit")
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
+        >>> abs(dependence(network, data)) < 0.2
+        True
+    """
+    check_model(model)
+    return accuracy(model, data.dataset(name)) - accuracy(model, data.intervened(name, "swap"))
+
+
+def accuracy(model: nn.Module, samples: ImageDataset) -> float:
+    """Share of samples that a network gives their label."""
+    device = next((part.device for part in model.parameters()), torch.device("cpu"))
+    hits = 0
+    with explaining(model), torch.no_grad():
+        for rows in torch.arange(len(samples)).split(_BATCH):
+            batch = samples.__getitems__(rows.tolist())
+            hits += int((model(batch["image"].to(device)).argmax(1).cpu() == batch["label"]).sum())
+    return hits / len(samples)
+
+
+_BATCH = 256

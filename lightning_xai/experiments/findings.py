@@ -8,7 +8,7 @@ import os
 import pickletools
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -24,11 +24,13 @@ from lightning_xai.results.files import read_csv
 from lightning_xai.results.findings import Checkpoint, Findings, FoundRun, Noted, Pair, Panel, Sheet
 from lightning_xai.results.sanity import Verdict
 from lightning_xai.results.scores import GRADIENTS, Scores
+from lightning_xai.results.shortcuts import read_shortcuts
 from lightning_xai.results.store import SCORES, read_class_names, read_samples, read_scores, score_files
 from lightning_xai.statistics.intervals import mean_interval
 from lightning_xai.statistics.paired import holm, paired_test
 
 _PANEL = re.compile(r"(?P<stage>\w+)-epoch=(?P<epoch>\d+)-step=(?P<step>\d+)")
+SHORTCUT_PANEL = re.compile(r"shortcut-(?P<stage>[\w.-]+?)-epoch=(?P<epoch>-?\d+)-step=(?P<step>\d+)")
 _LARGEST = 2**26
 """Bytes of a checkpoint's table of contents that are looked at, at most."""
 
@@ -51,14 +53,30 @@ def find(
     return Findings(comparison, found, tuple(paired(runs, alpha, seed)))
 
 
+def findings_of(
+    scores: Scores, higher_is_better: Mapping[str, bool | None], alpha: float = 0.05, seed: int = 0
+) -> Findings:
+    """What scores alone tell: those of the last evaluation are compared, those of all validations are curves.
+
+    Raises:
+        ValueError: as `compare_methods`.
+    """
+    run = Run("scores", scores.last(), dict(higher_is_better))
+    found = FoundRun(run.name, Path(), run.scores, _several(scores.select(stage="validate")))
+    return Findings(compare_methods([run], alpha, seed), (found,))
+
+
+def _several(history: Scores) -> Scores:
+    """None where they are of one validation."""
+    return history if len(history.table.drop_duplicates(["epoch", "step"])) > 1 else Scores.from_rows(())
+
+
 def _found(run: Run, path: Path) -> FoundRun:
     xai = path.parent if path.name == SCORES else path
     folder = xai.parent if xai.name == "xai" else xai
     configs = [folder / "config.yaml", *sorted(folder.glob("settings-*.json"))]
     config = next((file for file in configs if file.is_file()), configs[0])
-    history = read_scores(path, stage="validate")
     files = score_files(path) or [path]
-    several = len(history.table.drop_duplicates(["epoch", "step"])) > 1
     verdicts = {
         file.parent.name: verdicts for file in sorted(folder.glob("sanity/*/verdicts.csv")) if (verdicts := _read(file))
     }
@@ -66,13 +84,15 @@ def _found(run: Run, path: Path) -> FoundRun:
         run.name,
         folder,
         run.scores,
-        history if several else Scores.from_rows(()),
+        _several(read_scores(path, stage="validate")),
         read_samples(path),
         verdicts,
         {name: figure for name, own in verdicts.items() for figure in _deciding(folder / "sanity" / name, own[0])},
         tuple(_panels(xai / "panels")),
         tuple(sheet for panel in _panels(xai / "sheets") for sheet in _sheets(panel)),
-        tuple(sorted(_checkpoints(folder / "checkpoints"), key=lambda checkpoint: checkpoint.step)),
+        checkpoints=tuple(sorted(_checkpoints(folder / "checkpoints"), key=lambda checkpoint: checkpoint.step)),
+        shortcuts=read_shortcuts(xai),
+        shortcut_panels=tuple(_panels(xai / "panels", SHORTCUT_PANEL)),
         **_front(xai / "pareto.csv"),
         **_configured(config),
         date=str(datetime.fromtimestamp(max(file.stat().st_mtime for file in files), timezone.utc).date()),
@@ -135,9 +155,9 @@ def _deciding(folder: Path, verdict: Verdict) -> list[Path]:
     return [path for name in names if (path := folder / f"sanity-{name}.png").is_file()][:1]
 
 
-def _panels(folder: Path) -> list[Panel]:
+def _panels(folder: Path, named: re.Pattern[str] = _PANEL) -> list[Panel]:
     """In order of their steps."""
-    matches = [(path, match) for path in folder.glob("*.png") if (match := _PANEL.fullmatch(path.stem))]
+    matches = [(path, match) for path in folder.glob("*.png") if (match := named.fullmatch(path.stem))]
     panels = [Panel(path, match["stage"], int(match["epoch"]), int(match["step"])) for path, match in matches]
     return sorted(panels, key=lambda panel: (panel.step, panel.epoch))
 

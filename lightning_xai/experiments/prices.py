@@ -86,7 +86,7 @@ def _of_network(lab: Lab, study: Study, name: str) -> Price:
         model, bounds = network.model, network.bounds
         samples = next(iter(pictures_of(lab, study, network, study.num_samples)[0].values()))
     else:
-        module, data = untrained(lab.config(source, study.changes))
+        module, data = untrained(lab.config(source, study.changes_of(name)))
         model, bounds = module.to(lab.device).eval(), InputSpace(module, data).bounds
         samples = replace(lab.samples(data, study.num_samples, mask=mask), labels=None)
         notes.append("It was measured with random weights; a training that is missing is not in it.")

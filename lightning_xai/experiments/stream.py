@@ -378,7 +378,8 @@ class _Work:
         if self.target == "positive":
             check_width(width, logits.shape[1])
         target = self._target(rows, samples, logits, predicted)
-        known = sample_records(samples.index, samples.images, target, samples.masks, predicted, probability, rows)
+        given = samples.index, samples.images, target, samples.masks, predicted, probability, rows
+        known = sample_records(*given, explained=str(self.target))
         self.store.check_rows(known)
         for kind in dict.fromkeys(filter(None, map(wanted, rows))):
             places = [place for place, row in enumerate(rows) if wanted(row) == kind]

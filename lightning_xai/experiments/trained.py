@@ -1,6 +1,7 @@
 """Questions asked of a trained module and its data, on the device and with the data that a trainer would take."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from lightning_xai.callbacks.base import check_forward, unpacking
 from lightning_xai.callbacks.samples import Samples, unpack
+from lightning_xai.callbacks.sentinel import ShortcutSentinel, known_evidence
 from lightning_xai.data.input_space import InputSpace
 from lightning_xai.experiments.noise_level import check_settings, find_noise_level
 from lightning_xai.experiments.source import Source
@@ -28,9 +30,11 @@ from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.forward import Forward
 from lightning_xai.names import named
 from lightning_xai.outputs import Output, named_output
+from lightning_xai.reporting.shortcut_figure import Example
 from lightning_xai.results.noise_level import NoiseLevel
 from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.results.sanity import MARGIN
+from lightning_xai.results.shortcuts import Finding, ShortcutReport
 from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.examine import EXAMINED, Examined, examine, paper_methods
 from lightning_xai.sanity.randomization import Randomization
@@ -167,6 +171,74 @@ def examine_trained(
         folder=folder,
         progress=trainer.progress_bar_callback is not None,
     )
+
+
+def shortcuts_trained(
+    trainer: Trainer,
+    model: LightningModule,
+    datamodule: LightningDataModule,
+    moment: tuple[int, int] = (-1, 0),
+    *,
+    stage: Literal["validate", "test"] = "test",
+    num_samples: int = 2048,
+    mask: bool | str | None = None,
+    operators: list[str] | None = None,
+    accept: list[str | dict[str, Any]] | None = None,
+    method: Explainer | str = "gradient",
+    alpha: float = 0.05,
+    seed: int = 0,
+    max_rows: int | None = None,
+    precision: Precision = "32-true",
+    explained: Output | str = "logit",
+    forward: dict[str, Any] | None = None,
+    panel_size: int = 6,
+) -> tuple[ShortcutReport, list[tuple[Finding, Sequence[Example]]]]:
+    """The shortcuts of a trained module, and pictures that show them, before and after.
+
+    Args:
+        trainer: Whose device and limits count.
+        model: The module, whose `forward` maps images to logits.
+        datamodule: The data.
+        moment: Epoch and step that the weights are of.
+        stage: Whose samples are looked at.
+        num_samples: How many, evenly spaced; the more there are, the smaller the effects that can be excluded.
+        mask: As in `ShortcutSentinel`, like all that follow.
+        operators: Likewise.
+        accept: Likewise.
+        method: Likewise.
+        alpha: Likewise.
+        seed: Likewise.
+        max_rows: Likewise.
+        precision: Likewise.
+        explained: What says which class is predicted, as `output` there.
+        forward: Likewise; null for that of the configuration's callback.
+        panel_size: Pictures of each finding; 0 for none.
+    """
+    sentinel = ShortcutSentinel(
+        num_samples,
+        mask=mask,
+        operators=operators,
+        accept=accept,
+        method=method,
+        alpha=alpha,
+        seed=seed,
+        max_rows=max_rows,
+        precision=precision,
+        output=explained,
+        forward=forward,
+        panel_size=panel_size,
+    )
+    module = connected(trainer, model, datamodule)
+
+    def take(batch: Any) -> Samples:  # which mask it is, some data know once they are set up
+        return unpacking("prediction", known_evidence(datamodule, mask)[0], sentinel.forward)(batch)
+
+    limit = trainer.limit_test_batches if stage == "test" else trainer.limit_val_batches
+    samples = stored_samples(datamodule, num_samples, stage, limit, take)
+    known = known_evidence(datamodule, mask)[1]
+    samples = replace(samples, images=samples.images.to(module.device), masks=samples.masks if known else None)
+    report = sentinel.search(module, datamodule, samples, stage, moment)
+    return report, sentinel.examples(module, datamodule, samples, report)
 
 
 def random_label_twin(

@@ -23,8 +23,8 @@ _STYLES = {"PASS": "green", "FAIL": "bold red", "INCONCLUSIVE": "yellow"}
 """Of cells that are a verdict, in a terminal."""
 
 
-def terminal_tables(table: ResultTable, width: int, starred: bool = True) -> list[Table]:
-    """For `rich.print`: the table, or where it is wider than the terminal several below one another.
+def terminal_tables(table: ResultTable, width: int, starred: bool = True) -> list[Table | Text]:
+    """For `rich.print`: the table, or where it is wider than the terminal several below one another; then the notes.
 
     Each begins with the first column and has as many of the others as fit. No word and no number is broken.
 
@@ -40,8 +40,8 @@ def terminal_tables(table: ResultTable, width: int, starred: bool = True) -> lis
         groups[-1].append(column)
     parts = [_part(table, group) for group in groups]
     parts[0] = replace(parts[0], title=table.title)
-    parts[-1] = replace(parts[-1], notes=table.notes)
-    return [terminal_table(part, starred, width) for part in parts]
+    notes = [Text("\n").join(map(cell, table.notes))] if table.notes else []  # not as narrow as the last table
+    return [*(terminal_table(part, starred, width) for part in parts), *notes]
 
 
 def _part(table: ResultTable, columns: list[int]) -> ResultTable:

@@ -102,23 +102,29 @@ def verdict_table(report: SanityReport) -> ResultTable:
     verdicts = report.verdicts
     checks = list(dict.fromkeys(verdict.check for verdict in verdicts))
     several = len(checks) > 1  # of a single one the title tells
-    rows = tuple((v.method, *([v.check] if several else []), *_measured(v), v.outcome) for v in verdicts)
-    columns = ("method", *(["check"] if several else []), "step", "similarity", "floor", "interval", "verdict")
-    notes = [f"{v.method}, {v.check}: {v.reason}" for v in verdicts if v.outcome != "PASS"]
+    rows = tuple((v.method, *([v.check] if several else []), v.outcome, *_measured(v), v.step) for v in verdicts)
+    columns = ("method", *(["check"] if several else []), "verdict", "similarity", "floor", "interval", "step")
+    notes = [f"{v.method}, {v.check}: {v.reason}" for v in verdicts if v.outcome != "PASS" and v.method not in CONTROLS]
     if "efficient" in checks:
         notes.append("efficient: the relative rise of the entropy in the place of a similarity; it shall be above 0.")
-    counts = Counter(verdict.outcome for verdict in verdicts)
-    total = ", ".join(f"{counts[outcome]} {outcome}" for outcome in get_args(Outcome) if counts[outcome])
+    total = _total(v for v in verdicts if v.method not in CONTROLS)
+    controls = _total(v for v in verdicts if v.method in CONTROLS)
+    total += f"; the controls, which look at no weights: {controls}" * bool(controls)
     title = f"sanity checks: {', '.join(checks)}"
     return ResultTable(title, columns, rows, (*notes, f"total: {total}"), bold=frozenset())
 
 
-def _measured(verdict: Verdict) -> tuple[str, str, str, str]:
-    """The step that decided, its similarity, the floor and the margin above it, and the interval."""
+def _total(verdicts: Iterable[Verdict]) -> str:
+    counts = Counter(verdict.outcome for verdict in verdicts)
+    return ", ".join(f"{counts[outcome]} {outcome}" for outcome in get_args(Outcome) if counts[outcome])
+
+
+def _measured(verdict: Verdict) -> tuple[str, str, str]:
+    """The similarity at the step that decided, the floor and the margin above it, and the interval."""
     digits = 4 if verdict.check == "invariance" else 3
     margin = f" + {verdict.margin:.{digits}f}" if verdict.margin else ""
     ends = "" if math.isnan(verdict.low) else f"[{verdict.low:.{digits}f}, {verdict.high:.{digits}f}]"
-    return verdict.step, f"{verdict.mean:.{digits}f}", f"{verdict.threshold:.{digits}f}{margin}", ends
+    return f"{verdict.mean:.{digits}f}", f"{verdict.threshold:.{digits}f}{margin}", ends
 
 
 def write_sanity(report: SanityReport, folder: str | os.PathLike[str]) -> list[Path]:

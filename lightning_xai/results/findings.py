@@ -10,6 +10,7 @@ import pandas as pd
 from lightning_xai.results.comparison import Comparison
 from lightning_xai.results.sanity import Verdict
 from lightning_xai.results.scores import Scores
+from lightning_xai.results.shortcuts import ShortcutReport
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class FoundRun:
         figures: Of some of these checks, the one that shows what decided.
         panels: In order of their steps.
         sheets: Likewise.
+        shortcuts: Reports of what it is decided by, in order of their steps.
+        shortcut_panels: Pictures of what is proven, likewise.
         checkpoints: In order of their steps.
         settings: Of each method, as YAML, from the configuration.
         seed: Of the training; empty if unknown.
@@ -83,6 +86,8 @@ class FoundRun:
     figures: Mapping[str, Path] = field(default_factory=dict)
     panels: tuple[Panel, ...] = ()
     sheets: tuple[Sheet, ...] = ()
+    shortcuts: tuple[ShortcutReport, ...] = ()
+    shortcut_panels: tuple[Panel, ...] = ()
     checkpoints: tuple[Checkpoint, ...] = ()
     monitored: tuple[str, ...] = ()
     validations: tuple[Noted, ...] = ()

@@ -157,6 +157,35 @@ class Scores:
         figure = _above("reporting.comparison_figures:score_bars")(self.compare(higher_is_better, **options))
         return _above("reporting.show:displayed")(figure)
 
+    def report(
+        self,
+        higher_is_better: Mapping[str, bool | None],
+        path: str | os.PathLike[str] = "report.html",
+        **options: Any,
+    ) -> Path:
+        """Write the page of `lightning-xai report` on the last evaluation, and the same as JSON beside it.
+
+        Curves are of all validations.
+
+        Args:
+            higher_is_better: Direction of each metric, as an `Evaluation` has it.
+            path: Of the page, `.html`.
+            options: `alpha` and `seed`, as in `compare`.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: if the path does not end in `.html`, or as `compare`.
+            OSError: if the folder cannot be written to.
+        """
+        path = Path(path)
+        if path.suffix != ".html":
+            raise ValueError(f"`path` must be the name of a page, ending in .html, got {path}.")
+        findings = _above("experiments.findings:findings_of")(self, higher_is_better, **options)
+        _above("reporting.page.report:write_report")(findings, path)
+        return path
+
     def __len__(self) -> int:
         return len(self.table)
 

@@ -4,14 +4,27 @@ A *hypothesis* is something in the pictures that decides a class: a region, or a
 It is found on one half of the samples, and proven on the other by interventions beside matched controls.
 """
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from lightning_xai.results.files import write_text
+
+SHORTCUTS, SCHEMA, VERSION = "shortcuts.json", "lightning_xai.shortcuts", 1
+"""The file in `xai`, and what it says of itself; a field that changes its meaning or goes raises the version."""
 
 HypothesisKind = Literal["place", "pattern", "color", "frequency", "background"]
 """`place`: one region for all pictures; `pattern`: a patch that moves; the others are operators without a place."""
 ShortcutVerdict = Literal["SHORTCUT", "EVIDENCE", "CLEAR", "INCONCLUSIVE"]
 """`SHORTCUT`: decisive, and not what should decide; `EVIDENCE`: decisive, and within what should decide, or accepted;
 `CLEAR`: an effect of `detectable` would have been seen, and was not; `INCONCLUSIVE`: it would not have been seen."""
+
+_ACCEPTED = re.compile(r"(?:(\d+):)?([a-z]+)(?:/(\d+)x(\d+)x(\d+)x(\d+)|/[\d-]*)?")
 
 
 @dataclass(frozen=True)
@@ -98,3 +111,191 @@ class ShortcutReport:
     def shortcuts(self) -> tuple[Finding, ...]:
         """The proven ones."""
         return tuple(finding for finding in self.findings if finding.verdict == "SHORTCUT")
+
+
+@dataclass(frozen=True)
+class Onset:
+    """Since when a class has been decided by a shortcut, as far as the reports tell.
+
+    The interval ends with looks: the shortcut was learned after `after` and was there by `since`, each as far as one
+    test at the report's `alpha` says so. Nothing is known between two looks.
+
+    Attributes:
+        finding: Its strongest hypothesis, as last proven.
+        since: Epoch of the first proof.
+        after: Epoch of the last look before that, at which nothing like it was proven; None if there was none.
+        until: Epoch of the last proof, where the last report has none; None if it is still there.
+    """
+
+    finding: Finding
+    since: int
+    after: int | None
+    until: int | None
+
+
+def onset(reports: Sequence[ShortcutReport]) -> tuple[Onset, ...]:
+    """When each shortcut was first proven, and the look before; strongest in the last proof first.
+
+    Hypotheses about a class are one shortcut if they are of the same kind and setting and their places overlap.
+
+    Args:
+        reports: Of one network on the same samples, in order of time.
+    """
+    groups: list[list[tuple[int, Finding]]] = []
+    for look, report in enumerate(reports):
+        for finding in report.shortcuts:
+            own = next((g for g in groups if any(alike(finding, other) for _, other in g)), None)
+            if own is None:
+                groups.append(own := [])
+            own.append((look, finding))
+    found = []
+    for group in groups:
+        first, last = group[0][0], group[-1][0]
+        strongest = max((finding for look, finding in group if look == last), key=strength)
+        epochs = [reports[look].epoch for look in (first, max(0, first - 1), last)]
+        over = last < len(reports) - 1
+        found.append(Onset(strongest, epochs[0], epochs[1] if first else None, epochs[2] if over else None))
+    return tuple(sorted(found, key=lambda one: (one.until is not None, -strength(one.finding))))
+
+
+def alike(one: Finding, other: Finding) -> bool:
+    """Whether two hypotheses are about the same thing: a pattern, wherever it is; a place, if the two overlap."""
+    if (one.label, one.kind, one.setting) != (other.label, other.kind, other.setting):
+        return False
+    if one.kind != "place":
+        return True
+    (top, left, height, width), (top2, left2, height2, width2) = one.box, other.box
+    down, across = (
+        min(top + height, top2 + height2) - max(top, top2),
+        min(left + width, left2 + width2) - max(left, left2),
+    )
+    return down > 0 and across > 0
+
+
+def accepted(what: str | Mapping[str, Any]) -> dict[str, Any]:
+    """What a user takes for evidence, as `find_shortcuts` has it.
+
+    Args:
+        what: A name as in tables, `place/24x4x5x5`, for all classes, or the one of a class by number,
+            `3:place/24x4x5x5`; of color, frequency and background the kind alone counts. Or a mapping with any of
+            `label`, `kind` and `box`.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    given = what
+    if isinstance(what, str) and (found := _ACCEPTED.fullmatch(what.strip())):
+        label, kind, *box = found.groups()
+        what = {"label": label and int(label), "kind": kind, "box": list(map(int, box)) if box[0] else None}
+    kinds = get_args(HypothesisKind)
+    if isinstance(what, str) or set(what) - {"label", "kind", "box"} or what.get("kind") not in (None, *kinds):
+        raise ValueError(
+            "`accept` must have names as tables of shortcuts have them, such as `3:place/24x4x5x5` or `color`, or "
+            f"mappings with `label`, `kind` (of {', '.join(kinds)}) and `box`; got {given!r}."
+        )
+    return dict(what)
+
+
+def decisive(finding: Finding) -> Effect | None:
+    """What replacing it by another class's content does; of the other fills where there is no such."""
+    return finding.necessity.get("swap") or next(iter(finding.necessity.values()), None)
+
+
+def strength(finding: Finding) -> float:
+    """Share of the class's predictions that it decides beyond its controls; 0 if that was not looked at."""
+    effect = decisive(finding)
+    return 0.0 if effect is None or math.isnan(effect.mean) else effect.mean - effect.control
+
+
+def write_shortcuts(folder: str | os.PathLike[str], *reports: ShortcutReport) -> Path:
+    """Add reports to `shortcuts.json` in a folder, in the place of those of the same stage, epoch and step.
+
+    The file is JSON: `schema`, `version`, and `reports`, each with the fields of `ShortcutReport`, in order of time;
+    numbers that are not finite are null.
+
+    Raises:
+        OSError: if the folder cannot be written to.
+        ValueError: if the file that is there is none of ours.
+    """
+    path = Path(folder) / SHORTCUTS
+    new = {_moment(report): report for report in reports}
+    kept = [report for report in read_shortcuts(folder) if _moment(report) not in new] if path.exists() else []
+    records = [as_record(report) for report in sorted([*kept, *new.values()], key=lambda r: (r.step, r.epoch))]
+    whole = {"schema": SCHEMA, "version": VERSION, "reports": records}
+    return write_text(path, json.dumps(whole, allow_nan=False, separators=(",", ":")) + "\n")
+
+
+def read_shortcuts(folder: str | os.PathLike[str], stage: str | None = None) -> tuple[ShortcutReport, ...]:
+    """The reports in `shortcuts.json` of a folder, in order of time; none where there is no such file.
+
+    Args:
+        folder: `xai` of a run.
+        stage: `validate`, `test`, or of several loaders `validate/<loader>`; None for all.
+
+    Raises:
+        ValueError: if the file is damaged, none of ours, or of a later version; with the file.
+    """
+    path = Path(folder) / SHORTCUTS
+    if not path.exists():
+        return ()
+    try:
+        whole = json.loads(path.read_text(encoding="utf-8"))
+        if whole["schema"] != SCHEMA or whole["version"] != VERSION:
+            raise ValueError(f"expected {SCHEMA} of version {VERSION}, got {whole['schema']} {whole['version']}")
+        found = tuple(report_of(record) for record in whole["reports"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        why = f"has no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path}: no reports of shortcuts ({why}). Move it away, and look for them again.") from error
+    return tuple(report for report in found if stage in (None, stage_of(report)))
+
+
+def stage_of(report: ShortcutReport) -> str:
+    """Whose samples they are: `validate`, `test`, or with the name of one of several loaders."""
+    return str(report.settings.get("stage", "validate"))
+
+
+def as_record(report: ShortcutReport) -> dict[str, Any]:
+    """A report in plain types, as JSON and checkpoints have it; `report_of` makes it again."""
+    return _plain(asdict(report))
+
+
+def report_of(record: dict[str, Any]) -> ShortcutReport:
+    """The report of `as_record`."""
+    findings = tuple(_finding(own) for own in record["findings"])
+    by_class = {int(label): _number(share) for label, share in record["by_class"].items()}
+    known = {"dependence": _number(record["dependence"]), "samples": tuple(record["samples"])}
+    return ShortcutReport(**{**record, **known, "findings": findings, "by_class": by_class})
+
+
+def _finding(record: dict[str, Any]) -> Finding:
+    numbers = {name: _number(record[name]) for name in ("p", "p_adjusted", "attribution", "inside", "detectable")}
+    effects = {
+        "necessity": {fill: _effect(own) for fill, own in record["necessity"].items()},
+        "sufficiency": _effect(record["sufficiency"]),
+    }
+    lists = {name: tuple(record[name]) for name in ("box", "examples")}
+    return Finding(**{**record, **numbers, **effects, **lists})
+
+
+def _effect(record: dict[str, Any]) -> Effect:
+    numbers = {name: _number(record[name]) for name in ("mean", "control", "low", "high")}
+    return Effect(**numbers, n=record["n"])
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _plain(value: Any) -> Any:
+    """In types that JSON knows: what is not finite is None, what is no number, text or list is told by its `repr`."""
+    if isinstance(value, dict):
+        return {str(key): _plain(own) for key, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(own) for own in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else repr(value)
+
+
+def _moment(report: ShortcutReport) -> tuple[str, int, int]:
+    return stage_of(report), report.epoch, report.step

@@ -30,10 +30,12 @@ _PART = re.compile(r"([0-9]+)(-[0-9a-f]+-[0-9]+-of-[0-9]+)?")
 
 SAMPLES = {
     **{"sample": "int64", "row": "int64", "target": "int64", "predicted": "int64"},
-    **{"probability": "float64", "fingerprint": str},
+    **{"probability": "float64", "fingerprint": str, "explained": str},
 }
 """What is known of a sample: its index, its row in the data set, the class explained, the class predicted, the
-probability of that, and a short name of input, target and mask; of each of its targets, where several are explained."""
+probability of that, a short name of input, target and mask, and which class is explained: the "label", the
+"prediction", each "positive" label, or the number of one; empty in files of earlier versions. Of each of its targets,
+where several are explained."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ def read_samples(path: str | os.PathLike[str]) -> pd.DataFrame:
     for number, part in enumerate([*parts, *unit_files(path)]):
         if "samples" not in (notes := read_notes(part)):
             continue
-        own = pd.DataFrame({**notes["evaluation"], **notes["samples"], "part": number})[columns]
+        own = pd.DataFrame({"explained": "", **notes["evaluation"], **notes["samples"], "part": number})[columns]
         if number < len(parts):
             after = math.inf if notes["after_step"] is None else notes["after_step"]
             found = [old[~(old["stage"].isin(own["stage"]) & (old["step"] > after))] for old in found]

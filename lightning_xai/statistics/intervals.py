@@ -37,12 +37,20 @@ def mean_interval(values: Values, confidence: float, seed: int = 0) -> tuple[flo
     return float(ends[0]), float(ends[1])
 
 
-def share_interval(successes: int, number: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Confidence interval of a share (Wilson 1927); NaN of nothing."""
+def share_interval(successes: int, number: int, confidence: float = 0.95, exact: bool = False) -> tuple[float, float]:
+    """Confidence interval of a share; NaN of nothing.
+
+    Args:
+        successes: How many.
+        number: Of how many.
+        confidence: Of the interval, two-sided.
+        exact: Whether it covers at least so often whatever the share is (Clopper and Pearson 1934); else about so
+            often, and shorter (Wilson 1927).
+    """
     check_level("confidence", confidence)
     if not number:
         return math.nan, math.nan
-    found = stats.binomtest(successes, number).proportion_ci(confidence, method="wilson")
+    found = stats.binomtest(successes, number).proportion_ci(confidence, method="exact" if exact else "wilson")
     return float(found.low), float(found.high)
 
 

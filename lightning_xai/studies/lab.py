@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial, reduce
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ import yaml
 from lightning_fabric.utilities import move_data_to_device
 from pytorch_lightning import LightningDataModule
 
+from lightning_xai import data as data_modules
 from lightning_xai.callbacks.samples import Samples, read_rows, spread, unpack
 from lightning_xai.carried import carried_file, carried_folder
 from lightning_xai.experiments.noise_level import find_noise_level
@@ -111,6 +113,14 @@ class Lab:
             return dict(data)  # knows itself where it is
         cmnist = data["class_path"].endswith("CMNISTDataModule")
         options = dict(data.get("init_args", {}))
+        kind = getattr(data_modules, data["class_path"].rpartition(".")[2], None)
+        if isinstance(kind, type) and issubclass(kind, data_modules.TruthDataModule):
+            own = {"root": self.root} | ({"digits": "embedded"} if self.embedded else {})
+            # its own and its bases', for it hands options on; those that draw everything themselves need no data
+            makers = [vars(base)["__init__"] for base in kind.__mro__ if "__init__" in vars(base)]
+            takes = {name for maker in makers for name in signature(maker).parameters}
+            own = {name: value for name, value in own.items() if name in takes}
+            return {"class_path": data["class_path"], "init_args": options | own}
         if self.embedded and not cmnist:
             return {
                 "class_path": "lightning_xai.data.DigitsDataModule",

@@ -3,8 +3,8 @@
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ BOLD = (
 )
 CLAIMS = (
     "Mean gain of the first over the second, positive where it is better, and whether the claim holds: Wilcoxon "
-    f"signed-rank test at {LEVEL:.0%}, Holm's correction over this table."
+    f"signed-rank test at {LEVEL:.0%}, Holm's correction over "
 )
 MEANINGLESS = "A fast version, on little of everything: its numbers mean nothing."
 
@@ -122,7 +122,12 @@ def _arrays(result: NetworkResult) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _tables(study: Study, results: Results, seed: int) -> Iterator[ResultTable]:
-    if len(study.metrics) == 1 and len(results) > 1:  # the networks are the columns
+    across = study.tables == "metric" and len(results) > 1
+    if across:
+        for metric in dict.fromkeys(part.metric for r in results.values() for part in r.comparison.metrics):
+            parts = [(n, _of_metric(r.comparison, metric)) for n, r in results.items()]
+            yield scores_table(study.published, _words(metric), parts)
+    elif len(study.metrics) == 1 and len(results) > 1:  # the networks are the columns
         yield scores_table(study.published, _words(*study.metrics), [(n, r.comparison) for n, r in results.items()])
     else:
         for network, result in results.items():
@@ -135,8 +140,14 @@ def _tables(study: Study, results: Results, seed: int) -> Iterator[ResultTable]:
             equal = compare_methods([run], seed=seed, gradients=cost, procedure=study.procedure)
             of = f", {network}" if len(results) > 1 else ""
             yield scores_table(study.published, f"At {cost} gradients a sample{of}", [(network, equal)])
+    for group in study.claims if across else ():
+        for metric in group["metrics"]:
+            found = [claim for r in results.values() for claim in r.claims]
+            claims = [claim for claim in found if (claim.group, claim.metric) == (group["title"], metric)]
+            if claims:
+                yield claim_matrix(f"{group['title']} {_words(metric)}", claims, "network")
     for network, result in results.items():
-        for group in study.claims:
+        for group in () if across else study.claims:
             claims = [claim for claim in result.claims if claim.group == group["title"]]
             if claims:
                 title = group["title"] + (f", {network}" if len(results) > 1 else "")
@@ -214,15 +225,20 @@ def _published_gain(study: Study, claim: Claim) -> list[float]:
     return [sign * round(better[name] - worse[name], 4) for name in names]
 
 
-def claim_matrix(title: str, claims: Sequence[Claim]) -> ResultTable:
-    """Claims down, metrics across."""
-    metrics = dict.fromkeys(claim.metric for claim in claims)
+def _of_metric(comparison: Comparison, metric: str) -> Comparison:
+    return replace(comparison, metrics=tuple(part for part in comparison.metrics if part.metric == metric))
+
+
+def claim_matrix(title: str, claims: Sequence[Claim], across: Literal["metric", "network"] = "metric") -> ResultTable:
+    """Claims down, metrics or networks across."""
+    columns = dict.fromkeys(getattr(claim, across) for claim in claims)
+    family = "this table." if across == "metric" else "the claims of each network in all metrics."
     rows: dict[str, list[str]] = {}
     for claim in claims:
         gain = "" if not claim.num_samples else f"{claim.gain:+{number_format(claim.gain)}} "
         rows.setdefault(f"{claim.better} > {claim.worse}", []).append(f"{gain}{claim.verdict}")
     lines = ((name, *cells) for name, cells in rows.items())
-    return ResultTable(title, ("claim", *map(_words, metrics)), tuple(lines), (CLAIMS,))
+    return ResultTable(title, ("claim", *map(_words, columns)), tuple(lines), (CLAIMS + family,))
 
 
 def _claim_table(study: Study, title: str, claims: Sequence[Claim]) -> ResultTable:
@@ -244,7 +260,7 @@ def _claim_table(study: Study, title: str, claims: Sequence[Claim]) -> ResultTab
         title,
         ("claim", "gain", "better in", "effect", "p", "p, Holm", "holds", "published gain"),
         tuple(rows),
-        (CLAIMS, "Effect: rank-biserial correlation, +1 where the first is better in each sample."),
+        (f"{CLAIMS}this table.", "Effect: rank-biserial correlation, +1 where the first is better in each sample."),
     )
 
 
@@ -293,6 +309,9 @@ def _findings(study: Study, results: Results) -> Iterator[str]:
         subject = result.subject
         if subject.network.accuracy is not None:
             yield f"{network}: accuracy {subject.network.accuracy:.4f}; {len(subject.first.images)} test samples."
+        if subject.proven is not None:
+            number, of = subject.proven
+            yield f"{network}: of {number} of {of} test samples it uses the evidence: right, and not after the swap."
         if subject.level is not None:
             yield from (f"{network}: {line}" for line in level_lines(subject.level)[:2])
         for std, shares in result.kept.items():

@@ -28,10 +28,11 @@ ANY_LEVEL = 0.1
 
 class Source(TypedDict, total=False):
     """Where a network comes from: a file or the name of a configuration, the network's name where there is none; a
-    checkpoint of it, without which it is trained or taken from those that the package brings; weights of a network that
-    others trained, see `PretrainedClassifier`."""
+    checkpoint of it, without which it is trained or taken from those that the package brings; values that replace the
+    configuration's, by dotted name; weights of a network that others trained, see `PretrainedClassifier`."""
 
     config: str
+    changes: dict[str, Any]
     ckpt_path: str
     weights: str
 
@@ -92,6 +93,8 @@ class Study:
         image_size: Side of the input of networks that others trained; null for what they were trained with.
         masks: Names of the data's masks; localization in those after the first has the mask in the metric's name.
             Without any, metrics that need masks are left out.
+        proven: Explain those samples alone of which the network uses the evidence: it is right, and says something else
+            when the evidence is swapped. For data modules of known truth, `TruthDataModule`.
         level_samples: Validation samples for the level of weight noise; null looks for none.
         weight_noise: The level, instead of looking for it.
         kept_under: Levels of weight noise: which share of the predicted classes do noisy networks keep?
@@ -104,8 +107,9 @@ class Study:
         grid: Grid of a figure: two names in some `for`.
         maps: Samples whose maps are shown for each network.
         panels: Figures of their maps by name; without any, one of all methods.
+        tables: Whether several networks have a table each, or several metrics, with the networks across.
         batch_size: Samples at a time; what is finished is kept.
-        changes: Values that replace the configurations', by dotted name.
+        changes: Values that replace the configurations', by dotted name; those of a network's own give way.
         fast: Values of these arguments and of variables for a version that takes a minute; its numbers mean nothing.
         whole: Whether this is all that was written; in a version with changes, claims and published numbers of methods
             that are left out are no mistakes.
@@ -122,6 +126,7 @@ class Study:
     images: str | None = None
     image_size: int | None = None
     masks: list[str] = field(default_factory=list)
+    proven: bool = False
     level_samples: int | None = None
     weight_noise: float | None = None
     kept_under: list[Any] = field(default_factory=list)
@@ -134,6 +139,7 @@ class Study:
     grid: list[str] | None = None
     maps: int = 0
     panels: dict[str, Panel] = field(default_factory=dict)
+    tables: Literal["network", "metric"] = "network"
     batch_size: int = 64
     changes: dict[str, Any] = field(default_factory=dict)
     fast: dict[str, Any] = field(default_factory=dict)
@@ -142,6 +148,10 @@ class Study:
     @property
     def named_networks(self) -> dict[str, Source]:
         return self.networks if isinstance(self.networks, dict) else {name: {} for name in self.networks}
+
+    def changes_of(self, network: str) -> dict[str, Any]:
+        """Values that replace those of a network's configuration."""
+        return {**self.named_networks[network].get("changes", {}), **self.changes}
 
     def changed(self, changes: Mapping[str, Any]) -> "Study":
         """With other values of its arguments and variables."""

@@ -13,7 +13,7 @@ from torchvision import models
 
 from lightning_xai.callbacks.samples import Samples, spread, unpack
 from lightning_xai.carried import carried_file
-from lightning_xai.data import ImageFolderDataModule, PhotographsDataModule, VOCDataModule
+from lightning_xai.data import ImageFolderDataModule, PhotographsDataModule, TruthDataModule, VOCDataModule
 from lightning_xai.data.image_folder import PictureDataset
 from lightning_xai.data.preprocessing import Preprocessing, changed
 from lightning_xai.experiments.pictures import probabilities
@@ -193,6 +193,8 @@ class Subject:
         samples: By mask; under "" without one.
         target: (samples,) classes that are explained.
         pictures: What they are; empty for samples of a data set.
+        proven: How many test samples there are of which the network uses the evidence, and how many in all; None where
+            the study does not ask.
     """
 
     network: TrainedNetwork | PretrainedNetwork
@@ -200,6 +202,7 @@ class Subject:
     samples: Mapping[str, Samples]
     target: Tensor | None
     pictures: tuple[Picture, ...]
+    proven: tuple[int, int] | None = None
 
     @property
     def std(self) -> float | None:
@@ -219,19 +222,22 @@ def require(lab: Lab, study: Study) -> None:
     """
     for name, given in study.named_networks.items():
         source, pretrained = given.get("config", name), is_pretrained(lab, given.get("config", name))
-        takes, other = ("`weights`", "ckpt_path") if pretrained else ("a `ckpt_path`", "weights")
-        if other in given:
+        takes, others = ("`weights`", ["ckpt_path", "changes"]) if pretrained else ("a `ckpt_path`", ["weights"])
+        for other in set(others) & given.keys():
             whose = "others" if pretrained else "its configuration"
             raise ValueError(f"`networks`: {name} is trained by {whose} and takes {takes}, got `{other}`.")
+        changes = study.changes_of(name)
+        if study.proven and (pretrained or not isinstance(lab.data(source, changes), TruthDataModule)):
+            raise ValueError(f"`proven`: the data of {name} must be of known truth, such as TetrominoDataModule.")
         if not pretrained:
-            lab.require([source], study.changes, study.masks)
+            lab.require([source], changes, study.masks)
         elif study.masks and study.images != VOC:
             raise ValueError(
                 f"`masks`: {name} was trained by others and sees pictures without masks, but for `images: voc`."
             )
         if "ckpt_path" in given:
             path = carried_file("checkpoints", given["ckpt_path"])
-            model = instantiated(parsed(lab.config(source, study.changes))).model
+            model = instantiated(parsed(lab.config(source, changes))).model
             check_weights_fit(read_checkpoint(path), model, path)
 
 
@@ -243,13 +249,34 @@ def subject(lab: Lab, study: Study, name: str) -> Subject:
         ready = pretrained_network(lab, source, given.get("weights"), study.image_size)
         samples, pictures = pictures_of(lab, study, ready, study.num_samples)
         return Subject(ready, _level(lab, study, ready), samples, next(iter(samples.values())).labels, pictures)
-    network = lab.network(source, study.changes, ckpt_path=given.get("ckpt_path"))
-    samples = {mask: lab.samples(network, study.num_samples, mask=mask or None) for mask in study.masks or [""]}
-    first = next(iter(samples.values()))
+    network = lab.network(source, study.changes_of(name), ckpt_path=given.get("ckpt_path"))
+    number = None if study.proven else study.num_samples
+    samples = {mask: lab.samples(network, number, mask=mask or None) for mask in study.masks or [""]}
+    proven, first = None, next(iter(samples.values()))
+    if study.proven:
+        places = _proven(lab, network, first, name)
+        proven = len(places), len(first.images)
+        chosen = places[spread(len(places), study.num_samples or len(places))]
+        samples = {mask: part.select(chosen) for mask, part in samples.items()}
+        first = next(iter(samples.values()))
     if study.target == "label" and first.labels is None:
         raise ValueError(f"`target`: the data of {name} have no labels. Give `target: prediction`.")
     target = first.labels if study.target == "label" else predicted(lab, network.model, first.images)
-    return Subject(network, _level(lab, study, network), samples, target, ())
+    return Subject(network, _level(lab, study, network), samples, target, (), proven)
+
+
+def _proven(lab: Lab, network: TrainedNetwork, samples: Samples, name: str) -> Tensor:
+    """Places of the test samples of which the network uses the evidence."""
+    data: Any = network.data
+    swapped = data.intervened("test", "swap").__getitems__(range(len(samples.images)))["image"].to(lab.device)
+    before, after = (predicted(lab, network.model, images).cpu() for images in (samples.images, swapped))
+    places = ((before == torch.as_tensor(samples.labels).cpu()) & (after != before)).nonzero()[:, 0]
+    if not len(places):
+        raise ValueError(
+            f"`proven`: of none of {len(samples.images)} test samples does {name} use the evidence. Train it longer, "
+            "or give the evidence a stronger signal."
+        )
+    return places
 
 
 def predicted(lab: Lab, model: nn.Module, images: Tensor) -> Tensor:

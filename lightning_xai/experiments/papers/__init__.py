@@ -11,6 +11,7 @@ from lightning_xai.experiments.papers import (
     noisegrad_figure5,
     noisegrad_toy,
     sanity_adebayo,
+    shortcut_dial,
 )
 from lightning_xai.experiments.papers.experiment import Experiment
 from lightning_xai.studies.lab import Lab
@@ -24,6 +25,7 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
         "adaptgrad-table1": adaptgrad_table1.EXPERIMENT,
         "adaptgrad-convergence": adaptgrad_convergence.EXPERIMENT,
         "sanity-adebayo": sanity_adebayo.EXPERIMENT,
+        "shortcut-dial": shortcut_dial.EXPERIMENT,
     }
 )
 """By the name that the command line knows."""

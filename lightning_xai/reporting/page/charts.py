@@ -8,7 +8,7 @@ import numpy as np
 
 from lightning_xai.reporting.page.metrics import about
 from lightning_xai.reporting.page.numbers import written
-from lightning_xai.reporting.page.sentences import compared_samples, floor
+from lightning_xai.reporting.page.sentences import compared_samples, explained, labelled
 from lightning_xai.results.comparison import Comparison, MetricComparison
 from lightning_xai.results.findings import FoundRun
 from lightning_xai.results.scores import Scores
@@ -49,17 +49,39 @@ def axis_of(values: Sequence[float], percent: bool, margin: float = 0.04) -> Axi
     """That shows all defined values, with room at both ends."""
     known = [value for value in values if math.isfinite(value)] or [0.0]
     low, high = min(known), max(known)
-    room = margin * (high - low) or max(abs(high), 1.0) * 0.1
+    if low == high:
+        return Axis(low, high + max(abs(high), 1.0) / 10, percent)
+    room = margin * (high - low)
     return Axis(low - room, high + room, percent)
 
 
 def metric_axis(comparison: Comparison, metric: MetricComparison) -> Axis:
-    """From chance, or what is below it, to the best possible score where there is one."""
+    """From chance and the controls, or what is below them, to the best possible score where there is one."""
     known = about(metric.metric)
     values = [value for r in metric.methods for value in (r.mean, r.low, r.high)]
-    values += [floor(comparison, metric), math.nan if known.limit is None else known.limit]
+    values += [math.nan if level is None else level for level in (known.level, known.limit)]
     values += [0.0] * (metric.higher_is_better is False)
     return axis_of(values, known.percent)
+
+
+@dataclass(frozen=True)
+class Distributions:
+    """The scores of the samples: an axis, and by method the points of an outline in a box of 100 x 20."""
+
+    axis: Axis
+    outlines: dict[str, str]
+
+
+def distributions_of(metric: MetricComparison, bins: int = 40) -> Distributions:
+    """Histograms, each as high as its box."""
+    axis = axis_of([value for result in metric.methods for value in result.values], about(metric.metric).percent)
+    outlines = {}
+    for result in metric.methods:
+        counts, _ = np.histogram(result.values, bins, (axis.low, axis.high))
+        heights = np.repeat(20 - 18 * counts / max(1, counts.max()), 2)
+        edges = np.repeat(np.linspace(0, 100, bins + 1), 2)[1:-1]
+        outlines[result.method] = " ".join(f"{x:g},{y:.1f}" for x, y in zip(edges, heights, strict=True))
+    return Distributions(axis, outlines)
 
 
 @dataclass(frozen=True)
@@ -140,7 +162,8 @@ def _apart(curves: Sequence[Curve], room: float) -> list[Curve]:
 
 def accuracy_history(run: FoundRun) -> Scores:
     """Whether the network is right on each sample, at each validation that recorded it."""
-    table = run.samples[run.samples["stage"] == "validate"] if len(run.samples) else run.samples
+    known = len(run.samples) and labelled(run)
+    table = run.samples[run.samples["stage"] == "validate"] if known else run.samples[:0]
     right = (float(row.target == row.predicted) for row in table.itertuples())
     rows = zip(table.itertuples(), right, strict=True)
     return Scores.from_rows((r.stage, r.epoch, r.step, "network", "accuracy", r.sample, value) for r, value in rows)
@@ -190,11 +213,13 @@ class Confidence:
 def calibration_of(run: FoundRun) -> list[Confidence]:
     """Of the evaluation that is compared, the tenths that have samples, in order.
 
-    None where no probability is recorded; nor where no sample is wrong: it may be the prediction that is explained.
+    None where no probability is recorded, where other classes than the labels are explained, nor, where that is not
+    recorded, if no sample is wrong.
     """
     known = compared_samples(run)
     known = known[known["probability"].notna()] if len(known) else known
-    if not len(known) or (known["target"] == known["predicted"]).all():
+    unsure = not explained(run) and len(known) and (known["target"] == known["predicted"]).all()
+    if not len(known) or unsure or not labelled(run):
         return []
     tenth = np.minimum((10 * known["probability"]).astype(int), 9)
     found = []

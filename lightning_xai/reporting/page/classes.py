@@ -1,19 +1,17 @@
 """Class by class: the mean map of what the network is right on, beside that of what it takes for something else."""
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
-from PIL import Image
 
 from lightning_xai.reporting.colors import scale_end
+from lightning_xai.reporting.page.beside import Beside, as_png, blocks
 from lightning_xai.reporting.page.numbers import Number, count
 from lightning_xai.reporting.page.samples import called, class_names
-from lightning_xai.reporting.page.sentences import best_of, compared_samples, leading, plain
+from lightning_xai.reporting.page.sentences import best_of, compared_samples, labelled, leading, plain
 from lightning_xai.results.findings import Findings, Sheet
 
 MOST_CLASSES = 20
@@ -48,7 +46,7 @@ def class_maps(findings: Findings) -> tuple[str, list[ClassMaps], int] | None:
     at = (one.stage, one.epoch, one.step)
     sheet = next((s for s in run.sheets if (s.panel.stage, s.panel.epoch, s.panel.step) == at), None)
     best = metric and best_of(metric)
-    if sheet is None or not len(known) or not (methods := sheet.about["methods"]):
+    if sheet is None or not (len(known) and labelled(run)) or not (methods := sheet.about["methods"]):
         return None
     method = plain(best.method) if best and plain(best.method) in methods else methods[0]
     known = known[known["sample"].isin(sheet.about["samples"])].set_index("sample")
@@ -86,11 +84,7 @@ def _of_classes(known: pd.DataFrame, sheet: Sheet, place: int, names: Sequence[s
 
 def tiles(sheet: Sheet, place: int) -> np.ndarray:
     """The maps of one method, (samples, height, width), as `callbacks.maps.write_sheet` says; NaN if not finite."""
-    across, height, width = (sheet.about[name] for name in ("across", "height", "width"))
-    with Image.open(sheet.panel.path) as picture:
-        gray = np.asarray(picture.convert("L"), float)
-    block = gray[(place + 1) * across * height :][: across * height].reshape(across, height, across, width)
-    values = block.swapaxes(1, 2).reshape(-1, height, width)[: len(sheet.about["samples"])]
+    values = blocks(sheet)[place + 1].astype(float)
     return np.where(values > 0, (values - 128) / 127 * sheet.about["scales"][place], np.nan)
 
 
@@ -98,6 +92,4 @@ def _drawn(shares: np.ndarray) -> Markup:
     """Shares of the end of the scale: red above 0, blue below, white there."""
     shares = np.nan_to_num(shares).clip(-1, 1)[..., None]
     color = 255 + np.abs(shares) * (np.where(shares < 0, BLUE, RED) - 255)
-    packed = io.BytesIO()
-    Image.fromarray(color.round().astype(np.uint8)).save(packed, "png")
-    return Markup("data:image/png;base64," + base64.b64encode(packed.getvalue()).decode())
+    return Beside().picture("", as_png(color.round().astype(np.uint8)))

@@ -7,18 +7,29 @@ from dataclasses import asdict
 from functools import reduce
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from lightning_xai._version import __version__
 from lightning_xai.reporting.page.charts import accuracy_history, calibration_of, curves_of
 from lightning_xai.reporting.page.metrics import about
 from lightning_xai.reporting.page.numbers import Number, text
-from lightning_xai.reporting.page.sentences import by_row, compared_samples, floor, is_below_floor, leading, sentences
+from lightning_xai.reporting.page.sentences import (
+    by_row,
+    compared_samples,
+    explained,
+    floor,
+    is_below_floor,
+    labelled,
+    leading,
+    sentences,
+)
+from lightning_xai.reporting.page.shortcuts import FIELDS as SHORTCUT_FIELDS, shortcut_records
 from lightning_xai.results.comparison import Comparison, MethodResult, MetricComparison
 from lightning_xai.results.findings import Findings, FoundRun
 from lightning_xai.results.scores import Scores
 
-SCHEMA, VERSION = "lightning_xai.report", 1
+SCHEMA, VERSION = "lightning_xai.report", 2
 MOST_VALUES = 200_000
 """Scores of earlier validations that a page has in it, at most."""
 
@@ -28,7 +39,7 @@ FIELDS = {
     "made.with": "version of lightning_xai that wrote this file",
     "made.command": "that writes it again",
     "fields": "this list; NaN, infinite and unknown numbers are null",
-    "answer[].kind": "best, ties (of one run) or runs (of several), control, sanity or limits",
+    "answer[].kind": "best, ties (of one run) or runs (of several), control, shortcuts, sanity or limits",
     "answer[].tone": "good, bad or plain",
     "answer[].text": "one or two sentences",
     "answer[].numbers[].of": "what the number in the text is: mean, low, high, n, worse_by, passed, ...",
@@ -47,14 +58,15 @@ FIELDS = {
     "metrics[].chance": "what it is by chance",
     "metrics[].group": "evidence, faithfulness, robustness, form, input or other",
     "metrics[].higher_is_better": "true, false or null",
-    "metrics[].floor": "what a method must be better than",
     "metrics[].limit": "the best possible score",
     "metrics[].num_samples": "of which all methods have a defined score: all numbers of the metric are of these",
     "metrics[].num_common": "of which all methods have a score",
     "metrics[].methods[].method": "its name; of several runs RUN:METHOD",
     "metrics[].methods[].is_control": "whether it knows nothing of what the network learnt",
     "metrics[].methods[].is_best": "the best, or not significantly worse than it",
-    "metrics[].methods[].is_above_floor": "whether its whole interval is better than the floor; null without one",
+    "metrics[].methods[].floor": "what it must be better than: the mean of the best control, or chance; null without",
+    "metrics[].methods[].floor_of": "the name of that control, or chance",
+    "metrics[].methods[].is_above_floor": "whether it is better (Wilcoxon, paired by sample); null without a floor",
     "metrics[].methods[].gradients": "spent on a sample, on average",
     "metrics[].methods[].mean": "over the samples",
     "metrics[].methods[].low": "lower end of its confidence interval",
@@ -74,7 +86,8 @@ FIELDS = {
     "runs[].num_samples": "that have scores",
     "runs[].date": "of the latest scores",
     "runs[].seed": "of the training",
-    "runs[].accuracy": "share of the samples that the network is right on, where it is recorded",
+    "runs[].explained": "the class: label, prediction, each positive label, or a number; empty if not recorded",
+    "runs[].accuracy": "share of the samples that the network is right on, where the labels are explained, or may be",
     "runs[].calibration[].num_samples": "whose predicted class has a probability within this tenth",
     "runs[].calibration[].probability": "mean of it",
     "runs[].calibration[].right": "share that the network is right on",
@@ -103,6 +116,7 @@ FIELDS = {
     "sanity[].networks": "changed networks that it is of",
     "sanity[].reason": "one sentence",
     "sanity[].step": "of the check, that decided; empty in files of earlier versions",
+    **SHORTCUT_FIELDS,
     "pairs[].metric": "of several runs, a method in two of them",
     "pairs[].method": "its name",
     "pairs[].runs[]": "first and second",
@@ -158,6 +172,7 @@ def report_record(findings: Findings, command: str = "") -> dict[str, Any]:
             for folder, verdicts in run.verdicts.items()
             for verdict in verdicts
         ],
+        "shortcuts": shortcut_records(findings),
         "pairs": [asdict(pair) for pair in findings.pairs],
         "checklist": [{"question": question, "answer": answer} for question, answer in _checklist(findings)],
     }
@@ -165,30 +180,30 @@ def report_record(findings: Findings, command: str = "") -> dict[str, Any]:
 
 
 def _metric(comparison: Comparison, metric: MetricComparison) -> dict[str, Any]:
-    known, level = about(metric.metric), floor(comparison, metric)
+    known = about(metric.metric)
     return {
         "metric": metric.metric,
         "what": known.what,
         "chance": known.chance,
         "group": known.group,
         "higher_is_better": metric.higher_is_better,
-        "floor": level,
         "limit": known.limit,
         "num_samples": metric.num_samples,
         "num_common": metric.num_common,
-        "methods": [_method(comparison, metric, result, level) for result in metric.methods],
+        "methods": [_method(comparison, metric, result) for result in metric.methods],
     }
 
 
-def _method(comparison: Comparison, metric: MetricComparison, result: MethodResult, level: float) -> dict[str, Any]:
-    is_control = result.method in comparison.controls
-    floored = not (is_control or math.isnan(level) or math.isnan(result.mean))
+def _method(comparison: Comparison, metric: MetricComparison, result: MethodResult) -> dict[str, Any]:
+    level = floor(comparison, metric, result)
     names = ("mean", "low", "high", "standard_deviation", "num_undefined", "rank", "difference", "difference_low")
     return {
         "method": result.method,
-        "is_control": is_control,
+        "is_control": result.method in comparison.controls,
         "is_best": result.is_best,
-        "is_above_floor": not is_below_floor(comparison, metric, result) if floored else None,
+        "floor": level and level.mean,
+        "floor_of": level and level.name,
+        "is_above_floor": not is_below_floor(comparison, metric, result) if level and result.values else None,
         "gradients": comparison.gradients.get(result.method),
         **{name: getattr(result, name) for name in (*names, "difference_high", "p_holm", "effect_size")},
     }
@@ -197,6 +212,7 @@ def _method(comparison: Comparison, metric: MetricComparison, result: MethodResu
 def _run(findings: Findings, place: int) -> dict[str, Any]:
     run, compared = findings.runs[place], findings.comparison.runs[place]
     samples = compared_samples(run)
+    known = len(samples) and labelled(run)
     curves = [curves_of(run.history, metric, None, {}) for metric in run.history.unique("metric")]
     curves.append(curves_of(accuracy_history(run), "accuracy", None, {}))
     return {
@@ -207,7 +223,8 @@ def _run(findings: Findings, place: int) -> dict[str, Any]:
         "num_samples": compared.num_samples,
         "date": run.date,
         "seed": run.seed,
-        "accuracy": float((samples["target"] == samples["predicted"]).mean()) if len(samples) else None,
+        "explained": explained(run),
+        "accuracy": float((samples["target"] == samples["predicted"]).mean()) if known else None,
         "calibration": [asdict(tenth) for tenth in calibration_of(run)],
         "checkpoints": [asdict(checkpoint) for checkpoint in run.checkpoints],
         "settings": run.settings,
@@ -241,8 +258,9 @@ def _checklist(findings: Findings) -> Iterator[tuple[str, str]]:
 def embedded(findings: Findings) -> list[dict[str, Any]]:
     """The scores that the page's numbers are of: each evaluation with its samples, and values by metric and method.
 
-    An undefined score is null. Earlier validations are left out where they would be more than `MOST_VALUES`. Where it
-    is recorded, `target`, `predicted` and `probability` are those of the samples.
+    An undefined score is null, one in single precision has as many digits. Earlier validations are left out where they
+    would be more than `MOST_VALUES`. Where it is recorded, `target`, `predicted` and `probability` are those of the
+    samples.
     """
     return _plain([evaluation for run in findings.runs for evaluation in _evaluations(run)])
 
@@ -251,11 +269,12 @@ def _evaluations(run: FoundRun) -> Iterator[dict[str, Any]]:
     key = ["stage", "epoch", "step"]
     own = next(iter(run.scores))
     chosen = own.stage, own.epoch, own.step
-    yield {**_evaluation(run, chosen, run.scores), "reported": True}
+    found = {chosen: {**_evaluation(run, chosen, run.scores), "reported": True}}
     if len(run.history) <= MOST_VALUES:
         for at, table in run.history.table.groupby(key, observed=True, sort=False):
             if at != chosen:
-                yield _evaluation(run, at, Scores(table))
+                found[at] = _evaluation(run, at, Scores(table))
+    yield from (found[at] for at in sorted(found, key=lambda at: (at[2], at == chosen)))
 
 
 def _evaluation(run: FoundRun, at: Sequence[Any], scores: Scores) -> dict[str, Any]:
@@ -271,10 +290,18 @@ def _evaluation(run: FoundRun, at: Sequence[Any], scores: Scores) -> dict[str, A
         "samples": index.get_level_values("sample").tolist(),
         **told,
         "values": {
-            metric: {method: own.reindex(index).tolist() for method, own in methods.items()}
+            metric: {method: _short(own.reindex(index).to_numpy()) for method, own in methods.items()}
             for metric, methods in tables.items()
         },
     }
+
+
+def _short(values: np.ndarray) -> list[float | int]:
+    """Those in single precision with the digits that tell them from each other; whole ones without a point."""
+    single = values.astype(np.float32)
+    if not np.array_equal(single, values, equal_nan=True):
+        return list(values.tolist())
+    return [int(own) if own.is_integer() else float(str(one)) for one, own in zip(single, values.tolist(), strict=True)]
 
 
 def as_data(value: Any) -> Markup:

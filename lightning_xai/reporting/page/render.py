@@ -1,27 +1,26 @@
-"""From findings to one file of HTML; nothing in it asks for anything outside of itself."""
+"""From findings to HTML; nothing in it asks for anything but what is beside it."""
 
 import base64
 import hashlib
-import io
 import math
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image
+from pandas import DataFrame
 
 from lightning_xai._version import __version__
 from lightning_xai.reporting.colors import PALETTE
 from lightning_xai.reporting.escapes import printable
+from lightning_xai.reporting.page.beside import MOST_BYTES, Beside, is_large, packed, parts, with_room
 from lightning_xai.reporting.page.charts import (
     Curves,
     accuracy_history,
     calibration_of,
     curves_of,
+    distributions_of,
     metric_axis,
     scatter_of,
 )
@@ -34,6 +33,8 @@ from lightning_xai.reporting.page.sentences import (
     CONTROLS,
     anchor,
     best_of,
+    explained,
+    floor,
     is_below_floor,
     is_better,
     leading,
@@ -41,25 +42,27 @@ from lightning_xai.reporting.page.sentences import (
     sentences,
     shown_first,
 )
+from lightning_xai.reporting.page.shortcuts import shortcuts_of
 from lightning_xai.results.comparison import Comparison, MethodResult, MetricComparison
-from lightning_xai.results.findings import Findings, FoundRun, Pair, Panel
+from lightning_xai.results.findings import Findings, FoundRun, Pair, Panel, Sheet
 from lightning_xai.results.sanity import Verdict
 from lightning_xai.results.scores import GRADIENTS
 from lightning_xai.results.tables import ARROWS
 
-MOST_PANELS, MOST_BYTES = 20, 3_000_000
-"""Of pictures of maps."""
+_EXPLAINED = {"label": "the label", "prediction": "the prediction", "positive": "each label that holds"}
 DARK = ("#5aa9e6", "#f2b134", "#34c79a", "#e3a3ca", "#9bd5f7", "#f58a4b", "#d9d9d9")
 """The palette on a dark ground."""
 
 
-def render(findings: Findings, command: str = "") -> str:
-    """The page.
+def render(findings: Findings, command: str = "", folder: str = "page_files") -> tuple[str, dict[str, bytes]]:
+    """The page, and the files that it needs in a folder beside it: none but for many samples, or large maps.
 
     Args:
         findings: What the runs tell.
         command: That makes the page again; empty to leave it out.
+        folder: Name of that folder.
     """
+    beside = Beside(folder if is_large(findings) else "")
     environment = Environment(
         loader=PackageLoader("lightning_xai.reporting.page", ""),
         autoescape=True,
@@ -70,18 +73,20 @@ def render(findings: Findings, command: str = "") -> str:
     )
     style, script = (_resource(name) for name in ("style.css", "script.js"))
     style = _colors() + style
+    own = " 'self' file:" * bool(beside.folder)
     policy = (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:; "
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'{own}; img-src data:{own}; "
         "base-uri 'none'; form-action 'none'"
     )
-    return environment.get_template("page.html").render(
+    page = environment.get_template("page.html").render(
         policy=policy,
         style=Markup(style),
         script=Markup(script),
         version=__version__,
         command=command,
-        **_view(findings),
+        **_view(findings, beside),
     )
+    return page, beside.files
 
 
 def _shown(value: Any) -> Any:
@@ -110,8 +115,13 @@ def _colors() -> str:
     )
 
 
-def _view(findings: Findings) -> dict[str, Any]:
-    comparison, maps, sheets = findings.comparison, _maps(findings), _sheets(findings)
+def _view(findings: Findings, beside: Beside) -> dict[str, Any]:
+    comparison, evaluations = findings.comparison, embedded(findings)
+    scores = as_data(evaluations)
+    figures = [path for run in findings.runs for path in run.figures.values()]
+    room = MOST_BYTES - len(scores) - 4 / 3 * sum(path.stat().st_size for path in figures) - 300_000  # of all else
+    maps, without = _maps(findings, beside, room)
+    sheets, left_out = _sheets(findings, evaluations, beside, room - sum(len(source) for _, _, source in maps))
     return {
         "findings": findings,
         "comparison": comparison,
@@ -119,16 +129,18 @@ def _view(findings: Findings) -> dict[str, Any]:
         "colors": color_classes(findings),
         "metrics": [_metric(comparison, metric) for metric in _in_order(comparison)],
         "curves": [(run, own, scatter_of(run)) for run in findings.runs if (own := list(_curves(findings, run)))],
-        "scores": as_data(embedded(findings)),
+        "scores": beside.data("scores.js", scores) if beside.folder else scores,
+        "folder": beside.folder,
         "level": f"{100 * (1 - comparison.alpha):g}",
         "maps": maps,
-        "left_out": sum(len(run.sheets if sheets else run.panels) for run in findings.runs) - len(sheets or maps),
+        "left_out": left_out if sheets else without,
         "sheets": as_data(sheets) if sheets else "",
         "classes": class_maps(findings),
         "calibrations": [(run.name, tenths) for run in findings.runs if (tenths := calibration_of(run))],
         "samples": samples_of(findings),
+        "shortcuts": shortcuts_of(findings, _source),
         "checks": [
-            (run, name, name in run.figures and _source(run.figures[name]), *_ordered(own))
+            (run, name, _figure(run, name, beside), *_ordered(own))
             for run in findings.runs
             for name, own in run.verdicts.items()
         ],
@@ -136,6 +148,8 @@ def _view(findings: Findings) -> dict[str, Any]:
         "pairs": _pairs(findings),
         "written": written,
         "about": about,
+        "explained": _EXPLAINED,
+        "explained_of": explained,
         "count": count,
         "p_text": _p_text,
         "gradients": sum(run.scores.select(metric=GRADIENTS).table["value"].sum() for run in findings.runs),
@@ -160,6 +174,7 @@ def _metric(comparison: Comparison, metric: MetricComparison) -> dict[str, Any]:
         "anchor": anchor(comparison, metric),
         "arrow": ARROWS[metric.higher_is_better],
         "axis": axis,
+        "distributions": distributions_of(metric),
         "controls": [(r.method, axis(r.mean)) for r in metric.methods if _drawn(r) and r.method in comparison.controls],
         "n": count(metric.num_samples, "n", metric.metric),
         "common": count(metric.num_common, "num_common", metric.metric),
@@ -167,43 +182,73 @@ def _metric(comparison: Comparison, metric: MetricComparison) -> dict[str, Any]:
     }
 
 
-def _maps(findings: Findings) -> list[tuple[str, Panel, Markup]]:
-    """The panels that a page has room for; the latest alone where there are sheets."""
-    several = len(findings.runs) > 1
-    panels = [(f"{run.name}: " * several, panel) for run in findings.runs for panel in run.panels]
+def _figure(run: FoundRun, check: str, beside: Beside) -> Markup | None:
+    """Of a sanity check."""
+    path = run.figures.get(check)
+    return path and beside.picture(f"{run.name}-{check}.png".replace("/", "-"), packed(path))
+
+
+def _whose(comparison: Comparison, method: str) -> tuple[str, str]:
+    """The run of a method, and its name in it."""
+    if len(comparison.runs) == 1:
+        return comparison.runs[0].name, method
+    run = next((run.name for run in comparison.runs if method.startswith(f"{run.name}:")), "")
+    return run, method.removeprefix(f"{run}:")
+
+
+def _maps(findings: Findings, beside: Beside, room: float) -> tuple[list[tuple[str, Panel, Markup]], int]:
+    """The panels that a page has room for, and how many it has none for; the latest alone where there are sheets."""
+    panels = [(run.name, panel) for run in findings.runs for panel in run.panels]
     if any(run.sheets for run in findings.runs):
         panels = panels[-1:]
-    chosen = _with_room([panel.path for _, panel in panels])
-    return [(*panels[place], _source(panels[place][1].path)) for place in chosen]
+    last = [*range(len(panels))][-1:]
+    chosen = [*range(len(panels))] if beside.folder else with_room([panel.path for _, panel in panels], room, last)
+    found = [(*panels[place], beside.picture(f"panel-{place}.png", packed(panels[place][1].path))) for place in chosen]
+    return found, len(panels) - len(found)
 
 
-def _sheets(findings: Findings) -> list[dict[str, Any]]:
-    """Those that a page has room for, for its script."""
-    sheets = [(run.name, sheet) for run in findings.runs for sheet in run.sheets]
-    chosen = [sheets[place] for place in _with_room([sheet.panel.path for _, sheet in sheets])]
-    return [
-        {
-            **{"run": name, "stage": sheet.panel.stage, "epoch": sheet.panel.epoch, "step": sheet.panel.step},
-            **{key: sheet.about[key] for key in ("samples", "height", "width", "across", "methods", "scales", "ends")},
-            "source": _source(sheet.panel.path, "L"),
-        }
-        for name, sheet in chosen
+def _sheets(
+    findings: Findings, evaluations: Sequence[dict[str, Any]], beside: Beside, room: float
+) -> tuple[list[dict[str, Any]], int]:
+    """Those that a page has room for, for its script, and how many are left out."""
+    places = {(e["run"], e["stage"], e["epoch"], e["step"]): e for e in evaluations}
+    sheets = [(run.name, sheet, _at(run.name, sheet)) for run in findings.runs for sheet in run.sheets]
+    known = [
+        (at, sheet, rows) for _, sheet, at in sheets if at in places and (rows := _rows(sheet, places[at])) is not None
     ]
+    chosen = [*range(len(known))]
+    if not beside.folder:
+        reported = [place for place, (at, _, _) in enumerate(known) if places[at].get("reported")]
+        chosen = with_room([sheet.panel.path for _, sheet, _ in known], room, reported)
+    first, controls = leading(findings.comparison), {plain(name) for name in findings.comparison.controls}
+    found = []
+    for place in chosen:
+        at, sheet, rows = known[place]
+        scores = DataFrame(places[at]["values"].get(first and first.metric, {}), dtype=float)
+        means = scores[[name for name in scores if name not in controls]].mean(axis=1)
+        order = sorted(range(len(rows)), key=lambda n: means.get(rows[n], 0.0))
+        found.append(
+            {
+                **dict(zip(("run", "stage", "epoch", "step"), at, strict=True)),
+                **{key: sheet.about[key] for key in ("height", "width", "methods", "scales", "ends")},
+                "parts": list(parts(sheet, rows, order, beside, f"sheet-{place}")),
+            }
+        )
+    return found, len(sheets) - len(found)
 
 
-def _with_room(paths: Sequence[Path]) -> list[int]:
-    """Places of the pictures that a page has room for: the last, the first and evenly spaced ones of all."""
-    size = sum(path.stat().st_size for path in paths)
-    number = min(len(paths), MOST_PANELS, max(1, int(MOST_BYTES * len(paths) / max(1, size))))
-    return sorted({round(place) for place in np.linspace(len(paths) - 1, 0, number)})
+def _at(run: str, sheet: Sheet) -> tuple[str, str, int, int]:
+    return run, sheet.panel.stage, sheet.panel.epoch, sheet.panel.step
 
 
-def _source(path: Path, mode: str = "RGB") -> Markup:
-    """As a text, in as few bytes as a picture of the same pixels takes."""
-    packed = io.BytesIO()
-    with Image.open(path) as picture:
-        picture.convert(mode).save(packed, "png", compress_level=9)
-    return Markup("data:image/png;base64," + base64.b64encode(packed.getvalue()).decode())
+def _rows(sheet: Sheet, evaluation: dict[str, Any]) -> list[int] | None:
+    """Of the sheet's samples in the scores; None where one has several targets, and the sheet does not tell them."""
+    names = ["samples", "target"] if "target" in evaluation and "targets" in sheet.about else ["samples"]
+    keys = list(zip(*(evaluation[name] for name in names), strict=True))
+    rows = {key: row for row, key in enumerate(keys)}
+    wanted = zip(*(sheet.about[{"target": "targets"}.get(name, name)] for name in names), strict=True)
+    own = [rows.get(key) for key in wanted]
+    return [row for row in own if row is not None] if len(rows) == len(keys) and None not in own else None
 
 
 def _in_order(comparison: Comparison) -> list[MetricComparison]:
@@ -221,14 +266,16 @@ def _row(comparison: Comparison, metric: MetricComparison, result: MethodResult,
     mean, unit, *interval = mean_parts(metric, result, digits)
     is_control = result.method in comparison.controls
     cost = comparison.gradients.get(result.method, math.nan)
+    level = floor(comparison, metric, result)
     better = is_control and known.has_floor and is_better(comparison, result)
     return {
         "result": result,
+        "whose": _whose(comparison, result.method),
         "mean": mean,
         "unit": unit,
         "interval": interval,
         "is_control": is_control,
-        "below": is_below_floor(comparison, metric, result),
+        "below": level.name if level and is_below_floor(comparison, metric, result) else "",
         "best": result is best_of(metric),
         "tied": result.is_best or (is_control and known.has_floor and _as_good(comparison, result)),
         "better": better,

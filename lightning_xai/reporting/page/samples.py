@@ -7,7 +7,7 @@ import pandas as pd
 from pandas import isna
 
 from lightning_xai.reporting.page.metrics import about
-from lightning_xai.reporting.page.sentences import by_row, compared_samples, leading, plain
+from lightning_xai.reporting.page.sentences import by_row, compared_samples, labelled, leading, plain
 from lightning_xai.results.findings import Findings
 
 SHOWN = 12
@@ -27,8 +27,10 @@ def samples_of(findings: Findings) -> dict[str, Any] | None:
     table = pd.DataFrame({"mean": own.mean(axis=1), "disagreement": own.std(axis=1, ddof=0)})
     worst = table["mean"].sort_values(ascending=bool(metric.higher_is_better), kind="stable").index[:SHOWN]
     disputed = table["disagreement"].sort_values(ascending=False, kind="stable").index[:SHOWN]
-    known, names = compared_samples(run), class_names(findings)
+    known, names, of_labels = compared_samples(run), class_names(findings), labelled(run)
     labels = by_row(known, table.index) if len(known) else None
+    targets = sorted(set(known["target"].tolist())) if len(known) else []
+    metrics = [name.metric for name in findings.comparison.metrics]
     rows = []
     for sample in dict.fromkeys([*worst, *disputed]):
         values = [(of, "", float(table[of][sample])) for of in table]
@@ -38,19 +40,26 @@ def samples_of(findings: Findings) -> dict[str, Any] | None:
         if labels is not None and not isna((one := labels.loc[sample])["predicted"]):
             target, predicted = int(one["target"]), int(one["predicted"])
             row |= {"target": called(names, target), "predicted": called(names, predicted)}
-            row |= {"wrong": target != predicted, "probability": f"{one['probability']:.3f}"}
+            row |= {"wrong": of_labels and target != predicted, "probability": f"{one['probability']:.3f}"}
         rows.append(row)
     return {
         "metric": metric.metric,
         "title": about(metric.metric).title,
-        "lower": metric.higher_is_better is False,
         "percent": about(metric.metric).percent,
-        "shares": [name.metric for name in findings.comparison.metrics if about(name.metric).percent],
         "number": len(table),
         "methods": list(scores),
-        "controls": sorted(controls),
-        "names": names,
         "labels": labels is not None,
+        "metrics": [(name, name) for name in metrics],
+        "classes": [(number, called(names, number)) for number in targets],
+        "axes": [(f"mean of {name}", f"mean of {name}") for name in metrics]
+        + [(name, name) for name in ("disagreement", *["probability"] * bool(targets))]
+        + [(f"score {method}", method) for method in scores],
+        "class": "class" if of_labels else "explained",
+        "told": {
+            **{"metric": metric.metric, "lower": metric.higher_is_better is False, "labelled": of_labels},
+            **{"controls": sorted(controls), "names": names},
+            "shares": [name.metric for name in findings.comparison.metrics if about(name.metric).percent],
+        },
         "rows": rows,
     }
 

@@ -1,200 +1,200 @@
 "use strict";
-// What a page without scripts has already is made more of: an epoch slider over the maps, and a table of all samples.
+// What a page without scripts shows once: one slider shows each evaluation, and a table every sample with its maps.
 (() => {
   const get = id => document.getElementById(id);
-  const make = (tag, text, attributes = {}) => {
-    const element = document.createElement(tag);
-    element.textContent = text ?? "";
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  const make = (tag, text = "", attributes = {}) => {
+    const element = Object.assign(document.createElement(tag), { textContent: text });
+    for (const pair of Object.entries(attributes)) element.setAttribute(...pair);
     return element;
   };
-  const table = get("browser");
-  const first = table ? table.querySelector("data").dataset.metric : "";
-  const told = name => (table ? JSON.parse(table.dataset[name]) : []);
-  const [controls, shares, names] = ["controls", "shares", "names"].map(told);
-  const called = label => names[label] ?? label ?? "";
-  const everything = JSON.parse(get("scores").textContent);
-  const evaluations = everything.filter(evaluation => evaluation.reported);
-  const absent = value => value === null || value === undefined;
-  const written = (value, percent) =>
-    absent(value) ? "" : (percent ? (100 * value).toFixed(1) : value.toFixed(3)).replace("-", "−");
-  const rowsOf = (evaluation, metric) => {
-    const methods = Object.entries(evaluation.values[metric] ?? {});
-    return evaluation.samples.map((sample, place) => {
-      const scores = Object.fromEntries(methods.map(([name, values]) => [`score ${name}`, values[place]]));
-      const own = methods.filter(([name, values]) => !controls.includes(name) && values[place] !== null);
-      const all = own.map(([, values]) => values[place]);
-      const average = numbers => (numbers.length ? numbers.reduce((a, b) => a + b, 0) / numbers.length : null);
-      const mean = average(all);
-      const spread = mean === null ? null : Math.sqrt(average(all.map(value => (value - mean) ** 2)));
-      const { target, predicted, probability } = evaluation;
-      const known = target && { class: target[place], predicted: predicted[place], probability: probability[place] };
-      return { sample, ...known, mean, disagreement: spread, ...scores };
-    });
+  const average = values => (values.length ? values.reduce((a, b) => a + b, 0) / values.length : null);
+  const data = id => (get(id) ? JSON.parse(get(id).textContent) : []);
+  const [steps, sheets, table] = [data("scores"), data("sheets"), get("browser")];
+  const whose = ({ run }) => (steps.every(step => step.run === run) ? "" : `${run}: `);
+  const called = step => `${whose(step)}${step.stage}, epoch ${step.epoch}, step ${step.step}`;
+  const isOf = step => other => ["run", "stage", "epoch", "step"].every(name => `${other[name]}` === `${step[name]}`);
+
+  // For the panels, the cursors of the curves and the rings in the metrics.
+  const show = step => {
+    get("shown").textContent = called(step);
+    const panels = [...document.querySelectorAll(".panel")];
+    for (const panel of panels) panel.hidden = !isOf(step)(panel.dataset);
+    if (get("absent")) get("absent").hidden = panels.some(panel => !panel.hidden);
+    for (const mark of document.querySelectorAll(".cursor, .ring")) {
+      const { run, metric, method, low, high } = mark.dataset;
+      const scores = (metric && !step.reported && step.values[metric]?.[method]) || [];
+      const value = metric ? average(scores.filter(score => score !== null)) : step.step;
+      const share = (value - low) / (high - low);
+      const isThere = run === step.run && value !== null && (metric || (share >= 0 && share <= 1));
+      mark.setAttribute("visibility", isThere ? "visible" : "hidden");
+      if (metric) mark.setAttribute("cx", `${100 * Math.min(1, Math.max(0, share))}%`);
+      else mark.setAttribute("transform", `translate(${250 * share})`);
+    }
   };
 
-  // One slider for the maps and the cursors of the curves. Sheets are gray, and get their colors here.
-  const sheets = get("sheets") ? JSON.parse(get("sheets").textContent) : [];
-  const panels = [...document.querySelectorAll(".panel")].reverse(); // the page has the latest first
-  const read = async sheet => {
-    const image = Object.assign(new Image(), { src: sheet.source });
-    await image.decode();
-    const context = make("canvas", "", { width: image.width, height: image.height }).getContext("2d");
-    context.drawImage(image, 0, 0);
-    return context.getImageData(0, 0, image.width, image.height);
-  };
-  const drawn = ({ width, height, across, gray }, block, place, color) => {
-    const canvas = make("canvas", "", { width, height });
-    const picture = new ImageData(width, height);
-    const [left, top] = [(place % across) * width, (block * across + Math.floor(place / across)) * height];
-    const at = i => 4 * ((top + Math.floor(i / width)) * gray.width + left + (i % width));
-    const below = block * across * height * gray.width * 4; // to the input's pixel
-    for (let i = 0; i < width * height; i++)
-      picture.data.set([...color(gray.data[at(i)], gray.data[at(i) - below]), 255], 4 * i);
-    canvas.getContext("2d").putImageData(picture, 0, 0);
+  // Sheets are gray, and get their colors here; a part of them is read when one of its samples is shown.
+  const pixels = part =>
+    (part.pixels ??= (async () => {
+      const isHere = part.source.startsWith("data:"); // else a script hands it over: a page from disk may read no more
+      const [src, script] = [part.source, make("script")];
+      const read = (onload, onerror) => document.head.append(Object.assign(script, { src, onload, onerror }));
+      const image = Object.assign(new Image(), { src: isHere ? src : (await new Promise(read)).target.textContent });
+      await image.decode();
+      const context = make("canvas", "", { width: image.width, height: image.height }).getContext("2d");
+      context.drawImage(image, 0, 0);
+      return context.getImageData(0, 0, image.width, image.height);
+    })());
+  const drawn = ({ width, height, parts }, row, block, color) => {
+    const [canvas, part] = [make("canvas", "", { width, height }), parts.find(one => one.rows.includes(row))];
+    const paint = gray => {
+      const [picture, place] = [new ImageData(width, height), part.rows.indexOf(row)];
+      const first = Math.floor(place / part.across) * height * gray.width + (place % part.across) * width;
+      const below = block * part.across * height * gray.width; // the input's pixel
+      for (let i = 0; i < width * height; i++) {
+        const at = first + Math.floor(i / width) * gray.width + (i % width);
+        picture.data.set([...color(gray.data[4 * (at + below)], gray.data[4 * at]), 255], 4 * i);
+      }
+      canvas.getContext("2d").putImageData(picture, 0, 0);
+    };
+    if (part) pixels(part).then(paint);
     return canvas;
   };
-  const colored = (share, ground) =>
-    (share < 0 ? [33, 102, 172] : [178, 24, 43]).map(end => ground + Math.min(1, Math.abs(share)) * (end - ground));
-  const grid = async sheet => {
-    sheet.gray ??= await read(sheet);
-    const evaluation = everything.find(e => ["run", "stage", "epoch", "step"].every(name => e[name] === sheet[name]));
-    const rows = evaluation ? rowsOf(evaluation, first) : sheet.samples.map(sample => ({ sample }));
-    const order = get("ordered").querySelector("select").value;
-    const overlaid = get("ordered").querySelector("input").checked;
-    const key = row => (order === "last" ? -row.mean : order === "disagreement" ? -row.disagreement : row[order]) ?? 0;
-    const sign = table && table.dataset.lower && ["mean", "last"].includes(order) ? -1 : 1;
-    const chosen = rows.sort((a, b) => sign * (key(a) - key(b))).slice(0, 12);
-    const ends = sheet.methods.map(name => Math.max(...sheets.map(s => s.ends[s.methods.indexOf(name)] ?? 0)) || 1);
-    const heads = sheet.methods.map((name, m) => make("th", `${name} ±${ends[m].toPrecision(2)}`, { scope: "col" }));
-    get("grid").tHead.rows[0].replaceChildren(make("th", "sample"), make("th", "input"), ...heads);
-    const body = chosen.map(row => {
-      const [line, place] = [make("tr"), sheet.samples.indexOf(row.sample)];
-      if (place < 0) return line;
-      const labels = row.class === undefined ? "" : ` (${called(row.class)} → ${called(row.predicted)})`;
-      line.append(make("th", `${row.sample}${labels}`, { scope: "row" }), make("td"));
-      line.lastChild.append(drawn(sheet, 0, place, gray => [gray, gray, gray]));
-      sheet.methods.forEach((name, m) => {
-        const share = gray => ((gray - 128) / 127) * (sheet.scales[m] / ends[m]);
-        const color = (gray, input) => (gray ? colored(share(gray), overlaid ? input : 255) : [153, 153, 153]);
-        const cell = make("td");
-        cell.append(drawn(sheet, m + 1, place, color), written(row[`score ${name}`], shares.includes(first)));
-        line.append(cell);
-      });
-      return line;
+  const endOf = name => Math.max(...sheets.map(sheet => sheet.ends[sheet.methods.indexOf(name)] ?? 0)) || 1;
+  const map = (sheet, row, method) => {
+    const factor = sheet.scales[method] / endOf(sheet.methods[method]) / 127;
+    return drawn(sheet, row, method + 1, (gray, input) => {
+      const [share, ground] = [(gray - 128) * factor, state.over ? input : 255];
+      const mixed = color => ground + Math.min(1, Math.abs(share)) * (color - ground);
+      return gray ? (share < 0 ? [33, 102, 172] : [178, 24, 43]).map(mixed) : [153, 153, 153];
     });
-    get("grid").tBodies[0].replaceChildren(...body);
   };
-  const steps = sheets.length ? sheets : panels.map(panel => ({ panel, step: Number(panel.dataset.step) }));
-  let redraw = () => {}; // the table of samples, where there is one
-  if (steps.length) {
-    const input = get("slider").querySelector("input");
-    const show = () => {
-      const chosen = steps[input.value];
-      const { panel, run, stage, epoch, step } = chosen;
-      const whose = evaluations.length > 1 ? `${run}: ` : "";
-      get("shown").textContent = panel ? panel.dataset.name : `${whose}${stage}, epoch ${epoch}, step ${step}`;
-      for (const one of panels) one.hidden = one !== panel;
-      if (!panel) grid(chosen);
-      redraw(chosen);
-      for (const cursor of document.querySelectorAll(".cursor")) {
-        const [from, to] = ["from", "to"].map(name => Number(cursor.dataset[name]));
-        const share = (step - from) / (to - from);
-        cursor.setAttribute("visibility", share < 0 || share > 1 ? "hidden" : "visible");
-        for (const end of ["x1", "x2"]) cursor.setAttribute(end, 250 * share);
-      }
-    };
-    get("panels").append(...panels);
-    get("earlier")?.remove();
-    const own = sheets.length ? ["grid", "ordered", "of-sheets", "of-panels"] : [];
-    for (const id of own) get(id).hidden = id === "of-panels";
-    get("slider").hidden = steps.length < 2 && !sheets.length;
-    input.max = input.value = steps.length - 1;
-    input.addEventListener("input", show);
-    get("ordered").addEventListener("change", show);
-    show();
-  }
 
   // All samples, sorted and filtered; what is chosen is in the address, so that it can be passed on.
-  if (!table) return;
-  const state = { run: 0, metric: first, sort: "mean", down: table.dataset.lower, only: "", label: "" };
-  let [most, at] = [40, {}];
-  const isShown = e => e.run === evaluations[state.run].run && e.step === at.step && e.stage === (at.stage ?? e.stage);
-  const kept = row =>
-    (state.only === "" || (row.class === row.predicted) === (state.only === "right")) &&
-    (state.label === "" || String(row.class) === state.label);
-  const inOrder = (a, b) => {
-    const [one, two] = [a[state.sort], b[state.sort]];
-    if (absent(one) || absent(two)) return absent(one) - absent(two);
-    return (state.down ? -1 : 1) * (one - two) || a.sample - b.sample;
+  const { controls, metric, lower, names, shares, labelled } = table ? JSON.parse(table.dataset.told) : {};
+  const state = { at: steps.findIndex(step => step.reported), metric, sort: "mean", down: lower ? "1" : "", only: "" };
+  Object.assign(state, { label: "", over: "", x: `mean of ${metric}`, y: "disagreement", box: "" });
+  const initial = { ...state };
+  let most = 12;
+  const title = name => name.replace(/^score /, "");
+  const columnsOf = (step, of) => {
+    const methods = Object.entries(step.values[of] ?? {});
+    const own = methods.filter(([name]) => !controls.includes(name)).map(([, values]) => values);
+    const rows = step.samples.map((_, row) => own.map(values => values[row]).filter(value => value != null));
+    const mean = rows.map(average);
+    const variances = rows.map((values, row) => average(values.map(value => (value - mean[row]) ** 2)));
+    const disagreement = variances.map(variance => variance && variance ** 0.5);
+    const { samples, target, predicted, probability } = step;
+    const known = target && { [labelled ? "class" : "explained"]: target, predicted, probability };
+    const scores = Object.fromEntries(methods.map(([name, values]) => [`score ${name}`, values]));
+    return { sample: samples, ...known, mean, disagreement, ...scores };
   };
-  const head = name => {
+  const written = (name, value) => {
+    if (value == null || name === "sample") return `${value ?? ""}`;
+    if (["class", "explained", "predicted"].includes(name)) return names[value] ?? `${value}`;
+    const percent = name !== "probability" && shares.includes(name.split("mean of ")[1] ?? state.metric);
+    return (percent ? (100 * value).toFixed(1) : value.toFixed(3)).replace("-", "−");
+  };
+  const scatter = (columns, rows, chosen) => {
+    const [plot, inside, radius] = [get("scatter"), new Set(chosen), rows.length > 1000 ? 0.5 : 1];
+    const axes = [state.x, state.y].map(name => {
+      const known = rows.map(row => columns[name][row]).filter(value => value != null).sort((a, b) => a - b);
+      return { name, low: known[0] ?? 0, range: known.at(-1) - known[0] || 1 };
+    });
+    const share = (value, k) => ((100 * (value - axes[k].low)) / axes[k].range).toFixed(1);
+    const dots = rows.filter(row => axes.every(({ name }) => columns[name][row] != null)).map(row => {
+      const [x, y] = axes.map(({ name }, k) => share(columns[name][row], k));
+      return `<circle cx="${x}" cy="${100 - y}" r="${radius}" class="${inside.has(row) ? "in" : "out"}"/>`;
+    });
+    const [x, right, low, y] = state.box.split(",").map((value, place) => share(value, place >> 1));
+    const box = `<rect x="${x}" y="${100 - y}" width="${right - x}" height="${y - low}"/>`;
+    plot.innerHTML = dots.join("") + (state.box && box); // numbers alone
+    const spot = e => {
+      const { left, top, width, height } = plot.getBoundingClientRect(); // with margins of 2 of 104
+      const parts = [(e.clientX - left) / width, 1 - (e.clientY - top) / height];
+      return parts.map((part, k) => axes[k].low + (1.04 * part - 0.02) * axes[k].range);
+    };
+    plot.onpointerdown = e => plot.setPointerCapture(e.pointerId, (plot.from = spot(e)));
+    plot.onpointermove = plot.onpointerup = e => {
+      const pairs = spot(e).map((to, k) => [plot.from?.[k], to].sort((a, b) => a - b));
+      const wide = pairs.every(([from, to], k) => to - from > axes[k].range / 50);
+      if (plot.from) change("box", wide ? pairs.join() : "");
+      if (e.type === "pointerup") plot.from = undefined;
+    };
+    const ends = ({ name, low, range }) => `${title(name)} from ${written(name, low)} to ${written(name, low + range)}`;
+    get("extent").textContent = `Across: ${ends(axes[0])}. Up: ${ends(axes[1])}. Draw a rectangle to choose samples.`;
+  };
+  const head = (name, sheet) => {
     const sorted = state.sort !== name ? "none" : state.down ? "descending" : "ascending";
     const cell = make("th", "", { scope: "col", class: "number", "aria-sort": sorted });
-    const text = name.replace(/^score /, "") + { none: "", descending: " ↓", ascending: " ↑" }[sorted];
-    const button = make("button", text, { type: "button", title: "Sort" });
-    button.addEventListener("click", () => {
-      state.down = state.sort === name && !state.down ? "1" : "";
-      state.sort = name;
-      draw(name);
-    });
-    cell.append(button);
+    cell.append(make("button", title(name), { type: "button", title: "Sort", name }));
+    if (sheet?.methods.includes(name.slice(6))) cell.append(make("small", `±${endOf(title(name)).toPrecision(2)}`));
     return cell;
   };
-  const body = row => {
-    const wrong = row.class !== row.predicted;
-    const line = make("tr", "", wrong ? { class: "wrong" } : {});
-    for (const [name, value] of Object.entries(row)) {
-      const whole = name === "sample" ? String : ["class", "predicted"].includes(name) ? called : null;
-      const percent = name !== "probability" && shares.includes(state.metric);
-      const text = (whole ?? (score => written(score, percent)))(value) + (wrong && name === "predicted" ? " ✗" : "");
-      line.append(make(name === "sample" ? "th" : "td", text, { class: "number" }));
+  const line = (columns, row, sheet) => {
+    const wrong = labelled && columns.class && columns.class[row] !== columns.predicted[row];
+    const found = make("tr", "", wrong ? { class: "wrong" } : {});
+    for (const [name, values] of Object.entries(columns)) {
+      const text = written(name, values[row]) + (wrong && name === "predicted" ? " ✗" : "");
+      const [cell, method] = [make(name === "sample" ? "th" : "td", text, { class: "number" }), name.slice(6)];
+      if (sheet && name === "sample") cell.prepend(drawn(sheet, row, 0, gray => [gray, gray, gray]));
+      if (sheet?.methods.includes(method)) cell.prepend(map(sheet, row, sheet.methods.indexOf(method)));
+      found.append(cell);
     }
-    return line;
+    return found;
   };
-  const draw = focused => {
-    const shown = everything.find(isShown) ?? evaluations[state.run];
-    const all = rowsOf(shown, state.metric);
-    const columns = Object.keys(all[0]);
-    if (!columns.includes(state.sort)) state.sort = "mean";
-    const found = all.filter(kept).sort(inOrder);
-    table.tHead.rows[0].replaceChildren(...columns.map(head));
-    table.tBodies[0].replaceChildren(...found.slice(0, most).map(body));
-    const unit = shares.includes(state.metric) ? ", in percent" : "";
-    const number = `${Math.min(most, found.length)} of ${found.length} chosen of ${all.length}`;
-    get("counted").textContent = `${number} samples of ${shown.stage}, epoch ${shown.epoch}, by ${state.metric}${unit}`;
+  const draw = () => {
+    const step = steps[state.at] ?? steps[initial.at];
+    show(step);
+    if (!table) return;
+    if (!(state.metric in step.values)) state.metric = metric;
+    const [columns, sheet] = [columnsOf(step, state.metric), sheets.find(isOf(step))];
+    const means = Object.keys(step.values).map(of => [`mean of ${of}`, columnsOf(step, of).mean]);
+    const all = { ...Object.fromEntries(means), ...columns };
+    for (const name of ["sort", "x", "y"]) if (!(state[name] in all)) state[name] = initial[name];
+    const { target, predicted, samples } = step;
+    const isOfKind = row => !state.only || (target[row] === predicted[row]) === (state.only === "right");
+    const rows = [...samples.keys()].filter(row => isOfKind(row) && ["", `${target?.[row]}`].includes(state.label));
+    const [x, y, key] = [state.x, state.y, state.sort].map(name => all[name]);
+    const box = state.box.split(",").map(Number);
+    const within = (value, [low, high]) => value != null && value >= low && value <= high;
+    const found = rows.filter(row => !state.box || (within(x[row], box) && within(y[row], box.slice(2))));
+    const less = (a, b) => (key[a] == null) - (key[b] == null) || (state.down ? -1 : 1) * (key[a] - key[b]) || a - b;
+    table.tHead.rows[0].replaceChildren(...Object.keys(columns).map(name => head(name, sheet)));
+    table.tBodies[0].replaceChildren(...found.sort(less).slice(0, most).map(row => line(columns, row, sheet)));
+    scatter(all, rows, found);
+    const number = `${Math.min(most, found.length)} of ${found.length} chosen of ${samples.length} samples`;
+    const by = `${state.metric}${shares.includes(state.metric) ? ", in percent" : ""}`;
+    get("counted").textContent = `${number}, ${called(step)}, by ${by}`;
     get("further").hidden = found.length <= most;
-    if (focused) table.tHead.querySelectorAll("button")[columns.indexOf(focused)].focus();
-    const query = new URLSearchParams(Object.entries(state).filter(([, value]) => value !== "" && value !== 0));
-    if (focused !== undefined) history.replaceState(null, "", `#samples?${query}`);
   };
-  const choice = (title, name, options) => {
-    const label = make("label", `${title} `);
-    const select = make("select");
-    for (const [value, text] of options) select.append(make("option", text, { value }));
-    select.value = state[name];
-    select.addEventListener("change", () => {
-      state[name] = name === "run" ? Number(select.value) : select.value;
-      draw("");
-    });
-    label.append(select);
-    get("controls").append(label);
+  const change = (name, value) => {
+    state[name] = value;
+    draw();
+    const query = new URLSearchParams(Object.entries(state).filter(([key, own]) => own !== initial[key]));
+    if (table) history.replaceState(null, "", `#samples?${query}`);
   };
-  if (location.hash.startsWith("#samples?")) {
-    for (const [name, value] of new URLSearchParams(location.hash.slice(9))) if (name in state) state[name] = value;
-    state.run = evaluations[state.run] ? Number(state.run) : 0;
-    if (!(state.metric in evaluations[state.run].values)) state.metric = first;
-    get("samples").scrollIntoView();
+  if (table) {
+    const asked = location.hash.startsWith("#samples?") ? [...new URLSearchParams(location.hash.slice(9))] : [];
+    for (const [name, value] of asked) if (name in state) state[name] = value;
+    for (const select of document.querySelectorAll("#controls select")) {
+      select.value = state[select.name];
+      select.onchange = () => change(select.name, select.value);
+    }
+    get("further").onclick = () => draw((most += 100));
+    table.tHead.onclick = ({ target: { name } }) => {
+      if (!name) return;
+      state.down = state.sort === name && !state.down ? "1" : "";
+      change("sort", name);
+      table.tHead.querySelector("[aria-sort$=ending] button").focus();
+    };
+    for (const id of ["controls", "plot"]) get(id).hidden = false;
+    if (asked.length) get("samples").scrollIntoView();
   }
-  if (evaluations.length > 1) choice("Run", "run", evaluations.map((evaluation, place) => [place, evaluation.run]));
-  choice("Metric", "metric", Object.keys(evaluations[0].values).map(name => [name, name]));
-  if (evaluations[0].target) {
-    choice("Show", "only", [["", "all"], ["wrong", "wrong ones"], ["right", "right ones"]]);
-    const labels = [...new Set(evaluations[0].target)].sort((a, b) => a - b);
-    choice("Class", "label", [["", "all"], ...labels.map(label => [label, called(label)])]);
-  }
-  get("controls").hidden = false;
-  get("further").addEventListener("click", () => draw(void (most += 200)));
-  redraw = chosen => draw(void (at = chosen));
+  get("earlier")?.replaceWith(...document.querySelectorAll("#earlier .panel"));
+  if (get("panels") && table && sheets.length) get("panels").hidden = true;
+  const slider = get("slider").querySelector("input");
+  Object.assign(slider, { max: steps.length - 1, value: state.at });
+  slider.oninput = () => change("at", slider.value);
+  get("slider").hidden = steps.length < 2;
   draw();
 })();

@@ -4,13 +4,16 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from lightning_xai.reporting.page.metrics import about
 from lightning_xai.reporting.page.numbers import Number, Part, count, decimals, error, listed, mean_parts, written
+from lightning_xai.reporting.page.shortcuts import answers
 from lightning_xai.results.comparison import Comparison, MethodResult, MetricComparison
 from lightning_xai.results.findings import Findings, FoundRun
 from lightning_xai.statistics.intervals import share_interval
+from lightning_xai.statistics.paired import paired_test
 
 CONTROLS = {
     "edges": "an edge detector that never sees the network",
@@ -27,7 +30,7 @@ class Sentence:
     """One or two sentences of the answer.
 
     Attributes:
-        kind: What is answered: `best`, `ties`, `control`, `sanity`, `accuracy`, `limits`.
+        kind: What is answered: `best`, `ties`, `control`, `shortcuts`, `sanity`, `accuracy`, `limits`.
         parts: Texts and numbers.
         link: The place on the page where it follows from.
         tone: `good`, `bad` or `plain`.
@@ -42,7 +45,8 @@ class Sentence:
 def sentences(findings: Findings) -> list[Sentence]:
     """What was found, in the order in which a reader asks for it."""
     limits = Sentence("limits", tuple(_limits(findings)), "provenance")
-    return [*conclusion(findings), _checks(findings), limits]
+    shortcuts = [Sentence("shortcuts", parts, "shortcuts", tone) for parts, tone in answers(findings)]
+    return [*conclusion(findings), *shortcuts, _checks(findings), limits]
 
 
 def conclusion(findings: Findings) -> list[Sentence]:
@@ -87,24 +91,47 @@ def anchor(comparison: Comparison, metric: MetricComparison) -> str:
     return f"metric-{comparison.metrics.index(metric)}"
 
 
-def floor(comparison: Comparison, metric: MetricComparison) -> float:
-    """What a method must be better than: the random maps' mean, or what is known of chance; NaN if nothing is."""
-    known = about(metric.metric)
-    if not known.has_floor:
-        return math.nan
-    random = [r.mean for r in metric.methods if r.method in comparison.controls and plain(r.method) == "random"]
-    level = math.nan if known.level is None else known.level
-    return next((mean for mean in random if not math.isnan(mean)), level)
+@dataclass(frozen=True)
+class Floor:
+    """What a method must be better than: a control, or a known level.
+
+    Attributes:
+        name: Of the control, or `chance`.
+        mean: Its score.
+        control: None for chance.
+    """
+
+    name: str
+    mean: float
+    control: MethodResult | None = None
+
+
+def floor(comparison: Comparison, metric: MetricComparison, result: MethodResult) -> Floor | None:
+    """The best of the controls of the method's run, or chance where that is better; None where neither is known."""
+    known, run = about(metric.metric), result.method.rpartition(":")[0]
+    if not known.has_floor or metric.higher_is_better is None or result.method in comparison.controls:
+        return None
+    found = [
+        Floor(plain(r.method), r.mean, r)
+        for r in metric.methods
+        if r.method in comparison.controls and r.method.rpartition(":")[0] == run and not math.isnan(r.mean)
+    ]
+    found += [] if known.level is None else [Floor("chance", known.level)]
+    return max(found, key=lambda one: one.mean if metric.higher_is_better else -one.mean, default=None)
 
 
 def is_below_floor(comparison: Comparison, metric: MetricComparison, result: MethodResult) -> bool:
-    """Whether the interval of a method reaches the floor."""
-    level = floor(comparison, metric)
-    if result.method in comparison.controls or math.isnan(level) or math.isnan(result.mean):
+    """Whether a method is not shown to be better than its floor (Wilcoxon, paired by sample); of one sample, is not."""
+    level = floor(comparison, metric, result)
+    if level is None or math.isnan(result.mean):
         return False
-    end = result.low if metric.higher_is_better else result.high
-    end = result.mean if math.isnan(end) else end
-    return end <= level if metric.higher_is_better else end >= level
+    if metric.num_samples == 1:
+        return result.mean <= level.mean if metric.higher_is_better else result.mean >= level.mean
+    if result is best_of(metric) and level.control is not None:
+        return not is_worse(comparison, level.control)  # the test that the sentences are of
+    others = np.full(metric.num_samples, level.mean) if level.control is None else np.asarray(level.control.values)
+    p_value, effect = paired_test(np.asarray(result.values), others, metric.higher_is_better)
+    return not (p_value <= comparison.alpha and effect > 0)
 
 
 def plain(method: str) -> str:
@@ -128,8 +155,9 @@ def _best(comparison: Comparison, metric: MetricComparison) -> Iterator[Part]:
     controls = _distinct(r for r in metric.methods if r.method in comparison.controls and not math.isnan(r.mean))
     others = [r for r in metric.methods if r is not best and r.rank is not None]
     pointing = known.group == "evidence"
-    if is_below_floor(comparison, metric, best):
-        yield f"No method is above the floor{' in pointing at the evidence' * pointing}; the first is {best.method}: "
+    if is_below_floor(comparison, metric, best) and (level := floor(comparison, metric, best)):
+        name = f"the control {level.name}" if level.control else level.name
+        yield f"No method is above {name}{' in pointing at the evidence' * pointing}; the first is {best.method}: "
     elif others and not any(is_worse(comparison, result) for result in others):
         yield f"No method stands out{' in pointing at the evidence' * pointing}; the first is {best.method}: "
     else:
@@ -287,18 +315,33 @@ def _checks(findings: Findings) -> Sentence:
     return Sentence("sanity", tuple(parts), "sanity", tone)
 
 
+def explained(run: FoundRun) -> str:
+    """Which class: `label`, `prediction`, `positive` or a number; empty if it is not recorded."""
+    samples = compared_samples(run)
+    known = samples["explained"].unique().tolist() if "explained" in samples else []
+    return str(known[0]) if len(known) == 1 else ""
+
+
+def labelled(run: FoundRun) -> bool:
+    """Whether it is the labels that are explained, or not recorded that others are."""
+    return explained(run) in ("label", "")
+
+
 def _accuracy(run: FoundRun, several: bool) -> Iterator[Part]:
     if not len(samples := compared_samples(run)):
         return
+    whose = f" of {run.name}" * several
+    if not labelled(run):
+        yield f"The accuracy of the network{whose} is not known here: it is not the labels that are explained."
+        return
     right = int((samples["target"] == samples["predicted"]).sum())
     low, high = share_interval(right, len(samples))
-    whose = f" of {run.name}" * several
     yield from (f"The network{whose} is right on ", count(right, "right", method=run.name), " of ")
     yield from (count(len(samples), "num_samples", method=run.name), " samples (")
     for place, (value, of) in enumerate(((right / len(samples), "accuracy"), (low, "low"), (high, "high"))):
         yield ("", " % [", ", ")[place]
         yield Number(written(value, 3, True), value, of, "accuracy", run.name)
-    yield "])." if right < len(samples) else "]), if it is their labels that are explained."
+    yield "])." if right < len(samples) or explained(run) else "]), if it is their labels that are explained."
 
 
 def compared_samples(run: FoundRun) -> pd.DataFrame:

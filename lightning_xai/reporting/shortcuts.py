@@ -1,0 +1,177 @@
+"""What a search for shortcuts found, in sentences and as a table."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from lightning_xai.results.shortcuts import (
+    Finding,
+    Onset,
+    ShortcutReport,
+    ShortcutVerdict,
+    decisive,
+    onset,
+    stage_of,
+    strength,
+)
+from lightning_xai.results.tables import ResultTable
+
+ORDER: tuple[ShortcutVerdict, ...] = ("SHORTCUT", "EVIDENCE", "INCONCLUSIVE", "CLEAR")
+
+
+def sentences(reports: Sequence[ShortcutReport]) -> list[str]:
+    """The conclusion: each shortcut with its classes, since when, and what proves it; or how sure it is that none is.
+
+    Args:
+        reports: Of one network on the same samples, in order of time; the last one is what is concluded about.
+    """
+    last, found = reports[-1], onset(reports)
+    groups: dict[Any, list[Onset]] = {}
+    for one in found:
+        groups.setdefault((one.finding.kind, one.since, one.until, one.after), []).append(one)
+    lines = [_decided(own, reports) for own in groups.values()]
+    if last.shortcuts:
+        n = len(last.samples)
+        lines.append(f"In all, {percent(last.dependence)} of the predictions of {n} samples depend on shortcuts.")
+    return [*lines, *_rest(last)]
+
+
+def _decided(group: list[Onset], reports: Sequence[ShortcutReport]) -> str:
+    last, one, findings = reports[-1], group[0], [own.finding for own in group]
+    labels = sorted({finding.label for finding in findings})
+    places: dict[str, list[int]] = {}
+    for finding in sorted(findings, key=lambda finding: finding.label):
+        places.setdefault(words(finding, last), []).append(finding.label)
+    who = ("class " if len(labels) == 1 else "classes ") + listed(class_name(label, last) for label in labels)
+    verb = ("is" if len(labels) == 1 else "are") if one.until is None else ("was" if len(labels) == 1 else "were")
+    if len(places) == 1:
+        what = f"{who} {verb} decided by {next(iter(places))}"
+    else:
+        each = (f"{listed(class_name(own, last) for own in dict.fromkeys(p))} by {w}" for w, p in places.items())
+        what = f"{len(labels)} classes {verb} decided each by a {findings[0].kind} of its own: {', '.join(each)}"
+    when = _when(one, reports)
+    sentence = f"{when} {what}" if when else what[0].upper() + what[1:]
+    effects = [effect for finding in findings if (effect := decisive(finding)) is not None]
+    if effects:
+        mean, control = (_mean([(getattr(e, name), e.n) for e in effects]) for name in ("mean", "control"))
+        whose = "its" if len(labels) == 1 else "their"
+        sentence += (
+            f"; replacing it by another class's changes {percent(mean)} of {whose} predictions "
+            f"(a matched {'region' if findings[0].box else 'change'} {percent(control)})"
+        )
+    if number := len({sample for finding in findings for sample in finding.examples}):
+        sentence += f"; {number} picture{'s show' if number > 1 else ' shows'} it"
+    kind = "test" if stage_of(last).startswith("test") else "validation"
+    return f"{sentence}; {kind} accuracy cannot see it, for these samples have it too."
+
+
+def _when(one: Onset, reports: Sequence[ShortcutReport]) -> str:
+    if len(reports) == 1:
+        return "" if one.since < 0 else f"At epoch {one.since}"
+    first = "the first look" if one.after is None else f"not yet at epoch {one.after}"
+    until = "Since" if one.until is None else "From"
+    return f"{until} epoch {one.since} ({first})" + ("" if one.until is None else f" to {one.until}")
+
+
+def _rest(report: ShortcutReport) -> list[str]:
+    """What is said of the classes without a shortcut."""
+    guilty = {finding.label for finding in report.shortcuts}
+    others = [finding for finding in report.findings if finding.label not in guilty]
+    more, where = ("other ", " in the other classes") if guilty else ("", "")
+    lines = []
+    if open_ := sorted({finding.label for finding in others if finding.verdict == "INCONCLUSIVE"}):
+        why = next(finding.reason for finding in others if finding.verdict == "INCONCLUSIVE")
+        lines.append(f"No {more}shortcut is proven in {_classes(open_, report)}, but none can be excluded: {why}")
+    elif known := [own.detectable for own in others if own.verdict == "CLEAR" and np.isfinite(own.detectable)]:
+        size = f"one that decides {percent(max(known))} of a class's predictions would have been found"
+        lines.append(f"No {more}shortcut was found{where}; {size}.")
+    if rare := [int(label) for label in report.settings.get("too_few") or ()]:
+        lines.append(f"Too few samples are predicted as {_classes(rare, report)} to look at.")
+    if reason := report.settings.get("reason"):
+        lines.append(str(reason))
+    return lines
+
+
+def words(finding: Finding, report: ShortcutReport) -> str:
+    """What decides, in words: `the lower left corner`, `a small pattern that moves`, `the color`."""
+    if finding.kind == "pattern":
+        return f"a pattern of {finding.box[2]} x {finding.box[3]} pixels that moves" if finding.box else "a pattern"
+    if finding.kind != "place":
+        return f"the {finding.kind}" + (f" ({finding.setting})" if finding.setting else "")
+    shape = report.settings.get("shape")
+    if shape is None:
+        return f"the region at {finding.box}"
+    return place_words(finding.box, tuple(shape))
+
+
+def place_words(box: Sequence[int], shape: Sequence[int]) -> str:
+    """Which ninth of a picture (height, width) the middle of a box is in; `most of the picture` for a large one."""
+    top, left, height, width = box
+    if 2 * height * width > shape[0] * shape[1]:
+        return "most of the picture"
+    down, across = (3 * (2 * a + b) // (2 * n) for a, b, n in ((top, height, shape[0]), (left, width, shape[1])))
+    row, column = ("upper", "", "lower")[min(2, down)], ("left", "", "right")[min(2, across)]
+    if row and column:
+        return f"the {row} {column} corner"
+    return f"the {row or column} edge" if row or column else "the middle"
+
+
+def class_name(label: int, report: ShortcutReport) -> str:
+    """Its name, or its number."""
+    names = report.settings.get("class_names") or ()
+    return str(names[label]) if label < len(names) else str(label)
+
+
+def _classes(labels: Sequence[int], report: ShortcutReport) -> str:
+    return ("class " if len(labels) == 1 else "classes ") + listed(class_name(label, report) for label in labels)
+
+
+def listed(names: Iterable[str]) -> str:
+    """`a, b and c`."""
+    *others, end = names
+    return f"{', '.join(others)} and {end}" if others else end
+
+
+def percent(share: float) -> str:
+    """With a decimal below ten."""
+    if not np.isfinite(share):
+        return "an unknown share"
+    text = f"{100 * share:.0f}" if abs(share) >= 0.0995 else f"{100 * share:.1f}"
+    return f"{text.removesuffix('.0').replace('-', '−')} %"
+
+
+def _mean(weighted: Sequence[tuple[float, int]]) -> float:
+    total = sum(n for _, n in weighted)
+    return sum(value * n for value, n in weighted) / total if total else float("nan")
+
+
+def shortcut_table(report: ShortcutReport) -> ResultTable:
+    """A line a hypothesis: those that decide first, then what came to nothing, the strongest of each class alone."""
+    rows, quiet = [], set[int]()
+    for finding in sorted(report.findings, key=lambda one: (ORDER.index(one.verdict), -strength(one))):
+        if finding.verdict in ("INCONCLUSIVE", "CLEAR"):
+            if finding.label in quiet:
+                continue
+            quiet.add(finding.label)
+        effect, other = decisive(finding), finding.sufficiency
+        rows.append(
+            (
+                class_name(finding.label, report),
+                finding.name,
+                words(finding, report),
+                *(("", "") if effect is None else (percent(effect.mean), percent(effect.control))),
+                percent(other.mean) if other.n else "",
+                percent(finding.inside) if np.isfinite(finding.inside) else "",
+                f"{finding.p_adjusted:.2g}" if np.isfinite(finding.p_adjusted) else "",
+                percent(finding.detectable) if np.isfinite(finding.detectable) else "",
+                finding.verdict,
+            )
+        )
+    columns = ("class", "name", "what", "lost", "control", "won", "in evidence", "p", "detectable", "verdict")
+    notes = (
+        "lost: share of the class's predictions that change when it is replaced by another class's content; "
+        "won: share of other predictions that become the class when it is put into them; detectable with 80 % power",
+    )
+    title = f"shortcuts: {report.verdict}, {percent(report.dependence)} of the predictions depend on them"
+    return ResultTable(title, columns, tuple(rows), notes, bold=frozenset())

@@ -1,0 +1,401 @@
+"""The sentinel: shortcuts found while a network trains, dated, logged, written and told."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_xai.callbacks import AttributionCallback, ShortcutSentinel
+from lightning_xai.callbacks.sentinel import carried, known_evidence
+from lightning_xai.data import DialDataModule, DigitsDataModule
+from lightning_xai.data.cues import Hue, Patch
+from lightning_xai.explainers import Gradient
+from lightning_xai.metrics import Sparseness
+from lightning_xai.reporting.shortcut_figure import Example, shortcut_figure
+from lightning_xai.reporting.shortcuts import place_words, sentences, shortcut_table
+from lightning_xai.results.shortcuts import (
+    SHORTCUTS,
+    Effect,
+    Finding,
+    ShortcutReport,
+    accepted,
+    as_record,
+    onset,
+    read_shortcuts,
+    report_of,
+    write_shortcuts,
+)
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers",
+    "ignore:.*smaller than the logging interval",
+    "ignore:.*isinstance.treespec",
+    "ignore:Be aware that when using `ckpt_path`",
+    "ignore:.*Checkpoint directory .* exists and is not empty",
+)
+FIND = "lightning_xai.callbacks.sentinel.find_shortcuts"
+
+
+def finding(label, verdict="SHORTCUT", box=(24, 0, 4, 4), kind="place", mean=0.25, examples=(1, 2), **changes):
+    effect = Effect(mean, 0.004, mean - 0.1, mean + 0.1, 100)
+    own = Finding(
+        label,
+        kind,
+        box,
+        "",
+        verdict,
+        {"swap": effect, "inpaint": replace(effect, mean=mean / 2)},
+        Effect(0.3, 0.01, 0.2, 0.4, 50),
+        0.001,
+        0.01,
+        0.4,
+        float("nan"),
+        0.12,
+        tuple(examples),
+        "It decides.",
+    )
+    return replace(own, **changes)
+
+
+def report(epoch, *findings, verdict=None, **settings):
+    by_class = dict.fromkeys(range(10), 0.0)
+    by_class |= {own.label: own.necessity["swap"].mean for own in findings if own.verdict == "SHORTCUT"}
+    told = "SHORTCUT" if any(own.verdict == "SHORTCUT" for own in findings) else "CLEAR"
+    whole = sum(by_class.values()) / 10
+    known = {"shape": [28, 28], "stage": "validate"} | settings
+    return ShortcutReport(verdict or told, whole, by_class, findings, epoch, 10 * epoch + 10, (0, 1, 2), known)
+
+
+def clear(*labels):
+    return [finding(label, "CLEAR", mean=0.01) for label in labels]
+
+
+# Records and files
+
+
+def test_reports_come_back_as_they_were_whatever_is_in_them(tmp_path):
+    odd = finding(3, detectable=float("nan"), p=float("nan"), kind="color", box=())
+    reports = [report(0, odd), report(1, finding(4), stage="test"), report(1, finding(4))]
+    for one in reports:
+        write_shortcuts(tmp_path, one)
+    assert list(map(repr, read_shortcuts(tmp_path))) == list(map(repr, reports))
+    assert [own.epoch for own in read_shortcuts(tmp_path, "validate")] == [0, 1]
+    write_shortcuts(tmp_path, report(1, *clear(4)))
+    assert [own.verdict for own in read_shortcuts(tmp_path, "validate")] == ["SHORTCUT", "CLEAR"], "the later one"
+    assert repr(report_of(json.loads(json.dumps(as_record(reports[0]))))) == repr(reports[0])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[]", '{"schema":"other","version":1,"reports":[]}', '{"schema":"lightning_xai.shortcuts","version":2}'],
+)
+def test_a_file_that_is_none_of_ours_is_refused_by_its_name(tmp_path, text):
+    (tmp_path / SHORTCUTS).write_text(text)
+    with pytest.raises(ValueError, match=r"shortcuts\.json: no reports of shortcuts .*Move it away"):
+        read_shortcuts(tmp_path)
+    assert read_shortcuts(tmp_path / "nowhere") == ()
+
+
+SHORT, OTHER, MOVED = finding(4), finding(4, "CLEAR"), finding(4, box=(23, 2, 5, 5))
+APART = finding(4, box=(0, 0, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("looks", "expected"),
+    [
+        ([[], [OTHER], [SHORT], [SHORT]], [(2, 1, None)]),
+        ([[SHORT], [SHORT]], [(0, None, None)]),
+        ([[], [SHORT], [OTHER]], [(1, 0, 1)]),
+        ([[], [SHORT], [OTHER], [MOVED]], [(1, 0, None)]),
+        ([[], [SHORT], [APART, SHORT]], [(1, 0, None), (2, 1, None)]),
+        ([[SHORT], [finding(5)]], [(1, 0, None), (0, None, 0)]),
+        ([[finding(4, kind="color", box=())], [finding(4, kind="pattern")]], [(1, 0, None), (0, None, 0)]),
+        ([[OTHER]], []),
+    ],
+)
+def test_a_shortcut_dates_from_the_first_proof_of_a_hypothesis_like_it(looks, expected):
+    found = onset([report(epoch, *findings) for epoch, findings in enumerate(looks)])
+    assert [(own.since, own.after, own.until) for own in found] == expected
+
+
+def test_what_was_proven_is_carried_along_once_and_as_it_was_last():
+    reports = [report(0, SHORT, finding(2)), report(1, MOVED, *clear(2)), report(2)]
+    assert [(own.label, own.box) for own in carried(reports)] == [(4, MOVED.box), (2, SHORT.box)]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("3:place/24x4x5x5", {"label": 3, "kind": "place", "box": [24, 4, 5, 5]}),
+        ("place/24x4x5x5", {"label": None, "kind": "place", "box": [24, 4, 5, 5]}),
+        ("color", {"label": None, "kind": "color", "box": None}),
+        ("0:frequency/3-0-3-3", {"label": 0, "kind": "frequency", "box": None}),
+        ({"label": 3}, {"label": 3}),
+    ],
+)
+def test_what_is_accepted_has_a_name_or_is_a_mapping(given, expected):
+    assert accepted(given) == expected
+
+
+@pytest.mark.parametrize("given", ["corner", "", "3", "place/1x2", {"kind": "corner"}, {"where": 3}])
+def test_what_is_accepted_is_refused_where_it_means_nothing(given):
+    with pytest.raises(ValueError, match="`accept` must have names as tables of shortcuts have them"):
+        ShortcutSentinel(accept=[given])
+
+
+# Words
+
+
+def test_the_ninths_of_a_picture_have_names():
+    names = [[place_words((top, left, 3, 3), (27, 27)) for left in (0, 12, 24)] for top in (0, 12, 24)]
+    assert names == [
+        ["the upper left corner", "the upper edge", "the upper right corner"],
+        ["the left edge", "the middle", "the right edge"],
+        ["the lower left corner", "the lower edge", "the lower right corner"],
+    ]
+    assert place_words((0, 0, 20, 20), (27, 27)) == "most of the picture"
+
+
+def test_the_conclusion_says_since_when_which_classes_what_and_what_proves_it():
+    quiet = clear(*(label for label in range(10) if label not in (4, 7)))
+    reports = [report(2, *quiet), report(3, finding(4), finding(7, examples=range(10)), *quiet)]
+    assert sentences(reports) == [
+        "Since epoch 3 (not yet at epoch 2) classes 4 and 7 are decided by the lower left corner; replacing it by "
+        "another class's changes 25 % of their predictions (a matched region 0.4 %); 10 pictures show it; validation "
+        "accuracy cannot see it, for these samples have it too.",
+        "In all, 5 % of the predictions of 3 samples depend on shortcuts.",
+        "No other shortcut was found in the other classes; one that decides 12 % of a class's predictions would have "
+        "been found.",
+    ]
+    assert sentences([reports[1]])[0].startswith("At epoch 3 classes 4 and 7 are decided")
+    assert sentences([replace(reports[1], epoch=-1)])[0].startswith("Classes 4 and 7 are decided")
+    assert sentences(reports[::-1])[0].startswith("From epoch 3 (the first look) to 3 classes 4 and 7 were decided")
+    apart = [finding(4), finding(7, box=(0, 0, 4, 4)), finding(1, "SHORTCUT", kind="color", box=(), mean=0.9)]
+    told = sentences([report(0), report(1, *apart, class_names=list("abcdefghij"))])
+    assert told[0].startswith("Since epoch 1 (not yet at epoch 0) class b is decided by the color; ")
+    assert "2 classes are decided each by a place of its own: e by the lower left corner, h by the upper" in told[1]
+
+
+def test_what_is_not_sure_is_said():
+    unsure = [finding(3, "INCONCLUSIVE", reason="Too few samples."), *clear(1, 2)]
+    assert sentences([report(0, *unsure, verdict="INCONCLUSIVE", too_few={"5": 2})]) == [
+        "No shortcut is proven in class 3, but none can be excluded: Too few samples.",
+        "Too few samples are predicted as class 5 to look at.",
+    ]
+    assert sentences([report(0, *clear(1))]) == [
+        "No shortcut was found; one that decides 12 % of a class's predictions would have been found."
+    ]
+
+
+def test_the_table_has_what_decides_first_and_one_line_for_each_other_class():
+    table = shortcut_table(report(0, *clear(1, 1, 2), finding(5, "EVIDENCE"), finding(4)))
+    assert [(row[0], row[-1]) for row in table.rows] == [
+        ("4", "SHORTCUT"),
+        ("5", "EVIDENCE"),
+        ("1", "CLEAR"),
+        ("2", "CLEAR"),
+    ]
+    assert table.rows[0][1:7] == ("place/24x0x4x4", "the lower left corner", "25 %", "0.4 %", "30 %", "")
+
+
+def test_the_figure_has_each_picture_before_and_after_and_the_curve():
+    pictures = np.random.default_rng(0).random((2, 1, 28, 28))
+    example = Example(pictures[0], pictures[1], (24, 0, 4, 4), (0.98, 0.1), (4, 7))
+    reports = [report(0, *clear(4)), report(1, finding(4))]
+    figure = shortcut_figure(reports, [(reports[1].findings[0], [example] * 3)], "validate")
+    grid, curve = figure.axes
+    assert [image.get_array().tolist() for image in grid.images[:2]] == [
+        pictures[0, 0].tolist(),
+        pictures[1, 0].tolist(),
+    ]
+    assert [text.get_text() for text in grid.texts[:2]] == ["4, 0.98", "7, 0.10"]
+    lines = {line.get_label(): line.get_ydata() for line in curve.lines}
+    assert list(lines["4"]) == [0.0, 0.25]
+    assert list(lines["all predictions"]) == [0.0, 0.025]
+
+
+# The callback
+
+
+class Pictures(Dataset):
+    def __init__(self, length=12):
+        self.images = torch.rand(length, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        mask = self.images[i, 0] > 0.5
+        return {"image": self.images[i], "label": i % 3, "index": 100 + i, "mask": {"ink": mask, "rest": ~mask}}
+
+
+class Module(LightningModule):
+    class_names = ("cat", "dog", "cat")
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(784, 3))
+
+    def forward(self, x):
+        return self.net(x)
+
+    def training_step(self, batch, _):
+        return nn.functional.cross_entropy(self(batch["image"]), batch["label"])
+
+    def validation_step(self, batch, _):
+        pass
+
+    test_step = validation_step
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """What a search was given each time; class 1 is proven from epoch 1 on."""
+    given = []
+
+    def find(model, images, *, index, epoch, step, **options):
+        given.append({"images": images, "index": index, "epoch": epoch, **options})
+        own = [finding(1, mean=0.1 * epoch)] if epoch else clear(1)
+        return replace(report(epoch, *own, step=step), step=step, samples=tuple(index.tolist()))
+
+    monkeypatch.setattr(FIND, find)
+    monkeypatch.setattr("lightning_xai.callbacks.sentinel.too_early", lambda *_: None)
+    monkeypatch.setattr(ShortcutSentinel, "examples", lambda *_: [])
+    return given
+
+
+def trainer_of(folder, *callbacks, **options):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    some = {"max_epochs": 3, "enable_checkpointing": False, "num_sanity_val_steps": 0}
+    return Trainer(callbacks=list(callbacks), default_root_dir=folder, **(quiet | some | options))
+
+
+def fit(folder, *callbacks, module=None, ckpt_path=None, **options):
+    trainer = trainer_of(folder, *callbacks, **options)
+    trainer.fit(module or Module(), DataLoader(Pictures(), 4), DataLoader(Pictures(), 4), ckpt_path=ckpt_path)
+    return trainer
+
+
+def test_each_look_is_logged_written_and_carried_along(tmp_path, looks, capsys):
+    sentinel = ShortcutSentinel(num_samples=5, mask="rest", accept=["color"], operators=["color"])
+    trainer = fit(tmp_path, sentinel)
+    assert {name: round(float(value), 6) for name, value in trainer.callback_metrics.items()} == {
+        "xai/shortcut": 0.02,
+        "xai/shortcut/cat-0": 0.0,
+        "xai/shortcut/dog": 0.2,
+        "xai/shortcut/cat-2": 0.0,
+    }
+    assert [own["epoch"] for own in looks] == [0, 1, 2]
+    assert looks[0]["index"].tolist() == [100, 103, 106, 108, 111]
+    assert torch.equal(looks[0]["masks"], looks[0]["images"][:, 0] <= 0.5)
+    assert (looks[0]["accept"], looks[0]["operators"]) == ([accepted("color")], ("color",))
+    assert [len(own["carried"]) for own in looks] == [0, 0, 1]
+    assert list(map(repr, read_shortcuts(tmp_path / "xai"))) == list(map(repr, sentinel.reports["validate"]))
+    panels = sorted(path.name for path in (tmp_path / "xai" / "panels").iterdir())
+    assert panels == ["shortcut-validate-epoch=001-step=6.png", "shortcut-validate-epoch=002-step=9.png"]
+    printed = capsys.readouterr().out
+    assert "Since epoch 1 (not yet at epoch 0) class dog is decided by the lower left corner" in printed
+    assert str(tmp_path / "xai" / SHORTCUTS) in printed
+
+
+def test_who_waits_for_the_scalars_gets_them_and_others_are_refused(tmp_path, looks):
+    checkpoint = ModelCheckpoint(tmp_path, monitor="xai/shortcut", mode="min")
+    stopping = EarlyStopping("xai/shortcut/dog", patience=0)
+    scores = AttributionCallback({"g": Gradient()}, {"s": Sparseness()}, num_samples=2, controls=False, summary=False)
+    sentinel = ShortcutSentinel(num_samples=4, summary=False)
+    trainer = fit(tmp_path, sentinel, scores, checkpoint, stopping, enable_checkpointing=True)
+    assert trainer.current_epoch == 2, "epoch 1 is worse than epoch 0"
+    assert float(checkpoint.best_model_score) == 0.0
+    for first, last in ((sentinel, scores), (scores, sentinel)):
+        with pytest.raises(
+            ValueError, match=r"'xai/shortcut/dgo', which nothing logs: .* and .* log .*xai/shortcut/dog"
+        ):
+            fit(tmp_path, first, last, EarlyStopping("xai/shortcut/dgo"))
+    with pytest.raises(ValueError, match="Give ShortcutSentinel `every_n_epochs` 1"):
+        fit(tmp_path, ShortcutSentinel(every_n_epochs=2), EarlyStopping("xai/shortcut"))
+
+
+def test_a_resumed_training_goes_on_dating_and_a_new_one_begins_anew(tmp_path, looks):
+    checkpoint = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+    fit(tmp_path, ShortcutSentinel(num_samples=4, summary=False), checkpoint, enable_checkpointing=True, max_epochs=2)
+    again, module = ShortcutSentinel(num_samples=4, summary=False), Module()
+    fit(tmp_path / "b", again, module=module, ckpt_path=tmp_path / "epoch=1.ckpt", max_epochs=3)
+    assert [own.since for own in onset(again.reports["validate"])] == [1]
+    assert [own.epoch for own in read_shortcuts(tmp_path / "b" / "xai")] == [0, 1, 2]
+    assert len(looks[-1]["carried"]) == 1
+    with pytest.warns(
+        UserWarning, match="holds reports of an earlier training in this folder; they are in shortcuts-1"
+    ):
+        fit(tmp_path / "b", again, max_epochs=1)
+    assert [own.epoch for own in read_shortcuts(tmp_path / "b" / "xai")] == [0]
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_a_finished_network_is_looked_at_under_the_trainers_inference_mode(tmp_path, looks, command):
+    sentinel = ShortcutSentinel(num_samples=4, summary=False)
+    trainer = trainer_of(tmp_path, sentinel)
+    getattr(trainer, command)(Module(), DataLoader(Pictures(), 4), verbose=False)
+    assert list(sentinel.reports) == [command]
+    assert [own.settings["stage"] for own in read_shortcuts(tmp_path / "xai")] == [command]
+
+
+def test_a_look_that_fails_ends_the_training_or_is_told(tmp_path, looks, monkeypatch):
+    def fail(*arguments, **options):
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(FIND, fail)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        fit(tmp_path, ShortcutSentinel(num_samples=4))
+    with pytest.warns(UserWarning, match="ShortcutSentinel has no report of this validate end: .*out of luck"):
+        trainer = fit(tmp_path, ShortcutSentinel(num_samples=4, on_error="warn", summary=False), max_epochs=1)
+    assert all(value.isnan() for value in trainer.callback_metrics.values())
+    assert len(trainer.callback_metrics) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mask": True}, "`mask` must be the name of a mask, null, or false"),
+        ({"num_samples": 0}, "`num_samples`"),
+        ({"alpha": 2.0}, "`alpha`"),
+        ({"panel_size": -1}, "`panel_size`"),
+        ({"forward": {"carried": ["mask"]}}, "`forward`: ShortcutSentinel swaps parts of pictures"),
+    ],
+)
+def test_what_it_cannot_do_is_refused_when_it_is_made(options, message):
+    with pytest.raises(ValueError, match=message):
+        ShortcutSentinel(**options)
+
+
+def test_inputs_that_are_no_images_are_refused_before_the_first_epoch(tmp_path):
+    class Series(Pictures):
+        def __init__(self):
+            super().__init__()
+            self.images = self.images[:, 0]
+
+        def __getitem__(self, i):
+            return {"image": self.images[i], "label": i % 3}
+
+    trainer = trainer_of(tmp_path, ShortcutSentinel())
+    with pytest.raises(ValueError, match=r"looks for shortcuts in images .*got inputs of the shape \(12, 28, 28\)"):
+        trainer.fit(Module(), DataLoader(Series(), 4), DataLoader(Series(), 4))
+
+
+def test_a_data_module_says_itself_what_the_evidence_is():
+    data = DialDataModule(DigitsDataModule(), Hue(), num_train=300)
+    data.setup("fit")
+    assert known_evidence(data, None) == ("digit", True)
+    assert known_evidence(data, "cue") == ("cue", True)
+    assert known_evidence(data, False) == (None, False)
+    assert known_evidence(None, None) == (None, True)
+    assert Patch.operator == ""
