@@ -138,7 +138,7 @@ def _view(findings: Findings, beside: Beside) -> dict[str, Any]:
         "classes": class_maps(findings),
         "calibrations": [(run.name, tenths) for run in findings.runs if (tenths := calibration_of(run))],
         "samples": samples_of(findings),
-        "shortcuts": shortcuts_of(findings, _source),
+        "shortcuts": shortcuts_of(findings, lambda name, path: beside.picture(f"shortcuts-{name}.png", packed(path))),
         "checks": [
             (run, name, _figure(run, name, beside), *_ordered(own))
             for run in findings.runs
