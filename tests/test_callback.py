@@ -212,7 +212,9 @@ def test_without_labels_the_predicted_class_is_explained(tmp_path: Any) -> None:
 def test_target_label_and_prediction(tmp_path: Any) -> None:
     module = SomebodysModule()
     for target in ("label", "prediction"):
-        callback = AttributionCallback({"grad": Gradient()}, num_samples=13, panel_size=0, keep_maps=True, target=target)
+        callback = AttributionCallback(
+            {"grad": Gradient()}, num_samples=13, panel_size=0, keep_maps=True, target=target
+        )
         make_trainer(tmp_path, callback).validate(module, loader(), verbose=False)
         assert callback.evaluation is not None
         expected = Images().labels if target == "label" else callback.evaluation.predicted

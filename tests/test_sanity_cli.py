@@ -290,7 +290,7 @@ def test_images_too_small_for_hog(trained, tmp_path, tmp_path_factory):
     assert {row["similarity"] for row in rows} == SIMILARITIES.keys() - {"hog", "spearman_foreground"}
 
 
-def test_later_checks_presets_and_smoothing_are_an_option_each(trained, tmp_path, capsys):
+def test_later_checks_presets_and_smoothing_are_an_option_each(trained, tmp_path, capsys, sketched):
     call = partial(arguments, trained, tmp_path / "out", "--normalizer=percentile")
     with pytest.raises(SystemExit) as stopped:
         main(call("--preset=notebook", "--check=random_logit", "--require=[edges]"))
