@@ -185,7 +185,7 @@ def _metric(comparison: Comparison, metric: MetricComparison) -> dict[str, Any]:
 def _figure(run: FoundRun, check: str, beside: Beside) -> Markup | None:
     """Of a sanity check."""
     path = run.figures.get(check)
-    return path and beside.picture(f"{run.name}-{check}.png".replace("/", "-"), packed(path))
+    return None if path is None else beside.picture(f"{run.name}-{check}.png".replace("/", "-"), packed(path))
 
 
 def _whose(comparison: Comparison, method: str) -> tuple[str, str]:
