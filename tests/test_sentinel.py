@@ -407,3 +407,80 @@ def test_a_data_module_says_itself_what_the_evidence_is():
     assert known_evidence(data, False) == (None, False)
     assert known_evidence(None, None) == (None, True)
     assert Patch.operator == ""
+
+
+# With the search itself
+
+
+class Corner(LightningModule):
+    """Reads what is in the upper left corner alone: two classes, as bright or dark as it is."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(20.0))
+
+    def forward(self, x):
+        brightness = self.weight * (x[:, :, :3, :3].mean((1, 2, 3)) - 0.5)
+        return torch.stack([-brightness, brightness], 1)
+
+    validation_step = test_step = Module.validation_step
+
+
+class Marked(Pictures):
+    """Half of the corners are bright, half are dark; the evidence is in the middle."""
+
+    def __init__(self):
+        super().__init__(128)
+        self.images[:, :, :3, :3] = (torch.arange(128) % 2).float().view(-1, 1, 1, 1)
+
+    def __getitem__(self, i):
+        mask = torch.zeros(28, 28, dtype=torch.bool)
+        mask[8:20, 8:20] = True
+        return super().__getitem__(i) | {"mask": mask}
+
+
+def test_a_corner_that_decides_is_found_proven_drawn_and_told(tmp_path, capsys):
+    sentinel = ShortcutSentinel(num_samples=128, bounds=(0.0, 1.0), panel_size=2)
+    trainer = trainer_of(tmp_path, sentinel)
+    trainer.validate(Corner(), DataLoader(Marked(), 32), verbose=False)
+    (found,) = sentinel.reports["validate"]
+    assert found.verdict == "SHORTCUT"
+    assert float(trainer.callback_metrics["xai/shortcut"]) == pytest.approx(found.dependence)
+    assert found.dependence > 0.8
+    assert all(own.box[0] < 3 and own.box[1] < 3 for own in found.shortcuts if own.kind == "place")
+    printed = capsys.readouterr().out
+    assert "At epoch 0 classes 0 and 1 are decided by the upper left corner; replacing it" in printed
+    assert str(sentinel.panel) in printed
+    assert sentinel.panel.is_file()
+
+
+def test_training_is_bit_for_bit_what_it_is_without(tmp_path):
+    class Learning(Marked):
+        def __init__(self):
+            super().__init__()
+            self.images[:, :, :3, :3] = 10 * self.images[:, :, :3, :3] - 5  # which is learned in an epoch
+
+        def __getitem__(self, i):
+            return super().__getitem__(i) | {"label": i % 2}
+
+    states, sentinel = [], ShortcutSentinel(num_samples=64, summary=False)
+    for callbacks in ([], [sentinel]):
+        torch.manual_seed(3)
+        module, data = Module(), Learning()
+        trainer = trainer_of(tmp_path, *callbacks, max_epochs=1)
+        trainer.fit(module, DataLoader(data, 16, shuffle=True), DataLoader(data, 32))
+        states.append([*module.state_dict().values(), torch.rand(3)])
+    assert "reason" not in sentinel.reports["validate"][-1].settings, "it was looked at"
+    assert all(torch.equal(one, other) for one, other in zip(*states, strict=True))
+
+
+def test_a_network_that_predicts_one_class_is_not_looked_at_yet(tmp_path):
+    module = Corner()
+    nn.init.zeros_(module.weight)
+    sentinel = ShortcutSentinel(num_samples=64, bounds=(0.0, 1.0), summary=False)
+    trainer = trainer_of(tmp_path, sentinel)
+    trainer.validate(module, DataLoader(Marked(), 32), verbose=False)
+    (found,) = read_shortcuts(tmp_path / "xai")
+    assert (found.verdict, found.dependence) == ("INCONCLUSIVE", 0.0)
+    assert sentences([found]) == ["Less than two classes are predicted for 8 samples in each half of the 64 looked at."]
+    assert float(trainer.callback_metrics["xai/shortcut"]) == 0.0
