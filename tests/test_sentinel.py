@@ -1,7 +1,9 @@
 """The sentinel: shortcuts found while a network trains, dated, logged, written and told."""
 
 import json
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_xai.callbacks import AttributionCallback, ShortcutSentinel
 from lightning_xai.callbacks.sentinel import carried, known_evidence
+from lightning_xai.cli import main
 from lightning_xai.data import DialDataModule, DigitsDataModule
 from lightning_xai.data.cues import Hue, Patch
 from lightning_xai.explainers import Gradient
@@ -39,6 +42,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:Be aware that when using `ckpt_path`",
     "ignore:.*Checkpoint directory .* exists and is not empty",
 )
+ROOT = Path(__file__).parent.parent
 FIND = "lightning_xai.callbacks.sentinel.find_shortcuts"
 
 
@@ -484,3 +488,54 @@ def test_a_network_that_predicts_one_class_is_not_looked_at_yet(tmp_path):
     assert (found.verdict, found.dependence) == ("INCONCLUSIVE", 0.0)
     assert sentences([found]) == ["Less than two classes are predicted for 8 samples in each half of the 64 looked at."]
     assert float(trainer.callback_metrics["xai/shortcut"]) == 0.0
+
+
+# The command
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path, looks):
+    """Runs it on the digits, with a verdict; gives the exit code."""
+    monkeypatch.setattr(sys, "argv", ["lightning-xai"])
+
+    def run(verdict, *options):
+        own = [finding(1)] if verdict == "SHORTCUT" else clear(1)
+
+        def find(model, images, *, index, epoch, step, **given):
+            looks.append({"masks": given["masks"], "accept": given["accept"], "index": index})
+            return replace(report(epoch, *own, verdict=verdict), step=step, samples=tuple(index.tolist()))
+
+        monkeypatch.setattr(FIND, find)
+        words = [f"--config={ROOT}/configs/mnist_lenet.yaml", f"--ckpt_path={ROOT}/checkpoints/mnist_lenet.ckpt"]
+        data = ["--data=lightning_xai.data.DigitsDataModule", "--trainer.accelerator=cpu", "--trainer.logger=false"]
+        try:
+            main(["shortcuts", *words, *data, f"--output={tmp_path}/xai", *options])
+        except SystemExit as leaving:
+            return leaving.code
+        return 0
+
+    return run
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # between Lightning and jsonargparse
+def test_the_command_tells_writes_and_guards_a_build(command, looks, tmp_path, capsys):
+    assert command("SHORTCUT", "--num_samples=40", "--accept=[3:color]") == 0
+    told = capsys.readouterr().out
+    assert told.startswith("At epoch 9 class 1 is decided by the lower left corner; replacing it by another class's")
+    assert told.index("decided by") < told.index("place/24x0x4x4") < told.index(f"{tmp_path}/xai/shortcuts.json")
+    assert len(looks[0]["index"]) == 40
+    assert looks[0]["masks"].any()
+    assert looks[0]["accept"] == [accepted("3:color")]
+    assert [own.settings["stage"] for own in read_shortcuts(tmp_path / "xai")] == ["test"]
+    assert command("SHORTCUT", "--require=clear", "--mask=false", "--stage=validate") == 1
+    assert looks[1]["masks"] is None
+    assert command("CLEAR", "--require=clear") == 0
+    capsys.readouterr()
+    assert command("CLEAR", "--require=sure") == 2
+    assert "`require`" in capsys.readouterr().err
+
+
+def test_what_is_accepted_may_be_in_a_file(command, looks, tmp_path):
+    (tmp_path / "known.yaml").write_text('- "3:color"\n- {kind: place, box: [0, 0, 5, 5]}\n')
+    assert command("CLEAR", f"--accept={tmp_path}/known.yaml") == 0
+    assert looks[0]["accept"] == [accepted("3:color"), {"kind": "place", "box": [0, 0, 5, 5]}]
