@@ -1,0 +1,314 @@
+"""Interventions on the other half of the samples, and what follows from them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from scipy import stats
+from torch import Tensor
+
+from lightning_xai.results.shortcuts import Effect, Finding, ShortcutVerdict
+from lightning_xai.shortcuts.find import Ask, Candidates, Turns, lowest_mean, overlap, pairs
+from lightning_xai.shortcuts.hypotheses import Family, Rows, Samples
+from lightning_xai.statistics.intervals import mean_interval
+from lightning_xai.statistics.paired import holm, paired_test
+
+PAIRS = 180
+"""Pictures of other classes, each with a donor, that a class's sufficiency is of."""
+ACROSS = 0.5
+"""Share of the other classes, those that are moved least, which a region has to be sufficient for where no evidence is
+known: real evidence moves the classes that look alike, a shortcut all of them."""
+BY_AREA = 2.0
+"""How much more a region has to move there for each share of the picture that it takes: the more of a picture is
+pasted, the more of the real evidence is."""
+POWER = 0.8
+MOST_DETECTABLE = 0.25
+"""The greatest `detectable` of a class that is CLEAR."""
+EXAMPLES = 12
+
+Accept = Sequence[Mapping[str, Any]]
+Values = Float64[np.ndarray, " values"]
+_FILLS = {"place": "inpaint", "pattern": "inpaint", "color": "gray", "background": "mean", "frequency": "mean"}
+
+
+@dataclass(frozen=True, eq=False)
+class Proof:
+    """What the interventions of one family did to the samples of the proving half.
+
+    Attributes:
+        candidates: The family, and its control.
+        samples: All.
+        rows: Pictures.
+        donors: The other one of each pair.
+        swapped: Probabilities of the classes after the swap.
+        own: The pictures that are filled, each once.
+        controlled: Probabilities after the control's swap; None where the swap changes too little to go on.
+        fills: Probabilities after the fill, and after the control's; likewise.
+    """
+
+    candidates: Candidates
+    samples: Samples
+    rows: Rows
+    donors: Rows
+    swapped: Tensor
+    own: Tensor
+    controlled: Tensor | None = None
+    fills: tuple[Tensor, Tensor] | None = None
+
+    @cached_property
+    def source(self) -> Tensor:
+        """Class of each picture."""
+        return self.samples.predicted[self.rows]
+
+    @cached_property
+    def donor(self) -> Tensor:
+        """Class of each donor."""
+        return self.samples.predicted[self.donors]
+
+    @cached_property
+    def moved(self) -> Tensor:
+        """What the network predicts after the swap."""
+        return self.swapped.argmax(1)
+
+    def may_be(self, label: int, minimum: float) -> bool:
+        """Whether the swap alone changes enough, both ways."""
+        gained, lost = self.moved[self.donor == label] == label, self.moved[self.source == label] != label
+        return min(float(gained.double().mean()), float(lost.double().mean())) >= minimum
+
+
+def prove(candidates: Candidates, samples: Samples, classes: Turns, ask: Ask, minimum: float) -> Proof:
+    """The interventions; those of the control and the fills only if the swap changes enough to be a shortcut."""
+    rows, donors = pairs(classes, PAIRS)
+    family, control = candidates.family, candidates.control
+    own = torch.cat([images for images, _ in classes.values()])
+    swapped = ask(partial(family.swap, samples), rows, donors)
+    bare = Proof(candidates, samples, rows, donors, swapped, own)
+    if not any(bare.may_be(label, minimum) for label in classes):
+        return bare
+    same = partial(_of_same_class, classes, len(samples.told))
+    if control is None:
+        controlled = ask(partial(family.swap, samples), rows, same(rows))
+        filled = ask(partial(family.swap, samples), own, same(own))
+    else:
+        controlled = ask(partial(control.swap, samples), rows, donors)
+        filled = ask(partial(control.fill, samples), own)
+    return replace(bare, controlled=controlled, fills=(ask(partial(family.fill, samples), own), filled))
+
+
+def _of_same_class(classes: Turns, number: int, rows: Rows) -> Rows:
+    """Another picture of the class of each, the next one."""
+    following = torch.zeros(number, dtype=torch.long, device=rows.device)
+    for images, _ in classes.values():
+        following[images] = images.roll(-1)
+    return following[rows]
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What the interventions of a family show of one class."""
+
+    label: int
+    proof: Proof
+    swap: Effect
+    fill: Effect
+    sufficiency: Effect
+    across: float
+    fills_agree: bool
+    p: float
+    detectable: float
+
+
+def shown(proof: Proof, label: int, alpha: float, tests: int) -> Shown:
+    """Effects, their p-value, and what would have been found."""
+    gained, lost = proof.donor == label, proof.source == label
+    controlled = None if proof.controlled is None else proof.controlled.argmax(1) == label
+    became = proof.moved == label
+    sufficiency, differences = _effect(became, controlled, gained, proof.donors, alpha)
+    swap, _ = _effect(~became, None if controlled is None else ~controlled, lost, proof.rows, alpha)
+    detectable = _detectable(differences, int(gained.sum()), alpha / tests)
+    nothing = Effect(math.nan, math.nan, math.nan, math.nan, 0)
+    if proof.controlled is None or proof.fills is None or controlled is None:
+        return Shown(label, proof, swap, nothing, sufficiency, math.nan, False, 1.0, detectable)
+    mine = proof.samples.predicted[proof.own] == label
+    left, left_controlled = (told.argmax(1) != label for told in proof.fills)
+    fill, _ = _effect(left, left_controlled, mine, proof.own, alpha)
+    fills_agree = bool(_rise(*proof.fills, label)[mine].mean() < 0)
+    rises = became.double() - controlled.double()
+    sources = proof.source[gained].unique().tolist()
+    across = lowest_mean([rises[gained & (proof.source == other)].mean() for other in sources], ACROSS)
+    rise = _rise(proof.swapped, proof.controlled, label)
+    risen, fallen = _means(rise[gained], proof.donors[gained]), _means(-rise[lost], proof.rows[lost])
+    p = max(_greater(risen), _greater(fallen), _others(proof, label))
+    return Shown(label, proof, swap, fill, sufficiency, across, fills_agree, p, detectable)
+
+
+def _effect(
+    changed: Tensor, controlled: Tensor | None, which: Tensor, units: Tensor, alpha: float
+) -> tuple[Effect, Values]:
+    """Shares of pairs, and the differences of the means of the units, which the interval is of."""
+    one = changed[which].double()
+    if controlled is None:
+        values = _means(one, units[which])
+        return Effect(float(one.mean()), math.nan, math.nan, math.nan, len(values)), values
+    other = controlled[which].double()
+    differences = _means(one - other, units[which])
+    low, high = mean_interval(differences, 1 - alpha)
+    return Effect(float(one.mean()), float(other.mean()), low, high, len(differences)), differences
+
+
+def _means(values: Tensor, units: Rows) -> Values:
+    """Of each unit, a picture or a donor, which the values of several pairs depend on."""
+    names, place = units.unique(return_inverse=True)
+    sums = torch.zeros(len(names), dtype=torch.double, device=units.device).index_add_(0, place, values.double())
+    return (sums / place.bincount()).cpu().numpy()
+
+
+def _greater(differences: Values) -> float:
+    """One-sided p-value of the signed-rank test."""
+    p, correlation = paired_test(differences, np.zeros_like(differences))
+    return p / 2 if correlation > 0 else 1 - p / 2
+
+
+def _others(proof: Proof, label: int) -> float:
+    """p-value of the class's donors against those of all others, as if the hypothesis were of any of the classes.
+
+    0 where there are none, with two classes.
+    """
+    told = proof.source != label
+    donors = proof.donors[told]
+    rates = _means(_rise(proof.swapped, proof.samples.told[proof.rows], label)[told], donors)
+    mine = (proof.samples.predicted[donors.unique()] == label).cpu().numpy()
+    if mine.all():
+        return 0.0
+    if np.ptp(rates) == 0:
+        return 1.0
+    return float(stats.mannwhitneyu(rates[mine], rates[~mine], alternative="greater", method="asymptotic").pvalue)
+
+
+def _rise(after: Tensor, before: Tensor, label: int) -> Tensor:
+    """Of the log-probability of a class."""
+    later, earlier = (told[:, label].clamp(min=1e-12).log() for told in (after, before))
+    return later - earlier
+
+
+def _detectable(differences: Values, number: int, level: float) -> float:
+    """Smallest difference that is found with a power of 80 %: as the donors differ, and as shares of pairs do."""
+    reach = float(stats.norm.isf(level) + stats.norm.ppf(POWER))
+    error = float(differences.std(ddof=1) / math.sqrt(len(differences))) if len(differences) > 1 else math.inf
+    return min(1.0, reach * error + reach**2 / (number + reach**2))
+
+
+def findings(
+    proofs: Sequence[Proof], labels: Sequence[int], alpha: float, minimum: float, accept: Accept, index: Sequence[int]
+) -> list[Finding]:
+    """Verdicts of all families and classes together."""
+    tests = max(1, len(proofs) * len(labels))
+    seen = [shown(proof, label, alpha, tests) for proof in proofs for label in labels]
+    adjusted = holm(np.array([one.p for one in seen]))
+    return [_finding(one, float(p), alpha, minimum, accept, index) for one, p in zip(seen, adjusted, strict=True)]
+
+
+def needed(samples: Samples, minimum: float, family: Family, label: int) -> float:
+    """What share of the pictures of other classes a hypothesis has to move."""
+    return minimum + BY_AREA * family.share(samples, label)
+
+
+def _finding(one: Shown, p: float, alpha: float, minimum: float, accept: Accept, index: Sequence[int]) -> Finding:
+    family, samples = one.proof.candidates.family, one.proof.samples
+    box = family.box(one.label)
+    decisive = p <= alpha and one.fills_agree and _reaches(one.swap, minimum)
+    bar = needed(samples, minimum, family, one.label)
+    reached = one.across if bar > minimum else one.sufficiency.mean - one.sufficiency.control
+    sufficient = reached >= bar and _reaches(one.sufficiency, minimum)
+    detectable = max(one.detectable, bar)
+    name = " ".join((family.kind, *("x".join(map(str, box)).split())))
+    verdict: ShortcutVerdict
+    if decisive and sufficient and _accepted(accept, one.label, family.kind, box):
+        verdict, reason = "EVIDENCE", f"The {name} decides, and was accepted."
+    elif decisive and sufficient:
+        known = box and samples.evidence is not None
+        where = "outside of the known evidence" if known else "and is enough in pictures of the other classes"
+        verdict, reason = "SHORTCUT", f"The {name} decides, {where}."
+    elif one.detectable > MOST_DETECTABLE:
+        verdict, reason = "INCONCLUSIVE", f"Too few samples: less than {detectable:.0%} would not have been found."
+    else:
+        why = "decides, but is not enough in pictures of the other classes" if decisive else "does not decide"
+        verdict, reason = "CLEAR", f"The {name} {why}; {detectable:.0%} would have been found."
+    return Finding(
+        one.label,
+        family.kind,
+        box,
+        family.setting(one.label),
+        verdict,
+        {"swap": one.swap, _FILLS[family.kind]: one.fill},
+        one.sufficiency,
+        one.p,
+        p,
+        one.proof.candidates.shares.get(one.label, math.nan),
+        _inside(one) if box else math.nan,
+        detectable,
+        tuple(index[row] for row in _examples(one)),
+        reason,
+        one.across,
+    )
+
+
+def _reaches(effect: Effect, minimum: float) -> bool:
+    """Whether the difference from the control is so great, and certainly half as great."""
+    return effect.mean - effect.control >= minimum and effect.low >= minimum / 2
+
+
+def _accepted(accept: Accept, label: int, kind: str, box: tuple[int, ...]) -> bool:
+    return any(
+        given.get("label") in (None, label)
+        and given.get("kind") in (None, kind)
+        and (not given.get("box") or (bool(box) and overlap(given["box"], box) >= 0.3))
+        for given in accept
+    )
+
+
+def _inside(one: Shown) -> float:
+    """Share of the region that lies within the known evidence, in pictures of the class."""
+    samples = one.proof.samples
+    if samples.evidence is None:
+        return math.nan
+    rows = one.proof.own[samples.predicted[one.proof.own] == one.label]
+    region = one.proof.candidates.family.region(samples, rows)
+    return float((region & samples.evidence[rows]).sum() / region.sum().clamp(min=1))
+
+
+def _examples(one: Shown) -> list[int]:
+    """Pictures of the class that lose it most often by swaps, and then by most; of a pattern first its source."""
+    proof = one.proof
+    mine = proof.source == one.label
+    rows = proof.rows[mine]
+    lost, falls = (
+        _means(values[mine], rows)
+        for values in (proof.moved != one.label, -_rise(proof.swapped, proof.samples.told[proof.rows], one.label))
+    )
+    order = np.lexsort((-falls, -lost))[:EXAMPLES]
+    return [*proof.candidates.family.source(one.label), *rows.unique()[order.tolist()].tolist()][:EXAMPLES]
+
+
+def dependence(proofs: Sequence[Proof], findings: Sequence[Finding], labels: Sequence[int]) -> dict[int, float]:
+    """By class, the share of its predictions that change when proven shortcuts are swapped, less the control's.
+
+    Of several families that which changes most.
+    """
+    by_class = dict.fromkeys(labels, 0.0)
+    for place, proof in enumerate(proofs):
+        told = findings[place * len(labels) : (place + 1) * len(labels)]
+        proven = [finding.label for finding in told if finding.verdict == "SHORTCUT"]
+        if proven and proof.controlled is not None:
+            named = torch.tensor(proven, device=proof.rows.device)
+            counted = torch.isin(proof.source, named) | torch.isin(proof.donor, named)
+            changed = (proof.moved != proof.source).double() - (proof.controlled.argmax(1) != proof.source).double()
+            for label in labels:
+                share = float((changed * counted)[proof.source == label].mean())
+                by_class[label] = max(by_class[label], share)
+    return by_class
