@@ -44,19 +44,9 @@ from lightning_xai.results.shortcuts import (
     stage_of,
     write_shortcuts,
 )
-
-try:
-    from lightning_xai.shortcuts import find_shortcuts, shown
-    from lightning_xai.shortcuts.audit import LEAST
-    from lightning_xai.shortcuts.find import in_first_half
-except ImportError:  # until it is there
-    find_shortcuts: Any = None
-    shown: Any = None
-    LEAST = 8
-
-    def in_first_half(index, seed):
-        return index % 2 == 0
-
+from lightning_xai.shortcuts import find_shortcuts, shown
+from lightning_xai.shortcuts.audit import LEAST
+from lightning_xai.shortcuts.find import in_first_half
 
 PANELS, SHORTCUT = "panels", "shortcut"
 
