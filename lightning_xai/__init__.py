@@ -41,6 +41,7 @@ __all__ = [
     "evaluate",
     "evaluate_stream",  # noqa: F405, of a room above this one
     "explain",
+    "find_shortcuts",  # noqa: F405, likewise
     "fusion_grad",
     "noise_grad",
     "show",  # noqa: F405, likewise
@@ -49,11 +50,11 @@ __all__ = [
 
 _ROOMS = (
     *("callbacks", "cli", "data", "evaluation", "experiments", "explainers", "functional", "metrics", "modules"),
-    *("networks", "outputs", "reporting", "results", "sanity", "statistics", "visualization"),
+    *("networks", "outputs", "reporting", "results", "sanity", "shortcuts", "statistics", "visualization"),
 )
 _HOMES = {
     **{"bounds": "explainers.bounds", "evaluate_stream": "experiments.stream", "Forward": "forward"},
-    "show": "reporting.show",
+    **{"find_shortcuts": "shortcuts", "show": "reporting.show"},
     **dict.fromkeys(("Evaluation", "evaluate", "explain"), "evaluation"),
 }
 

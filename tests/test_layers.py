@@ -31,6 +31,7 @@ LAYERS = {
     "visualization": 2,
     "__init__": 2,
     "sanity": 3,
+    "shortcuts": 3,
     "reporting": 3,
     "data": 4,
     "modules": 4,
@@ -45,6 +46,7 @@ FORBIDDEN = {
     "statistics": ("torch", "lightning_xai.results"),
     "results": ("torch", "matplotlib", "PIL", "lightning_xai.explainers", "lightning_xai.metrics"),
     "sanity": ("lightning_xai.reporting", "matplotlib"),
+    "shortcuts": ("lightning_xai.reporting", "lightning_xai.sanity", "matplotlib"),
     "reporting": ("lightning_xai.sanity", "lightning_xai.evaluation", "lightning_xai.networks"),
 }
 """Rooms of the same height, or of others, that know nothing of each other: results of models and pictures, ..."""

@@ -1,0 +1,309 @@
+"""Find and prove: what decides the classes of a network, and whether it should."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from lightning_xai._version import __version__
+from lightning_xai.checks import check_choice, check_kind, check_level, check_share
+from lightning_xai.evaluation import explain
+from lightning_xai.explainers.base import Bound, Explainer, check_index, check_inputs, check_model
+from lightning_xai.explainers.bounds import parse_bounds
+from lightning_xai.explainers.chunks import check_rows, in_chunks, row_limit
+from lightning_xai.explainers.conditions import Conditions
+from lightning_xai.explainers.gradient import Gradient
+from lightning_xai.outputs import Logit, Output
+from lightning_xai.results.shortcuts import Finding, HypothesisKind, ShortcutReport, ShortcutVerdict
+from lightning_xai.shapes import Images, Labels, Masks
+from lightning_xai.shortcuts.find import (
+    Candidates,
+    Half,
+    Turns,
+    find_patterns,
+    find_places,
+    find_waves,
+    half_of,
+    in_first_half,
+    in_turn,
+    whole_pictures,
+)
+from lightning_xai.shortcuts.hypotheses import Rows, Samples
+from lightning_xai.shortcuts.prove import PAIRS, dependence, findings, needed, prove
+
+LEAST = 8
+"""Samples of a class in each half without which it is not looked at."""
+MINIMUM = 0.05
+"""Share of predictions that a shortcut changes at least: what is less does not matter to most users, and hides among
+the real evidence."""
+OperatorKind = Literal["color", "frequency", "background"]
+
+
+class Accepted(TypedDict, total=False):
+    """What the user said is evidence; what is left out, or None, is any.
+
+    Attributes:
+        label: Class.
+        kind: Of the hypothesis.
+        box: Top, left, height, width, of a place or a pattern's patch; it overlaps that of the hypothesis.
+    """
+
+    label: int | None
+    kind: HypothesisKind | None
+    box: Sequence[int] | None
+
+
+def find_shortcuts(
+    model: nn.Module,
+    images: Images,
+    *,
+    masks: Masks | None = None,
+    bounds: tuple[Bound, Bound] | None = None,
+    index: Labels | None = None,
+    method: Explainer = Gradient(),
+    output: Output = Logit(),
+    operators: Sequence[str] = (),
+    accept: Sequence[Accepted] = (),
+    carried: Sequence[Finding] = (),
+    alpha: float = 0.05,
+    minimum: float = MINIMUM,
+    seed: int = 0,
+    max_rows: int | None = None,
+    epoch: int = -1,
+    step: int = -1,
+) -> ShortcutReport:
+    """What decides the classes that a network predicts, and whether it should; the model is left as it was.
+
+    On about half of the samples, told by seed and index, hypotheses are found: for each class a place, a pattern that
+    moves, and what `operators` names. On the others they are proven, by interventions beside controls of the same size,
+    and of like content and attribution: without it the class has to be lost (another class's content put there; and a
+    fill), and with it other pictures have to become the class. Where the evidence is known nothing of it is touched, so
+    that what decides lies outside. Where it is not, a region is a shortcut only if it is enough in pictures of all the
+    other classes, and the more so the larger it is: a part of real evidence moves classes that look alike. Shortcuts
+    that are weak, or large, are then not told from evidence.
+
+    Args:
+        model: Maps (batch, channel, height, width) to logits (batch, classes), or to what `output` is of.
+        images: As the model takes them. Its predictions are the classes: no labels are needed.
+        masks: Where the known evidence is, (batch, height, width); None if it is not known.
+        bounds: (low, high) of the values, as in `lightning_xai.explain`; None for those of the images.
+        index: Sample indices, on which the halves depend; None for 0, 1, ...
+        method: Makes the maps. Of gradients the first-order effect of a swap is taken, of other maps they themselves.
+        output: What is explained.
+        operators: Which of "color", "frequency", "background" do not decide by right: to change them leaves the
+            evidence readable, which the report states as an assumption. "background" is tested where masks are given.
+        accept: What is evidence, as the user says.
+        carried: Findings of an earlier time on the same samples: they are proven again, whatever is found now.
+        alpha: Chance of a false SHORTCUT, for all hypotheses and classes together (Holm).
+        minimum: Share of predictions that a shortcut changes at least, beyond its control.
+        seed: Decides who is in which half and gives to whom.
+        max_rows: Rows that pass through the network at once; by default as many as fit in memory.
+        epoch: The network's, for the record.
+        step: The network's, likewise.
+
+    Raises:
+        TypeError: if an argument is of another type.
+        ValueError: if the inputs are no images, or not finite; if `masks` or `index` do not fit; if the network's
+            output has no classes, or fewer than two are predicted often enough to be compared.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> class Corner(torch.nn.Module):  # bright there: class 1
+        ...     def forward(self, images):
+        ...         return torch.stack([0.5 - images[:, 0, 0, 0], images[:, 0, 0, 0] - 0.5], 1)
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> images, masks = torch.rand(128, 1, 8, 8, generator=generator), torch.zeros(128, 8, 8, dtype=torch.bool)
+        >>> masks[:, 3:6, 3:6] = True
+        >>> report = lx.find_shortcuts(Corner(), images, masks=masks, bounds=(0.0, 1.0))
+        >>> report.verdict, report.dependence, [(found.label, found.box[:2]) for found in report.shortcuts]
+        ('SHORTCUT', 1.0, [(0, (0, 0)), (1, (0, 0))])
+    """
+    check_level("alpha", alpha)
+    check_share("minimum", minimum)
+    check_kind("method", method, Explainer, "an explainer such as lightning_xai.Gradient()")
+    for operator in operators:
+        check_choice("operators", operator, OperatorKind)
+    with audited(model, images, masks, bounds, index, output, seed, max_rows) as audit:
+        own, other, skipped = audit.halves()
+        rows = torch.cat([turns[0] for turns in own.values()])
+        maps = audit.explained(rows, method)
+        bar = partial(needed, audit.samples, minimum)
+        half = half_of(audit.samples, own, maps, isinstance(method, Gradient), audit.ask, bar)
+        proofs = [
+            prove(each, audit.samples, other, audit.ask) for each in _candidates(half, operators, carried, audit.index)
+        ]
+    labels = list(own)
+    found = findings(proofs, labels, alpha, minimum, accept, audit.index.tolist())
+    by_class = dependence(proofs, found, labels)
+    total = sum(len(other[label][0]) for label in labels)
+    whole = sum(share * len(other[label][0]) for label, share in by_class.items()) / total
+    settings = {
+        **{"seed": seed, "alpha": alpha, "minimum": minimum, "method": repr(method), "output": repr(output)},
+        **{"operators": list(operators), "accepted": [dict(each) for each in accept], "evidence": masks is not None},
+        **{"pairs": PAIRS, "too_few": skipped, "rows": audit.ask.rows, "gradients": len(rows), "version": __version__},
+    }
+    return ShortcutReport(
+        _verdict(found, skipped),
+        whole,
+        by_class,
+        tuple(sorted(found, key=_strength)),
+        epoch,
+        step,
+        tuple(audit.index.tolist()),
+        settings,
+    )
+
+
+class Asker:
+    """What the network says, and how many rows it was asked."""
+
+    def __init__(self, model: nn.Module, images: Images, conditions: Conditions) -> None:
+        self.model, self.conditions, self.rows = model, conditions, 0
+        self.limit = row_limit(model, images, conditions.max_rows)
+
+    def __call__(self, make: Callable[..., Images], *rows: Rows) -> Tensor:
+        """Probabilities for what a function makes of rows, a chunk at a time: it never lies in memory whole."""
+        self.rows += len(rows[0])
+        chunks = zip(*(each.split(self.limit) for each in rows), strict=True)
+        return torch.cat([self._told(make(*chunk)) for chunk in chunks])
+
+    @torch.no_grad()
+    def _told(self, images: Images) -> Tensor:
+        def told(part: Images) -> Tensor:
+            return self.conditions.output.probabilities(check_rows(self.model(part), len(part)))
+
+        return in_chunks(told, self.model, self.conditions.max_rows, images)
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """A network and its samples, while they are looked at; made by `audited`."""
+
+    model: nn.Module
+    samples: Samples
+    index: Labels
+    ask: Asker
+    conditions: Conditions
+
+    def halves(self) -> tuple[Turns, Turns, dict[int, int]]:
+        """The samples of each class that has enough in both halves, and how many those have that are left out.
+
+        Raises:
+            ValueError: if fewer than two classes have.
+        """
+        predicted, seed = self.samples.predicted, self.conditions.seed
+        first = in_first_half(self.index, seed)
+        halves = [_classes(predicted, half, self.index, seed) for half in (first, ~first)]
+        labels = sorted(halves[0].keys() & halves[1].keys())
+        if len(labels) < 2:
+            raise ValueError(
+                f"`images` must hold at least two classes that `model` predicts {LEAST} times in each half of the "
+                f"samples; of {len(predicted)} samples there {'is one' if labels else 'is none'}: give more samples, "
+                "or a network that tells them apart."
+            )
+        counts = enumerate(predicted.bincount().tolist())
+        own, other = ({label: half[label] for label in labels} for half in halves)
+        return own, other, {label: count for label, count in counts if count and label not in labels}
+
+    def explained(self, rows: Rows, method: Explainer) -> Images:
+        """Maps of the classes that are predicted."""
+        given, samples = self.conditions, self.samples
+        options: dict[str, Any] = {"output": given.output, "bounds": given.bounds, "seed": given.seed}
+        options |= {"max_rows": given.max_rows, "index": self.index[rows.cpu()]}
+        return explain(self.model, samples.images[rows], samples.predicted[rows], method, **options)
+
+
+@contextmanager
+def audited(
+    model: nn.Module,
+    images: Images,
+    masks: Masks | None,
+    bounds: tuple[Bound, Bound] | None,
+    index: Labels | None,
+    output: Output,
+    seed: int,
+    max_rows: int | None,
+) -> Iterator[Audit]:
+    """The network can be asked; afterwards it is as it was. Arguments and errors as in `find_shortcuts`."""
+    check_model(model)
+    check_inputs(images)
+    if images.ndim != 4 or min(images.shape[2:]) < 8:
+        raise ValueError(
+            "`images` must be (batch, channel, height, width), at least 8 pixels high and wide; got shape "
+            f"{tuple(images.shape)}."
+        )
+    conditions = Conditions(bounds, seed, max_rows, output)
+    if not conditions.output.has_labels:
+        raise ValueError(f"`output` {output!r} has no classes, whose shortcuts could be found: take Logit().")
+    images = conditions.inputs(images).detach()
+    index = torch.arange(len(images)) if index is None else index
+    check_index(index)
+    _check_sizes(images, masks, index)
+    with conditions.explaining(model):
+        ask = Asker(model, images, conditions)
+        told = ask(lambda rows: images[rows], torch.arange(len(images), device=images.device))
+        if not told.isfinite().all():
+            raise ValueError("`model` must return finite numbers, but it returned NaN or infinity for some samples.")
+        evidence = None if masks is None else masks.to(images.device)
+        samples = Samples(images, told, evidence, *_ends(images, conditions))
+        yield Audit(model, samples, index.cpu(), ask, conditions)
+
+
+def _check_sizes(images: Images, masks: Masks | None, index: Labels) -> None:
+    if len(index) != len(images):
+        raise ValueError(f"`index` is of {len(index)} samples, but there are {len(images)} images.")
+    if masks is not None and (masks.shape != (len(images), *images.shape[2:]) or masks.dtype != torch.bool):
+        raise ValueError(
+            f"`masks` must be booleans of shape {(len(images), *images.shape[2:])}, one a pixel; got {masks.dtype} of "
+            f"shape {tuple(masks.shape)}."
+        )
+
+
+def _ends(images: Images, conditions: Conditions) -> tuple[Tensor, Tensor]:
+    """Least and greatest value of each channel, as given or as they are."""
+    given = parse_bounds(conditions.bounds, images.device, images.dtype)
+    ends = given or (images.amin((0, 2, 3)).view(-1, 1, 1), images.amax((0, 2, 3)).view(-1, 1, 1))
+    low, high = (torch.broadcast_to(end, (images.shape[1], 1, 1)) for end in ends)
+    return low, torch.where(high > low, high, low + 1)
+
+
+def _classes(predicted: Labels, half: Tensor, index: Labels, seed: int) -> Turns:
+    """The samples of a half of each class that has enough, in two orders."""
+    turns = [order[half[order]].to(predicted.device) for order in (in_turn(index, seed, 1), in_turn(index, seed, 2))]
+    found = {}
+    for label in predicted.unique().tolist():
+        rows, donors = (turn[predicted[turn] == label] for turn in turns)
+        if len(rows) >= LEAST:
+            found[label] = rows, donors
+    return found
+
+
+def _candidates(half: Half, operators: Sequence[str], carried: Sequence[Finding], index: Labels) -> list[Candidates]:
+    place = {number: row for row, number in enumerate(index.tolist())}
+    boxes = {kind: {each.label: each.box for each in carried if each.kind == kind} for kind in ("place", "pattern")}
+    waves = {each.label: tuple(map(int, each.setting.split("-"))) for each in carried if each.kind == "frequency"}
+    patches = {
+        each.label: (place[each.examples[0]], each.box)
+        for each in carried
+        if each.kind == "pattern" and each.examples and each.examples[0] in place
+    }
+    found = [*find_places(half, boxes["place"]), *find_patterns(half, patches)]
+    if "frequency" in operators:
+        found += find_waves(half, waves)
+    return found + whole_pictures(half, operators)
+
+
+def _verdict(found: Sequence[Finding], skipped: Mapping[int, int]) -> ShortcutVerdict:
+    verdicts = {finding.verdict for finding in found}
+    if "SHORTCUT" in verdicts:
+        return "SHORTCUT"
+    return "INCONCLUSIVE" if "INCONCLUSIVE" in verdicts or skipped else "CLEAR"
+
+
+def _strength(finding: Finding) -> tuple[bool, float]:
+    return finding.verdict != "SHORTCUT", -(finding.sufficiency.mean - finding.sufficiency.control)

@@ -1,0 +1,335 @@
+"""What may tell a class, as something that can be taken from one picture and put into another."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from lightning_xai.functional.information import fill_holes
+from lightning_xai.results.shortcuts import HypothesisKind
+from lightning_xai.shapes import Images, Labels, Masks
+
+Rows = Int64[Tensor, " rows"]
+"""Samples by their place."""
+Boxes = Int64[Tensor, " classes 4"]
+"""Top, left, height, width of each class's; 0, 0, 0, 0 for none."""
+SEEN = 32
+"""Height and width, about, in which patterns are looked for: larger pictures are made smaller."""
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """The pictures that are looked at, and what the network says of them.
+
+    Attributes:
+        images: As the network takes them.
+        told: Probabilities of the classes.
+        evidence: Where the known evidence is; None if it is not known.
+        low: Least value of a channel, (channel, 1, 1).
+        high: Greatest value.
+    """
+
+    images: Images
+    told: Float[Tensor, "sample classes"]
+    evidence: Masks | None
+    low: Tensor
+    high: Tensor
+
+    @cached_property
+    def predicted(self) -> Labels:
+        """The class of each."""
+        return self.told.argmax(1)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.images.shape[2], self.images.shape[3]
+
+    def outside(self, region: Masks, *pictures: Rows) -> Masks:
+        """The region without the known evidence of these pictures."""
+        for rows in pictures if self.evidence is not None else ():
+            region = region & ~self.evidence[rows]  # type: ignore[index]
+        return region
+
+    @cached_property
+    def small(self) -> Images:
+        """The pictures in which patterns are looked for; the known evidence is filled."""
+        images = self.images if self.evidence is None else fill_holes(self.images, ~self.evidence)
+        return F.avg_pool2d(images, self.factor) if self.factor > 1 else images
+
+    def patch(self, row: int, box: Sequence[int]) -> Images:
+        """Of a picture in which patterns are looked for, (1, channel, height, width)."""
+        height, width = (max(1, round(length / self.factor)) for length in box[2:])
+        top, left = (
+            min(start // self.factor, length - own)
+            for start, length, own in zip(box, self.small.shape[2:], (height, width), strict=False)
+        )
+        return self.small[row : row + 1, :, top : top + height, left : left + width]
+
+    @property
+    def factor(self) -> int:
+        return max(1, min(self.size) // SEEN)
+
+
+class Family(ABC):
+    """Hypotheses of a kind, one for each class: what tells the class of a picture lies there.
+
+    What is known to be evidence is never taken, and nothing is put on it.
+    """
+
+    kind: ClassVar[HypothesisKind]
+
+    @abstractmethod
+    def swap(self, samples: Samples, rows: Rows, donors: Rows, own: bool = True) -> Images:
+        """The pictures with what tells the class of the donors in the place of what tells theirs.
+
+        Args:
+            samples: All.
+            rows: The pictures.
+            donors: Of each one.
+            own: Whether what tells the picture's own class goes; else that of the donor is added.
+        """
+
+    @abstractmethod
+    def fill(self, samples: Samples, rows: Rows) -> Images:
+        """The pictures without what tells their class."""
+
+    def region(self, samples: Samples, rows: Rows) -> Masks:
+        """Where it is in each picture; everywhere for what has no place."""
+        return samples.images.new_ones((len(rows), *samples.size), dtype=torch.bool)
+
+    def box(self, label: int) -> tuple[int, ...]:
+        """Of a class; () without a place."""
+        return ()
+
+    def setting(self, label: int) -> str:
+        """What else names it."""
+        return ""
+
+
+@dataclass(frozen=True, eq=False)
+class Place(Family):
+    """A region that is the same in all pictures of a class.
+
+    A swap replaces the regions of both classes: where a mark's place tells the class, one of them has it and the other
+    has not.
+    """
+
+    kind = "place"
+    boxes: Boxes
+
+    def swap(self, samples: Samples, rows: Rows, donors: Rows, own: bool = True) -> Images:
+        region = self.region(samples, donors)
+        region = samples.outside(region | self.region(samples, rows) if own else region, rows, donors)
+        return torch.where(region[:, None], samples.images[donors], samples.images[rows])
+
+    def fill(self, samples: Samples, rows: Rows) -> Images:
+        return _without(samples, rows, self.region(samples, rows))
+
+    def region(self, samples: Samples, rows: Rows) -> Masks:
+        return inside(self.boxes[samples.predicted[rows]], samples.size)
+
+    def box(self, label: int) -> tuple[int, ...]:
+        return tuple(self.boxes[label].tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class Pattern(Family):
+    """A patch that moves: in each picture where it is most like the class's template.
+
+    A swap puts the donor's patch, as it is, where the picture's own class has its.
+
+    Attributes:
+        boxes: Of the template of each class in its picture; all of one size.
+        sources: The picture.
+        found: Top and left of each class's patch in each sample, (sample, class, 2).
+    """
+
+    kind = "pattern"
+    boxes: Boxes
+    sources: Rows
+    found: Int64[Tensor, "sample classes 2"]
+
+    @classmethod
+    def of(cls, samples: Samples, boxes: Boxes, sources: Rows) -> "Pattern":
+        """The patches of these pictures, looked for in all of them."""
+        found = torch.stack([locate(samples, box, row)[1] for box, row in zip(boxes, sources, strict=True)], 1)
+        return cls(boxes, sources, found)
+
+    def swap(self, samples: Samples, rows: Rows, donors: Rows, own: bool = True) -> Images:
+        labels = samples.predicted
+        replaced = (self.boxes[labels[rows], 2:3] > 0) & own
+        at = torch.where(replaced, self._at(rows, labels[rows]), self._at(rows, labels[donors]))
+        (height, width), size = samples.size, self.boxes[labels[donors], 2:]
+        shift = self._at(donors, labels[donors]) - at
+        row = torch.arange(height, device=at.device) + shift[:, :1]
+        column = torch.arange(width, device=at.device) + shift[:, 1:]
+        moved = _moved(samples.images[donors], row, column)
+        region = inside(torch.cat([at, size], 1), samples.size)
+        region = samples.outside(region, rows)
+        if samples.evidence is not None:
+            region = region & ~_moved(samples.evidence[donors][:, None], row, column)[:, 0]
+        return torch.where(region[:, None], moved, samples.images[rows])
+
+    def fill(self, samples: Samples, rows: Rows) -> Images:
+        return _without(samples, rows, self.region(samples, rows))
+
+    def region(self, samples: Samples, rows: Rows) -> Masks:
+        labels = samples.predicted[rows]
+        return inside(torch.cat([self._at(rows, labels), self.boxes[labels, 2:]], 1), samples.size)
+
+    def _at(self, rows: Rows, labels: Labels) -> Int64[Tensor, "rows 2"]:
+        return self.found[rows, labels]
+
+    def box(self, label: int) -> tuple[int, ...]:
+        return tuple(self.boxes[label].tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class Color(Family):
+    """The mean color of a picture, as the ratio of its channels.
+
+    Each pixel gets the difference of the two mean colors in proportion to its own brightness, the greatest of its
+    channels: what is of one color takes on the other, and differences of color within a picture stay.
+    """
+
+    kind = "color"
+
+    def swap(self, samples: Samples, rows: Rows, donors: Rows, own: bool = True) -> Images:
+        return self._tinted(samples, rows, self._tint(samples, donors))
+
+    def fill(self, samples: Samples, rows: Rows) -> Images:
+        return self._tinted(samples, rows, torch.ones_like(self._tint(samples, rows)))
+
+    @staticmethod
+    def _unit(samples: Samples, rows: Rows) -> Images:
+        return (samples.images[rows] - samples.low) / (samples.high - samples.low)
+
+    def _tint(self, samples: Samples, rows: Rows) -> Tensor:
+        means = self._unit(samples, rows).mean((2, 3), keepdim=True)
+        return means / means.amax(1, keepdim=True).clamp(min=1e-6)
+
+    def _tinted(self, samples: Samples, rows: Rows, tint: Tensor) -> Images:
+        unit = self._unit(samples, rows)
+        changed = (unit + unit.amax(1, keepdim=True) * (tint - self._tint(samples, rows))).clamp(0, 1)
+        return samples.low + changed * (samples.high - samples.low)
+
+
+@dataclass(frozen=True, eq=False)
+class Background(Family):
+    """All that is not known to be evidence; where the donor has its own, the hole is filled from around it."""
+
+    kind = "background"
+
+    def swap(self, samples: Samples, rows: Rows, donors: Rows, own: bool = True) -> Images:
+        assert samples.evidence is not None
+        others = fill_holes(samples.images[donors], ~samples.evidence[donors])
+        return torch.where(samples.evidence[rows][:, None], samples.images[rows], others)
+
+    def fill(self, samples: Samples, rows: Rows) -> Images:
+        assert samples.evidence is not None
+        mean = samples.images.mean((0, 2, 3), keepdim=True)
+        return torch.where(samples.evidence[rows][:, None], samples.images[rows], mean)
+
+    def region(self, samples: Samples, rows: Rows) -> Masks:
+        assert samples.evidence is not None
+        return ~samples.evidence[rows]
+
+
+@dataclass(frozen=True, eq=False)
+class Frequency(Family):
+    """Amplitudes of a few waves over the whole picture; their phases stay.
+
+    Attributes:
+        boxes: Of each class in the half plane of the spectrum: rows are cycles down the picture, from the least (the
+            lowest negative one) on, columns cycles across.
+    """
+
+    kind = "frequency"
+    boxes: Boxes
+
+    def swap(self, samples: Samples, rows: Rows, donors: Rows, own: bool = True) -> Images:
+        band = self._band(samples, donors)
+        band = band | self._band(samples, rows) if own else band
+        return self._with_amplitudes(samples, rows, band, spectrum(samples.images[donors]).abs())
+
+    def fill(self, samples: Samples, rows: Rows) -> Images:
+        mean = spectrum(samples.images).abs().mean(0, keepdim=True)
+        return self._with_amplitudes(samples, rows, self._band(samples, rows), mean)
+
+    @staticmethod
+    def _with_amplitudes(samples: Samples, rows: Rows, band: Masks, amplitudes: Tensor) -> Images:
+        own = spectrum(samples.images[rows])
+        changed = torch.where(band[:, None], torch.polar(amplitudes.expand_as(own), own.angle()), own)
+        made = torch.fft.irfft2(torch.fft.ifftshift(changed, dim=-2), s=samples.size)
+        return torch.minimum(torch.maximum(made, samples.low), samples.high)
+
+    def _band(self, samples: Samples, rows: Rows) -> Masks:
+        height, width = samples.size
+        return mirrored(inside(self.boxes[samples.predicted[rows]], (height, width // 2 + 1)), height)
+
+    def setting(self, label: int) -> str:
+        return "-".join(map(str, self.boxes[label].tolist()))
+
+
+def mirrored(band: Masks, height: int) -> Masks:
+    """The band with the conjugates in the first column, which the half plane has twice."""
+    first = band[:, :, 0]
+    other = (-torch.arange(height, device=band.device) + 2 * (height // 2)) % height
+    return torch.cat([(first | first[:, other])[:, :, None], band[:, :, 1:]], 2)
+
+
+def spectrum(images: Images) -> Tensor:
+    """Half plane, rows from the lowest negative frequency on."""
+    return torch.fft.fftshift(torch.fft.rfft2(images), dim=-2)
+
+
+def inside(boxes: Int64[Tensor, " rows 4"], size: Sequence[int]) -> Masks:
+    """The boxes as masks."""
+    top, left, height, width = boxes.T[:, :, None, None]
+    row, column = (torch.arange(length, device=boxes.device) for length in size)
+    vertical = (row[:, None] >= top) & (row[:, None] < top + height)
+    return vertical & (column >= left) & (column < left + width)
+
+
+def locate(samples: Samples, box: Tensor, row: Tensor) -> tuple[Float[Tensor, " sample"], Int64[Tensor, "sample 2"]]:
+    """How like a patch the most similar one of each picture is, by normalized correlation, and where it is."""
+    factor, images = samples.factor, samples.small
+    if not box[2]:
+        return images.new_zeros(len(images)), torch.zeros(len(images), 2, dtype=torch.long, device=images.device)
+    likeness = correlations(images, samples.patch(int(row), box.tolist()))[:, 0]
+    best, place = likeness.flatten(1).max(1)
+    at = torch.stack([place // likeness.shape[2], place % likeness.shape[2]], 1) * factor
+    room = torch.tensor(samples.size, device=at.device) - box[2:]
+    return best, torch.minimum(at, room)
+
+
+def correlations(
+    images: Images, templates: Float[Tensor, "template channel _ _"]
+) -> Float[Tensor, "batch template row column"]:
+    """Normalized correlation of each patch of the images with each template; flat patches are like nothing."""
+    centered = templates - templates.mean((1, 2, 3), keepdim=True)
+    norms = centered.flatten(1).norm(dim=1).clamp(min=1e-6)
+    products = F.conv2d(images, centered)
+    ones = torch.ones_like(centered[:1])
+    means, squares = (F.conv2d(power, ones) / ones.numel() for power in (images, images.square()))
+    deviations = ((squares - means.square()).clamp(min=0) * ones.numel()).sqrt()
+    norms = norms.view(1, -1, 1, 1)
+    return products / (norms * torch.maximum(deviations, norms / 2))
+
+
+def _moved(images: Tensor, row: Int64[Tensor, "batch row"], column: Int64[Tensor, "batch column"]) -> Tensor:
+    """Pixel (row, column) of each image at each place; those of the edge beyond it."""
+    rows = row.clamp(0, images.shape[2] - 1)[:, None, :, None].expand(-1, images.shape[1], -1, images.shape[3])
+    columns = column.clamp(0, images.shape[3] - 1)[:, None, None, :].expand_as(rows)
+    return images.gather(2, rows).gather(3, columns)
+
+
+def _without(samples: Samples, rows: Rows, region: Masks) -> Images:
+    """The pictures with a region filled from around it."""
+    return fill_holes(samples.images[rows], ~samples.outside(region, rows))
