@@ -59,8 +59,10 @@ def clusters(maps: np.ndarray) -> tuple[float, float]:
     """The largest gap between neighboring eigenvalues, after the first, and the silhouette of two clusters."""
     pipeline = SpectralClustering(
         affinity=SparseKNN(n_neighbors=10, symmetric=True),
-        embedding=EigenDecomposition(n_eigval=NUM_EIGENVALUES, v0=np.ones(len(maps))),
-        clustering=KMeans(n_clusters=2, random_state=0),
+        embedding=EigenDecomposition(
+            is_output=True, n_eigval=NUM_EIGENVALUES, which="LA", kwargs={"v0": np.ones(len(maps))}
+        ),
+        clustering=KMeans(is_output=True, n_clusters=2, kwargs={"random_state": 0}),
         select_eigenvector=lambda found: found[1][:, -4:],
     )
     (eigenvalues, vectors), labels = pipeline(maps)
