@@ -4,6 +4,7 @@ A *hypothesis* is something in the pictures that decides a class: a region, or a
 It is found on one half of the samples, and proven on the other by interventions beside matched controls.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -46,6 +47,7 @@ class Finding:
         detectable: Smallest difference from the controls that would have been found with 80 % power.
         examples: Samples that show it best, by index, best first.
         reason: One sentence.
+        across: Sufficiency, less the control's, over the half of the other classes that are moved least.
     """
 
     label: int
@@ -62,6 +64,7 @@ class Finding:
     detectable: float
     examples: tuple[int, ...]
     reason: str
+    across: float = math.nan
 
     @property
     def name(self) -> str:
