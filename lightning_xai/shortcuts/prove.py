@@ -298,6 +298,8 @@ def _examples(one: Shown) -> list[int]:
 def dependence(proofs: Sequence[Proof], findings: Sequence[Finding], labels: Sequence[int]) -> dict[int, float]:
     """By class, the share of its predictions that change when proven shortcuts are swapped, less the control's.
 
+    A family that is proven for a class is swapped in the pictures of all, which is what a cue does that tells all of
+    them, proven or not; but where the swap may replace evidence, only between a class that it is proven for and any.
     Of several families that which changes most.
     """
     by_class = dict.fromkeys(labels, 0.0)
@@ -307,6 +309,7 @@ def dependence(proofs: Sequence[Proof], findings: Sequence[Finding], labels: Seq
         if proven and proof.controlled is not None:
             named = torch.tensor(proven, device=proof.rows.device)
             counted = torch.isin(proof.source, named) | torch.isin(proof.donor, named)
+            counted |= not any(proof.candidates.family.share(proof.samples, label) for label in proven)
             changed = (proof.moved != proof.source).double() - (proof.controlled.argmax(1) != proof.source).double()
             for label in labels:
                 share = float((changed * counted)[proof.source == label].mean())
