@@ -43,9 +43,12 @@ nitpick_ignore_regex = [("py:.*", r"(?s)(?!lightning_xai\.).*|.*\._.*|.*\.T")]
 
 
 def setup(app):
-    """Shapes such as (batch, *places) in docstrings are no emphasis."""
+    """In docstrings, |gradient| is an absolute value, and (batch, *places) a shape: no markup but within backticks."""
 
     def escape(app, what, name, obj, options, lines):
-        lines[:] = [re.sub(r"(?<=[ (])\*(?=\w+[,) .])", r"\\*", line) for line in lines]
+        for number, line in enumerate(lines):
+            parts = re.split(r"(`[^`]*`)", line)
+            parts[::2] = [re.sub(r"\||(?<=[ (])\*(?=\w+[,) .])", r"\\\g<0>", part) for part in parts[::2]]
+            lines[number] = "".join(parts)
 
     app.connect("autodoc-process-docstring", escape, priority=900)  # after napoleon
