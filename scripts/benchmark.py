@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from benchmark_rows import report, scaling
-from benchmark_rows.against_loops import smoothing, validation, weight_noise
+from benchmark_rows.against_loops import shortcuts, smoothing, validation, weight_noise
 from benchmark_rows.against_others import captum, evaluation, published_noise_grad
 from benchmark_rows.agreement import agreement
 from benchmark_rows.children import memory, processes
@@ -36,6 +36,7 @@ ROWS: dict[str, Callable[[Setting], Iterator[Measurement]]] = {
         memory,
         evaluation,
         validation,
+        shortcuts,
         processes,
         error,
         coverage,

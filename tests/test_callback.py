@@ -160,7 +160,7 @@ def test_files_logs_and_evaluation_agree(tmp_path: Any) -> None:
 
 
 def test_scores_are_those_of_evaluate(tmp_path: Any) -> None:
-    callback = AttributionCallback(quick_methods(), num_samples=13, bounds=BOUNDS, seed=5)
+    callback = AttributionCallback(quick_methods(), num_samples=13, panel_size=0, bounds=BOUNDS, seed=5)
     _, module = fit(tmp_path, callback, kind="mask")
     data = Images()
     expected = lx.evaluate(
@@ -180,7 +180,7 @@ def test_scores_are_those_of_evaluate(tmp_path: Any) -> None:
 def test_model_checkpoint_and_early_stopping_see_the_metrics(tmp_path: Any) -> None:
     checkpoint = ModelCheckpoint(tmp_path / "best", monitor="xai/sg/sparseness", mode="max")
     stopping = EarlyStopping("xai/grad/sparseness", mode="max", patience=0, min_delta=1.0)
-    callback = AttributionCallback(quick_methods(), num_samples=3, bounds=BOUNDS)
+    callback = AttributionCallback(quick_methods(), num_samples=3, panel_size=0, bounds=BOUNDS)
     trainer, _ = fit(tmp_path, checkpoint, stopping, callback, max_epochs=5, enable_checkpointing=True)
     assert trainer.current_epoch == 2, "no epoch is 1.0 better than the first"
     assert checkpoint.best_model_score is not None
@@ -191,7 +191,8 @@ def test_model_checkpoint_and_early_stopping_see_the_metrics(tmp_path: Any) -> N
 @pytest.mark.parametrize("command", ["validate", "test"])
 def test_any_batch_under_default_trainer_flags(tmp_path: Any, kind: str, command: str) -> None:
     """The Trainer's inference mode is on by default, where autograd records nothing."""
-    callback = AttributionCallback(quick_methods(), num_samples=4, bounds=BOUNDS)
+    shown = 4 if command == "validate" else 0
+    callback = AttributionCallback(quick_methods(), num_samples=4, panel_size=shown, bounds=BOUNDS)
     trainer = make_trainer(tmp_path, callback)
     getattr(trainer, command)(SomebodysModule(), loader(kind), verbose=False)
     assert callback.evaluation is not None
@@ -201,7 +202,7 @@ def test_any_batch_under_default_trainer_flags(tmp_path: Any, kind: str, command
 
 
 def test_without_labels_the_predicted_class_is_explained(tmp_path: Any) -> None:
-    callback = AttributionCallback({"grad": Gradient()}, num_samples=13, panel_size=13)
+    callback = AttributionCallback({"grad": Gradient()}, num_samples=13, panel_size=0, keep_maps=True)
     module = SomebodysModule()
     make_trainer(tmp_path, callback).validate(module, loader("unlabeled"), verbose=False)
     assert callback.evaluation is not None
@@ -211,7 +212,9 @@ def test_without_labels_the_predicted_class_is_explained(tmp_path: Any) -> None:
 def test_target_label_and_prediction(tmp_path: Any) -> None:
     module = SomebodysModule()
     for target in ("label", "prediction"):
-        callback = AttributionCallback({"grad": Gradient()}, num_samples=13, panel_size=13, target=target)
+        callback = AttributionCallback(
+            {"grad": Gradient()}, num_samples=13, panel_size=0, keep_maps=True, target=target
+        )
         make_trainer(tmp_path, callback).validate(module, loader(), verbose=False)
         assert callback.evaluation is not None
         expected = Images().labels if target == "label" else callback.evaluation.predicted
@@ -221,7 +224,7 @@ def test_target_label_and_prediction(tmp_path: Any) -> None:
 def test_the_mask_is_chosen_by_name(tmp_path: Any) -> None:
     kept = {}
     for mask in (None, "bright", "dark"):
-        callback = AttributionCallback({"grad": Gradient()}, num_samples=4, panel_size=4, mask=mask)
+        callback = AttributionCallback({"grad": Gradient()}, num_samples=4, panel_size=0, keep_maps=True, mask=mask)
         make_trainer(tmp_path, callback).validate(SomebodysModule(), loader("masks"), verbose=False)
         assert callback.evaluation is not None
         kept[mask] = callback.evaluation.masks
@@ -231,7 +234,7 @@ def test_the_mask_is_chosen_by_name(tmp_path: Any) -> None:
 
 def test_iterable_data_and_several_loaders(tmp_path: Any) -> None:
     stream = DataLoader(Stream(), batch_size=4)
-    callback = AttributionCallback({"grad": Gradient()}, num_samples=6, panel_size=6)
+    callback = AttributionCallback({"grad": Gradient()}, num_samples=6, panel_size=0, keep_maps=True)
     make_trainer(tmp_path, callback).validate(SomebodysModule(), stream, verbose=False)
     assert callback.evaluation is not None
     assert callback.evaluation.index.tolist() == list(range(6))
@@ -264,10 +267,12 @@ def test_bounds_and_class_names_come_from_the_data_module(tmp_path: Any) -> None
         def val_dataloader(self) -> DataLoader:
             return loader()
 
-    callback = AttributionCallback({"sg": lx.smooth_grad(of="data")}, {"noise": InherentNoise()}, num_samples=3)
+    callback = AttributionCallback(
+        {"sg": lx.smooth_grad(of="data")}, {"noise": InherentNoise()}, num_samples=3, panel_size=0
+    )
     make_trainer(tmp_path, callback).validate(SomebodysModule(), Data(), verbose=False)
     own = AttributionCallback(
-        {"sg": lx.smooth_grad(of="data")}, {"noise": InherentNoise()}, num_samples=3, bounds=(0.0, 2.0)
+        {"sg": lx.smooth_grad(of="data")}, {"noise": InherentNoise()}, num_samples=3, panel_size=0, bounds=(0.0, 2.0)
     )
     make_trainer(tmp_path, own).validate(SomebodysModule(), loader(), verbose=False)
     assert callback.evaluation is not None
@@ -276,7 +281,7 @@ def test_bounds_and_class_names_come_from_the_data_module(tmp_path: Any) -> None
 
 
 def test_epochs_between_and_sanity_check_are_skipped(tmp_path: Any) -> None:
-    callback = AttributionCallback(quick_methods(), num_samples=3, every_n_epochs=2, bounds=BOUNDS)
+    callback = AttributionCallback(quick_methods(), num_samples=3, panel_size=0, every_n_epochs=2, bounds=BOUNDS)
     fit(tmp_path, callback, max_epochs=5, num_sanity_val_steps=1)
     assert {row.epoch for row in read_scores(tmp_path / "xai" / "scores")} == {1, 3}
 
@@ -303,7 +308,7 @@ def test_fast_dev_run_writes_nothing(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_half_precision_training(tmp_path: Any, precision: str) -> None:
-    callback = AttributionCallback(bounds=BOUNDS, num_samples=3)
+    callback = AttributionCallback(bounds=BOUNDS, num_samples=3, panel_size=0)
     fit(tmp_path, callback, precision=precision, max_epochs=1)
     assert callback.evaluation is not None
     for method, scores in callback.evaluation.scores.items():
@@ -319,7 +324,7 @@ def test_the_modules_own_transfer_hooks_are_used(tmp_path: Any) -> None:
         def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
             return batch[0] * 10, batch[1]
 
-    callback = AttributionCallback({"grad": Gradient()}, num_samples=13, panel_size=13)
+    callback = AttributionCallback({"grad": Gradient()}, num_samples=13, panel_size=0, keep_maps=True)
     make_trainer(tmp_path, callback).validate(Normalizing(), loader(), verbose=False)
     assert callback.evaluation is not None
     torch.testing.assert_close(callback.evaluation.images, (Images().images + 1) * 10)
@@ -345,7 +350,7 @@ def test_a_mistake_shows_in_the_sanity_check_before_training(tmp_path: Any) -> N
 
 
 def test_unknown_bounds_leave_adaptgrad_out_and_say_so(tmp_path: Any) -> None:
-    callback = AttributionCallback(num_samples=2)
+    callback = AttributionCallback(num_samples=2, panel_size=0)
     with pytest.warns(UserWarning, match="leaves AdaptGrad and the share of out-of-range noise out"):
         make_trainer(tmp_path, callback).validate(SomebodysModule(), loader(), verbose=False)
     assert callback.evaluation is not None
@@ -377,7 +382,7 @@ def test_the_untrained_network_is_a_control_that_is_never_the_best(tmp_path: Any
 
 
 def test_controls_can_be_left_out_and_methods_made_to_cost_the_same(tmp_path: Any) -> None:
-    callback = AttributionCallback(num_samples=2, bounds=BOUNDS, controls=False, num_gradients=12)
+    callback = AttributionCallback(num_samples=2, panel_size=0, bounds=BOUNDS, controls=False, num_gradients=12)
     make_trainer(tmp_path, callback).validate(SomebodysModule(), loader(), verbose=False)
     assert callback.evaluation is not None
     assert {name: mean["gradients"] for name, mean in callback.evaluation.means().items()} == {
@@ -431,7 +436,7 @@ def test_spread_and_share_cover_each_position_once() -> None:
 
 
 def test_random_maps_are_the_same_at_every_epoch(tmp_path: Any) -> None:
-    callback = AttributionCallback({"r": RandomAttribution()}, {"gini": Sparseness()}, num_samples=4)
+    callback = AttributionCallback({"r": RandomAttribution()}, {"gini": Sparseness()}, num_samples=4, panel_size=0)
     fit(tmp_path, callback)
     rows = read_scores(tmp_path / "xai" / "scores")
     assert [row.value for row in rows if row.epoch == 0] == [row.value for row in rows if row.epoch == 1]
@@ -440,13 +445,13 @@ def test_random_maps_are_the_same_at_every_epoch(tmp_path: Any) -> None:
 def test_maps_made_elsewhere_are_scored_by_the_callback_as_on_the_spot(tmp_path: Any) -> None:
     """By the indices that the data say; a map that is missing is named before the training."""
     options: dict[str, Any] = {"metrics": ["sparseness"], "num_samples": 5, "bounds": BOUNDS, "controls": False}
-    spot = AttributionCallback(methods={"sg": lx.smooth_grad(num_draws=3)}, panel_size=5, **options)
+    spot = AttributionCallback(methods={"sg": lx.smooth_grad(num_draws=3)}, panel_size=0, keep_maps=True, **options)
     _, module = fit(tmp_path, spot, kind="mask", max_epochs=1)
     found = spot.evaluation
     assert found is not None
     assert found.index.tolist() == [100, 103, 106, 109, 112]
     lx.explainers.save_maps(tmp_path / "maps", found.attributions["sg"], found.index, found.target, part="0")
-    kept = AttributionCallback(methods={"sg": lx.explainers.Precomputed(tmp_path / "maps")}, **options)
+    kept = AttributionCallback(methods={"sg": lx.explainers.Precomputed(tmp_path / "maps")}, panel_size=0, **options)
     make_trainer(tmp_path, kept).validate(module, loader("mask"), verbose=False)
     assert kept.evaluation is not None
     assert torch.equal(kept.evaluation.scores["sg"]["sparseness"], found.scores["sg"]["sparseness"])

@@ -76,7 +76,7 @@ class Module(LightningModule):
 
 
 def callback(**options: Any) -> AttributionCallback:
-    settings = {"num_samples": 100, "panel_size": 100, "controls": False}
+    settings = {"num_samples": 100, "panel_size": 0, "keep_maps": True, "controls": False}
     return AttributionCallback({"grad": Gradient()}, {"s": Sparseness()}, **(settings | options))
 
 

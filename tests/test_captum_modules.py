@@ -179,7 +179,12 @@ def test_grad_cam_finds_the_last_call_of_a_re_used_activation():
 @pytest.mark.parametrize(
     ("name", "guided", "deep_lift"),
     [
-        ("densenet121", r"of 121 ReLUs 1 are .*: relu in DenseNet", "no rule for relu in DenseNet"),  # the last
+        pytest.param(
+            "densenet121",  # the last
+            r"of 121 ReLUs 1 are .*: relu in DenseNet",
+            "no rule for relu in DenseNet",
+            marks=pytest.mark.slow,
+        ),
         ("squeezenet1_0", None, None),
         (
             "mobilenet_v2",

@@ -18,7 +18,7 @@ from lightning_xai.functional.random import root_keys
 
 KINDS = ("linear", "multiplicative", "rotated", "xor")
 BACKGROUNDS = ("white", "correlated", "photographs")
-SMALL = {"num_train": 60, "num_test": 60}
+SMALL = {"num_train": 24, "num_test": 24}
 TASKS = [
     *(pytest.param(lambda k=kind, **o: TetrominoDataModule(k, **o), id=kind) for kind in KINDS),
     *(
@@ -80,7 +80,7 @@ def test_attributions_of_the_linear_task_are_those_of_fishers_discriminant(backg
 @pytest.mark.parametrize("background", ["white", "correlated"])
 def test_the_best_classifier_is_right_as_often_as_theory_says(background):
     """Φ(d / 2), d² = (m₁ - m₀)ᵀ C⁻¹ (m₁ - m₀); and it tells no class once the figure is gone."""
-    data = TetrominoDataModule("linear", background, num_train=2, num_test=4000, signal=0.3)
+    data = TetrominoDataModule("linear", background, num_train=2, num_test=1500, signal=0.3)
     network = data.optimal_classifier()
     weights = network.layers.linear1.weight.detach().double()
     means = 0.3 * data._figures().double().flatten(1)
@@ -88,7 +88,7 @@ def test_the_best_classifier_is_right_as_often_as_theory_says(background):
     for how, expected in ((None, share), ("swap", 1 - share), ("remove", 0.5)):
         source = data.intervene("test", how) if how else data.load("test")
         right = int((network(data.normalize(source.images)).argmax(1) == source.labels).sum())
-        assert stats.binomtest(right, 4000, expected).pvalue > 1e-3
+        assert stats.binomtest(right, 1500, expected).pvalue > 1e-3
 
 
 def test_the_best_classifier_is_refused_where_there_is_no_closed_form():
@@ -103,20 +103,19 @@ def test_the_best_classifier_is_refused_where_there_is_no_closed_form():
 
 @pytest.mark.parametrize("background", BACKGROUNDS)
 def test_noise_has_mean_0_and_variance_1_and_its_spectrum(background):
-    noise = scenes.background(background, "test", root_keys(0, torch.arange(400)), 32)
+    noise = scenes.background(background, "test", root_keys(0, torch.arange(300)), 32)
     assert abs(noise.mean()) < 0.05
     assert noise.var().item() == pytest.approx(1, abs=0.05)
     if background != "photographs":
         power = torch.fft.fft2(noise.double()).abs().square().mean((0, 1)) / 32**2
         expected = WHITE_SHARE + (1 - WHITE_SHARE) * smooth_power(32) if background == "correlated" else 1
-        assert (power / expected - 1).abs().max() < 6 / math.sqrt(400)  # each an average of 400 exponential values
+        assert (power / expected - 1).abs().max() < 6 / math.sqrt(300)  # each an average of 300 exponential values
 
 
-@pytest.mark.parametrize("background", BACKGROUNDS)
-@pytest.mark.parametrize("kind", ["linear", "xor"])
+@pytest.mark.parametrize(("kind", "background"), [("linear", part) for part in BACKGROUNDS] + [("xor", "white")])
 def test_an_edge_detector_cannot_find_the_evidence(kind, background):
     """An area under the curve within 0.03 of chance, and multiplicative evidence has even fewer edges."""
-    data = TetrominoDataModule(kind, background, num_train=2, num_test=300)
+    data = TetrominoDataModule(kind, background, num_train=2, num_test=150)
     source = data.load("test")
     edges = SobelEdges()(torch.nn.Flatten(), scene(data, source), source.labels)
     assert auroc(edges, source.masks["evidence"]).mean().item() == pytest.approx(0.5, abs=0.03)
@@ -144,7 +143,7 @@ def test_what_is_not_evidence_stays(task):
     assert torch.equal(drawn[0].flatten(1).any(1), changed)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [task for task in TASKS if task.id not in ("linear", "multiplicative", "left")])
 def test_samples_depend_on_seed_split_and_index_alone(task, monkeypatch):
     data, same = task(**SMALL), task(num_train=7, num_test=9)
     monkeypatch.setattr(scenes, "_CHUNK", 4)

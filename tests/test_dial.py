@@ -1,5 +1,6 @@
 """The dial: what the cue tells, what an intervention changes, and what a network loses by it."""
 
+import doctest
 from functools import cache
 
 import pytest
@@ -208,6 +209,12 @@ def test_watermarks_on_pictures_of_a_folder(tmp_path):
         base.load("test")
     with pytest.raises(ValueError, match="has no train"):
         FolderInMemoryDataModule(str(tmp_path / "test"))
+
+
+@pytest.mark.parametrize("thing", [DialDataModule, dependence])
+def test_examples_do_what_they_say(thing):
+    found = doctest.DocTestParser().get_doctest(thing.__doc__, {}, thing.__name__, None, None)
+    assert doctest.DocTestRunner(verbose=False).run(found).failed == 0
 
 
 # Refusals

@@ -15,7 +15,19 @@ PAGES = [
     ROOT / "README.md",
     *sorted(path for path in DOCS.rglob("*.md") if not {"_build", "generated"} & set(path.relative_to(DOCS).parts)),
 ]
-ROOMS = ("", "callbacks", "data", "explainers", "metrics", "modules", "networks", "outputs", "results", "sanity", "shortcuts")
+ROOMS = (
+    "",
+    "callbacks",
+    "data",
+    "explainers",
+    "metrics",
+    "modules",
+    "networks",
+    "outputs",
+    "results",
+    "sanity",
+    "shortcuts",
+)
 STUDIES = ("engine", "lab", "metrics", "study")  # whose public classes are those of studies
 
 

@@ -270,8 +270,8 @@ def test_works_without_gradients_and_with_frozen_parameters(name, mode):
         inputs = images_and_net()[0].clone()
         target = reference_target().clone()
         assert inputs.is_inference() == target.is_inference() == (mode is torch.inference_mode)
-        assert_close(METHODS[name](net, inputs, target, context(inputs)), reference(name), rtol=1e-5, atol=1e-6)
-        assert_close(METHODS[name](net, inputs, None, context(inputs)), reference(name), rtol=1e-5, atol=1e-6)
+        for given in (target, None) if mode is torch.inference_mode else (target,):
+            assert_close(METHODS[name](net, inputs, given, context(inputs)), reference(name), rtol=1e-5, atol=1e-6)
 
 
 def reference_target():

@@ -273,11 +273,16 @@ def test_pickled_between_two_batches(model, name):
 # Which samples, in which order, in what company
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
 @pytest.mark.parametrize(
-    "method",
-    [METHOD, noise_grad(num_draws=2), fusion_grad(num_weight_draws=2, num_input_draws=2)],
-    ids=["SG", "NG", "FG"],
+    ("method", "batch_size"),
+    [
+        pytest.param(METHOD, 1, id="SG-1"),
+        pytest.param(METHOD, 3, id="SG-3"),
+        pytest.param(noise_grad(num_draws=2), 1, id="NG-1", marks=pytest.mark.slow),
+        pytest.param(noise_grad(num_draws=2), 3, id="NG-3"),
+        pytest.param(fusion_grad(num_weight_draws=2, num_input_draws=2), 1, id="FG-1", marks=pytest.mark.slow),
+        pytest.param(fusion_grad(num_weight_draws=2, num_input_draws=2), 3, id="FG-3"),
+    ],
 )
 def test_scores_do_not_depend_on_the_batch(model, method, batch_size):
     whole = scores(model, ALL, method)

@@ -160,8 +160,15 @@ def spent(model, methods, scored, num_samples):
     return price(model, batches(2, 2), methods, scored, num_samples, num_timed=1).gradients
 
 
-@pytest.mark.parametrize("scored", [METRICS, AGAIN])
-@pytest.mark.parametrize("share", [0.4, 0.6, 0.95])
+@pytest.mark.parametrize(
+    ("share", "scored"),
+    [
+        (0.4, METRICS),
+        (0.6, AGAIN),
+        (0.95, METRICS),
+        *(pytest.param(*pair, marks=pytest.mark.slow) for pair in ((0.4, AGAIN), (0.6, METRICS), (0.95, AGAIN))),
+    ],
+)
 def test_a_budget_is_kept_and_used_up_to_a_draw(model, scored, share):
     methods = {name: method for name, method in METHODS.items() if name != "kept"}
     whole = spent(model, methods, scored, 50)

@@ -128,7 +128,7 @@ def check(out, scores, maps):
     assert out["chosen"]["samples"] == samples(own[0].std(0), np.flatnonzero(inside))
     assert f"{inside.sum()} chosen of {number} samples" in out["chosen"]["counted"]
     sample = int(out["last"]["samples"][0])
-    every = maps["gradient"].flatten().numpy()
+    every = maps["gradient"].flatten(0, 2).numpy()
     end = scale_end(every)
     share = (maps["gradient"][sample, 0].numpy() / end).clip(-1, 1)
     red = 255 - np.abs(share) * np.where(share < 0, 255 - 33, 255 - 178)

@@ -26,6 +26,7 @@ SLOW = {
     "noisegrad-table1",
     "noisegrad-toy",
     "sanity-adebayo",
+    "shortcut-dial",
     "truth",
 }
 """A minute each; what they compute is tested on less in files of their own."""

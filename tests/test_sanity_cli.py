@@ -290,7 +290,7 @@ def test_images_too_small_for_hog(trained, tmp_path, tmp_path_factory):
     assert {row["similarity"] for row in rows} == SIMILARITIES.keys() - {"hog", "spearman_foreground"}
 
 
-def test_later_checks_presets_and_smoothing_are_an_option_each(trained, tmp_path, capsys):
+def test_later_checks_presets_and_smoothing_are_an_option_each(trained, tmp_path, capsys, sketched):
     call = partial(arguments, trained, tmp_path / "out", "--normalizer=percentile")
     with pytest.raises(SystemExit) as stopped:
         main(call("--preset=notebook", "--check=random_logit", "--require=[edges]"))
@@ -304,7 +304,8 @@ def test_later_checks_presets_and_smoothing_are_an_option_each(trained, tmp_path
         assert list((tmp_path / "out" / check).glob("events.out.tfevents.*"))
     printed = " ".join(capsys.readouterr().out.split())
     assert "relative rise of the entropy" in printed
-    assert "Another class: similarity 1.000" in printed
+    assert "the controls, which look at no weights: 2 FAIL" in printed
+    assert "Another class: similarity 1.000" in (tmp_path / "out" / "random_logit" / "verdicts.csv").read_text()
     settings = json.loads((tmp_path / "out" / "cells" / "settings.json").read_text())
     assert settings["similarities"]["ssim"] == "ssim(normalizer='percentile', gaussian=True)"
     assert settings["similarities"]["hog"] == "hog(normalizer='percentile', ranks=True)"

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import product
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -520,8 +521,13 @@ DRAWN = {
 }
 
 
-@pytest.mark.parametrize("size", [pytest.param(s, marks=pytest.mark.slow) if s == "large" else s for s in SIZES])
-@pytest.mark.parametrize("drawn", DRAWN)
+SLOW = {*((drawn, "large") for drawn in DRAWN), ("shifted", "usual"), ("classes", "usual")}  # drawn as "pairs" are
+
+
+@pytest.mark.parametrize(
+    ("drawn", "size"),
+    [pytest.param(*pair, marks=[pytest.mark.slow] * (pair in SLOW)) for pair in product(DRAWN, SIZES)],
+)
 def test_texts_neither_overlap_nor_leave_the_figure(drawn, size):
     figure = DRAWN[drawn](planted(**SIZES[size], checks=("data", "invariance", "efficient", "random_logit")))
     check_texts(figure)
@@ -530,7 +536,8 @@ def test_texts_neither_overlap_nor_leave_the_figure(drawn, size):
 # Files
 
 
-def test_the_files_are_the_figures_and_old_ones_are_removed(tmp_path):
+def test_the_files_are_the_figures_and_old_ones_are_removed_and_pyplot_knows_of_none(tmp_path):
+    before = plt.get_fignums(), plt.get_backend(), dict(plt.rcParams)
     report = planted(("gradient",), ("fc1",), checks=("data",), similarities=("ssim",))
     folder = tmp_path / "new"
     names = [
@@ -549,6 +556,7 @@ def test_the_files_are_the_figures_and_old_ones_are_removed(tmp_path):
     for path, figure in zip(paths, sanity_figures(without).values(), strict=True):
         with Image.open(path) as image:
             np.testing.assert_array_equal(np.asarray(image.convert("RGB")), figure_pixels(figure))
+    assert (plt.get_fignums(), plt.get_backend(), dict(plt.rcParams)) == before
 
 
 def test_figures_that_would_show_nothing_are_left_out():
@@ -557,10 +565,3 @@ def test_figures_that_would_show_nothing_are_left_out():
     assert list(sanity_figures(without_maps)) == ["independent-ssim", "data-bars"]
     only_floor = replace(PLANTED, cells=tuple(c for c in PLANTED.cells if c.key.check in ("original", "floor")))
     assert sanity_figures(only_floor) == {}
-
-
-def test_pyplot_knows_nothing_of_our_figures():
-    before = plt.get_fignums(), plt.get_backend(), dict(plt.rcParams)
-    for figure in sanity_figures(planted(checks=("data",), similarities=("ssim",))).values():
-        figure_pixels(figure)
-    assert (plt.get_fignums(), plt.get_backend(), dict(plt.rcParams)) == before

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections import Counter
+from itertools import product
 
 import jaxtyping
 import pytest
@@ -100,9 +101,8 @@ def build(name):
     return trained(model).eval(), images
 
 
-each_model = pytest.mark.parametrize(
-    "name", ["mlp", "lenet", "cnn", "resnet9", "resnet18", "attention", "odd", "tied", "lightning"]
-)
+MODELS = ["mlp", "lenet", "cnn", "resnet9", "resnet18", "attention", "odd", "tied", "lightning"]
+each_model = pytest.mark.parametrize("name", MODELS)
 small_model = pytest.mark.parametrize("name", ["mlp", "lenet", "attention", "odd", "tied", "lightning"])
 
 
@@ -302,8 +302,13 @@ def test_steps():
 # Randomized models
 
 
-@each_model
-@pytest.mark.parametrize("initialization", INITIALIZATIONS)
+@pytest.mark.parametrize(
+    ("name", "initialization"),
+    [
+        pytest.param(*pair, marks=[pytest.mark.slow] * (pair in (("resnet18", "normal"), ("resnet18", "permute"))))
+        for pair in product(MODELS, INITIALIZATIONS)
+    ],
+)
 def test_all_of_the_blocks_changes_and_nothing_else(name, initialization):
     model, images = build(name)
     before, state = values(model), torch.get_rng_state()

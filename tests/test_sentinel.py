@@ -1,7 +1,9 @@
 """The sentinel: shortcuts found while a network trains, dated, logged, written and told."""
 
 import json
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_xai.callbacks import AttributionCallback, ShortcutSentinel
 from lightning_xai.callbacks.sentinel import carried, known_evidence
+from lightning_xai.cli import main
 from lightning_xai.data import DialDataModule, DigitsDataModule
 from lightning_xai.data.cues import Hue, Patch
 from lightning_xai.explainers import Gradient
@@ -39,6 +42,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:Be aware that when using `ckpt_path`",
     "ignore:.*Checkpoint directory .* exists and is not empty",
 )
+ROOT = Path(__file__).parent.parent
 FIND = "lightning_xai.callbacks.sentinel.find_shortcuts"
 
 
@@ -175,7 +179,15 @@ def test_the_conclusion_says_since_when_which_classes_what_and_what_proves_it():
     ]
     assert sentences([reports[1]])[0].startswith("At epoch 3 classes 4 and 7 are decided")
     assert sentences([replace(reports[1], epoch=-1)])[0].startswith("Classes 4 and 7 are decided")
-    assert sentences(reports[::-1])[0].startswith("From epoch 3 (the first look) to 3 classes 4 and 7 were decided")
+    assert sentences(reports[::-1])[0] == (
+        "Proven at earlier epochs, and not at the last one: class 4 by the lower left corner (3), class 7 by the lower "
+        "left corner (3)."
+    )
+    later = report(4, finding(4), finding(7), finding(1, box=(0, 24, 4, 4)))
+    assert sentences([*reports, later])[0].startswith(
+        "Since epoch 3 (not yet at epoch 2) 3 classes are decided each by a place of its own: 1 by the upper right "
+        "corner (since 4), 4 by the lower left corner (since 3), 7 by the lower left corner (since 3); replacing it by "
+    )
     apart = [finding(4), finding(7, box=(0, 0, 4, 4)), finding(1, "SHORTCUT", kind="color", box=(), mean=0.9)]
     told = sentences([report(0), report(1, *apart, class_names=list("abcdefghij"))])
     assert told[0].startswith("Since epoch 1 (not yet at epoch 0) class b is decided by the color; ")
@@ -399,3 +411,131 @@ def test_a_data_module_says_itself_what_the_evidence_is():
     assert known_evidence(data, False) == (None, False)
     assert known_evidence(None, None) == (None, True)
     assert Patch.operator == ""
+
+
+# With the search itself
+
+
+class Corner(LightningModule):
+    """Reads what is in the upper left corner alone: two classes, as bright or dark as it is."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(20.0))
+
+    def forward(self, x):
+        brightness = self.weight * (x[:, :, :3, :3].mean((1, 2, 3)) - 0.5)
+        return torch.stack([-brightness, brightness], 1)
+
+    validation_step = test_step = Module.validation_step
+
+
+class Marked(Pictures):
+    """Half of the corners are bright, half are dark; the evidence is in the middle."""
+
+    def __init__(self):
+        super().__init__(128)
+        self.images[:, :, :3, :3] = (torch.arange(128) % 2).float().view(-1, 1, 1, 1)
+
+    def __getitem__(self, i):
+        mask = torch.zeros(28, 28, dtype=torch.bool)
+        mask[8:20, 8:20] = True
+        return super().__getitem__(i) | {"mask": mask}
+
+
+def test_a_corner_that_decides_is_found_proven_drawn_and_told(tmp_path, capsys):
+    sentinel = ShortcutSentinel(num_samples=128, bounds=(0.0, 1.0), panel_size=2)
+    trainer = trainer_of(tmp_path, sentinel)
+    trainer.validate(Corner(), DataLoader(Marked(), 32), verbose=False)
+    (found,) = sentinel.reports["validate"]
+    assert found.verdict == "SHORTCUT"
+    assert float(trainer.callback_metrics["xai/shortcut"]) == pytest.approx(found.dependence)
+    assert found.dependence > 0.8
+    assert all(own.box[0] < 3 and own.box[1] < 3 for own in found.shortcuts if own.kind == "place")
+    printed = capsys.readouterr().out
+    assert "At epoch 0 classes 0 and 1 are decided by the upper left corner; replacing it" in printed
+    assert str(sentinel.panel) in printed
+    assert sentinel.panel.is_file()
+
+
+def test_training_is_bit_for_bit_what_it_is_without(tmp_path):
+    class Learning(Marked):
+        def __init__(self):
+            super().__init__()
+            self.images[:, :, :3, :3] = 10 * self.images[:, :, :3, :3] - 5  # which is learned in an epoch
+
+        def __getitem__(self, i):
+            return super().__getitem__(i) | {"label": i % 2}
+
+    states, sentinel = [], ShortcutSentinel(num_samples=64, summary=False)
+    for callbacks in ([], [sentinel]):
+        torch.manual_seed(3)
+        module, data = Module(), Learning()
+        trainer = trainer_of(tmp_path, *callbacks, max_epochs=1)
+        trainer.fit(module, DataLoader(data, 16, shuffle=True), DataLoader(data, 32))
+        states.append([*module.state_dict().values(), torch.rand(3)])
+    assert "reason" not in sentinel.reports["validate"][-1].settings, "it was looked at"
+    assert all(torch.equal(one, other) for one, other in zip(*states, strict=True))
+
+
+def test_a_network_that_predicts_one_class_is_not_looked_at_yet(tmp_path):
+    module = Corner()
+    nn.init.zeros_(module.weight)
+    sentinel = ShortcutSentinel(num_samples=64, bounds=(0.0, 1.0), summary=False)
+    trainer = trainer_of(tmp_path, sentinel)
+    trainer.validate(module, DataLoader(Marked(), 32), verbose=False)
+    (found,) = read_shortcuts(tmp_path / "xai")
+    assert (found.verdict, found.dependence) == ("INCONCLUSIVE", 0.0)
+    assert sentences([found]) == ["Less than two classes are predicted for 8 samples in each half of the 64 looked at."]
+    assert float(trainer.callback_metrics["xai/shortcut"]) == 0.0
+
+
+# The command
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path, looks):
+    """Runs it on the digits, with a verdict; gives the exit code."""
+    monkeypatch.setattr(sys, "argv", ["lightning-xai"])
+
+    def run(verdict, *options):
+        own = [finding(1)] if verdict == "SHORTCUT" else clear(1)
+
+        def find(model, images, *, index, epoch, step, **given):
+            looks.append({"masks": given["masks"], "accept": given["accept"], "index": index})
+            return replace(report(epoch, *own, verdict=verdict), step=step, samples=tuple(index.tolist()))
+
+        monkeypatch.setattr(FIND, find)
+        words = [f"--config={ROOT}/configs/mnist_lenet.yaml", f"--ckpt_path={ROOT}/checkpoints/mnist_lenet.ckpt"]
+        data = ["--data=lightning_xai.data.DigitsDataModule", "--trainer.accelerator=cpu", "--trainer.logger=false"]
+        try:
+            main(["shortcuts", *words, *data, f"--output={tmp_path}/xai", *options])
+        except SystemExit as leaving:
+            return leaving.code
+        return 0
+
+    return run
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # between Lightning and jsonargparse
+def test_the_command_tells_writes_and_guards_a_build(command, looks, tmp_path, capsys):
+    assert command("SHORTCUT", "--num_samples=40", "--accept=[3:color]") == 0
+    told = capsys.readouterr().out
+    assert told.startswith("At epoch 9 class 1 is decided by the lower left corner; replacing it by another class's")
+    assert told.index("decided by") < told.index("place/24x0x4x4") < told.index(f"{tmp_path}/xai/shortcuts.json")
+    assert len(looks[0]["index"]) == 40
+    assert looks[0]["masks"].any()
+    assert looks[0]["accept"] == [accepted("3:color")]
+    assert [own.settings["stage"] for own in read_shortcuts(tmp_path / "xai")] == ["test"]
+    assert command("SHORTCUT", "--require=clear", "--mask=false", "--stage=validate") == 1
+    assert looks[1]["masks"] is None
+    assert command("CLEAR", "--require=clear") == 0
+    capsys.readouterr()
+    assert command("CLEAR", "--require=sure") == 2
+    assert "`require`" in capsys.readouterr().err
+
+
+def test_what_is_accepted_may_be_in_a_file(command, looks, tmp_path):
+    (tmp_path / "known.yaml").write_text('- "3:color"\n- {kind: place, box: [0, 0, 5, 5]}\n')
+    assert command("CLEAR", f"--accept={tmp_path}/known.yaml") == 0
+    assert looks[0]["accept"] == [accepted("3:color"), {"kind": "place", "box": [0, 0, 5, 5]}]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, cast
 
@@ -44,19 +44,9 @@ from lightning_xai.results.shortcuts import (
     stage_of,
     write_shortcuts,
 )
-
-try:
-    from lightning_xai.shortcuts import find_shortcuts, shown
-    from lightning_xai.shortcuts.audit import LEAST
-    from lightning_xai.shortcuts.find import in_first_half
-except ImportError:  # until it is there
-    find_shortcuts: Any = None
-    shown: Any = None
-    LEAST = 8
-
-    def in_first_half(index, seed):
-        return index % 2 == 0
-
+from lightning_xai.shortcuts import find_shortcuts, shown
+from lightning_xai.shortcuts.audit import LEAST
+from lightning_xai.shortcuts.find import in_first_half
 
 PANELS, SHORTCUT = "panels", "shortcut"
 
@@ -316,7 +306,7 @@ class ShortcutSentinel(RecurringCallback):
             pictures = pixels(found.before), pixels(found.after)
             return Example(*pictures, edges(found.region.cpu()), told, (finding.label, found.predicted_after))
 
-        examples = []
+        examples: list[tuple[Finding, Sequence[Example]]] = []
         with in_precision(model, conditions.precision):
             for finding in carried([report])[: MOST_FINDINGS if self.panel_size else 0]:
                 found = shown(
@@ -451,8 +441,9 @@ def write_panel(
 def carried(reports: Sequence[ShortcutReport]) -> list[Finding]:
     """What was ever proven a shortcut: of hypotheses about the same thing the one proven last."""
     found: list[Finding] = []
-    for report in reversed(reports):
-        found += [own for own in report.shortcuts if not any(alike(own, other) for other in found)]
+    for own in chain.from_iterable(report.shortcuts for report in reversed(reports)):
+        if not any(alike(own, other) for other in found):
+            found.append(own)
     return found
 
 

@@ -1,5 +1,6 @@
 """What makes a run easy to read in TensorBoard: a chart a metric, and a line in the table of runs."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -10,14 +11,17 @@ from pytorch_lightning import Trainer
 def log_layout(trainer: Trainer, logged: Iterable[str]) -> None:
     """One chart for each metric, with the curves of all methods, under Custom Scalars.
 
+    The chart is of a pattern of names: then runs with other methods have the same one, which TensorBoard shows once.
+
     Args:
         logged: Names of the curves, `xai/<method>/<metric>` or `xai/<name>/<method>/<metric>`.
     """
     charts: dict[str, dict[str, list[Any]]] = {}
     for key in sorted(logged):
         prefix, _, metric = key.rpartition("/")
-        _, tags = charts.setdefault(prefix.rpartition("/")[0], {}).setdefault(metric, ["Multiline", []])
-        tags.append(key)
+        group = prefix.rpartition("/")[0]
+        pattern = f"^{re.escape(group)}/[^/]+/{re.escape(metric)}$"
+        charts.setdefault(group, {})[metric] = ["Multiline", [pattern]]
     for logger in trainer.loggers if charts else ():
         if add := getattr(getattr(logger, "experiment", None), "add_custom_scalars", None):
             add(charts)

@@ -15,7 +15,7 @@ from lightning_xai.callbacks.files import run_of
 from lightning_xai.callbacks.recurring import RecurringCallback
 from lightning_xai.cli.checks import check_fits_data, check_local, check_new_run, check_writable, is_local_file
 from lightning_xai.cli.errors import refusing
-from lightning_xai.cli.reports import callbacks_of, report
+from lightning_xai.cli.reports import report
 from lightning_xai.cli.unique_keys import YAML_MODE, know_yaml_mode
 from lightning_xai.cli.weights import warn_of_random_weights
 from lightning_xai.experiments.prices import fit_prices
@@ -141,8 +141,9 @@ class XAICommandLine(LightningCLI):
             for price in fit_prices(self.trainer, self.model, self.datamodule):
                 console().print(price.table())
             return
-        for callback in callbacks_of(self.trainer, RecurringCallback):
-            callback.summary = False  # the report has it
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, RecurringCallback):
+                callback.summary = False  # the report has it
         options["weights_only"] = True  # also of what Lightning finds itself: `last`, and after a restart by SLURM
         if is_local_file(self.ckpt_path):  # Lightning takes any name that begins with "http" for an address
             options["ckpt_path"] = os.path.abspath(self.ckpt_path)

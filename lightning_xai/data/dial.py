@@ -39,7 +39,7 @@ class DialDataModule(TruthDataModule):
         cue: What tells the class.
         strength: Probability that the cue tells the label on purpose, 0 to 1.
         onset: The first epoch whose training cues tell something.
-        seed: Of the cues, and of the division into training and validation samples.
+        seed: Seed of the cues, and of the division into training and validation samples.
         num_train: Number of published training samples that are used, the first ones; null: all.
         num_test: Number of test samples; null: all.
 

@@ -47,7 +47,7 @@ def dependence(model: nn.Module, data: TruthDataModule, name: Literal["val", "te
     Args:
         model: A network from normalized images to logits, on any device; it stays as it is.
         data: After `setup`.
-        name: Of the samples.
+        name: Which samples.
 
     Raises:
         RuntimeError: if these samples are not set up.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import yaml
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from torch import nn
 
@@ -183,7 +184,7 @@ def shortcuts_trained(
     num_samples: int = 2048,
     mask: bool | str | None = None,
     operators: list[str] | None = None,
-    accept: list[str | dict[str, Any]] | None = None,
+    accept: list[str | dict[str, Any]] | str | None = None,
     method: Explainer | str = "gradient",
     alpha: float = 0.05,
     seed: int = 0,
@@ -204,7 +205,7 @@ def shortcuts_trained(
         num_samples: How many, evenly spaced; the more there are, the smaller the effects that can be excluded.
         mask: As in `ShortcutSentinel`, like all that follow.
         operators: Likewise.
-        accept: Likewise.
+        accept: Likewise; or the path of a YAML file with such a list, or one name.
         method: Likewise.
         alpha: Likewise.
         seed: Likewise.
@@ -218,7 +219,7 @@ def shortcuts_trained(
         num_samples,
         mask=mask,
         operators=operators,
-        accept=accept,
+        accept=_listed(accept),
         method=method,
         alpha=alpha,
         seed=seed,
@@ -239,6 +240,15 @@ def shortcuts_trained(
     samples = replace(samples, images=samples.images.to(module.device), masks=samples.masks if known else None)
     report = sentinel.search(module, datamodule, samples, stage, moment)
     return report, sentinel.examples(module, datamodule, samples, report)
+
+
+def _listed(accept: list[str | dict[str, Any]] | str | None) -> list[str | dict[str, Any]] | None:
+    if not isinstance(accept, str):
+        return accept
+    found = yaml.safe_load(Path(accept).read_text(encoding="utf-8")) if Path(accept).is_file() else [accept]
+    if not isinstance(found, list):
+        raise ValueError(f"`accept`: {accept} must have a list of names or mappings, got {type(found).__name__}.")
+    return found
 
 
 def random_label_twin(

@@ -1,7 +1,6 @@
 """What a search for shortcuts found, in sentences and as a table."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -27,51 +26,64 @@ def sentences(reports: Sequence[ShortcutReport]) -> list[str]:
         reports: Of one network on the same samples, in order of time; the last one is what is concluded about.
     """
     last, found = reports[-1], onset(reports)
-    groups: dict[Any, list[Onset]] = {}
-    for one in found:
-        groups.setdefault((one.finding.kind, one.since, one.until, one.after), []).append(one)
-    lines = [_decided(own, reports) for own in groups.values()]
+    lines = []
+    for kind in dict.fromkeys(one.finding.kind for one in found if one.until is None):
+        lines.append(_decided([one for one in found if one.until is None and one.finding.kind == kind], reports))
     if last.shortcuts:
-        n = len(last.samples)
-        lines.append(f"In all, {percent(last.dependence)} of the predictions of {n} samples depend on shortcuts.")
+        share, number = percent(last.dependence), len(last.samples)
+        lines.append(f"In all, {share} of the predictions of {number} samples depend on shortcuts.")
+    if over := [one for one in found if one.until is not None]:
+        former = (f"class {class_name(o.finding.label, last)} by {words(o.finding, last)} ({_epochs(o)})" for o in over)
+        lines.append(f"Proven at earlier epochs, and not at the last one: {', '.join(former)}.")
     return [*lines, *_rest(last)]
 
 
+def _epochs(one: Onset) -> str:
+    return str(one.since) if one.since == one.until else f"{one.since} to {one.until}"
+
+
 def _decided(group: list[Onset], reports: Sequence[ShortcutReport]) -> str:
-    last, one, findings = reports[-1], group[0], [own.finding for own in group]
+    """Of one kind, what is proven at the last look."""
+    last, findings = reports[-1], [one.finding for one in group]
     labels = sorted({finding.label for finding in findings})
-    places: dict[str, list[int]] = {}
-    for finding in sorted(findings, key=lambda finding: finding.label):
-        places.setdefault(words(finding, last), []).append(finding.label)
-    who = ("class " if len(labels) == 1 else "classes ") + listed(class_name(label, last) for label in labels)
-    verb = ("is" if len(labels) == 1 else "are") if one.until is None else ("was" if len(labels) == 1 else "were")
-    if len(places) == 1:
-        what = f"{who} {verb} decided by {next(iter(places))}"
+    whose, verb = ("its", "is") if len(labels) == 1 else ("their", "are")
+    places, moments = ({made(one) for one in group} for made in (lambda o: words(o.finding, last), _moment))
+    dated = len(reports) > 1
+    if len(places) == 1 and (len(moments) == 1 or not dated):
+        what = f"{_classes(labels, last)} {verb} decided by {places.pop()}"
     else:
-        each = (f"{listed(class_name(own, last) for own in dict.fromkeys(p))} by {w}" for w, p in places.items())
+        each = [
+            f"{class_name(label, last)} by {listed(_what(own, last, dated and len(moments) > 1))}"
+            for label in labels
+            if (own := [one for one in group if one.finding.label == label])
+        ]
         what = f"{len(labels)} classes {verb} decided each by a {findings[0].kind} of its own: {', '.join(each)}"
-    when = _when(one, reports)
-    sentence = f"{when} {what}" if when else what[0].upper() + what[1:]
+        what = what if len(labels) > 1 else f"{_classes(labels, last)} {verb} decided by {each[0].partition(' by ')[2]}"
+    first = min(group, key=lambda one: one.since)
+    before = "the first look" if first.after is None else f"not yet at epoch {first.after}"
+    when = f"Since epoch {first.since} ({before}) " if dated else f"At epoch {first.since} " if first.since >= 0 else ""
+    sentence = when + what if when else what[0].upper() + what[1:]
     effects = [effect for finding in findings if (effect := decisive(finding)) is not None]
     if effects:
         mean, control = (_mean([(getattr(e, name), e.n) for e in effects]) for name in ("mean", "control"))
-        whose = "its" if len(labels) == 1 else "their"
         sentence += (
             f"; replacing it by another class's changes {percent(mean)} of {whose} predictions "
             f"(a matched {'region' if findings[0].box else 'change'} {percent(control)})"
         )
     if number := len({sample for finding in findings for sample in finding.examples}):
         sentence += f"; {number} picture{'s show' if number > 1 else ' shows'} it"
-    kind = "test" if stage_of(last).startswith("test") else "validation"
-    return f"{sentence}; {kind} accuracy cannot see it, for these samples have it too."
+    stage = "test" if stage_of(last).startswith("test") else "validation"
+    return f"{sentence}; {stage} accuracy cannot see it, for these samples have it too."
 
 
-def _when(one: Onset, reports: Sequence[ShortcutReport]) -> str:
-    if len(reports) == 1:
-        return "" if one.since < 0 else f"At epoch {one.since}"
-    first = "the first look" if one.after is None else f"not yet at epoch {one.after}"
-    until = "Since" if one.until is None else "From"
-    return f"{until} epoch {one.since} ({first})" + ("" if one.until is None else f" to {one.until}")
+def _moment(one: Onset) -> int:
+    return one.since
+
+
+def _what(group: list[Onset], report: ShortcutReport, dated: bool) -> list[str]:
+    """What decides one class, and since when."""
+    found = {words(one.finding, report): one.since for one in reversed(group)}
+    return [f"{what} (since {since})" if dated else what for what, since in found.items()]
 
 
 def _rest(report: ShortcutReport) -> list[str]:

@@ -59,6 +59,7 @@ class Finding:
         detectable: Smallest difference from the controls that would have been found with 80 % power.
         examples: Samples that show it best, by index, best first.
         reason: One sentence.
+        across: Sufficiency, less the control's, over the half of the other classes that are moved least.
     """
 
     label: int
@@ -75,6 +76,7 @@ class Finding:
     detectable: float
     examples: tuple[int, ...]
     reason: str
+    across: float = math.nan
 
     @property
     def name(self) -> str:
@@ -268,7 +270,9 @@ def report_of(record: dict[str, Any]) -> ShortcutReport:
 
 
 def _finding(record: dict[str, Any]) -> Finding:
-    numbers = {name: _number(record[name]) for name in ("p", "p_adjusted", "attribution", "inside", "detectable")}
+    numbers = {
+        name: _number(record[name]) for name in ("p", "p_adjusted", "attribution", "inside", "detectable", "across")
+    }
     effects = {
         "necessity": {fill: _effect(own) for fill, own in record["necessity"].items()},
         "sufficiency": _effect(record["sufficiency"]),

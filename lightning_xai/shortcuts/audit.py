@@ -135,7 +135,8 @@ def find_shortcuts(
         bar = partial(needed, audit.samples, minimum)
         half = half_of(audit.samples, own, maps, isinstance(method, Gradient), audit.ask, bar)
         proofs = [
-            prove(each, audit.samples, other, audit.ask) for each in _candidates(half, operators, carried, audit.index)
+            prove(each, audit.samples, other, audit.ask, minimum)
+            for each in _candidates(half, operators, carried, audit.index)
         ]
     labels = list(own)
     found = findings(proofs, labels, alpha, minimum, accept, audit.index.tolist())

@@ -26,8 +26,12 @@ from lightning_xai.shortcuts.hypotheses import (
 
 PLACES = ((1 / 7, 1 / 7), (1 / 4, 1 / 4), (1 / 7, 1 / 2), (1 / 2, 1 / 7))
 """Heights and widths of places, as shares of the picture's."""
+SMALL = 0.03
+"""Area of a place, as a share of the picture, up to which three of each class are tried."""
 PATTERNS = (1 / 7, 1 / 5)
 """Heights and widths of patterns, likewise."""
+TEMPLATES = 12
+"""Pictures of a class whose patches are compared with all others."""
 BAND = (3, 3)
 """Waves down and across that are taken together."""
 TRIALS = 36
@@ -39,8 +43,8 @@ Turns = Mapping[int, tuple[Tensor, Tensor]]
 """The samples of each class, by their place, in two orders."""
 Ask = Callable[..., Tensor]
 """Probabilities of the classes, (rows, classes), for what a function makes of rows, such as pictures and donors."""
-Needed = Callable[[float], float]
-"""Sufficiency that a region of this share of the picture has to show."""
+Needed = Callable[[Family, int], float]
+"""Sufficiency that a family's hypothesis about a class has to show."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,10 +122,6 @@ class Half:
     def labels(self) -> Labels:
         return self.samples.predicted[self.rows]
 
-    @property
-    def area(self) -> int:
-        return self.samples.size[0] * self.samples.size[1]
-
     def mean(self, maps: Tensor, label: int) -> Tensor:
         """Of a class's rows."""
         return maps[self.labels == label].mean(0)
@@ -155,22 +155,27 @@ def lowest_mean(values: Sequence[Tensor | float], share: float) -> float:
 
 
 def find_places(half: Half, carried: Mapping[int, Sequence[int]]) -> list[Candidates]:
-    """The place of each class that moves others most to it, and where an earlier one was."""
+    """The place of each class that moves others most to it, and where an earlier one was.
+
+    Where no evidence is known, the small ones and the larger ones apart, which have more of it.
+    """
+    if half.samples.evidence is not None:
+        return _places(half, PLACES, carried)
+    return [*_places(half, PLACES[:1], carried), *_places(half, PLACES[1:], {})]
+
+
+def _places(half: Half, sizes: Sequence[tuple[float, float]], carried: Mapping[int, Sequence[int]]) -> list[Candidates]:
     slots = [{label: carried[label] for label in carried if label in half.classes}] if carried else []
-    for height, width in (_pixels(shares, half.samples.size) for shares in PLACES):
-        for make in (_effect, _excess) if height == width else (_effect,):
-            maps = {label: make(half, label) for label in half.classes}
-            slots.append({label: best_box(found, (height, width)) for label, found in maps.items()})
-            if make is _effect and height == width:
-                slots.append({c: best_box(found, (height, width), slots[-1][c]) for c, found in maps.items()})
+    for height, width in (_pixels(shares, half.samples.size) for shares in sizes):
+        maps = {label: half.mean(half.effects, label) for label in half.classes}
+        slots.append({label: best_box(found, (height, width)) for label, found in maps.items()})
+        if height * width <= SMALL * half.effects[0].numel():
+            slots.append({label: best_box(found, (height, width), slots[-1][label]) for label, found in maps.items()})
+            slots.append({label: best_box(_excess(half, label), (height, width)) for label in half.classes})
     return [
         Candidates(Place(boxes), Place(_matched_places(half, boxes)), _attributed(half, boxes))
         for boxes in _chosen(half, slots, Place, carried)
     ]
-
-
-def _effect(half: Half, label: int) -> Maps:
-    return half.mean(half.effects, label)
 
 
 def _excess(half: Half, label: int) -> Maps:
@@ -209,18 +214,16 @@ def _chosen(
     slots: Sequence[Mapping[int, Sequence[int]]],
     make: Callable[[Boxes], Family],
     carried: Mapping[int, Sequence[int]],
-    waves: bool = False,
 ) -> list[Boxes]:
     """The boxes of each class that gain most for their size, and those of an earlier time where they are others."""
-    tables = [_table(half, slot) for slot in slots]
-    gains = [_gains(half, make(table), slot) for table, slot in zip(tables, slots, strict=True)]
+    families = [make(_table(half, slot)) for slot in slots]
+    gains = [_gains(half, family, slot) for family, slot in zip(families, slots, strict=True)]
     found, earlier = _table(half, {}), _table(half, {})
     for label in half.classes:
         scored = []
-        for slot, gained in zip(slots, gains, strict=True):
+        for slot, family, gained in zip(slots, families, gains, strict=True):
             if label in slot:
-                share = 0.0 if waves else 2 * slot[label][2] * slot[label][3] / half.area
-                scored.append((gained[label] / half.needed(share), slot[label]))
+                scored.append((gained[label] / half.needed(family, label), slot[label]))
         most = max(score for score, _ in scored)
         good = [box for score, box in scored if score >= SIMPLER * most] or [max(scored)[1]]
         box = min(good, key=lambda box: box[2] * box[3])
@@ -250,12 +253,12 @@ def _table(half: Half, boxes: Mapping[int, Sequence[int]]) -> Boxes:
 
 
 def _gains(half: Half, family: Family, slot: Collection[int]) -> dict[int, float]:
-    """By how much the donors' class becomes more probable when its content is added, by class."""
+    """By how much the donors' class becomes more probable after a swap, by class."""
     rows, donors = pairs(half.classes, TRIALS)
     labels, sources = half.samples.predicted[donors], half.samples.predicted[rows]
     told = torch.isin(labels, torch.tensor(list(slot), device=labels.device))
     rows, donors, labels, sources = rows[told], donors[told], labels[told], sources[told]
-    after = half.ask(lambda r, d: family.swap(half.samples, r, d, own=False), rows, donors)
+    after = half.ask(lambda r, d: family.swap(half.samples, r, d), rows, donors)
     rise = (after - half.samples.told[rows]).gather(1, labels[:, None])[:, 0]
     groups = {label: [(labels == label) & (sources == other) for other in half.classes] for label in slot}
     return {
@@ -296,16 +299,16 @@ def find_patterns(half: Half, carried: Mapping[int, tuple[int, Sequence[int]]]) 
     """The patch of each class that is in its pictures and in no others, and moves others most to it."""
     slots: list[dict[int, tuple[int, tuple[int, ...]]]] = []
     for size in (_pixels((share, share), half.samples.size) for share in PATTERNS):
-        ranked = {label: _templates(half, label, size) for label in half.classes}
-        slots += [{label: found[k] for label, found in ranked.items()} for k in (0, 1)]
+        ranked = {label: _template(half, label, size) for label in half.classes}
+        slots.append(ranked)
     if carried:
         slots.append({label: (row, tuple(box)) for label, (row, box) in carried.items() if label in half.classes})
     families = [_pattern(half, slot) for slot in slots]
     gains = [_gains(half, family, slot) for family, slot in zip(families, slots, strict=True)]
     best = {
         label: max(
-            (gained[label] / half.needed(slot[label][1][2] * slot[label][1][3] / half.area), number)
-            for number, (slot, gained) in enumerate(zip(slots, gains, strict=True))
+            (gained[label] / half.needed(family, label), number)
+            for number, (slot, family, gained) in enumerate(zip(slots, families, gains, strict=True))
             if label in slot
         )[1]
         for label in half.classes
@@ -328,16 +331,16 @@ def _pattern(half: Half, slot: Mapping[int, tuple[int, Sequence[int]]]) -> Patte
     return Pattern.of(half.samples, boxes, sources)
 
 
-def _templates(half: Half, label: int, size: tuple[int, int]) -> list[tuple[int, tuple[int, ...]]]:
-    """The two patches of great effect in pictures of the class that are most alike there, and least elsewhere."""
-    own = half.rows[half.labels == label].tolist()
-    boxes = [best_box(effects, size) for effects in half.effects[half.labels == label]]
+def _template(half: Half, label: int, size: tuple[int, int]) -> tuple[int, tuple[int, ...]]:
+    """The patch of great effect in a picture of the class that is most alike in the others of it, and in no others."""
+    own = half.rows[half.labels == label][:TEMPLATES].tolist()
+    boxes = [best_box(effects, size) for effects in half.effects[half.labels == label][:TEMPLATES]]
     patches = torch.cat([half.samples.patch(row, box) for row, box in zip(own, boxes, strict=True)])
     likeness = correlations(half.samples.small[half.rows], patches).flatten(2).amax(2)
     mine = half.labels == label
     presence = likeness[mine].mean(0) - likeness[~mine].mean(0)
-    order = presence.argsort(descending=True).tolist()
-    return [(own[k], boxes[k]) for k in (order[0], order[min(1, len(order) - 1)])]
+    best = int(presence.argmax())
+    return own[best], boxes[best]
 
 
 def _other_patches(half: Half, slot: Mapping[int, tuple[int, Sequence[int]]]) -> dict[int, tuple[int, tuple[int, ...]]]:
@@ -375,7 +378,7 @@ def find_waves(half: Half, carried: Mapping[int, Sequence[int]]) -> list[Candida
         Candidates(
             Frequency(boxes), Frequency(_matched_bands(half, boxes, means)), dict.fromkeys(half.classes, torch.nan)
         )
-        for boxes in _chosen(half, slots, Frequency, carried, waves=True)
+        for boxes in _chosen(half, slots, Frequency, carried)
     ]
 
 

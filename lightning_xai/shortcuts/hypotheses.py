@@ -62,6 +62,11 @@ class Samples:
         images = self.images if self.evidence is None else fill_holes(self.images, ~self.evidence)
         return F.avg_pool2d(images, self.factor) if self.factor > 1 else images
 
+    @cached_property
+    def spectra(self) -> Tensor:
+        """Of the pictures, as `spectrum` makes them."""
+        return spectrum(self.images)
+
     def patch(self, row: int, box: Sequence[int]) -> Images:
         """Of a picture in which patterns are looked for, (1, channel, height, width)."""
         height, width = (max(1, round(length / self.factor)) for length in box[2:])
@@ -85,14 +90,13 @@ class Family(ABC):
     kind: ClassVar[HypothesisKind]
 
     @abstractmethod
-    def swap(self, samples: Samples, rows: Rows, donors: Rows, own: bool = True) -> Images:
+    def swap(self, samples: Samples, rows: Rows, donors: Rows) -> Images:
         """The pictures with what tells the class of the donors in the place of what tells theirs.
 
         Args:
             samples: All.
             rows: The pictures.
             donors: Of each one.
-            own: Whether what tells the picture's own class goes; else that of the donor is added.
         """
 
     @abstractmethod
@@ -103,6 +107,10 @@ class Family(ABC):
         """Where it is in each picture; everywhere for what has no place."""
         return samples.images.new_ones((len(rows), *samples.size), dtype=torch.bool)
 
+    def share(self, samples: Samples, label: int) -> float:
+        """How much of what may be evidence a swap replaces, as a share of the picture; 0 where that is known."""
+        return 0.0
+
     def box(self, label: int) -> tuple[int, ...]:
         """Of a class; () without a place."""
         return ()
@@ -110,6 +118,10 @@ class Family(ABC):
     def setting(self, label: int) -> str:
         """What else names it."""
         return ""
+
+    def source(self, label: int) -> tuple[int, ...]:
+        """The sample that its box is in, if it is in one."""
+        return ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,9 +135,9 @@ class Place(Family):
     kind = "place"
     boxes: Boxes
 
-    def swap(self, samples: Samples, rows: Rows, donors: Rows, own: bool = True) -> Images:
+    def swap(self, samples: Samples, rows: Rows, donors: Rows) -> Images:
         region = self.region(samples, donors)
-        region = samples.outside(region | self.region(samples, rows) if own else region, rows, donors)
+        region = samples.outside(region | self.region(samples, rows), rows, donors)
         return torch.where(region[:, None], samples.images[donors], samples.images[rows])
 
     def fill(self, samples: Samples, rows: Rows) -> Images:
@@ -133,6 +145,13 @@ class Place(Family):
 
     def region(self, samples: Samples, rows: Rows) -> Masks:
         return inside(self.boxes[samples.predicted[rows]], samples.size)
+
+    def share(self, samples: Samples, label: int) -> float:
+        """Of the area, that of the class's region and another class's, on average."""
+        if samples.evidence is not None:
+            return 0.0
+        regions = inside(self.boxes[self.boxes[:, 2] > 0], samples.size)
+        return float((regions | inside(self.boxes[label : label + 1], samples.size)).double().mean())
 
     def box(self, label: int) -> tuple[int, ...]:
         return tuple(self.boxes[label].tolist())
@@ -158,12 +177,21 @@ class Pattern(Family):
     @classmethod
     def of(cls, samples: Samples, boxes: Boxes, sources: Rows) -> "Pattern":
         """The patches of these pictures, looked for in all of them."""
-        found = torch.stack([locate(samples, box, row)[1] for box, row in zip(boxes, sources, strict=True)], 1)
+        images = samples.small
+        found = torch.zeros(len(images), len(boxes), 2, dtype=torch.long, device=boxes.device)
+        for size in boxes[:, 2:].unique(dim=0):
+            labels = (boxes[:, 2:] == size).all(1).nonzero()[:, 0].tolist()
+            if size.all():
+                patches = torch.cat([samples.patch(int(sources[label]), boxes[label].tolist()) for label in labels])
+                likeness = correlations(images, patches)
+                place = likeness.flatten(2).argmax(2)
+                at = torch.stack([place // likeness.shape[3], place % likeness.shape[3]], 2) * samples.factor
+                found[:, labels] = torch.minimum(at, torch.tensor(samples.size, device=at.device) - size)
         return cls(boxes, sources, found)
 
-    def swap(self, samples: Samples, rows: Rows, donors: Rows, own: bool = True) -> Images:
+    def swap(self, samples: Samples, rows: Rows, donors: Rows) -> Images:
         labels = samples.predicted
-        replaced = (self.boxes[labels[rows], 2:3] > 0) & own
+        replaced = self.boxes[labels[rows], 2:3] > 0
         at = torch.where(replaced, self._at(rows, labels[rows]), self._at(rows, labels[donors]))
         (height, width), size = samples.size, self.boxes[labels[donors], 2:]
         shift = self._at(donors, labels[donors]) - at
@@ -183,6 +211,14 @@ class Pattern(Family):
         labels = samples.predicted[rows]
         return inside(torch.cat([self._at(rows, labels), self.boxes[labels, 2:]], 1), samples.size)
 
+    def share(self, samples: Samples, label: int) -> float:
+        if samples.evidence is not None:
+            return 0.0
+        return float(self.boxes[label, 2:].prod()) / (samples.size[0] * samples.size[1])
+
+    def source(self, label: int) -> tuple[int, ...]:
+        return (int(self.sources[label]),)
+
     def _at(self, rows: Rows, labels: Labels) -> Int64[Tensor, "rows 2"]:
         return self.found[rows, labels]
 
@@ -200,7 +236,7 @@ class Color(Family):
 
     kind = "color"
 
-    def swap(self, samples: Samples, rows: Rows, donors: Rows, own: bool = True) -> Images:
+    def swap(self, samples: Samples, rows: Rows, donors: Rows) -> Images:
         return self._tinted(samples, rows, self._tint(samples, donors))
 
     def fill(self, samples: Samples, rows: Rows) -> Images:
@@ -226,7 +262,7 @@ class Background(Family):
 
     kind = "background"
 
-    def swap(self, samples: Samples, rows: Rows, donors: Rows, own: bool = True) -> Images:
+    def swap(self, samples: Samples, rows: Rows, donors: Rows) -> Images:
         assert samples.evidence is not None
         others = fill_holes(samples.images[donors], ~samples.evidence[donors])
         return torch.where(samples.evidence[rows][:, None], samples.images[rows], others)
@@ -253,18 +289,17 @@ class Frequency(Family):
     kind = "frequency"
     boxes: Boxes
 
-    def swap(self, samples: Samples, rows: Rows, donors: Rows, own: bool = True) -> Images:
-        band = self._band(samples, donors)
-        band = band | self._band(samples, rows) if own else band
-        return self._with_amplitudes(samples, rows, band, spectrum(samples.images[donors]).abs())
+    def swap(self, samples: Samples, rows: Rows, donors: Rows) -> Images:
+        band = self._band(samples, rows) | self._band(samples, donors)
+        return self._with_amplitudes(samples, rows, band, samples.spectra[donors].abs())
 
     def fill(self, samples: Samples, rows: Rows) -> Images:
-        mean = spectrum(samples.images).abs().mean(0, keepdim=True)
+        mean = samples.spectra.abs().mean(0, keepdim=True)
         return self._with_amplitudes(samples, rows, self._band(samples, rows), mean)
 
     @staticmethod
     def _with_amplitudes(samples: Samples, rows: Rows, band: Masks, amplitudes: Tensor) -> Images:
-        own = spectrum(samples.images[rows])
+        own = samples.spectra[rows]
         changed = torch.where(band[:, None], torch.polar(amplitudes.expand_as(own), own.angle()), own)
         made = torch.fft.irfft2(torch.fft.ifftshift(changed, dim=-2), s=samples.size)
         return torch.minimum(torch.maximum(made, samples.low), samples.high)
@@ -272,6 +307,13 @@ class Frequency(Family):
     def _band(self, samples: Samples, rows: Rows) -> Masks:
         height, width = samples.size
         return mirrored(inside(self.boxes[samples.predicted[rows]], (height, width // 2 + 1)), height)
+
+    def share(self, samples: Samples, label: int) -> float:
+        """Of the energy, twice: that of the band and of another class's."""
+        band = mirrored(inside(self.boxes[label : label + 1], samples.spectra.shape[2:]), samples.size[0])
+        energy = samples.spectra.abs().square()[samples.predicted == label].mean((0, 1))
+        energy[len(energy) // 2, 0] = 0
+        return min(1.0, float(2 * energy[band[0]].sum() / energy.sum().clamp(min=1e-12)))
 
     def setting(self, label: int) -> str:
         return "-".join(map(str, self.boxes[label].tolist()))
@@ -297,30 +339,16 @@ def inside(boxes: Int64[Tensor, " rows 4"], size: Sequence[int]) -> Masks:
     return vertical & (column >= left) & (column < left + width)
 
 
-def locate(samples: Samples, box: Tensor, row: Tensor) -> tuple[Float[Tensor, " sample"], Int64[Tensor, "sample 2"]]:
-    """How like a patch the most similar one of each picture is, by normalized correlation, and where it is."""
-    factor, images = samples.factor, samples.small
-    if not box[2]:
-        return images.new_zeros(len(images)), torch.zeros(len(images), 2, dtype=torch.long, device=images.device)
-    likeness = correlations(images, samples.patch(int(row), box.tolist()))[:, 0]
-    best, place = likeness.flatten(1).max(1)
-    at = torch.stack([place // likeness.shape[2], place % likeness.shape[2]], 1) * factor
-    room = torch.tensor(samples.size, device=at.device) - box[2:]
-    return best, torch.minimum(at, room)
-
-
 def correlations(
     images: Images, templates: Float[Tensor, "template channel _ _"]
 ) -> Float[Tensor, "batch template row column"]:
     """Normalized correlation of each patch of the images with each template; flat patches are like nothing."""
     centered = templates - templates.mean((1, 2, 3), keepdim=True)
-    norms = centered.flatten(1).norm(dim=1).clamp(min=1e-6)
-    products = F.conv2d(images, centered)
-    ones = torch.ones_like(centered[:1])
-    means, squares = (F.conv2d(power, ones) / ones.numel() for power in (images, images.square()))
-    deviations = ((squares - means.square()).clamp(min=0) * ones.numel()).sqrt()
-    norms = norms.view(1, -1, 1, 1)
-    return products / (norms * torch.maximum(deviations, norms / 2))
+    norms = centered.flatten(1).norm(dim=1).clamp(min=1e-6).view(1, -1, 1, 1)
+    size, count = templates.shape[2:], templates[0].numel()
+    means, squares = (F.avg_pool2d(power.mean(1, keepdim=True), size, 1) for power in (images, images.square()))
+    deviations = ((squares - means.square()).clamp(min=0) * count).sqrt()
+    return F.conv2d(images, centered) / (norms * torch.maximum(deviations, norms / 2))
 
 
 def _moved(images: Tensor, row: Int64[Tensor, "batch row"], column: Int64[Tensor, "batch column"]) -> Tensor:

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lightning_xai.results.shortcuts import Effect, Finding, ShortcutVerdict
 from lightning_xai.shortcuts.find import Ask, Candidates, Turns, lowest_mean, overlap, pairs
-from lightning_xai.shortcuts.hypotheses import Place, Rows, Samples
+from lightning_xai.shortcuts.hypotheses import Family, Rows, Samples
 from lightning_xai.statistics.intervals import mean_interval
 from lightning_xai.statistics.paired import holm, paired_test
 
@@ -41,68 +41,68 @@ class Proof:
     """What the interventions of one family did to the samples of the proving half.
 
     Attributes:
-        candidates: The family.
+        candidates: The family, and its control.
+        samples: All.
         rows: Pictures.
         donors: The other one of each pair.
-        told: Probabilities of the classes after the swap; after the control's in the second.
-        filled: Of each picture, how much log-probability its class loses by the fill; the control's in the second row.
-        lost: Whether the class is lost, likewise.
-        own: The pictures that were filled.
+        swapped: Probabilities of the classes after the swap.
+        own: The pictures that are filled, each once.
+        controlled: Probabilities after the control's swap; None where the swap changes too little to go on.
+        fills: Probabilities after the fill, and after the control's; likewise.
     """
 
     candidates: Candidates
     samples: Samples
     rows: Rows
     donors: Rows
-    told: tuple[Tensor, Tensor]
+    swapped: Tensor
     own: Tensor
-    filled: Tensor
-    lost: Tensor
+    controlled: Tensor | None = None
+    fills: tuple[Tensor, Tensor] | None = None
+
+    @cached_property
+    def source(self) -> Tensor:
+        """Class of each picture."""
+        return self.samples.predicted[self.rows]
+
+    @cached_property
+    def donor(self) -> Tensor:
+        """Class of each donor."""
+        return self.samples.predicted[self.donors]
 
     @cached_property
     def moved(self) -> Tensor:
         """What the network predicts after the swap."""
-        return self.told[0].argmax(1)
+        return self.swapped.argmax(1)
 
-    @cached_property
-    def controlled(self) -> Tensor:
-        """What it predicts after the control's."""
-        return self.told[1].argmax(1)
+    def may_be(self, label: int, minimum: float) -> bool:
+        """Whether the swap alone changes enough, both ways."""
+        gained, lost = self.moved[self.donor == label] == label, self.moved[self.source == label] != label
+        return min(float(gained.double().mean()), float(lost.double().mean())) >= minimum
 
 
-def prove(candidates: Candidates, samples: Samples, classes: Turns, ask: Ask) -> Proof:
-    """The interventions."""
+def prove(candidates: Candidates, samples: Samples, classes: Turns, ask: Ask, minimum: float) -> Proof:
+    """The interventions; those of the control and the fills only if the swap changes enough to be a shortcut."""
     rows, donors = pairs(classes, PAIRS)
     family, control = candidates.family, candidates.control
-    same = _of_same_class(samples, rows, classes)
-    moved = ask(lambda r, d: family.swap(samples, r, d), rows, donors)
-    if control is None:
-        controlled = ask(lambda r, d: family.swap(samples, r, d), rows, same)
-    else:
-        controlled = ask(lambda r, d: control.swap(samples, r, d), rows, donors)
     own = torch.cat([images for images, _ in classes.values()])
-    twin = _of_same_class(samples, own, classes)
-    after = [
-        ask(lambda r, d: family.fill(samples, r), own, own),
-        ask(lambda r, d: family.swap(samples, r, d) if control is None else control.fill(samples, r), own, twin),
-    ]
-    label = samples.predicted[own][:, None]
-    logs = [told.gather(1, label)[:, 0].clamp(min=1e-12).log() for told in (samples.told[own], *after)]
-    return Proof(
-        candidates,
-        samples,
-        rows,
-        donors,
-        (moved, controlled),
-        own,
-        torch.stack([logs[0] - logs[1], logs[0] - logs[2]]),
-        torch.stack([told.argmax(1) != label[:, 0] for told in after]),
-    )
+    swapped = ask(partial(family.swap, samples), rows, donors)
+    bare = Proof(candidates, samples, rows, donors, swapped, own)
+    if not any(bare.may_be(label, minimum) for label in classes):
+        return bare
+    same = partial(_of_same_class, classes, len(samples.told))
+    if control is None:
+        controlled = ask(partial(family.swap, samples), rows, same(rows))
+        filled = ask(partial(family.swap, samples), own, same(own))
+    else:
+        controlled = ask(partial(control.swap, samples), rows, donors)
+        filled = ask(partial(control.fill, samples), own)
+    return replace(bare, controlled=controlled, fills=(ask(partial(family.fill, samples), own), filled))
 
 
-def _of_same_class(samples: Samples, rows: Rows, classes: Turns) -> Rows:
+def _of_same_class(classes: Turns, number: int, rows: Rows) -> Rows:
     """Another picture of the class of each, the next one."""
-    following = torch.zeros(len(samples.predicted), dtype=torch.long, device=rows.device)
+    following = torch.zeros(number, dtype=torch.long, device=rows.device)
     for images, _ in classes.values():
         following[images] = images.roll(-1)
     return following[rows]
@@ -110,7 +110,7 @@ def _of_same_class(samples: Samples, rows: Rows, classes: Turns) -> Rows:
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """Of one class: effects, p-value, and what a decision is made of."""
+    """What the interventions of a family show of one class."""
 
     label: int
     proof: Proof
@@ -124,38 +124,39 @@ class Shown:
 
 
 def shown(proof: Proof, label: int, alpha: float, tests: int) -> Shown:
-    """What the interventions did to one class."""
-    predicted = proof.samples.predicted
-    source, donor = predicted[proof.rows], predicted[proof.donors]
-    gained, lost = donor == label, source == label
-    became, left = proof.moved == label, proof.controlled == label
-    sufficiency, differences = _effect(became[gained], left[gained], proof.donors[gained], alpha)
-    swap, _ = _effect(~became[lost], ~left[lost], proof.rows[lost], alpha)
-    mine = predicted[proof.own] == label
-    fill, _ = _effect(proof.lost[0, mine], proof.lost[1, mine], proof.own[mine], alpha)
-    fills_agree = bool(proof.filled[0, mine].mean() > proof.filled[1, mine].mean())
-    rises = (became.double() - left.double())[gained]
-    across = lowest_mean([rises[source[gained] == other].mean() for other in source[gained].unique()], ACROSS)
-    rise = _rise(*proof.told, label)
+    """Effects, their p-value, and what would have been found."""
+    gained, lost = proof.donor == label, proof.source == label
+    controlled = None if proof.controlled is None else proof.controlled.argmax(1) == label
+    became = proof.moved == label
+    sufficiency, differences = _effect(became, controlled, gained, proof.donors, alpha)
+    swap, _ = _effect(~became, None if controlled is None else ~controlled, lost, proof.rows, alpha)
+    detectable = _detectable(differences, int(gained.sum()), alpha / tests)
+    nothing = Effect(math.nan, math.nan, math.nan, math.nan, 0)
+    if proof.controlled is None or proof.fills is None or controlled is None:
+        return Shown(label, proof, swap, nothing, sufficiency, math.nan, False, 1.0, detectable)
+    mine = proof.samples.predicted[proof.own] == label
+    left, left_controlled = (told.argmax(1) != label for told in proof.fills)
+    fill, _ = _effect(left, left_controlled, mine, proof.own, alpha)
+    fills_agree = bool(_rise(*proof.fills, label)[mine].mean() < 0)
+    rises = became.double() - controlled.double()
+    sources = proof.source[gained].unique().tolist()
+    across = lowest_mean([rises[gained & (proof.source == other)].mean() for other in sources], ACROSS)
+    rise = _rise(proof.swapped, proof.controlled, label)
     risen, fallen = _means(rise[gained], proof.donors[gained]), _means(-rise[lost], proof.rows[lost])
     p = max(_greater(risen), _greater(fallen), _others(proof, label))
-    return Shown(
-        label,
-        proof,
-        swap,
-        fill,
-        sufficiency,
-        across,
-        fills_agree,
-        p,
-        _detectable(differences, int(gained.sum()), alpha / tests),
-    )
+    return Shown(label, proof, swap, fill, sufficiency, across, fills_agree, p, detectable)
 
 
-def _effect(changed: Tensor, controlled: Tensor, units: Rows, alpha: float) -> tuple[Effect, Values]:
+def _effect(
+    changed: Tensor, controlled: Tensor | None, which: Tensor, units: Tensor, alpha: float
+) -> tuple[Effect, Values]:
     """Shares of pairs, and the differences of the means of the units, which the interval is of."""
-    one, other = changed.double(), controlled.double()
-    differences = _means(one - other, units)
+    one = changed[which].double()
+    if controlled is None:
+        values = _means(one, units[which])
+        return Effect(float(one.mean()), math.nan, math.nan, math.nan, len(values)), values
+    other = controlled[which].double()
+    differences = _means(one - other, units[which])
     low, high = mean_interval(differences, 1 - alpha)
     return Effect(float(one.mean()), float(other.mean()), low, high, len(differences)), differences
 
@@ -178,11 +179,10 @@ def _others(proof: Proof, label: int) -> float:
 
     0 where there are none, with two classes.
     """
-    predicted = proof.samples.predicted
-    told = predicted[proof.rows] != label
+    told = proof.source != label
     donors = proof.donors[told]
-    rates = _means(_rise(proof.told[0], proof.samples.told[proof.rows], label)[told], donors)
-    mine = (predicted[donors.unique()] == label).cpu().numpy()
+    rates = _means(_rise(proof.swapped, proof.samples.told[proof.rows], label)[told], donors)
+    mine = (proof.samples.predicted[donors.unique()] == label).cpu().numpy()
     if mine.all():
         return 0.0
     if np.ptp(rates) == 0:
@@ -213,19 +213,17 @@ def findings(
     return [_finding(one, float(p), alpha, minimum, accept, index) for one, p in zip(seen, adjusted, strict=True)]
 
 
-def needed(samples: Samples, minimum: float, share: float) -> float:
-    """How many of the pictures of other classes a region of a size has to move."""
-    return minimum + (BY_AREA * share if samples.evidence is None else 0.0)
+def needed(samples: Samples, minimum: float, family: Family, label: int) -> float:
+    """What share of the pictures of other classes a hypothesis has to move."""
+    return minimum + BY_AREA * family.share(samples, label)
 
 
 def _finding(one: Shown, p: float, alpha: float, minimum: float, accept: Accept, index: Sequence[int]) -> Finding:
     family, samples = one.proof.candidates.family, one.proof.samples
     box = family.box(one.label)
     decisive = p <= alpha and one.fills_agree and _reaches(one.swap, minimum)
-    bar, reached = minimum, one.sufficiency.mean - one.sufficiency.control
-    if box and samples.evidence is None:
-        area = box[2] * box[3] * (2 if isinstance(family, Place) else 1) / (samples.size[0] * samples.size[1])
-        bar, reached = needed(samples, minimum, area), one.across
+    bar = needed(samples, minimum, family, one.label)
+    reached = one.across if bar > minimum else one.sufficiency.mean - one.sufficiency.control
     sufficient = reached >= bar and _reaches(one.sufficiency, minimum)
     detectable = max(one.detectable, bar)
     name = " ".join((family.kind, *("x".join(map(str, box)).split())))
@@ -236,7 +234,7 @@ def _finding(one: Shown, p: float, alpha: float, minimum: float, accept: Accept,
         known = box and samples.evidence is not None
         where = "outside of the known evidence" if known else "and is enough in pictures of the other classes"
         verdict, reason = "SHORTCUT", f"The {name} decides, {where}."
-    elif detectable > MOST_DETECTABLE:
+    elif one.detectable > MOST_DETECTABLE:
         verdict, reason = "INCONCLUSIVE", f"Too few samples: less than {detectable:.0%} would not have been found."
     else:
         why = "decides, but is not enough in pictures of the other classes" if decisive else "does not decide"
@@ -256,6 +254,7 @@ def _finding(one: Shown, p: float, alpha: float, minimum: float, accept: Accept,
         detectable,
         tuple(index[row] for row in _examples(one)),
         reason,
+        one.across,
     )
 
 
@@ -284,14 +283,16 @@ def _inside(one: Shown) -> float:
 
 
 def _examples(one: Shown) -> list[int]:
-    """Pictures of the class that lose it most often by swaps, and then by most when it is filled."""
+    """Pictures of the class that lose it most often by swaps, and then by most; of a pattern first its source."""
     proof = one.proof
-    rows, changed = proof.rows, (proof.moved != one.label).double()
-    own = proof.own[proof.samples.predicted[proof.own] == one.label]
-    drops = proof.filled[0][proof.samples.predicted[proof.own] == one.label]
-    rates = torch.stack([changed[rows == row].mean() for row in own])
-    order = sorted(range(len(own)), key=lambda k: (-float(rates[k].nan_to_num()), -float(drops[k])))
-    return own[order[:EXAMPLES]].tolist()
+    mine = proof.source == one.label
+    rows = proof.rows[mine]
+    lost, falls = (
+        _means(values[mine], rows)
+        for values in (proof.moved != one.label, -_rise(proof.swapped, proof.samples.told[proof.rows], one.label))
+    )
+    order = np.lexsort((-falls, -lost))[:EXAMPLES]
+    return [*proof.candidates.family.source(one.label), *rows.unique()[order.tolist()].tolist()][:EXAMPLES]
 
 
 def dependence(proofs: Sequence[Proof], findings: Sequence[Finding], labels: Sequence[int]) -> dict[int, float]:
@@ -302,12 +303,12 @@ def dependence(proofs: Sequence[Proof], findings: Sequence[Finding], labels: Seq
     by_class = dict.fromkeys(labels, 0.0)
     for place, proof in enumerate(proofs):
         told = findings[place * len(labels) : (place + 1) * len(labels)]
-        proven = torch.tensor(
-            [finding.label for finding in told if finding.verdict == "SHORTCUT"], device=proof.rows.device
-        )
-        source, donor = (proof.samples.predicted[rows] for rows in (proof.rows, proof.donors))
-        counted = torch.isin(source, proven) | torch.isin(donor, proven)
-        changes = ((proof.moved != source).double() - (proof.controlled != source).double()) * counted
-        for label in labels:
-            by_class[label] = max(by_class[label], float(changes[source == label].mean()))
+        proven = [finding.label for finding in told if finding.verdict == "SHORTCUT"]
+        if proven and proof.controlled is not None:
+            named = torch.tensor(proven, device=proof.rows.device)
+            counted = torch.isin(proof.source, named) | torch.isin(proof.donor, named)
+            changed = (proof.moved != proof.source).double() - (proof.controlled.argmax(1) != proof.source).double()
+            for label in labels:
+                share = float((changed * counted)[proof.source == label].mean())
+                by_class[label] = max(by_class[label], share)
     return by_class

@@ -138,7 +138,7 @@ def _view(findings: Findings, beside: Beside) -> dict[str, Any]:
         "classes": class_maps(findings),
         "calibrations": [(run.name, tenths) for run in findings.runs if (tenths := calibration_of(run))],
         "samples": samples_of(findings),
-        "shortcuts": shortcuts_of(findings, _source),
+        "shortcuts": shortcuts_of(findings, lambda name, path: beside.picture(f"shortcuts-{name}.png", packed(path))),
         "checks": [
             (run, name, _figure(run, name, beside), *_ordered(own))
             for run in findings.runs
@@ -185,7 +185,7 @@ def _metric(comparison: Comparison, metric: MetricComparison) -> dict[str, Any]:
 def _figure(run: FoundRun, check: str, beside: Beside) -> Markup | None:
     """Of a sanity check."""
     path = run.figures.get(check)
-    return path and beside.picture(f"{run.name}-{check}.png".replace("/", "-"), packed(path))
+    return None if path is None else beside.picture(f"{run.name}-{check}.png".replace("/", "-"), packed(path))
 
 
 def _whose(comparison: Comparison, method: str) -> tuple[str, str]:

@@ -265,7 +265,7 @@ def _control(comparison: Comparison, leading: MetricComparison) -> Sentence:
         words = f"No control is as good: {none} it, in {titles}."
         return Sentence("control", (words,), anchor(comparison, leading), _GOOD)
     equal.sort(key=lambda pair: pair[0] is not leading)
-    parts: list[Part] = ["A control is as good: "]
+    parts: list[Part] = [f"A control is {'better' if is_better(comparison, equal[0][1]) else 'as good'}: "]
     for place, (metric, result) in enumerate(equal[:MOST]):
         parts += ["; " if place else "", *_as_good(comparison, metric, result)]
     if len(equal) > MOST:
@@ -375,7 +375,7 @@ def _limits(findings: Findings) -> Iterator[Part]:
     ]
     yield "Not told by " + ("this run" if len(findings.runs) == 1 else "these runs") + ": "
     runs = "another training" if len(findings.runs) == 1 else "further trainings"
-    yield listed([*missing, f"what {runs}, or other data, would give"], "nor")
+    yield "; ".join([*missing, f"what {runs}, or other data, would give"])
     yield ". This is about attribution; it does not validate the network."
 
 

@@ -48,18 +48,18 @@ def answers(findings: Findings) -> Iterator[tuple[tuple[Part, ...], str]]:
 
 
 def shortcuts_of(
-    findings: Findings, source: Callable[[Path], Markup]
+    findings: Findings, source: Callable[[str, Path], Markup]
 ) -> list[tuple[FoundRun, ShortcutReport, ResultTable, Markup]]:
     """The last look at each run and stage, its table, and its picture, if there is one.
 
     Args:
         findings: What the runs tell.
-        source: Makes a text of a picture file.
+        source: Address of a picture file, which goes by a name on the page.
     """
     found = []
-    for run, reports in looked_at(findings):
+    for place, (run, reports) in enumerate(looked_at(findings)):
         panels = [panel for panel in run.shortcut_panels if panel.stage == stage_of(reports[-1]).replace("/", "-")]
-        pictures = source(panels[-1].path) if panels else Markup("")
+        pictures = source(str(place), panels[-1].path) if panels else Markup("")
         found.append((run, reports[-1], shortcut_table(reports[-1]), pictures))
     return found
 

@@ -1,0 +1,68 @@
+"""The experiment with shortcuts of known strength: its plans, alarms and rates."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_xai.experiments.papers import shortcut_dial
+from lightning_xai.experiments.papers.shortcut_dial import Planned, area, border_share, drift
+from lightning_xai.statistics.intervals import share_interval
+
+
+def row(dependence, told, verdict, **values):
+    return {"cue": "patch", "strength": 1.0, "seed": 0, "onset": 0, "epoch": 0} | {
+        "dependence": dependence,
+        "told": told,
+        "verdict": verdict,
+        "border": told,
+        "drift": math.nan,
+        **values,
+    }
+
+
+def test_no_two_networks_of_a_strength_have_the_same_seed():
+    plans = shortcut_dial._plans(("patch", "hue"), (0.5, 1.0), 2, 3, 1, 2, 100)
+    assert len(plans) == len({plan.name for plan in plans}) == 2 * (3 + 2 * 2 + 1)
+    assert sorted(plan.seed for plan in plans if plan.strength == 0) == list(range(100, 106))
+    assert [plan for plan in plans if plan.onset] == [Planned("patch", 1.0, 100, 2), Planned("hue", 1.0, 101, 2)]
+
+
+def test_alarms_of_maps_are_their_closed_forms():
+    maps = torch.ones(2, 3, 28, 28)
+    assert border_share(maps) == pytest.approx(1 - 20 * 20 / 28**2)
+    maps[:, :, :4] = maps[:, :, 24:] = maps[:, :, :, :4] = maps[:, :, :, 24:] = 0
+    assert border_share(maps) == 0
+    one, other = torch.eye(4).view(4, 1, 2, 2), torch.eye(4).roll(1, 0).view(4, 1, 2, 2)
+    assert drift(one, one) == pytest.approx(0, abs=1e-6)
+    assert drift(one, other) == pytest.approx(1)
+
+
+def test_rates_have_exact_bounds_and_networks_in_between_are_left_out():
+    """None of n: the upper end is 1 - 0.025^(1/n); all of n: the lower is its root."""
+    assert share_interval(0, 60, exact=True) == pytest.approx((0, 1 - 0.025 ** (1 / 60)))
+    assert share_interval(5, 5, exact=True) == pytest.approx((0.025 ** (1 / 5), 1))
+    rows = [row(0.0, 0.0, "CLEAR")] * 60 + [row(0.05, 0.5, "SHORTCUT")] * 9 + [row(0.3, 0.2, "SHORTCUT", cue="hue")] * 5
+    table = shortcut_dial.rates_table(rows)
+    assert table.rows[0] == ("all", "60", "0 (0.0% to 6.0%)", "5", "5 (47.8% to 100.0%)")
+    assert table.rows[1] == ("patch", "60", "0 (0.0% to 6.0%)", "0", "")
+
+
+def test_the_area_is_a_share_of_pairs():
+    higher, lower = [0.3, 0.1, 0.1, math.nan], [0.0, 0.1]
+    pairs = np.array([[1, 1], [1, 0.5], [1, 0.5]])
+    assert area(higher, lower) == pytest.approx(pairs.mean())
+    assert math.isnan(area([], lower))
+
+
+def test_onsets_are_told_against_the_epoch_of_the_true_dependence():
+    def network(seed, truth, told, onset=0):
+        return [
+            row(0.5 if e >= truth else 0.0, 0, "SHORTCUT" if e >= told else "CLEAR", epoch=e, seed=seed, onset=onset)
+            for e in range(4)
+        ]
+
+    rows = [*network(0, 1, 1), *network(1, 1, 2), *network(2, 1, 0), *network(3, 0, 9), *network(4, 9, 9)]
+    table = shortcut_dial.onset_table([*rows, *network(5, 2, 2, onset=2)])
+    assert table.rows == (("from the start", "4", "1", "33%", "33%", "1"), ("later", "1", "0", "100%", "0%", "0"))
