@@ -33,7 +33,7 @@ autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 80
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
-napoleon_use_rtype = False
+napoleon_use_ivar = True
 
 # What stands in backticks in a docstring is looked up, and linked where it is a name of the package.
 default_role = "py:obj"
@@ -43,9 +43,12 @@ nitpick_ignore_regex = [("py:.*", r"(?s)(?!lightning_xai\.).*|.*\._.*|.*\.T")]
 
 
 def setup(app):
-    """Shapes such as (batch, *places) in docstrings are no emphasis."""
+    """In docstrings, |gradient| is an absolute value, and (batch, *places) a shape: no markup but within backticks."""
 
     def escape(app, what, name, obj, options, lines):
-        lines[:] = [re.sub(r"(?<=[ (])\*(?=\w+[,) .])", r"\\*", line) for line in lines]
+        for number, line in enumerate(lines):
+            parts = re.split(r"(`[^`]*`)", line)
+            parts[::2] = [re.sub(r"\||(?<=[ (])\*(?=\w+[,) .])", r"\\\g<0>", part) for part in parts[::2]]
+            lines[number] = "".join(parts)
 
     app.connect("autodoc-process-docstring", escape, priority=900)  # after napoleon

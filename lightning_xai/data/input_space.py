@@ -44,7 +44,7 @@ class InputSpace:
 
     @property
     def shape(self) -> tuple[int, ...] | None:
-        """(channels, height, width): `image_shape`, or what the module's preprocessing makes; None if nobody knows."""
+        """`image_shape`, (channels, height, width), or what the preprocessing makes; None if nobody knows."""
         shape = self._known("image_shape")
         return None if shape is None else tuple(shape)
 
