@@ -223,7 +223,7 @@ def _chosen(
         scored = []
         for slot, family, gained in zip(slots, families, gains, strict=True):
             if label in slot:
-                scored.append((gained[label] / half.needed(family, label), slot[label]))
+                scored.append((gained[label] / max(1e-6, half.needed(family, label)), slot[label]))
         most = max(score for score, _ in scored)
         good = [box for score, box in scored if score >= SIMPLER * most] or [max(scored)[1]]
         box = min(good, key=lambda box: box[2] * box[3])
@@ -307,7 +307,7 @@ def find_patterns(half: Half, carried: Mapping[int, tuple[int, Sequence[int]]]) 
     gains = [_gains(half, family, slot) for family, slot in zip(families, slots, strict=True)]
     best = {
         label: max(
-            (gained[label] / half.needed(family, label), number)
+            (gained[label] / max(1e-6, half.needed(family, label)), number)
             for number, (slot, family, gained) in enumerate(zip(slots, families, gains, strict=True))
             if label in slot
         )[1]
