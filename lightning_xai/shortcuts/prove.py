@@ -13,7 +13,7 @@ from scipy import stats
 from torch import Tensor
 
 from lightning_xai.results.shortcuts import Effect, Finding, ShortcutVerdict
-from lightning_xai.shortcuts.find import Ask, Candidates, Turns, lowest_mean, overlap, pairs
+from lightning_xai.shortcuts.find import SAME, Ask, Candidates, Turns, lowest_mean, overlap, pairs
 from lightning_xai.shortcuts.hypotheses import Family, Rows, Samples
 from lightning_xai.statistics.intervals import mean_interval
 from lightning_xai.statistics.paired import holm, paired_test
@@ -272,7 +272,7 @@ def _accepted(accept: Accept, label: int, kind: str, box: tuple[int, ...]) -> bo
     return any(
         given.get("label") in (None, label)
         and given.get("kind") in (None, kind)
-        and (not given.get("box") or (bool(box) and overlap(given["box"], box) >= 0.3))
+        and (not given.get("box") or (bool(box) and overlap(given["box"], box) >= SAME))
         for given in accept
     )
 
