@@ -1,13 +1,18 @@
 """The sentinel: shortcuts found while a network trains, dated, logged, written and told."""
 
 import json
+import os
+import socket
+import subprocess
 import sys
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch import nn
@@ -20,6 +25,7 @@ from lightning_xai.data import DialDataModule, DigitsDataModule
 from lightning_xai.data.cues import Hue, Patch
 from lightning_xai.explainers import Gradient
 from lightning_xai.metrics import Sparseness
+from lightning_xai.reporting.page.data import FIELDS
 from lightning_xai.reporting.shortcut_figure import Example, shortcut_figure
 from lightning_xai.reporting.shortcuts import place_words, sentences, shortcut_table
 from lightning_xai.results.shortcuts import (
@@ -34,6 +40,7 @@ from lightning_xai.results.shortcuts import (
     report_of,
     write_shortcuts,
 )
+from tests.test_report_page import paths, write_run
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers",
@@ -539,3 +546,78 @@ def test_what_is_accepted_may_be_in_a_file(command, looks, tmp_path):
     (tmp_path / "known.yaml").write_text('- "3:color"\n- {kind: place, box: [0, 0, 5, 5]}\n')
     assert command("CLEAR", f"--accept={tmp_path}/known.yaml") == 0
     assert looks[0]["accept"] == [accepted("3:color"), {"kind": "place", "box": [0, 0, 5, 5]}]
+
+
+# The page
+
+
+def test_the_page_answers_shows_and_obeys_no_class_name(tmp_path):
+    folder = write_run(tmp_path / "version_0", validations=2)
+    names = ["<q>", *"bcdefghij"]
+    looked = [report(0, class_names=names), report(1, finding(0), *clear(1), class_names=names)]
+    write_shortcuts(folder / "xai", *looked, report(1, *clear(1), stage="test"))
+    drawn = folder / "xai" / "panels" / "shortcut-validate-epoch=001-step=20.png"
+    drawn.parent.mkdir(exist_ok=True)
+    Image.new("RGB", (5, 5), (1, 2, 3)).save(drawn)
+    main(["report", str(folder)])
+    text = unescape(page := (folder / "xai" / "report.html").read_text(encoding="utf-8"))
+    assert "<q>" not in page
+    for line in sentences(looked):
+        assert line.replace(" %", "\u00a0%") in text
+    assert "place/24x0x4x4" in text
+    assert 'alt="Pictures before and after' in text
+    record = json.loads((folder / "xai" / "report.json").read_text())
+    assert set(paths(record)) <= FIELDS.keys() | {path for path in paths(record) if "means" in path}
+    assert {path for path in FIELDS if path.startswith("shortcuts")} <= set(paths(record))
+    assert [(own["stage"], own["verdict"]) for own in record["shortcuts"]] == [
+        ("validate", "SHORTCUT"),
+        ("test", "CLEAR"),
+    ]
+    assert record["shortcuts"][0]["onsets"] == [
+        {"label": 0, "name": "place/24x0x4x4", "since": 1, "after": 0, "until": None}
+    ]
+    assert [own["tone"] for own in record["answer"] if own["kind"] == "shortcuts"] == ["bad", "good"]
+
+
+# Several processes
+
+PROGRAM = """
+import json, os, sys
+from dataclasses import replace
+import lightning_xai.callbacks.sentinel as sentinel
+from pytorch_lightning.strategies import DDPStrategy
+from torch.utils.data import DataLoader
+from tests.test_sentinel import Module, Pictures, ShortcutSentinel, finding, report, trainer_of
+
+rank, searched = int(os.environ["LOCAL_RANK"]), []
+
+def find(model, images, *, index, epoch, step, **options):
+    searched.append(len(images))
+    return replace(report(epoch, finding(1, mean=0.1 + rank)), step=step, samples=tuple(index.tolist()))
+
+sentinel.find_shortcuts, sentinel.too_early = find, lambda *_: None
+sentinel.ShortcutSentinel.examples = lambda *_: []
+callback = ShortcutSentinel(num_samples=5, summary=False)
+trainer = trainer_of(sys.argv[1], callback, max_epochs=1, devices=2, strategy=DDPStrategy(process_group_backend="gloo"))
+trainer.fit(Module(), DataLoader(Pictures(), 4), DataLoader(Pictures(), 4))
+logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+with open(f"{sys.argv[1]}/{rank}.json", "w") as file:
+    json.dump([searched, logged, len(callback.reports["validate"])], file)
+"""
+
+
+@pytest.mark.slow
+def test_the_first_process_looks_and_all_log_the_same(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    words = [sys.executable, "-W", "ignore", "-c", PROGRAM, str(tmp_path)]
+    common = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "MASTER_ADDR": "127.0.0.1"}
+    common |= {"MASTER_PORT": port, "WORLD_SIZE": "2"}
+    running = [subprocess.Popen(words, env=common | {"LOCAL_RANK": f"{rank}"}) for rank in range(2)]
+    assert [process.wait(300) for process in running] == [0, 0]
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert (first[0], second[0]) == ([5], [])
+    assert first[1:] == second[1:]
+    assert first[1]["xai/shortcut/dog"] == pytest.approx(0.1)
+    assert len(read_shortcuts(tmp_path / "xai")) == 1

@@ -135,7 +135,7 @@ class ShortcutSentinel(RecurringCallback):
             )
         self.method = cast(dict[str, Explainer], self.methods)["method"]
         self.given_mask, self.operators, self.alpha = mask, operators, alpha
-        self.accept = [accepted(own) for own in accept or ()]
+        self.accept: list[Any] = [accepted(own) for own in accept or ()]
         self.panel_size, self.keep_panels = panel_size, keep_panels
         self.reports: dict[str, list[ShortcutReport]] = {}
         self.folder: Path | None = None
