@@ -25,6 +25,7 @@ from lightning_xai.reporting.page.beside import with_room
 from lightning_xai.reporting.page.charts import Axis, calibration_of, curves_of, scatter_of
 from lightning_xai.reporting.page.data import FIELDS
 from lightning_xai.reporting.page.numbers import text as words
+from lightning_xai.reporting.page.render import render
 from lightning_xai.reporting.page.sentences import sentences
 from lightning_xai.reporting.tables import write_validations
 from lightning_xai.results.findings import Findings
@@ -506,6 +507,17 @@ def test_a_sample_has_a_row_for_each_target(tmp_path):
     (evaluation,) = Page((tmp_path / "run" / "xai" / "report.html").read_text(encoding="utf-8")).data("scores")
     assert list(zip(evaluation["samples"], evaluation["target"], strict=True)) == rows
     assert evaluation["values"]["auroc"]["gradient"] == [sample + target / 10 for sample, target in rows]
+    index, target = torch.tensor(samples).flip(0), torch.tensor(targets).flip(0)
+    images = torch.rand(8, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    sheet = tmp_path / "run" / "xai" / "sheets" / "validate-epoch=000-step=5.png"
+    write_sheet(Evaluation(index, {}, {}, images, target, target, None, {"gradient": images}), index, sheet)
+    findings = find([tmp_path / "run"])
+    (shown,) = Page(render(findings)[0]).data("sheets")
+    assert shown["parts"][0]["rows"] == [*range(8)][::-1]  # of the sample and the target
+    (run,) = findings.runs
+    earlier = {name: value for name, value in run.sheets[0].about.items() if name != "targets"}
+    old = replace(run, sheets=(replace(run.sheets[0], about=earlier),))
+    assert 'id="sheets"' not in render(replace(findings, runs=(old,)))[0]  # whose maps are of which is not known
 
 
 def test_the_output_must_be_a_page(tmp_path):
