@@ -25,6 +25,7 @@ from lightning_xai.reporting.page.beside import with_room
 from lightning_xai.reporting.page.charts import Axis, calibration_of, curves_of, scatter_of
 from lightning_xai.reporting.page.data import FIELDS
 from lightning_xai.reporting.page.numbers import text as words
+from lightning_xai.reporting.page.render import render
 from lightning_xai.reporting.page.sentences import sentences
 from lightning_xai.reporting.tables import write_validations
 from lightning_xai.results.findings import Findings
@@ -97,6 +98,14 @@ class Page(HTMLParser):
             if a.get("id") == name
         )
         return json.loads(self.scripts[place])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_resamples():
+    """For all pages here: what a page says is made again with as many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lightning_xai.statistics.intervals.NUM_RESAMPLES", 199)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -301,7 +310,7 @@ def test_no_name_is_obeyed(tmp_path):
     assert json.loads((folder / "xai" / "report.json").read_text())["sanity"][0]["method"] == "<u>m"
 
 
-@pytest.mark.parametrize(("explained", "header"), [("", ""), ("label", "the label"), ("2", "class 2")])
+@pytest.mark.parametrize(("explained", "header"), [("label", "the label"), ("2", "class 2")])
 def test_the_page_says_which_class_is_explained(tmp_path, explained, header):
     """A sample is right or wrong only where it is its label that is explained, or may be."""
     folder = write_run(tmp_path / "run", validations=1, explained=explained)
@@ -316,7 +325,8 @@ def test_the_page_says_which_class_is_explained(tmp_path, explained, header):
 
 def test_many_samples_take_a_folder_whose_files_a_page_from_disk_may_read(tmp_path):
     """Scripts, not data: each fills its own element with a text, which has all that one file has in itself."""
-    folder = write_run(tmp_path / "run", METHODS[2:], num_samples=501, validations=1, undefined=False)
+    both = {"relevance_rank_accuracy": True, "auroc": True}
+    folder = write_run(tmp_path / "run", METHODS[2:], metrics=both, num_samples=501, validations=1, undefined=False)
     random = torch.Generator().manual_seed(0)
     images, samples = torch.rand(501, 1, 40, 60, generator=random), torch.arange(0, 1002, 2)
     maps = {name: images + place for place, name in enumerate(METHODS[2:])}
@@ -383,7 +393,7 @@ def test_the_outline_of_a_distribution_is_its_histogram(report):
 
 
 def test_scores_without_a_run_have_a_page_too(tmp_path):
-    scores = read_scores(write_run(tmp_path / "run") / "xai" / "scores")
+    scores = read_scores(write_run(tmp_path / "run", METHODS[2:], metrics={"auroc": True}) / "xai" / "scores")
     path = scores.report({"auroc": True}, tmp_path / "own.html")
     page = Page(path.read_text(encoding="utf-8"))
     assert [(e["epoch"], bool(e.get("reported"))) for e in page.data("scores")] == [(0, False), (1, False), (2, True)]
@@ -460,7 +470,7 @@ def test_without_a_direction_there_is_a_page_too(tmp_path):
 
 
 def test_the_pareto_front_is_a_scatter(tmp_path):
-    folder = write_run(tmp_path / "run", validations=2)
+    folder = write_run(tmp_path / "run", METHODS[2:], metrics={"auroc": True}, validations=2)
     validations = [Validation(epoch, 10 * (epoch + 1), (0.9 + epoch / 100, 0.5 - epoch / 10)) for epoch in range(3)]
     validations.append(Validation(3, 40, (0.9, 0.1)))
     write_validations(folder / "xai" / "pareto.csv", validations, {"val/accuracy": "max", "xai/m/<auroc>": "max"})
@@ -496,16 +506,27 @@ def test_a_sample_has_a_row_for_each_target(tmp_path):
     (evaluation,) = Page((tmp_path / "run" / "xai" / "report.html").read_text(encoding="utf-8")).data("scores")
     assert list(zip(evaluation["samples"], evaluation["target"], strict=True)) == rows
     assert evaluation["values"]["auroc"]["gradient"] == [sample + target / 10 for sample, target in rows]
+    index, target = torch.tensor(samples).flip(0), torch.tensor(targets).flip(0)
+    images = torch.rand(8, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    sheet = tmp_path / "run" / "xai" / "sheets" / "validate-epoch=000-step=5.png"
+    write_sheet(Evaluation(index, {}, {}, images, target, target, None, {"gradient": images}), index, sheet)
+    findings = find([tmp_path / "run"])
+    (shown,) = Page(render(findings)[0]).data("sheets")
+    assert shown["parts"][0]["rows"] == [*range(8)][::-1]  # of the sample and the target
+    (run,) = findings.runs
+    earlier = {name: value for name, value in run.sheets[0].about.items() if name != "targets"}
+    old = replace(run, sheets=(replace(run.sheets[0], about=earlier),))
+    assert 'id="sheets"' not in render(replace(findings, runs=(old,)))[0]  # whose maps are of which is not known
 
 
 def test_the_output_must_be_a_page(tmp_path):
-    folder = write_run(tmp_path / "run", validations=1)
+    folder = write_run(tmp_path / "run", METHODS[2:], metrics={"auroc": True}, validations=1)
     with pytest.raises(ValueError, match=r"`output` must be the name of a page, ending in \.html, got .*x\.json"):
         main(["report", str(folder), "--output", str(tmp_path / "x.json")])
 
 
 def test_seed_and_settings_are_those_of_the_training_or_of_the_stream(tmp_path):
-    folder = write_run(tmp_path / "run", validations=1)
+    folder = write_run(tmp_path / "run", METHODS[2:], metrics={"auroc": True}, validations=1)
     (folder / "settings-0.json").write_text(
         '{"common": {"seed": 3}, "methods": {"sg": {"fraction": 0.2}}, "metrics": {}}'
     )
@@ -523,7 +544,7 @@ def test_seed_and_settings_are_those_of_the_training_or_of_the_stream(tmp_path):
 
 
 def test_a_damaged_verdict_is_refused_with_its_line(tmp_path):
-    folder = write_run(tmp_path / "run", validations=1)
+    folder = write_run(tmp_path / "run", METHODS[2:], metrics={"auroc": True}, validations=1)
     check = folder / "sanity" / "parameters"
     check.mkdir(parents=True)
     former = "check,method,outcome,similarity,mean,low,high,threshold,margin,networks,reason"

@@ -49,10 +49,8 @@ def axis_of(values: Sequence[float], percent: bool, margin: float = 0.04) -> Axi
     """That shows all defined values, with room at both ends."""
     known = [value for value in values if math.isfinite(value)] or [0.0]
     low, high = min(known), max(known)
-    if low == high:
-        return Axis(low, high + max(abs(high), 1.0) / 10, percent)
-    room = margin * (high - low)
-    return Axis(low - room, high + room, percent)
+    room = margin * (high - low) or max(abs(high), 1.0) * 0.1
+    return Axis(0.0 if low == high == 0 else low - room, high + room, percent)
 
 
 def metric_axis(comparison: Comparison, metric: MetricComparison) -> Axis:
