@@ -64,7 +64,10 @@ def test_tables_by_metric_have_the_networks_across(lab, study):
         ((_, *cells),) = by_title["Better? AUROC"].rows
         assert float(cells[place].split()[0]) == pytest.approx(gain, abs=1e-4)
         number, of = result.subject.proven
-        assert any(line.startswith(f"{name}: of {number} of {of} test samples") for line in report.findings)
+        assert (by_title["Networks"].rows[place][0], by_title["Networks"].rows[place][-1]) == (
+            name,
+            f"{number} of {of}",
+        )
 
 
 def test_data_of_known_truth_are_embedded_or_where_the_lab_has_them(lab):

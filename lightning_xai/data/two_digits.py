@@ -19,6 +19,7 @@ from lightning_xai.shapes import Images, Keys, Labels, Masks
 Question = Literal["marker", "left"]
 
 _TOP, _HEIGHTS = 8, 6  # the rows above are the marker's
+_CROP = slice(3, 25)  # of 28 pixels, of which four on each side are a margin
 _MARKER = torch.ones(1, 1, 3, 8)
 
 
@@ -72,7 +73,7 @@ class TwoDigitsDataModule(DigitSceneDataModule):
 
         def drawn(which: Tensor, place: int) -> Tensor:
             side = right if place == 0 else 1 - right
-            return paste(shrink(known.images[which]), heights[:, place], side * DIGIT_SIZE)[0]
+            return paste(shrink(known.images[which][..., _CROP, _CROP]), heights[:, place], side * DIGIT_SIZE)[0]
 
         asked, other = drawn(rows, 0), drawn(of_another_class(labels, known.labels, draws[:, 3:5]), 1)
         marker = paste(_MARKER.expand(len(rows), -1, -1, -1), 2 * torch.ones_like(right), 4 + right * DIGIT_SIZE)[0]

@@ -276,9 +276,14 @@ def _network_table(results: Results) -> ResultTable:
         reached, level = result.subject.network.accuracy, result.subject.level
         accuracy = "" if reached is None else f"{reached:.4f}"
         noise = ("", "") if level is None else (f"{level.std:.3f}", f"{level.low:.3f} to {level.high:.3f}")
-        rows.append((name, accuracy, *noise))
-    notes = ("Weight noise that costs 5 % of the accuracy above chance.",) if any(row[2] for row in rows) else ()
-    return ResultTable("Networks", ("network", "test accuracy", "weight noise", "95 % interval"), tuple(rows), notes)
+        used = () if result.subject.proven is None else (f"{result.subject.proven[0]} of {result.subject.proven[1]}",)
+        rows.append((name, accuracy, *noise, *used))
+    notes = ["Weight noise that costs 5 % of the accuracy above chance."] if any(row[2] for row in rows) else []
+    columns = ["network", "test accuracy", "weight noise", "95 % interval"]
+    if any(result.subject.proven for result in results.values()):
+        columns.append("evidence used in")
+        notes.append("Evidence used: test samples whose answer is right, and changes when the evidence is swapped.")
+    return ResultTable("Networks", tuple(columns), tuple(rows), tuple(notes))
 
 
 def _kept_table(results: Results) -> ResultTable:
@@ -309,9 +314,6 @@ def _findings(study: Study, results: Results) -> Iterator[str]:
         subject = result.subject
         if subject.network.accuracy is not None:
             yield f"{network}: accuracy {subject.network.accuracy:.4f}; {len(subject.first.images)} test samples."
-        if subject.proven is not None:
-            number, of = subject.proven
-            yield f"{network}: of {number} of {of} test samples it uses the evidence: right, and not after the swap."
         if subject.level is not None:
             yield from (f"{network}: {line}" for line in level_lines(subject.level)[:2])
         for std, shares in result.kept.items():

@@ -4,10 +4,11 @@ import base64
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 from pandas import DataFrame
 
@@ -63,14 +64,6 @@ def render(findings: Findings, command: str = "", folder: str = "page_files") ->
         folder: Name of that folder.
     """
     beside = Beside(folder if is_large(findings) else "")
-    environment = Environment(
-        loader=PackageLoader("lightning_xai.reporting.page", ""),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-        finalize=_shown,
-    )
     style, script = (_resource(name) for name in ("style.css", "script.js"))
     style = _colors() + style
     own = " 'self' file:" * bool(beside.folder)
@@ -78,7 +71,7 @@ def render(findings: Findings, command: str = "", folder: str = "page_files") ->
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'{own}; img-src data:{own}; "
         "base-uri 'none'; form-action 'none'"
     )
-    page = environment.get_template("page.html").render(
+    page = _template().render(
         policy=policy,
         style=Markup(style),
         script=Markup(script),
@@ -87,6 +80,19 @@ def render(findings: Findings, command: str = "", folder: str = "page_files") ->
         **_view(findings, beside),
     )
     return page, beside.files
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("lightning_xai.reporting.page", ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+    )
+    return environment.get_template("page.html")
 
 
 def _shown(value: Any) -> Any:

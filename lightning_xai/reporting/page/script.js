@@ -13,7 +13,6 @@
   const whose = ({ run }) => (steps.every(step => step.run === run) ? "" : `${run}: `);
   const called = step => `${whose(step)}${step.stage}, epoch ${step.epoch}, step ${step.step}`;
   const isOf = step => other => ["run", "stage", "epoch", "step"].every(name => `${other[name]}` === `${step[name]}`);
-
   // For the panels, the cursors of the curves and the rings in the metrics.
   const show = step => {
     get("shown").textContent = called(step);
@@ -31,7 +30,6 @@
       else mark.setAttribute("transform", `translate(${250 * share})`);
     }
   };
-
   // Sheets are gray, and get their colors here; a part of them is read when one of its samples is shown.
   const pixels = part =>
     (part.pixels ??= (async () => {
@@ -68,7 +66,6 @@
       return gray ? (share < 0 ? [33, 102, 172] : [178, 24, 43]).map(mixed) : [153, 153, 153];
     });
   };
-
   // All samples, sorted and filtered; what is chosen is in the address, so that it can be passed on.
   const { controls, metric, lower, names, shares, labelled } = table ? JSON.parse(table.dataset.told) : {};
   const state = { at: steps.findIndex(step => step.reported), metric, sort: "mean", down: lower ? "1" : "", only: "" };
@@ -148,9 +145,12 @@
     if (!table) return;
     if (!(state.metric in step.values)) state.metric = metric;
     const [columns, sheet] = [columnsOf(step, state.metric), sheets.find(isOf(step))];
-    const means = Object.keys(step.values).map(of => [`mean of ${of}`, columnsOf(step, of).mean]);
-    const all = { ...Object.fromEntries(means), ...columns };
-    for (const name of ["sort", "x", "y"]) if (!(state[name] in all)) state[name] = initial[name];
+    const all = { ...columns };
+    if (!(state.sort in columns)) state.sort = initial.sort;
+    for (const axis of ["x", "y"]) {
+      if (!(state[axis] in columns || state[axis].slice(8) in step.values)) state[axis] = initial[axis];
+      all[state[axis]] ??= columnsOf(step, state[axis].slice(8)).mean;
+    }
     const { target, predicted, samples } = step;
     const isOfKind = row => !state.only || (target[row] === predicted[row]) === (state.only === "right");
     const rows = [...samples.keys()].filter(row => isOfKind(row) && ["", `${target?.[row]}`].includes(state.label));
@@ -163,8 +163,8 @@
     table.tBodies[0].replaceChildren(...found.sort(less).slice(0, most).map(row => line(columns, row, sheet)));
     scatter(all, rows, found);
     const number = `${Math.min(most, found.length)} of ${found.length} chosen of ${samples.length} samples`;
-    const by = `${state.metric}${shares.includes(state.metric) ? ", in percent" : ""}`;
-    get("counted").textContent = `${number}, ${called(step)}, by ${by}`;
+    const unit = shares.includes(state.metric) ? ", in percent" : "";
+    get("counted").textContent = `${number}, ${called(step)}, by ${state.metric}${unit}`;
     get("further").hidden = found.length <= most;
   };
   const change = (name, value) => {
