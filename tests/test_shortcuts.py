@@ -1,11 +1,31 @@
 """What decides a network, found and proven: networks whose truth is known in closed form."""
 
+import math
+
+import jaxtyping
+import numpy as np
+import pytest
 import torch
+from scipy import stats
 from torch import nn
+from torch.testing import assert_close
 
 import lightning_xai as lx
+from lightning_xai.shortcuts.hypotheses import (
+    Background,
+    Color,
+    Frequency,
+    Pattern,
+    Place,
+    Samples,
+    correlations,
+    inside,
+    spectrum,
+)
 
 EVERY = ["color", "frequency", "background"]
+CLASSES, SIZE = 4, 12
+CORNERS = [(0, 0), (0, SIZE - 2), (SIZE - 2, 0), (SIZE - 2, SIZE - 2)]
 
 
 class Corner(nn.Module):
@@ -22,6 +42,99 @@ def pictures(number=256):
     return images, masks
 
 
+class Linear(nn.Module):
+    """Reads a figure in the middle, by `mark` a class's bright corner, and by `noise` all around; `jitter` moves it.
+
+    The jitter is a hash of the whole picture: whatever is changed anywhere draws it anew.
+    """
+
+    def __init__(self, seed, mark=0.0, noise=0.0, jitter=0.0):
+        super().__init__()
+        around = torch.randn(CLASSES, SIZE, SIZE, generator=torch.Generator().manual_seed(seed + 1000))
+        around[:, 3:9, 3:9] = 0
+        weight = noise * around / around.flatten(1).norm(dim=1).view(-1, 1, 1)
+        weight[:, 3:9, 3:9] = figures(seed)
+        for label, (top, left) in enumerate(CORNERS):
+            weight[label, top : top + 2, left : left + 2] += mark / 4
+        self.weight, self.jitter = nn.Parameter(weight), jitter
+
+    def forward(self, images):
+        evidence = (images[:, 0] - 0.5).flatten(1) @ self.weight.flatten(1).T
+        return 6 * evidence + self.jitter * torch.sin(
+            1e4 * evidence.sum(1, keepdim=True) * torch.arange(1, CLASSES + 1)
+        )
+
+
+def figures(seed):
+    drawn = torch.randn(CLASSES, 6, 6, generator=torch.Generator().manual_seed(seed))
+    return drawn / drawn.flatten(1).norm(dim=1).view(-1, 1, 1)
+
+
+def marked(seed, number=256, strength=0.9):
+    """Pictures with marks that tell the class by the strength, the same with marks of other classes, masks, labels."""
+    generator = torch.Generator().manual_seed(seed + 50)
+    labels = torch.randint(0, CLASSES, (number,), generator=generator)
+    images = 0.5 + 0.15 * torch.randn(number, 1, SIZE, SIZE, generator=generator)
+    images[:, 0, 3:9, 3:9] += 0.5 * figures(seed)[labels]
+    chance = torch.randint(0, CLASSES, (number,), generator=generator)
+    told = torch.where(torch.rand(number, generator=generator) < strength, labels, chance)
+    others = (told + torch.randint(1, CLASSES, (number,), generator=generator)) % CLASSES
+    masks = torch.zeros(number, SIZE, SIZE, dtype=torch.bool)
+    masks[:, 3:9, 3:9] = True
+    return with_marks(images, told), with_marks(images, others), masks, labels
+
+
+def with_marks(images, told):
+    images = images.clone()
+    for label, (top, left) in enumerate(CORNERS):
+        images[told == label, 0, top : top + 2, left : left + 2] = 1
+    return images
+
+
+def true_dependence(network, seed):
+    images, swapped, _, labels = marked(seed, 4000)
+    with torch.no_grad():
+        right = [(network(x).argmax(1) == labels).double().mean() for x in (images, swapped)]
+    return float(right[0] - right[1])
+
+
+def audits(seeds, minimum=0.05, **weights):
+    """True dependence, and the report, of networks of so many seeds."""
+    made = []
+    for seed in seeds:
+        network = Linear(seed, **weights)
+        images, _, masks, _ = marked(seed)
+        report = lx.find_shortcuts(network, images, masks=masks, minimum=minimum)
+        made.append((true_dependence(network, seed), report))
+    return made
+
+
+def check_rates(seeds):
+    """At most 5 % false ones, as far as so many networks can tell; those that depend are found, where and how much."""
+    ignoring = [report for noise in (0.0, 0.3) for _, report in audits(seeds, noise=noise)]
+    jittered = [report for _, report in audits(seeds, minimum=0.0, jitter=3.0)]
+    for reports in (ignoring, jittered):
+        false = sum(report.verdict == "SHORTCUT" for report in reports)
+        assert stats.binomtest(false, len(reports), 0.05, alternative="greater").pvalue > 0.01, false
+    for truth, report in audits(seeds, mark=0.7):
+        assert truth > 0.1
+        assert report.verdict == "SHORTCUT"
+        assert report.dependence == pytest.approx(truth, abs=0.12)
+        for found in report.shortcuts:
+            top, left = CORNERS[found.label]
+            assert found.kind == "place"
+            assert abs(found.box[0] - top) <= 2 and abs(found.box[1] - left) <= 2  # noqa: PT018
+
+
+def test_rates():
+    check_rates(range(3))
+
+
+@pytest.mark.slow
+def test_rates_of_many():
+    check_rates(range(100, 220))
+
+
 def test_what_was_found_is_proven_again_and_shown():
     images, masks = pictures()
     report = lx.find_shortcuts(Corner(), images, masks=masks, operators=EVERY)
@@ -29,7 +142,157 @@ def test_what_was_found_is_proven_again_and_shown():
     expected = {(label, name) for label in (0, 1) for name in ("place/0x0x2x2", "background")}
     assert {(found.label, found.name) for found in report.shortcuts} == expected
     assert {found.name for found in report.findings} <= {found.name for found in again.findings}
-    for found in report.shortcuts:
-        for example in lx.shortcuts.shown(Corner(), images, found, masks=masks):
-            assert example.probability > 0.5 > example.probability_after
-            assert example.region[0, 0]
+    assert again.settings["rows"] <= 2 * report.settings["rows"]
+    for found in report.findings:
+        for example in lx.shortcuts.shown(Corner(), images, found, masks=masks, most=2):
+            if found.verdict == "SHORTCUT":
+                assert example.probability > 0.5 > example.probability_after
+                assert example.region[0, 0]
+
+
+def test_what_was_accepted_is_evidence():
+    images, masks = pictures()
+    accepted = [{"label": 1, "kind": "place", "box": (0, 0, 2, 2)}]
+    report = lx.find_shortcuts(Corner(), images, masks=masks, accept=accepted)
+    assert [(found.label, found.verdict) for found in report.findings[:2]] == [(0, "SHORTCUT"), (1, "EVIDENCE")]
+    report = lx.find_shortcuts(Corner(), images, masks=masks, accept=[{"label": None, "kind": "place"}])
+    assert (report.verdict, report.dependence) == ("CLEAR", 0)
+
+
+def test_without_known_evidence_only_what_overrules_it():
+    """The corner is all that this network sees; a figure that most of the pictures have a part of is none."""
+    images, _ = pictures()
+    assert lx.find_shortcuts(Corner(), images).verdict == "SHORTCUT"
+    images, _, _, _ = marked(0)
+    assert lx.find_shortcuts(Linear(0), images).shortcuts == ()
+    assert {found.label for found in lx.find_shortcuts(Linear(0, mark=4.0), images).shortcuts} == set(range(CLASSES))
+
+
+def test_the_same_again_and_nothing_left_behind():
+    images, _, masks, _ = marked(0)
+    network = Linear(0, mark=0.7).train()
+    state, before = torch.random.get_rng_state(), network.weight.clone()
+    one, other = (lx.find_shortcuts(network, images, masks=masks) for _ in range(2))
+    assert repr(one) == repr(other)
+    assert one.verdict == "SHORTCUT"
+    assert network.training and network.weight.grad is None  # noqa: PT018
+    assert_close(network.weight, before, rtol=0, atol=0)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_halves_are_told_by_the_index():
+    """Whatever else is looked at, what a sample is for stays: what is carried is proven on what it was not found on."""
+    from lightning_xai.shortcuts.find import in_first_half
+
+    index = torch.arange(1000)
+    first = in_first_half(index, 3)
+    assert torch.equal(in_first_half(index.flip(0), 3), first.flip(0))
+    assert stats.binomtest(int(first.sum()), 1000).pvalue > 0.001
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"images": torch.rand(64, 20)}, r"`images` must be \(batch, channel, height, width\), at least 8 pixels"),
+        ({"images": torch.rand(64, 1, 7, 9)}, r"`images` must be \(batch, channel, height, width\), at least 8 pixels"),
+        ({"images": torch.full((64, 3, 8, 8), torch.nan)}, r"`inputs` must be finite"),
+        ({"images": torch.zeros(64, 3, 8, 8)}, r"at least two classes that `model` predicts 8 times in each half"),
+        ({"images": torch.rand(20, 3, 8, 8)}, r"at least two classes that `model` predicts 8 times in each half"),
+        ({"masks": torch.zeros(3, 8, 8, dtype=torch.bool)}, r"`masks` must be booleans of shape \(256, 8, 8\)"),
+        ({"index": torch.arange(3)}, r"`index` is of 3 samples, but there are 256 images"),
+        ({"operators": ["hue"]}, r"`operators` must be one of 'color', 'frequency', 'background', got 'hue'"),
+        ({"minimum": 2.0}, r"`minimum` must be in \[0, 1\]"),
+        ({"alpha": 0.0}, r"`alpha` must be between 0 and 1"),
+        ({"output": lx.outputs.At(0)}, r"`output` At\(index=\(0,\)\) has no classes"),
+        ({"model": nn.Sequential(nn.Flatten(), nn.Threshold(2, torch.nan))}, r"`model` must return finite numbers"),
+    ],
+)
+def test_refusals(given, message, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the package's own checks have to speak
+    with pytest.raises(ValueError, match=message):
+        lx.find_shortcuts(**{"model": Corner(), "images": pictures()[0], **given})
+
+
+def samples_of(images, labels, masks=None):
+    told = nn.functional.one_hot(torch.as_tensor(labels)).float()
+    return Samples(images, told, masks, torch.zeros(images.shape[1], 1, 1), torch.ones(images.shape[1], 1, 1))
+
+
+ROWS, DONORS = torch.tensor([0, 1]), torch.tensor([2, 3])
+
+
+class TestFamilies:
+    """Four pictures of classes 0, 1, 1, 2; the last two give to the first two."""
+
+    images = torch.rand(4, 3, 10, 8, generator=torch.Generator().manual_seed(1))
+    labels = (0, 1, 1, 2)
+
+    def test_place(self):
+        masks = torch.zeros(4, 10, 8, dtype=torch.bool)
+        masks[0, 0, 0] = masks[3, 5, 5] = True
+        samples = samples_of(self.images, self.labels, masks)
+        family = Place(torch.tensor([[0, 0, 2, 2], [4, 1, 1, 3], [5, 5, 2, 2]]))
+        expected = self.images[:2].clone()
+        expected[0, :, :2, :2], expected[0, :, 4, 1:4] = self.images[2, :, :2, :2], self.images[2, :, 4, 1:4]
+        expected[1, :, 4, 1:4], expected[1, :, 5:7, 5:7] = self.images[3, :, 4, 1:4], self.images[3, :, 5:7, 5:7]
+        expected[0, :, 0, 0], expected[1, :, 5, 5] = self.images[0, :, 0, 0], self.images[1, :, 5, 5]  # the evidence
+        assert_close(family.swap(samples, ROWS, DONORS), expected, rtol=0, atol=0)
+        changed = (family.fill(samples, ROWS) != self.images[:2]).any(1)
+        assert torch.equal(changed, family.region(samples, ROWS) & ~masks[:2])
+
+    def test_a_pattern_is_found_where_it_is(self):
+        images, patch = torch.zeros(4, 1, 10, 8), torch.rand(3, 2, 2, generator=torch.Generator().manual_seed(3))
+        places = [(7, 1, 0), (2, 5, 1), (8, 6, 1), (0, 0, 2)]
+        for image, (top, left, label) in zip(images, places, strict=True):
+            image[0, top : top + 2, left : left + 2] = patch[label]
+        samples = samples_of(images, self.labels)
+        family = Pattern.of(samples, torch.tensor([[7, 1, 2, 2], [2, 5, 2, 2], [0, 0, 2, 2]]), torch.tensor([0, 1, 3]))
+        expected = torch.zeros(2, 1, 10, 8)
+        expected[0, 0, 7:9, 1:3], expected[1, 0, 2:4, 5:7] = patch[1], patch[2]
+        assert_close(family.swap(samples, ROWS, DONORS), expected, rtol=0, atol=0)
+        assert_close(family.fill(samples, ROWS), torch.zeros(2, 1, 10, 8))
+
+    def test_correlations(self):
+        templates = torch.rand(2, 3, 4, 3, generator=torch.Generator().manual_seed(2))
+        found = correlations(self.images, templates)
+        for (image, template, top, left), value in np.ndenumerate(found.numpy()):
+            patch = self.images[image, :, top : top + 4, left : left + 3].flatten().numpy()
+            expected = np.corrcoef(patch, templates[template].flatten().numpy())[0, 1]
+            spreads = np.std(patch), np.std(templates[template].numpy())
+            assert value == pytest.approx(expected * min(1, 2 * spreads[0] / spreads[1]), abs=1e-4)
+
+    def test_what_is_of_one_color_takes_on_the_other(self):
+        gray, colors = self.images[:, :1], torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0.5, 1], [1, 1, 0.2]])
+        samples = samples_of(gray * colors[:, :, None, None], self.labels)
+        assert_close(Color().swap(samples, ROWS, DONORS), gray[:2] * colors[2:, :, None, None])
+        assert_close(Color().fill(samples, ROWS), gray[:2].expand(-1, 3, -1, -1))
+
+    def test_amplitudes_are_swapped_and_phases_stay(self):
+        images = 0.5 + 0.02 * (self.images - 0.5)  # nothing is cut
+        family = Frequency(torch.tensor([[5, 1, 2, 2], [3, 0, 1, 1], [0, 0, 0, 0]]))
+        changed = spectrum(family.swap(samples_of(images, self.labels), ROWS, DONORS))
+        own, donors = spectrum(images[:2]), spectrum(images[2:])
+        band = inside(family.boxes[torch.tensor([0, 1])], (10, 5)) | inside(family.boxes[torch.tensor([1, 2])], (10, 5))
+        band[:, 7, 0] = True  # the other one of the pair (3, 0): cycles -2 and 2
+        expected = torch.where(band[:, None], torch.polar(donors.abs(), own.angle()), own)
+        assert_close(changed, expected, atol=1e-4, rtol=1e-4)
+
+    def test_background(self):
+        masks = torch.zeros(4, 10, 8, dtype=torch.bool)
+        masks[:, 3:6, 3:6] = True
+        masks[0, 0, 0] = True
+        swapped = Background().swap(samples_of(self.images, self.labels, masks), ROWS, DONORS)
+        assert_close(swapped[masks[:2, None].expand_as(swapped)], self.images[:2][masks[:2, None].expand_as(swapped)])
+        free = ~(masks[:2] | masks[2:])[:, None].expand_as(swapped)
+        assert_close(swapped[free], self.images[2:][free])
+
+
+def test_a_class_of_which_there_are_too_few_leaves_it_open():
+    images, _, masks, _ = marked(1)
+    with torch.no_grad():
+        rare = Linear(1)(images).argmax(1) == 3
+    kept = torch.cat([(~rare).nonzero()[:, 0], rare.nonzero()[:5, 0]])
+    report = lx.find_shortcuts(Linear(1), images[kept], masks=masks[kept])
+    assert (report.verdict, report.settings["too_few"]) == ("INCONCLUSIVE", {3: 5})
+    assert {found.verdict for found in report.findings} == {"CLEAR"}
+    assert all(math.isfinite(found.detectable) for found in report.findings)

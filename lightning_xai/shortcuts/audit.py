@@ -23,6 +23,7 @@ from lightning_xai.shapes import Images, Labels, Masks
 from lightning_xai.shortcuts.find import (
     Candidates,
     Half,
+    Slot,
     Turns,
     find_patterns,
     find_places,
@@ -286,16 +287,17 @@ def _classes(predicted: Labels, half: Tensor, index: Labels, seed: int) -> Turns
 
 def _candidates(half: Half, operators: Sequence[str], carried: Sequence[Finding], index: Labels) -> list[Candidates]:
     place = {number: row for row, number in enumerate(index.tolist())}
-    boxes = {kind: {each.label: each.box for each in carried if each.kind == kind} for kind in ("place", "pattern")}
-    waves = {each.label: tuple(map(int, each.setting.split("-"))) for each in carried if each.kind == "frequency"}
-    patches = {
-        each.label: (place[each.examples[0]], each.box)
-        for each in carried
-        if each.kind == "pattern" and each.examples and each.examples[0] in place
-    }
-    found = [*find_places(half, boxes["place"]), *find_patterns(half, patches)]
+    known: dict[str, Slot] = {"place": {}, "pattern": {}, "frequency": {}}
+    for each in carried:
+        if each.kind == "place":
+            known["place"][each.label] = tuple(each.box)
+        elif each.kind == "frequency":
+            known["frequency"][each.label] = tuple(map(int, each.setting.split("-")))
+        elif each.kind == "pattern" and each.examples[0] in place:
+            known["pattern"][each.label] = (*each.box, place[each.examples[0]])
+    found = [*find_places(half, known["place"]), *find_patterns(half, known["pattern"])]
     if "frequency" in operators:
-        found += find_waves(half, waves)
+        found += find_waves(half, known["frequency"])
     return found + whole_pictures(half, operators)
 
 

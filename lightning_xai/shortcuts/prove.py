@@ -13,7 +13,7 @@ from scipy import stats
 from torch import Tensor
 
 from lightning_xai.results.shortcuts import Effect, Finding, ShortcutVerdict
-from lightning_xai.shortcuts.find import Ask, Candidates, Turns, lowest_mean, overlap, pairs
+from lightning_xai.shortcuts.find import SAME, Ask, Candidates, Turns, lowest_mean, overlap, pairs
 from lightning_xai.shortcuts.hypotheses import Family, Rows, Samples
 from lightning_xai.statistics.intervals import mean_interval
 from lightning_xai.statistics.paired import holm, paired_test
@@ -23,13 +23,13 @@ PAIRS = 180
 ACROSS = 0.5
 """Share of the other classes, those that are moved least, which a region has to be sufficient for where no evidence is
 known: real evidence moves the classes that look alike, a shortcut all of them."""
-OVERRULED = {"place": 0.5, "pattern": 0.25}
-"""Share of the pictures of these classes that it then has to move, and more by its share of the picture: it has to
-overrule the real evidence. Parts of real evidence, a sixteenth of the picture, move up to 0.4 of them where they are
-put in their own place (linear networks on MNIST), and up to 0.1 anywhere else."""
-BY_ENERGY = 2.0
-"""How much more of them a band has to move for each share of the pictures' energy that it holds: the waves that draw
-the outlines are evidence."""
+OVERRULED = {"place": 0.5, "pattern": 0.25, "frequency": 0.0}
+"""Share of the pictures of these classes that it then has to move beyond `minimum` and more by its size: it has to
+overrule the real evidence. Parts of that, a sixteenth of the picture, move up to 0.4 of them where they are put in
+their own place (linear networks on MNIST), and up to 0.1 anywhere else."""
+BY_SHARE = 2.0
+"""How much more of them it has to move for each share of the picture that it takes, or a band of the pictures' energy:
+the more is swapped, the more of the real evidence is."""
 POWER = 0.8
 MOST_DETECTABLE = 0.25
 """The greatest `detectable` of a class that is CLEAR."""
@@ -220,9 +220,7 @@ def findings(
 def needed(samples: Samples, minimum: float, family: Family, label: int) -> float:
     """What share of the pictures of other classes a hypothesis has to move."""
     share = family.share(samples, label)
-    if family.kind == "frequency":
-        return minimum + BY_ENERGY * share
-    return OVERRULED[family.kind] + share if share else minimum
+    return minimum + (OVERRULED[family.kind] + BY_SHARE * share if share else 0.0)
 
 
 def _finding(one: Shown, p: float, alpha: float, minimum: float, accept: Accept, index: Sequence[int]) -> Finding:
@@ -274,7 +272,7 @@ def _accepted(accept: Accept, label: int, kind: str, box: tuple[int, ...]) -> bo
     return any(
         given.get("label") in (None, label)
         and given.get("kind") in (None, kind)
-        and (not given.get("box") or (bool(box) and overlap(given["box"], box) >= 0.3))
+        and (not given.get("box") or (bool(box) and overlap(given["box"], box) >= SAME))
         for given in accept
     )
 
