@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -567,8 +568,8 @@ def test_the_page_answers_shows_and_obeys_no_class_name(tmp_path):
     assert "place/24x0x4x4" in text
     assert 'alt="Pictures before and after' in text
     record = json.loads((folder / "xai" / "report.json").read_text())
-    assert set(paths(record)) <= FIELDS.keys() | {path for path in paths(record) if "means" in path}
-    assert {path for path in FIELDS if path.startswith("shortcuts")} <= set(paths(record))
+    found = {re.sub(r"\.\d$", "{}", path) for path in paths(record) if path.startswith("shortcuts")}
+    assert found == {path for path in FIELDS if path.startswith("shortcuts")}
     assert [(own["stage"], own["verdict"]) for own in record["shortcuts"]] == [
         ("validate", "SHORTCUT"),
         ("test", "CLEAR"),

@@ -247,12 +247,8 @@ class ShortcutSentinel(RecurringCallback):
             moment: Epoch and step that the weights are of.
         """
         conditions, model = InputSpace(module, data).completed(self.conditions), self.adapted(module)
-        scores = self.scores(module, samples.images)
         with in_precision(model, conditions.precision):
-            if why := too_early(scores.argmax(1).cpu(), samples.index.cpu(), conditions.seed):
-                index = tuple(samples.index.tolist())
-                report = ShortcutReport("INCONCLUSIVE", 0.0, {}, (), *moment, index, {"reason": why})
-            else:
+            try:
                 report = find_shortcuts(
                     model,
                     samples.images,
@@ -270,7 +266,13 @@ class ShortcutSentinel(RecurringCallback):
                     epoch=moment[0],
                     step=moment[1],
                 )
-        names = self.class_names(module, data, scores.shape[1])
+            except ValueError:
+                predicted = self.scores(module, samples.images).argmax(1).cpu()
+                if not (why := too_early(predicted, samples.index.cpu(), conditions.seed)):
+                    raise
+                index = tuple(samples.index.tolist())
+                report = ShortcutReport("INCONCLUSIVE", 0.0, {}, (), *moment, index, {"reason": why})
+        names = self.class_names(module, data, self.scores(module, samples.images[: self.batch_size]).shape[1])
         about = {"stage": stage, "class_names": names, "shape": list(samples.images.shape[2:])}
         return replace(report, settings={**report.settings, **about})
 
