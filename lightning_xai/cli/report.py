@@ -33,7 +33,8 @@ def _report(
         epoch: Number of the epoch; null for each run's last one.
         alpha: Level of the tests; the intervals have the confidence 1 - alpha.
         seed: Of the bootstrap.
-        output: The page, `.html`; null for `report.html` in the `xai` folder of the first run.
+        output: The page, `.html`; null for `report.html` in the `xai` folder of the first run. Of more than 500
+            samples, or large maps, it needs the folder `NAME_files` beside it.
     """
     from lightning_xai.reporting.page.numbers import text  # jinja2
     from lightning_xai.reporting.page.report import write_report

@@ -93,12 +93,14 @@
   };
   const scatter = (columns, rows, chosen) => {
     const [plot, inside, radius] = [get("scatter"), new Set(chosen), rows.length > 1000 ? 0.5 : 1];
+    const step = Math.ceil(rows.length / 5000) || 1; // one in so many is drawn
     const axes = [state.x, state.y].map(name => {
       const known = rows.map(row => columns[name][row]).filter(value => value != null).sort((a, b) => a - b);
       return { name, low: known[0] ?? 0, range: known.at(-1) - known[0] || 1 };
     });
     const share = (value, k) => ((100 * (value - axes[k].low)) / axes[k].range).toFixed(1);
-    const dots = rows.filter(row => axes.every(({ name }) => columns[name][row] != null)).map(row => {
+    const isDrawn = (row, n) => n % step === 0 && axes.every(({ name }) => columns[name][row] != null);
+    const dots = rows.filter(isDrawn).map(row => {
       const [x, y] = axes.map(({ name }, k) => share(columns[name][row], k));
       return `<circle cx="${x}" cy="${100 - y}" r="${radius}" class="${inside.has(row) ? "in" : "out"}"/>`;
     });
@@ -118,7 +120,8 @@
       if (e.type === "pointerup") plot.from = undefined;
     };
     const ends = ({ name, low, range }) => `${title(name)} from ${written(name, low)} to ${written(name, low + range)}`;
-    get("extent").textContent = `Across: ${ends(axes[0])}. Up: ${ends(axes[1])}. Draw a rectangle to choose samples.`;
+    const told = `Across: ${ends(axes[0])}. Up: ${ends(axes[1])}. Draw a rectangle to choose samples.`;
+    get("extent").textContent = told + (step > 1 ? ` One dot in ${step} is drawn.` : "");
   };
   const head = (name, sheet) => {
     const sorted = state.sort !== name ? "none" : state.down ? "descending" : "ascending";
@@ -163,8 +166,8 @@
     table.tBodies[0].replaceChildren(...found.sort(less).slice(0, most).map(row => line(columns, row, sheet)));
     scatter(all, rows, found);
     const number = `${Math.min(most, found.length)} of ${found.length} chosen of ${samples.length} samples`;
-    const unit = shares.includes(state.metric) ? ", in percent" : "";
-    get("counted").textContent = `${number}, ${called(step)}, by ${state.metric}${unit}`;
+    const by = state.metric + (shares.includes(state.metric) ? ", in percent" : "");
+    get("counted").textContent = `${number}, ${called(step)}, by ${by}`;
     get("further").hidden = found.length <= most;
   };
   const change = (name, value) => {
@@ -176,10 +179,8 @@
   if (table) {
     const asked = location.hash.startsWith("#samples?") ? [...new URLSearchParams(location.hash.slice(9))] : [];
     for (const [name, value] of asked) if (name in state) state[name] = value;
-    for (const select of document.querySelectorAll("#controls select")) {
-      select.value = state[select.name];
-      select.onchange = () => change(select.name, select.value);
-    }
+    for (const select of document.querySelectorAll("#controls select"))
+      Object.assign(select, { value: state[select.name], onchange: () => change(select.name, select.value) });
     get("further").onclick = () => draw((most += 100));
     table.tHead.onclick = ({ target: { name } }) => {
       if (!name) return;
@@ -193,8 +194,7 @@
   get("earlier")?.replaceWith(...document.querySelectorAll("#earlier .panel"));
   if (get("panels") && table && sheets.length) get("panels").hidden = true;
   const slider = get("slider").querySelector("input");
-  Object.assign(slider, { max: steps.length - 1, value: state.at });
-  slider.oninput = () => change("at", slider.value);
+  Object.assign(slider, { max: steps.length - 1, value: state.at, oninput: () => change("at", slider.value) });
   get("slider").hidden = steps.length < 2;
   draw();
 })();
