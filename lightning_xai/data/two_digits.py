@@ -24,10 +24,11 @@ _MARKER = torch.ones(1, 1, 3, 8)
 
 
 class TwoDigitsDataModule(DigitSceneDataModule):
-    """Gray 32x32 images of two digits of different classes, 16x16 each, left and right; the label is that of one.
+    """Gray 32x32 images of two digits of different classes, left and right; the label is that of one of them.
 
     Which one is told by a `marker`, a bar of 3x8 pixels above it, or it is the `left` one always, without a marker.
-    Each digit is at one of six heights. The asked digit of sample i is number i of its data set, modulo their number.
+    Each digit is the middle of its image, 22x22 pixels of 28x28, reduced to 16x16, at one of six heights. The asked
+    digit of sample i is number i of its data set, modulo their number.
 
     Masks: `evidence` and `other`, the ink of the asked digit and of the other one, and `marker`. `swap` draws a digit
     of another class in the place of the asked one, and `remove` draws none; the other digit, the marker and the noise
