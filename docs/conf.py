@@ -33,7 +33,7 @@ autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 80
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
-napoleon_use_ivar = True
+napoleon_use_ivar, napoleon_use_rtype = True, False
 
 # What stands in backticks in a docstring is looked up, and linked where it is a name of the package.
 default_role = "py:obj"
