@@ -57,7 +57,7 @@ def public_names():
 
 def test_every_public_name_has_a_page_of_the_reference():
     entries = [line for page in (DOCS / "api").glob("*.md") for line in blocks(page, "{eval-rst}")]
-    listed = re.findall(r"^   (lightning_xai\.[\w.]+)$", "\n".join(entries), re.M)
+    listed = re.findall(r"^   ~(lightning_xai\.[\w.]+)$", "\n".join(entries), re.M)
     assert len(set(listed)) == len(listed)
     pages = [found(path) for path in listed]
     assert not [value for value in public_names() if not any(value is page for page in pages)]
