@@ -12,7 +12,7 @@ from lightning_xai.results.store import SCORES
 from lightning_xai.results.tables import ResultTable
 
 PANELS, SHORTCUT = "panels", "shortcut"
-"""The folder of pictures, and what the names of those begin with that show shortcuts, as the names of their metrics do."""
+"""The folder of pictures; and what the names of those begin with that show shortcuts, as those of their metrics do."""
 
 
 def summary_table(callback: Any, trainer: Trainer) -> ResultTable | None:

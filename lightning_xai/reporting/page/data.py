@@ -10,11 +10,11 @@ from typing import Any
 from markupsafe import Markup
 
 from lightning_xai._version import __version__
-from lightning_xai.reporting.page import shortcuts
 from lightning_xai.reporting.page.charts import accuracy_history, calibration_of, curves_of
 from lightning_xai.reporting.page.metrics import about
 from lightning_xai.reporting.page.numbers import Number, text
 from lightning_xai.reporting.page.sentences import by_row, compared_samples, floor, is_below_floor, leading, sentences
+from lightning_xai.reporting.page.shortcuts import FIELDS as SHORTCUT_FIELDS, shortcut_records
 from lightning_xai.results.comparison import Comparison, MethodResult, MetricComparison
 from lightning_xai.results.findings import Findings, FoundRun
 from lightning_xai.results.scores import Scores
@@ -104,7 +104,7 @@ FIELDS = {
     "sanity[].networks": "changed networks that it is of",
     "sanity[].reason": "one sentence",
     "sanity[].step": "of the check, that decided; empty in files of earlier versions",
-    **shortcuts.FIELDS,
+    **SHORTCUT_FIELDS,
     "pairs[].metric": "of several runs, a method in two of them",
     "pairs[].method": "its name",
     "pairs[].runs[]": "first and second",
@@ -160,7 +160,7 @@ def report_record(findings: Findings, command: str = "") -> dict[str, Any]:
             for folder, verdicts in run.verdicts.items()
             for verdict in verdicts
         ],
-        "shortcuts": shortcuts.shortcut_records(findings),
+        "shortcuts": shortcut_records(findings),
         "pairs": [asdict(pair) for pair in findings.pairs],
         "checklist": [{"question": question, "answer": answer} for question, answer in _checklist(findings)],
     }
