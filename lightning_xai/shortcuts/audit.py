@@ -275,16 +275,17 @@ def audited(
     index = torch.arange(len(images)) if index is None else index
     check_index(index)
     _check_sizes(images, masks, index)
-    evidence = None if masks is None else masks.to(images.device)
-    if evidence is not None:
-        known = evidence.flatten(1).any(1)
-        images, index, evidence = images[known], index[known.to(index.device)], grown(evidence[known])
+    bare = None if masks is None else masks.to(images.device)
+    if bare is not None:
+        known = bare.flatten(1).any(1)
+        images, index, bare = images[known], index[known.to(index.device)], bare[known]
     with conditions.explaining(model):
         ask = Asker(model, images, conditions)
         told = ask(lambda rows: images[rows], torch.arange(len(images), device=images.device))
         if not told.isfinite().all():
             raise ValueError("`model` must return finite numbers, but it returned NaN or infinity for some samples.")
-        samples = Samples(images, told, evidence, *_ends(images, conditions))
+        evidence = None if bare is None else grown(bare)
+        samples = Samples(images, told, evidence, *_ends(images, conditions), bare)
         yield Audit(model, samples, index.cpu(), ask, conditions)
 
 

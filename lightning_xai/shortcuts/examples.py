@@ -130,7 +130,7 @@ def family_of(samples: Samples, finding: Finding, index: Labels) -> Family:
     if finding.kind == "color":
         return Color()
     if finding.kind == "background":
-        return Background()
+        return Background(bare=True)
     if finding.kind == "frequency":
         boxes[finding.label] = torch.tensor(tuple(map(int, finding.setting.split("-"))))
         return Frequency(boxes)
