@@ -203,7 +203,10 @@ def test_halves_are_told_by_the_index():
         ({"operators": ["hue"]}, r"`operators` must be one of 'color', 'frequency', 'background', got 'hue'"),
         ({"minimum": 2.0}, r"`minimum` must be in \[0, 1\]"),
         ({"alpha": 0.0}, r"`alpha` must be between 0 and 1"),
-        ({"output": lx.outputs.At(0)}, r"`output` At\(index=\(0,\)\) does not say which one class is predicted: it has no classes"),
+        (
+            {"output": lx.outputs.At(0)},
+            r"`output` At\(index=\(0,\)\) does not say which one class is predicted: it has no classes",
+        ),
         ({"model": nn.Sequential(nn.Flatten(), nn.Threshold(2, torch.nan))}, r"`model` must return finite numbers"),
     ],
 )

@@ -134,10 +134,12 @@ def find_shortcuts(
     check_level("alpha", alpha)
     check_share("minimum", minimum)
     if minimum == 1:
-        raise ValueError("`minimum` must be less than 1: no effect exceeds its control by more than all. Usual is 0.05.")
+        raise ValueError(
+            "`minimum` must be less than 1: no effect exceeds its control by more than all. Usual is 0.05."
+        )
     check_kind("method", method, Explainer, "an explainer such as lightning_xai.Gradient()")
     accept = [accepted(own) for own in _listed("accept", accept)]
-    _check_operators(operators, images, masks)
+    check_operators(operators, images, masks)
     with audited(model, images, masks, bounds, index, output, seed, max_rows) as audit:
         own, other, skipped = audit.halves()
         rows = torch.cat([turns[0] for turns in own.values()])
@@ -240,7 +242,7 @@ def _listed(name: str, given: Any) -> Sequence[Any]:
     return list(given)
 
 
-def _check_operators(operators: Sequence[str], images: Images, masks: Masks | None) -> None:
+def check_operators(operators: Sequence[str], images: Images, masks: Masks | None) -> None:
     """Refuse what is not known, and what cannot be tested on these images."""
     for operator in _listed("operators", operators):
         check_choice("operators", operator, OperatorKind)

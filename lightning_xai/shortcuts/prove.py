@@ -317,7 +317,10 @@ def _of_decisive(one: Shown, both: bool, minimum: float, accept: Accept) -> tupl
     if unknown and number <= FEWEST:
         return "INCONCLUSIVE", f"decides; whether it should cannot be told from {number} classes: give masks."
     if sufficient:
-        return "SHORTCUT", f"decides{', and is enough in pictures of the other classes' if unknown else _where(family)}."
+        return (
+            "SHORTCUT",
+            f"decides{', and is enough in pictures of the other classes' if unknown else _where(family)}.",
+        )
     short = "not enough in pictures of the other classes"
     if unknown:
         return "EVIDENCE", f"decides, as a part of real evidence would: it is {short}."
