@@ -101,10 +101,8 @@ def _rest(report: ShortcutReport) -> list[str]:
         why = next(finding.reason for finding in others if finding.verdict == "INCONCLUSIVE")
         lines.append(f"No {more}shortcut is proven in {_classes(open_, report)}, but none can be excluded: {why}")
     elif known := [own.detectable for own in others if own.verdict == "CLEAR" and math.isfinite(own.detectable)]:
-        lines.append(
-            f"No {more}shortcut was found{where}: {_looked_for(report)} that decides at least {percent(max(known))} of a "
-            "class's predictions."
-        )
+        size = f"that decides at least {percent(max(known))} of a class's predictions"
+        lines.append(f"No {more}shortcut was found{where}: {_looked_for(report)} {size}.")
     if own := sorted({finding.label for finding in others if finding.verdict == "EVIDENCE"}):
         lines.append(
             f"What decides {_classes(own, report)} otherwise was accepted, or is not enough in pictures of the other "
