@@ -179,8 +179,8 @@ def test_the_conclusion_says_since_when_which_classes_what_and_what_proves_it():
     reports = [report(2, *quiet), report(3, finding(4), finding(7, examples=range(10)), *quiet)]
     assert sentences(reports) == [
         "Since epoch 3 (not yet at epoch 2; proven once so far) classes 4 and 7 are decided by the lower left corner; "
-        "replacing it by another class's changes 25 % of their predictions (a matched region 0.4 %); 10 pictures show it; validation "
-        "accuracy cannot see it, for these samples have it too.",
+        "replacing it by another class's changes 25 % of their predictions (a matched region 0.4 %); 10 pictures show "
+        "it; validation accuracy cannot see it, for these samples have it too.",
         "In all, 5 % of the predictions of 3 samples depend on shortcuts.",
         "No other shortcut was found in the other classes: no place or small pattern that decides at least 12 % of a "
         "class's predictions.",
@@ -198,7 +198,7 @@ def test_the_conclusion_says_since_when_which_classes_what_and_what_proves_it():
     )
     apart = [finding(4), finding(7, box=(0, 0, 4, 4)), finding(1, "SHORTCUT", kind="color", box=(), mean=0.9)]
     told = sentences([report(0), report(1, *apart, class_names=list("abcdefghij"))])
-    assert told[0].startswith("Since epoch 1 (not yet at epoch 0) class b is decided by the color; ")
+    assert told[0].startswith("Since epoch 1 (not yet at epoch 0; proven once so far) class b is decided by the color")
     assert "2 classes are decided each by a place of its own: e by the lower left corner, h by the upper" in told[1]
 
 
