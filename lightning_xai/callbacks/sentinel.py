@@ -78,13 +78,14 @@ class ShortcutSentinel(RecurringCallback):
         num_samples: Samples looked at, spread evenly over the rows.
         every_n_epochs: Look after every n-th epoch of training; validation and test runs are always looked at.
         mask: Which mask of the data is the known evidence; null for the one that a `TruthDataModule` says, or else the
-            first where there are masks; false for none: then only what is sufficient by paste is a shortcut.
+            first where there are masks; false for none: then only what is sufficient by paste in pictures of five other
+            classes is a shortcut.
         operators: What changes a picture without hiding the evidence: of color, frequency, background; null for what a
             `TruthDataModule` says, or none.
         accept: What is evidence whatever is proven of it: names as in the table, `place/24x4x5x5` for all classes or
             `3:place/24x4x5x5` for one, or mappings with `label`, `kind` and `box`.
         method: The explainer that says where to look, one gradient a picture.
-        alpha: Chance of a shortcut proven wrongly, in one look.
+        alpha: Chance that anything is said to decide that does not, in one look.
         panel_size: Pictures of each finding in the panel; 0 for no panel.
         bounds: As in `AttributionCallback`, like all arguments that follow.
         seed: Of halves, controls and donors.

@@ -88,9 +88,10 @@ def find_shortcuts(
     moves, and what `operators` names. On the others they are proven, by interventions beside controls of the same size,
     and of like content and attribution: without it the class has to be lost (another class's content put there; and a
     fill), and with it other pictures have to become the class. Where the evidence is known nothing of it is touched, so
-    that what decides lies outside. Where it is not, a region is a shortcut only if it is enough in pictures of all the
-    other classes, and the more so the larger it is: a part of real evidence moves classes that look alike. Shortcuts
-    that are weak, or large, are then not told from evidence.
+    that what decides lies outside; all that is there, the background, is tested as a whole too, and told of where no
+    smaller region has half of its effect. Where it is not known, a region is a shortcut only if it is enough in
+    pictures of at least five other classes, and the more so the larger it is: a part of real evidence moves classes
+    that look alike. Shortcuts that are weak, or large, are then not told from evidence.
 
     Args:
         model: Maps (batch, channel, height, width) to logits (batch, classes), or to what `output` is of.
@@ -102,10 +103,10 @@ def find_shortcuts(
         method: Makes the maps. Of gradients the first-order effect of a swap is taken, of other maps they themselves.
         output: What is explained.
         operators: Which of "color", "frequency", "background" do not decide by right: to change them leaves the
-            evidence readable, which the report states as an assumption. "background" is tested where masks are given.
+            evidence readable, which the report states as an assumption. Of "background", so does the margin of masks.
         accept: What is evidence, as the user says.
         carried: Findings of an earlier time on the same samples: they are proven again, whatever is found now.
-        alpha: Chance of a false SHORTCUT, for all hypotheses and classes together (Holm).
+        alpha: Chance that anything is said to decide that does not, for all hypotheses and classes together (Holm).
         minimum: Share of predictions that a shortcut changes at least, beyond its control.
         seed: Decides who is in which half and gives to whom.
         max_rows: Rows that pass through the network at once; by default as many as fit in memory.
