@@ -23,6 +23,7 @@ from lightning_xai.shortcuts.hypotheses import (
     Samples,
     correlations,
     inside,
+    mirrored,
     spectrum,
 )
 
@@ -34,8 +35,10 @@ PATTERNS = (1 / 7, 1 / 5, 2 / 7)
 """Heights and widths of patterns, likewise."""
 TEMPLATES = 12
 """Pictures of a class whose patches are compared with all others."""
-BANDS = ((3, 3), (3, 1), (1, 3))
+BANDS = ((3, 3), (2, 1), (1, 2))
 """Waves down and across that are taken together."""
+OUTLINES = 4
+"""Periods in the picture below which waves are not looked at: they draw the figures themselves."""
 TRIALS = 36
 """Pictures of other classes that a candidate is tried on."""
 SAME = 0.3
@@ -228,12 +231,18 @@ def _mask(box: Sequence[int], like: Tensor) -> Tensor:
     return inside(torch.tensor([box], device=like.device), like.shape)[0].to(like)
 
 
-def matched(slot: Slot, *maps: Mapping[int, Tensor]) -> Slot:
+def _wave_mask(box: Sequence[int], like: Tensor) -> Tensor:
+    """With what the band leaks into, and the conjugates."""
+    wider = (box[0] - 1, box[1] - 1, box[2] + 2, box[3] + 2)
+    return mirrored(_mask(wider, like)[None].bool(), len(like))[0].to(like)
+
+
+def matched(slot: Slot, *maps: Mapping[int, Tensor], mask: Callable[..., Tensor] = _mask) -> Slot:
     """For each class a window of the same size, on no class's own if there is room, of the nearest sums of its maps."""
     boxes: Slot = {}
     for label, box in slot.items():
-        taken = torch.stack([_mask(other, maps[0][label]) for other in slot.values()]).sum(0)
-        distance = 1e3 * window_sums(taken + 1e3 * _mask(box, taken), box[2:])
+        taken = torch.stack([mask(other, maps[0][label]) for other in slot.values()]).sum(0)
+        distance = 1e3 * window_sums(taken + 1e3 * mask(box, taken), box[2:])
         for values in maps:
             logs = window_sums(values[label], box[2:]).clamp(min=1e-6).log()
             distance += (logs - logs[box[0], box[1]]).abs()
@@ -326,7 +335,7 @@ def _other_patches(half: Half, slot: Slot) -> Slot:
 
 
 def find_waves(half: Half, carried: Slot) -> list[Candidates]:
-    """The narrow band of each class whose amplitudes move others most to it."""
+    """The narrow band of each class whose waves move others most to it."""
     waves, slopes = half.samples.spectra[half.rows], spectrum(half.gradients)
     amplitudes = waves.abs()
     means = {label: half.mean(amplitudes, label) for label in half.classes}
@@ -336,13 +345,19 @@ def find_waves(half: Half, carried: Slot) -> list[Candidates]:
         mine = half.labels == label
         change = waves[mine] * (1 - others / amplitudes[mine].clamp(min=1e-6))
         effects[label] = normalized((slopes[mine].conj() * change).real.sum(1)).mean(0)
-        effects[label][len(others[0]) // 2, 0] = 0  # of the mean
+        effects[label][_periods(effects[label]) < OUTLINES] = -1e3
     slots = [{label: best_box(found, size) for label, found in effects.items()} for size in BANDS]
     sums = {label: mean.sum(0) for label, mean in means.items()}
     return [
-        Candidates(Frequency(half.table(slot)), Frequency(half.table(matched(slot, sums))), {})
+        Candidates(Frequency(half.table(slot)), Frequency(half.table(matched(slot, sums, mask=_wave_mask))), {})
         for slot in _chosen(half, slots, lambda slot: Frequency(half.table(slot)), carried)
     ]
+
+
+def _periods(like: Tensor) -> Tensor:
+    """Of each wave of a half plane, in the picture."""
+    down = torch.arange(len(like), device=like.device)[:, None] - len(like) // 2
+    return torch.hypot(down.double(), torch.arange(like.shape[1], device=like.device).double())
 
 
 def whole_pictures(half: Half, operators: Sequence[str]) -> list[Candidates]:

@@ -279,7 +279,7 @@ class Background(Family):
 
 @dataclass(frozen=True, eq=False)
 class Frequency(Family):
-    """Amplitudes of a few waves over the whole picture; their phases stay.
+    """A few waves over the whole picture, as they are in the donor; a fill gives them their mean amplitude.
 
     Attributes:
         boxes: Of each class in the half plane of the spectrum: rows are cycles down the picture, from the least (the
@@ -291,17 +291,16 @@ class Frequency(Family):
 
     def swap(self, samples: Samples, rows: Rows, donors: Rows) -> Images:
         band = self._band(samples, rows) | self._band(samples, donors)
-        return self._with_amplitudes(samples, rows, band, samples.spectra[donors].abs())
+        return self._made(samples, torch.where(band[:, None], samples.spectra[donors], samples.spectra[rows]))
 
     def fill(self, samples: Samples, rows: Rows) -> Images:
-        mean = samples.spectra.abs().mean(0, keepdim=True)
-        return self._with_amplitudes(samples, rows, self._band(samples, rows), mean)
+        own, band = samples.spectra[rows], self._band(samples, rows)[:, None]
+        mean = samples.spectra.abs().mean(0, keepdim=True).expand(own.shape)
+        return self._made(samples, torch.where(band, torch.polar(mean, own.angle()), own))
 
     @staticmethod
-    def _with_amplitudes(samples: Samples, rows: Rows, band: Masks, amplitudes: Tensor) -> Images:
-        own = samples.spectra[rows]
-        changed = torch.where(band[:, None], torch.polar(amplitudes.expand_as(own), own.angle()), own)
-        made = torch.fft.irfft2(torch.fft.ifftshift(changed, dim=-2), s=samples.size)
+    def _made(samples: Samples, spectra: Tensor) -> Images:
+        made = torch.fft.irfft2(torch.fft.ifftshift(spectra, dim=-2), s=samples.size)
         return torch.minimum(torch.maximum(made, samples.low), samples.high)
 
     def _band(self, samples: Samples, rows: Rows) -> Masks:

@@ -236,7 +236,7 @@ def _finding(one: Shown, p: float, alpha: float, minimum: float, accept: Accept,
     box = family.box(one.label)
     gained, lost = (effect.mean - effect.control for effect in (one.sufficiency, one.swap))
     decisive = p <= alpha and one.fills_agree and enough(gained, lost, minimum)
-    decisive &= min(one.sufficiency.low, one.swap.low) > 0
+    decisive &= max(one.sufficiency.low, one.swap.low) > 0
     bar = needed(samples, minimum, family, one.label)
     sufficient = bar == minimum or (gained if family.kind == "frequency" else one.across) >= bar
     detectable = min(1.0, max(one.detectable, bar))
