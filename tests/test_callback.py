@@ -148,6 +148,7 @@ def test_files_logs_and_evaluation_agree(tmp_path: Any) -> None:
     assert (known["stage"] + known["step"].astype(str)).unique().tolist() == ["validate8"]
     assert known["sample"].tolist() == evaluation.index.tolist()
     assert known["target"].tolist() == Images().labels[places].tolist()
+    assert known["explained"].unique().tolist() == ["label"]
     shares = module.eval()(Images().images[places]).softmax(1).detach()
     assert known["predicted"].tolist() == shares.argmax(1).tolist()
     torch.testing.assert_close(torch.tensor(known["probability"].tolist()), shares.amax(1))
@@ -207,6 +208,7 @@ def test_without_labels_the_predicted_class_is_explained(tmp_path: Any) -> None:
     make_trainer(tmp_path, callback).validate(module, loader("unlabeled"), verbose=False)
     assert callback.evaluation is not None
     assert torch.equal(callback.evaluation.target, module.eval()(Images().images).argmax(1))
+    assert set(read_samples(tmp_path / "xai" / "scores")["explained"]) == {"prediction"}
 
 
 def test_target_label_and_prediction(tmp_path: Any) -> None:
@@ -219,6 +221,7 @@ def test_target_label_and_prediction(tmp_path: Any) -> None:
         assert callback.evaluation is not None
         expected = Images().labels if target == "label" else callback.evaluation.predicted
         assert torch.equal(callback.evaluation.target, expected)
+        assert set(read_samples(tmp_path / "xai" / "scores")["explained"]) == {target}
 
 
 def test_the_mask_is_chosen_by_name(tmp_path: Any) -> None:

@@ -151,6 +151,7 @@ def test_samples_are_recorded(model, folder):
     shares = model(IMAGES).softmax(1)
     assert found["sample"].tolist() == found["row"].tolist() == list(range(23))
     assert found["target"].tolist() == LABELS.tolist()
+    assert set(found["explained"]) == {"label"}
     assert found["predicted"].tolist() == shares.argmax(1).tolist()
     torch.testing.assert_close(torch.tensor(found["probability"].tolist()), shares.amax(1).detach())
     assert found["fingerprint"].nunique() == 23
@@ -163,7 +164,7 @@ def test_a_validation_can_record_its_samples_too(tmp_path):
     append_scores(tmp_path / "scores", scores, samples=known)
     found = read_samples(tmp_path / "scores")
     assert found.to_dict("records") == [
-        {"stage": "validate", "epoch": 1, "step": 20, **{k: v[0] for k, v in known.items()}}
+        {"stage": "validate", "epoch": 1, "step": 20, **{k: v[0] for k, v in known.items()}, "explained": ""}
     ]
     assert read_samples(tmp_path / "nothing").empty
 
@@ -240,6 +241,7 @@ def test_a_prediction_is_explained_as_it_was_the_first_time(model, folder):
     model.register_forward_hook(lambda module, inputs, output: output + torch.tensor([0.0, 1e-6, 0.0, 0.0]))
     evaluate_stream(model, loader(), folder, "prediction", ["gradient", "saliency"], ["sparseness"])
     assert set(read_samples(folder / "scores")["target"]) == {0}
+    assert set(read_samples(folder / "scores")["explained"]) == {"prediction"}
 
 
 # Refused, by name, with what is finished kept

@@ -22,6 +22,7 @@ from lightning_xai.evaluation import Evaluation
 from lightning_xai.experiments.findings import find
 from lightning_xai.reporting.colors import scale_end
 from lightning_xai.reporting.page.classes import class_maps, tiles
+from lightning_xai.reporting.page.render import render
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
@@ -160,6 +161,16 @@ def test_the_report_shows_the_sheets_and_the_latest_panel(tmp_path):
     (data,) = re.findall(r'<script type="application/json" id="sheets">(.*?)</script>', text)
     assert json.loads(data)[0]["methods"] == sheet.about["methods"]
     assert text.count('class="panel"') == 1
+
+
+def test_maps_that_one_file_has_no_room_for_are_in_a_folder(tmp_path, monkeypatch):
+    validate(tmp_path, keep_maps=True, controls=False)
+    findings = find([tmp_path])
+    assert render(findings)[1] == {}
+    monkeypatch.setattr("lightning_xai.reporting.page.beside.MOST_BYTES", 100)
+    page, files = render(findings, folder="own")
+    assert set(files) == {"scores.js", "sheet-0-0.js", "panel-0.png"}
+    assert {f"own/{name}" for name in files} == set(re.findall(r"own/[\w.-]+", page))
 
 
 def test_maps_are_not_kept_unless_asked_for_and_a_picture_that_is_no_sheet_is_passed_over(tmp_path):

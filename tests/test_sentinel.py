@@ -214,14 +214,14 @@ def test_what_is_not_sure_is_said():
 
 
 def test_the_table_has_what_decides_first_and_one_line_for_each_other_class():
-    table = shortcut_table(report(0, *clear(1, 1, 2), finding(5, "EVIDENCE"), finding(4)))
+    table = shortcut_table(report(0, *clear(1, 1, 2, 4), finding(5, "EVIDENCE"), finding(4), finding(4)))
     assert [(row[0], row[-1]) for row in table.rows] == [
         ("4", "SHORTCUT"),
         ("5", "EVIDENCE"),
         ("1", "CLEAR"),
         ("2", "CLEAR"),
     ]
-    assert table.rows[0][1:7] == ("place/24x0x4x4", "the lower left corner", "25 %", "0.4 %", "30 %", "")
+    assert table.rows[0][1:6] == ("place/24x0x4x4", "25 %", "0.4 %", "30 %", "")
 
 
 def test_the_figure_has_each_picture_before_and_after_and_the_curve():

@@ -48,7 +48,7 @@ def _report(
     command = shlex.join(["lightning-xai", "report", *map(str, runs)])
     terminal = console()
     for sentence in sentences(found):
-        terminal.print(text(sentence.parts))
+        terminal.tell(text(sentence.parts))
     for path in write_report(found, page, command):
         terminal.print(f"{'written':<16} {path}")
 

@@ -1,8 +1,7 @@
 """What a search for shortcuts found, in sentences and as a table."""
 
+import math
 from collections.abc import Iterable, Sequence
-
-import numpy as np
 
 from lightning_xai.results.shortcuts import (
     Finding,
@@ -95,7 +94,7 @@ def _rest(report: ShortcutReport) -> list[str]:
     if open_ := sorted({finding.label for finding in others if finding.verdict == "INCONCLUSIVE"}):
         why = next(finding.reason for finding in others if finding.verdict == "INCONCLUSIVE")
         lines.append(f"No {more}shortcut is proven in {_classes(open_, report)}, but none can be excluded: {why}")
-    elif known := [own.detectable for own in others if own.verdict == "CLEAR" and np.isfinite(own.detectable)]:
+    elif known := [own.detectable for own in others if own.verdict == "CLEAR" and math.isfinite(own.detectable)]:
         size = f"one that decides {percent(max(known))} of a class's predictions would have been found"
         lines.append(f"No {more}shortcut was found{where}; {size}.")
     if rare := [int(label) for label in report.settings.get("too_few") or ()]:
@@ -147,7 +146,7 @@ def listed(names: Iterable[str]) -> str:
 
 def percent(share: float) -> str:
     """With a decimal below ten."""
-    if not np.isfinite(share):
+    if not math.isfinite(share):
         return "an unknown share"
     text = f"{100 * share:.0f}" if abs(share) >= 0.0995 else f"{100 * share:.1f}"
     return f"{text.removesuffix('.0').replace('-', '−')} %"
@@ -159,31 +158,28 @@ def _mean(weighted: Sequence[tuple[float, int]]) -> float:
 
 
 def shortcut_table(report: ShortcutReport) -> ResultTable:
-    """A line a hypothesis: those that decide first, then what came to nothing, the strongest of each class alone."""
-    rows, quiet = [], set[int]()
+    """A line a hypothesis that decides, the strongest first; then the strongest of each class that none decides."""
+    rows, told = [], set[tuple[int, str]]()
     for finding in sorted(report.findings, key=lambda one: (ORDER.index(one.verdict), -strength(one))):
-        if finding.verdict in ("INCONCLUSIVE", "CLEAR"):
-            if finding.label in quiet:
-                continue
-            quiet.add(finding.label)
-        effect, other = decisive(finding), finding.sufficiency
-        rows.append(
-            (
-                class_name(finding.label, report),
-                finding.name,
-                words(finding, report),
-                *(("", "") if effect is None else (percent(effect.mean), percent(effect.control))),
-                percent(other.mean) if other.n else "",
-                percent(finding.inside) if np.isfinite(finding.inside) else "",
-                f"{finding.p_adjusted:.2g}" if np.isfinite(finding.p_adjusted) else "",
-                percent(finding.detectable) if np.isfinite(finding.detectable) else "",
-                finding.verdict,
-            )
-        )
-    columns = ("class", "name", "what", "lost", "control", "won", "in evidence", "p", "detectable", "verdict")
+        label, quiet = finding.label, finding.verdict in ("INCONCLUSIVE", "CLEAR")
+        if (label, finding.name) in told or (quiet and label in {own for own, _ in told}):
+            continue
+        told.add((label, finding.name))
+        effect, won = decisive(finding), finding.sufficiency
+        shares = [math.nan] * 2 if effect is None else [effect.mean, effect.control]
+        shares += [won.mean if won.n else math.nan, finding.inside]
+        p = f"{finding.p_adjusted:.2g}" if math.isfinite(finding.p_adjusted) else ""
+        cells = *map(_cell, shares), p, _cell(finding.detectable)
+        rows.append((class_name(label, report), finding.name, *cells, finding.verdict))
+    columns = ("class", "decided by", "lost", "control", "won", "in evidence", "p", "detectable", "verdict")
     notes = (
         "lost: share of the class's predictions that change when it is replaced by another class's content; "
-        "won: share of other predictions that become the class when it is put into them; detectable with 80 % power",
+        "control: the same of a matched one; won: share of other predictions that become the class when it is put into "
+        "them; detectable: with 80 % power",
     )
     title = f"shortcuts: {report.verdict}, {percent(report.dependence)} of the predictions depend on them"
     return ResultTable(title, columns, tuple(rows), notes, bold=frozenset())
+
+
+def _cell(share: float) -> str:
+    return percent(share) if math.isfinite(share) else ""
