@@ -30,7 +30,7 @@ PLACES = ((1 / 7, 1 / 7), (1 / 4, 1 / 4), (1 / 7, 1 / 2), (1 / 2, 1 / 7))
 """Heights and widths of places, as shares of the picture's."""
 SMALL = 0.03
 """Area of a place, as a share of the picture, up to which three of each class are tried."""
-PATTERNS = (1 / 7, 1 / 5)
+PATTERNS = (1 / 7, 1 / 5, 2 / 7)
 """Heights and widths of patterns, likewise."""
 TEMPLATES = 12
 """Pictures of a class whose patches are compared with all others."""
@@ -241,21 +241,28 @@ def matched(slot: Slot, *maps: Mapping[int, Tensor]) -> Slot:
     return boxes
 
 
-def _chosen(half: Half, slots: Sequence[Slot], make: Callable[[Slot], Family], carried: Slot) -> list[Slot]:
-    """What gains most of each class, the smallest of about as good ones; and an earlier one where that is another."""
+def _chosen(
+    half: Half, slots: Sequence[Slot], make: Callable[[Slot], Family], carried: Slot, together: bool = False
+) -> list[Slot]:
+    """What gains most of each class, the smallest of about as good ones; and an earlier one where that is another.
+
+    Args:
+        together: Whether all classes take the slot that gains most in all.
+    """
     carried = {label: each for label, each in carried.items() if label in half.classes}
-    slots = [*slots, carried] if carried else slots
     families = [make(slot) for slot in slots]
     gains = [_gains(half, family) for family in families]
+    if together:
+        best = max(range(len(slots)), key=lambda number: sum(max(0.0, gain) for gain in gains[number].values()))
+        slots, families, gains = slots[best : best + 1], families[best : best + 1], gains[best : best + 1]
     found: Slot = {}
     for label in half.classes:
         scored = [
             (gained[label] / max(1e-6, half.needed(family, label)), slot[label])
             for slot, family, gained in zip(slots, families, gains, strict=True)
-            if label in slot
         ]
-        least = SIMPLER * max(scored)[0]
-        good = [each for score, each in scored if score >= least] or [max(scored)[1]]
+        most, best_one = max(scored)
+        good = [each for score, each in scored if score >= SIMPLER * most] or [best_one]
         found[label] = min(good, key=lambda each: each[2] * each[3])
         if label in carried and overlap(found[label], carried[label]) >= SAME:
             found[label] = carried[label]
@@ -287,7 +294,7 @@ def find_patterns(half: Half, carried: Slot) -> list[Candidates]:
     sizes = [_pixels((share, share), half.samples.size) for share in PATTERNS]
     slots = [{label: _template(half, label, size) for label in half.classes} for size in sizes]
     candidates = []
-    for slot in _chosen(half, slots, partial(_pattern, half), carried):
+    for slot in _chosen(half, slots, partial(_pattern, half), carried, together=True):
         family = _pattern(half, slot)
         held = (half.shares * family.region(half.samples, half.rows)).flatten(1).sum(1)
         shares = {label: float(half.mean(held, label)) for label in half.classes}
