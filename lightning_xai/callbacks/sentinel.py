@@ -19,6 +19,7 @@ from lightning_xai.callbacks.files import thin_out
 from lightning_xai.callbacks.processes import attempted, raise_together
 from lightning_xai.callbacks.recurring import RecurringCallback, Stage, epoch_and_step
 from lightning_xai.callbacks.samples import Samples
+from lightning_xai.callbacks.summary import PANELS, SHORTCUT
 from lightning_xai.data.input_space import InputSpace
 from lightning_xai.data.truth import TruthDataModule
 from lightning_xai.evaluation import OnError
@@ -47,8 +48,6 @@ from lightning_xai.results.shortcuts import (
 from lightning_xai.shortcuts import find_shortcuts, shown
 from lightning_xai.shortcuts.audit import LEAST
 from lightning_xai.shortcuts.find import in_first_half
-
-PANELS, SHORTCUT = "panels", "shortcut"
 
 
 class ShortcutSentinel(RecurringCallback):

@@ -11,7 +11,8 @@ from lightning_xai.reporting.tables import score_table
 from lightning_xai.results.store import SCORES
 from lightning_xai.results.tables import ResultTable
 
-PANELS = "panels"
+PANELS, SHORTCUT = "panels", "shortcut"
+"""The folder of pictures; and what the names of those begin with that show shortcuts, as those of their metrics do."""
 
 
 def summary_table(callback: Any, trainer: Trainer) -> ResultTable | None:
@@ -35,7 +36,8 @@ def written(callback: Any, trainer: Trainer) -> Iterator[tuple[str, str | Path]]
     if trainer.state.fn == "test":
         yield "to compare", shlex.join(["lightning-xai", "compare", str(callback.folder)])
     yield "as a page", shlex.join(["lightning-xai", "report", str(callback.folder)])
-    if panels := sorted((callback.folder / PANELS).glob("*.png")):
+    found = (callback.folder / PANELS).glob("*.png")
+    if panels := sorted(panel for panel in found if not panel.name.startswith(f"{SHORTCUT}-")):
         yield "latest panel", max(panels, key=lambda panel: panel.stat().st_mtime)
 
 
