@@ -67,7 +67,17 @@ def dependence(model: nn.Module, data: TruthDataModule, name: Literal["val", "te
 
 
 def accuracy(model: nn.Module, samples: ImageDataset) -> float:
-    """Share of samples that a network gives their label."""
+    """Share of samples that a network gives their label.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.data import DigitsDataModule, accuracy
+        >>> data = DigitsDataModule()
+        >>> data.setup("test")
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))  # knows nothing
+        >>> accuracy(network, data.dataset("test")) < 0.5
+        True
+    """
     device = next((part.device for part in model.parameters()), torch.device("cpu"))
     hits = 0
     with explaining(model), torch.no_grad():
