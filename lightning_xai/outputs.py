@@ -487,6 +487,20 @@ def check_declared(output: Output) -> None:
         )
 
 
+def check_excluding(output: Output) -> None:
+    """Refuse an output whose sample has not one class: none, or several that hold together.
+
+    Raises:
+        ValueError: if so.
+    """
+    if not output.has_labels or getattr(output, "multi_label", False):
+        why = "several classes of a sample may hold together" if output.has_labels else "it has no classes"
+        raise ValueError(
+            f"`output` {output!r} does not say which one class is predicted: {why}. Take "
+            "lightning_xai.outputs.Logit(), or look at each label by itself, as the one logit of a model of its own."
+        )
+
+
 def named_output(given: Any) -> Output:
     """An output, or that of a plain name: "logit", "probability", "log_probability", "margin", "region".
 

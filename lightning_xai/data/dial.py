@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_xai.checks import check_kind, check_share
+from lightning_xai.checks import check_choice, check_kind, check_share
 from lightning_xai.data.backgrounds import integers
 from lightning_xai.data.base import ImageDataModule, ImageDataset, ImageSource, Split, at_least
 from lightning_xai.data.cues import Cue
@@ -92,6 +92,7 @@ class DialDataModule(TruthDataModule):
         return self._drawn(split, self.told(split))
 
     def intervene(self, split: Split, how: Intervention) -> ImageSource:
+        check_choice("how", how, Intervention)
         told = self.told(split)
         return self._drawn(split, self._others(split, told) if how == "swap" else torch.full_like(told, -1))
 

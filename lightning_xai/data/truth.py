@@ -6,9 +6,12 @@ from typing import Literal
 import torch
 from torch import nn
 
+from lightning_xai.checks import check_choice
 from lightning_xai.data.base import ImageDataModule, ImageDataset, ImageSource, Split
 from lightning_xai.explainers.base import check_model
+from lightning_xai.explainers.chunks import check_rows
 from lightning_xai.explainers.state import explaining
+from lightning_xai.outputs import Logit, Output, check_excluding, named_output
 
 Intervention = Literal["swap", "remove"]
 """`swap`: what decides now tells another class, drawn by the seed; `remove`: it tells none. All else stays."""
@@ -32,13 +35,19 @@ class TruthDataModule(ImageDataModule):
 
     def intervened(self, name: Literal["val", "test"], how: Intervention) -> ImageDataset:
         """The validation or test samples of `setup` after the intervention, in their order."""
+        check_choice("how", how, Intervention)
         clean = self.dataset(name)
         return ImageDataset(
             self.intervene("test" if name == "test" else "train", how), clean.rows, clean.labels, self.normalize
         )
 
 
-def dependence(model: nn.Module, data: TruthDataModule, name: Literal["val", "test"] = "val") -> float:
+def dependence(
+    model: nn.Module,
+    data: TruthDataModule,
+    name: Literal["val", "test"] = "val",
+    output: Output | str = Logit(),
+) -> float:
     """Share of accuracy that a network loses when what decides is swapped: what it truly uses.
 
     Accuracy on the samples as they are less accuracy on those after `intervene("swap")`, both by the labels as they
@@ -48,8 +57,11 @@ def dependence(model: nn.Module, data: TruthDataModule, name: Literal["val", "te
         model: A network from normalized images to logits, on any device; it stays as it is.
         data: After `setup`.
         name: Which samples.
+        output: What of the network's output is its prediction; of a single logit the class is its sign.
 
     Raises:
+        TypeError: if the network returns no tensor.
+        ValueError: if `output` has no classes, or several that hold together, or is of another shape.
         RuntimeError: if these samples are not set up.
 
     Example:
@@ -63,11 +75,11 @@ def dependence(model: nn.Module, data: TruthDataModule, name: Literal["val", "te
         True
     """
     check_model(model)
-    return accuracy(model, data.dataset(name)) - accuracy(model, data.intervened(name, "swap"))
+    return accuracy(model, data.dataset(name), output) - accuracy(model, data.intervened(name, "swap"), output)
 
 
-def accuracy(model: nn.Module, samples: ImageDataset) -> float:
-    """Share of samples that a network gives their label.
+def accuracy(model: nn.Module, samples: ImageDataset, output: Output | str = Logit()) -> float:
+    """Share of samples that a network gives their label; arguments and errors as in `dependence`.
 
     Example:
         >>> import torch
@@ -78,12 +90,15 @@ def accuracy(model: nn.Module, samples: ImageDataset) -> float:
         >>> accuracy(network, data.dataset("test")) < 0.5
         True
     """
+    read = named_output(output)
+    check_excluding(read)
     device = next((part.device for part in model.parameters()), torch.device("cpu"))
     hits = 0
     with explaining(model), torch.no_grad():
         for rows in torch.arange(len(samples)).split(_BATCH):
             batch = samples.__getitems__(rows.tolist())
-            hits += int((model(batch["image"].to(device)).argmax(1).cpu() == batch["label"]).sum())
+            told = check_rows(model(batch["image"].to(device)), len(rows))
+            hits += int((read.prediction(told).cpu() == batch["label"]).sum())
     return hits / len(samples)
 
 

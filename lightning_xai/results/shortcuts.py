@@ -180,22 +180,34 @@ def accepted(what: str | Mapping[str, Any]) -> dict[str, Any]:
     Args:
         what: A name as in tables, `place/24x4x5x5`, for all classes, or the one of a class by number,
             `3:place/24x4x5x5`; of color, frequency and background the kind alone counts. Or a mapping with any of
-            `label`, `kind` and `box`.
+            `label`, `kind` and `box`, top, left, height and width.
 
     Raises:
-        ValueError: if it is neither.
+        ValueError: if it is neither, or says nothing.
     """
     given = what
     if isinstance(what, str) and (found := _ACCEPTED.fullmatch(what.strip())):
         label, kind, *box = found.groups()
         what = {"label": label and int(label), "kind": kind, "box": list(map(int, box)) if box[0] else None}
-    kinds = get_args(HypothesisKind)
-    if isinstance(what, str) or set(what) - {"label", "kind", "box"} or what.get("kind") not in (None, *kinds):
+    if not isinstance(what, Mapping) or not _says_something(what):
         raise ValueError(
             "`accept` must have names as tables of shortcuts have them, such as `3:place/24x4x5x5` or `color`, or "
-            f"mappings with `label`, `kind` (of {', '.join(kinds)}) and `box`; got {given!r}."
+            f"mappings with `label`, `kind` (of {', '.join(get_args(HypothesisKind))}) and `box` (four numbers), at "
+            f"least one of them; got {given!r}."
         )
     return dict(what)
+
+
+def _says_something(what: Mapping[str, Any]) -> bool:
+    label, kind, box = (what.get(key) for key in ("label", "kind", "box"))
+    numbers = [*([] if label is None else [label]), *(box if isinstance(box, Sequence) else [])]
+    return (
+        not set(what) - {"label", "kind", "box"}
+        and kind in (None, *get_args(HypothesisKind))
+        and (box is None or (isinstance(box, Sequence) and len(box) == 4))
+        and all(isinstance(number, int) and not isinstance(number, bool) for number in numbers)
+        and any(value is not None for value in (label, kind, box))
+    )
 
 
 def decisive(finding: Finding) -> Effect | None:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Literal, TypedDict
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_xai._version import __version__
@@ -18,8 +19,8 @@ from lightning_xai.explainers.bounds import parse_bounds
 from lightning_xai.explainers.chunks import check_rows, in_chunks, row_limit
 from lightning_xai.explainers.conditions import Conditions
 from lightning_xai.explainers.gradient import Gradient
-from lightning_xai.outputs import Logit, Output
-from lightning_xai.results.shortcuts import Finding, HypothesisKind, ShortcutReport, ShortcutVerdict
+from lightning_xai.outputs import Logit, Output, check_excluding
+from lightning_xai.results.shortcuts import Finding, HypothesisKind, ShortcutReport, ShortcutVerdict, accepted
 from lightning_xai.shapes import Images, Labels, Masks
 from lightning_xai.shortcuts.find import (
     Candidates,
@@ -42,6 +43,9 @@ LEAST = 8
 MINIMUM = 0.05
 """Share of predictions that a shortcut changes at least: what is less does not matter to most users, and hides among
 the real evidence."""
+MARGIN = 1 / 14
+"""Width of the margin by which the known evidence grows, as a share of the picture's height and width: a mask has the
+bright ink of a digit, and its faint edge tells the class as well."""
 OperatorKind = Literal["color", "frequency", "background"]
 
 
@@ -91,7 +95,8 @@ def find_shortcuts(
     Args:
         model: Maps (batch, channel, height, width) to logits (batch, classes), or to what `output` is of.
         images: As the model takes them. Its predictions are the classes: no labels are needed.
-        masks: Where the known evidence is, (batch, height, width); None if it is not known.
+        masks: Where the known evidence is, (batch, height, width), which is widened by a fourteenth of the picture, at
+            least a pixel; samples without any are left out. None if it is not known.
         bounds: (low, high) of the values, as in `lightning_xai.explain`; None for those of the images.
         index: Sample indices, on which the halves depend; None for 0, 1, ...
         method: Makes the maps. Of gradients the first-order effect of a swap is taken, of other maps they themselves.
@@ -109,8 +114,9 @@ def find_shortcuts(
 
     Raises:
         TypeError: if an argument is of another type.
-        ValueError: if the inputs are no images, or not finite; if `masks` or `index` do not fit; if the network's
-            output has no classes, or fewer than two are predicted often enough to be compared.
+        ValueError: if the inputs are no images, or not finite; if `masks` or `index` do not fit; if an operator cannot
+            be tested on them, or what is accepted has no meaning; if the network's output has no classes, or several
+            that hold together, or fewer than two are predicted often enough to be compared.
 
     Example:
         >>> import torch
@@ -127,9 +133,11 @@ def find_shortcuts(
     """
     check_level("alpha", alpha)
     check_share("minimum", minimum)
+    if minimum == 1:
+        raise ValueError("`minimum` must be less than 1: no effect exceeds its control by more than all. Usual is 0.05.")
     check_kind("method", method, Explainer, "an explainer such as lightning_xai.Gradient()")
-    for operator in operators:
-        check_choice("operators", operator, OperatorKind)
+    accept = [accepted(own) for own in _listed("accept", accept)]
+    _check_operators(operators, images, masks)
     with audited(model, images, masks, bounds, index, output, seed, max_rows) as audit:
         own, other, skipped = audit.halves()
         rows = torch.cat([turns[0] for turns in own.values()])
@@ -146,6 +154,7 @@ def find_shortcuts(
     total = sum(len(other[label][0]) for label in labels)
     whole = sum(share * len(other[label][0]) for label, share in by_class.items()) / total
     settings = {
+        **{"shape": list(images.shape[2:]), "unmasked": len(images) - len(audit.index)},
         **{"seed": seed, "alpha": alpha, "minimum": minimum, "method": repr(method), "output": repr(output)},
         **{"operators": list(operators), "accepted": [dict(each) for each in accept], "evidence": masks is not None},
         **{"pairs": PAIRS, "too_few": skipped, "rows": audit.ask.rows, "gradients": len(rows), "version": __version__},
@@ -221,6 +230,23 @@ class Audit:
         return explain(self.model, samples.images[rows], samples.predicted[rows], method, **options)
 
 
+def _listed(name: str, given: Any) -> Sequence[Any]:
+    """What is a list, and no single text or mapping, which would be read letter by letter."""
+    if isinstance(given, str | Mapping):
+        raise TypeError(f"`{name}` must be a list, got {given!r}: put it into one, [{given!r}].")
+    return list(given)
+
+
+def _check_operators(operators: Sequence[str], images: Images, masks: Masks | None) -> None:
+    """Refuse what is not known, and what cannot be tested on these images."""
+    for operator in _listed("operators", operators):
+        check_choice("operators", operator, OperatorKind)
+    if "color" in operators and images.ndim == 4 and images.shape[1] == 1:
+        raise ValueError("`operators` has 'color', but `images` have one channel: leave it out.")
+    if "background" in operators and masks is None:
+        raise ValueError("`operators` has 'background', which is what `masks` leave: give masks, or leave it out.")
+
+
 @contextmanager
 def audited(
     model: nn.Module,
@@ -241,18 +267,20 @@ def audited(
             f"{tuple(images.shape)}."
         )
     conditions = Conditions(bounds, seed, max_rows, output)
-    if not conditions.output.has_labels:
-        raise ValueError(f"`output` {output!r} has no classes, whose shortcuts could be found: take Logit().")
+    check_excluding(conditions.output)
     images = conditions.inputs(images).detach()
     index = torch.arange(len(images)) if index is None else index
     check_index(index)
     _check_sizes(images, masks, index)
+    evidence = None if masks is None else masks.to(images.device)
+    if evidence is not None:
+        known = evidence.flatten(1).any(1)
+        images, index, evidence = images[known], index[known.to(index.device)], grown(evidence[known])
     with conditions.explaining(model):
         ask = Asker(model, images, conditions)
         told = ask(lambda rows: images[rows], torch.arange(len(images), device=images.device))
         if not told.isfinite().all():
             raise ValueError("`model` must return finite numbers, but it returned NaN or infinity for some samples.")
-        evidence = None if masks is None else masks.to(images.device)
         samples = Samples(images, told, evidence, *_ends(images, conditions))
         yield Audit(model, samples, index.cpu(), ask, conditions)
 
@@ -260,11 +288,25 @@ def audited(
 def _check_sizes(images: Images, masks: Masks | None, index: Labels) -> None:
     if len(index) != len(images):
         raise ValueError(f"`index` is of {len(index)} samples, but there are {len(images)} images.")
-    if masks is not None and (masks.shape != (len(images), *images.shape[2:]) or masks.dtype != torch.bool):
+    if masks is None:
+        return
+    if not isinstance(masks, Tensor) or masks.dtype != torch.bool:
+        got = f"a tensor of {masks.dtype}" if isinstance(masks, Tensor) else type(masks).__name__
+        raise TypeError(f"`masks` must be a tensor of booleans, or None; got {got}: give torch.as_tensor(masks) > 0.5.")
+    if masks.shape != (len(images), *images.shape[2:]):
         raise ValueError(
-            f"`masks` must be booleans of shape {(len(images), *images.shape[2:])}, one a pixel; got {masks.dtype} of "
-            f"shape {tuple(masks.shape)}."
+            f"`masks` must be of shape {(len(images), *images.shape[2:])}, a boolean for each pixel; got shape "
+            f"{tuple(masks.shape)}."
         )
+    if not masks.any():
+        raise ValueError("`masks` must be True where the known evidence is, but are False everywhere: give None.")
+
+
+def grown(masks: Masks) -> Masks:
+    """Masks with a margin around: what is faint at the edge of the evidence is part of it."""
+    margins = [max(1, round(MARGIN * length)) for length in masks.shape[1:]]
+    sides = [2 * margin + 1 for margin in margins]
+    return F.max_pool2d(masks[:, None].float(), sides, stride=1, padding=margins)[:, 0] > 0
 
 
 def _ends(images: Images, conditions: Conditions) -> tuple[Tensor, Tensor]:
