@@ -308,21 +308,21 @@ def fit(folder, *callbacks, module=None, ckpt_path=None, **options):
 
 def test_each_look_is_logged_written_and_carried_along(tmp_path, looks, capsys):
     sentinel = ShortcutSentinel(num_samples=5, mask="rest", accept=["color"], operators=["color"])
-    trainer = fit(tmp_path, sentinel)
+    trainer = fit(tmp_path, sentinel, max_epochs=4)
     assert {name: round(float(value), 6) for name, value in trainer.callback_metrics.items()} == {
-        "xai/shortcut": 0.02,
+        "xai/shortcut": 0.03,
         "xai/shortcut/cat-0": 0.0,
-        "xai/shortcut/dog": 0.2,
+        "xai/shortcut/dog": 0.3,
         "xai/shortcut/cat-2": 0.0,
     }
-    assert [own["epoch"] for own in looks] == [0, 1, 2]
+    assert [own["epoch"] for own in looks] == [0, 1, 2, 3]
     assert looks[0]["index"].tolist() == [100, 103, 106, 108, 111]
     assert torch.equal(looks[0]["masks"], looks[0]["images"][:, 0] <= 0.5)
     assert (looks[0]["accept"], looks[0]["operators"]) == ([accepted("color")], ("color",))
-    assert [len(own["carried"]) for own in looks] == [0, 0, 1]
+    assert [len(own["carried"]) for own in looks] == [0, 0, 1, 1]
     assert list(map(repr, read_shortcuts(tmp_path / "xai"))) == list(map(repr, sentinel.reports["validate"]))
     panels = sorted(path.name for path in (tmp_path / "xai" / "panels").iterdir())
-    assert panels == ["shortcut-validate-epoch=001-step=6.png", "shortcut-validate-epoch=002-step=9.png"]
+    assert panels == ["shortcut-validate-epoch=001-step=6.png", "shortcut-validate-epoch=003-step=12.png"], "news, end"
     printed = capsys.readouterr().out
     assert "Since epoch 1 (not yet at epoch 0) class dog is decided by the lower left corner" in printed
     assert str(tmp_path / "xai" / SHORTCUTS) in printed
@@ -527,26 +527,21 @@ def command(monkeypatch, tmp_path, looks):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # between Lightning and jsonargparse
 def test_the_command_tells_writes_and_guards_a_build(command, looks, tmp_path, capsys):
-    assert command("SHORTCUT", "--num_samples=40", "--accept=[3:color]") == 0
+    (tmp_path / "known.yaml").write_text('- "3:color"\n- {kind: place, box: [0, 0, 5, 5]}\n')
+    assert command("SHORTCUT", "--num_samples=40", f"--accept={tmp_path}/known.yaml") == 0
     told = capsys.readouterr().out
     assert told.startswith("At epoch 9 class 1 is decided by the lower left corner; replacing it by another class's")
     assert told.index("decided by") < told.index("place/24x0x4x4") < told.index(f"{tmp_path}/xai/shortcuts.json")
     assert len(looks[0]["index"]) == 40
     assert looks[0]["masks"].any()
-    assert looks[0]["accept"] == [accepted("3:color")]
+    assert looks[0]["accept"] == [accepted("3:color"), {"kind": "place", "box": [0, 0, 5, 5]}]
     assert [own.settings["stage"] for own in read_shortcuts(tmp_path / "xai")] == ["test"]
-    assert command("SHORTCUT", "--require=clear", "--mask=false", "--stage=validate") == 1
-    assert looks[1]["masks"] is None
+    assert command("SHORTCUT", "--require=clear", "--mask=false", "--accept=[3:color]") == 1
+    assert (looks[1]["masks"], looks[1]["accept"]) == (None, [accepted("3:color")])
     assert command("CLEAR", "--require=clear") == 0
     capsys.readouterr()
     assert command("CLEAR", "--require=sure") == 2
     assert "`require`" in capsys.readouterr().err
-
-
-def test_what_is_accepted_may_be_in_a_file(command, looks, tmp_path):
-    (tmp_path / "known.yaml").write_text('- "3:color"\n- {kind: place, box: [0, 0, 5, 5]}\n')
-    assert command("CLEAR", f"--accept={tmp_path}/known.yaml") == 0
-    assert looks[0]["accept"] == [accepted("3:color"), {"kind": "place", "box": [0, 0, 5, 5]}]
 
 
 # The page

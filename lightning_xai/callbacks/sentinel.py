@@ -59,9 +59,10 @@ class ShortcutSentinel(RecurringCallback):
 
     Logs `xai/shortcut`, the share of the predictions that depend on proven shortcuts, and `xai/shortcut/<class>` for
     each class, 0 for one that is not predicted, for `ModelCheckpoint` and `EarlyStopping` to monitor. Writes a report a
-    look to `xai/shortcuts.json` (`results.shortcuts.read_shortcuts`) and, where something is proven, pictures before
-    and after to `xai/panels/`, beside the run's checkpoints; TensorBoard, Weights & Biases and MLflow get the pictures
-    and a table too. At the end the conclusion is told: which classes, since when, by what, and what proves it.
+    look to `xai/shortcuts.json` (`results.shortcuts.read_shortcuts`), beside the run's checkpoints; and pictures before
+    and after to `xai/panels/`, where something is proven that was not at the look before, and at the last epoch.
+    TensorBoard, Weights & Biases and MLflow get the pictures and a table too. At the end the conclusion is told: which
+    classes, since when, by what, and what proves it.
 
     Training goes on exactly as it would without it. Samples, loaders, files, resumed trainings and `test` as in
     `AttributionCallback`; a new training sets the file of an earlier one aside. The first of several processes looks,
@@ -339,7 +340,7 @@ class ShortcutSentinel(RecurringCallback):
         reports = self.reports[stage]
         write_shortcuts(folder, *reports)
         report = reports[-1]
-        if not (self.panel_size and report.shortcuts):
+        if not (self.panel_size and report.shortcuts and self._is_news(trainer, reports)):
             return
         examples = self.examples(pl_module, getattr(trainer, "datamodule", None), samples, report)
         self.panel = path = write_panel(folder, reports, examples)
@@ -347,6 +348,15 @@ class ShortcutSentinel(RecurringCallback):
             log_picture(logger, f"{self.prefix}/{SHORTCUT}/panel/{stage}", path, report.step)
         if self.keep_panels is not None:
             thin_out(folder / PANELS, path.name.partition("-epoch=")[0], report.step, self.keep_panels)
+
+    def _is_news(self, trainer: Trainer, reports: Sequence[ShortcutReport]) -> bool:
+        """Whether something else is proven than at the look before, or there is no next look: pictures take time."""
+        known, before = (
+            {(own.label, own.kind) for own in report.shortcuts} for report in (reports[-1], reports[-2:][0])
+        )
+        end = trainer.max_epochs
+        last = end is not None and end >= 0 and trainer.current_epoch + self.every_n_epochs >= end
+        return trainer.state.fn != "fit" or len(reports) == 1 or known != before or last
 
     def _make_room(self, trainer: Trainer, folder: Path) -> None:
         """A new training begins with a file of its own, a resumed one with the looks of its checkpoint."""
