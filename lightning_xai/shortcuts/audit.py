@@ -1,5 +1,6 @@
 """Find and prove: what decides the classes of a network, and whether it should."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -309,4 +310,5 @@ def _verdict(found: Sequence[Finding], skipped: Mapping[int, int]) -> ShortcutVe
 
 
 def _strength(finding: Finding) -> tuple[bool, float]:
-    return finding.verdict != "SHORTCUT", -(finding.sufficiency.mean - finding.sufficiency.control)
+    control = finding.sufficiency.control
+    return finding.verdict != "SHORTCUT", (0.0 if math.isnan(control) else control) - finding.sufficiency.mean

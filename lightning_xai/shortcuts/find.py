@@ -34,7 +34,7 @@ PATTERNS = (1 / 7, 1 / 5, 2 / 7)
 """Heights and widths of patterns, likewise."""
 TEMPLATES = 12
 """Pictures of a class whose patches are compared with all others."""
-BAND = (3, 3)
+BANDS = ((3, 3), (3, 1), (1, 3))
 """Waves down and across that are taken together."""
 TRIALS = 36
 """Pictures of other classes that a candidate is tried on."""
@@ -330,20 +330,18 @@ def find_waves(half: Half, carried: Slot) -> list[Candidates]:
     waves, slopes = half.samples.spectra[half.rows], spectrum(half.gradients)
     amplitudes = waves.abs()
     means = {label: half.mean(amplitudes, label) for label in half.classes}
-    first: Slot = {}
-    second: Slot = {}
+    effects: dict[int, Tensor] = {}
     for label in half.classes:
         others = torch.stack([mean for other, mean in means.items() if other != label]).mean(0)
         mine = half.labels == label
         change = waves[mine] * (1 - others / amplitudes[mine].clamp(min=1e-6))
-        effects = normalized((slopes[mine].conj() * change).real.sum(1)).mean(0)
-        effects[len(effects) // 2, 0] = 0  # of the mean
-        first[label] = best_box(effects, BAND)
-        second[label] = best_box(effects, BAND, first[label])
+        effects[label] = normalized((slopes[mine].conj() * change).real.sum(1)).mean(0)
+        effects[label][len(others[0]) // 2, 0] = 0  # of the mean
+    slots = [{label: best_box(found, size) for label, found in effects.items()} for size in BANDS]
     sums = {label: mean.sum(0) for label, mean in means.items()}
     return [
         Candidates(Frequency(half.table(slot)), Frequency(half.table(matched(slot, sums))), {})
-        for slot in _chosen(half, [first, second], lambda slot: Frequency(half.table(slot)), carried)
+        for slot in _chosen(half, slots, lambda slot: Frequency(half.table(slot)), carried)
     ]
 
 

@@ -309,11 +309,11 @@ class Frequency(Family):
         return mirrored(inside(self.boxes[samples.predicted[rows]], (height, width // 2 + 1)), height)
 
     def share(self, samples: Samples, label: int) -> float:
-        """Of the energy, twice: that of the band and of another class's."""
-        band = mirrored(inside(self.boxes[label : label + 1], samples.spectra.shape[2:]), samples.size[0])
-        energy = samples.spectra.abs().square()[samples.predicted == label].mean((0, 1))
+        """Of the energy that other classes' pictures have, twice that of the band."""
+        band = mirrored(inside(self.boxes[label : label + 1], samples.spectra.shape[2:]), samples.size[0])[0]
+        energy = samples.spectra[samples.predicted != label].abs().square().mean((0, 1))
         energy[len(energy) // 2, 0] = 0
-        return min(1.0, float(2 * energy[band[0]].sum() / energy.sum().clamp(min=1e-12)))
+        return min(1.0, float(2 * energy[band].sum() / energy.sum().clamp(min=1e-12)))
 
     def setting(self, label: int) -> str:
         return "-".join(map(str, self.boxes[label].tolist()))

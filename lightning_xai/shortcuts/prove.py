@@ -80,9 +80,17 @@ class Proof:
         return self.swapped.argmax(1)
 
     def may_be(self, label: int, minimum: float) -> bool:
-        """Whether the swap alone changes enough, both ways."""
+        """Whether the swap alone changes enough."""
         gained, lost = self.moved[self.donor == label] == label, self.moved[self.source == label] != label
-        return min(float(gained.double().mean()), float(lost.double().mean())) >= minimum
+        return enough(float(gained.double().mean()), float(lost.double().mean()), minimum)
+
+
+def enough(sufficiency: float, necessity: float, minimum: float) -> bool:
+    """Whether a swap changes so many predictions, to the class and from it on average, and half as many either way.
+
+    Classes differ: some attract whatever has a bit of their cue, some are lost without it.
+    """
+    return min(sufficiency, necessity) >= minimum / 2 and (sufficiency + necessity) / 2 >= minimum
 
 
 def prove(candidates: Candidates, samples: Samples, classes: Turns, ask: Ask, minimum: float) -> Proof:
@@ -226,10 +234,11 @@ def needed(samples: Samples, minimum: float, family: Family, label: int) -> floa
 def _finding(one: Shown, p: float, alpha: float, minimum: float, accept: Accept, index: Sequence[int]) -> Finding:
     family, samples = one.proof.candidates.family, one.proof.samples
     box = family.box(one.label)
-    decisive = p <= alpha and one.fills_agree and _reaches(one.swap, minimum)
+    gained, lost = (effect.mean - effect.control for effect in (one.sufficiency, one.swap))
+    decisive = p <= alpha and one.fills_agree and enough(gained, lost, minimum)
+    decisive &= min(one.sufficiency.low, one.swap.low) > 0
     bar = needed(samples, minimum, family, one.label)
-    reached = one.across if bar > minimum else one.sufficiency.mean - one.sufficiency.control
-    sufficient = reached >= bar and _reaches(one.sufficiency, minimum)
+    sufficient = bar == minimum or (gained if family.kind == "frequency" else one.across) >= bar
     detectable = min(1.0, max(one.detectable, bar))
     name = " ".join((family.kind, *("x".join(map(str, box)).split())))
     verdict: ShortcutVerdict
@@ -261,11 +270,6 @@ def _finding(one: Shown, p: float, alpha: float, minimum: float, accept: Accept,
         reason,
         one.across,
     )
-
-
-def _reaches(effect: Effect, minimum: float) -> bool:
-    """Whether the difference from the control is so great, and certainly half as great."""
-    return effect.mean - effect.control >= minimum and effect.low >= minimum / 2
 
 
 def _accepted(accept: Accept, label: int, kind: str, box: tuple[int, ...]) -> bool:
