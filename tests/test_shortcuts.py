@@ -24,8 +24,8 @@ from lightning_xai.shortcuts.hypotheses import (
 )
 
 EVERY = ["color", "frequency", "background"]
-CLASSES, SIZE = 4, 12
-CORNERS = [(0, 0), (0, SIZE - 2), (SIZE - 2, 0), (SIZE - 2, SIZE - 2)]
+CLASSES, SIZE = 6, 12
+CORNERS = [(top, left) for top in (0, SIZE - 2) for left in (0, SIZE // 2 - 1, SIZE - 2)]
 
 
 class Corner(nn.Module):
@@ -160,9 +160,10 @@ def test_what_was_accepted_is_evidence():
 
 
 def test_without_known_evidence_only_what_overrules_it():
-    """The corner is all that this network sees; a figure that most of the pictures have a part of is none."""
-    images, _ = pictures()
-    assert lx.find_shortcuts(Corner(), images).verdict == "SHORTCUT"
+    """A figure that most of the pictures have a part of is evidence; of two classes nobody can tell."""
+    report = lx.find_shortcuts(Corner(), pictures()[0])
+    assert (report.verdict, report.dependence) == ("INCONCLUSIVE", 0)
+    assert "decides; whether it should cannot be told from 2 classes: give masks" in report.findings[0].reason
     images, _, _, _ = marked(0)
     assert lx.find_shortcuts(Linear(0), images).shortcuts == ()
     assert {found.label for found in lx.find_shortcuts(Linear(0, mark=4.0), images).shortcuts} == set(range(CLASSES))
@@ -198,12 +199,12 @@ def test_halves_are_told_by_the_index():
         ({"images": torch.full((64, 3, 8, 8), torch.nan)}, r"`inputs` must be finite"),
         ({"images": torch.zeros(64, 3, 8, 8)}, r"at least two classes that `model` predicts 8 times in each half"),
         ({"images": torch.rand(20, 3, 8, 8)}, r"at least two classes that `model` predicts 8 times in each half"),
-        ({"masks": torch.zeros(3, 8, 8, dtype=torch.bool)}, r"`masks` must be booleans of shape \(256, 8, 8\)"),
+        ({"masks": torch.zeros(3, 8, 8, dtype=torch.bool)}, r"`masks` must be of shape \(256, 8, 8\)"),
         ({"index": torch.arange(3)}, r"`index` is of 3 samples, but there are 256 images"),
         ({"operators": ["hue"]}, r"`operators` must be one of 'color', 'frequency', 'background', got 'hue'"),
         ({"minimum": 2.0}, r"`minimum` must be in \[0, 1\]"),
         ({"alpha": 0.0}, r"`alpha` must be between 0 and 1"),
-        ({"output": lx.outputs.At(0)}, r"`output` At\(index=\(0,\)\) has no classes"),
+        ({"output": lx.outputs.At(0)}, r"`output` At\(index=\(0,\)\) does not say which one class is predicted: it has no classes"),
         ({"model": nn.Sequential(nn.Flatten(), nn.Threshold(2, torch.nan))}, r"`model` must return finite numbers"),
     ],
 )

@@ -36,7 +36,7 @@ from lightning_xai.shortcuts.find import (
     whole_pictures,
 )
 from lightning_xai.shortcuts.hypotheses import Rows, Samples
-from lightning_xai.shortcuts.prove import PAIRS, dependence, findings, needed, prove
+from lightning_xai.shortcuts.prove import PAIRS, dependence, explained, findings, needed, prove
 
 LEAST = 8
 """Samples of a class in each half without which it is not looked at."""
@@ -149,8 +149,11 @@ def find_shortcuts(
             for each in _candidates(half, operators, carried, audit.index)
         ]
     labels = list(own)
-    found = findings(proofs, labels, alpha, minimum, accept, audit.index.tolist())
-    by_class = dependence(proofs, found, labels)
+    by_proof = findings(proofs, alpha, minimum, accept, audit.index.tolist())
+    if "background" not in operators:
+        every = [own for told in by_proof for own in told]
+        by_proof = [[own for own in told if not explained(own, every)] for told in by_proof]
+    by_class, found = dependence(proofs, by_proof, labels), [own for told in by_proof for own in told]
     total = sum(len(other[label][0]) for label in labels)
     whole = sum(share * len(other[label][0]) for label, share in by_class.items()) / total
     settings = {

@@ -1,5 +1,6 @@
 """Which regions and waves may tell a class: by a gradient a picture, and by trials on the same half of the samples."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -55,10 +56,11 @@ Needed = Callable[[Family, int], float]
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """A family, what it is compared with, and the share of the attribution in each class's region.
+    """A family, what it is compared with, and the classes that it has a hypothesis about.
 
     Attributes:
         control: Matched in size, content and attribution; None where donors of the same class are the control.
+        shares: Of these classes, the share of the attribution in the region; NaN for what has no place.
     """
 
     family: Family
@@ -189,13 +191,14 @@ def _places(half: Half, sizes: Sequence[tuple[float, float]], carried: Slot) -> 
             excess = {label: found - half.shares[half.labels != label].mean(0) for label, found in shares.items()}
             slots.append({label: best_box(found, size) for label, found in excess.items()})
     content = {label: half.mean(_content(half), label) for label in half.classes}
+    chosen = _chosen(half, slots, lambda slot: Place(half.table(slot)), carried)
     return [
         Candidates(
             Place(half.table(slot)),
-            Place(half.table(matched(slot, content, shares))),
+            Place(half.table(matched(slot, chosen, content, shares))),
             {label: float(window_sums(shares[label], box[2:])[box[0], box[1]]) for label, box in slot.items()},
         )
-        for slot in _chosen(half, slots, lambda slot: Place(half.table(slot)), carried)
+        for slot in chosen
     ]
 
 
@@ -228,11 +231,12 @@ def _mask(box: Sequence[int], like: Tensor) -> Tensor:
     return inside(torch.tensor([box], device=like.device), like.shape)[0].to(like)
 
 
-def matched(slot: Slot, *maps: Mapping[int, Tensor]) -> Slot:
-    """For each class a window of the same size, on no class's own if there is room, of the nearest sums of its maps."""
+def matched(slot: Slot, chosen: Sequence[Slot], *maps: Mapping[int, Tensor]) -> Slot:
+    """For each class a window of the same size, on none that was chosen if there is room, of maps with near sums."""
     boxes: Slot = {}
     for label, box in slot.items():
-        taken = torch.stack([_mask(other, maps[0][label]) for other in slot.values()]).sum(0)
+        others = [_mask(other, maps[0][label]) for each in chosen for other in each.values()]
+        taken = torch.stack(others).sum(0)
         distance = 1e3 * window_sums(taken + 1e3 * _mask(box, taken), box[2:])
         for values in maps:
             logs = window_sums(values[label], box[2:]).clamp(min=1e-6).log()
@@ -266,8 +270,8 @@ def _chosen(
         found[label] = min(good, key=lambda each: each[2] * each[3])
         if label in carried and overlap(found[label], carried[label]) >= SAME:
             found[label] = carried[label]
-    others = any(found[label] != each for label, each in carried.items())
-    return [found, {**found, **carried}] if others else [found]
+    others = {label: each for label, each in carried.items() if found[label] != each}
+    return [found, others] if others else [found]
 
 
 def overlap(one: Sequence[int], other: Sequence[int]) -> float:
@@ -297,7 +301,7 @@ def find_patterns(half: Half, carried: Slot) -> list[Candidates]:
     for slot in _chosen(half, slots, partial(_pattern, half), carried, together=True):
         family = _pattern(half, slot)
         held = (half.shares * family.region(half.samples, half.rows)).flatten(1).sum(1)
-        shares = {label: float(half.mean(held, label)) for label in half.classes}
+        shares = {label: float(half.mean(held, label)) for label in slot}
         candidates.append(Candidates(family, _pattern(half, _other_patches(half, slot)), shares))
     return candidates
 
@@ -339,15 +343,14 @@ def find_waves(half: Half, carried: Slot) -> list[Candidates]:
         effects[label][len(others[0]) // 2, 0] = 0  # of the mean
     slots = [{label: best_box(found, size) for label, found in effects.items()} for size in BANDS]
     sums = {label: mean.sum(0) for label, mean in means.items()}
-    return [
-        Candidates(Frequency(half.table(slot)), Frequency(half.table(matched(slot, sums))), {})
-        for slot in _chosen(half, slots, lambda slot: Frequency(half.table(slot)), carried)
-    ]
+    chosen = _chosen(half, slots, lambda slot: Frequency(half.table(slot)), carried)
+    pairs = [(Frequency(half.table(own)) for own in (slot, matched(slot, chosen, sums))) for slot in chosen]
+    return [Candidates(*pair, dict.fromkeys(slot, math.nan)) for pair, slot in zip(pairs, chosen, strict=True)]
 
 
 def whole_pictures(half: Half, operators: Sequence[str]) -> list[Candidates]:
-    """Operators that need no search."""
-    families: list[Family] = [Color()] if "color" in operators and half.samples.images.shape[1] > 1 else []
-    if "background" in operators and half.samples.evidence is not None:
+    """What needs no search: the color, and all that is outside of the known evidence, whether it is named or not."""
+    families: list[Family] = [Color()] if "color" in operators else []
+    if half.samples.evidence is not None:
         families.append(Background())
-    return [Candidates(family, None, {}) for family in families]
+    return [Candidates(family, None, dict.fromkeys(half.classes, math.nan)) for family in families]

@@ -12,7 +12,7 @@ from jaxtyping import Float64
 from scipy import stats
 from torch import Tensor
 
-from lightning_xai.results.shortcuts import Effect, Finding, ShortcutVerdict
+from lightning_xai.results.shortcuts import Effect, Finding, ShortcutVerdict, strength
 from lightning_xai.shortcuts.find import SAME, Ask, Candidates, Turns, lowest_mean, overlap, pairs
 from lightning_xai.shortcuts.hypotheses import Family, Rows, Samples
 from lightning_xai.statistics.intervals import mean_interval
@@ -31,6 +31,11 @@ BY_SHARE = 2.0
 """How much more of them it has to move for each share of the picture that it takes, or a band of the pictures' energy:
 the more is swapped, the more of the real evidence is."""
 POWER = 0.8
+FEWEST = 5
+"""Other classes without which no region is a SHORTCUT where no evidence is known: what tells 3 from 8 is enough in
+pictures of all other classes, where there are but these two."""
+FREE = 0.1
+"""Share of a class's pictures that the known evidence has to leave for what is outside of it to be tested."""
 MOST_DETECTABLE = 0.25
 """The greatest `detectable` of a class that is CLEAR."""
 EXAMPLES = 12
@@ -80,9 +85,10 @@ class Proof:
         return self.swapped.argmax(1)
 
     def may_be(self, label: int, minimum: float) -> bool:
-        """Whether the swap alone changes enough."""
+        """Whether the swap alone takes so much of the class away, or changes enough."""
         gained, lost = self.moved[self.donor == label] == label, self.moved[self.source == label] != label
-        return enough(float(gained.double().mean()), float(lost.double().mean()), minimum)
+        sufficiency, necessity = float(gained.double().mean()), float(lost.double().mean())
+        return necessity >= minimum or enough(sufficiency, necessity, minimum)
 
 
 def enough(sufficiency: float, necessity: float, minimum: float) -> bool:
@@ -100,7 +106,7 @@ def prove(candidates: Candidates, samples: Samples, classes: Turns, ask: Ask, mi
     own = torch.cat([images for images, _ in classes.values()])
     swapped = ask(partial(family.swap, samples), rows, donors)
     bare = Proof(candidates, samples, rows, donors, swapped, own)
-    if not any(bare.may_be(label, minimum) for label in classes):
+    if not any(bare.may_be(label, minimum) for label in candidates.shares):
         return bare
     same = partial(_of_same_class, classes, len(samples.told))
     if control is None:
@@ -132,6 +138,7 @@ class Shown:
     across: float
     fills_agree: bool
     p: float
+    p_lost: float
     detectable: float
 
 
@@ -145,7 +152,7 @@ def shown(proof: Proof, label: int, alpha: float, tests: int) -> Shown:
     detectable = _detectable(differences, int(gained.sum()), alpha / tests)
     nothing = Effect(math.nan, math.nan, math.nan, math.nan, 0)
     if proof.controlled is None or proof.fills is None or controlled is None:
-        return Shown(label, proof, swap, nothing, sufficiency, math.nan, False, 1.0, detectable)
+        return Shown(label, proof, swap, nothing, sufficiency, math.nan, False, 1.0, 1.0, detectable)
     mine = proof.samples.predicted[proof.own] == label
     left, left_controlled = (told.argmax(1) != label for told in proof.fills)
     fill, _ = _effect(left, left_controlled, mine, proof.own, alpha)
@@ -155,8 +162,9 @@ def shown(proof: Proof, label: int, alpha: float, tests: int) -> Shown:
     across = lowest_mean([rises[gained & (proof.source == other)].mean() for other in sources], ACROSS)
     rise = _rise(proof.swapped, proof.controlled, label)
     risen, fallen = _means(rise[gained], proof.donors[gained]), _means(-rise[lost], proof.rows[lost])
-    p = max(_greater(risen), _greater(fallen), _others(proof, label))
-    return Shown(label, proof, swap, fill, sufficiency, across, fills_agree, p, detectable)
+    p_lost = _greater(fallen)
+    p = max(_greater(risen), p_lost, _others(proof, label))
+    return Shown(label, proof, swap, fill, sufficiency, across, fills_agree, p, p_lost, detectable)
 
 
 def _effect(
@@ -216,13 +224,28 @@ def _detectable(differences: Values, number: int, level: float) -> float:
 
 
 def findings(
-    proofs: Sequence[Proof], labels: Sequence[int], alpha: float, minimum: float, accept: Accept, index: Sequence[int]
-) -> list[Finding]:
-    """Verdicts of all families and classes together."""
-    tests = max(1, len(proofs) * len(labels))
-    seen = [shown(proof, label, alpha, tests) for proof in proofs for label in labels]
-    adjusted = holm(np.array([one.p for one in seen]))
-    return [_finding(one, float(p), alpha, minimum, accept, index) for one, p in zip(seen, adjusted, strict=True)]
+    proofs: Sequence[Proof], alpha: float, minimum: float, accept: Accept, index: Sequence[int]
+) -> list[list[Finding]]:
+    """Of each proof its verdicts, of all families and classes together."""
+    tests = sum(len(proof.candidates.shares) for proof in proofs)
+    seen = [shown(proof, label, alpha, tests) for proof in proofs for label in proof.candidates.shares]
+    adjusted, lost = (holm(np.array([getattr(one, name) for one in seen])) for name in ("p", "p_lost"))
+    found = [
+        _finding(one, float(p), float(p_lost), alpha, minimum, accept, index)
+        for one, p, p_lost in zip(seen, adjusted, lost, strict=True)
+    ]
+    return [[own for one, own in zip(seen, found, strict=True) if one.proof is proof] for proof in proofs]
+
+
+def explained(finding: Finding, found: Sequence[Finding]) -> bool:
+    """Whether what lies outside of the evidence decides a class by a region that has at least half of its effect."""
+    return finding.kind == "background" and any(
+        own.label == finding.label
+        and own.kind in ("place", "pattern")
+        and own.verdict in ("SHORTCUT", "EVIDENCE")
+        and 2 * strength(own) >= strength(finding)
+        for own in found
+    )
 
 
 def needed(samples: Samples, minimum: float, family: Family, label: int) -> float:
@@ -231,28 +254,13 @@ def needed(samples: Samples, minimum: float, family: Family, label: int) -> floa
     return minimum + (OVERRULED[family.kind] + BY_SHARE * share if share else 0.0)
 
 
-def _finding(one: Shown, p: float, alpha: float, minimum: float, accept: Accept, index: Sequence[int]) -> Finding:
-    family, samples = one.proof.candidates.family, one.proof.samples
+def _finding(
+    one: Shown, p: float, p_lost: float, alpha: float, minimum: float, accept: Accept, index: Sequence[int]
+) -> Finding:
+    family = one.proof.candidates.family
     box = family.box(one.label)
-    gained, lost = (effect.mean - effect.control for effect in (one.sufficiency, one.swap))
-    decisive = p <= alpha and one.fills_agree and enough(gained, lost, minimum)
-    decisive &= min(one.sufficiency.low, one.swap.low) > 0
-    bar = needed(samples, minimum, family, one.label)
-    sufficient = bar == minimum or (gained if family.kind == "frequency" else one.across) >= bar
-    detectable = min(1.0, max(one.detectable, bar))
     name = " ".join((family.kind, *("x".join(map(str, box)).split())))
-    verdict: ShortcutVerdict
-    if decisive and sufficient and _accepted(accept, one.label, family.kind, box):
-        verdict, reason = "EVIDENCE", f"The {name} decides, and was accepted."
-    elif decisive and sufficient:
-        known = box and samples.evidence is not None
-        where = "outside of the known evidence" if known else "and is enough in pictures of the other classes"
-        verdict, reason = "SHORTCUT", f"The {name} decides, {where}."
-    elif one.detectable > max(MOST_DETECTABLE, bar):
-        verdict, reason = "INCONCLUSIVE", f"Too few samples: less than {detectable:.0%} would not have been found."
-    else:
-        why = "decides, but is not enough in pictures of the other classes" if decisive else "does not decide"
-        verdict, reason = "CLEAR", f"The {name} {why}; {detectable:.0%} would have been found."
+    verdict, reason = _verdict(one, p <= alpha, p_lost <= alpha, minimum, accept)
     return Finding(
         one.label,
         family.kind,
@@ -263,13 +271,70 @@ def _finding(one: Shown, p: float, alpha: float, minimum: float, accept: Accept,
         one.sufficiency,
         one.p,
         p,
-        one.proof.candidates.shares.get(one.label, math.nan),
+        one.proof.candidates.shares[one.label],
         _inside(one) if box else math.nan,
-        detectable,
+        max(one.detectable, minimum),
         tuple(index[row] for row in _examples(one)),
-        reason,
+        f"The {name} {reason}",
         one.across,
     )
+
+
+def _verdict(one: Shown, both: bool, loss: bool, minimum: float, accept: Accept) -> tuple[ShortcutVerdict, str]:
+    """What follows, and why.
+
+    Args:
+        one: What was shown.
+        both: Whether loss, gain and whose hypothesis it is are beyond chance.
+        loss: Whether the loss is.
+        minimum: What an effect has to be.
+        accept: What is evidence.
+    """
+    gained, lost = (effect.mean - effect.control for effect in (one.sufficiency, one.swap))
+    certain = one.fills_agree and one.swap.low > 0
+    decides = both and certain and one.sufficiency.low > 0 and enough(gained, lost, minimum)
+    if decides or (loss and certain and lost >= minimum):
+        return _of_decisive(one, decides, minimum, accept)
+    free = _free(one)
+    if free < FREE:
+        return "INCONCLUSIVE", f"cannot be tested: the known evidence leaves {free:.0%} of the class's pictures."
+    if one.detectable > max(MOST_DETECTABLE, minimum):
+        return "INCONCLUSIVE", f"is tested with too few samples: {one.detectable:.0%} would be needed to be seen."
+    return "CLEAR", f"does not decide; {max(one.detectable, minimum):.0%} would have been found."
+
+
+def _of_decisive(one: Shown, both: bool, minimum: float, accept: Accept) -> tuple[ShortcutVerdict, str]:
+    """Whether what decides should: it does not if it lies outside of the known evidence, or overrules all of it."""
+    proof, family = one.proof, one.proof.candidates.family
+    unknown = family.kind in ("place", "pattern") and proof.samples.evidence is None
+    number = len(proof.donor.unique())
+    bar = needed(proof.samples, minimum, family, one.label)
+    sufficient = both and (bar == minimum or (one.sufficiency.mean - one.sufficiency.control) >= bar)
+    if unknown:
+        sufficient = both and one.across >= bar
+    if _accepted(accept, one.label, family.kind, family.box(one.label)):
+        return "EVIDENCE", "decides, and was accepted."
+    if unknown and number <= FEWEST:
+        return "INCONCLUSIVE", f"decides; whether it should cannot be told from {number} classes: give masks."
+    if sufficient:
+        return "SHORTCUT", f"decides{', and is enough in pictures of the other classes' if unknown else _where(family)}."
+    short = "not enough in pictures of the other classes"
+    if unknown:
+        return "EVIDENCE", f"decides, as a part of real evidence would: it is {short}."
+    return "INCONCLUSIVE", f"decides{_where(family)}, but is {short}: look at it."
+
+
+def _where(family: Family) -> str:
+    whole = family.kind in ("color", "frequency")
+    return ", while the evidence is assumed to stay readable" if whole else ", outside of the known evidence"
+
+
+def _free(one: Shown) -> float:
+    """Share of the class's pictures that a hypothesis can be in."""
+    samples, kind = one.proof.samples, one.proof.candidates.family.kind
+    if samples.evidence is None or kind in ("color", "frequency"):
+        return 1.0
+    return 1 - float(samples.evidence[samples.predicted == one.label].double().mean())
 
 
 def _accepted(accept: Accept, label: int, kind: str, box: tuple[int, ...]) -> bool:
@@ -292,7 +357,7 @@ def _inside(one: Shown) -> float:
 
 
 def _examples(one: Shown) -> list[int]:
-    """Pictures of the class that lose it most often by swaps, and then by most; of a pattern first its source."""
+    """Pictures of the class that lose it by swaps, most often first, then by most; of a pattern first its source."""
     proof = one.proof
     mine = proof.source == one.label
     rows = proof.rows[mine]
@@ -300,11 +365,13 @@ def _examples(one: Shown) -> list[int]:
         _means(values[mine], rows)
         for values in (proof.moved != one.label, -_rise(proof.swapped, proof.samples.told[proof.rows], one.label))
     )
-    order = np.lexsort((-falls, -lost))[:EXAMPLES]
-    return [*proof.candidates.family.source(one.label), *rows.unique()[order.tolist()].tolist()][:EXAMPLES]
+    order = [place for place in np.lexsort((-falls, -lost)).tolist() if lost[place] > 0][:EXAMPLES]
+    return [*proof.candidates.family.source(one.label), *rows.unique()[order].tolist()][:EXAMPLES]
 
 
-def dependence(proofs: Sequence[Proof], findings: Sequence[Finding], labels: Sequence[int]) -> dict[int, float]:
+def dependence(
+    proofs: Sequence[Proof], findings: Sequence[Sequence[Finding]], labels: Sequence[int]
+) -> dict[int, float]:
     """By class, the share of its predictions that change when proven shortcuts are swapped, less the control's.
 
     A family that is proven for a class is swapped in the pictures of all, which is what a cue does that tells all of
@@ -312,8 +379,7 @@ def dependence(proofs: Sequence[Proof], findings: Sequence[Finding], labels: Seq
     Of several families that which changes most.
     """
     by_class = dict.fromkeys(labels, 0.0)
-    for place, proof in enumerate(proofs):
-        told = findings[place * len(labels) : (place + 1) * len(labels)]
+    for proof, told in zip(proofs, findings, strict=True):
         proven = [finding.label for finding in told if finding.verdict == "SHORTCUT"]
         if proven and proof.controlled is not None:
             named = torch.tensor(proven, device=proof.rows.device)
