@@ -19,7 +19,6 @@ from lightning_xai.shortcuts.hypotheses import (
     Place,
     Samples,
     correlations,
-    inside,
     spectrum,
 )
 
@@ -204,7 +203,10 @@ def test_halves_are_told_by_the_index():
         ({"operators": ["hue"]}, r"`operators` must be one of 'color', 'frequency', 'background', got 'hue'"),
         ({"minimum": 2.0}, r"`minimum` must be in \[0, 1\]"),
         ({"alpha": 0.0}, r"`alpha` must be between 0 and 1"),
-        ({"output": lx.outputs.At(0)}, r"`output` At\(index=\(0,\)\) does not say which one class is predicted: it has no classes"),
+        (
+            {"output": lx.outputs.At(0)},
+            r"`output` At\(index=\(0,\)\) does not say which one class is predicted: it has no classes",
+        ),
         ({"model": nn.Sequential(nn.Flatten(), nn.Threshold(2, torch.nan))}, r"`model` must return finite numbers"),
     ],
 )
@@ -268,15 +270,23 @@ class TestFamilies:
         assert_close(Color().swap(samples, ROWS, DONORS), gray[:2] * colors[2:, :, None, None])
         assert_close(Color().fill(samples, ROWS), gray[:2].expand(-1, 3, -1, -1))
 
-    def test_amplitudes_are_swapped_and_phases_stay(self):
+    def test_waves_are_those_of_the_donor_and_a_fill_keeps_their_phases(self):
         images = 0.5 + 0.02 * (self.images - 0.5)  # nothing is cut
+        samples = samples_of(images, self.labels)
         family = Frequency(torch.tensor([[5, 1, 2, 2], [3, 0, 1, 1], [0, 0, 0, 0]]))
-        changed = spectrum(family.swap(samples_of(images, self.labels), ROWS, DONORS))
-        own, donors = spectrum(images[:2]), spectrum(images[2:])
-        band = inside(family.boxes[torch.tensor([0, 1])], (10, 5)) | inside(family.boxes[torch.tensor([1, 2])], (10, 5))
-        band[:, 7, 0] = True  # the other one of the pair (3, 0): cycles -2 and 2
-        expected = torch.where(band[:, None], torch.polar(donors.abs(), own.angle()), own)
-        assert_close(changed, expected, atol=1e-4, rtol=1e-4)
+        band = torch.zeros(2, 1, 10, 5, dtype=torch.bool)
+        band[0, 0, 5:7, 1:3] = band[:, 0, 3, 0] = band[:, 0, 7, 0] = True  # 7 is the other of the pair: -2 and 2 cycles
+        own, donors, mean = (
+            samples.spectra[:2],
+            samples.spectra[2:],
+            samples.spectra.abs().mean(0).expand(2, -1, -1, -1),
+        )
+        swapped = spectrum(family.swap(samples, ROWS, DONORS))
+        assert_close(swapped, torch.where(band, donors, own), atol=1e-4, rtol=1e-4)
+        band[1], band[1, 0, 3, 0], band[1, 0, 7, 0] = False, True, True
+        band[0, 0, [3, 7], 0] = False
+        filled = spectrum(family.fill(samples, ROWS))
+        assert_close(filled, torch.where(band, torch.polar(mean, own.angle()), own), atol=1e-4, rtol=1e-4)
 
     def test_background(self):
         masks = torch.zeros(4, 10, 8, dtype=torch.bool)

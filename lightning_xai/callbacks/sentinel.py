@@ -46,7 +46,7 @@ from lightning_xai.results.shortcuts import (
     write_shortcuts,
 )
 from lightning_xai.shortcuts import find_shortcuts, shown
-from lightning_xai.shortcuts.audit import LEAST
+from lightning_xai.shortcuts.audit import LEAST, check_operators
 from lightning_xai.shortcuts.find import in_first_half
 
 
@@ -58,7 +58,9 @@ class ShortcutSentinel(RecurringCallback):
     proven once is carried along, and looked at again at each later epoch. Labels are not needed.
 
     Logs `xai/shortcut`, the share of the predictions that depend on proven shortcuts, and `xai/shortcut/<class>` for
-    each class, 0 for one that is not predicted, for `ModelCheckpoint` and `EarlyStopping` to monitor. Writes a report a
+    each class, 0 for one that is not predicted, for `ModelCheckpoint` and `EarlyStopping` to monitor. They are NaN at a
+    look at which fewer than two classes are predicted: a checkpoint that monitors them takes that for the worst, and
+    `EarlyStopping` ends the training unless it has `check_finite: false`. Writes a report a
     look to `xai/shortcuts.json` (`results.shortcuts.read_shortcuts`), beside the run's checkpoints; and pictures before
     and after to `xai/panels/`, where something is proven that was not at the look before, and at the last epoch.
     TensorBoard, Weights & Biases and MLflow get the pictures and a table too. At the end the conclusion is told: which
@@ -76,13 +78,14 @@ class ShortcutSentinel(RecurringCallback):
         num_samples: Samples looked at, spread evenly over the rows.
         every_n_epochs: Look after every n-th epoch of training; validation and test runs are always looked at.
         mask: Which mask of the data is the known evidence; null for the one that a `TruthDataModule` says, or else the
-            first where there are masks; false for none: then only what is sufficient by paste is a shortcut.
+            first where there are masks; false for none: then only what is sufficient by paste in pictures of five other
+            classes is a shortcut.
         operators: What changes a picture without hiding the evidence: of color, frequency, background; null for what a
             `TruthDataModule` says, or none.
         accept: What is evidence whatever is proven of it: names as in the table, `place/24x4x5x5` for all classes or
             `3:place/24x4x5x5` for one, or mappings with `label`, `kind` and `box`.
         method: The explainer that says where to look, one gradient a picture.
-        alpha: Chance of a shortcut proven wrongly, in one look.
+        alpha: Chance that anything is said to decide that does not, in one look.
         panel_size: Pictures of each finding in the panel; 0 for no panel.
         bounds: As in `AttributionCallback`, like all arguments that follow.
         seed: Seed of halves, controls and donors.
@@ -200,7 +203,8 @@ class ShortcutSentinel(RecurringCallback):
                     pl_module.log(key, math.nan, batch_size=1)
                 return
             names = report.settings["class_names"]
-            shares = [report.dependence, *(report.by_class.get(label, 0.0) for label in range(len(names)))]
+            none = math.nan if math.isnan(report.dependence) else 0.0
+            shares = [report.dependence, *(report.by_class.get(label, none) for label in range(len(names)))]
             for key, share in zip(self._names(names, stage), shares, strict=True):
                 pl_module.log(key, float(share), batch_size=1)
             self._keep(report, stage)
@@ -229,6 +233,9 @@ class ShortcutSentinel(RecurringCallback):
                 )
             if not self._masked:
                 samples = replace(samples, masks=None)
+            data = getattr(trainer, "datamodule", None)
+            operators = keeping_evidence(data, self.operators, samples.masks is not None)
+            check_operators(operators, samples.images, samples.masks)
             self._samples[stage] = samples if trainer.is_global_zero else samples.select(torch.arange(1))
         return self._samples[stage]
 
@@ -263,7 +270,7 @@ class ShortcutSentinel(RecurringCallback):
                     index=samples.index,
                     method=self.method,
                     output=self.output,
-                    operators=keeping_evidence(data, self.operators),
+                    operators=keeping_evidence(data, self.operators, samples.masks is not None),
                     accept=self.accept,
                     carried=carried(self.reports.get(stage, ())),
                     alpha=self.alpha,
@@ -273,14 +280,18 @@ class ShortcutSentinel(RecurringCallback):
                     step=moment[1],
                 )
             except ValueError:
-                predicted = self.scores(module, samples.images).argmax(1).cpu()
-                if not (why := too_early(predicted, samples.index.cpu(), conditions.seed)):
+                known = slice(None) if samples.masks is None else samples.masks.flatten(1).any(1).cpu()
+                predicted, index = (
+                    self.scores(module, samples.images).argmax(1).cpu()[known],
+                    samples.index.cpu()[known],
+                )
+                if not (why := too_early(predicted, index, conditions.seed)):
                     raise
-                index = tuple(samples.index.tolist())
-                report = ShortcutReport("INCONCLUSIVE", 0.0, {}, (), *moment, index, {"reason": why})
+                about = tuple(index.tolist()), {"reason": why}
+                report = ShortcutReport("INCONCLUSIVE", math.nan, {}, (), *moment, *about)
         names = self.class_names(module, data, self.scores(module, samples.images[: self.batch_size]).shape[1])
-        about = {"stage": stage, "class_names": names, "shape": list(samples.images.shape[2:])}
-        return replace(report, settings={**report.settings, **about})
+        shape = list(samples.images.shape[2:])
+        return replace(report, settings={**report.settings, "stage": stage, "class_names": names, "shape": shape})
 
     def scores(self, module: LightningModule, images: Tensor) -> Tensor:
         """Of all classes, (samples, classes); what is predicted is the greatest."""
@@ -437,11 +448,18 @@ def too_early(predicted: Tensor, index: Tensor, seed: int) -> str | None:
     return f"Less than two classes are predicted for {LEAST} samples in each half of the {len(index)} looked at."
 
 
-def keeping_evidence(data: Any, given: Sequence[str] | None) -> tuple[str, ...]:
-    """The operators that keep the evidence readable: those given, or what the data module says."""
+def keeping_evidence(data: Any, given: Sequence[str] | None, masked: bool) -> tuple[str, ...]:
+    """The operators that keep the evidence readable: those given, or what the data module says of what can be tested.
+
+    Args:
+        data: A data module, or None.
+        given: The argument `operators`.
+        masked: Whether there are masks, without which there is no background.
+    """
     if given is not None:
         return tuple(given)
-    return data.operators if isinstance(data, TruthDataModule) else ()
+    known = data.operators if isinstance(data, TruthDataModule) else ()
+    return tuple(name for name in known if masked or name != "background")
 
 
 def write_panel(

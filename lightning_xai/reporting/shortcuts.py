@@ -15,6 +15,7 @@ from lightning_xai.results.shortcuts import (
 )
 from lightning_xai.results.tables import ResultTable
 
+ONCE = "Proven at one look alone, which may be chance"
 ORDER: tuple[ShortcutVerdict, ...] = ("SHORTCUT", "EVIDENCE", "INCONCLUSIVE", "CLEAR")
 
 
@@ -31,9 +32,13 @@ def sentences(reports: Sequence[ShortcutReport]) -> list[str]:
     if last.shortcuts:
         share, number = percent(last.dependence), len(last.samples)
         lines.append(f"In all, {share} of the predictions of {number} samples depend on shortcuts.")
-    if over := [one for one in found if one.until is not None]:
-        former = (f"class {class_name(o.finding.label, last)} by {words(o.finding, last)} ({_epochs(o)})" for o in over)
-        lines.append(f"Proven at earlier epochs, and not at the last one: {', '.join(former)}.")
+    over = [one for one in found if one.until is not None]
+    for once, when in ((False, "Proven at earlier epochs, and not at the last one"), (True, ONCE)):
+        if some := [one for one in over if (one.looks == 1) == once]:
+            former = (
+                f"class {class_name(o.finding.label, last)} by {words(o.finding, last)} ({_epochs(o)})" for o in some
+            )
+            lines.append(f"{when}: {', '.join(former)}.")
     return [*lines, *_rest(last)]
 
 
@@ -60,6 +65,7 @@ def _decided(group: list[Onset], reports: Sequence[ShortcutReport]) -> str:
         what = what if len(labels) > 1 else f"{_classes(labels, last)} {verb} decided by {each[0].partition(' by ')[2]}"
     first = min(group, key=lambda one: one.since)
     before = "the first look" if first.after is None else f"not yet at epoch {first.after}"
+    before += "; proven once so far" if all(one.looks == 1 for one in group) else ""
     when = f"Since epoch {first.since} ({before}) " if dated else f"At epoch {first.since} " if first.since >= 0 else ""
     sentence = when + what if when else what[0].upper() + what[1:]
     effects = [effect for finding in findings if (effect := decisive(finding)) is not None]
@@ -69,7 +75,7 @@ def _decided(group: list[Onset], reports: Sequence[ShortcutReport]) -> str:
             f"; replacing it by another class's changes {percent(mean)} of {whose} predictions "
             f"(a matched {'region' if findings[0].box else 'change'} {percent(control)})"
         )
-    if number := len({sample for finding in findings for sample in finding.examples}):
+    if number := len({sample for finding in findings for sample in finding.examples[finding.kind == "pattern" :]}):
         sentence += f"; {number} picture{'s show' if number > 1 else ' shows'} it"
     stage = "test" if stage_of(last).startswith("test") else "validation"
     return f"{sentence}; {stage} accuracy cannot see it, for these samples have it too."
@@ -95,13 +101,31 @@ def _rest(report: ShortcutReport) -> list[str]:
         why = next(finding.reason for finding in others if finding.verdict == "INCONCLUSIVE")
         lines.append(f"No {more}shortcut is proven in {_classes(open_, report)}, but none can be excluded: {why}")
     elif known := [own.detectable for own in others if own.verdict == "CLEAR" and math.isfinite(own.detectable)]:
-        size = f"one that decides {percent(max(known))} of a class's predictions would have been found"
-        lines.append(f"No {more}shortcut was found{where}; {size}.")
+        size = f"that decides at least {percent(max(known))} of a class's predictions"
+        lines.append(f"No {more}shortcut was found{where}: {_looked_for(report)} {size}.")
+    if own := sorted({finding.label for finding in others if finding.verdict == "EVIDENCE"}):
+        lines.append(
+            f"What decides {_classes(own, report)} otherwise was accepted, or is not enough in pictures of the other "
+            "classes, as a part of real evidence is."
+        )
+    if assumed := [name for name in report.settings.get("operators") or () if name != "background"]:
+        lines.append(f"Assumed: to change the {' or the '.join(assumed)} leaves the evidence readable.")
+    if number := report.settings.get("unmasked"):
+        lines.append(f"{number} samples whose evidence is not known were left out.")
     if rare := [int(label) for label in report.settings.get("too_few") or ()]:
         lines.append(f"Too few samples are predicted as {_classes(rare, report)} to look at.")
     if reason := report.settings.get("reason"):
         lines.append(str(reason))
     return lines
+
+
+def _looked_for(report: ShortcutReport) -> str:
+    """All that was tested."""
+    regions = "place, small pattern or background outside of the known evidence"
+    regions = regions if report.settings.get("evidence") else "place or small pattern"
+    operators = [name for name in report.settings.get("operators") or () if name != "background"]
+    other = "other " if any(own.verdict == "EVIDENCE" for own in report.findings) else ""
+    return f"no {other}{regions}" + "".join(f", and no {name}," for name in operators)
 
 
 def words(finding: Finding, report: ShortcutReport) -> str:

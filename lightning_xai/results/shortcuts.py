@@ -21,8 +21,9 @@ SHORTCUTS, SCHEMA, VERSION = "shortcuts.json", "lightning_xai.shortcuts", 1
 HypothesisKind = Literal["place", "pattern", "color", "frequency", "background"]
 """`place`: one region for all pictures; `pattern`: a patch that moves; the others are operators without a place."""
 ShortcutVerdict = Literal["SHORTCUT", "EVIDENCE", "CLEAR", "INCONCLUSIVE"]
-"""`SHORTCUT`: decisive, and not what should decide; `EVIDENCE`: decisive, and within what should decide, or accepted;
-`CLEAR`: an effect of `detectable` would have been seen, and was not; `INCONCLUSIVE`: it would not have been seen."""
+"""`SHORTCUT`: decisive, and not what should decide; `EVIDENCE`: decisive as a part of real evidence is, or accepted;
+`CLEAR`: it does not decide, for an effect of `detectable` would have been seen; `INCONCLUSIVE`: it decides, but whether
+it should cannot be told, or it cannot be tested."""
 
 _ACCEPTED = re.compile(r"(?:(\d+):)?([a-z]+)(?:/(\d+)x(\d+)x(\d+)x(\d+)|/[\d-]*)?")
 
@@ -90,8 +91,10 @@ class ShortcutReport:
     """All that was found in one network at one time.
 
     Attributes:
-        verdict: `SHORTCUT` if any finding is one; `CLEAR` if every class is; else `INCONCLUSIVE`.
-        dependence: Share of the proving half's predictions that change when proven shortcuts are swapped; 0 without.
+        verdict: `SHORTCUT` if any finding is one; else `INCONCLUSIVE` if any is, or a class has too few samples; else
+            `CLEAR`.
+        dependence: Share of the proving half's predictions that change when proven shortcuts are swapped; 0 without;
+            NaN if nothing could be looked at.
         by_class: The same of each class that was predicted.
         findings: Strongest first; the hypotheses that came to nothing are among them.
         epoch: Of the network; -1 outside of training.
@@ -127,12 +130,14 @@ class Onset:
         since: Epoch of the first proof.
         after: Epoch of the last look before that, at which nothing like it was proven; None if there was none.
         until: Epoch of the last proof, where the last report has none; None if it is still there.
+        looks: At how many it was proven. One alone may be chance, of which every look has a share of `alpha`.
     """
 
     finding: Finding
     since: int
     after: int | None
     until: int | None
+    looks: int = 1
 
 
 def onset(reports: Sequence[ShortcutReport]) -> tuple[Onset, ...]:
@@ -156,7 +161,8 @@ def onset(reports: Sequence[ShortcutReport]) -> tuple[Onset, ...]:
         strongest = max((finding for look, finding in group if look == last), key=strength)
         epochs = [reports[look].epoch for look in (first, max(0, first - 1), last)]
         over = last < len(reports) - 1
-        found.append(Onset(strongest, epochs[0], epochs[1] if first else None, epochs[2] if over else None))
+        looks = len({look for look, _ in group})
+        found.append(Onset(strongest, epochs[0], epochs[1] if first else None, epochs[2] if over else None, looks))
     return tuple(sorted(found, key=lambda one: (one.until is not None, -strength(one.finding))))
 
 
@@ -218,7 +224,8 @@ def decisive(finding: Finding) -> Effect | None:
 def strength(finding: Finding) -> float:
     """Share of the class's predictions that it decides beyond its controls; 0 if that was not looked at."""
     effect = decisive(finding)
-    return 0.0 if effect is None or math.isnan(effect.mean) else effect.mean - effect.control
+    difference = math.nan if effect is None else effect.mean - effect.control
+    return 0.0 if math.isnan(difference) else difference
 
 
 def write_shortcuts(folder: str | os.PathLike[str], *reports: ShortcutReport) -> Path:

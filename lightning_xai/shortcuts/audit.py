@@ -88,9 +88,10 @@ def find_shortcuts(
     moves, and what `operators` names. On the others they are proven, by interventions beside controls of the same size,
     and of like content and attribution: without it the class has to be lost (another class's content put there; and a
     fill), and with it other pictures have to become the class. Where the evidence is known nothing of it is touched, so
-    that what decides lies outside. Where it is not, a region is a shortcut only if it is enough in pictures of all the
-    other classes, and the more so the larger it is: a part of real evidence moves classes that look alike. Shortcuts
-    that are weak, or large, are then not told from evidence.
+    that what decides lies outside; all that is there, the background, is tested as a whole too, and told of where no
+    smaller region has half of its effect. Where it is not known, a region is a shortcut only if it is enough in
+    pictures of at least five other classes, and the more so the larger it is: a part of real evidence moves classes
+    that look alike. Shortcuts that are weak, or large, are then not told from evidence.
 
     Args:
         model: Maps (batch, channel, height, width) to logits (batch, classes), or to what `output` is of.
@@ -102,10 +103,10 @@ def find_shortcuts(
         method: Makes the maps. Of gradients the first-order effect of a swap is taken, of other maps they themselves.
         output: What is explained.
         operators: Which of "color", "frequency", "background" do not decide by right: to change them leaves the
-            evidence readable, which the report states as an assumption. "background" is tested where masks are given.
+            evidence readable, which the report states as an assumption. Of "background", so does the margin of masks.
         accept: What is evidence, as the user says.
         carried: Findings of an earlier time on the same samples: they are proven again, whatever is found now.
-        alpha: Chance of a false SHORTCUT, for all hypotheses and classes together (Holm).
+        alpha: Chance that anything is said to decide that does not, for all hypotheses and classes together (Holm).
         minimum: Share of predictions that a shortcut changes at least, beyond its control.
         seed: Decides who is in which half and gives to whom.
         max_rows: Rows that pass through the network at once; by default as many as fit in memory.
@@ -134,10 +135,12 @@ def find_shortcuts(
     check_level("alpha", alpha)
     check_share("minimum", minimum)
     if minimum == 1:
-        raise ValueError("`minimum` must be less than 1: no effect exceeds its control by more than all. Usual is 0.05.")
+        raise ValueError(
+            "`minimum` must be less than 1: no effect exceeds its control by more than all. Usual is 0.05."
+        )
     check_kind("method", method, Explainer, "an explainer such as lightning_xai.Gradient()")
     accept = [accepted(own) for own in _listed("accept", accept)]
-    _check_operators(operators, images, masks)
+    check_operators(operators, images, masks)
     with audited(model, images, masks, bounds, index, output, seed, max_rows) as audit:
         own, other, skipped = audit.halves()
         rows = torch.cat([turns[0] for turns in own.values()])
@@ -240,7 +243,7 @@ def _listed(name: str, given: Any) -> Sequence[Any]:
     return list(given)
 
 
-def _check_operators(operators: Sequence[str], images: Images, masks: Masks | None) -> None:
+def check_operators(operators: Sequence[str], images: Images, masks: Masks | None) -> None:
     """Refuse what is not known, and what cannot be tested on these images."""
     for operator in _listed("operators", operators):
         check_choice("operators", operator, OperatorKind)
@@ -275,16 +278,17 @@ def audited(
     index = torch.arange(len(images)) if index is None else index
     check_index(index)
     _check_sizes(images, masks, index)
-    evidence = None if masks is None else masks.to(images.device)
-    if evidence is not None:
-        known = evidence.flatten(1).any(1)
-        images, index, evidence = images[known], index[known.to(index.device)], grown(evidence[known])
+    bare = None if masks is None else masks.to(images.device)
+    if bare is not None:
+        known = bare.flatten(1).any(1)
+        images, index, bare = images[known], index[known.to(index.device)], bare[known]
     with conditions.explaining(model):
         ask = Asker(model, images, conditions)
         told = ask(lambda rows: images[rows], torch.arange(len(images), device=images.device))
         if not told.isfinite().all():
             raise ValueError("`model` must return finite numbers, but it returned NaN or infinity for some samples.")
-        samples = Samples(images, told, evidence, *_ends(images, conditions))
+        evidence = None if bare is None else grown(bare)
+        samples = Samples(images, told, evidence, *_ends(images, conditions), bare)
         yield Audit(model, samples, index.cpu(), ask, conditions)
 
 

@@ -57,7 +57,8 @@ def shown(
     """The pictures that show a finding best, those that it names as `examples`; arguments as in `find_shortcuts`.
 
     Each gets the content of a picture that is predicted as another class, of several tried that which lowers the
-    class's probability most.
+    class's probability most; those that are the class then as well are left out. The background is all that is outside
+    of the masks, also their margin.
 
     Args:
         model: The network that the finding is of.
@@ -110,6 +111,8 @@ def _examples(audit: Audit, finding: Finding, rows: Rows) -> tuple[Example, ...]
     made = []
     for number, row in enumerate(rows.tolist()):
         then = told[number, best[number]]
+        if int(then.argmax()) == label:
+            continue
         made.append(
             Example(
                 int(audit.index[row]),
@@ -130,7 +133,7 @@ def family_of(samples: Samples, finding: Finding, index: Labels) -> Family:
     if finding.kind == "color":
         return Color()
     if finding.kind == "background":
-        return Background()
+        return Background(bare=True)
     if finding.kind == "frequency":
         boxes[finding.label] = torch.tensor(tuple(map(int, finding.setting.split("-"))))
         return Frequency(boxes)

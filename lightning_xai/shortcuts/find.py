@@ -24,6 +24,7 @@ from lightning_xai.shortcuts.hypotheses import (
     Samples,
     correlations,
     inside,
+    mirrored,
     spectrum,
 )
 
@@ -35,8 +36,10 @@ PATTERNS = (1 / 7, 1 / 5, 2 / 7)
 """Heights and widths of patterns, likewise."""
 TEMPLATES = 12
 """Pictures of a class whose patches are compared with all others."""
-BANDS = ((3, 3), (3, 1), (1, 3))
+BANDS = ((3, 3), (2, 1), (1, 2))
 """Waves down and across that are taken together."""
+OUTLINES = 4
+"""Periods in the picture below which waves are not looked at: they draw the figures themselves."""
 TRIALS = 36
 """Pictures of other classes that a candidate is tried on."""
 SAME = 0.3
@@ -231,13 +234,20 @@ def _mask(box: Sequence[int], like: Tensor) -> Tensor:
     return inside(torch.tensor([box], device=like.device), like.shape)[0].to(like)
 
 
-def matched(slot: Slot, chosen: Sequence[Slot], *maps: Mapping[int, Tensor]) -> Slot:
+def _wave_mask(box: Sequence[int], like: Tensor) -> Tensor:
+    """With what the band leaks into, and the conjugates."""
+    wider = (box[0] - 1, box[1] - 1, box[2] + 2, box[3] + 2)
+    return mirrored(_mask(wider, like)[None].bool(), len(like))[0].to(like)
+
+
+def matched(
+    slot: Slot, chosen: Sequence[Slot], *maps: Mapping[int, Tensor], mask: Callable[..., Tensor] = _mask
+) -> Slot:
     """For each class a window of the same size, on none that was chosen if there is room, of maps with near sums."""
     boxes: Slot = {}
     for label, box in slot.items():
-        others = [_mask(other, maps[0][label]) for each in chosen for other in each.values()]
-        taken = torch.stack(others).sum(0)
-        distance = 1e3 * window_sums(taken + 1e3 * _mask(box, taken), box[2:])
+        taken = torch.stack([mask(other, maps[0][label]) for each in chosen for other in each.values()]).sum(0)
+        distance = 1e3 * window_sums(taken + 1e3 * mask(box, taken), box[2:])
         for values in maps:
             logs = window_sums(values[label], box[2:]).clamp(min=1e-6).log()
             distance += (logs - logs[box[0], box[1]]).abs()
@@ -330,7 +340,7 @@ def _other_patches(half: Half, slot: Slot) -> Slot:
 
 
 def find_waves(half: Half, carried: Slot) -> list[Candidates]:
-    """The narrow band of each class whose amplitudes move others most to it."""
+    """The narrow band of each class whose waves move others most to it."""
     waves, slopes = half.samples.spectra[half.rows], spectrum(half.gradients)
     amplitudes = waves.abs()
     means = {label: half.mean(amplitudes, label) for label in half.classes}
@@ -340,17 +350,26 @@ def find_waves(half: Half, carried: Slot) -> list[Candidates]:
         mine = half.labels == label
         change = waves[mine] * (1 - others / amplitudes[mine].clamp(min=1e-6))
         effects[label] = normalized((slopes[mine].conj() * change).real.sum(1)).mean(0)
-        effects[label][len(others[0]) // 2, 0] = 0  # of the mean
+        effects[label][_periods(effects[label]) < OUTLINES] = -1e3
     slots = [{label: best_box(found, size) for label, found in effects.items()} for size in BANDS]
     sums = {label: mean.sum(0) for label, mean in means.items()}
     chosen = _chosen(half, slots, lambda slot: Frequency(half.table(slot)), carried)
-    pairs = [(Frequency(half.table(own)) for own in (slot, matched(slot, chosen, sums))) for slot in chosen]
-    return [Candidates(*pair, dict.fromkeys(slot, math.nan)) for pair, slot in zip(pairs, chosen, strict=True)]
+    controls = [matched(slot, chosen, sums, mask=_wave_mask) for slot in chosen]
+    return [
+        Candidates(Frequency(half.table(slot)), Frequency(half.table(control)), dict.fromkeys(slot, math.nan))
+        for slot, control in zip(chosen, controls, strict=True)
+    ]
+
+
+def _periods(like: Tensor) -> Tensor:
+    """Of each wave of a half plane, in the picture."""
+    down = torch.arange(len(like), device=like.device)[:, None] - len(like) // 2
+    return torch.hypot(down.double(), torch.arange(like.shape[1], device=like.device).double())
 
 
 def whole_pictures(half: Half, operators: Sequence[str]) -> list[Candidates]:
     """What needs no search: the color, and all that is outside of the known evidence, whether it is named or not."""
     families: list[Family] = [Color()] if "color" in operators else []
     if half.samples.evidence is not None:
-        families.append(Background())
+        families.append(Background(bare="background" in operators))
     return [Candidates(family, None, dict.fromkeys(half.classes, math.nan)) for family in families]

@@ -30,9 +30,10 @@ class Samples:
     Attributes:
         images: As the network takes them.
         told: Probabilities of the classes.
-        evidence: Where the known evidence is; None if it is not known.
+        evidence: Where the known evidence and its margin is; None if it is not known.
         low: Least value of a channel, (channel, 1, 1).
         high: Greatest value.
+        bare: The known evidence without a margin.
     """
 
     images: Images
@@ -40,6 +41,7 @@ class Samples:
     evidence: Masks | None
     low: Tensor
     high: Tensor
+    bare: Masks | None = None
 
     @cached_property
     def predicted(self) -> Labels:
@@ -258,28 +260,32 @@ class Color(Family):
 
 @dataclass(frozen=True, eq=False)
 class Background(Family):
-    """All that is not known to be evidence; where the donor has its own, the hole is filled from around it."""
+    """All that is not known to be evidence; where the donor has its own, the hole is filled from around it.
+
+    Attributes:
+        bare: Whether the margin of the evidence belongs to it.
+    """
 
     kind = "background"
+    bare: bool = False
 
     def swap(self, samples: Samples, rows: Rows, donors: Rows) -> Images:
-        assert samples.evidence is not None
-        others = fill_holes(samples.images[donors], ~samples.evidence[donors])
-        return torch.where(samples.evidence[rows][:, None], samples.images[rows], others)
+        others = fill_holes(samples.images[donors], self.region(samples, donors))
+        return torch.where(self.region(samples, rows)[:, None], others, samples.images[rows])
 
     def fill(self, samples: Samples, rows: Rows) -> Images:
-        assert samples.evidence is not None
         mean = samples.images.mean((0, 2, 3), keepdim=True)
-        return torch.where(samples.evidence[rows][:, None], samples.images[rows], mean)
+        return torch.where(self.region(samples, rows)[:, None], mean, samples.images[rows])
 
     def region(self, samples: Samples, rows: Rows) -> Masks:
-        assert samples.evidence is not None
-        return ~samples.evidence[rows]
+        evidence = samples.bare if self.bare else samples.evidence
+        assert evidence is not None
+        return ~evidence[rows]
 
 
 @dataclass(frozen=True, eq=False)
 class Frequency(Family):
-    """Amplitudes of a few waves over the whole picture; their phases stay.
+    """A few waves over the whole picture, as they are in the donor; a fill gives them their mean amplitude.
 
     Attributes:
         boxes: Of each class in the half plane of the spectrum: rows are cycles down the picture, from the least (the
@@ -291,17 +297,16 @@ class Frequency(Family):
 
     def swap(self, samples: Samples, rows: Rows, donors: Rows) -> Images:
         band = self._band(samples, rows) | self._band(samples, donors)
-        return self._with_amplitudes(samples, rows, band, samples.spectra[donors].abs())
+        return self._made(samples, torch.where(band[:, None], samples.spectra[donors], samples.spectra[rows]))
 
     def fill(self, samples: Samples, rows: Rows) -> Images:
-        mean = samples.spectra.abs().mean(0, keepdim=True)
-        return self._with_amplitudes(samples, rows, self._band(samples, rows), mean)
+        own, band = samples.spectra[rows], self._band(samples, rows)[:, None]
+        mean = samples.spectra.abs().mean(0, keepdim=True).expand(own.shape)
+        return self._made(samples, torch.where(band, torch.polar(mean, own.angle()), own))
 
     @staticmethod
-    def _with_amplitudes(samples: Samples, rows: Rows, band: Masks, amplitudes: Tensor) -> Images:
-        own = samples.spectra[rows]
-        changed = torch.where(band[:, None], torch.polar(amplitudes.expand_as(own), own.angle()), own)
-        made = torch.fft.irfft2(torch.fft.ifftshift(changed, dim=-2), s=samples.size)
+    def _made(samples: Samples, spectra: Tensor) -> Images:
+        made = torch.fft.irfft2(torch.fft.ifftshift(spectra, dim=-2), s=samples.size)
         return torch.minimum(torch.maximum(made, samples.low), samples.high)
 
     def _band(self, samples: Samples, rows: Rows) -> Masks:

@@ -291,9 +291,9 @@ def _verdict(one: Shown, both: bool, loss: bool, minimum: float, accept: Accept)
         accept: What is evidence.
     """
     gained, lost = (effect.mean - effect.control for effect in (one.sufficiency, one.swap))
-    certain = one.fills_agree and one.swap.low > 0
-    decides = both and certain and one.sufficiency.low > 0 and enough(gained, lost, minimum)
-    if decides or (loss and certain and lost >= minimum):
+    decides = enough(gained, lost, minimum) and max(one.sufficiency.low, one.swap.low) > 0 and both
+    needed_alone = lost >= minimum and one.swap.low > 0 and loss
+    if one.fills_agree and (decides or needed_alone):
         return _of_decisive(one, decides, minimum, accept)
     free = _free(one)
     if free < FREE:
@@ -317,7 +317,10 @@ def _of_decisive(one: Shown, both: bool, minimum: float, accept: Accept) -> tupl
     if unknown and number <= FEWEST:
         return "INCONCLUSIVE", f"decides; whether it should cannot be told from {number} classes: give masks."
     if sufficient:
-        return "SHORTCUT", f"decides{', and is enough in pictures of the other classes' if unknown else _where(family)}."
+        return (
+            "SHORTCUT",
+            f"decides{', and is enough in pictures of the other classes' if unknown else _where(family)}.",
+        )
     short = "not enough in pictures of the other classes"
     if unknown:
         return "EVIDENCE", f"decides, as a part of real evidence would: it is {short}."

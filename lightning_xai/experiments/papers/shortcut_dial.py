@@ -226,7 +226,7 @@ def audited(
             masks=batch["mask"][data.evidence].to(lab.device) if known else None,
             bounds=data.bounds,
             index=batch["index"],
-            operators=data.operators,
+            operators=[name for name in data.operators if known or name != "background"],
             carried=carried,
             seed=_STREAM + lab.seed,
             epoch=epoch,
