@@ -363,7 +363,7 @@ EXPERIMENT = Experiment(
         "strengths": (1.0,),
         "num_networks": 1,
         "num_without": 1,
-        "num_late": 0,
+        "num_late": 1,
         "num_validated": 400,
         "num_samples": 400,
         "num_epochs": 4,
