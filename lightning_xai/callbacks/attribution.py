@@ -149,6 +149,12 @@ class AttributionCallback(RecurringCallback):
             training: a sample without a class or with a NaN those of the sample, a method or metric its own, anything
             else those of the process. (An `EarlyStopping` that monitors a mean of NaN alone stops, by `check_finite`.)
         summary: Whether the table is printed at the end of a run, and where the files are.
+
+    Example:
+        >>> from lightning_xai.callbacks import AttributionCallback
+        >>> callback = AttributionCallback(methods=["saliency", "smooth_grad"], num_samples=16, bounds=(0.0, 1.0))
+        >>> callback.evaluation is None  # until Trainer(callbacks=[callback]).fit(module, loader, validation_loader)
+        True
     """
 
     def __init__(

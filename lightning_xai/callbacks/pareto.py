@@ -29,6 +29,12 @@ class ParetoFront(Callback):
     Args:
         monitor: Two or more logged metrics, each with "max" or "min" for what is better in it, such as
             {"val/accuracy": "max", "xai/noise_grad/auroc": "max"}.
+
+    Example:
+        >>> from lightning_xai.callbacks import ParetoFront
+        >>> front = ParetoFront({"val/accuracy": "max", "xai/saliency/faithfulness_correlation": "max"})
+        >>> front.monitor["val/accuracy"]
+        'max'
     """
 
     def __init__(self, monitor: dict[str, Mode]) -> None:

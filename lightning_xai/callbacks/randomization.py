@@ -73,6 +73,12 @@ class RandomizationCallback(ExplainingCallback):
         forward: For a module with another result than a tensor, as in `AttributionCallback`.
         channel_dim: As in `AttributionCallback`.
         on_error: "raise", or with "warn" a method that fails costs its own similarities, which are NaN.
+
+    Example:
+        >>> from lightning_xai.callbacks import RandomizationCallback
+        >>> callback = RandomizationCallback(methods=["gradient", "guided_backprop"], num_samples=16)
+        >>> callback.root  # logs sanity/gradient/ssim and the like at test end
+        'sanity'
     """
 
     root = "sanity"

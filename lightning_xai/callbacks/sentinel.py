@@ -88,7 +88,7 @@ class ShortcutSentinel(RecurringCallback):
         alpha: Chance that anything is said to decide that does not, in one look.
         panel_size: Pictures of each finding in the panel; 0 for no panel.
         bounds: As in `AttributionCallback`, like all arguments that follow.
-        seed: Of halves, controls and donors.
+        seed: Seed of halves, controls and donors.
         batch_size: Samples read at a time.
         max_rows: Rows that pass through the network at once.
         precision: As in `AttributionCallback`.
@@ -99,6 +99,12 @@ class ShortcutSentinel(RecurringCallback):
         keep_panels: Likewise.
         on_error: "raise", or with "warn" a look that fails is told, and logs NaN.
         summary: Whether the conclusion is printed at the end of a run.
+
+    Example:
+        >>> from lightning_xai.callbacks import ShortcutSentinel
+        >>> sentinel = ShortcutSentinel(num_samples=512, accept=["place/24x4x5x5"])
+        >>> sentinel.reports  # none before the first validation end
+        {}
     """
 
     def __init__(

@@ -107,7 +107,7 @@ class ImageDataModule(LightningDataModule, ABC):
     Args:
         batch_size: Samples a batch and process.
         num_workers: 0 is the right number nearly always: the images are in memory.
-        seed: Of the division into training and validation samples, and of the label permutation.
+        seed: Seed of the division into training and validation samples, and of the label permutation.
         val_size: Number of validation samples; null: a twelfth of the training split.
         mean: Mean of each channel on the scale 0..1; null: the data set's own.
         std: Standard deviation of each channel on the scale 0..1; null: the data set's own.

@@ -60,8 +60,16 @@ class CMNISTDataModule(ImageDataModule):
             smaller set; null: as many as digits.
         num_test: Number of test samples; null: as many as digits.
         batch_size: Samples a batch and process.
-        seed: Of the images as well as of everything that `ImageDataModule` draws.
+        seed: Seed of the images and of everything that `ImageDataModule` draws.
         options: Those of `ImageDataModule`.
+
+    Example:
+        >>> from lightning_xai.data import CMNISTDataModule
+        >>> data = CMNISTDataModule(digits="embedded", backgrounds="embedded", batch_size=2)
+        >>> data.setup("test")
+        >>> batch = next(iter(data.test_dataloader()))
+        >>> batch["image"].shape, sorted(batch["mask"])
+        (torch.Size([2, 3, 32, 32]), ['box', 'digit'])
     """
 
     image_shape = (3, SIZE, SIZE)

@@ -264,8 +264,8 @@ class Watermark(Cue):
 
     Attributes:
         texts: One a class, all different.
-        height: Of the letters, as a share of the picture's.
-        opacity: Of the white letters.
+        height: Height of the letters, as a share of the picture's.
+        opacity: Opacity of the white letters.
     """
 
     texts: tuple[str, ...] = AGENCIES

@@ -31,6 +31,14 @@ class DigitsDataModule(ImageDataModule):
         image_size: Height and width in pixels.
         val_size: Number of validation samples; null: a twelfth of the training split.
         options: Those of `ImageDataModule`.
+
+    Example:
+        >>> from lightning_xai.data import DigitsDataModule
+        >>> data = DigitsDataModule(batch_size=8)
+        >>> data.setup("test")
+        >>> batch = next(iter(data.test_dataloader()))
+        >>> batch["image"].shape, list(batch["mask"])
+        (torch.Size([8, 1, 28, 28]), ['digit'])
     """
 
     class_names = DIGIT_NAMES

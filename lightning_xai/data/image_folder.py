@@ -130,7 +130,7 @@ class PictureDataModule(LightningDataModule, ABC):
         """All pictures, in a fixed order; sets `self.class_names` if they have labels.
 
         Args:
-            class_names: Of the network's outputs; None if they are not known.
+            class_names: Names of the network's outputs; None if they are not known.
         """
 
     @property
@@ -200,10 +200,21 @@ class ImageFolderDataModule(PictureDataModule):
     Args:
         root: The folder.
         labeled: Whether the subfolders are classes; null: if all pictures are in subfolders.
-        class_names: Of the network's outputs, in their order; null: those of the network that runs.
+        class_names: Names of the network's outputs, in their order; null: those of the one that runs.
         masks: Masks of the evidence, a folder beside `root` or a file in COCO's format, as
             `data.picture_masks.mask_readers` takes them.
         options: Those of `PictureDataModule`.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> from lightning_xai.data import ImageFolderDataModule
+        >>> folder = tempfile.mkdtemp()
+        >>> Image.new("RGB", (60, 40)).save(f"{folder}/picture.png")
+        >>> data = ImageFolderDataModule(folder, image_size=32)
+        >>> data.setup("test")
+        >>> next(iter(data.test_dataloader()))["image"].shape
+        torch.Size([1, 3, 32, 32])
     """
 
     def __init__(

@@ -53,6 +53,12 @@ class MNISTDataModule(_TorchvisionDataModule):
         download: Download what `root` lacks; needs the network.
         val_size: Number of validation samples; null: a twelfth of the training split.
         options: Those of `ImageDataModule`.
+
+    Example:
+        >>> from lightning_xai.data import MNISTDataModule
+        >>> data = MNISTDataModule(root="data", download=True)  # read, or downloaded, when it is set up
+        >>> data.image_shape, data.num_classes
+        ((1, 28, 28), 10)
     """
 
     torchvision_class = datasets.MNIST
@@ -75,6 +81,11 @@ class FashionMNISTDataModule(_TorchvisionDataModule):
         download: Download what `root` lacks; needs the network.
         val_size: Number of validation samples; null: a twelfth of the training split.
         options: Those of `ImageDataModule`.
+
+    Example:
+        >>> from lightning_xai.data import FashionMNISTDataModule
+        >>> FashionMNISTDataModule(root="data").class_names[-1]
+        'Ankle boot'
     """
 
     torchvision_class = datasets.FashionMNIST

@@ -25,6 +25,13 @@ class PhotographsDataModule(PictureDataModule):
     Sources: scikit-image's chelsea (Stefan van der Walt), coffee (Rachel Michetti), camera (Lav Varshney), all CC0;
     rocket (SpaceX) and astronaut (NASA), in the public domain; stereo_motorcycle (Scharstein et al., Middlebury
     benchmark, GCPR 2014). scikit-learn's china (danielbuechele) and flower (vultilion), both CC BY 2.0.
+
+    Example:
+        >>> from lightning_xai.data import PhotographsDataModule
+        >>> data = PhotographsDataModule(image_size=64, batch_size=2)
+        >>> data.setup("test")
+        >>> next(iter(data.test_dataloader()))["image"].shape
+        torch.Size([2, 3, 64, 64])
     """
 
     def find_pictures(self, class_names: tuple[str, ...] | None) -> list[Picture]:

@@ -25,7 +25,7 @@ def mask_readers(masks: Path, root: Path, pictures: Sequence[tuple[Path, str]]) 
     Args:
         masks: A folder that has `a/b.png` or `a/b.npy` for the picture `a/b.jpg` of `root`; or a file in COCO's format,
             `instances.json`, with its pictures by their paths below `root`, or by their names alone.
-        root: Of the pictures.
+        root: Folder of the pictures.
         pictures: Path and class of each.
 
     Raises:

@@ -24,7 +24,7 @@ class Preprocessing:
     Attributes:
         image_size: Height and width of the network's input, the center of the resized picture, in pixels.
         resize_size: The shorter side of the resized picture, in pixels.
-        mean: Of each channel, on the scale 0..1.
+        mean: Mean of each channel, on the scale 0..1.
         std: Standard deviation of each channel, on the scale 0..1.
         interpolation: How the picture is resized; smoothed before it is reduced, unless by the nearest pixel.
         squash: Whether both sides become `resize_size`, so that all of a long picture is seen, out of proportion.

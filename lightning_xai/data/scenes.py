@@ -46,7 +46,7 @@ class SceneDataModule(TruthDataModule):
         num_train: Number of training samples before the division into training and validation.
         num_test: Number of test samples.
         batch_size: Samples a batch and process.
-        seed: Of the images as well as of everything that `ImageDataModule` draws.
+        seed: Seed of the images and of everything that `ImageDataModule` draws.
         options: Those of `ImageDataModule`.
     """
 

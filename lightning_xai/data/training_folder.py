@@ -37,7 +37,7 @@ class TrainingFolderDataModule(PictureDataModule):
     Args:
         root: The folder.
         val_size: Number of validation pictures, where there is no `val`; null: a fifth.
-        seed: Of the division.
+        seed: Seed of the division.
         augment: Transforms of `torchvision.transforms.v2`, of the training pictures alone, on the whole pictures, one
             after the other. What is then of the network's size (by `RandomResizedCrop`, say) is only normalized, all
             else resized and cut as other pictures are.

@@ -79,7 +79,17 @@ def dependence(
 
 
 def accuracy(model: nn.Module, samples: ImageDataset, output: Output | str = Logit()) -> float:
-    """Share of samples that a network gives their label; arguments and errors as in `dependence`."""
+    """Share of samples that a network gives their label; arguments and errors as in `dependence`.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.data import DigitsDataModule, accuracy
+        >>> data = DigitsDataModule()
+        >>> data.setup("test")
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))  # knows nothing
+        >>> accuracy(network, data.dataset("test")) < 0.5
+        True
+    """
     read = named_output(output)
     check_excluding(read)
     device = next((part.device for part in model.parameters()), torch.device("cpu"))

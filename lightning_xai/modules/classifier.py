@@ -34,9 +34,17 @@ class ClassifierModule(LightningModule):
         lr_scheduler: Makes the learning-rate scheduler from the optimizer; it is stepped once an epoch.
         channels_last: Keep images and convolutions in the channels-last memory format: ResNet-9 in bfloat16 is
             then about twice as fast on a CPU. The results are the same up to rounding.
-        weights: Of a name, to begin with: null for random ones, the path of a state dict, or `DEFAULT` for the source's
-            own, which torchvision and timm download. Where they are for other classes, the last layer is a new one.
+        weights: What a named network begins with: null for random weights, the path of a state dict, or `DEFAULT` for
+            the source's own, which torchvision and timm download. Where they are for other classes, the last layer is a
+            new one.
         num_classes: Outputs of a named network; null for as many as the data have classes.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.modules import ClassifierModule
+        >>> from lightning_xai.networks import LeNet
+        >>> ClassifierModule(LeNet())(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(

@@ -22,14 +22,14 @@ class PretrainedClassifier(LightningModule):
 
     Attributes:
         preprocessing: Makes an input of a picture.
-        class_names: Of the outputs, in their order; None if they are not known.
+        class_names: Names of the outputs, in their order; None if they are not known.
         num_classes: Number of outputs.
 
     Args:
         network: Name of a classifier: `resnet50` of torchvision, `timm/vit_tiny_patch16_224`, `transformers/FOLDER`
             (see `modules.sources.named_network`); or any module that maps images to logits, in YAML a `class_path` with
             `init_args`. A module may return an object with `logits` instead.
-        weights: Of a name: `DEFAULT`, which torchvision and timm download, another of torchvision's by name, or the
+        weights: For a name: `DEFAULT`, which torchvision and timm download, another of torchvision's by name, or the
             path of a state dict; null or `random` for random ones. Of a module: the path of a state dict; `DEFAULT` and
             null leave it as it was built. A checkpoint of `ClassifierModule` is a state dict, too.
         class_names: Null for those that come with the weights; `imagenet` for torchvision's of ImageNet.
@@ -38,6 +38,14 @@ class PretrainedClassifier(LightningModule):
 
     Raises:
         ValueError: if there is no such network, or no such weights, or if they do not fit.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.modules import PretrainedClassifier
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 2))
+        >>> classifier = PretrainedClassifier(network, class_names=["cat", "dog"], image_size=32)
+        >>> classifier.class_names, classifier.image_size
+        (('cat', 'dog'), 32)
     """
 
     def __init__(

@@ -37,7 +37,7 @@ class NamedNetwork:
     Attributes:
         network: The module.
         preprocessing: What makes an input of a picture.
-        class_names: Of the outputs; None if the source does not name them, or their weights are not the source's.
+        class_names: Names of the outputs; None if the source does not say, or their weights are not the source's.
     """
 
     network: nn.Module

@@ -16,6 +16,12 @@ class CNN(nn.Module):
     Args:
         in_channels: 1 for gray, 3 for color images.
         num_classes: Number of logits.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.networks import CNN
+        >>> CNN()(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(self, in_channels: int = 1, num_classes: int = 10) -> None:

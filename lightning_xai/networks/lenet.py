@@ -17,6 +17,12 @@ class LeNet(nn.Module):
         in_channels: 1 for gray, 3 for color images.
         image_size: Height and width of the (square) images: 28 or 32.
         num_classes: Number of logits.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.networks import LeNet
+        >>> LeNet()(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(self, in_channels: int = 1, image_size: int = 28, num_classes: int = 10) -> None:

@@ -19,6 +19,12 @@ class MLP(nn.Module):
         image_shape: Channels, height and width of the input.
         hidden: Widths of the hidden layers; none makes a linear classifier.
         num_classes: Number of logits.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.networks import MLP
+        >>> MLP(image_shape=(1, 8, 8), hidden=(16,), num_classes=3)(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 3])
     """
 
     def __init__(

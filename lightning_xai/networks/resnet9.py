@@ -15,6 +15,12 @@ class ResNet9(nn.Module):
     Args:
         in_channels: 1 for gray, 3 for color images.
         num_classes: Number of logits.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.networks import ResNet9
+        >>> ResNet9(in_channels=3)(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(self, in_channels: int = 3, num_classes: int = 10) -> None:

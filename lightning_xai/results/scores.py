@@ -45,6 +45,15 @@ class Scores:
 
     Raises:
         ValueError: if a column is missing, other than the target, or has what is not of its type.
+
+    Example:
+        >>> from lightning_xai.results import Scores
+        >>> rows = [("test", 0, 0, "gradient", "sparseness", sample, 0.5 + sample / 10) for sample in range(3)]
+        >>> scores = Scores.from_rows(rows)
+        >>> scores
+        Scores(3 rows: 1 methods, 1 metrics, 3 samples; stages test)
+        >>> float(scores.summary()["mean"].iloc[0])
+        0.6
     """
 
     table: pd.DataFrame
@@ -169,7 +178,7 @@ class Scores:
 
         Args:
             higher_is_better: Direction of each metric, as an `Evaluation` has it.
-            path: Of the page, `.html`.
+            path: Where the page goes, `.html`.
             options: `alpha` and `seed`, as in `compare`.
 
         Returns:

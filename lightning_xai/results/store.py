@@ -104,6 +104,14 @@ def append_scores(
 
     Raises:
         OSError: if the folder cannot be written to.
+
+    Example:
+        >>> import tempfile
+        >>> from lightning_xai.results import Scores, append_scores, read_scores
+        >>> folder = tempfile.mkdtemp() + "/scores"
+        >>> _ = append_scores(folder, Scores.from_rows([("test", 0, 0, "gradient", "sparseness", 0, 0.5)]))
+        >>> read_scores(folder)
+        Scores(1 rows: 1 methods, 1 metrics, 1 samples; stages test)
     """
     folder = Path(path)
     notes = {"after_step": after_step, **_known(scores, samples)}
@@ -155,6 +163,14 @@ def read_scores(path: str | os.PathLike[str], **wanted: Any) -> Scores:
 
     Raises:
         ValueError: if a file is damaged; with its name, and for CSV the line.
+
+    Example:
+        >>> import tempfile
+        >>> from lightning_xai.results import Scores, append_scores, read_scores
+        >>> folder = tempfile.mkdtemp() + "/scores"
+        >>> _ = append_scores(folder, Scores.from_rows([("test", 0, 0, "gradient", "sparseness", 0, 0.5)]))
+        >>> read_scores(folder, method="saliency")
+        Scores(0 rows: 0 methods, 0 metrics, 0 samples; stages )
     """
     path = Path(path)
     if path.is_file():

@@ -1,6 +1,6 @@
 """The dial: networks that depend on a cue as far as one measures, and what a search for shortcuts says of them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -105,10 +105,9 @@ def run(
     rows = list[Row]()
     for plan in plans:
         data = dial_data(lab, plan, num_validated, **sizes)
-        states = dict(enumerate(trained_states(lab, plan, data, num_epochs)))
-        if plan.strength < dated:
-            states = {max(states): states[max(states)]}
-        rows += audited(lab, plan, data, states, num_samples, known)
+        states = trained_states(lab, plan, data, num_epochs)
+        first = 0 if plan.strength >= dated else len(states) - 1
+        rows += audited(lab, plan, data, states, first, num_samples, known)
     last = [mine[-1] for mine in groups(rows, "cue", "strength", "seed", "onset").values()]
     whole = of(last, onset=0)
     settings = {"seed": lab.seed, "first_seed": first_seed, "networks": len(plans), "known": known, **sizes}
@@ -203,21 +202,26 @@ def audited(
     lab: Lab,
     plan: Planned,
     data: DialDataModule,
-    states: Mapping[int, dict[str, torch.Tensor]],
+    states: Sequence[dict[str, torch.Tensor]],
+    first: int,
     num_samples: int,
     known: bool = True,
 ) -> Iterator[Row]:
-    """A row for each epoch: what the network truly uses, what the search says, and what other alarms show."""
+    """A row for each epoch from `first` on: what the network truly uses, what the search and other alarms say."""
     data.setup("test")
     model = network_of(plan).to(lab.device)
     samples = data.dataset("val")
     batch = samples.__getitems__(spread(len(samples), num_samples).tolist())
     images, carried, before = batch["image"].to(lab.device), tuple[Finding, ...](), None
-    for epoch, state in states.items():
+    for epoch, state in enumerate(states):
         model.load_state_dict(state)
+        maps, last = explain(model.eval(), images, method=Saliency(), bounds=data.bounds, seed=lab.seed), before
+        before = maps
+        if epoch < first:
+            continue
         started = perf_counter()
         report = find_shortcuts(
-            model.eval(),
+            model,
             images,
             masks=batch["mask"][data.evidence].to(lab.device) if known else None,
             bounds=data.bounds,
@@ -228,7 +232,6 @@ def audited(
             epoch=epoch,
         )
         seconds, carried = perf_counter() - started, report.shortcuts
-        maps = explain(model, images, method=Saliency(), bounds=data.bounds, seed=lab.seed)
         yield {
             **vars(plan),
             "epoch": epoch,
@@ -240,10 +243,9 @@ def audited(
             "classes": len({finding.label for finding in report.shortcuts}),
             "found": " ".join(sorted({finding.kind for finding in report.shortcuts})),
             "border": border_share(maps),
-            "drift": float("nan") if before is None else drift(maps, before),
+            "drift": float("nan") if last is None else drift(maps, last),
             "seconds": seconds,
         }
-        before = maps
 
 
 def border_share(maps: Images) -> float:
@@ -361,7 +363,7 @@ EXPERIMENT = Experiment(
         "strengths": (1.0,),
         "num_networks": 1,
         "num_without": 1,
-        "num_late": 0,
+        "num_late": 1,
         "num_validated": 400,
         "num_samples": 400,
         "num_epochs": 4,
