@@ -3,6 +3,7 @@
 import doctest
 from functools import cache
 
+import jaxtyping
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 
 from lightning_xai.data import DialDataModule, DigitsDataModule, FolderInMemoryDataModule, accuracy, dependence
 from lightning_xai.data.cues import Background, Grating, Hue, MovingPatch, Patch, Watermark
+from lightning_xai.outputs import Logit
 
 CUES = [Patch(), MovingPatch(), MovingPatch(cell=2, anywhere=True), Hue(), Background(), Grating()]
 
@@ -147,6 +149,34 @@ def test_a_network_that_does_not_see_the_cue_loses_nothing():
     data = dial(strength=1.0)
     data.setup()
     assert dependence(network, data) == dependence(network, data, "test") == 0
+
+
+def test_what_is_predicted_is_what_the_output_says(monkeypatch):
+    """A single logit has a sign, and what is no tensor is refused."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the package's own checks have to speak
+
+    class One(nn.Module):
+        def forward(self, images):
+            return images[:, :, :2].mean((2, 3)) - 0.5
+
+    data = dial(Patch(), num_train=None)
+    data.setup("fit")
+    samples = data.dataset("val")
+    batch = samples.__getitems__(range(len(samples)))
+    told = (One()(batch["image"])[:, 0] > 0).long()
+    assert accuracy(One(), samples) == pytest.approx(float((told == batch["label"]).double().mean()))
+    with pytest.raises(TypeError, match="`model` must return a tensor of logits"):
+        dependence(Keyed(), data)
+    with pytest.raises(ValueError, match="several classes of a sample may hold together"):
+        dependence(One(), data, output=Logit(multi_label=True))
+    for intervene in (lambda: data.intervene("train", "blur"), lambda: data.intervened("val", "blur")):
+        with pytest.raises(ValueError, match="`how` must be one of 'swap', 'remove'"):
+            intervene()
+
+
+class Keyed(nn.Module):
+    def forward(self, images):
+        return {"logits": images.mean((2, 3))}
 
 
 def test_the_interventions_are_those_of_the_samples_that_are_validated_on():

@@ -139,7 +139,7 @@ def find_shortcuts(
             "`minimum` must be less than 1: no effect exceeds its control by more than all. Usual is 0.05."
         )
     check_kind("method", method, Explainer, "an explainer such as lightning_xai.Gradient()")
-    accept = [accepted(own) for own in _listed("accept", accept)]
+    known = [accepted(own) for own in _listed("accept", accept)]
     check_operators(operators, images, masks)
     with audited(model, images, masks, bounds, index, output, seed, max_rows) as audit:
         own, other, skipped = audit.halves()
@@ -152,7 +152,7 @@ def find_shortcuts(
             for each in _candidates(half, operators, carried, audit.index)
         ]
     labels = list(own)
-    by_proof = findings(proofs, alpha, minimum, accept, audit.index.tolist())
+    by_proof = findings(proofs, alpha, minimum, known, audit.index.tolist())
     if "background" not in operators:
         every = [own for told in by_proof for own in told]
         by_proof = [[own for own in told if not explained(own, every)] for told in by_proof]
@@ -162,7 +162,7 @@ def find_shortcuts(
     settings = {
         **{"shape": list(images.shape[2:]), "unmasked": len(images) - len(audit.index)},
         **{"seed": seed, "alpha": alpha, "minimum": minimum, "method": repr(method), "output": repr(output)},
-        **{"operators": list(operators), "accepted": [dict(each) for each in accept], "evidence": masks is not None},
+        **{"operators": list(operators), "accepted": known, "evidence": masks is not None},
         **{"pairs": PAIRS, "too_few": skipped, "rows": audit.ask.rows, "gradients": len(rows), "version": __version__},
     }
     return ShortcutReport(
