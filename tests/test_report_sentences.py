@@ -84,7 +84,7 @@ TABLE = {
         lambda: findings(run(SEEN | {"edges": 0.9})),
         {
             "control": [
-                "edges has 90.0 %, better than every method, the best being saliency with 60.0 % (12 samples). What is m"
+                "edges has 90.0 %, better than every method, the best being saliency with 60.0 % (12 samples). What is"
             ]
         },
     ),
@@ -221,7 +221,7 @@ TABLE = {
             ],
             "ties": None,
             "runs": [
-                "Against a, b is better in 1, worse in 0 of 2 methods (relevance rank accuracy, paired by sample); ",
+                "Against a, b is better in 1, worse in 0 of 2 methods (relevance rank accuracy, paired by 12 samples)",
                 "the largest difference is that of saliency, +10.0",
             ],
             "limits": ["Not told by these runs: ", "what further trainings, or other data, would give."],
@@ -240,6 +240,18 @@ def test_what_the_answer_says(situation):
             assert kind not in said
         for piece in pieces or ():
             assert piece in said[kind]
+
+
+def test_runs_that_share_few_samples():
+    """A control is one of the best method's own run, and the samples are told."""
+    other = run({"saliency": 0.7, "edges": 0.1}, name="b")
+    first = run(SEEN | {"edges": 0.9}, name="a")
+    first = replace(first, scores=Scores(first.scores.table.assign(sample=first.scores.table["sample"] + 9)))
+    said = {sentence.kind: text(sentence.parts) for sentence in sentences(findings(first, other))}
+    assert "in relevance rank accuracy, b:edges has 14.1" in said["control"]
+    assert said["control"].endswith("(3 samples).")
+    assert "paired by 3 samples, too few for a test); the largest difference is that of saliency" in said["runs"]
+    assert said["runs"].endswith("Only 3 samples are shared by the runs, of 12 and 12: nothing here is of the others.")
 
 
 def test_what_is_not_above_a_control_comes_first_and_controls_have_no_floor():

@@ -263,15 +263,23 @@ def _runs(findings: Findings, metric: MetricComparison) -> Iterator[Part]:
         better = sum(sign * pair.difference > 0 for pair in sure)
         far = max(pairs, key=lambda pair: abs(pair.difference))
         digits = decimals((far.high - far.low) / 4)
+        numbers = [pair.num_samples for pair in pairs]
+        tests = sum(pair.metric == metric.metric and pair.runs == runs for pair in findings.pairs)
         yield f"{' ' * bool(place)}Against {runs[0]}, {runs[1]} is better in "
         yield from (count(better, "pairs_better", metric.metric), ", worse in ")
         yield from (count(len(sure) - better, "pairs_worse", metric.metric), " of ")
-        yield from (count(len(pairs), "pairs", metric.metric), f" methods ({known.title}, paired by sample); ")
-        yield f"the largest difference is that of {far.method}, "
+        yield from (count(len(pairs), "pairs", metric.metric), f" methods ({known.title}, paired by ")
+        yield from (count(min(numbers), "pairs_n", metric.metric), f" to {max(numbers)}" * (len(set(numbers)) > 1))
+        few = ", too few for a test" * (not _enough(findings.comparison, max(numbers), tests))
+        yield f" sample{'s' * (max(numbers) > 1)}{few}); the largest difference is that of {far.method}, "
         for sep, value, of in (("", far.difference, "difference"), (" [", far.low, "low"), (", ", far.high, "high")):
             text = written(value, digits, known.percent, sign=of == "difference")
             yield from (sep, Number(text, value, f"pair_{of}", metric.metric, far.method))
         yield f"]{' points' * known.percent}."
+    own_numbers = [run.num_samples for run in findings.comparison.runs]
+    if 2 * metric.num_common < min(own_numbers):
+        yield from (" Only ", count(metric.num_common, "num_common", metric.metric), " samples are shared by the runs")
+        yield f", of {listed(map(str, own_numbers))}: nothing here is of the others."
 
 
 def _difference(metric: MetricComparison, result: MethodResult) -> Iterator[Part]:
