@@ -33,6 +33,8 @@ FILES = {
     "twice.yaml": "a: 1\na: 2\n",
     "argument.yaml": changed(*METHOD, class_path="smooth_grad", init_args={"fractoin": 0.1}),
     "range.yaml": changed(*METHOD, class_path="smooth_grad", init_args={"fraction": -0.1}),
+    "later.yaml": changed(*METHOD[:-1], "noise_grad", init_args={"num_draws": -1}),
+    "other.yaml": changed(*METHOD[:-1], "noise_grad", init_args={"fraction": 0.1}),
     "name.yaml": changed(*METHOD, class_path="smooth_grda"),
     "class.yaml": changed("trainer", "callbacks", 1, class_path="lightning_xai.callbacks.AtributionCallback"),
     "type.yaml": changed(*CALLBACK, num_samples="many"),
@@ -75,6 +77,14 @@ MISTAKES = {
     "range": (
         ["fit", "--config=range.yaml"],
         ["`trainer.callbacks[1].methods.smooth_grad.fraction`: must be in [0, 1], got -0.1. (in range.yaml)"],
+    ),
+    "range of a later method": (
+        ["fit", "--config=later.yaml"],
+        ["`trainer.callbacks[1].methods.noise_grad.num_draws`: must be at least 1, got -1. (in later.yaml)"],
+    ),
+    "argument of another method": (
+        ["fit", "--config=other.yaml"],
+        ["`trainer.callbacks[1].methods.noise_grad.fraction`: noise_grad has no argument 'fraction'."],
     ),
     "method in a file": (
         ["fit", "--config=name.yaml"],

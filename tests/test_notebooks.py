@@ -33,6 +33,12 @@ def test_scores_are_a_table_of_the_last_evaluation(scores):
     assert Scores.from_rows([])._repr_html_()
 
 
+def test_scores_with_a_sample_twice_are_shown_without_means(scores):
+    shown = Scores.concatenated([scores, scores])._repr_html_()
+    assert shown.startswith("<p>Scores(144 rows")
+    assert "has two scores of sample 0 for good, gini" in shown
+
+
 def test_scores_are_compared_and_drawn(scores):
     (metric,) = scores.compare(DIRECTIONS).metrics
     assert [(result.method, result.rank) for result in metric.methods] == [("good", 1), ("<bad>", 2), ("random", None)]

@@ -15,7 +15,7 @@ from lightning_xai.cli import main
 from lightning_xai.evaluation import Evaluation
 from lightning_xai.reporting.colors import scale_end
 from lightning_xai.results.scores import Scores
-from lightning_xai.results.store import append_scores, read_scores, write_directions
+from lightning_xai.results.store import append_scores, read_scores, write_class_names, write_directions
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "google-chrome"))), None)
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")]
@@ -66,6 +66,7 @@ def run(request, tmp_path):
         values = {name: {METRIC: random.uniform(0.2, 0.8, number)} for name in METHODS}
         append_scores(path, Scores.from_values("validate", epoch, epoch + 1, samples, values), samples=known)
     write_directions(path, {METRIC: True})
+    write_class_names(path, ["\x1b[2J\u202ea", "b", "c"])
     images = torch.rand(number, 1, 5, 7, generator=torch.Generator().manual_seed(0))
     maps = {name: images - 0.5 + place / 10 for place, name in enumerate(METHODS)}
     index = torch.arange(number)
@@ -90,6 +91,8 @@ def test_the_page_does_what_the_scores_say(run):
     text, complaints = opened(page)
     assert complaints == []
     assert "chosen of" in text  # under the policy of the page, which allows nothing but its own script
+    assert "%1B[2J%u202Ea" in text, "names are shown, not obeyed"
+    assert not {"\x1b", "\u202e"} & set(text)
     assert text.count("<canvas") == 12 * (1 + len(METHODS))
     source = re.sub('<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text(encoding="utf-8"))
     driven = page.with_name("driven.html")

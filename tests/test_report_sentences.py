@@ -51,6 +51,8 @@ def verdict(method, outcome):
 
 
 SEEN = {"saliency": 0.6, "gradient": 0.4, "edges": 0.3, "random": 0.1}
+OFTEN_HIGHER = 0.6 + SHIFTS - np.repeat([0.06, -0.01], [7, 5])
+"""Lower on average, and so says the interval of the difference, but not the ranks."""
 HIDDEN = 0.6 + SHIFTS[::-1]
 SAMPLES = {
     **{"stage": ["test"] * 12, "epoch": 3, "step": 40, "sample": range(12)},
@@ -82,7 +84,7 @@ TABLE = {
         lambda: findings(run(SEEN | {"edges": 0.9})),
         {
             "control": [
-                "edges has 90.0 %, better than every method, the best being saliency with 60.0 %. What is measured"
+                "edges has 90.0 %, better than every method, the best being saliency with 60.0 % (12 samples). What is"
             ]
         },
     ),
@@ -147,7 +149,38 @@ TABLE = {
     ),
     "one sample": (
         lambda: findings(run(SEEN, num_samples=1)),
-        {"best": ["relevance rank accuracy 55.0 % (1 sample); ", "One sample allows neither an interval nor a test."]},
+        {
+            "best": [
+                "saliency comes first in pointing at the evidence: relevance rank accuracy 55.0 % (1 sample); ",
+                "One sample allows neither an interval nor a test.",
+            ],
+            "ties": None,
+            "control": ["Whether a control is as good is open, the samples being too few for a test: in relevance"],
+        },
+    ),
+    "six samples, of which no test of four methods can tell anything": (
+        lambda: findings(run(SEEN, num_samples=6)),
+        {
+            "best": ["saliency comes first in pointing at the evidence: "],
+            "ties": ["6 samples are too few for a test (Wilcoxon, Holm-corrected, level 0.05): whether the others are"],
+            "control": [
+                "open, the samples being too few for a test: in relevance rank accuracy, edges has 27.",
+                " (6 s",
+            ],
+        },
+    ),
+    "a control is lower, which no test shows": (
+        lambda: findings(run(SEEN | {"random": OFTEN_HIGHER})),
+        {
+            "best": ["No method is shown to be above the control random in pointing at the evidence; the first is"],
+            "control": [
+                "The best method is not shown to be above a control: in relevance rank accuracy, random has 56"
+            ],
+        },
+    ),
+    "one method and no control": (
+        lambda: findings(run({"gradient": 0.6})),
+        {"best": ["gradient is the only method: relevance rank accuracy 60.0 %"], "ties": None},
     ),
     "no masks, but faithfulness": (
         lambda: findings(run(SEEN, "faithfulness_correlation")),
@@ -188,7 +221,7 @@ TABLE = {
             ],
             "ties": None,
             "runs": [
-                "Against a, b is better in 1, worse in 0 of 2 methods (relevance rank accuracy, paired by sample); ",
+                "Against a, b is better in 1, worse in 0 of 2 methods (relevance rank accuracy, paired by 12 samples)",
                 "the largest difference is that of saliency, +10.0",
             ],
             "limits": ["Not told by these runs: ", "what further trainings, or other data, would give."],
@@ -207,6 +240,18 @@ def test_what_the_answer_says(situation):
             assert kind not in said
         for piece in pieces or ():
             assert piece in said[kind]
+
+
+def test_runs_that_share_few_samples():
+    """A control is one of the best method's own run, and the samples are told."""
+    other = run({"saliency": 0.7, "edges": 0.1}, name="b")
+    first = run(SEEN | {"edges": 0.9}, name="a")
+    first = replace(first, scores=Scores(first.scores.table.assign(sample=first.scores.table["sample"] + 9)))
+    said = {sentence.kind: text(sentence.parts) for sentence in sentences(findings(first, other))}
+    assert "in relevance rank accuracy, b:edges has 14.1" in said["control"]
+    assert said["control"].endswith("(3 samples).")
+    assert "paired by 3 samples, too few for a test); the largest difference is that of saliency" in said["runs"]
+    assert said["runs"].endswith("Only 3 samples are shared by the runs, of 12 and 12: nothing here is of the others.")
 
 
 def test_what_is_not_above_a_control_comes_first_and_controls_have_no_floor():

@@ -412,6 +412,8 @@ def test_every_table_shows_names_and_obeys_none():
 
 
 def test_the_terminal_is_not_told_what_to_do(capsys):
+    console().tell("run_a:x: AUROC :warning:")
+    assert capsys.readouterr().out == "run_a:x: AUROC :warning:\n"
     console().print("written [red]a\x1b[2J\x9b", cell("b\x07"))
     assert capsys.readouterr().out == "written [red]a\\x1b[2J\\x9b b\\x07\n"
     assert printable_lines("a\nb\r") == "a\nb\\r"

@@ -255,12 +255,31 @@ def _place(leaf: _Leaf, words: Any) -> tuple[str, str]:
     if found and "." in found:  # as it was typed
         return ".".join((*leaf.keys, found)).replace(".init_args", ""), ""
     for origin, start, tree in reversed(list(_sources(words))):
-        for path, node in _nodes(tree, start):
-            name = path.rpartition(".")[2]
-            if token and path.startswith(within) and (name == token or _ends_with(node, token)):
-                return path, origin
+        nodes = [(path, node) for path, node in _nodes(tree, start) if token and path.startswith(within)]
+        named = [(path, node) for path, node in nodes if path.rpartition(".")[2] == token]
+        meant = [path for path, node in named if _is_told(node, leaf)] or [path for path, _ in named]
+        owners = {path for path, node in nodes if _ends_with(node, _owner(leaf))}
+        meant = [path for path in meant if path.rpartition(".")[0] in owners] or meant
+        meant = meant or [path for path, node in nodes if _ends_with(node, token)][:1]
+        if meant and all(path.startswith(meant[0]) for path in meant):
+            return meant[0], origin
+        if meant:  # several have it, and nothing says which is meant
+            break
     option = [found] if found and leaf.text.startswith("Option") else []
     return ".".join([*leaf.keys, *option]), ""
+
+
+def _owner(leaf: _Leaf) -> str:
+    """Name of the class that complains, where it is told."""
+    built = re.match(r"Namespace\(class_path='([\w.]+)'", leaf.given or "")
+    path = leaf.classes[-1] if leaf.classes else built[1] if built else ""
+    return path.rpartition(".")[2]
+
+
+def _is_told(node: Any, leaf: _Leaf) -> bool:
+    """Whether it is the value that the complaint gives."""
+    told = rf"\b(?:got|value:) {re.escape(str(node))}(?!\.?\w)"
+    return str(node) == leaf.given or bool(re.search(told, leaf.text.replace("'", "")))
 
 
 def _ends_with(node: Any, token: str) -> bool:

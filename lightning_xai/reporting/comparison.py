@@ -47,11 +47,12 @@ def pair_tables(pairs: Sequence[Pair], alpha: float) -> list[ResultTable]:
             continue
         ends = "" if math.isnan(pair.low) else f"[{pair.low:+{style}}, {pair.high:+{style}}]"
         means = f"{pair.first:{style}}", f"{pair.second:{style}}", f"{pair.difference:+{style}}"
-        tables.setdefault((pair.metric, pair.runs), []).append((pair.method, *means, ends, _probability(pair.p_holm)))
+        row = (pair.method, *means, ends, _probability(pair.p_holm), str(pair.num_samples))
+        tables.setdefault((pair.metric, pair.runs), []).append(row)
     return [
         ResultTable(
             f"{metric}: {second} against {first}, paired by sample",
-            ("method", first, second, "difference", f"{_percent(1 - alpha)} interval", "p"),
+            ("method", first, second, "difference", f"{_percent(1 - alpha)} interval", "p", "n"),
             tuple(rows),
             bold=frozenset(),
         )

@@ -31,7 +31,7 @@ class Terminal(Console):
 
 def console(width: int = 120) -> Terminal:
     """Where the output is no terminal, its lines are `width` characters long."""
-    console = Terminal(soft_wrap=True, highlight=False, markup=False)  # paths stay in one piece, to be pasted
+    console = Terminal(soft_wrap=True, highlight=False, markup=False, emoji=False)  # paths stay in one piece
     if not console.is_terminal:
         console.width = width
     return console

@@ -137,8 +137,14 @@ class Scores:
         return f"Scores({len(self)} rows: {', '.join(counts)}; stages {', '.join(self.unique('stage'))})"
 
     def _repr_html_(self) -> str:
-        """The means of the last evaluation, methods down and metrics across, for notebooks."""
-        summary = self.last().summary()
+        """The means of the last evaluation, methods down and metrics across, for notebooks.
+
+        Without means where a sample has two scores of a method and metric, as in the rows of two evaluations joined.
+        """
+        try:
+            summary = self.last().summary()
+        except ValueError as error:
+            return f"<p>{html.escape(repr(self))}</p><p>No means: {html.escape(str(error))}</p>"
         texts = [as_text(row.mean, row.standard_error, ".4g") for row in summary.itertuples()]
         table = summary.assign(text=texts).pivot_table("text", "method", "metric", "first", sort=False)
         return f"<p>{html.escape(repr(self))}</p>{table.fillna('').to_html(escape=True)}"

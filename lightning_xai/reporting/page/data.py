@@ -66,7 +66,7 @@ FIELDS = {
     "metrics[].methods[].is_best": "the best, or not significantly worse than it",
     "metrics[].methods[].floor": "what it must be better than: the mean of the best control, or chance; null without",
     "metrics[].methods[].floor_of": "the name of that control, or chance",
-    "metrics[].methods[].is_above_floor": "whether it is better (Wilcoxon, paired by sample); null without a floor",
+    "metrics[].methods[].is_above_floor": "whether it is better (Wilcoxon; of few samples, by its mean); null without",
     "metrics[].methods[].gradients": "spent on a sample, on average",
     "metrics[].methods[].mean": "over the samples",
     "metrics[].methods[].low": "lower end of its confidence interval",

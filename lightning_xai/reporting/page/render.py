@@ -38,6 +38,7 @@ from lightning_xai.reporting.page.sentences import (
     floor,
     is_below_floor,
     is_better,
+    is_tested,
     leading,
     plain,
     sentences,
@@ -283,7 +284,8 @@ def _row(comparison: Comparison, metric: MetricComparison, result: MethodResult,
         "is_control": is_control,
         "below": level.name if level and is_below_floor(comparison, metric, result) else "",
         "best": result is best_of(metric),
-        "tied": result.is_best or (is_control and known.has_floor and _as_good(comparison, result)),
+        "tied": is_tested(comparison, metric)
+        and (result.is_best or (is_control and known.has_floor and _as_good(comparison, result))),
         "better": better,
         "difference": Number(
             written(result.difference, digits, known.percent, sign=True),

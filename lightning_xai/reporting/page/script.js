@@ -3,7 +3,7 @@
 (() => {
   const get = id => document.getElementById(id);
   const make = (tag, text = "", attributes = {}) => {
-    const element = Object.assign(document.createElement(tag), { textContent: text });
+    const element = Object.assign(document.createElement(tag), { textContent: `${text}`.replace(/\p{C}/gu, escape) });
     for (const pair of Object.entries(attributes)) element.setAttribute(...pair);
     return element;
   };

@@ -1,8 +1,9 @@
 """The answer: three to five sentences that follow from the tests."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -108,30 +109,57 @@ class Floor:
 
 def floor(comparison: Comparison, metric: MetricComparison, result: MethodResult) -> Floor | None:
     """The best of the controls of the method's run, or chance where that is better; None where neither is known."""
-    known, run = about(metric.metric), result.method.rpartition(":")[0]
+    known, run = about(metric.metric), _run_of(result.method)
     if not known.has_floor or metric.higher_is_better is None or result.method in comparison.controls:
         return None
     found = [
         Floor(plain(r.method), r.mean, r)
         for r in metric.methods
-        if r.method in comparison.controls and r.method.rpartition(":")[0] == run and not math.isnan(r.mean)
+        if r.method in comparison.controls and _run_of(r.method) == run and not math.isnan(r.mean)
     ]
     found += [] if known.level is None else [Floor("chance", known.level)]
     return max(found, key=lambda one: one.mean if metric.higher_is_better else -one.mean, default=None)
 
 
 def is_below_floor(comparison: Comparison, metric: MetricComparison, result: MethodResult) -> bool:
-    """Whether a method is not shown to be better than its floor (Wilcoxon, paired by sample); of one sample, is not."""
+    """Whether a method is not shown to be better than its floor (Wilcoxon, paired by sample).
+
+    Of too few samples for that test, whether its mean is not better.
+    """
     level = floor(comparison, metric, result)
     if level is None or math.isnan(result.mean):
         return False
-    if metric.num_samples == 1:
-        return result.mean <= level.mean if metric.higher_is_better else result.mean >= level.mean
-    if result is best_of(metric) and level.control is not None:
+    of_family = result is best_of(metric) and level.control is not None
+    if not (is_tested(comparison, metric) if of_family else _enough(comparison, metric.num_samples, 1)):
+        return not _is_above(metric, result, level)
+    if of_family:
+        assert level.control is not None  # for mypy
         return not is_worse(comparison, level.control)  # the test that the sentences are of
     others = np.full(metric.num_samples, level.mean) if level.control is None else np.asarray(level.control.values)
     p_value, effect = paired_test(np.asarray(result.values), others, metric.higher_is_better)
     return not (p_value <= comparison.alpha and effect > 0)
+
+
+def _is_above(metric: MetricComparison, result: MethodResult, level: Floor) -> bool:
+    """Whether its mean is the better one."""
+    return result.mean > level.mean if metric.higher_is_better else result.mean < level.mean
+
+
+def is_tested(comparison: Comparison, metric: MetricComparison) -> bool:
+    """Whether there are enough samples for the corrected tests to show any difference at all."""
+    methods = sum(len(result.values) > 0 for result in metric.methods)
+    tests = methods * (methods - 1) // 2 if comparison.procedure == "all_pairs" else methods - 1
+    return _enough(comparison, metric.num_samples, tests)
+
+
+def _enough(comparison: Comparison, num_samples: int, num_tests: int) -> bool:
+    """Whether the least p-value of Wilcoxon's test, all differences of one sign, passes Holm's first step."""
+    return num_tests * 2.0 ** (1 - num_samples) <= comparison.alpha
+
+
+def _run_of(method: str) -> str:
+    """The name of the run before that of the method; empty where there is one run."""
+    return method.rpartition(":")[0]
 
 
 def plain(method: str) -> str:
@@ -155,16 +183,22 @@ def _best(comparison: Comparison, metric: MetricComparison) -> Iterator[Part]:
     controls = _distinct(r for r in metric.methods if r.method in comparison.controls and not math.isnan(r.mean))
     others = [r for r in metric.methods if r is not best and r.rank is not None]
     pointing = known.group == "evidence"
+    evidence = " in pointing at the evidence" * pointing
     if is_below_floor(comparison, metric, best) and (level := floor(comparison, metric, best)):
         name = f"the control {level.name}" if level.control else level.name
-        yield f"No method is above {name}{' in pointing at the evidence' * pointing}; the first is {best.method}: "
+        shown = "shown to be " * _is_above(metric, best, level)
+        yield f"No method is {shown}above {name}{evidence}; the first is {best.method}: "
+    elif not others and not controls:
+        yield f"{best.method} is the only method: "
+    elif not is_tested(comparison, metric):
+        yield f"{best.method} comes first{evidence}: "
     elif others and not any(is_worse(comparison, result) for result in others):
-        yield f"No method stands out{' in pointing at the evidence' * pointing}; the first is {best.method}: "
+        yield f"No method stands out{evidence}; the first is {best.method}: "
     else:
         yield f"{best.method} {'points best at the evidence' if pointing else 'is the best'}: "
     yield f"{known.title} "
     yield from mean_parts(metric, best)
-    yield from (" (", count(metric.num_samples, "n", metric.metric), f" sample{'s' * (metric.num_samples != 1)}")
+    yield from (" (", *_samples(metric))
     if metric.num_samples < metric.num_common:
         yield from (
             " of ",
@@ -180,6 +214,10 @@ def _best(comparison: Comparison, metric: MetricComparison) -> Iterator[Part]:
     if metric.num_samples == 1:
         yield ". One sample allows neither an interval nor a test"
     yield "."
+
+
+def _samples(metric: MetricComparison) -> tuple[Part, Part]:
+    return count(metric.num_samples, "n", metric.metric), f" sample{'s' * (metric.num_samples != 1)}"
 
 
 def _distinct(controls: Iterable[MethodResult]) -> list[tuple[str, MethodResult]]:
@@ -200,8 +238,10 @@ def _ties(comparison: Comparison, metric: MetricComparison) -> list[Part]:
     equal = [result.method for result in others if not is_worse(comparison, result)]
     worse = [result for result in others if is_worse(comparison, result)]
     test = f"(Wilcoxon, Holm-corrected, level {comparison.alpha:g})"
-    if not others:
+    if not others or metric.num_samples == 1:
         return []
+    if not is_tested(comparison, metric):
+        return [*_samples(metric), f" are too few for a test {test}: whether the others are worse is open."]
     if not worse:
         return [f"{listed(equal)} cannot be told from it {test}."]
     least = max(worse, key=lambda result: result.difference)
@@ -223,15 +263,23 @@ def _runs(findings: Findings, metric: MetricComparison) -> Iterator[Part]:
         better = sum(sign * pair.difference > 0 for pair in sure)
         far = max(pairs, key=lambda pair: abs(pair.difference))
         digits = decimals((far.high - far.low) / 4)
+        numbers = [pair.num_samples for pair in pairs]
+        tests = sum(pair.metric == metric.metric and pair.runs == runs for pair in findings.pairs)
         yield f"{' ' * bool(place)}Against {runs[0]}, {runs[1]} is better in "
         yield from (count(better, "pairs_better", metric.metric), ", worse in ")
         yield from (count(len(sure) - better, "pairs_worse", metric.metric), " of ")
-        yield from (count(len(pairs), "pairs", metric.metric), f" methods ({known.title}, paired by sample); ")
-        yield f"the largest difference is that of {far.method}, "
+        yield from (count(len(pairs), "pairs", metric.metric), f" methods ({known.title}, paired by ")
+        yield from (count(min(numbers), "pairs_n", metric.metric), f" to {max(numbers)}" * (len(set(numbers)) > 1))
+        few = ", too few for a test" * (not _enough(findings.comparison, max(numbers), tests))
+        yield f" sample{'s' * (max(numbers) > 1)}{few}); the largest difference is that of {far.method}, "
         for sep, value, of in (("", far.difference, "difference"), (" [", far.low, "low"), (", ", far.high, "high")):
             text = written(value, digits, known.percent, sign=of == "difference")
             yield from (sep, Number(text, value, f"pair_{of}", metric.metric, far.method))
         yield f"]{' points' * known.percent}."
+    own_numbers = [run.num_samples for run in findings.comparison.runs]
+    if 2 * metric.num_common < min(own_numbers):
+        yield from (" Only ", count(metric.num_common, "num_common", metric.metric), " samples are shared by the runs")
+        yield f", of {listed(map(str, own_numbers))}: nothing here is of the others."
 
 
 def _difference(metric: MetricComparison, result: MethodResult) -> Iterator[Part]:
@@ -254,42 +302,85 @@ def _control(comparison: Comparison, leading: MetricComparison) -> Sentence:
     if not floored:
         words = "No metric of this run has a floor: whether a control is as good cannot be said."
         return Sentence("control", (words,), "metrics")
-    if not comparison.controls:
+    floored.sort(key=lambda metric: metric is not leading)
+    found: dict[_Standing, list[tuple[MetricComparison, MethodResult]]] = {standing: [] for standing in _STANDINGS}
+    for metric in floored:
+        if (control := _best_control(comparison, metric)) is not None:
+            found[_standing(comparison, metric, control)].append((metric, control))
+    told = [(standing, pairs) for standing, pairs in found.items() if pairs]
+    if not told:
         words = "There are no controls: whether an edge detector or random maps would do as well is not known."
         return Sentence("control", (words,), "metrics", _BAD)
-    equal = [(metric, control) for metric in floored if (control := _equal_control(comparison, metric)) is not None]
-    if not equal:
-        titles = listed(about(metric.metric).title for metric in floored)
-        names = listed(comparison.controls, "nor")
-        none = f"neither {names} reaches" if len(comparison.controls) > 1 else f"{names} does not reach"
-        words = f"No control is as good: {none} it, in {titles}."
-        return Sentence("control", (words,), anchor(comparison, leading), _GOOD)
-    equal.sort(key=lambda pair: pair[0] is not leading)
-    parts: list[Part] = [f"A control is {'better' if is_better(comparison, equal[0][1]) else 'as good'}: "]
-    for place, (metric, result) in enumerate(equal[:MOST]):
-        parts += ["; " if place else "", *_as_good(comparison, metric, result)]
-    if len(equal) > MOST:
-        parts.append(f"; likewise in {listed(about(metric.metric).title for metric, _ in equal[MOST:])}")
-    parts.append(". What is measured there can be had without a trained network.")
-    return Sentence("control", tuple(parts), anchor(comparison, equal[0][0]), _BAD)
+    if found["equal"]:
+        told = [(standing, pairs) for standing, pairs in told if standing != "worse"]
+    parts: list[Part] = []
+    for standing, pairs in told:
+        parts += [" " * bool(parts), *_told(comparison, standing, pairs)]
+    tone = _GOOD if told[0][0] == "worse" and len(told) == 1 else _PLAIN if told[0][0] in ("worse", "few") else _BAD
+    return Sentence("control", tuple(parts), anchor(comparison, told[0][1][0][0]), tone)
 
 
-def _equal_control(comparison: Comparison, metric: MetricComparison) -> MethodResult | None:
-    """The best of the controls, if the tests do not say that it is worse than the best method."""
+_Standing = Literal["equal", "unsure", "worse", "few"]
+_STANDINGS: tuple[_Standing, ...] = get_args(_Standing)
+"""Of the best control beside the best method: as good or better; not shown to be worse, though nothing says that it is
+as good; worse; and of too few samples for a test."""
+
+
+def _standing(comparison: Comparison, metric: MetricComparison, control: MethodResult) -> _Standing:
+    if not is_tested(comparison, metric):
+        return "few"
+    if is_worse(comparison, control):
+        return "worse"
+    return "equal" if not (control.difference < 0 and control.difference_high < 0) else "unsure"
+
+
+def _best_control(comparison: Comparison, metric: MetricComparison) -> MethodResult | None:
+    """Of the run of the best method: another run is another network, or has other samples."""
+    best = best_of(metric)
+    assert best is not None  # for mypy: only metrics with one are asked about
     known = [r for r in metric.methods if r.method in comparison.controls and not math.isnan(r.mean)]
-    best = max(known, key=lambda r: r.mean if metric.higher_is_better else -r.mean, default=None)
-    return None if best is None or is_worse(comparison, best) else best
+    known = [r for r in known if _run_of(r.method) == _run_of(best.method)]
+    return max(known, key=lambda r: r.mean if metric.higher_is_better else -r.mean, default=None)
 
 
-def _as_good(comparison: Comparison, metric: MetricComparison, result: MethodResult) -> Iterator[Part]:
+def _told(
+    comparison: Comparison, standing: _Standing, pairs: Sequence[tuple[MetricComparison, MethodResult]]
+) -> Iterator[Part]:
+    """The sentence of the metrics in which a control stands so."""
+    if standing == "worse":
+        runs = {_run_of(control.method) for _, control in pairs}
+        controls = [name for name in comparison.controls if _run_of(name) in runs]
+        none = f"neither {listed(controls, 'nor')} reaches" if len(controls) > 1 else f"{controls[0]} does not reach"
+        yield f"No control is as good: {none} it, in {listed(about(metric.metric).title for metric, _ in pairs)}."
+        return
+    if standing == "equal":
+        yield f"A control is {'better' if is_better(comparison, pairs[0][1]) else 'as good'}: "
+    elif standing == "unsure":
+        yield "The best method is not shown to be above a control: "
+    else:
+        yield "Whether a control is as good is open, the samples being too few for a test: "
+    for place, (metric, result) in enumerate(pairs[:MOST]):
+        yield "; " * bool(place)
+        yield from _beside(comparison, standing, metric, result)
+    if len(pairs) > MOST:
+        yield f"; likewise in {listed(about(metric.metric).title for metric, _ in pairs[MOST:])}"
+    yield ". What is measured there can be had without a trained network." if standing == "equal" else "."
+
+
+def _beside(
+    comparison: Comparison, standing: _Standing, metric: MetricComparison, result: MethodResult
+) -> Iterator[Part]:
+    """A control and the best method, with their means."""
     best = best_of(metric)
     assert best is not None  # for mypy: only metrics with one are asked about
     digits = decimals(error(best))
     yield f"in {about(metric.metric).title}, {result.method} has "
     yield from mean_parts(metric, result, digits)[:2]
-    verb = "better than every method, the best being" if is_better(comparison, result) else "not told from"
+    verbs = {"equal": "not told from", "unsure": "the best being", "few": "the first being"}
+    verb = "better than every method, the best being" if is_better(comparison, result) else verbs[standing]
     yield f", {verb} {best.method} with "
     yield from mean_parts(metric, best, digits)[:2]
+    yield from (" (", *_samples(metric), ")")
 
 
 def _checks(findings: Findings) -> Sentence:
