@@ -124,16 +124,19 @@ APART = finding(4, box=(0, 0, 4, 4))
         ([[], [OTHER], [SHORT], [SHORT]], [(2, 1, None)]),
         ([[SHORT], [SHORT]], [(0, None, None)]),
         ([[], [SHORT], [OTHER]], [(1, 0, 1)]),
-        ([[], [SHORT], [OTHER], [MOVED]], [(1, 0, None)]),
+        ([[], [SHORT], [OTHER], [MOVED]], [(3, 2, None)]),
+        ([[SHORT], [OTHER], [SHORT], [MOVED], [OTHER]], [(2, 1, 3)]),
         ([[], [SHORT], [APART, SHORT]], [(1, 0, None), (2, 1, None)]),
         ([[SHORT], [finding(5)]], [(1, 0, None), (0, None, 0)]),
         ([[finding(4, kind="color", box=())], [finding(4, kind="pattern")]], [(1, 0, None), (0, None, 0)]),
         ([[OTHER]], []),
     ],
 )
-def test_a_shortcut_dates_from_the_first_proof_of_a_hypothesis_like_it(looks, expected):
+def test_a_shortcut_dates_from_the_first_proof_of_a_hypothesis_like_it_that_was_confirmed(looks, expected):
     found = onset([report(epoch, *findings) for epoch, findings in enumerate(looks)])
     assert [(own.since, own.after, own.until) for own in found] == expected
+    ends = [len(looks) - 1 if own.until is None else own.until for own in found]
+    assert [own.confirmed for own in found] == [own.since < end for own, end in zip(found, ends, strict=True)]
 
 
 def test_what_was_proven_is_carried_along_once_and_as_it_was_last():
@@ -178,9 +181,9 @@ def test_the_conclusion_says_since_when_which_classes_what_and_what_proves_it():
     quiet = clear(*(label for label in range(10) if label not in (4, 7)))
     reports = [report(2, *quiet), report(3, finding(4), finding(7, examples=range(10)), *quiet)]
     assert sentences(reports) == [
-        "Since epoch 3 (not yet at epoch 2; proven once so far) classes 4 and 7 are decided by the lower left corner; "
-        "replacing it by another class's changes 25 % of their predictions (a matched region 0.4 %); 10 pictures show "
-        "it; validation accuracy cannot see it, for these samples have it too.",
+        "Since epoch 3 (not yet at epoch 2; not yet at two looks) classes 4 and 7 are decided by the lower left corner"
+        "; replacing it by another class's changes 25 % of their predictions (a matched region 0.4 %); 10 pictures "
+        "show it; validation accuracy cannot see it, for these samples have it too.",
         "In all, 5 % of the predictions of 3 samples depend on shortcuts.",
         "No other shortcut was found in the other classes: no place or small pattern that decides at least 12 % of a "
         "class's predictions.",
@@ -188,7 +191,7 @@ def test_the_conclusion_says_since_when_which_classes_what_and_what_proves_it():
     assert sentences([reports[1]])[0].startswith("At epoch 3 classes 4 and 7 are decided")
     assert sentences([replace(reports[1], epoch=-1)])[0].startswith("Classes 4 and 7 are decided")
     assert sentences(reports[::-1])[0] == (
-        "Proven at one look alone, which may be chance: class 4 by the lower left corner (3), class 7 by the lower "
+        "Proven at single looks, which may be chance: class 4 by the lower left corner (3), class 7 by the lower "
         "left corner (3)."
     )
     later = report(4, finding(4), finding(7), finding(1, box=(0, 24, 4, 4)))
@@ -198,7 +201,9 @@ def test_the_conclusion_says_since_when_which_classes_what_and_what_proves_it():
     )
     apart = [finding(4), finding(7, box=(0, 0, 4, 4)), finding(1, "SHORTCUT", kind="color", box=(), mean=0.9)]
     told = sentences([report(0), report(1, *apart, class_names=list("abcdefghij"))])
-    assert told[0].startswith("Since epoch 1 (not yet at epoch 0; proven once so far) class b is decided by the color")
+    assert told[0].startswith(
+        "Since epoch 1 (not yet at epoch 0; not yet at two looks) class b is decided by the color"
+    )
     assert "2 classes are decided each by a place of its own: e by the lower left corner, h by the upper" in told[1]
 
 

@@ -15,7 +15,7 @@ from lightning_xai.results.shortcuts import (
 )
 from lightning_xai.results.tables import ResultTable
 
-ONCE = "Proven at one look alone, which may be chance"
+ONCE = "Proven at single looks, which may be chance"
 ORDER: tuple[ShortcutVerdict, ...] = ("SHORTCUT", "EVIDENCE", "INCONCLUSIVE", "CLEAR")
 
 
@@ -34,7 +34,7 @@ def sentences(reports: Sequence[ShortcutReport]) -> list[str]:
         lines.append(f"In all, {share} of the predictions of {number} samples depend on shortcuts.")
     over = [one for one in found if one.until is not None]
     for once, when in ((False, "Proven at earlier epochs, and not at the last one"), (True, ONCE)):
-        if some := [one for one in over if (one.looks == 1) == once]:
+        if some := [one for one in over if one.confirmed != once]:
             former = (
                 f"class {class_name(o.finding.label, last)} by {words(o.finding, last)} ({_epochs(o)})" for o in some
             )
@@ -65,7 +65,7 @@ def _decided(group: list[Onset], reports: Sequence[ShortcutReport]) -> str:
         what = what if len(labels) > 1 else f"{_classes(labels, last)} {verb} decided by {each[0].partition(' by ')[2]}"
     first = min(group, key=lambda one: one.since)
     before = "the first look" if first.after is None else f"not yet at epoch {first.after}"
-    before += "; proven once so far" if all(one.looks == 1 for one in group) else ""
+    before += "" if any(one.confirmed for one in group) else "; not yet at two looks"
     when = f"Since epoch {first.since} ({before}) " if dated else f"At epoch {first.since} " if first.since >= 0 else ""
     sentence = when + what if when else what[0].upper() + what[1:]
     effects = [effect for finding in findings if (effect := decisive(finding)) is not None]

@@ -127,21 +127,22 @@ class Onset:
 
     Attributes:
         finding: Its strongest hypothesis, as last proven.
-        since: Epoch of the first proof.
+        since: Epoch of the first proof that the next look confirmed.
         after: Epoch of the last look before that, at which nothing like it was proven; None if there was none.
         until: Epoch of the last proof, where the last report has none; None if it is still there.
-        looks: At how many it was proven. One alone may be chance, of which every look has a share of `alpha`.
+        confirmed: Whether it was proven at two looks running, of which `since` is the first. If not, it may be chance,
+            of which every look has a share of `alpha`, and `since` is the last proof.
     """
 
     finding: Finding
     since: int
     after: int | None
     until: int | None
-    looks: int = 1
+    confirmed: bool
 
 
 def onset(reports: Sequence[ShortcutReport]) -> tuple[Onset, ...]:
-    """When each shortcut was first proven, and the look before; strongest in the last proof first.
+    """When each shortcut was first proven at two looks running, and the look before; strongest in the last proof first.
 
     Hypotheses about a class are one shortcut if they are of the same kind and setting and their places overlap.
 
@@ -157,12 +158,14 @@ def onset(reports: Sequence[ShortcutReport]) -> tuple[Onset, ...]:
             own.append((look, finding))
     found = []
     for group in groups:
-        first, last = group[0][0], group[-1][0]
+        looks = [look for look, _ in group]
+        last = looks[-1]
+        first = next((look for look in looks if look + 1 in looks), last)
         strongest = max((finding for look, finding in group if look == last), key=strength)
         epochs = [reports[look].epoch for look in (first, max(0, first - 1), last)]
         over = last < len(reports) - 1
-        looks = len({look for look, _ in group})
-        found.append(Onset(strongest, epochs[0], epochs[1] if first else None, epochs[2] if over else None, looks))
+        dates = epochs[0], epochs[1] if first else None, epochs[2] if over else None
+        found.append(Onset(strongest, *dates, first + 1 in looks))
     return tuple(sorted(found, key=lambda one: (one.until is not None, -strength(one.finding))))
 
 

@@ -151,12 +151,13 @@ def find_shortcuts(
             prove(each, audit.samples, other, audit.ask, minimum)
             for each in _candidates(half, operators, carried, audit.index)
         ]
-    labels = list(own)
-    by_proof = findings(proofs, alpha, minimum, known, audit.index.tolist())
-    if "background" not in operators:
-        every = [own for told in by_proof for own in told]
-        by_proof = [[own for own in told if not explained(own, every)] for told in by_proof]
-    by_class, found = dependence(proofs, by_proof, labels), [own for told in by_proof for own in told]
+        labels = list(own)
+        by_proof = findings(proofs, alpha, minimum, known, audit.index.tolist())
+        if "background" not in operators:
+            every = [own for told in by_proof for own in told]
+            by_proof = [[own for own in told if not explained(own, every)] for told in by_proof]
+        by_class = dependence(proofs, by_proof, labels, audit.ask)
+    found = [own for told in by_proof for own in told]
     total = sum(len(other[label][0]) for label in labels)
     whole = sum(share * len(other[label][0]) for label, share in by_class.items()) / total
     settings = {

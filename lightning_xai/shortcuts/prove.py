@@ -372,8 +372,18 @@ def _examples(one: Shown) -> list[int]:
     return [*proof.candidates.family.source(one.label), *rows.unique()[order].tolist()][:EXAMPLES]
 
 
+def unmargined(proof: Proof, ask: Ask) -> Proof:
+    """The same with what is in the margin of the evidence: no proof may hang on it, but a shortcut may reach there."""
+    family, control, samples = proof.candidates.family, proof.candidates.control, proof.samples
+    if samples.bare is None or control is None or family.kind == "frequency":
+        return proof
+    bare = replace(samples, evidence=samples.bare)
+    swapped, controlled = (ask(partial(own.swap, bare), proof.rows, proof.donors) for own in (family, control))
+    return replace(proof, samples=bare, swapped=swapped, controlled=controlled)
+
+
 def dependence(
-    proofs: Sequence[Proof], findings: Sequence[Sequence[Finding]], labels: Sequence[int]
+    proofs: Sequence[Proof], findings: Sequence[Sequence[Finding]], labels: Sequence[int], ask: Ask
 ) -> dict[int, float]:
     """By class, the share of its predictions that change when proven shortcuts are swapped, less the control's.
 
@@ -384,6 +394,8 @@ def dependence(
     by_class = dict.fromkeys(labels, 0.0)
     for proof, told in zip(proofs, findings, strict=True):
         proven = [finding.label for finding in told if finding.verdict == "SHORTCUT"]
+        if proven:
+            proof = unmargined(proof, ask)
         if proven and proof.controlled is not None:
             named = torch.tensor(proven, device=proof.rows.device)
             counted = torch.isin(proof.source, named) | torch.isin(proof.donor, named)
