@@ -10,6 +10,7 @@ import pytest
 
 from lightning_xai.experiments import Run, compare_methods
 from lightning_xai.experiments.findings import paired
+from lightning_xai.reporting.page.metrics import about
 from lightning_xai.reporting.page.numbers import decimals, text, written
 from lightning_xai.reporting.page.sentences import floor, is_below_floor, leading, sentences, shown_first
 from lightning_xai.results.findings import Findings, FoundRun
@@ -240,6 +241,30 @@ def test_what_the_answer_says(situation):
             assert kind not in said
         for piece in pieces or ():
             assert piece in said[kind]
+
+
+@pytest.mark.parametrize(
+    ("name", "made_by", "title", "group"),
+    [
+        ("fc", "lightning_xai.metrics.FaithfulnessCorrelation", "faithfulness correlation (fc)", "faithfulness"),
+        ("auroc", "lightning_xai.metrics.Sparseness", "sparseness (auroc)", "form"),
+        ("auroc", "lightning_xai.metrics.LocalizationAUROC", "AUROC", "evidence"),
+        ("auroc", "mine.AUROC", "auroc", "other"),
+        ("auroc", "", "AUROC", "evidence"),  # of files that have no classes
+    ],
+)
+def test_a_metric_is_what_its_class_is(name, made_by, title, group):
+    own = replace(run(SEEN, name), metric_classes={name: made_by} if made_by else {}, higher_is_better={name: True})
+    (metric,) = compare_methods([own]).metrics
+    assert (about(metric).title, about(metric).group) == (title, group)
+    said = text(sentences(findings(own))[-1].parts)
+    assert ("(no metric that is known to be one of faithfulness)" in said) == (group == "other")
+
+
+def test_masks_that_are_all_empty_are_no_missing_masks():
+    undefined = {"saliency": [math.nan] * 12, "random": [math.nan] * 12}
+    said = text(sentences(findings(run({"sparseness": SEEN, RANK: undefined}, None)))[-1].parts)
+    assert "point at the evidence (no sample has a defined score, as where all masks are empty)" in said
 
 
 def test_runs_that_share_few_samples():
