@@ -267,6 +267,26 @@ def test_masks_that_are_all_empty_are_no_missing_masks():
     assert "point at the evidence (no sample has a defined score, as where all masks are empty)" in said
 
 
+def test_runs_lead_with_a_metric_that_several_have():
+    """And where none has one, no sentence is empty."""
+    both = findings(run({RANK: SEEN, "sparseness": SEEN}, None, "a"), run(SEEN, "sparseness", "b"))
+    said = {sentence.kind: text(sentence.parts) for sentence in sentences(both)}
+    assert leading(both.comparison).metric == "sparseness"
+    assert said["runs"].startswith("Against a, b is better in 0, worse in 0 of 2 methods (sparseness, paired by 12 ")
+    none = findings(run({"saliency": 0.6, "edges": 0.2}, name="a"), run({"gradient": 0.5, "edges": 0.2}, name="b"))
+    said = [text(sentence.parts) for sentence in sentences(none)]
+    assert len(said) == 4
+    assert all(said)
+
+
+def test_a_difference_has_the_digits_of_its_own_interval():
+    """Samples that differ much, and methods that differ little, and surely."""
+    wide = 0.5 + 5 * SHIFTS
+    said = findings(run({"saliency": wide, "gradient": wide - 0.01 + SHIFTS / 20}, "auroc"))
+    (ties,) = (text(sentence.parts) for sentence in sentences(said) if sentence.kind == "ties")
+    assert "worse, by at least 0.0100 [0.0091, 0.0109]" in ties
+
+
 def test_runs_that_share_few_samples():
     """A control is one of the best method's own run, and the samples are told."""
     other = run({"saliency": 0.7, "edges": 0.1}, name="b")

@@ -14,7 +14,7 @@ from lightning_xai.reporting.page.shortcuts import answers
 from lightning_xai.results.comparison import Comparison, MethodResult, MetricComparison
 from lightning_xai.results.findings import Findings, FoundRun
 from lightning_xai.statistics.intervals import share_interval
-from lightning_xai.statistics.paired import paired_test
+from lightning_xai.statistics.paired import EQUAL, paired_test
 
 CONTROLS = {
     "edges": "an edge detector that never sees the network",
@@ -62,23 +62,33 @@ def conclusion(findings: Findings) -> list[Sentence]:
     else:
         link = anchor(comparison, metric)
         found.append(Sentence("best", tuple(_best(comparison, metric)), link))
-        if findings.pairs:
-            found.append(Sentence("runs", tuple(_runs(findings, metric)), "runs"))
-        elif ties := _ties(comparison, metric):
+        if runs := tuple(_runs(findings, metric)):
+            found.append(Sentence("runs", runs, "runs"))
+        elif not findings.pairs and (ties := _ties(comparison, metric)):
             found.append(Sentence("ties", tuple(ties), link))
         found.append(_control(comparison, metric))
     return found
 
 
 def leading(comparison: Comparison) -> MetricComparison | None:
-    """The metric that the answer is about: of the evidence, or else faithfulness, or else the first one."""
+    """The metric that the answer is about: of the evidence, or else faithfulness, or else the first one.
+
+    Of several runs, one in which a method of the first run is in another one too, where there is any.
+    """
     known = [metric for metric in comparison.metrics if best_of(metric) is not None]
+    known = [metric for metric in known if _is_in_several(comparison, metric)] or known
     groups = ["evidence", "faithfulness"]
     for group in groups:
         if found := [metric for metric in known if about(metric).group == group]:
             order = ("relevance_rank_accuracy", "auroc")
             return min(found, key=lambda m: order.index(m.metric) if m.metric in order else len(order))
     return known[0] if known else None
+
+
+def _is_in_several(comparison: Comparison, metric: MetricComparison) -> bool:
+    names = [r.method for r in metric.methods if r.method not in comparison.controls and not math.isnan(r.mean)]
+    first = {plain(name) for name in names if _run_of(name) == comparison.runs[0].name}
+    return any(plain(name) in first for name in names if _run_of(name) != comparison.runs[0].name)
 
 
 def best_of(metric: MetricComparison) -> MethodResult | None:
@@ -276,6 +286,8 @@ def _runs(findings: Findings, metric: MetricComparison) -> Iterator[Part]:
             text = written(value, digits, known.percent, sign=of == "difference")
             yield from (sep, Number(text, value, f"pair_{of}", metric.metric, far.method))
         yield f"]{' points' * known.percent}."
+    if not own:
+        return
     own_numbers = [run.num_samples for run in findings.comparison.runs]
     if 2 * metric.num_common < min(own_numbers):
         yield from (" Only ", count(metric.num_common, "num_common", metric.metric), " samples are shared by the runs")
@@ -284,7 +296,8 @@ def _runs(findings: Findings, metric: MetricComparison) -> Iterator[Part]:
 
 def _difference(metric: MetricComparison, result: MethodResult) -> Iterator[Part]:
     """How much worse, and its interval."""
-    known, digits = about(metric), decimals(error(result))
+    known, width = about(metric), result.difference_high - result.difference_low
+    digits = decimals(width / 4 if width > EQUAL * abs(result.difference) else error(result))
 
     def number(value: float, of: str) -> Number:
         return Number(written(value, digits, known.percent), value, of, metric.metric, result.method)
