@@ -136,9 +136,13 @@ def _common_stage(runs: Sequence[Run]) -> str:
         if all(stage in present for present in stages):
             return stage
     found = "; ".join(f"{run.name} has {_listed(present)}" for run, present in zip(runs, stages, strict=True))
+    shared = [stage for stage in stages[0] if all(stage in present for present in stages)]
+    cure = (
+        f"`stage`, such as {shared[0]} (`--stage {shared[0]}`)" if shared else "`stage`, such as one of several loaders"
+    )
     raise ValueError(
         f"`runs`: neither 'test' nor 'validate' nor 'evaluate' has scores in all runs: {found}. Choose runs that share "
-        "a stage, or give `stage`, such as one of several loaders."
+        f"a stage, or give {cure}."
     )
 
 
