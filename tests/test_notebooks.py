@@ -70,7 +70,9 @@ def test_arrays_numbers_and_constant_images_are_shown():
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["3", "1"]
     (_, first), *_ = ((image.zorder, image.get_array()) for image in figure.axes[0].images)
     assert_close(np.asarray(first, float), np.full((4, 4), 0.5), check_dtype=False)
-    with pytest.raises(TypeError, match="`maps` must be a tensor or an array .*, got a list. Give several maps as a dic"):
+    with pytest.raises(
+        TypeError, match="`maps` must be a tensor or an array .*, got a list. Give several maps as a dic"
+    ):
         lx.show.__wrapped__([torch.ones(2, 1, 4, 4)], torch.ones(2, 1, 4, 4))
     with pytest.raises(ValueError, match="`labels`"):
         lx.show(torch.ones(2, 1, 4, 4), images, labels=[1])

@@ -35,8 +35,8 @@ def show(
     Args:
         maps: Attributions of one method, or of several by name, shaped like the images.
         images: Inputs as the network gets them: images, volumes, series or tables.
-        bounds: (low, high), what black and white are; None for the least and the greatest value of the images, which are
-            gray where these are equal.
+        bounds: (low, high), what black and white are; None for the least and the greatest value of the images; where
+            these are equal, the images are gray.
         overlay: Lay the maps over the images, in gray, the more opaque the larger their values; of images alone.
         labels: A text or a number for each row.
         title: Above all.
