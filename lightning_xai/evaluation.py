@@ -77,6 +77,7 @@ class Evaluation:
             explained, class that the model predicts, and masks if there are any.
         attributions: attributions[method] of these.
         targets: (samples,) class explained of each index; -1 where the output has no classes. None if it is not known.
+        metric_classes: The class of each metric, with its package.
 
     Example:
         >>> import torch
@@ -98,6 +99,7 @@ class Evaluation:
     masks: Tensor | None
     attributions: dict[str, Tensor] = field(repr=False)
     targets: Labels | None = None
+    metric_classes: dict[str, str] = field(default_factory=dict)
 
     def means(self) -> dict[str, dict[str, float]]:
         """Mean over the samples with a defined score, by method and metric."""
@@ -292,6 +294,7 @@ def evaluate(
         masks=None if masks is None else masks[:keep_attributions].cpu(),
         attributions=dict(zip(explainers, maps, strict=True)),
         targets=told,
+        metric_classes=metric_classes(given),
     )
 
 
@@ -476,6 +479,16 @@ def _recorded(metric: SampleMetric, batch: Batch, failures: list[str] | None) ->
 def directions(metrics: Mapping[str, SampleMetric]) -> dict[str, bool | None]:
     """`higher_is_better` of metrics, and of what each method spends."""
     return {**{name: metric.higher_is_better for name, metric in metrics.items()}, GRADIENTS: None}
+
+
+def metric_classes(metrics: Mapping[str, SampleMetric]) -> dict[str, str]:
+    """The classes of metrics, those of `lightning_xai.metrics` by their public path."""
+    kinds = {name: type(metric) for name, metric in metrics.items()}
+    room = SampleMetric.__module__.rpartition(".")[0]
+    return {
+        name: f"{room if kind.__module__.startswith(f'{room}.') else kind.__module__}.{kind.__qualname__}"
+        for name, kind in kinds.items()
+    }
 
 
 def _targets(

@@ -140,3 +140,14 @@ def test_a_damaged_part_is_refused(folder):
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(ValueError, match=r"000002\.parquet is damaged"):
         read_runs([folder / "a" / "version_0"])
+
+
+def test_the_classes_of_metrics_are_read_back_and_must_agree(folder):
+    runs = [folder / name / "version_0" for name in "ab"]
+    write_directions(runs[0] / "xai" / "scores", {"gini": True}, {"gini": "lightning_xai.metrics.Sparseness"})
+    write_directions(runs[0] / "xai" / "scores", {"other": None})
+    assert [run.metric_classes for run in read_runs(runs)] == [{"gini": "lightning_xai.metrics.Sparseness"}, {}]
+    assert compare_methods(read_runs(runs)).metrics[0].metric_class == "lightning_xai.metrics.Sparseness"
+    write_directions(runs[1] / "xai" / "scores", {"gini": True}, {"gini": "mine.Gini"})
+    with pytest.raises(ValueError, match=r"`runs` disagree on what gini is: .* mine.Gini"):
+        compare_methods(read_runs(runs))

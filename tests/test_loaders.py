@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 import lightning_xai as lx
 from lightning_xai.callbacks import AttributionCallback, RandomizationCallback
 from lightning_xai.callbacks.samples import named_loaders, unpack
+from lightning_xai.callbacks.summary import summary_table, written
 from lightning_xai.experiments.prices import fit_prices
 from lightning_xai.experiments.runs import read_runs
 from lightning_xai.explainers import Gradient
@@ -123,6 +124,15 @@ def test_each_of_several_loaders_has_its_own_names_samples_scores_and_panels(tmp
     latest = scores.scores()
     assert latest is not None
     assert [row[0] for row in score_table(latest).rows] == ["day/grad", "night/grad"]
+    table = summary_table(scores, trainer)
+    assert table is not None
+    assert (
+        table.title == "validate, epoch 1: explanations of 8 samples, mean ± standard error"
+    )  # 5 numbers in two loaders
+    assert table.columns == ("method", "s ↑", "gradients")
+    assert dict(written(scores, trainer))["as a page"] == f"lightning-xai report {tmp_path}/xai --stage validate/day"
+    with pytest.raises(ValueError, match=r"give `stage`, such as validate/day \(`--stage validate/day`\)\."):
+        read_runs([tmp_path])
     (run,) = read_runs([tmp_path], stage="validate/night")
     assert run.scores.table["sample"].max() == 4
 

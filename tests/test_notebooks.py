@@ -1,5 +1,7 @@
 """What a notebook shows: scores as a table and a figure, maps beside images or upon them."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +56,26 @@ def test_a_map_upon_a_picture_is_opaque_where_its_scale_ends():
     half = laid_over(torch.tensor([[1.0, 0.5], [0.0, 0.0]]), below)
     share = 0.5 / np.percentile([1, 0.5, 0, 0], 99)
     assert_close(half[0, 1], share * half[0, 0] + (1 - share) * below[0, 0])
+
+
+def test_what_is_undefined_hides_the_picture_and_is_no_zero():
+    below = np.full((1, 2), 0.5)
+    laid = laid_over(torch.tensor([[math.nan, 0.0]]), below)
+    assert_close(laid[0], np.array([[0.6] * 3, [0.5] * 3]))
+
+
+def test_arrays_numbers_and_constant_images_are_shown():
+    images, numbers = np.full((2, 1, 4, 4), 7, np.uint8), torch.tensor([3, 1])
+    figure = lx.show({"a": np.ones((2, 1, 4, 4))}, images, overlay=True, labels=numbers)
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["3", "1"]
+    (_, first), *_ = ((image.zorder, image.get_array()) for image in figure.axes[0].images)
+    assert_close(np.asarray(first, float), np.full((4, 4), 0.5), check_dtype=False)
+    with pytest.raises(
+        TypeError, match="`maps` must be a tensor or an array .*, got a list. Give several maps as a dic"
+    ):
+        lx.show.__wrapped__([torch.ones(2, 1, 4, 4)], torch.ones(2, 1, 4, 4))
+    with pytest.raises(ValueError, match="`labels`"):
+        lx.show(torch.ones(2, 1, 4, 4), images, labels=[1])
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 8, 8), (2, 3, 8, 8), (2, 1, 8), (2, 5), (2, 1, 4, 8, 8)])

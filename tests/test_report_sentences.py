@@ -10,6 +10,7 @@ import pytest
 
 from lightning_xai.experiments import Run, compare_methods
 from lightning_xai.experiments.findings import paired
+from lightning_xai.reporting.page.metrics import about
 from lightning_xai.reporting.page.numbers import decimals, text, written
 from lightning_xai.reporting.page.sentences import floor, is_below_floor, leading, sentences, shown_first
 from lightning_xai.results.findings import Findings, FoundRun
@@ -240,6 +241,50 @@ def test_what_the_answer_says(situation):
             assert kind not in said
         for piece in pieces or ():
             assert piece in said[kind]
+
+
+@pytest.mark.parametrize(
+    ("name", "made_by", "title", "group"),
+    [
+        ("fc", "lightning_xai.metrics.FaithfulnessCorrelation", "faithfulness correlation (fc)", "faithfulness"),
+        ("auroc", "lightning_xai.metrics.Sparseness", "sparseness (auroc)", "form"),
+        ("auroc", "lightning_xai.metrics.LocalizationAUROC", "AUROC", "evidence"),
+        ("auroc", "mine.AUROC", "auroc", "other"),
+        ("auroc", "", "AUROC", "evidence"),  # of files that have no classes
+    ],
+)
+def test_a_metric_is_what_its_class_is(name, made_by, title, group):
+    own = replace(run(SEEN, name), metric_classes={name: made_by} if made_by else {}, higher_is_better={name: True})
+    (metric,) = compare_methods([own]).metrics
+    assert (about(metric).title, about(metric).group) == (title, group)
+    said = text(sentences(findings(own))[-1].parts)
+    assert ("(no metric that is known to be one of faithfulness)" in said) == (group == "other")
+
+
+def test_masks_that_are_all_empty_are_no_missing_masks():
+    undefined = {"saliency": [math.nan] * 12, "random": [math.nan] * 12}
+    said = text(sentences(findings(run({"sparseness": SEEN, RANK: undefined}, None)))[-1].parts)
+    assert "point at the evidence (no sample has a defined score, as where all masks are empty)" in said
+
+
+def test_runs_lead_with_a_metric_that_several_have():
+    """And where none has one, no sentence is empty."""
+    both = findings(run({RANK: SEEN, "sparseness": SEEN}, None, "a"), run(SEEN, "sparseness", "b"))
+    said = {sentence.kind: text(sentence.parts) for sentence in sentences(both)}
+    assert leading(both.comparison).metric == "sparseness"
+    assert said["runs"].startswith("Against a, b is better in 0, worse in 0 of 2 methods (sparseness, paired by 12 ")
+    none = findings(run({"saliency": 0.6, "edges": 0.2}, name="a"), run({"gradient": 0.5, "edges": 0.2}, name="b"))
+    said = [text(sentence.parts) for sentence in sentences(none)]
+    assert len(said) == 4
+    assert all(said)
+
+
+def test_a_difference_has_the_digits_of_its_own_interval():
+    """Samples that differ much, and methods that differ little, and surely."""
+    wide = 0.5 + 5 * SHIFTS
+    said = findings(run({"saliency": wide, "gradient": wide - 0.01 + SHIFTS / 20}, "auroc"))
+    (ties,) = (text(sentence.parts) for sentence in sentences(said) if sentence.kind == "ties")
+    assert "worse, by at least 0.0100 [0.0091, 0.0109]" in ties
 
 
 def test_runs_that_share_few_samples():

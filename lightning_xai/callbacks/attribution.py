@@ -28,7 +28,15 @@ from lightning_xai.callbacks.samples import Samples, Target
 from lightning_xai.callbacks.summary import PANELS, print_summary, summary_table
 from lightning_xai.callbacks.tensorboard import log_layout, log_settings
 from lightning_xai.data.input_space import InputSpace
-from lightning_xai.evaluation import Evaluation, OnError, default_metrics, directions, evaluate, outputs_of
+from lightning_xai.evaluation import (
+    Evaluation,
+    OnError,
+    default_metrics,
+    directions,
+    evaluate,
+    metric_classes,
+    outputs_of,
+)
 from lightning_xai.explainers import Explainer, with_gradients
 from lightning_xai.explainers.base import (
     check_choice,
@@ -58,6 +66,7 @@ from lightning_xai.results.store import (
     append_scores,
     read_directions,
     read_evaluation,
+    read_metric_classes,
     read_samples,
     read_scores,
     score_files,
@@ -355,7 +364,8 @@ class AttributionCallback(RecurringCallback):
         nan = torch.full((len(index),), math.nan)
         scores = {method: dict.fromkeys([*metrics, GRADIENTS], nan) for method in methods}
         unknown, none = torch.full_like(index, -1), index[:0]
-        return Evaluation(index, scores, directions(metrics), samples.images[:0].cpu(), none, none, None, {}, unknown)
+        kinds = directions(metrics), metric_classes(metrics)
+        return Evaluation(index, scores, kinds[0], samples.images[:0].cpu(), none, none, None, {}, unknown, kinds[1])
 
     def _chosen(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> tuple[Samples, Tensor, set[int]]:
         """The samples of a stage, the same ones for a whole run, the indices of those that cannot be explained, and of
@@ -482,7 +492,7 @@ class AttributionCallback(RecurringCallback):
         def write_scores() -> None:
             if trainer.is_global_zero:
                 self._make_room(trainer, folder / SCORES)
-                write_directions(folder / SCORES, evaluation.higher_is_better)
+                write_directions(folder / SCORES, evaluation.higher_is_better, evaluation.metric_classes)
                 if names := InputSpace.of(trainer).class_names:
                     write_class_names(folder / SCORES, names)
             earlier = self._parts.setdefault(stage, [])
@@ -572,7 +582,7 @@ def take_over(earlier: Path, path: Path, step: int) -> None:
         known = read_samples(earlier)
         known = known[known["stage"].str.startswith("validate") & (known["step"] <= step)]
         append_scores(path, kept, samples=_columns(known))
-        write_directions(path, read_directions(earlier))
+        write_directions(path, read_directions(earlier), read_metric_classes(earlier))
         rank_zero_info(f"AttributionCallback goes on with the scores up to step {step} of {earlier}, in {path}.")
 
 

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ def summary_table(callback: Any, trainer: Trainer) -> ResultTable | None:
         return None
     stage, epoch, _ = callback.latest
     of = f" of {Path(trainer.ckpt_path).name}" if trainer.ckpt_path and trainer.state.fn != "fit" else ""
-    number = len(scores.unique("sample"))
-    title = f"{stage}{of}, epoch {epoch}: explanations of {number} samples, mean ± standard error, the best in bold"
-    return score_table(scores, callback.evaluation.higher_is_better, title)
+    directions = {name: up for own in callback.evaluations.values() for name, up in own.higher_is_better.items()}
+    number = len(scores.table[["stage", "sample"]].drop_duplicates())  # each loader numbers its own
+    table = score_table(scores, directions)
+    title = f"{stage}{of}, epoch {epoch}: explanations of {number} sample{'s' * (number != 1)}, mean ± standard error"
+    return replace(table, title=title + ", the best in bold" * bool(table.bold))
 
 
 def written(callback: Any, trainer: Trainer) -> Iterator[tuple[str, str | Path]]:
@@ -33,9 +36,11 @@ def written(callback: Any, trainer: Trainer) -> Iterator[tuple[str, str | Path]]
         return
     yield "sample scores", callback.folder / SCORES
     yield "as a table", shlex.join(["lightning-xai", "export", str(callback.folder), "--output", "scores.csv"])
+    names = [name for name in callback.evaluations if name]  # of several loaders, of which one is chosen by its stage
+    chosen = [str(callback.folder), *(["--stage", f"{callback.latest[0]}/{names[0]}"] if names else [])]
     if trainer.state.fn == "test":
-        yield "to compare", shlex.join(["lightning-xai", "compare", str(callback.folder)])
-    yield "as a page", shlex.join(["lightning-xai", "report", str(callback.folder)])
+        yield "to compare", shlex.join(["lightning-xai", "compare", *chosen])
+    yield "as a page", shlex.join(["lightning-xai", "report", *chosen])
     found = (callback.folder / PANELS).glob("*.png")
     if panels := sorted(panel for panel in found if not panel.name.startswith(f"{SHORTCUT}-")):
         yield "latest panel", max(panels, key=lambda panel: panel.stat().st_mtime)

@@ -16,6 +16,7 @@ from functools import partial
 from importlib import import_module
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn, TypeVar
 
 import yaml
@@ -86,13 +87,15 @@ def sentence(error: BaseException, words: Any) -> str:
         words: Of the command line.
     """
     message = str(error) or type(error).__name__
-    if isinstance(error, UnicodeDecodeError) or "Problems parsing config" in message:
+    if isinstance(error, UnicodeDecodeError) or re.search("Problems parsing config|Unexpected config", message):
         message = next((f"`config`: {wrong}" for path in _configs(words) if (wrong := _unreadable(path))), message)
     if isinstance(error, ImportError) and error.name:
         return f"{error}.{_package_hint(error.name)}"
     leaf = _deepest(message)
     file = re.search(r"Expected a path but (.+\.(?:yaml|yml|json)) either not", message)
     if file and (wrong := _unreadable(file[1])):
+        leaf = _Leaf(leaf.keys, text=wrong)
+    if re.search("is abstract$|^Not a valid subclass", leaf.text) and (wrong := _without_init_args(words)):
         leaf = _Leaf(leaf.keys, text=wrong)
     what = _mended(leaf, getattr(error, "options", ()))
     place, origin = _place(leaf, words)
@@ -122,9 +125,9 @@ def _deepest(message: str) -> _Leaf:
     leaves: list[_Leaf] = []
     stack: list[tuple[int, str, str]] = []
     for line in filter(str.strip, message.splitlines()):
-        text = line.lstrip()
+        text = re.sub("Type .+? expects a function or a callable class: ", "", line).lstrip()
         bullet = text.startswith("- ")
-        text, indent = text.removeprefix("- "), len(line) - len(text)
+        text, indent = text.removeprefix("- "), len(line) - len(line.lstrip())
         while stack and stack[-1][0] >= indent:
             stack.pop()
         if match := re.match(r'Parser key "(.+?)":\s*(.*)', text):
@@ -133,7 +136,7 @@ def _deepest(message: str) -> _Leaf:
         elif match := re.match(r"Problem with given class_path '(.+)':$", text):
             stack.append((indent, "class", match[1]))
             continue
-        if match := re.match(r"Given value: (.*)", text):
+        if match := re.match(r"Given value: (.*?)(?:\. Got value: .*)?$", text):
             leaves = [_given(leaf, match[1]) if leaf.indent == indent + 4 else leaf for leaf in leaves]
         elif text and not text.startswith(_NO_LEAVES) and not re.match("a (class path|dict) .*(str|class_path)", text):
             keys, classes = (tuple(name for _, kind, name in stack if kind == wanted) for wanted in ("key", "class"))
@@ -165,15 +168,22 @@ def _mended(leaf: _Leaf, options: Sequence[str]) -> str:
         accepted = _arguments(owner)
         takes = _near(name, accepted) or (f" It takes {', '.join(accepted)}." if accepted else "")
         return f"{owner.rpartition('.')[2] or 'this'} has no argument {name!r}.{takes}"
+    if match := re.match(r"unrecognized arguments: --([^\s=]+)\[\d+\]([^\s=]*)", text):
+        return (
+            f"{match[0]}. One of a list has no option: `--{match[1]}{match[2]}` is of the last one; change the others "
+            "in the configuration."
+        )
     if match := re.match(r"unrecognized arguments: (-*([^\s=]+).*)", text):
-        return f"unrecognized arguments: {match[1]}.{_near(match[2], options, '--')}"
+        start, point, end = match[2].rpartition(".")
+        most = f"{start}{point}max_{end}"  # as near as min_, and what is meant
+        return f"unrecognized arguments: {match[1]}.{_near(most if most in options else match[2], options, '--')}"
     if match := re.match(r"the following arguments are required: (.*)", text):
         missing = match[1].split(", ")
         with_file = {"data", "model"} & set(missing)
         cure = " Give a configuration that has them: `--config FILE`, such as `--config quickstart`." * bool(with_file)
         return f"{' and '.join(f'`{name}`' for name in missing)} must be given.{cure}"
-    if match := re.search(r"module '(.+)' has no attribute '(.+)'", text):
-        return f"{text}.{_near(match[2], _public(match[1]))}"
+    if match := re.search(r"module '([^']+)' has no attribute '([^']+)'", text):
+        return f"{match[0]}.{_near(match[2], _public(match[1], modules=False)) or _near(match[2], _public(match[1]))}"
     if match := re.search(r"No module named '(.+?)'", text):
         return f"{text}.{_package_hint(match[1])}"
     if match := re.match(r"Expected a dot import path string: (.+)", text):
@@ -197,6 +207,8 @@ def _mended(leaf: _Leaf, options: Sequence[str]) -> str:
             " lightning.pytorch are others. Import them from pytorch_lightning, or train in a script, where callbacks"
             " work with both."
         )
+    if match := re.match(r"File does not exist: '?(?:.*/)?onfig\b", text):
+        return f"{text}. Write `--config`, with two dashes."
     if re.match("(File does not exist|Path is not)", text):
         return f"{text}. Give the path of a file, or the name of a configuration that the package brings."
     return text
@@ -231,9 +243,10 @@ def _package_hint(module: str) -> str:
     return _near(package, packages_distributions()) or f" Install it (`pip install {package}`), or correct the name."
 
 
-def _public(module: str) -> list[str]:
+def _public(module: str, modules: bool = True) -> list[str]:
     with suppress(ImportError):
-        return [name for name in dir(import_module(module)) if not name.startswith("_")]
+        known = {name: part for name, part in vars(import_module(module)).items() if not name.startswith("_")}
+        return sorted(name for name, part in known.items() if modules or not isinstance(part, ModuleType))
     return []
 
 
@@ -248,7 +261,7 @@ def _arguments(class_path: str) -> list[str]:
 
 def _place(leaf: _Leaf, words: Any) -> tuple[str, str]:
     """Where it was written, as `trainer.callbacks[1].methods`, and the file."""
-    patterns = (r"Option '(.+?)' is not", r"'(.+?)' is unknown", r"^`(\w+)`", r"string: (.+)", r"attribute '(.+)'")
+    patterns = (r"Option '(.+?)' is not", r"'(.+?)' is unknown", r"^`(\w+)`", r"string: (.+)", r"attribute '([^']+)'")
     found = next((match[1] for pattern in patterns if (match := re.search(pattern, leaf.text))), None)
     token = found or (leaf.keys[-1] if leaf.keys else "")
     within = leaf.keys[0] if leaf.keys else ""
@@ -318,14 +331,28 @@ def _nodes(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
 def _configs(words: Any) -> Iterator[str]:
     for word, after in zip(words, [*words[1:], ""], strict=False) if isinstance(words, list) else ():
         option, equals, value = str(word).partition("=")
-        if option in ("-c", "--config"):
-            yield value if equals else after
+        if option in ("-c", "--config") and Path(file := value if equals else after).exists():
+            yield file
+
+
+def _without_init_args(words: Any) -> str:
+    """Of a class whose arguments are written beside its path; empty if there is none."""
+    for _, start, tree in _sources(words):
+        for _, node in _nodes(tree, start):
+            if isinstance(node, dict) and isinstance(path := node.get("class_path"), str):
+                for name in node.keys() - {"class_path", "init_args", "dict_kwargs"}:
+                    end = path.rpartition(".")[2]
+                    return f"`{name}` must be within init_args: {{class_path: {end}, init_args: {{{name}: ...}}}}."
+    return ""
 
 
 def _unreadable(path: str) -> str:
     """Why a configuration cannot be read, and at what line; empty if it can."""
     try:
-        load_yaml(Path(path).read_text(encoding="utf-8"))
+        tree = load_yaml(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(tree, dict):
+            kind = "empty" if tree is None else f"a {type(tree).__name__}"
+            return f"{path} is {kind}, and no configuration: a mapping, with keys such as trainer, model and data."
     except UnicodeDecodeError:
         return f"{path} is not text, and no configuration: YAML in UTF-8."
     except yaml.YAMLError as error:

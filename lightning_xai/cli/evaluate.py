@@ -122,7 +122,8 @@ def report(result: StoredEvaluation, shard: tuple[int, int]) -> None:
     if result.num_left_out:
         terminal.print(f"{'left out':<16} {result.num_left_out} samples without a positive label")
     if whole or shard[0] == 1:
-        title = f"explanations of {result.num_finished} samples, mean ± standard error"
+        number = result.num_finished
+        title = f"explanations of {number} sample{'s' * (number != 1)}, mean ± standard error"
         terminal.print(score_table(result.scores(), result.higher_is_better, title))
     terminal.print(f"{'sample scores':<16} {result.folder / 'scores'}")
     terminal.print(f"{'as a table':<16} {_command('export', result.folder, '--output', 'scores.csv')}")

@@ -82,7 +82,7 @@ def compare_methods(
     Raises:
         ValueError: if there is nothing to compare, such as no common sample in a metric or no method that spends that
             many gradients, if a sample has two scores of the same method and metric, if two runs disagree on the
-            direction of a metric, or if a smallest effect is not positive or of no metric.
+            direction or the class of a metric, or if a smallest effect is not positive or of no metric.
     """
     check_level("alpha", alpha)
     check_count("seed", seed, 0)
@@ -96,8 +96,12 @@ def compare_methods(
     costs = _costs(tables)
     left_out = {} if gradients is None else _left_out(costs, gradients)
     controls = {known[name] for known in names for name in CONTROLS if name in known}
+    classes = _classes(runs)
     metrics = tuple(
-        _compare_metric(metric, directions.get(metric), _on_common_samples(metric, table), controls, rules)
+        replace(
+            _compare_metric(metric, directions.get(metric), _on_common_samples(metric, table), controls, rules),
+            metric_class=classes.get(metric, ""),
+        )
         for metric, table in _without(left_out, tables).items()
     )
     return Comparison(
@@ -125,6 +129,19 @@ def _directions(runs: Sequence[Run]) -> dict[str, bool | None]:
                     f"it {directions[metric]}. It is not the same metric; compare the runs one by one."
                 )
     return directions
+
+
+def _classes(runs: Sequence[Run]) -> dict[str, str]:
+    """What made the scores of each metric, where a run tells."""
+    classes: dict[str, str] = {}
+    for run in runs:
+        for metric, name in run.metric_classes.items():
+            if classes.setdefault(metric, name) != name:
+                raise ValueError(
+                    f"`runs` disagree on what {metric} is: {run.name} has scores of {name}, a run before it those of "
+                    f"{classes[metric]}. It is not the same metric; compare the runs one by one."
+                )
+    return classes
 
 
 def _check_effects(smallest_effects: Mapping[str, float], known: Container[str]) -> None:

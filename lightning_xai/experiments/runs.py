@@ -2,14 +2,21 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lightning_xai.results.evaluations import STAGE
 from lightning_xai.results.scores import Scores
-from lightning_xai.results.store import SCORES, read_directions, read_outline, read_scores, score_files
+from lightning_xai.results.store import (
+    SCORES,
+    read_directions,
+    read_metric_classes,
+    read_outline,
+    read_scores,
+    score_files,
+)
 
 
 @dataclass(frozen=True)
@@ -22,12 +29,14 @@ class Run:
         higher_is_better: Direction of the metrics whose direction is known; None for those that have none.
         not_scored: Methods, metrics, and methods in a metric that other evaluations of the stage have scores of, and
             the chosen one has not.
+        metric_classes: What made the scores of each metric, where it is recorded.
     """
 
     name: str
     scores: Scores
     higher_is_better: dict[str, bool | None]
     not_scored: tuple[str, ...] = ()
+    metric_classes: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_runs(
@@ -48,7 +57,10 @@ def read_runs(
     for position, path in enumerate(paths):
         if path.resolve() in [other.resolve() for other in paths[:position]]:
             raise ValueError(f"`runs`: {path} is given twice. Name each run once.")
-    runs = [Run(n, read_outline(p), read_directions(p)) for n, p in zip(_names(paths), paths, strict=True)]
+    runs = [
+        Run(name, read_outline(path), read_directions(path), metric_classes=read_metric_classes(path))
+        for name, path in zip(_names(paths), paths, strict=True)
+    ]
     stage = _common_stage(runs) if stage is None else stage
     return [_with_scores(choose(run, stage, epoch), path) for run, path in zip(runs, paths, strict=True)]
 
@@ -124,9 +136,13 @@ def _common_stage(runs: Sequence[Run]) -> str:
         if all(stage in present for present in stages):
             return stage
     found = "; ".join(f"{run.name} has {_listed(present)}" for run, present in zip(runs, stages, strict=True))
+    shared = [stage for stage in stages[0] if all(stage in present for present in stages)]
+    cure = (
+        f"`stage`, such as {shared[0]} (`--stage {shared[0]}`)" if shared else "`stage`, such as one of several loaders"
+    )
     raise ValueError(
         f"`runs`: neither 'test' nor 'validate' nor 'evaluate' has scores in all runs: {found}. Choose runs that share "
-        "a stage, or give `stage`, such as one of several loaders."
+        f"a stage, or give {cure}."
     )
 
 

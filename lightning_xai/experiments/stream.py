@@ -23,6 +23,7 @@ from lightning_xai.evaluation import (
     Batch,
     ScoredBatch,
     directions,
+    metric_classes,
     outputs_of,
     planned,
     score_batches,
@@ -232,7 +233,7 @@ def evaluate_stream(
     if dry_run:
         told = work.price(source, shard)
     else:
-        store.begin(directions(given))
+        store.begin(directions(given), metric_classes(given))
         if names := space.class_names:
             write_class_names(store.path, names)
         work.look_again(source)

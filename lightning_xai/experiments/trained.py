@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -159,7 +160,11 @@ def examine_trained(
         output,
     )
     if unknown := [name for name in require or () if name not in subject.methods]:
-        raise ValueError(f"`require` must name methods that are examined, {', '.join(subject.methods)}; got {unknown}.")
+        near = get_close_matches(unknown[0], subject.methods, n=1)
+        raise ValueError(
+            f"`require` must name methods that are examined, {', '.join(subject.methods)}; got {unknown}."
+            + "".join(f" Did you mean {name!r}?" for name in near)
+        )
     return run(
         subject,
         checks,

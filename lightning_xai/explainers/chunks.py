@@ -152,7 +152,7 @@ def check_rows(outputs: Any, rows: int) -> Tensor:
     if not isinstance(outputs, Tensor):
         raise TypeError(
             f"`model` must return a tensor of logits (batch, classes), got {type(outputs).__name__}; "
-            "lightning_xai.Forward(model, key=...) picks one of a dictionary, an object or a tuple."
+            "lightning_xai.Forward(model, key=...), or forward={'key': ...} of a callback, picks one of several."
         )
     if not outputs.ndim or len(outputs) != rows:
         raise ValueError(

@@ -62,6 +62,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
                 f" `save_hyperparameters(ignore=[...])`. {ADVICE}"
             ) from error
         reason = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
+        reason = reason if re.search("[a-z]", reason) else "its bytes are no checkpoint's"
         raise ValueError(
             f"`ckpt_path`: {path} cannot be read as a checkpoint; it is truncated, damaged, or something else"
             f" ({reason}). {ADVICE}"

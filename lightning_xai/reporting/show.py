@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -19,29 +20,31 @@ from lightning_xai.reporting.saving import figure_pixels
 
 
 def show(
-    maps: Tensor | Mapping[str, Tensor],
-    images: Tensor,
+    maps: Tensor | np.ndarray | Mapping[str, Tensor | np.ndarray],
+    images: Tensor | np.ndarray,
     bounds: Any = None,
     overlay: bool = False,
-    labels: Sequence[str] | None = None,
+    labels: Sequence[Any] | Tensor | np.ndarray | None = None,
     title: str | None = None,
 ) -> Figure:
     """A row for each input, a column for each method: a figure, which a notebook shows and `savefig` writes.
 
     Every map has a scale of its own, which ends at the 99th percentile of its absolute values; red is positive, blue
-    negative, and of a map that is nowhere negative white is 0.
+    negative, and of a map that is nowhere negative white is 0. What is undefined (NaN) is gray.
 
     Args:
         maps: Attributions of one method, or of several by name, shaped like the images.
         images: Inputs as the network gets them: images, volumes, series or tables.
-        bounds: (low, high), what black and white are; None for the least and the greatest value of the images.
+        bounds: (low, high), what black and white are; None for the least and the greatest value of the images; where
+            these are equal, the images are gray.
         overlay: Lay the maps over the images, in gray, the more opaque the larger their values; of images alone.
-        labels: A text for each row.
+        labels: A text or a number for each row.
         title: Above all.
 
     Raises:
         ValueError: if there are no images, if they and the maps are not of one shape, or for an overlay of what is not
             an image.
+        TypeError: for images or maps that are neither a tensor nor an array, such as a list.
 
     Example:
         >>> import torch
@@ -50,12 +53,31 @@ def show(
         >>> type(lx.show({"gradient": images - 0.5}, images, overlay=True)).__name__
         'Figure'
     """
-    given = dict(maps) if isinstance(maps, Mapping) else {"map": maps}
+    named = maps.items() if isinstance(maps, Mapping) else [("map", maps)]
+    images, given = _tensor("images", images), {name: _tensor("maps", values) for name, values in named}
     if overlay and images.ndim != 4:
         raise ValueError(f"`overlay` must be False for inputs of the shape {tuple(images.shape)}: they are no images.")
-    low, high = parse_bounds(bounds, ndim=images.ndim) or (images.min(), images.max())
-    figure = panel(images, given, (low, high), labels=labels, title=title)
-    return displayed(_overlaid(images, given, (low, high), labels, title) if overlay else figure)
+    ends = parse_bounds(bounds, ndim=images.ndim) or _ends(images)
+    texts = None if labels is None else [str(label) for label in np.asarray(labels).tolist()]
+    figure = panel(images, given, ends, labels=texts, title=title)
+    return displayed(_overlaid(images, given, ends, texts, title) if overlay else figure)
+
+
+def _tensor(name: str, values: Any) -> Tensor:
+    if not isinstance(values, Tensor | np.ndarray):
+        raise TypeError(
+            f"`{name}` must be a tensor or an array (batch, ...), got a {type(values).__name__}. Give several maps as "
+            "a dictionary, by the names of their methods."
+        )
+    found = torch.as_tensor(values).detach().cpu()
+    return found if found.is_floating_point() else found.float()
+
+
+def _ends(images: Tensor) -> tuple[Tensor, Tensor]:
+    """The least and the greatest value; where they are equal, what has it in the middle."""
+    finite = images[images.isfinite()]
+    low, high = (finite.min(), finite.max()) if len(finite) else (torch.zeros(()), torch.zeros(()))
+    return (low, high) if low < high else (low - 0.5, high + 0.5)
 
 
 def displayed(figure: Figure) -> Figure:
@@ -95,9 +117,13 @@ def _overlaid(
 
 
 def laid_over(values: Tensor, below: np.ndarray) -> np.ndarray:
-    """The colors of a map upon a gray picture (height, width): opaque where its scale ends, clear where it is 0."""
-    numbers = np.nan_to_num(values.float().cpu().numpy())
-    scaled = (numbers / scale_end(numbers)).clip(-1, 1)
-    opacity = np.abs(scaled)[..., None]
-    colors = DIVERGING(np.where(scaled < 0, 0.1, 0.9))[..., :3]
+    """The colors of a map upon a gray picture (height, width): opaque where its scale ends, clear where it is 0.
+
+    What is undefined is as opaque, in the gray that it has in all maps.
+    """
+    numbers = values.float().cpu().numpy()
+    known = np.isfinite(numbers)
+    scaled = np.where(known, numbers / scale_end(numbers), np.nan).clip(-1, 1)
+    opacity = np.where(known, np.abs(scaled), 1.0)[..., None]
+    colors = DIVERGING(np.where(known, np.where(scaled < 0, 0.1, 0.9), np.nan))[..., :3]
     return opacity * colors + (1 - opacity) * below[..., None]

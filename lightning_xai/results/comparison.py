@@ -58,6 +58,8 @@ class MetricComparison:
     methods: tuple[MethodResult, ...]
     targets: Sequence[int] = field(default=(), repr=False)
     """The class explained of each of these, where any sample has several: each then counts as a sample."""
+    metric_class: str = field(default="", kw_only=True)
+    """What made the scores, with its package; empty where that is not recorded."""
 
     @property
     def num_samples(self) -> int:

@@ -19,7 +19,14 @@ import pandas as pd
 from lightning_xai.results.files import write_text
 from lightning_xai.results.parquet import read_notes, read_parquet
 from lightning_xai.results.scores import COLUMNS, LATER, Scores
-from lightning_xai.results.store import SCORES, append_unit, read_directions, unit_files, write_directions
+from lightning_xai.results.store import (
+    SCORES,
+    append_unit,
+    read_directions,
+    read_metric_classes,
+    unit_files,
+    write_directions,
+)
 
 STAGE = "evaluate"
 Pairs = frozenset[tuple[str, str]]
@@ -110,16 +117,17 @@ class EvaluationStore:
         self._words = json.dumps(vars(settings), indent=2)
         self._settings = hashlib.sha256(self._words.encode()).hexdigest()[:16]
 
-    def begin(self, higher_is_better: Mapping[str, bool | None]) -> None:
-        """Write the settings, and the directions of the metrics, before anything is added.
+    def begin(self, higher_is_better: Mapping[str, bool | None], metric_classes: Mapping[str, str]) -> None:
+        """Write the settings, and the directions and classes of the metrics, before anything is added.
 
         Raises:
             OSError: if the folder cannot be written to.
         """
         if not (file := self._file(self._settings)).exists():
             write_text(file, self._words + "\n")
-        if higher_is_better.items() - read_directions(self.path).items():
-            write_directions(self.path, higher_is_better)
+        told = read_directions(self.path), read_metric_classes(self.path)
+        if higher_is_better.items() - told[0].items() or metric_classes.items() - told[1].items():
+            write_directions(self.path, higher_is_better, metric_classes)
 
     @property
     def pairs(self) -> Pairs:

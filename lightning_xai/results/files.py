@@ -135,7 +135,9 @@ def read_csv(
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 ({error}). Save it as CSV in UTF-8.") from error
+        cure = "This is no table of a run's scores; name the run's folder, or the table."
+        cure = "Save it as CSV in UTF-8." if path.suffix == ".csv" else cure
+        raise ValueError(f"{path}: not UTF-8 ({error}). {cure}") from error
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         if (found := ",".join(next(reader, []))) not in (header, former):

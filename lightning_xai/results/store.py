@@ -381,8 +381,17 @@ def _former(path: Path) -> Path:
     return path.with_name(f"{path.name}.csv")
 
 
-def write_directions(path: str | os.PathLike[str], higher_is_better: Mapping[str, bool | None]) -> None:
+def write_directions(
+    path: str | os.PathLike[str],
+    higher_is_better: Mapping[str, bool | None],
+    metric_classes: Mapping[str, str] | None = None,
+) -> None:
     """Record the direction of each metric in `metrics.json` beside the scores at `path`; other metrics stay in it.
+
+    Args:
+        path: Of the scores.
+        higher_is_better: By metric.
+        metric_classes: What made the scores, by metric, where it is known: the class with its package.
 
     Raises:
         ValueError: if there is such a file that cannot be read.
@@ -391,7 +400,10 @@ def write_directions(path: str | os.PathLike[str], higher_is_better: Mapping[str
     path = Path(path).with_name(METRICS)
     with waiting_for(path):
         known = read_directions(path) | dict(higher_is_better)
-        entries = {metric: {"higher_is_better": better} for metric, better in known.items()}
+        classes = read_metric_classes(path) | dict(metric_classes or {})
+        entries: dict[str, dict[str, Any]] = {metric: {"higher_is_better": better} for metric, better in known.items()}
+        for metric in entries.keys() & classes.keys():
+            entries[metric]["class"] = classes[metric]
         write_text(path, json.dumps(entries, indent=2) + "\n")
 
 
@@ -414,6 +426,13 @@ def read_directions(path: str | os.PathLike[str]) -> dict[str, bool | None]:
             f'{path}: expected {{"METRIC": {{"higher_is_better": true, false or null}}, ...}} ({error}). Write it '
             "anew, or remove it: then no direction is known."
         ) from error
+
+
+def read_metric_classes(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The class of each metric in the scores at `path`, where it is recorded."""
+    path = Path(path).with_name(METRICS)
+    entries = json.loads(path.read_bytes()) if read_directions(path) else {}
+    return {name: str(entry["class"]) for name, entry in entries.items() if "class" in entry}
 
 
 def write_class_names(path: str | os.PathLike[str], names: Sequence[str]) -> None:

@@ -55,7 +55,7 @@ def axis_of(values: Sequence[float], percent: bool, margin: float = 0.04) -> Axi
 
 def metric_axis(comparison: Comparison, metric: MetricComparison) -> Axis:
     """From chance and the controls, or what is below them, to the best possible score where there is one."""
-    known = about(metric.metric)
+    known = about(metric)
     values = [value for r in metric.methods for value in (r.mean, r.low, r.high)]
     values += [math.nan if level is None else level for level in (known.level, known.limit)]
     values += [0.0] * (metric.higher_is_better is False)
@@ -72,7 +72,7 @@ class Distributions:
 
 def distributions_of(metric: MetricComparison, bins: int = 40) -> Distributions:
     """Histograms, each as high as its box."""
-    axis = axis_of([value for result in metric.methods for value in result.values], about(metric.metric).percent)
+    axis = axis_of([value for result in metric.methods for value in result.values], about(metric).percent)
     outlines = {}
     for result in metric.methods:
         counts, _ = np.histogram(result.values, bins, (axis.low, axis.high))
@@ -108,7 +108,11 @@ class Curves:
 
 
 def curves_of(
-    history: Scores, metric: str, higher_is_better: bool | None, checkpoints: Mapping[int, str], room: float = 7.5
+    history: Scores,
+    metric: MetricComparison | str,
+    higher_is_better: bool | None,
+    checkpoints: Mapping[int, str],
+    room: float = 7.5,
 ) -> Curves | None:
     """Means over the defined samples; None if no method has two of them, at different steps.
 
@@ -119,7 +123,8 @@ def curves_of(
         checkpoints: Names by step.
         room: Between two names, in percent of the height.
     """
-    table = history.select(metric=metric).table
+    name = metric if isinstance(metric, str) else metric.metric
+    table = history.select(metric=name).table
     when = sorted(set(zip(table["epoch"].tolist(), table["step"].tolist(), strict=True)), key=lambda at: at[::-1])
     groups = table.groupby(["method", "epoch", "step"], observed=True)["value"]
     grouped = {key: own.to_numpy() for key, own in groups}
@@ -143,7 +148,7 @@ def curves_of(
     marks = tuple((across(step), name) for step, name in checkpoints.items() if when[0][1] <= step <= when[-1][1])
     epochs, steps = zip(*when, strict=True)
     ordinate = tuple((100 - place, text) for place, text in down.ticks())
-    return Curves(metric, higher_is_better, epochs, steps, tuple(shown), ordinate, tuple(_apart(curves, room)), marks)
+    return Curves(name, higher_is_better, epochs, steps, tuple(shown), ordinate, tuple(_apart(curves, room)), marks)
 
 
 def _apart(curves: Sequence[Curve], room: float) -> list[Curve]:

@@ -180,7 +180,7 @@ def report_record(findings: Findings, command: str = "") -> dict[str, Any]:
 
 
 def _metric(comparison: Comparison, metric: MetricComparison) -> dict[str, Any]:
-    known = about(metric.metric)
+    known = about(metric)
     return {
         "metric": metric.metric,
         "what": known.what,
@@ -241,13 +241,13 @@ def _checklist(findings: Findings) -> Iterator[tuple[str, str]]:
     """What published checklists for saliency maps in medicine ask for."""
     comparison = findings.comparison
     checks = {verdict.check for run in findings.runs for own in run.verdicts.values() for verdict in own}
-    evidence = [metric for metric in comparison.metrics if about(metric.metric).group == "evidence"]
+    evidence = [m for m in comparison.metrics if about(m).group == "evidence" and m.num_samples]
     samples = ", ".join(f"{run.num_samples} samples of {run.stage}" for run in comparison.runs)
     yield "Which methods, with which settings?", f"{', '.join(comparison.methods)}; see runs[].settings"
     yield "Compared with which controls?", ", ".join(comparison.controls) or "none"
     yield "Do the maps depend on the network?", f"checked: {', '.join(sorted(checks))}" if checks else "not checked"
     asked = ", ".join(f"{metric.metric} over {metric.num_samples} samples" for metric in evidence)
-    yield "Do they point at the evidence, over a cohort?", asked or "not asked: no masks"
+    yield "Do they point at the evidence, over a cohort?", asked or "not asked: no masks, or no such metric"
     yield (
         "How were the examples chosen?",
         f"{samples}; tables and tests are of all of them",

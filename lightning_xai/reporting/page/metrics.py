@@ -1,7 +1,10 @@
 """What a reader has to know of a metric: what is good, what is chance, and whether a control says anything."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
+
+from lightning_xai.names import snake_case
+from lightning_xai.results.comparison import MetricComparison
 
 Group = Literal["evidence", "faithfulness", "robustness", "form", "input", "other"]
 GROUPS = get_args(Group)
@@ -39,6 +42,7 @@ _SHARE = "Chance: what random maps reach: about the share of the image that the 
 _STEADY = "No floor: maps that ignore the network are perfectly steady, so the controls mean nothing here."
 _FORM = "No floor: the controls are landmarks. A sparser or simpler map is not a truer one."
 _LANDMARK = "Chance: what random maps reach."
+_UNKNOWN = "A metric of your own, or of another package: what it asks is not known."
 
 ABOUT = {
     "relevance_rank_accuracy": About(
@@ -141,7 +145,14 @@ ABOUT["accuracy"] = About(
 ABOUT["localization_auroc"] = ABOUT["auroc"]
 
 
-def about(metric: str) -> About:
-    """What is known of a metric by this name."""
-    unknown = About(metric, "A metric of your own, or of another package: see where it was made.", _LANDMARK)
-    return ABOUT.get(metric, unknown)
+_ROOM = "lightning_xai.metrics."
+
+
+def about(metric: MetricComparison | str) -> About:
+    """What is known of a metric by its class, whatever its name is; by its name where the class is not recorded."""
+    name, made_by = (metric, "") if isinstance(metric, str) else (metric.metric, metric.metric_class)
+    key = snake_case(made_by.removeprefix(_ROOM)) if made_by.startswith(_ROOM) else name
+    if key not in ABOUT or (made_by and not made_by.startswith(_ROOM)):
+        return About(name, _UNKNOWN, "Chance: not known.")
+    known = ABOUT[key]
+    return known if ABOUT.get(name) is known else replace(known, title=f"{known.title} ({name})")

@@ -65,7 +65,7 @@ def written(value: float, digits: int, percent: bool = False, sign: bool = False
 
 def mean_parts(metric: MetricComparison, result: MethodResult, digits: int | None = None) -> list[Part]:
     """`46.5 % [44.9, 48.1]`: mean and interval; without the interval where there is none."""
-    known, digits = about(metric.metric), decimals(error(result)) if digits is None else digits
+    known, digits = about(metric), decimals(error(result)) if digits is None else digits
     whose = metric.metric, result.method
 
     def number(value: float, of: str) -> Number:

@@ -129,6 +129,7 @@ def _view(findings: Findings, beside: Beside) -> dict[str, Any]:
     room = MOST_BYTES - len(scores) - 4 / 3 * sum(path.stat().st_size for path in figures) - 300_000  # of all else
     maps, without = _maps(findings, beside, room)
     sheets, left_out = _sheets(findings, evaluations, beside, room - sum(len(source) for _, _, source in maps))
+    metrics_by_name = {metric.metric: about(metric) for metric in comparison.metrics}
     return {
         "findings": findings,
         "comparison": comparison,
@@ -154,7 +155,7 @@ def _view(findings: Findings, beside: Beside) -> dict[str, Any]:
         "shapes": {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "?"},
         "pairs": _pairs(findings),
         "written": written,
-        "about": about,
+        "about": lambda name: metrics_by_name[name] if name in metrics_by_name else about(name),
         "explained": _EXPLAINED,
         "explained_of": explained,
         "count": count,
@@ -174,7 +175,7 @@ def color_classes(findings: Findings) -> dict[str, str]:
 
 
 def _metric(comparison: Comparison, metric: MetricComparison) -> dict[str, Any]:
-    known, axis, digits = about(metric.metric), metric_axis(comparison, metric), places(metric)
+    known, axis, digits = about(metric), metric_axis(comparison, metric), places(metric)
     return {
         "metric": metric,
         "about": known,
@@ -261,7 +262,7 @@ def _rows(sheet: Sheet, evaluation: dict[str, Any]) -> list[int] | None:
 def _in_order(comparison: Comparison) -> list[MetricComparison]:
     """The one that the answer is about, those that have a floor, the others."""
     first = leading(comparison)
-    return sorted(comparison.metrics, key=lambda m: (m is not first, GROUPS.index(about(m.metric).group)))
+    return sorted(comparison.metrics, key=lambda m: (m is not first, GROUPS.index(about(m).group)))
 
 
 def _drawn(result: MethodResult) -> bool:
@@ -269,7 +270,7 @@ def _drawn(result: MethodResult) -> bool:
 
 
 def _row(comparison: Comparison, metric: MetricComparison, result: MethodResult, digits: int) -> dict[str, Any]:
-    known = about(metric.metric)
+    known = about(metric)
     mean, unit, *interval = mean_parts(metric, result, digits)
     is_control = result.method in comparison.controls
     cost = comparison.gradients.get(result.method, math.nan)
@@ -310,13 +311,13 @@ def _ordered(verdicts: Sequence[Verdict]) -> tuple[list[Verdict], list[Verdict],
 def _pairs(findings: Findings) -> list[tuple[str, bool, int, list[Pair]]]:
     """By metric: whether it is a share, the digits of its differences, and the pairs."""
     found = []
-    for metric in [metric.metric for metric in _in_order(findings.comparison)]:
-        own = [pair for pair in findings.pairs if pair.metric == metric]
+    for metric in _in_order(findings.comparison):
+        own = [pair for pair in findings.pairs if pair.metric == metric.metric]
         if not own:
             continue
         widths = sorted((pair.high - pair.low) / 4 for pair in own if pair.high > pair.low)
         digits = decimals(widths[len(widths) // 2] if widths else math.nan)
-        found.append((metric, about(metric).percent, digits, own))
+        found.append((metric.metric, about(metric).percent, digits, own))
     return found
 
 
@@ -333,7 +334,7 @@ def _p_text(p: float) -> str:
 def _curves(findings: Findings, run: FoundRun) -> Iterator[Curves]:
     checkpoints = {c.step: c.name for c in reversed(run.checkpoints) if c.name != "last.ckpt"}
     for metric in _in_order(findings.comparison):
-        own = curves_of(run.history, metric.metric, metric.higher_is_better, checkpoints)
+        own = curves_of(run.history, metric, metric.higher_is_better, checkpoints)
         if own is not None:
             yield own
     accuracy = curves_of(accuracy_history(run), "accuracy", True, checkpoints)

@@ -44,8 +44,8 @@ def samples_of(findings: Findings) -> dict[str, Any] | None:
         rows.append(row)
     return {
         "metric": metric.metric,
-        "title": about(metric.metric).title,
-        "percent": about(metric.metric).percent,
+        "title": about(metric).title,
+        "percent": about(metric).percent,
         "number": len(table),
         "methods": list(scores),
         "labels": labels is not None,
@@ -58,7 +58,7 @@ def samples_of(findings: Findings) -> dict[str, Any] | None:
         "told": {
             **{"metric": metric.metric, "lower": metric.higher_is_better is False, "labelled": of_labels},
             **{"controls": sorted(controls), "names": names},
-            "shares": [name.metric for name in findings.comparison.metrics if about(name.metric).percent],
+            "shares": [name.metric for name in findings.comparison.metrics if about(name).percent],
         },
         "rows": rows,
     }

@@ -14,7 +14,7 @@ from lightning_xai.reporting.page.shortcuts import answers
 from lightning_xai.results.comparison import Comparison, MethodResult, MetricComparison
 from lightning_xai.results.findings import Findings, FoundRun
 from lightning_xai.statistics.intervals import share_interval
-from lightning_xai.statistics.paired import paired_test
+from lightning_xai.statistics.paired import EQUAL, paired_test
 
 CONTROLS = {
     "edges": "an edge detector that never sees the network",
@@ -62,23 +62,33 @@ def conclusion(findings: Findings) -> list[Sentence]:
     else:
         link = anchor(comparison, metric)
         found.append(Sentence("best", tuple(_best(comparison, metric)), link))
-        if findings.pairs:
-            found.append(Sentence("runs", tuple(_runs(findings, metric)), "runs"))
-        elif ties := _ties(comparison, metric):
+        if runs := tuple(_runs(findings, metric)):
+            found.append(Sentence("runs", runs, "runs"))
+        elif not findings.pairs and (ties := _ties(comparison, metric)):
             found.append(Sentence("ties", tuple(ties), link))
         found.append(_control(comparison, metric))
     return found
 
 
 def leading(comparison: Comparison) -> MetricComparison | None:
-    """The metric that the answer is about: of the evidence, or else faithfulness, or else the first one."""
+    """The metric that the answer is about: of the evidence, or else faithfulness, or else the first one.
+
+    Of several runs, one in which a method of the first run is in another one too, where there is any.
+    """
     known = [metric for metric in comparison.metrics if best_of(metric) is not None]
+    known = [metric for metric in known if _is_in_several(comparison, metric)] or known
     groups = ["evidence", "faithfulness"]
     for group in groups:
-        if found := [metric for metric in known if about(metric.metric).group == group]:
+        if found := [metric for metric in known if about(metric).group == group]:
             order = ("relevance_rank_accuracy", "auroc")
             return min(found, key=lambda m: order.index(m.metric) if m.metric in order else len(order))
     return known[0] if known else None
+
+
+def _is_in_several(comparison: Comparison, metric: MetricComparison) -> bool:
+    names = [r.method for r in metric.methods if r.method not in comparison.controls and not math.isnan(r.mean)]
+    first = {plain(name) for name in names if _run_of(name) == comparison.runs[0].name}
+    return any(plain(name) in first for name in names if _run_of(name) != comparison.runs[0].name)
 
 
 def best_of(metric: MetricComparison) -> MethodResult | None:
@@ -109,7 +119,7 @@ class Floor:
 
 def floor(comparison: Comparison, metric: MetricComparison, result: MethodResult) -> Floor | None:
     """The best of the controls of the method's run, or chance where that is better; None where neither is known."""
-    known, run = about(metric.metric), _run_of(result.method)
+    known, run = about(metric), _run_of(result.method)
     if not known.has_floor or metric.higher_is_better is None or result.method in comparison.controls:
         return None
     found = [
@@ -178,7 +188,7 @@ def is_better(comparison: Comparison, result: MethodResult) -> bool:
 
 
 def _best(comparison: Comparison, metric: MetricComparison) -> Iterator[Part]:
-    best, known = best_of(metric), about(metric.metric)
+    best, known = best_of(metric), about(metric)
     assert best is not None  # for mypy: `leading` takes only metrics that have one
     controls = _distinct(r for r in metric.methods if r.method in comparison.controls and not math.isnan(r.mean))
     others = [r for r in metric.methods if r is not best and r.rank is not None]
@@ -255,7 +265,7 @@ def _ties(comparison: Comparison, metric: MetricComparison) -> list[Part]:
 
 def _runs(findings: Findings, metric: MetricComparison) -> Iterator[Part]:
     """What the same methods are in another run."""
-    known, sign, alpha = about(metric.metric), 1 if metric.higher_is_better else -1, findings.comparison.alpha
+    known, sign, alpha = about(metric), 1 if metric.higher_is_better else -1, findings.comparison.alpha
     own = [pair for pair in findings.pairs if pair.metric == metric.metric and pair.method not in CONTROLS]
     for place, runs in enumerate(dict.fromkeys(pair.runs for pair in own)):
         pairs = [pair for pair in own if pair.runs == runs]
@@ -276,6 +286,8 @@ def _runs(findings: Findings, metric: MetricComparison) -> Iterator[Part]:
             text = written(value, digits, known.percent, sign=of == "difference")
             yield from (sep, Number(text, value, f"pair_{of}", metric.metric, far.method))
         yield f"]{' points' * known.percent}."
+    if not own:
+        return
     own_numbers = [run.num_samples for run in findings.comparison.runs]
     if 2 * metric.num_common < min(own_numbers):
         yield from (" Only ", count(metric.num_common, "num_common", metric.metric), " samples are shared by the runs")
@@ -284,7 +296,8 @@ def _runs(findings: Findings, metric: MetricComparison) -> Iterator[Part]:
 
 def _difference(metric: MetricComparison, result: MethodResult) -> Iterator[Part]:
     """How much worse, and its interval."""
-    known, digits = about(metric.metric), decimals(error(result))
+    known, width = about(metric), result.difference_high - result.difference_low
+    digits = decimals(width / 4 if width > EQUAL * abs(result.difference) else error(result))
 
     def number(value: float, of: str) -> Number:
         return Number(written(value, digits, known.percent), value, of, metric.metric, result.method)
@@ -298,7 +311,7 @@ def _difference(metric: MetricComparison, result: MethodResult) -> Iterator[Part
 
 def _control(comparison: Comparison, leading: MetricComparison) -> Sentence:
     """Whether a map that never saw the network does as well."""
-    floored = [metric for metric in comparison.metrics if about(metric.metric).has_floor and best_of(metric)]
+    floored = [metric for metric in comparison.metrics if about(metric).has_floor and best_of(metric)]
     if not floored:
         words = "No metric of this run has a floor: whether a control is as good cannot be said."
         return Sentence("control", (words,), "metrics")
@@ -351,7 +364,7 @@ def _told(
         runs = {_run_of(control.method) for _, control in pairs}
         controls = [name for name in comparison.controls if _run_of(name) in runs]
         none = f"neither {listed(controls, 'nor')} reaches" if len(controls) > 1 else f"{controls[0]} does not reach"
-        yield f"No control is as good: {none} it, in {listed(about(metric.metric).title for metric, _ in pairs)}."
+        yield f"No control is as good: {none} it, in {listed(about(metric).title for metric, _ in pairs)}."
         return
     if standing == "equal":
         yield f"A control is {'better' if is_better(comparison, pairs[0][1]) else 'as good'}: "
@@ -363,7 +376,7 @@ def _told(
         yield "; " * bool(place)
         yield from _beside(comparison, standing, metric, result)
     if len(pairs) > MOST:
-        yield f"; likewise in {listed(about(metric.metric).title for metric, _ in pairs[MOST:])}"
+        yield f"; likewise in {listed(about(metric).title for metric, _ in pairs[MOST:])}"
     yield ". What is measured there can be had without a trained network." if standing == "equal" else "."
 
 
@@ -374,7 +387,7 @@ def _beside(
     best = best_of(metric)
     assert best is not None  # for mypy: only metrics with one are asked about
     digits = decimals(error(best))
-    yield f"in {about(metric.metric).title}, {result.method} has "
+    yield f"in {about(metric).title}, {result.method} has "
     yield from mean_parts(metric, result, digits)[:2]
     verbs = {"equal": "not told from", "unsure": "the best being", "few": "the first being"}
     verb = "better than every method, the best being" if is_better(comparison, result) else verbs[standing]
@@ -453,12 +466,15 @@ def by_row(known: pd.DataFrame, index: pd.Index) -> pd.DataFrame:
 def _limits(findings: Findings) -> Iterator[Part]:
     comparison = findings.comparison
     scored = [metric for metric in comparison.metrics if not all(math.isnan(r.mean) for r in metric.methods)]
-    groups = {about(metric.metric).group for metric in scored}
+    groups = {about(metric).group for metric in scored}
+    unscored = {about(metric).group for metric in comparison.metrics} - groups
+    masks = "no sample has a defined score, as where all masks are empty" if "evidence" in unscored else "no masks"
+    known = "metric that is known to be one of faithfulness" if "other" in groups else "faithfulness metric"
     missing = [
         words
         for there, words in (
-            ("evidence" in groups, "whether the maps point at the evidence (no masks)"),
-            ("faithfulness" in groups, "whether the network uses what they point at (no faithfulness metric)"),
+            ("evidence" in groups, f"whether the maps point at the evidence ({masks})"),
+            ("faithfulness" in groups, f"whether the network uses what they point at (no {known})"),
             ("robustness" in groups, "whether they hold under small changes of the input"),
             (_has_control(comparison, "untrained"), "what the same methods score on an untrained network"),
         )
