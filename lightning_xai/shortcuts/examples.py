@@ -84,6 +84,7 @@ def shown(
         ...         return 20 * torch.stack([0.5 - images[:, 0, 0, 0], images[:, 0, 0, 0] - 0.5], 1)
         >>> images = torch.rand(128, 1, 8, 8, generator=torch.Generator().manual_seed(0))
         >>> masks = torch.zeros(128, 8, 8, dtype=torch.bool)
+        >>> masks[:, 3:6, 3:6] = True
         >>> report = lx.find_shortcuts(Corner(), images, masks=masks)
         >>> example = lx.shortcuts.shown(Corner(), images, report.shortcuts[0], masks=masks)[0]
         >>> example.probability > 0.9, example.probability_after < 0.1, bool(example.region[0, 0])
