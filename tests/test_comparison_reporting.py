@@ -320,7 +320,7 @@ def test_two_runs_are_paired_behind_a_conclusion_and_have_their_controls_once(tm
     assert printed.startswith("second:good is the best")
     assert "Against first, second is better in 1, worse in 0 of 1 methods" in " ".join(printed.split())
     row = next(line.split() for line in printed.splitlines() if line.split()[:1] == ["good"])
-    assert row == ["good", "0.5550", "0.6550", "+0.1000", "[+0.1000,", "+0.1000]", row[-1]]
+    assert row == ["good", "0.5550", "0.6550", "+0.1000", "[+0.1000,", "+0.1000]", row[-2], "12"]
     rows = [line.split()[0] for line in printed.partition("gini ↑")[2].splitlines() if ":" in line.split(" 0.")[0]]
     assert {"first:random", "first:good", "second:good"} <= set(rows)
     assert "second:random" not in rows

@@ -134,6 +134,7 @@ def test_each_of_several_loaders_has_its_own_names_samples_scores_and_panels(tmp
     with pytest.raises(ValueError, match=r"give `stage`, such as validate/day \(`--stage validate/day`\)\."):
         read_runs([tmp_path])
     (run,) = read_runs([tmp_path], stage="validate/night")
+    assert run.metric_classes == {"s": "lightning_xai.metrics.Sparseness"}
     assert run.scores.table["sample"].max() == 4
 
 
