@@ -113,6 +113,10 @@ class Evaluation:
         """The scores of all methods and metrics as a table, under the name of a stage."""
         return ScoreTable.from_values(stage, epoch, step, self.index, self.scores, self.targets)
 
+    def _repr_html_(self) -> str:
+        """The means, for notebooks."""
+        return self.to_scores()._repr_html_()
+
 
 def explain(
     model: nn.Module,

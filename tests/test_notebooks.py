@@ -47,6 +47,18 @@ def test_scores_are_compared_and_drawn(scores):
     assert scores.plot(DIRECTIONS)._repr_png_().startswith(b"\x89PNG")
 
 
+def test_a_metric_without_a_direction_is_refused(scores, tmp_path):
+    for asked in (scores.compare, scores.plot, lambda wrong: scores.report(wrong, tmp_path / "a.html")):
+        with pytest.raises(ValueError, match=r"`higher_is_better` must have .* it lacks gini, and has Gini"):
+            asked({"Gini": True})
+
+
+def test_an_evaluation_is_a_table():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    found = lx.evaluate(model, torch.rand(3, 1, 2, 2), target=1, methods=["gradient"], metrics=["sparseness"])
+    assert found._repr_html_() == found.to_scores()._repr_html_()
+
+
 def test_a_map_upon_a_picture_is_opaque_where_its_scale_ends():
     below = np.full((2, 2), 0.5)
     red, blue = (laid_over(torch.tensor([[value, 0.0], [0.0, 0.0]]), below) for value in (2.0, -2.0))
@@ -71,7 +83,7 @@ def test_arrays_numbers_and_constant_images_are_shown():
     (_, first), *_ = ((image.zorder, image.get_array()) for image in figure.axes[0].images)
     assert_close(np.asarray(first, float), np.full((4, 4), 0.5), check_dtype=False)
     with pytest.raises(
-        TypeError, match="`maps` must be a tensor or an array .*, got a list. Give several maps as a dic"
+        TypeError, match=r"`maps` must be a tensor or an array .*, got a list. Give several maps as a dic"
     ):
         lx.show.__wrapped__([torch.ones(2, 1, 4, 4)], torch.ones(2, 1, 4, 4))
     with pytest.raises(ValueError, match="`labels`"):

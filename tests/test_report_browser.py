@@ -50,6 +50,9 @@ setTimeout(() => {
   const canvas = all("#browser tbody tr")[0].querySelectorAll("canvas")[1];
   out.pixels = [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data];
   out.last = told();
+  document.body.style.width = "400px";
+  out.right = Math.max(...all("#controls select").map(choice => choice.getBoundingClientRect().right))
+    - document.body.getBoundingClientRect().right;
   document.body.setAttribute("data-out", JSON.stringify(out));
 }, 1500);
 """
@@ -66,7 +69,7 @@ def run(request, tmp_path):
         values = {name: {METRIC: random.uniform(0.2, 0.8, number)} for name in METHODS}
         append_scores(path, Scores.from_values("validate", epoch, epoch + 1, samples, values), samples=known)
     write_directions(path, {METRIC: True})
-    write_class_names(path, ["\x1b[2J\u202ea", "b", "c"])
+    write_class_names(path, ["\x1b[2J\u202ea", "b" * 99, "c"])
     images = torch.rand(number, 1, 5, 7, generator=torch.Generator().manual_seed(0))
     maps = {name: images - 0.5 + place / 10 for place, name in enumerate(METHODS)}
     index = torch.arange(number)
@@ -130,6 +133,7 @@ def check(out, scores, maps):
     assert 0 < inside.sum() < number
     assert out["chosen"]["samples"] == samples(own[0].std(0), np.flatnonzero(inside))
     assert f"{inside.sum()} chosen of {number} samples" in out["chosen"]["counted"]
+    assert out["right"] <= 0, "a choice of long names is not wider than a narrow page"
     sample = int(out["last"]["samples"][0])
     every = maps["gradient"].flatten(0, 2).numpy()
     end = scale_end(every)

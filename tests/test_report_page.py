@@ -25,7 +25,7 @@ from lightning_xai.reporting.page.beside import with_room
 from lightning_xai.reporting.page.charts import Axis, calibration_of, curves_of, scatter_of
 from lightning_xai.reporting.page.data import FIELDS
 from lightning_xai.reporting.page.numbers import text as words
-from lightning_xai.reporting.page.render import render
+from lightning_xai.reporting.page.render import _foldable, render
 from lightning_xai.reporting.page.sentences import sentences
 from lightning_xai.reporting.tables import write_validations
 from lightning_xai.results.findings import Findings
@@ -569,3 +569,7 @@ def test_names_of_curves_do_not_cover_each_other():
     assert np.diff(labels).min() >= 7.5 - 1e-9
     assert max(labels) <= 100
     assert curves.marks == ((100.0, "best.ckpt"),)
+
+
+def test_a_long_name_folds_between_its_parts():
+    assert _foldable("a/<b>_c:d\x1b") == "a/<wbr>&lt;b&gt;_<wbr>c:<wbr>d\\x1b"

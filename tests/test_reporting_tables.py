@@ -125,3 +125,10 @@ def test_latex_sets_numbers_as_mathematics():
         r"\textbf{n} & $\mathbf{1.5}$ & q \\",
         r"m & $\mathbf{-2.5\cdot10^{-7}}\;{\scriptstyle[-1,\,0.5]}$ & 3 \\",
     ]
+
+
+def test_the_path_of_a_run_is_a_title_as_it_is_written():
+    paths = ("a/lightning_logs/version_0", "b/lightning_logs/version_0")
+    table = ResultTable("", ("method", *paths, "rank_accuracy"), (("m", "1", "2", "3"),))
+    drawn = [str(column.header) for part in terminal_tables(table, 80) for column in part.columns]
+    assert [title for title in drawn if title != "method"] == [*paths, "rank accuracy"]

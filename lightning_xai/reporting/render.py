@@ -60,10 +60,15 @@ def _width(table: ResultTable, columns: list[int], starred: bool) -> int:
 
 def _widths(table: ResultTable, column: int, starred: bool) -> tuple[int, int]:
     """The least and the natural width: numbers stay whole, sentences and titles may be folded between words."""
-    title = table.columns[column].replace("_", " ")
+    title = _heading(table.columns[column])
     texts = [row[column] + star for row, star in zip(_texts(table), _stars(table, column, starred), strict=True)]
     words = [word for text in texts for word in (text.split() if len(text) > _LONGEST else [text])]
     return max(map(_length, (*title.split(), *words)), default=0), max(map(_length, (title, *texts)))
+
+
+def _heading(title: str) -> str:
+    """A title that folds between its words; the path of a run is written as it is."""
+    return title if "/" in title else title.replace("_", " ")
 
 
 def _texts(table: ResultTable) -> list[list[str]]:
@@ -105,7 +110,7 @@ def terminal_table(table: ResultTable, starred: bool = True, width: int | None =
         )  # given from the left: rich would take from the widest, its words too
         spare -= more
         justify: Any = "right" if column else "left"
-        heading = cell(table.columns[column].replace("_", " "))
+        heading = cell(_heading(table.columns[column]))
         drawn.add_column(heading, justify=justify, overflow="fold", width=int(least + more))
     stars = [_stars(table, column, starred) for column in columns]
     for number, row in enumerate(_marked(table)):

@@ -163,7 +163,11 @@ class Scores:
 
         Returns:
             A `Comparison`.
+
+        Raises:
+            ValueError: if a metric has no direction.
         """
+        _check_directions(self.last(), higher_is_better)
         run = _above("experiments.runs:Run")("scores", self.last(), dict(higher_is_better))
         return _above("experiments.compare:compare_methods")([run], **options)
 
@@ -197,6 +201,7 @@ class Scores:
         path = Path(path)
         if path.suffix != ".html":
             raise ValueError(f"`path` must be the name of a page, ending in .html, got {path}.")
+        _check_directions(self.last(), higher_is_better)
         findings = _above("experiments.findings:findings_of")(self, higher_is_better, **options)
         _above("reporting.page.report:write_report")(findings, path)
         return path
@@ -291,6 +296,15 @@ class Scores:
             for method, values in ((method, series.to_numpy()) for method, series in table.items())
         ]
         return pd.DataFrame(rows, columns=columns)
+
+
+def _check_directions(scores: Scores, higher_is_better: Mapping[str, bool | None]) -> None:
+    lacking = [metric for metric in scores.unique("metric") if metric not in {*higher_is_better, GRADIENTS}]
+    if lacking:
+        raise ValueError(
+            f"`higher_is_better` must have True, False or None for every metric; it lacks {', '.join(lacking)}, and "
+            f"has {', '.join(higher_is_better) or 'none'}. Pass that of an `Evaluation`, or None for no direction."
+        )
 
 
 def _above(name: str) -> Any:

@@ -3,13 +3,14 @@
 import base64
 import hashlib
 import math
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from pandas import DataFrame
 
 from lightning_xai._version import __version__
@@ -103,6 +104,11 @@ def _shown(value: Any) -> Any:
     return "\n".join(map(printable, value.split("\n"))).replace(" %", "\u00a0%")
 
 
+def _foldable(name: str) -> Markup:
+    """A long name, with lines that end between its parts where they can."""
+    return Markup(re.sub(r"([/:_]+)", r"\1<wbr>", str(escape(_shown(name)))))
+
+
 def _resource(name: str) -> str:
     return files("lightning_xai.reporting.page").joinpath(name).read_text(encoding="utf-8")
 
@@ -159,6 +165,7 @@ def _view(findings: Findings, beside: Beside) -> dict[str, Any]:
         "explained": _EXPLAINED,
         "explained_of": explained,
         "count": count,
+        "foldable": _foldable,
         "p_text": _p_text,
         "gradients": sum(run.scores.select(metric=GRADIENTS).table["value"].sum() for run in findings.runs),
     }
