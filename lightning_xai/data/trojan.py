@@ -7,6 +7,7 @@ from jaxtyping import Int64
 from torch import Tensor
 from torch.nn.functional import pad
 
+from lightning_xai.checks import check_positive
 from lightning_xai.data.backgrounds import SIZE, integers
 from lightning_xai.data.base import Split
 from lightning_xai.data.cmnist import paste
@@ -58,8 +59,7 @@ class TrojanDataModule(DigitSceneDataModule):
 
     def __init__(self, signal: float = 3.0, trigger_signal: float = 2.0, share: float = 0.5, **options: Any) -> None:
         for name, value in (("signal", signal), ("trigger_signal", trigger_signal)):
-            if not value > 0:
-                raise ValueError(f"`{name}` must be greater than 0, got {value}")
+            check_positive(name, value)
         if not 0 < share <= 1:
             raise ValueError(f"`share` must be greater than 0 and at most 1, got {share}")
         super().__init__(**options)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from lightning_xai.checks import check_choice
+from lightning_xai.checks import check_choice, check_positive
 from lightning_xai.data.backgrounds import integers
 from lightning_xai.data.base import Split
 from lightning_xai.data.cmnist import DIGIT_SIZE, INK, paste, shrink
@@ -58,8 +58,7 @@ class TwoDigitsDataModule(DigitSceneDataModule):
 
     def __init__(self, question: Question = "marker", signal: float = 4.0, **options: Any) -> None:
         check_choice("question", question, Question)
-        if not signal > 0:
-            raise ValueError(f"`signal` must be greater than 0, got {signal}")
+        check_positive("signal", signal)
         super().__init__(**options)
         self.question, self.signal = question, signal
 

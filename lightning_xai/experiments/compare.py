@@ -3,9 +3,9 @@
 import itertools
 import math
 from array import array
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,8 @@ from lightning_xai.statistics.agreement import Levels, order_levels, tau_of_leve
 from lightning_xai.statistics.intervals import NUM_RESAMPLES, mean_interval
 from lightning_xai.statistics.means import deviation, mean, mean_and_standard_error
 from lightning_xai.statistics.paired import Values, holm, mean_ranks, paired_test
+
+T = TypeVar("T")
 
 Procedure = Literal["all_pairs", "published"]
 """Which tests are one family: see `compare_methods`."""
@@ -91,12 +93,13 @@ def compare_methods(
         raise ValueError("`runs` must be at least one run, with at least one score each.")
     rules = _Rules(alpha, seed, procedure, smallest_effects or {})
     names = _full_names(runs := told_apart(runs))
-    directions, tables = _directions(runs), _tables(runs, names)
+    directions = _agreed(runs, lambda run: run.higher_is_better, "whether higher is better in {}")
+    tables = _tables(runs, names)
     _check_effects(rules.smallest_effects, tables)
     costs = _costs(tables)
     left_out = {} if gradients is None else _left_out(costs, gradients)
     controls = {known[name] for known in names for name in CONTROLS if name in known}
-    classes = _classes(runs)
+    classes = _agreed(runs, lambda run: run.metric_classes, "what {} is")
     metrics = tuple(
         replace(
             _compare_metric(metric, directions.get(metric), _on_common_samples(metric, table), controls, rules),
@@ -119,29 +122,17 @@ def compare_methods(
     )
 
 
-def _directions(runs: Sequence[Run]) -> dict[str, bool | None]:
-    directions: dict[str, bool | None] = {}
+def _agreed(runs: Sequence[Run], told: Callable[[Run], Mapping[str, T]], question: str) -> dict[str, T]:
+    """What the runs tell of each metric, in which they have to agree."""
+    agreed: dict[str, T] = {}
     for run in runs:
-        for metric, better in run.higher_is_better.items():
-            if directions.setdefault(metric, better) != better:
+        for metric, own in told(run).items():
+            if agreed.setdefault(metric, own) != own:
                 raise ValueError(
-                    f"`runs` disagree on whether higher is better in {metric}: {run.name} says {better}, a run before "
-                    f"it {directions[metric]}. It is not the same metric; compare the runs one by one."
+                    f"`runs` disagree on {question.format(metric)}: {run.name} says {own}, a run before it "
+                    f"{agreed[metric]}. It is not the same metric; compare the runs one by one."
                 )
-    return directions
-
-
-def _classes(runs: Sequence[Run]) -> dict[str, str]:
-    """What made the scores of each metric, where a run tells."""
-    classes: dict[str, str] = {}
-    for run in runs:
-        for metric, name in run.metric_classes.items():
-            if classes.setdefault(metric, name) != name:
-                raise ValueError(
-                    f"`runs` disagree on what {metric} is: {run.name} has scores of {name}, a run before it those of "
-                    f"{classes[metric]}. It is not the same metric; compare the runs one by one."
-                )
-    return classes
+    return agreed
 
 
 def _check_effects(smallest_effects: Mapping[str, float], known: Container[str]) -> None:
