@@ -150,7 +150,7 @@ def test_what_was_proven_is_carried_along_once_and_as_it_was_last():
         ("3:place/24x4x5x5", {"label": 3, "kind": "place", "box": [24, 4, 5, 5]}),
         ("place/24x4x5x5", {"label": None, "kind": "place", "box": [24, 4, 5, 5]}),
         ("color", {"label": None, "kind": "color", "box": None}),
-        ("0:frequency/3-0-3-3", {"label": 0, "kind": "frequency", "box": None}),
+        ("0:frequency", {"label": 0, "kind": "frequency", "box": None}),
         ({"label": 3}, {"label": 3}),
     ],
 )

@@ -1,6 +1,7 @@
 """What decides a network, found and proven: networks whose truth is known in closed form."""
 
 import math
+from dataclasses import replace
 
 import jaxtyping
 import numpy as np
@@ -24,7 +25,7 @@ from lightning_xai.shortcuts.hypotheses import (
     correlations,
     spectrum,
 )
-from lightning_xai.shortcuts.prove import Proof, Shown, _verdict
+from lightning_xai.shortcuts.prove import Proof, Shown, _verdict, decides_all
 
 EVERY = ["color", "frequency", "background"]
 CLASSES, SIZE = 6, 12
@@ -290,23 +291,18 @@ class TestFamilies:
         assert_close(Color().swap(samples, ROWS, DONORS), gray[:2] * colors[2:, :, None, None])
         assert_close(Color().fill(samples, ROWS), gray[:2].expand(-1, 3, -1, -1))
 
-    def test_waves_are_those_of_the_donor_and_a_fill_keeps_their_phases(self):
+    def test_waves_are_as_strong_as_in_the_donor_and_lie_where_they_lay(self):
         images = 0.5 + 0.02 * (self.images - 0.5)  # nothing is cut
-        samples = samples_of(images, self.labels)
-        family = Frequency(torch.tensor([[5, 1, 2, 2], [3, 0, 1, 1], [0, 0, 0, 0]]))
-        band = torch.zeros(2, 1, 10, 5, dtype=torch.bool)
-        band[0, 0, 5:7, 1:3] = band[:, 0, 3, 0] = band[:, 0, 7, 0] = True  # 7 is the other of the pair: -2 and 2 cycles
-        own, donors, mean = (
-            samples.spectra[:2],
-            samples.spectra[2:],
-            samples.spectra.abs().mean(0).expand(2, -1, -1, -1),
-        )
-        swapped = spectrum(family.swap(samples, ROWS, DONORS))
-        assert_close(swapped, torch.where(band, donors, own), atol=1e-4, rtol=1e-4)
-        band[1], band[1, 0, 3, 0], band[1, 0, 7, 0] = False, True, True
-        band[0, 0, [3, 7], 0] = False
-        filled = spectrum(family.fill(samples, ROWS))
-        assert_close(filled, torch.where(band, torch.polar(mean, own.angle()), own), atol=1e-4, rtol=1e-4)
+        samples, family = samples_of(images, self.labels), Frequency()
+        down, across = torch.meshgrid(torch.arange(-5, 5), torch.arange(5), indexing="ij")
+        own, donors = samples.spectra[:2], samples.spectra[2:].abs()
+        mean = samples.spectra.abs().mean(0).expand(2, -1, -1, -1)
+        for made, amplitudes in (
+            (family.swap(samples, ROWS, DONORS), donors),
+            (family.fill(samples, ROWS), mean),
+        ):
+            expected = torch.where(down**2 + across**2 >= 16, torch.polar(amplitudes, own.angle()), own)
+            assert_close(spectrum(made), expected, atol=1e-4, rtol=1e-4)
 
     def test_background(self):
         masks = torch.zeros(4, 10, 8, dtype=torch.bool)
@@ -335,6 +331,58 @@ class Around(nn.Module):
     def forward(self, images):
         around = (images.sum((1, 2, 3)) - images[:, :, 3:6, 3:6].sum((1, 2, 3))) / (3 * 55) - 0.5
         return 200 * torch.stack([-around, around], 1)
+
+
+class Waves(nn.Module):
+    """Class k of six: the wave that fits k + 4 times into the width is strong; or lies as the class's crests do."""
+
+    def __init__(self, by_crests=False):
+        super().__init__()
+        self.by_crests = by_crests
+        self.places = torch.arange(24)
+
+    def forward(self, images):
+        waves = torch.fft.rfft2(images)[:, 0, 0, 4:10]
+        if self.by_crests:
+            turns = waves[:, 0].angle()[:, None] - 2 * math.pi * torch.arange(6) / 6
+            return 8 * turns.cos()
+        return waves.abs() / 8
+
+
+def waves(by_crests):
+    generator = torch.Generator().manual_seed(3)
+    labels, place = torch.arange(360) % 6, torch.arange(24)
+    number = torch.full_like(labels, 4) if by_crests else labels + 4
+    phase = math.pi * labels / 3 if by_crests else 2 * math.pi * torch.rand(360, generator=generator)
+    wave = (2 * math.pi * number[:, None] * place / 24 + phase[:, None]).cos()
+    return 0.5 + 0.2 * wave[:, None, None] + 0.05 * torch.randn(360, 1, 24, 24, generator=generator)
+
+
+def test_a_wave_that_is_strong_decides_and_crests_that_lie_elsewhere_do_not():
+    report = lx.find_shortcuts(Waves(), waves(False), operators=["frequency"])
+    found = {finding.label: finding.setting for finding in report.shortcuts if finding.kind == "frequency"}
+    assert found == {label: f"0 down, {label + 4} across" for label in range(6)}
+    assert report.dependence > 0.95
+    report = lx.find_shortcuts(Waves(by_crests=True), waves(True), operators=["frequency"])
+    assert {own.verdict for own in report.findings if own.kind == "frequency"} == {"CLEAR"}
+
+
+@pytest.mark.parametrize(("hit", "spoiled", "expected"), [(0.2, 0.0, True), (0.0, 0.4, False), (0.03, 0.0, False)])
+def test_an_operator_decides_all_classes_where_pictures_become_the_donors(hit, spoiled, expected):
+    """Shares of pairs that become the donor's class, and any other one: with ten classes each may be hit by chance."""
+    generator, labels = torch.Generator().manual_seed(0), torch.arange(200) % 10
+    samples = samples_of(torch.rand(200, 3, 4, 4), labels)
+    rows, donors = torch.arange(200).repeat(20), torch.randint(0, 200, (4000,), generator=generator)
+    rows, donors = (own[labels[rows] != labels[donors]] for own in (rows, donors))
+    drawn, anything = torch.rand(len(rows), generator=generator), torch.randint(0, 10, rows.shape, generator=generator)
+    after = torch.where(drawn < hit, labels[donors], torch.where(drawn < hit + spoiled, anything, labels[rows]))
+    one_hot = nn.functional.one_hot(after).float()
+    fills = (0.5 * samples.told, samples.told)
+    proof = Proof(
+        Candidates(Color(), None, {}), samples, rows, donors, one_hot, torch.arange(200), samples.told[rows], fills
+    )
+    assert decides_all(proof, 0.05, 0.01) is expected
+    assert not decides_all(replace(proof, fills=fills[::-1]), 0.05, 0.01)
 
 
 def test_all_that_is_outside_of_the_evidence_is_tested_as_a_whole():
@@ -389,6 +437,10 @@ PASTE, BOX = "not enough in pictures of the other classes", [{"box": [0, 0, 2, 2
         ),
         ({"known": False, "family": Color(), "gained": 0.01}, "INCONCLUSIVE", f"but is {PASTE}"),
         ({"family": Background()}, "SHORTCUT", "outside of the known evidence"),
+        ({"family": Frequency(), "gained": 0.2}, "EVIDENCE", f"as a part of real evidence would: it is {PASTE}"),
+        ({"family": Frequency(), "gained": 0.6}, "SHORTCUT", "while the evidence is assumed to stay readable"),
+        ({"family": Color(), "gained": 0.01, "together": True}, "SHORTCUT", "stay readable"),
+        ({"family": Color(), "lost": 0.01, "loss": False, "together": True}, "CLEAR", "does not decide"),
     ],
 )
 def test_what_decides_is_a_shortcut_evidence_or_open(given, verdict, reason):
@@ -407,6 +459,7 @@ def judged(
     loss=True,
     detectable=0.1,
     accept=(),
+    together=False,
 ):
     """Verdict on class 0, by interventions of these effects."""
     masks = torch.zeros(6, 12, 12, dtype=torch.bool)
@@ -414,4 +467,5 @@ def judged(
     rows = torch.arange(classes)
     proof = Proof(Candidates(family, None, {0: 0.1}), samples, rows, rows.flip(0), samples.told, rows)
     won, swap = (Effect(mean, 0.0, mean / 2, 2 * mean, 50) for mean in (gained, lost))
-    return _verdict(Shown(0, proof, swap, swap, won, across, True, 0.0, 0.0, detectable), both, loss, 0.05, accept)
+    one = Shown(0, proof, swap, swap, won, across, True, 0.0, 0.0, detectable, together)
+    return _verdict(one, both, loss, 0.05, accept)

@@ -49,7 +49,7 @@ class Finding:
         label: The class that it decides.
         kind: What sort of thing it is.
         box: Top, left, height, width of a place, or of a pattern's patch in its first example; of an operator ().
-        setting: What else names it: the band of a frequency, the channel of a color; "" for none.
+        setting: What else describes it: the waves of a frequency; "" for nothing.
         verdict: What follows.
         necessity: By fill (`swap`, `blur`, `mean`, `inpaint`): share of the class's predictions lost.
         sufficiency: Share of other predictions that become this class when the content is put into them.
@@ -82,7 +82,7 @@ class Finding:
     @property
     def name(self) -> str:
         """Short and unique among a report's findings."""
-        where = "x".join(map(str, self.box)) if self.box else self.setting
+        where = "x".join(map(str, self.box))
         return "/".join(part for part in (self.kind, where) if part)
 
 
@@ -144,7 +144,7 @@ class Onset:
 def onset(reports: Sequence[ShortcutReport]) -> tuple[Onset, ...]:
     """When each shortcut was first proven at two looks running, and the look before; strongest in the last proof first.
 
-    Hypotheses about a class are one shortcut if they are of the same kind and setting and their places overlap.
+    Hypotheses about a class are one shortcut if they are of the same kind and their places overlap.
 
     Args:
         reports: Of one network on the same samples, in order of time.
@@ -171,7 +171,7 @@ def onset(reports: Sequence[ShortcutReport]) -> tuple[Onset, ...]:
 
 def alike(one: Finding, other: Finding) -> bool:
     """Whether two hypotheses are about the same thing: a pattern, wherever it is; a place, if the two overlap."""
-    if (one.label, one.kind, one.setting) != (other.label, other.kind, other.setting):
+    if (one.label, one.kind) != (other.label, other.kind):
         return False
     if one.kind != "place":
         return True

@@ -29,7 +29,6 @@ from lightning_xai.shortcuts.find import (
     Turns,
     find_patterns,
     find_places,
-    find_waves,
     half_of,
     in_first_half,
     in_turn,
@@ -338,18 +337,14 @@ def _classes(predicted: Labels, half: Tensor, index: Labels, seed: int) -> Turns
 
 def _candidates(half: Half, operators: Sequence[str], carried: Sequence[Finding], index: Labels) -> list[Candidates]:
     place = {number: row for row, number in enumerate(index.tolist())}
-    known: dict[str, Slot] = {"place": {}, "pattern": {}, "frequency": {}}
+    known: dict[str, Slot] = {"place": {}, "pattern": {}}
     for each in carried:
         if each.kind == "place":
             known["place"][each.label] = tuple(each.box)
-        elif each.kind == "frequency":
-            known["frequency"][each.label] = tuple(map(int, each.setting.split("-")))
         elif each.kind == "pattern" and each.examples[0] in place:
             known["pattern"][each.label] = (*each.box, place[each.examples[0]])
-    found = [*find_places(half, known["place"]), *find_patterns(half, known["pattern"])]
-    if "frequency" in operators:
-        found += find_waves(half, known["frequency"])
-    return found + whole_pictures(half, operators)
+    regions = [*find_places(half, known["place"]), *find_patterns(half, known["pattern"])]
+    return regions + whole_pictures(half, operators)
 
 
 def _verdict(found: Sequence[Finding], skipped: Mapping[int, int]) -> ShortcutVerdict:

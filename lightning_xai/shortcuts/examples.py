@@ -136,8 +136,7 @@ def family_of(samples: Samples, finding: Finding, index: Labels) -> Family:
     if finding.kind == "background":
         return Background(bare=True)
     if finding.kind == "frequency":
-        boxes[finding.label] = torch.tensor(tuple(map(int, finding.setting.split("-"))))
-        return Frequency(boxes)
+        return Frequency()
     if finding.kind == "place":
         boxes[finding.label] = torch.tensor(finding.box)
         return Place(boxes)

@@ -24,8 +24,6 @@ from lightning_xai.shortcuts.hypotheses import (
     Samples,
     correlations,
     inside,
-    mirrored,
-    spectrum,
 )
 
 PLACES = ((1 / 7, 1 / 7), (1 / 4, 1 / 4), (1 / 7, 1 / 2), (1 / 2, 1 / 7))
@@ -36,10 +34,6 @@ PATTERNS = (1 / 7, 1 / 5, 2 / 7)
 """Heights and widths of patterns, likewise."""
 TEMPLATES = 12
 """Pictures of a class whose patches are compared with all others."""
-BANDS = ((3, 3), (2, 1), (1, 2))
-"""Waves down and across that are taken together."""
-OUTLINES = 4
-"""Periods in the picture below which waves are not looked at: they draw the figures themselves."""
 TRIALS = 36
 """Pictures of other classes that a candidate is tried on."""
 SAME = 0.3
@@ -115,7 +109,6 @@ class Half:
         effects: Of each row and pixel, to first order, how much the class's output falls when the pixel becomes what it
             is in other classes; as shares of the sum of their sizes; 0 in the known evidence.
         shares: Of each row and pixel: share of the attribution.
-        gradients: Of each row.
         ask: What the network says.
         needed: Which sufficiency.
     """
@@ -125,7 +118,6 @@ class Half:
     classes: Turns
     effects: Maps
     shares: Maps
-    gradients: Images
     ask: Ask
     needed: Needed
 
@@ -159,7 +151,7 @@ def half_of(samples: Samples, classes: Turns, maps: Images, signed: bool, ask: A
     contrast = images - torch.stack([others[label] for label in labels.tolist()])
     known = samples.outside(torch.ones_like(images[:, 0], dtype=torch.bool), rows)
     effects = (maps * contrast if signed else maps).sum(1) * known
-    return Half(samples, rows, classes, normalized(effects), normalized(maps.abs().sum(1) * known), maps, ask, needed)
+    return Half(samples, rows, classes, normalized(effects), normalized(maps.abs().sum(1) * known), ask, needed)
 
 
 def normalized(maps: Tensor) -> Tensor:
@@ -234,20 +226,12 @@ def _mask(box: Sequence[int], like: Tensor) -> Tensor:
     return inside(torch.tensor([box], device=like.device), like.shape)[0].to(like)
 
 
-def _wave_mask(box: Sequence[int], like: Tensor) -> Tensor:
-    """With what the band leaks into, and the conjugates."""
-    wider = (box[0] - 1, box[1] - 1, box[2] + 2, box[3] + 2)
-    return mirrored(_mask(wider, like)[None].bool(), len(like))[0].to(like)
-
-
-def matched(
-    slot: Slot, chosen: Sequence[Slot], *maps: Mapping[int, Tensor], mask: Callable[..., Tensor] = _mask
-) -> Slot:
+def matched(slot: Slot, chosen: Sequence[Slot], *maps: Mapping[int, Tensor]) -> Slot:
     """For each class a window of the same size, on none that was chosen if there is room, of maps with near sums."""
     boxes: Slot = {}
     for label, box in slot.items():
-        taken = torch.stack([mask(other, maps[0][label]) for each in chosen for other in each.values()]).sum(0)
-        distance = 1e3 * window_sums(taken + 1e3 * mask(box, taken), box[2:])
+        taken = torch.stack([_mask(other, maps[0][label]) for each in chosen for other in each.values()]).sum(0)
+        distance = 1e3 * window_sums(taken + 1e3 * _mask(box, taken), box[2:])
         for values in maps:
             logs = window_sums(values[label], box[2:]).clamp(min=1e-6).log()
             distance += (logs - logs[box[0], box[1]]).abs()
@@ -339,37 +323,9 @@ def _other_patches(half: Half, slot: Slot) -> Slot:
     return {label: (*best_box(other[label], each[2:4], each[:4]), each[4]) for label, each in slot.items()}
 
 
-def find_waves(half: Half, carried: Slot) -> list[Candidates]:
-    """The narrow band of each class whose waves move others most to it."""
-    waves, slopes = half.samples.spectra[half.rows], spectrum(half.gradients)
-    amplitudes = waves.abs()
-    means = {label: half.mean(amplitudes, label) for label in half.classes}
-    effects: dict[int, Tensor] = {}
-    for label in half.classes:
-        others = torch.stack([mean for other, mean in means.items() if other != label]).mean(0)
-        mine = half.labels == label
-        change = waves[mine] * (1 - others / amplitudes[mine].clamp(min=1e-6))
-        effects[label] = normalized((slopes[mine].conj() * change).real.sum(1)).mean(0)
-        effects[label][_periods(effects[label]) < OUTLINES] = -1e3
-    slots = [{label: best_box(found, size) for label, found in effects.items()} for size in BANDS]
-    sums = {label: mean.sum(0) for label, mean in means.items()}
-    chosen = _chosen(half, slots, lambda slot: Frequency(half.table(slot)), carried)
-    controls = [matched(slot, chosen, sums, mask=_wave_mask) for slot in chosen]
-    return [
-        Candidates(Frequency(half.table(slot)), Frequency(half.table(control)), dict.fromkeys(slot, math.nan))
-        for slot, control in zip(chosen, controls, strict=True)
-    ]
-
-
-def _periods(like: Tensor) -> Tensor:
-    """Of each wave of a half plane, in the picture."""
-    down = torch.arange(len(like), device=like.device)[:, None] - len(like) // 2
-    return torch.hypot(down.double(), torch.arange(like.shape[1], device=like.device).double())
-
-
 def whole_pictures(half: Half, operators: Sequence[str]) -> list[Candidates]:
-    """What needs no search: the color, and all that is outside of the known evidence, whether it is named or not."""
-    families: list[Family] = [Color()] if "color" in operators else []
+    """What needs no search: color and frequency, and all that is outside of the known evidence, named or not."""
+    families: list[Family] = [own() for name, own in (("color", Color), ("frequency", Frequency)) if name in operators]
     if half.samples.evidence is not None:
         families.append(Background(bare="background" in operators))
     return [Candidates(family, None, dict.fromkeys(half.classes, math.nan)) for family in families]

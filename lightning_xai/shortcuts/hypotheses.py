@@ -19,6 +19,8 @@ Rows = Int64[Tensor, " rows"]
 """Samples by their place."""
 Boxes = Int64[Tensor, " classes 4"]
 """Top, left, height, width of each class's; 0, 0, 0, 0 for none."""
+OUTLINES = 4
+"""Waves in the picture, down and across together, from which on they are looked at: longer ones draw the figures."""
 SEEN = 32
 """Height and width, about, in which patterns are looked for: larger pictures are made smaller."""
 
@@ -117,8 +119,8 @@ class Family(ABC):
         """Of a class; () without a place."""
         return ()
 
-    def setting(self, label: int) -> str:
-        """What else names it."""
+    def setting(self, samples: Samples, label: int) -> str:
+        """What else describes it."""
         return ""
 
     def source(self, label: int) -> tuple[int, ...]:
@@ -285,50 +287,40 @@ class Background(Family):
 
 @dataclass(frozen=True, eq=False)
 class Frequency(Family):
-    """A few waves over the whole picture, as they are in the donor; a fill gives them their mean amplitude.
+    """How strong the waves of a picture are, of which at least four fit into it; longer ones draw the figures.
 
-    Attributes:
-        boxes: Of each class in the half plane of the spectrum: rows are cycles down the picture, from the least (the
-            lowest negative one) on, columns cycles across.
+    Where their crests lie stays as it was, so that outlines, which are made of waves too, stay where they are.
     """
 
     kind = "frequency"
-    boxes: Boxes
 
     def swap(self, samples: Samples, rows: Rows, donors: Rows) -> Images:
-        band = self._band(samples, rows) | self._band(samples, donors)
-        return self._made(samples, torch.where(band[:, None], samples.spectra[donors], samples.spectra[rows]))
+        return self._made(samples, rows, samples.spectra[donors].abs())
 
     def fill(self, samples: Samples, rows: Rows) -> Images:
-        own, band = samples.spectra[rows], self._band(samples, rows)[:, None]
-        mean = samples.spectra.abs().mean(0, keepdim=True).expand(own.shape)
-        return self._made(samples, torch.where(band, torch.polar(mean, own.angle()), own))
+        return self._made(samples, rows, samples.spectra.abs().mean(0, keepdim=True))
 
     @staticmethod
-    def _made(samples: Samples, spectra: Tensor) -> Images:
-        made = torch.fft.irfft2(torch.fft.ifftshift(spectra, dim=-2), s=samples.size)
+    def _made(samples: Samples, rows: Rows, amplitudes: Tensor) -> Images:
+        own = samples.spectra[rows]
+        changed = torch.where(_short(own), torch.polar(amplitudes.expand(own.shape), own.angle()), own)
+        made = torch.fft.irfft2(torch.fft.ifftshift(changed, dim=-2), s=samples.size)
         return torch.minimum(torch.maximum(made, samples.low), samples.high)
 
-    def _band(self, samples: Samples, rows: Rows) -> Masks:
-        height, width = samples.size
-        return mirrored(inside(self.boxes[samples.predicted[rows]], (height, width // 2 + 1)), height)
-
-    def share(self, samples: Samples, label: int) -> float:
-        """Of the energy that other classes' pictures have, twice that of the band."""
-        band = mirrored(inside(self.boxes[label : label + 1], samples.spectra.shape[2:]), samples.size[0])[0]
-        energy = samples.spectra[samples.predicted != label].abs().square().mean((0, 1))
-        energy[len(energy) // 2, 0] = 0
-        return min(1.0, float(2 * energy[band].sum() / energy.sum().clamp(min=1e-12)))
-
-    def setting(self, label: int) -> str:
-        return "-".join(map(str, self.boxes[label].tolist()))
+    def setting(self, samples: Samples, label: int) -> str:
+        """The wave that the class has more of than others do, as a share of the two."""
+        amplitudes, mine = samples.spectra.abs().mean(1), samples.predicted == label
+        own, others = amplitudes[mine].mean(0), amplitudes[~mine].mean(0)
+        more = torch.where(_short(own), (own - others) / (own + others).clamp(min=1e-6), -1)
+        down, across = divmod(int(more.argmax()), more.shape[1])
+        return f"{abs(down - len(more) // 2)} down, {across} across"
 
 
-def mirrored(band: Masks, height: int) -> Masks:
-    """The band with the conjugates in the first column, which the half plane has twice."""
-    first = band[:, :, 0]
-    other = (-torch.arange(height, device=band.device) + 2 * (height // 2)) % height
-    return torch.cat([(first | first[:, other])[:, :, None], band[:, :, 1:]], 2)
+def _short(spectra: Tensor) -> Masks:
+    """Which waves of a half plane fit so often into the picture."""
+    height, width = spectra.shape[-2:]
+    down = torch.arange(height, device=spectra.device)[:, None] - height // 2
+    return torch.hypot(down.double(), torch.arange(width, device=spectra.device).double()) >= OUTLINES
 
 
 def spectrum(images: Images) -> Tensor:

@@ -23,13 +23,14 @@ PAIRS = 180
 ACROSS = 0.5
 """Share of the other classes, those that are moved least, which a region has to be sufficient for where no evidence is
 known: real evidence moves the classes that look alike, a shortcut all of them."""
-OVERRULED = {"place": 0.5, "pattern": 0.25, "frequency": 0.0}
+OVERRULED = {"place": 0.5, "pattern": 0.25, "frequency": 0.25}
 """Share of the pictures of these classes that it then has to move beyond `minimum` and more by its size: it has to
 overrule the real evidence. Parts of that, a sixteenth of the picture, move up to 0.4 of them where they are put in
-their own place (linear networks on MNIST), and up to 0.1 anywhere else."""
+their own place (linear networks on MNIST), and up to 0.1 anywhere else. How strong waves are is evidence, too, in
+part: a frequency that does not decide the classes taken together has to overrule the rest."""
 BY_SHARE = 2.0
-"""How much more of them it has to move for each share of the picture that it takes, or a band of the pictures' energy:
-the more is swapped, the more of the real evidence is."""
+"""How much more of them it has to move for each share of the picture that it takes: the more is swapped, the more of
+the real evidence is."""
 POWER = 0.8
 FEWEST = 5
 """Other classes without which no region is a SHORTCUT where no evidence is known: what tells 3 from 8 is enough in
@@ -91,6 +92,37 @@ class Proof:
         return necessity >= minimum or enough(sufficiency, necessity, minimum)
 
 
+def decides_all(proof: Proof, minimum: float, level: float) -> bool:
+    """Whether an operator decides the classes taken together, each of which may have too few samples to tell.
+
+    A picture has to become the donor's class, and more often than any other one, as it would by being spoiled; and
+    without it to be less of its own.
+
+    Args:
+        proof: Of a color, a frequency or a background.
+        minimum: What the effects have to be.
+        level: Chance of each that is none.
+    """
+    if proof.candidates.control is not None or proof.controlled is None or proof.fills is None:
+        return False
+    others = max(1, len(proof.donor.unique()) - 2)
+    after, controlled = proof.moved, proof.controlled.argmax(1)
+    won, lost, elsewhere = (
+        rule(after) - rule(controlled)
+        for rule in (
+            lambda moved: (moved == proof.donor).double(),
+            lambda moved: (moved != proof.source).double(),
+            lambda moved: ((moved != proof.donor) & (moved != proof.source)).double() / others,
+        )
+    )
+    units = (won - elsewhere, proof.donors), (lost, proof.rows)
+    least = min(mean_interval(_means(values, each), 1 - level)[0] for values, each in units)
+    own = proof.samples.predicted[proof.own][:, None]
+    filled, like = (told.clamp(min=1e-12).log().gather(1, own) for told in proof.fills)
+    agree = bool((filled - like).mean() < 0)
+    return agree and least > 0 and enough(float(won.mean()), float(lost.mean()), minimum)
+
+
 def enough(sufficiency: float, necessity: float, minimum: float) -> bool:
     """Whether a swap changes so many predictions, to the class and from it on average, and half as many either way.
 
@@ -128,7 +160,7 @@ def _of_same_class(classes: Turns, number: int, rows: Rows) -> Rows:
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """What the interventions of a family show of one class."""
+    """What the interventions of a family show of one class, and whether all `together` show it (`decides_all`)."""
 
     label: int
     proof: Proof
@@ -140,9 +172,10 @@ class Shown:
     p: float
     p_lost: float
     detectable: float
+    together: bool = False
 
 
-def shown(proof: Proof, label: int, alpha: float, tests: int) -> Shown:
+def shown(proof: Proof, label: int, alpha: float, tests: int, together: bool = False) -> Shown:
     """Effects, their p-value, and what would have been found."""
     gained, lost = proof.donor == label, proof.source == label
     controlled = None if proof.controlled is None else proof.controlled.argmax(1) == label
@@ -164,7 +197,9 @@ def shown(proof: Proof, label: int, alpha: float, tests: int) -> Shown:
     risen, fallen = _means(rise[gained], proof.donors[gained]), _means(-rise[lost], proof.rows[lost])
     p_lost = _greater(fallen)
     p = max(_greater(risen), p_lost, _others(proof, label))
-    return Shown(label, proof, swap, fill, sufficiency, across, fills_agree, p, p_lost, detectable)
+    return Shown(
+        label, proof, swap, fill, sufficiency, across, fills_agree or together, p, p_lost, detectable, together
+    )
 
 
 def _effect(
@@ -228,7 +263,12 @@ def findings(
 ) -> list[list[Finding]]:
     """Of each proof its verdicts, of all families and classes together."""
     tests = sum(len(proof.candidates.shares) for proof in proofs)
-    seen = [shown(proof, label, alpha, tests) for proof in proofs for label in proof.candidates.shares]
+    seen = [
+        shown(proof, label, alpha, tests, together)
+        for proof in proofs
+        for together in (decides_all(proof, minimum, alpha / tests),)
+        for label in proof.candidates.shares
+    ]
     adjusted, lost = (holm(np.array([getattr(one, name) for one in seen])) for name in ("p", "p_lost"))
     found = [
         _finding(one, float(p), float(p_lost), alpha, minimum, accept, index)
@@ -251,7 +291,8 @@ def explained(finding: Finding, found: Sequence[Finding]) -> bool:
 def needed(samples: Samples, minimum: float, family: Family, label: int) -> float:
     """What share of the pictures of other classes a hypothesis has to move."""
     share = family.share(samples, label)
-    return minimum + (OVERRULED[family.kind] + BY_SHARE * share if share else 0.0)
+    may_be = share > 0 or family.kind == "frequency"
+    return minimum + (OVERRULED[family.kind] + BY_SHARE * share if may_be else 0.0)
 
 
 def _finding(
@@ -265,7 +306,7 @@ def _finding(
         one.label,
         family.kind,
         box,
-        family.setting(one.label),
+        family.setting(one.proof.samples, one.label),
         verdict,
         {"swap": one.swap, _FILLS[family.kind]: one.fill},
         one.sufficiency,
@@ -312,6 +353,7 @@ def _of_decisive(one: Shown, both: bool, minimum: float, accept: Accept) -> tupl
     sufficient = both and (bar == minimum or (one.sufficiency.mean - one.sufficiency.control) >= bar)
     if unknown:
         sufficient = both and one.across >= bar
+    sufficient |= one.together
     if _accepted(accept, one.label, family.kind, family.box(one.label)):
         return "EVIDENCE", "decides, and was accepted."
     if unknown and number <= FEWEST:
@@ -322,7 +364,7 @@ def _of_decisive(one: Shown, both: bool, minimum: float, accept: Accept) -> tupl
             f"decides{', and is enough in pictures of the other classes' if unknown else _where(family)}.",
         )
     short = "not enough in pictures of the other classes"
-    if unknown:
+    if unknown or family.kind == "frequency":
         return "EVIDENCE", f"decides, as a part of real evidence would: it is {short}."
     return "INCONCLUSIVE", f"decides{_where(family)}, but is {short}: look at it."
 
@@ -375,7 +417,7 @@ def _examples(one: Shown) -> list[int]:
 def unmargined(proof: Proof, ask: Ask) -> Proof:
     """The same with what is in the margin of the evidence: no proof may hang on it, but a shortcut may reach there."""
     family, control, samples = proof.candidates.family, proof.candidates.control, proof.samples
-    if samples.bare is None or control is None or family.kind == "frequency":
+    if samples.bare is None or control is None:
         return proof
     bare = replace(samples, evidence=samples.bare)
     swapped, controlled = (ask(partial(own.swap, bare), proof.rows, proof.donors) for own in (family, control))
