@@ -379,7 +379,15 @@ def test_an_operator_decides_all_classes_where_pictures_become_the_donors(hit, s
     one_hot = nn.functional.one_hot(after).float()
     fills = (0.5 * samples.told, samples.told)
     proof = Proof(
-        Candidates(Color(), None, {}), samples, rows, donors, one_hot, torch.arange(200), samples.told[rows], fills
+        Candidates(Color(), None, {}),
+        samples,
+        rows,
+        donors,
+        one_hot,
+        torch.arange(200),
+        tuple(range(10)),
+        samples.told[rows],
+        fills,
     )
     assert decides_all(proof, 0.05, 0.01) is expected
     assert not decides_all(replace(proof, fills=fills[::-1]), 0.05, 0.01)

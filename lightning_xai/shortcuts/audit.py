@@ -178,20 +178,32 @@ def find_shortcuts(
 
 
 class Asker:
-    """What the network says, and how many rows it was asked."""
+    """What the network says, and of how many rows it was asked: not of pictures that are as they were.
+
+    Attributes:
+        told: What it says of the pictures themselves.
+    """
 
     def __init__(self, model: nn.Module, images: Images, conditions: Conditions) -> None:
-        self.model, self.conditions, self.rows = model, conditions, 0
+        self.model, self.images, self.conditions, self.rows = model, images, conditions, 0
         self.limit = row_limit(model, images, conditions.max_rows)
+        self.told = torch.cat([self._told(chunk) for chunk in images.split(self.limit)])
 
     def __call__(self, make: Callable[..., Images], *rows: Rows) -> Tensor:
         """Probabilities for what a function makes of rows, a chunk at a time: it never lies in memory whole."""
-        self.rows += len(rows[0])
         chunks = zip(*(each.split(self.limit) for each in rows), strict=True)
-        return torch.cat([self._told(make(*chunk)) for chunk in chunks])
+        return torch.cat([self._of(make(*chunk), chunk[0]) for chunk in chunks])
+
+    def _of(self, made: Images, rows: Rows) -> Tensor:
+        told, changed = self.told[rows], (made != self.images[rows]).flatten(1).any(1).nonzero()[:, 0]
+        if len(changed):
+            told[changed] = self._told(made[changed])
+        return told
 
     @torch.no_grad()
     def _told(self, images: Images) -> Tensor:
+        self.rows += len(images)
+
         def told(part: Images) -> Tensor:
             return self.conditions.output.probabilities(check_rows(self.model(part), len(part)))
 
@@ -284,11 +296,10 @@ def audited(
         images, index, bare = images[known], index[known.to(index.device)], bare[known]
     with conditions.explaining(model):
         ask = Asker(model, images, conditions)
-        told = ask(lambda rows: images[rows], torch.arange(len(images), device=images.device))
-        if not told.isfinite().all():
+        if not ask.told.isfinite().all():
             raise ValueError("`model` must return finite numbers, but it returned NaN or infinity for some samples.")
         evidence = None if bare is None else grown(bare)
-        samples = Samples(images, told, evidence, *_ends(images, conditions), bare)
+        samples = Samples(images, ask.told, evidence, *_ends(images, conditions), bare)
         yield Audit(model, samples, index.cpu(), ask, conditions)
 
 

@@ -57,7 +57,8 @@ class Proof:
         donors: The other one of each pair.
         swapped: Probabilities of the classes after the swap.
         own: The pictures that are filled, each once.
-        controlled: Probabilities after the control's swap; None where the swap changes too little to go on.
+        asked: Classes of which the swap changes enough to go on.
+        controlled: Probabilities after the control's swap, of pairs with one of these; None without any.
         fills: Probabilities after the fill, and after the control's; likewise.
     """
 
@@ -67,6 +68,7 @@ class Proof:
     donors: Rows
     swapped: Tensor
     own: Tensor
+    asked: tuple[int, ...] = ()
     controlled: Tensor | None = None
     fills: tuple[Tensor, Tensor] | None = None
 
@@ -132,22 +134,31 @@ def enough(sufficiency: float, necessity: float, minimum: float) -> bool:
 
 
 def prove(candidates: Candidates, samples: Samples, classes: Turns, ask: Ask, minimum: float) -> Proof:
-    """The interventions; those of the control and the fills only if the swap changes enough to be a shortcut."""
+    """The interventions; those of the control and the fills only of classes of which the swap changes enough.
+
+    Where an operator changes enough of one class, of all, which it may decide together.
+    """
     rows, donors = pairs(classes, PAIRS)
     family, control = candidates.family, candidates.control
     own = torch.cat([images for images, _ in classes.values()])
     swapped = ask(partial(family.swap, samples), rows, donors)
     bare = Proof(candidates, samples, rows, donors, swapped, own)
-    if not any(bare.may_be(label, minimum) for label in candidates.shares):
+    asked = tuple(label for label in candidates.shares if bare.may_be(label, minimum))
+    if not asked:
         return bare
-    same = partial(_of_same_class, classes, len(samples.told))
     if control is None:
-        controlled = ask(partial(family.swap, samples), rows, same(rows))
-        filled = ask(partial(family.swap, samples), own, same(own))
+        same = partial(_of_same_class, classes, len(samples.told))
+        swap = partial(family.swap, samples)
+        asked, controlled, filled = tuple(classes), ask(swap, rows, same(rows)), ask(swap, own, same(own))
     else:
-        controlled = ask(partial(control.swap, samples), rows, donors)
+        named = torch.tensor(asked, device=rows.device)
+        part = torch.isin(bare.source, named) | torch.isin(bare.donor, named)
+        own = own[torch.isin(samples.predicted[own], named)]
+        controlled = samples.told[rows]
+        controlled[part] = ask(partial(control.swap, samples), rows[part], donors[part])
         filled = ask(partial(control.fill, samples), own)
-    return replace(bare, controlled=controlled, fills=(ask(partial(family.fill, samples), own), filled))
+    fills = ask(partial(family.fill, samples), own), filled
+    return replace(bare, own=own, asked=asked, controlled=controlled, fills=fills)
 
 
 def _of_same_class(classes: Turns, number: int, rows: Rows) -> Rows:
@@ -178,7 +189,9 @@ class Shown:
 def shown(proof: Proof, label: int, alpha: float, tests: int, together: bool = False) -> Shown:
     """Effects, their p-value, and what would have been found."""
     gained, lost = proof.donor == label, proof.source == label
-    controlled = None if proof.controlled is None else proof.controlled.argmax(1) == label
+    controlled = None
+    if proof.controlled is not None and label in proof.asked:
+        controlled = proof.controlled.argmax(1) == label
     became = proof.moved == label
     sufficiency, differences = _effect(became, controlled, gained, proof.donors, alpha)
     swap, _ = _effect(~became, None if controlled is None else ~controlled, lost, proof.rows, alpha)
