@@ -5,9 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torchvision.transforms.functional import to_pil_image
 
-from lightning_xai.experiments.papers import shortcut_dial
+from lightning_xai.experiments.papers import Lab, shortcut_dial
 from lightning_xai.experiments.papers.shortcut_dial import Planned, area, border_share, drift
+from lightning_xai.experiments.papers.shortcut_tasks import TASKS, OnFrozen, SmallPhotographs, Task, trained_part
 from lightning_xai.statistics.intervals import share_interval
 
 
@@ -66,3 +70,55 @@ def test_onsets_are_told_against_the_epoch_of_the_true_dependence():
     rows = [*network(0, 1, 1), *network(1, 1, 2), *network(2, 1, 0), *network(3, 0, 9), *network(4, 9, 9)]
     table = shortcut_dial.onset_table([*rows, *network(5, 2, 2, onset=2)])
     assert table.rows == (("from the start", "4", "1", "33%", "33%", "1"), ("later", "1", "0", "100%", "0%", "0"))
+
+
+# Heads on a frozen network; photographs
+
+
+def on_frozen():
+    return OnFrozen(nn.Sequential(nn.Conv2d(1, 4, 5, stride=3), nn.ReLU(), nn.Flatten()), nn.Linear(256, 10))
+
+
+def test_a_head_on_kept_features_is_trained_as_the_whole_network_would_be(monkeypatch, tmp_path):
+    monkeypatch.setitem(TASKS, "patch", Task(TASKS["patch"].cue, TASKS["patch"].base, on_frozen))
+    lab, plan = Lab(embedded=True, cache=str(tmp_path), device="cpu"), Planned("patch", 1.0, 3, onset=1)
+    data = shortcut_dial.dial_data(lab, plan, num_validated=1200)
+    states = shortcut_dial.trained_states(lab, plan, data, 1)
+    assert [set(state) for state in states] == [{"weight", "bias"}] * 2
+
+    model, generator = shortcut_dial.network_of(plan), torch.Generator().manual_seed(3)
+    frozen = [weight.clone() for weight in model.frozen.parameters()]
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.002)
+    for epoch, state in enumerate(states):
+        samples = data.training(epoch)
+        for rows in torch.randperm(len(samples), generator=generator).split(64):
+            batch = samples.__getitems__(rows.tolist())
+            optimizer.zero_grad()
+            cross_entropy(model(batch["image"]), batch["label"]).backward()
+            optimizer.step()
+        torch.testing.assert_close(dict(trained_part(model).state_dict()), state)
+    torch.testing.assert_close(list(model.frozen.parameters()), frozen, rtol=0, atol=0)
+
+
+def test_small_photographs_are_of_all_classes_and_no_mask_is_where_the_watermark_is(tmp_path):
+    lab = Lab(embedded=True)
+    plain = SmallPhotographs(lab, 20, {"num_train": 100, "num_test": 30})
+    assert [len(plain.load(split).labels) for split in ("train", "test")] == [100, 30]
+    assert len(plain.load("train").labels.unique()) == 10
+    data = shortcut_dial.DialDataModule(plain, TASKS["watermark"].cue, num_train=50)
+    source = data.load("train")
+    assert data.evidence == "upper"
+    assert source.masks["cue"].any(0).any(1).nonzero().min() >= 48, "the lowest quarter of 64 rows"
+    assert torch.equal(source.masks["upper"][0].all(1), torch.arange(64) < 48)
+    for number in range(2):
+        to_pil_image(source.images[0]).save(tmp_path / f"{number}.png")
+    with pytest.raises(ValueError, match="`backgrounds` must be of 10 classes, got 1"):
+        SmallPhotographs(Lab(backgrounds=str(tmp_path)), 20, {}).load("train")
+
+
+def test_where_nothing_is_drawn_nothing_changes():
+    lab, plan = Lab(embedded=True), Planned("mnist_lenet", 0.0, 0)
+    data = shortcut_dial.dial_data(lab, plan, 400)
+    assert torch.equal(data.load("test").images, data.base.load("test").images)
+    assert torch.equal(data.intervene("test", "swap").images, data.base.load("test").images)
+    assert shortcut_dial.dependence(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), data, "val") == 0

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +14,11 @@ from torch import nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from lightning_xai.callbacks.samples import spread
-from lightning_xai.data import DialDataModule, DigitsDataModule, MNISTDataModule, accuracy, dependence
-from lightning_xai.data.cues import Background, Cue, Grating, Hue, MovingPatch, Patch
+from lightning_xai.data import DialDataModule, accuracy, dependence
 from lightning_xai.evaluation import explain
 from lightning_xai.experiments.papers.experiment import Experiment, Found, Row, column, groups, means_table, of
+from lightning_xai.experiments.papers.shortcut_tasks import TASKS, OnFrozen, trained_part
 from lightning_xai.explainers import Saliency
-from lightning_xai.networks import LeNet
 from lightning_xai.reporting.charts import Curve, CurveAxes, curves_figure
 from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.results.shortcuts import Finding
@@ -32,18 +30,10 @@ from lightning_xai.statistics.means import mean_and_standard_error
 from lightning_xai.studies.lab import Lab
 
 SOURCE = "Cues of known strength: what a search for shortcuts says, against the accuracy lost by swapping the cue"
-CUES: dict[str, Cue] = {
-    "patch": Patch(),
-    "moving_patch": MovingPatch(),
-    "hue": Hue(),
-    "background": Background(),
-    "grating": Grating(),
-}
+CUES = ("patch", "moving_patch", "hue", "background", "grating")
 DEPENDS, IGNORES = 0.10, 0.02
 """Accuracy lost by swapping the cue: at least, of a network that depends on it; less, of one that does not."""
 SCALARS = {"told": "share told to depend", "border": "attribution at the border", "drift": "drift of attributions"}
-_POOLED = ("moving_patch", "grating")
-"""Cues without a fixed place: a network that pools over all places reads them sooner than LeNet does."""
 _BORDER = 4
 _STREAM = 2**20  # validation samples are looked at with other seeds than networks were trained with
 
@@ -64,7 +54,7 @@ class Planned:
 
 def run(
     lab: Lab,
-    cues: tuple[str, ...] = tuple(CUES),
+    cues: tuple[str, ...] = CUES,
     strengths: tuple[float, ...] = (0.5, 0.8, 0.9, 0.95, 1.0),
     num_networks: int = 2,
     num_without: int = 12,
@@ -82,8 +72,8 @@ def run(
     """Train networks on pictures with cues, and search each for shortcuts.
 
     Args:
-        lab: See `Lab`; MNIST or, embedded, scikit-learn's digits.
-        cues: Which, of `CUES`.
+        lab: See `Lab`; MNIST or, embedded, scikit-learn's digits. Photographs are its backgrounds.
+        cues: Which, of `TASKS`: also `watermark`, on photographs, and data sets without any cue, such as `mnist_lenet`.
         strengths: Probabilities that the cue tells the label.
         num_networks: Of each cue and strength, with seeds of their own.
         num_without: Networks of each cue at strength 0.
@@ -98,8 +88,8 @@ def run(
         dated: Strength from which on networks are searched after each epoch; the others after the last.
         known: Whether the search is told the masks of the evidence.
     """
-    if unknown := set(cues) - set(CUES):
-        raise ValueError(f"`cues` must be of {', '.join(CUES)}; got {', '.join(sorted(unknown))}.")
+    if unknown := set(cues) - set(TASKS):
+        raise ValueError(f"`cues` must be of {', '.join(TASKS)}; got {', '.join(sorted(unknown))}.")
     sizes = {"num_train": num_train, "num_test": num_test}
     plans = _plans(cues, strengths, num_networks, num_without, num_late, onset, first_seed)
     rows = list[Row]()
@@ -144,11 +134,9 @@ def dial_data(
     lab: Lab, plan: Planned, num_validated: int = 1000, num_train: int = 7000, num_test: int = 2000
 ) -> DialDataModule:
     """The data of a network, set up to train it."""
-    base = (
-        DigitsDataModule(val_size=num_validated) if lab.embedded else MNISTDataModule(lab.root, val_size=num_validated)
-    )
-    sizes: dict[str, Any] = {} if lab.embedded else {"num_train": num_train, "num_test": num_test}
-    data = DialDataModule(base, CUES[plan.cue], plan.strength, plan.onset, plan.seed, **sizes)
+    task, sizes = TASKS[plan.cue], {} if lab.embedded else {"num_train": num_train, "num_test": num_test}
+    base = task.base(lab, num_validated, sizes)
+    data = DialDataModule(base, task.cue, plan.strength, plan.onset, plan.seed, **sizes)
     data.prepare_data()
     data.setup("fit")
     return data
@@ -161,20 +149,24 @@ def folder_of(lab: Lab, data: DialDataModule) -> Path:
 
 
 def trained_states(lab: Lab, plan: Planned, data: DialDataModule, num_epochs: int) -> list[dict[str, torch.Tensor]]:
-    """Weights of the network after each epoch; kept."""
+    """Weights of the part of the network that is trained, after each epoch; kept."""
     path = folder_of(lab, data) / f"{plan.name}.pt"
     if path.is_file() and len(kept := torch.load(path, weights_only=True)) == plan.onset + num_epochs:
         return kept
     model, generator = network_of(plan).to(lab.device), torch.Generator().manual_seed(plan.seed)
-    optimizer, states = torch.optim.Adam(model.parameters(), lr=0.002), []
+    part = trained_part(model)
+    optimizer, states, read = torch.optim.Adam(part.parameters(), lr=0.002), [], None
     for epoch in range(plan.onset + num_epochs):
         samples = data.training(epoch)
+        if isinstance(model, OnFrozen) and samples is not read:
+            features, read = model.features(samples), samples
         for rows in torch.randperm(len(samples), generator=generator).split(64):
             batch = samples.__getitems__(rows.tolist())
             optimizer.zero_grad()
-            cross_entropy(model(batch["image"].to(lab.device)), batch["label"].to(lab.device)).backward()
+            told = part(batch["image"].to(lab.device) if read is None else features[rows])
+            cross_entropy(told, batch["label"].to(lab.device)).backward()
             optimizer.step()
-        states.append({name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()})
+        states.append({name: tensor.detach().cpu().clone() for name, tensor in part.state_dict().items()})
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(states, path)
     return states
@@ -182,20 +174,9 @@ def trained_states(lab: Lab, plan: Planned, data: DialDataModule, num_epochs: in
 
 def network_of(plan: Planned) -> nn.Module:
     """Before it is trained; the global random state is left alone."""
-    channels = CUES[plan.cue].channels or 1
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
-        return _pooled(channels) if plan.cue in _POOLED else LeNet(channels)
-
-
-def _pooled(channels: int) -> nn.Module:
-    """Three convolutions, whose maxima over all places are classified."""
-    return nn.Sequential(
-        *(nn.Conv2d(channels, 16, 5, stride=2, padding=2), nn.ReLU()),
-        *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.AdaptiveMaxPool2d(1)),
-        *(nn.Flatten(), nn.Linear(64, 10)),
-    )
+        return TASKS[plan.cue].network()
 
 
 def audited(
@@ -214,7 +195,9 @@ def audited(
     batch = samples.__getitems__(spread(len(samples), num_samples).tolist())
     images, carried, before = batch["image"].to(lab.device), tuple[Finding, ...](), None
     for epoch, state in enumerate(states):
-        model.load_state_dict(state)
+        if epoch < first - 1:
+            continue
+        trained_part(model).load_state_dict(state)
         maps, last = explain(model.eval(), images, method=Saliency(), bounds=data.bounds, seed=lab.seed), before
         before = maps
         if epoch < first:
