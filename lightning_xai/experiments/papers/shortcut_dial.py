@@ -1,5 +1,6 @@
 """The dial: networks that depend on a cue as far as one measures, and what a search for shortcuts says of them."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ CUES = ("patch", "moving_patch", "hue", "background", "grating")
 DEPENDS, IGNORES = 0.10, 0.02
 """Accuracy lost by swapping the cue: at least, of a network that depends on it; less, of one that does not."""
 SCALARS = {"told": "share told to depend", "border": "attribution at the border", "drift": "drift of attributions"}
+_VERDICTS = ("SHORTCUT", "INCONCLUSIVE", "CLEAR")
 _BORDER = 4
 _STREAM = 2**20  # validation samples are looked at with other seeds than networks were trained with
 
@@ -103,7 +105,7 @@ def run(
     settings = {"seed": lab.seed, "first_seed": first_seed, "networks": len(plans), "known": known, **sizes}
     result = Reproduction(
         SOURCE,
-        (rates_table(whole), scalars_table(whole), _means(whole), onset_table(rows)),
+        (rates_table(whole), said_table(whole), scalars_table(whole), _means(whole), onset_table(rows)),
         {"networks": rows},
         settings=settings,
         findings=tuple(_findings(whole)),
@@ -134,9 +136,10 @@ def dial_data(
     lab: Lab, plan: Planned, num_validated: int = 1000, num_train: int = 7000, num_test: int = 2000
 ) -> DialDataModule:
     """The data of a network, set up to train it."""
-    task, sizes = TASKS[plan.cue], {} if lab.embedded else {"num_train": num_train, "num_test": num_test}
+    task, sizes = TASKS[plan.cue], {"num_train": num_train, "num_test": num_test}
     base = task.base(lab, num_validated, sizes)
-    data = DialDataModule(base, task.cue, plan.strength, plan.onset, plan.seed, **sizes)
+    most = {} if lab.embedded else sizes  # all of the few
+    data = DialDataModule(base, task.cue, plan.strength, plan.onset, plan.seed, **most)
     data.prepare_data()
     data.setup("fit")
     return data
@@ -268,14 +271,25 @@ def _rate(rows: Sequence[Row]) -> str:
     return f"{told} ({low:.1%} to {high:.1%})" if rows else ""
 
 
+def said_table(rows: Sequence[Row]) -> ResultTable:
+    """What is said of networks, and of what kinds the shortcuts are."""
+    lines = []
+    for key, mine in groups(rows, "cue", "strength").items():
+        verdicts = column(mine, "verdict")
+        kinds = Counter(kind for row in mine for kind in row["found"].split())
+        named = ", ".join(f"{kind} {number}" for kind, number in sorted(kinds.items()))
+        lines.append((*map(str, key), *(str(verdicts.count(verdict)) for verdict in _VERDICTS), named))
+    return ResultTable("What is said", ("cue", "strength", *_VERDICTS, "networks by kind of shortcut"), tuple(lines))
+
+
 def scalars_table(rows: Sequence[Row]) -> ResultTable:
     """How well numbers tell networks that depend from those that do not."""
     depends, ignores = split_by_truth(rows)
     lines = []
     for name, title in SCALARS.items():
         found = area(column(depends, name), column(ignores, name))
-        known = [row for row in rows if row[name] == row[name]]
-        rank = spearmanr(column(known, name), column(known, "dependence"))[0] if len(known) > 2 else float("nan")
+        pairs = np.array([(row[name], row["dependence"]) for row in rows if row[name] == row[name]]).reshape(-1, 2)
+        rank = spearmanr(*pairs.T)[0] if len(pairs) > 2 and np.ptp(pairs, axis=0).all() else float("nan")
         lines.append((title, f"{found:.3f}", f"{rank:.3f}"))
     notes = (
         "Attribution: absolute gradient of the class predicted; at the border: in the four outermost rows and columns;"

@@ -17,7 +17,7 @@ from lightning_xai.shapes import Images, Keys, Labels, Logits
 from lightning_xai.studies.lab import Lab
 
 Sizes = Mapping[str, int]
-"""`num_train` (with those to validate with) and `num_test`; empty for all."""
+"""`num_train` (with those to validate with) and `num_test`."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class SmallPhotographs(ImageDataModule):
         if (number := int(found.labels.max()) + 1) != self.num_classes:
             raise ValueError(f"`backgrounds` must be of {self.num_classes} classes, got {number}: take `cifar10`.")
         order = torch.randperm(len(found.labels), generator=torch.Generator().manual_seed(0))
-        rows = order[: self.sizes.get(f"num_{split}")]
+        rows = order[: self.sizes[f"num_{split}"]]
         images = interpolate(found.images[rows].contiguous(), size=self.image_shape[1:], mode="bilinear")
         upper = torch.arange(images.shape[2]) < 3 * images.shape[2] // 4
         return ImageSource(images, found.labels[rows], {"upper": upper[:, None].expand(len(rows), *images.shape[2:])})
@@ -107,8 +107,9 @@ def _garments(lab: Lab, val_size: int, sizes: Sizes) -> ImageDataModule:
 
 
 def _colored(lab: Lab, val_size: int, sizes: Sizes) -> ImageDataModule:
-    kind = {"digits": "embedded", "backgrounds": "embedded"} if lab.embedded else {"backgrounds": lab.backgrounds}
-    return CMNISTDataModule(lab.root, val_size=val_size, **kind, **sizes)
+    if lab.embedded:
+        return CMNISTDataModule(digits="embedded", backgrounds="embedded", val_size=val_size)
+    return CMNISTDataModule(lab.root, backgrounds=lab.backgrounds, val_size=val_size, **sizes)
 
 
 def _pooled(channels: int) -> nn.Module:
