@@ -30,6 +30,7 @@ def test_no_two_networks_of_a_strength_have_the_same_seed():
     plans = shortcut_dial._plans(("patch", "hue"), (0.5, 1.0), 2, 3, 1, 2, 100)
     assert len(plans) == len({plan.name for plan in plans}) == 2 * (3 + 2 * 2 + 1)
     assert sorted(plan.seed for plan in plans if plan.strength == 0) == list(range(100, 106))
+    assert not any(plan.onset for plan in shortcut_dial._plans(("patch",), (1.0,), 1, 1, 1, 0, 100))
     assert [plan for plan in plans if plan.onset] == [Planned("patch", 1.0, 100, 2), Planned("hue", 1.0, 101, 2)]
 
 
@@ -138,7 +139,7 @@ def test_a_head_on_photographs_is_searched_for_its_watermark(tmp_path):
     pytest.importorskip("efficientnet_lite_pytorch")
     lab = Lab(embedded=True, cache=str(tmp_path), device="cpu")
     sizes = {"num_train": 700, "num_validated": 300, "num_samples": 300, "num_test": 100, "num_epochs": 2}
-    plans = {"num_networks": 1, "num_without": 1, "num_late": 0}
+    plans = {"num_networks": 1, "num_without": 1, "onset": 0}
     result, _ = shortcut_dial.run(lab, ("watermark",), (1.0,), **plans, **sizes, dated=2.0)
     assert [(found["cue"], found["strength"]) for found in result.records["networks"]] == [
         ("watermark", 0.0),

@@ -80,7 +80,7 @@ def run(
         num_networks: Of each cue and strength, with seeds of their own.
         num_without: Networks of each cue at strength 0.
         num_late: Networks of each cue, at strength 1, whose cue begins to tell at `onset`.
-        onset: That epoch.
+        onset: That epoch; 0 for no such networks.
         first_seed: Of the networks; thresholds must not have been chosen on these.
         num_train: Samples to train and validate with.
         num_validated: Of these, those to validate with.
@@ -123,7 +123,7 @@ def _plans(
     first_seed: int,
 ) -> list[Planned]:
     """Seeds go round the cues, so that no two networks of a strength have the same."""
-    kinds = [(0.0, num_without, 0), *((strength, num_networks, 0) for strength in strengths), (1.0, num_late, onset)]
+    kinds = [(0.0, num_without, 0), *((strength, num_networks, 0) for strength in strengths), (1.0, num_late if onset else 0, onset)]
     return [
         Planned(cue, strength, first_seed + place * len(cues) + number, begins)
         for strength, many, begins in kinds
