@@ -123,7 +123,11 @@ def _plans(
     first_seed: int,
 ) -> list[Planned]:
     """Seeds go round the cues, so that no two networks of a strength have the same."""
-    kinds = [(0.0, num_without, 0), *((strength, num_networks, 0) for strength in strengths), (1.0, num_late if onset else 0, onset)]
+    kinds = [
+        (0.0, num_without, 0),
+        *((strength, num_networks, 0) for strength in strengths),
+        (1.0, num_late if onset else 0, onset),
+    ]
     return [
         Planned(cue, strength, first_seed + place * len(cues) + number, begins)
         for strength, many, begins in kinds
