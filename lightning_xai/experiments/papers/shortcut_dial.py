@@ -102,10 +102,12 @@ def run(
         rows += audited(lab, plan, data, states, first, num_samples, known)
     last = [mine[-1] for mine in groups(rows, "cue", "strength", "seed", "onset").values()]
     whole = of(last, onset=0)
+    any_depends = bool(split_by_truth(whole)[0])
+    scalars, onsets = ((scalars_table(whole),), (onset_table(rows),)) if any_depends else ((), ())
     settings = {"seed": lab.seed, "first_seed": first_seed, "networks": len(plans), "known": known, **sizes}
     result = Reproduction(
         SOURCE,
-        (rates_table(whole), said_table(whole), scalars_table(whole), _means(whole), onset_table(rows)),
+        (rates_table(whole), said_table(whole), *scalars, _means(whole), *onsets),
         {"networks": rows},
         settings=settings,
         findings=tuple(_findings(whole)),
@@ -292,8 +294,9 @@ def scalars_table(rows: Sequence[Row]) -> ResultTable:
     lines = []
     for name, title in SCALARS.items():
         found = area(column(depends, name), column(ignores, name))
-        pairs = np.array([(row[name], row["dependence"]) for row in rows if row[name] == row[name]]).reshape(-1, 2)
-        rank = spearmanr(*pairs.T)[0] if len(pairs) > 2 and np.ptp(pairs, axis=0).all() else float("nan")
+        known = [row for row in rows if row[name] == row[name]]
+        pairs = column(known, name), column(known, "dependence")
+        rank = spearmanr(*pairs)[0] if all(len(set(values)) > 1 for values in pairs) else float("nan")
         lines.append((title, f"{found:.3f}", f"{rank:.3f}"))
     notes = (
         "Attribution: absolute gradient of the class predicted; at the border: in the four outermost rows and columns;"
@@ -336,10 +339,12 @@ def onset_table(rows: Sequence[Row]) -> ResultTable:
 
 def _findings(rows: Sequence[Row]) -> Iterator[str]:
     depends, ignores = split_by_truth(rows)
-    yield f"Of {len(ignores)} networks without dependence, SHORTCUT is said of {_rate(ignores)}."
-    yield f"Of {len(depends)} networks that depend on the cue, SHORTCUT is said of {_rate(depends)}."
-    found = area(column(depends, "told"), column(ignores, "told"))
-    yield f"The share told to depend tells them apart with an AUROC of {found:.3f}."
+    for these, what in ((ignores, "without dependence"), (depends, "that depend on the cue")):
+        if these:
+            yield f"Of {len(these)} networks {what}, SHORTCUT is said of {_rate(these)}."
+    if depends and ignores:
+        found = area(column(depends, "told"), column(ignores, "told"))
+        yield f"The share told to depend tells them apart with an AUROC of {found:.3f}."
 
 
 def _figure(rows: Sequence[Row]) -> Figure:
