@@ -37,6 +37,7 @@ from lightning_xai.experiments.papers.shortcut_dial import (
     network_of,
     split_by_truth,
 )
+from lightning_xai.experiments.papers.shortcut_tasks import trained_part
 
 LEAST = 20
 """Samples of a class that are clustered."""
@@ -46,7 +47,7 @@ NUM_EIGENVALUES = 10
 def relevance(data: DialDataModule, plan: Planned, state: dict[str, torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
     """Maps of the validation samples, each of sum 1 over its pixels, and the classes predicted."""
     model = network_of(plan)
-    model.load_state_dict(state)
+    trained_part(model).load_state_dict(state)
     samples = data.dataset("val")
     images = samples.__getitems__(range(len(samples)))["image"]
     with torch.no_grad():

@@ -73,6 +73,15 @@ def integers(draws: Float[Tensor, "*sample"], stop: int | Int64[Tensor, "*sample
     return (draws.double() * stop).long()
 
 
+def load_backgrounds(name: str, root: str, split: Split) -> Backgrounds:
+    """Those of `cifar10` below a root, `embedded` ones, or those of a folder of this path."""
+    if name == "embedded":
+        return embedded_backgrounds(split)
+    if name == "cifar10":
+        return cifar10_backgrounds(root, split)
+    return folder_backgrounds(Path(name).expanduser(), split)
+
+
 def cifar10_backgrounds(root: str, split: Split, download: bool = False) -> Backgrounds:
     """CIFAR-10 through torchvision.
 

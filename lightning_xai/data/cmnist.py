@@ -9,14 +9,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 from torchvision import datasets
 
-from lightning_xai.data.backgrounds import (
-    SIZE,
-    Backgrounds,
-    cifar10_backgrounds,
-    embedded_backgrounds,
-    folder_backgrounds,
-    integers,
-)
+from lightning_xai.data.backgrounds import SIZE, Backgrounds, cifar10_backgrounds, integers, load_backgrounds
 from lightning_xai.data.base import ImageDataModule, ImageSource, Split, at_least
 from lightning_xai.data.digits import DIGIT_NAMES, load_embedded_digits
 from lightning_xai.data.mnist import fetch_idx_files, load_idx_files
@@ -105,19 +98,14 @@ class CMNISTDataModule(ImageDataModule):
         available, chosen = len(digits.labels), self.num_samples[split]
         if chosen is not None and chosen > available:
             raise ValueError(f"`num_{split}` must be at most {available}, the number of digits, got {chosen}")
-        return build(digits, self._load_backgrounds(split), self.seed, split, chosen or available)
+        return build(
+            digits, load_backgrounds(self.backgrounds, self.root, split), self.seed, split, chosen or available
+        )
 
     def _load_digits(self, split: Split) -> ImageSource:
         if self.digits == "embedded":
             return load_embedded_digits(split)
         return load_idx_files(datasets.MNIST, self.root, split, "digit", "`digits: embedded`")
-
-    def _load_backgrounds(self, split: Split) -> Backgrounds:
-        if self.backgrounds == "embedded":
-            return embedded_backgrounds(split)
-        if self.backgrounds == "cifar10":
-            return cifar10_backgrounds(self.root, split)
-        return folder_backgrounds(Path(self.backgrounds).expanduser(), split)
 
 
 def build(digits: ImageSource, backgrounds: Backgrounds, seed: int, split: Split, num_samples: int) -> ImageSource:

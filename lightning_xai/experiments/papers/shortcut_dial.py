@@ -1,10 +1,10 @@
 """The dial: networks that depend on a cue as far as one measures, and what a search for shortcuts says of them."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +15,11 @@ from torch import nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from lightning_xai.callbacks.samples import spread
-from lightning_xai.data import DialDataModule, DigitsDataModule, MNISTDataModule, accuracy, dependence
-from lightning_xai.data.cues import Background, Cue, Grating, Hue, MovingPatch, Patch
+from lightning_xai.data import DialDataModule, accuracy, dependence
 from lightning_xai.evaluation import explain
 from lightning_xai.experiments.papers.experiment import Experiment, Found, Row, column, groups, means_table, of
+from lightning_xai.experiments.papers.shortcut_tasks import TASKS, OnFrozen, trained_part
 from lightning_xai.explainers import Saliency
-from lightning_xai.networks import LeNet
 from lightning_xai.reporting.charts import Curve, CurveAxes, curves_figure
 from lightning_xai.results.reproduction import Reproduction
 from lightning_xai.results.shortcuts import Finding
@@ -32,18 +31,11 @@ from lightning_xai.statistics.means import mean_and_standard_error
 from lightning_xai.studies.lab import Lab
 
 SOURCE = "Cues of known strength: what a search for shortcuts says, against the accuracy lost by swapping the cue"
-CUES: dict[str, Cue] = {
-    "patch": Patch(),
-    "moving_patch": MovingPatch(),
-    "hue": Hue(),
-    "background": Background(),
-    "grating": Grating(),
-}
+CUES = ("patch", "moving_patch", "hue", "background", "grating")
 DEPENDS, IGNORES = 0.10, 0.02
 """Accuracy lost by swapping the cue: at least, of a network that depends on it; less, of one that does not."""
 SCALARS = {"told": "share told to depend", "border": "attribution at the border", "drift": "drift of attributions"}
-_POOLED = ("moving_patch", "grating")
-"""Cues without a fixed place: a network that pools over all places reads them sooner than LeNet does."""
+_VERDICTS = ("SHORTCUT", "INCONCLUSIVE", "CLEAR")
 _BORDER = 4
 _STREAM = 2**20  # validation samples are looked at with other seeds than networks were trained with
 
@@ -64,7 +56,7 @@ class Planned:
 
 def run(
     lab: Lab,
-    cues: tuple[str, ...] = tuple(CUES),
+    cues: tuple[str, ...] = CUES,
     strengths: tuple[float, ...] = (0.5, 0.8, 0.9, 0.95, 1.0),
     num_networks: int = 2,
     num_without: int = 12,
@@ -82,13 +74,13 @@ def run(
     """Train networks on pictures with cues, and search each for shortcuts.
 
     Args:
-        lab: See `Lab`; MNIST or, embedded, scikit-learn's digits.
-        cues: Which, of `CUES`.
+        lab: See `Lab`; MNIST or, embedded, scikit-learn's digits. Photographs are its backgrounds.
+        cues: Which, of `TASKS`: also `watermark`, on photographs, and data sets without any cue, such as `mnist_lenet`.
         strengths: Probabilities that the cue tells the label.
         num_networks: Of each cue and strength, with seeds of their own.
         num_without: Networks of each cue at strength 0.
         num_late: Networks of each cue, at strength 1, whose cue begins to tell at `onset`.
-        onset: That epoch.
+        onset: That epoch; 0 for no such networks.
         first_seed: Of the networks; thresholds must not have been chosen on these.
         num_train: Samples to train and validate with.
         num_validated: Of these, those to validate with.
@@ -98,8 +90,8 @@ def run(
         dated: Strength from which on networks are searched after each epoch; the others after the last.
         known: Whether the search is told the masks of the evidence.
     """
-    if unknown := set(cues) - set(CUES):
-        raise ValueError(f"`cues` must be of {', '.join(CUES)}; got {', '.join(sorted(unknown))}.")
+    if unknown := set(cues) - set(TASKS):
+        raise ValueError(f"`cues` must be of {', '.join(TASKS)}; got {', '.join(sorted(unknown))}.")
     sizes = {"num_train": num_train, "num_test": num_test}
     plans = _plans(cues, strengths, num_networks, num_without, num_late, onset, first_seed)
     rows = list[Row]()
@@ -110,10 +102,12 @@ def run(
         rows += audited(lab, plan, data, states, first, num_samples, known)
     last = [mine[-1] for mine in groups(rows, "cue", "strength", "seed", "onset").values()]
     whole = of(last, onset=0)
+    any_depends = bool(split_by_truth(whole)[0])
+    scalars, onsets = ((scalars_table(whole),), (onset_table(rows),)) if any_depends else ((), ())
     settings = {"seed": lab.seed, "first_seed": first_seed, "networks": len(plans), "known": known, **sizes}
     result = Reproduction(
         SOURCE,
-        (rates_table(whole), scalars_table(whole), _means(whole), onset_table(rows)),
+        (rates_table(whole), said_table(whole), *scalars, _means(whole), *onsets),
         {"networks": rows},
         settings=settings,
         findings=tuple(_findings(whole)),
@@ -131,7 +125,11 @@ def _plans(
     first_seed: int,
 ) -> list[Planned]:
     """Seeds go round the cues, so that no two networks of a strength have the same."""
-    kinds = [(0.0, num_without, 0), *((strength, num_networks, 0) for strength in strengths), (1.0, num_late, onset)]
+    kinds = [
+        (0.0, num_without, 0),
+        *((strength, num_networks, 0) for strength in strengths),
+        (1.0, num_late if onset else 0, onset),
+    ]
     return [
         Planned(cue, strength, first_seed + place * len(cues) + number, begins)
         for strength, many, begins in kinds
@@ -144,11 +142,10 @@ def dial_data(
     lab: Lab, plan: Planned, num_validated: int = 1000, num_train: int = 7000, num_test: int = 2000
 ) -> DialDataModule:
     """The data of a network, set up to train it."""
-    base = (
-        DigitsDataModule(val_size=num_validated) if lab.embedded else MNISTDataModule(lab.root, val_size=num_validated)
-    )
-    sizes: dict[str, Any] = {} if lab.embedded else {"num_train": num_train, "num_test": num_test}
-    data = DialDataModule(base, CUES[plan.cue], plan.strength, plan.onset, plan.seed, **sizes)
+    task, sizes = TASKS[plan.cue], {"num_train": num_train, "num_test": num_test}
+    base = task.base(lab, num_validated, sizes)
+    most = {} if lab.embedded else sizes  # all of the few
+    data = DialDataModule(base, task.cue, plan.strength, plan.onset, plan.seed, **most)
     data.prepare_data()
     data.setup("fit")
     return data
@@ -161,20 +158,24 @@ def folder_of(lab: Lab, data: DialDataModule) -> Path:
 
 
 def trained_states(lab: Lab, plan: Planned, data: DialDataModule, num_epochs: int) -> list[dict[str, torch.Tensor]]:
-    """Weights of the network after each epoch; kept."""
+    """Weights of the part of the network that is trained, after each epoch; kept."""
     path = folder_of(lab, data) / f"{plan.name}.pt"
     if path.is_file() and len(kept := torch.load(path, weights_only=True)) == plan.onset + num_epochs:
         return kept
     model, generator = network_of(plan).to(lab.device), torch.Generator().manual_seed(plan.seed)
-    optimizer, states = torch.optim.Adam(model.parameters(), lr=0.002), []
+    part = trained_part(model)
+    optimizer, states, read = torch.optim.Adam(part.parameters(), lr=0.002), [], None
     for epoch in range(plan.onset + num_epochs):
         samples = data.training(epoch)
+        if isinstance(model, OnFrozen) and samples is not read:
+            features, read = model.features(samples), samples
         for rows in torch.randperm(len(samples), generator=generator).split(64):
             batch = samples.__getitems__(rows.tolist())
             optimizer.zero_grad()
-            cross_entropy(model(batch["image"].to(lab.device)), batch["label"].to(lab.device)).backward()
+            told = part(batch["image"].to(lab.device) if read is None else features[rows])
+            cross_entropy(told, batch["label"].to(lab.device)).backward()
             optimizer.step()
-        states.append({name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()})
+        states.append({name: tensor.detach().cpu().clone() for name, tensor in part.state_dict().items()})
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(states, path)
     return states
@@ -182,20 +183,9 @@ def trained_states(lab: Lab, plan: Planned, data: DialDataModule, num_epochs: in
 
 def network_of(plan: Planned) -> nn.Module:
     """Before it is trained; the global random state is left alone."""
-    channels = CUES[plan.cue].channels or 1
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
-        return _pooled(channels) if plan.cue in _POOLED else LeNet(channels)
-
-
-def _pooled(channels: int) -> nn.Module:
-    """Three convolutions, whose maxima over all places are classified."""
-    return nn.Sequential(
-        *(nn.Conv2d(channels, 16, 5, stride=2, padding=2), nn.ReLU()),
-        *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.AdaptiveMaxPool2d(1)),
-        *(nn.Flatten(), nn.Linear(64, 10)),
-    )
+        return TASKS[plan.cue].network()
 
 
 def audited(
@@ -214,7 +204,9 @@ def audited(
     batch = samples.__getitems__(spread(len(samples), num_samples).tolist())
     images, carried, before = batch["image"].to(lab.device), tuple[Finding, ...](), None
     for epoch, state in enumerate(states):
-        model.load_state_dict(state)
+        if epoch < first - 1:
+            continue
+        trained_part(model).load_state_dict(state)
         maps, last = explain(model.eval(), images, method=Saliency(), bounds=data.bounds, seed=lab.seed), before
         before = maps
         if epoch < first:
@@ -285,6 +277,17 @@ def _rate(rows: Sequence[Row]) -> str:
     return f"{told} ({low:.1%} to {high:.1%})" if rows else ""
 
 
+def said_table(rows: Sequence[Row]) -> ResultTable:
+    """What is said of networks, and of what kinds the shortcuts are."""
+    lines = []
+    for key, mine in groups(rows, "cue", "strength").items():
+        verdicts = column(mine, "verdict")
+        kinds = Counter(kind for row in mine for kind in row["found"].split())
+        named = ", ".join(f"{kind} {number}" for kind, number in sorted(kinds.items()))
+        lines.append((*map(str, key), *(str(verdicts.count(verdict)) for verdict in _VERDICTS), named))
+    return ResultTable("What is said", ("cue", "strength", *_VERDICTS, "networks by kind of shortcut"), tuple(lines))
+
+
 def scalars_table(rows: Sequence[Row]) -> ResultTable:
     """How well numbers tell networks that depend from those that do not."""
     depends, ignores = split_by_truth(rows)
@@ -292,7 +295,8 @@ def scalars_table(rows: Sequence[Row]) -> ResultTable:
     for name, title in SCALARS.items():
         found = area(column(depends, name), column(ignores, name))
         known = [row for row in rows if row[name] == row[name]]
-        rank = spearmanr(column(known, name), column(known, "dependence"))[0] if len(known) > 2 else float("nan")
+        pairs = column(known, name), column(known, "dependence")
+        rank = spearmanr(*pairs)[0] if all(len(set(values)) > 1 for values in pairs) else float("nan")
         lines.append((title, f"{found:.3f}", f"{rank:.3f}"))
     notes = (
         "Attribution: absolute gradient of the class predicted; at the border: in the four outermost rows and columns;"
@@ -335,10 +339,12 @@ def onset_table(rows: Sequence[Row]) -> ResultTable:
 
 def _findings(rows: Sequence[Row]) -> Iterator[str]:
     depends, ignores = split_by_truth(rows)
-    yield f"Of {len(ignores)} networks without dependence, SHORTCUT is said of {_rate(ignores)}."
-    yield f"Of {len(depends)} networks that depend on the cue, SHORTCUT is said of {_rate(depends)}."
-    found = area(column(depends, "told"), column(ignores, "told"))
-    yield f"The share told to depend tells them apart with an AUROC of {found:.3f}."
+    for these, what in ((ignores, "without dependence"), (depends, "that depend on the cue")):
+        if these:
+            yield f"Of {len(these)} networks {what}, SHORTCUT is said of {_rate(these)}."
+    if depends and ignores:
+        found = area(column(depends, "told"), column(ignores, "told"))
+        yield f"The share told to depend tells them apart with an AUROC of {found:.3f}."
 
 
 def _figure(rows: Sequence[Row]) -> Figure:
