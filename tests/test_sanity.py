@@ -474,7 +474,7 @@ def test_of_other_settings_that_are_long_only_what_differs_is_told(tmp_path):
     rest = {str(number): number for number in range(6)}
     Cells(tmp_path, {"methods": methods, "samples": [*range(500)], **rest})
     methods["b"] = methods["b"].replace("x=1, )", "x=2, )")
-    other = {"methods": {**methods, "c": "c()"}, "samples": [*range(499)], **{name: -1 for name in rest}}
+    other = {"methods": {**methods, "c": "c()"}, "samples": [*range(499)], **dict.fromkeys(rest, -1)}
     with pytest.raises(ValueError, match="other settings") as refused:
         Cells(tmp_path, other)
     assert "; 4 was 4, is -1; and 4 more. Choose" in str(refused.value)

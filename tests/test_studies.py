@@ -14,10 +14,10 @@ from torch.testing import assert_close
 
 import lightning_xai as lx
 from lightning_xai.cli import main
+from lightning_xai.experiments.prices import study_prices
 from lightning_xai.experiments.runs import read_runs
 from lightning_xai.explainers import PerturbWeights, RangeScale, Saliency, Smooth
 from lightning_xai.functional.localization import relevance_rank_accuracy
-from lightning_xai.experiments.prices import study_prices
 from lightning_xai.metrics import LocalizationAUROC, RelevanceRankAccuracy, Sparseness
 from lightning_xai.reporting.charts import Grid, grids_figure
 from lightning_xai.reporting.saving import figure_pixels

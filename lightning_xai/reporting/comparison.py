@@ -100,7 +100,8 @@ def comparison_latex(comparison: Comparison) -> str:
 
 def comparison_notes(comparison: Comparison) -> list[str]:
     """What was compared, and how; one sentence or a few each."""
-    runs = [f"{r.name}: {r.stage}, epoch {r.epoch}, step {r.step}, {r.num_samples} samples" for r in comparison.runs]
+    moments = [f"{r.stage}, epoch {r.epoch}, step {r.step}, " if r.stage else "" for r in comparison.runs]
+    runs = [f"{r.name}: {moment}{r.num_samples} samples" for r, moment in zip(comparison.runs, moments, strict=True)]
     notes = [f"Scores of {'; '.join(runs)}."]
     if any(metric.num_common < run.num_samples for metric in comparison.metrics for run in comparison.runs):
         common = ", ".join(f"{metric.num_common} in {metric.metric}" for metric in comparison.metrics)

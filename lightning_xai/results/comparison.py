@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from lightning_xai.results.tables import Printed, ResultTable, from_above
+
 CONTROLS = ("random", "edges", "untrained")
 """Names of the methods that know nothing of what the network learnt."""
 
@@ -93,9 +95,9 @@ class ComparedRun:
     """Methods and metrics that only other evaluations of the stage have scores of."""
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """All metrics, and how the statistics were made."""
+@dataclass(frozen=True, repr=False)
+class Comparison(Printed):
+    """All metrics, and how the statistics were made; it prints as the tables of `lightning-xai compare`."""
 
     runs: tuple[ComparedRun, ...]
     metrics: tuple[MetricComparison, ...]
@@ -121,3 +123,7 @@ class Comparison:
     def methods(self) -> tuple[str, ...]:
         """All that occur in some metric."""
         return tuple(dict.fromkeys(result.method for metric in self.metrics for result in metric.methods))
+
+    def _parts(self) -> list[ResultTable | str]:
+        tables, notes = (from_above(f"reporting.comparison:comparison_{part}")(self) for part in ("tables", "notes"))
+        return [*tables, *notes]

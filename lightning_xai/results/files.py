@@ -93,8 +93,9 @@ def _differences(known: Mapping[str, Any], given: Mapping[str, Any], within: str
             yield from _differences(was, now, f"{within}{key}.")
         elif was != now:
             texts = ["absent" if value is _ABSENT else repr(value) for value in (was, now)]
-            start = len(os.path.commonprefix(texts)) if max(map(len, texts)) > _SHOWN else 0
-            was, now = (_excerpt(text, max(0, start - _SHOWN // 2)) for text in texts)
+            at = next((place for place, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), min(map(len, texts)))
+            start = max(0, at - _SHOWN // 2) if max(map(len, texts)) > _SHOWN else 0
+            was, now = (_excerpt(text, start) for text in texts)
             yield f"{within}{key} was {was}, is {now}"
 
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from pandas.api.types import is_list_like
 
 from lightning_xai.results.files import read_csv, write_csv
 from lightning_xai.results.parquet import read_parquet, write_parquet
+from lightning_xai.results.tables import from_above
 from lightning_xai.statistics.means import as_text, mean_and_standard_error
 
 GRADIENTS = "gradients"
@@ -168,13 +168,13 @@ class Scores:
             ValueError: if a metric has no direction.
         """
         _check_directions(self.last(), higher_is_better)
-        run = _above("experiments.runs:Run")("scores", self.last(), dict(higher_is_better))
-        return _above("experiments.compare:compare_methods")([run], **options)
+        run = from_above("experiments.runs:Run")("scores", self.last(), dict(higher_is_better))
+        return from_above("experiments.compare:compare_methods")([run], **options)
 
     def plot(self, higher_is_better: Mapping[str, bool | None], **options: Any) -> Any:
         """Means with intervals, a panel for each metric: the figure of `compare`, whose arguments these are."""
-        figure = _above("reporting.comparison_figures:score_bars")(self.compare(higher_is_better, **options))
-        return _above("reporting.show:displayed")(figure)
+        figure = from_above("reporting.comparison_figures:score_bars")(self.compare(higher_is_better, **options))
+        return from_above("reporting.show:displayed")(figure)
 
     def report(
         self,
@@ -202,8 +202,8 @@ class Scores:
         if path.suffix != ".html":
             raise ValueError(f"`path` must be the name of a page, ending in .html, got {path}.")
         _check_directions(self.last(), higher_is_better)
-        findings = _above("experiments.findings:findings_of")(self, higher_is_better, **options)
-        _above("reporting.page.report:write_report")(findings, path)
+        findings = from_above("experiments.findings:findings_of")(self, higher_is_better, **options)
+        from_above("reporting.page.report:write_report")(findings, path)
         return path
 
     def __len__(self) -> int:
@@ -305,11 +305,6 @@ def _check_directions(scores: Scores, higher_is_better: Mapping[str, bool | None
             f"`higher_is_better` must have True, False or None for every metric; it lacks {', '.join(lacking)}, and "
             f"has {', '.join(higher_is_better) or 'none'}. Pass that of an `Evaluation`, or None for no direction."
         )
-
-
-def _above(name: str) -> Any:
-    """What is in a room above this one, which is asked for where somebody wants it: tables need no pictures."""
-    return resolve_name(f"{__package__.partition('.')[0]}.{name}")
 
 
 def matching(table: pd.DataFrame, columns: Mapping[str, Any]) -> np.ndarray:
