@@ -575,7 +575,11 @@ def planned(
 
 
 def default_metrics(has_masks: bool, has_bounds: bool) -> dict[str, SampleMetric]:
-    """Sparseness; with masks the localization metrics; with bounds the share of out-of-range noise."""
+    """Sparseness; with masks the localization metrics; with bounds the share of out-of-range noise.
+
+    They look at the maps alone. Faithfulness is asked for by name, such as `pixel_flipping`: its passes through the
+    network may take as long as all methods do, and what it finds depends on what replaces a pixel, which is a choice.
+    """
     metrics: dict[str, SampleMetric] = {"sparseness": Sparseness()}
     if has_masks:
         metrics |= {"relevance_rank_accuracy": RelevanceRankAccuracy(), "auroc": LocalizationAUROC()}
