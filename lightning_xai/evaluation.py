@@ -112,7 +112,8 @@ class Evaluation(Printed):
 
     def to_scores(self, stage: str = "", epoch: int = 0, step: int = 0) -> ScoreTable:
         """The scores of all methods and metrics as a table, under the name of a stage."""
-        return ScoreTable.from_values(stage, epoch, step, self.index, self.scores, self.targets)
+        table = ScoreTable.from_values(stage, epoch, step, self.index, self.scores, self.targets)
+        return replace(table, higher_is_better=self.higher_is_better)
 
     def _parts(self) -> list[ResultTable]:
         title = f"{len(self.index)} samples, mean ± standard error"

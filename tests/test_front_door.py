@@ -117,7 +117,7 @@ def test_results_print_as_their_tables(model):
     assert lines[2].split() == ["method", "sparseness", "↑", "complexity", "↓", "gradients"]
     number = rf"{result.means()['saliency']['sparseness']:.4f} ± \d\.\d+"
     assert re.fullmatch(rf" +saliency +{number} \* +.+ +1 *", lines[5])
-    comparison = result.to_scores().compare(result.higher_is_better)
+    comparison = result.to_scores().compare()
     printed = str(comparison)
     assert "sparseness ↑, 3 samples" in printed
     assert re.search(r"\n +saliency( \*)? +1 +0\.\d{4} ", printed)
