@@ -46,6 +46,12 @@ def test_the_table_of_scores_in_markdown():
     )
 
 
+def test_where_all_look_the_same_none_is_the_best():
+    values = {(method, "gini"): [0.1, 0.3] for method in "abc"} | {("random", "gini"): [0.0, 0.1]}
+    assert not score_table(rows(values), DIRECTIONS).bold
+    assert score_table(rows(values | {("c", "gini"): [0.1, 0.1]}), DIRECTIONS).bold == {(0, 1), (1, 1)}
+
+
 def test_the_terminal_table_says_the_same():
     table = score_table(rows(), DIRECTIONS, "Test set")
     text = rendered(table)
