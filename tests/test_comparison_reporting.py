@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -330,7 +331,7 @@ def test_help_names_the_command(monkeypatch, capsys):
 
 
 def test_two_runs_are_paired_behind_a_conclusion_and_have_their_controls_once(tmp_path, capsys):
-    folders = [tmp_path / name for name in ("first", "second")]
+    folders = [tmp_path / name for name in ("first", "run_b")]
     for gain, folder in enumerate(folders):
         means = {"good": 0.5 + gain / 10, "random": 0.25}
         append_scores(
@@ -342,10 +343,11 @@ def test_two_runs_are_paired_behind_a_conclusion_and_have_their_controls_once(tm
         write_directions(folder / "xai" / "scores", {"gini": True})
     main(["compare", *map(str, folders)])
     printed = capsys.readouterr().out
-    assert printed.startswith("second:good is the best")
-    assert "Against first, second is better in 1, worse in 0 of 1 methods" in " ".join(printed.split())
+    assert printed.startswith("run_b:good is the best")
+    assert "Against first, run_b is better in 1, worse in 0 of 1 methods" in " ".join(printed.split())
+    assert re.search(r"method +first +run_b +difference", printed), "a name is no words"
     row = next(line.split() for line in printed.splitlines() if line.split()[:1] == ["good"])
     assert row == ["good", "0.5550", "0.6550", "+0.1000", "[+0.1000,", "+0.1000]", row[-2], "12"]
     rows = [line.split()[0] for line in printed.partition("gini ↑")[2].splitlines() if ":" in line.split(" 0.")[0]]
-    assert {"first:random", "first:good", "second:good"} <= set(rows)
-    assert "second:random" not in rows
+    assert {"first:random", "first:good", "run_b:good"} <= set(rows)
+    assert "run_b:random" not in rows

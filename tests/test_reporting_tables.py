@@ -135,6 +135,7 @@ def test_latex_sets_numbers_as_mathematics():
 
 def test_the_path_of_a_run_is_a_title_as_it_is_written():
     paths = ("a/lightning_logs/version_0", "b/lightning_logs/version_0")
-    table = ResultTable("", ("method", *paths, "rank_accuracy"), (("m", "1", "2", "3"),))
+    columns = ("method", *paths, "rank_accuracy", "run_a")
+    table = ResultTable("", columns, (("m", "1", "2", "3", "4"),), verbatim=frozenset({4}))
     drawn = [str(column.header) for part in terminal_tables(table, 80) for column in part.columns]
-    assert [title for title in drawn if title != "method"] == [*paths, "rank accuracy"]
+    assert [title for title in drawn if title != "method"] == [*paths, "rank accuracy", "run_a"]

@@ -55,6 +55,7 @@ def pair_tables(pairs: Sequence[Pair], alpha: float) -> list[ResultTable]:
             ("method", first, second, "difference", f"{_percent(1 - alpha)} interval", "p", "n"),
             tuple(rows),
             bold=frozenset(),
+            verbatim=frozenset({1, 2}),
         )
         for (metric, (first, second)), rows in tables.items()
     ]

@@ -20,6 +20,7 @@ class ResultTable:
         notes: Sentences below it.
         bold: The places (row, column) of the cells in bold type; None where `**text**` in the cells says so, which
             names that a stranger chose may look like.
+        verbatim: Columns whose titles are names that somebody chose, such as those of runs: others are read as words.
     """
 
     title: str
@@ -27,6 +28,7 @@ class ResultTable:
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
     bold: frozenset[tuple[int, int]] | None = None
+    verbatim: frozenset[int] = frozenset()
 
 
 def number_format(mean: float) -> str:

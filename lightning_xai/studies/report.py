@@ -187,6 +187,7 @@ def scores_table(published: Published, title: str, comparisons: Sequence[tuple[s
         tuple((method, f"{costs.get(method, math.nan):g}", *row) for method, row in rows),
         (BOLD, *notes, *filter(None, (_of_others(published, network) for network, _ in comparisons))),
         frozenset((r, c + 2) for r, method in enumerate(methods) for c, best in enumerate(marked) if method in best),
+        frozenset(range(2, 2 + len(measured))) if several else frozenset(),
     )
 
 
