@@ -57,6 +57,7 @@ from lightning_xai.names import named, named_method
 from lightning_xai.outputs import Logit, Output, check_declared, check_width, positive_labels
 from lightning_xai.progress import Bar, progress_bar
 from lightning_xai.results.scores import GRADIENTS, Scores as ScoreTable
+from lightning_xai.results.tables import Printed, ResultTable, from_above
 from lightning_xai.shapes import Inputs, Labels, Masks, Scores, Targets
 
 OnError = Literal["raise", "warn"]
@@ -64,9 +65,9 @@ MAPS = "maps"
 """What is watched while a map is made, in the place of a metric."""
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """The scores of several methods on the same samples.
+@dataclass(frozen=True, repr=False)
+class Evaluation(Printed):
+    """The scores of several methods on the same samples; it prints as the table of their means.
 
     Attributes:
         index: (samples,) sample indices, ascending; each as often as it has targets that are explained.
@@ -111,7 +112,12 @@ class Evaluation:
 
     def to_scores(self, stage: str = "", epoch: int = 0, step: int = 0) -> ScoreTable:
         """The scores of all methods and metrics as a table, under the name of a stage."""
-        return ScoreTable.from_values(stage, epoch, step, self.index, self.scores, self.targets)
+        table = ScoreTable.from_values(stage, epoch, step, self.index, self.scores, self.targets)
+        return replace(table, higher_is_better=self.higher_is_better)
+
+    def _parts(self) -> list[ResultTable]:
+        title = f"{len(self.index)} samples, mean ± standard error"
+        return [from_above("reporting.tables:score_table")(self.to_scores(), self.higher_is_better, title)]
 
     def _repr_html_(self) -> str:
         """The means, for notebooks."""
@@ -570,7 +576,11 @@ def planned(
 
 
 def default_metrics(has_masks: bool, has_bounds: bool) -> dict[str, SampleMetric]:
-    """Sparseness; with masks the localization metrics; with bounds the share of out-of-range noise."""
+    """Sparseness; with masks the localization metrics; with bounds the share of out-of-range noise.
+
+    They look at the maps alone. Faithfulness is asked for by name, such as `pixel_flipping`: its passes through the
+    network may take as long as all methods do, and what it finds depends on what replaces a pixel, which is a choice.
+    """
     metrics: dict[str, SampleMetric] = {"sparseness": Sparseness()}
     if has_masks:
         metrics |= {"relevance_rank_accuracy": RelevanceRankAccuracy(), "auroc": LocalizationAUROC()}

@@ -21,7 +21,7 @@ from lightning_xai.explainers.conditions import Conditions
 from lightning_xai.explainers.cost import chain, counting_gradients, with_gradients, wrapped
 from lightning_xai.explainers.smoothing import Averaging
 from lightning_xai.metrics import SampleMetric
-from lightning_xai.results.tables import ResultTable
+from lightning_xai.results.tables import Printed, ResultTable
 
 BATCHES = 4
 """That are asked for to be measured: one to warm up, three that are timed."""
@@ -50,9 +50,9 @@ class Cost:
         return Cost(factor * self.gradients, factor * self.passes, factor * self.seconds)
 
 
-@dataclass(frozen=True)
-class Price:
-    """What an evaluation will cost on this machine.
+@dataclass(frozen=True, repr=False)
+class Price(Printed):
+    """What an evaluation will cost on this machine; it prints as its table.
 
     Gradients and passes are counted and exact, unless a method draws until a tolerance is met (`estimated`); seconds
     are measured. What methods or metrics share, such as perturbed images, is booked on the one that asks first.
@@ -76,6 +76,9 @@ class Price:
     estimated: frozenset[str] = frozenset()
     title: str = ""
     notes: tuple[str, ...] = field(default=())
+
+    def _parts(self) -> list[ResultTable]:
+        return [self.table()]
 
     def __add__(self, other: "Price") -> "Price":
         """The price of both works, one after the other, titled as the first; a sample's costs are then the mean."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor, nn
@@ -105,6 +105,24 @@ def fit(tmp_path: Any, *callbacks: Any, kind: str = "tuple", **options: Any) -> 
     trainer, module = make_trainer(tmp_path, *callbacks, **options), SomebodysModule()
     trainer.fit(module, loader("tuple", shuffle=True), loader(kind))
     return trainer, module
+
+
+class Interrupting(Callback):
+    """A user who has waited for two epochs."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 2:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_training_tells_what_it_has_measured(tmp_path: Any, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # the Trainer ignores later interrupts, also of these tests
+    callback = AttributionCallback(["gradient"], ["sparseness"], num_samples=3)
+    with pytest.raises(SystemExit):
+        fit(tmp_path, callback, Interrupting(), max_epochs=4)
+    printed = capsys.readouterr().out
+    assert printed.count("validate, epoch 1: explanations of 3 samples") == 1
+    assert f"lightning-xai report {tmp_path / 'xai'}" in printed
 
 
 @pytest.mark.parametrize("num_sanity_val_steps", [0, 1])

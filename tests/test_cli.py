@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from jsonargparse import Namespace
+from pytorch_lightning import Callback
 from pytorch_lightning.cli import LightningArgumentParser
 from torch import nn
 
@@ -115,6 +116,7 @@ def test_fit_reports_what_it_wrote_and_the_test_command_it_prints_works(fitted, 
     assert f"tensorboard --logdir {folder}\n" in printed
     assert list(folder.glob("events.out.tfevents.*"))
     assert "val/accuracy " in printed
+    assert f"beside another   lightning-xai compare {folder / 'xai'} OTHER_RUN\n" in printed
     (command,) = (line.split("lightning-xai ")[1] for line in printed.splitlines() if "lightning-xai test" in line)
     for _ in range(2):
         main(shlex.split(command))
@@ -125,6 +127,24 @@ def test_fit_reports_what_it_wrote_and_the_test_command_it_prints_works(fitted, 
     assert [path.name for path in folder.parent.iterdir()] == [folder.name], "a test is of its checkpoint's run"
     assert {run.scores.table["stage"].iloc[0] for run in read_runs([folder])} == {"test"}
     assert (folder / "test" / "config.yaml").is_file()
+
+
+class Interrupting(Callback):
+    """A user who has waited for three epochs."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 2:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_training_tells_what_it_has_measured(run, monkeypatch, capsys):
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # the Trainer ignores later interrupts, also of these tests
+    with pytest.raises(SystemExit):
+        run("fit", f"--trainer.callbacks+={__name__}.Interrupting", "--trainer.max_epochs=4")
+    printed = capsys.readouterr().out
+    assert printed.count("validate, epoch 1: explanations of ") == 1
+    assert "lightning-xai report " in printed
+    assert "last checkpoint" in printed
 
 
 def test_the_same_seed_gives_the_same_weights(fitted, run, tmp_path):

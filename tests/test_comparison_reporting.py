@@ -3,8 +3,10 @@
 import csv
 import io
 import math
+import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -17,6 +19,7 @@ from lightning_xai.reporting.comparison import (
     comparison_tables,
     write_comparison,
 )
+from lightning_xai.reporting.comparison_figures import rank_map, score_bars
 from lightning_xai.reporting.render import terminal_table
 from lightning_xai.results.comparison import Agreement, ComparedRun, Comparison, MethodResult, MetricComparison
 from lightning_xai.results.scores import Scores
@@ -125,6 +128,29 @@ def test_what_is_left_out_at_equal_compute_is_named():
     (note,) = (note for note in comparison_notes(replace(MATCHED, left_out={})) if "equal compute" in note)
     assert "Left out" not in note
     assert not any("equal compute" in note for note in comparison_notes(COSTS))
+
+
+def test_nothing_is_marked_where_samples_are_too_few_or_all_are_equal():
+    """Of 5 samples the least p-value is 2 / 2^5, of 6 it is 2 / 2^6."""
+
+    def compared(number, shift):
+        values = {name: {"gini": np.arange(number) + shift * place} for place, name in enumerate("ab")}
+        values["c"] = {"auroc": np.arange(number)}
+        scores = Scores.from_values("test", 0, 0, np.arange(number), values)
+        found = scores.compare({"gini": True, "auroc": True})
+        boldest = [bool(table.bold) for table in comparison_tables(found)]
+        texts = [text.get_text() for text in rank_map(found).axes[0].texts]
+        bars = {patch.get_facecolor() for patch in score_bars(found).axes[0].patches}
+        assert ("textbf" in comparison_latex(found) or "mathbf" in comparison_latex(found)) == any(boldest)
+        assert any("★" in text for text in texts[::2]) == boldest[0]
+        assert (len(bars) > 1) == boldest[0]
+        return boldest, " ".join(comparison_notes(found))
+
+    few, notes = compared(5, 1.0)
+    assert (few, "nothing in bold: gini (5)." in notes) == ([False, True], True), "a single method needs no test"
+    enough, notes = compared(6, 1.0)
+    assert (enough, "nothing in bold" in notes) == ([True, True], False)
+    assert compared(6, 0.0)[0] == [False, True]
 
 
 def test_the_agreement_is_a_triangle():
@@ -305,7 +331,7 @@ def test_help_names_the_command(monkeypatch, capsys):
 
 
 def test_two_runs_are_paired_behind_a_conclusion_and_have_their_controls_once(tmp_path, capsys):
-    folders = [tmp_path / name for name in ("first", "second")]
+    folders = [tmp_path / name for name in ("first", "run_b")]
     for gain, folder in enumerate(folders):
         means = {"good": 0.5 + gain / 10, "random": 0.25}
         append_scores(
@@ -317,10 +343,11 @@ def test_two_runs_are_paired_behind_a_conclusion_and_have_their_controls_once(tm
         write_directions(folder / "xai" / "scores", {"gini": True})
     main(["compare", *map(str, folders)])
     printed = capsys.readouterr().out
-    assert printed.startswith("second:good is the best")
-    assert "Against first, second is better in 1, worse in 0 of 1 methods" in " ".join(printed.split())
+    assert printed.startswith("run_b:good is the best")
+    assert "Against first, run_b is better in 1, worse in 0 of 1 methods" in " ".join(printed.split())
+    assert re.search(r"method +first +run_b +difference", printed), "a name is no words"
     row = next(line.split() for line in printed.splitlines() if line.split()[:1] == ["good"])
     assert row == ["good", "0.5550", "0.6550", "+0.1000", "[+0.1000,", "+0.1000]", row[-2], "12"]
     rows = [line.split()[0] for line in printed.partition("gini ↑")[2].splitlines() if ":" in line.split(" 0.")[0]]
-    assert {"first:random", "first:good", "second:good"} <= set(rows)
-    assert "second:random" not in rows
+    assert {"first:random", "first:good", "run_b:good"} <= set(rows)
+    assert "run_b:random" not in rows

@@ -344,7 +344,7 @@ def test_a_picture_that_changed_gets_another_row(photographs):
     [
         (["--seed=1"], "seed was 0, is 1"),
         (["--target=1"], "explained was 'the predicted class', is 'class 1'"),
-        (["--methods={gradient: {class_path: lightning_xai.Gradient}}"], "methods was "),
+        (["--methods={gradient: {class_path: lightning_xai.Gradient}}"], "methods"),
     ],
 )
 def test_results_of_other_settings_are_not_mixed(photographs, options, named):
@@ -361,7 +361,7 @@ def test_other_weights_and_another_preprocessing_are_other_settings(photographs)
     module = Prepared()
     call = partial(explain_pictures, pictures=[photographs], methods=SMALL, folder="out", panels=False)
     call(module, preparation=Preparation.of(module))
-    with pytest.raises(ValueError, match=r"other settings: preprocessing was .*, is "):
+    with pytest.raises(ValueError, match=r"other settings: preprocessing\.\w+ was .*, is "):
         call(module, preparation=Preparation.of(None, DigitsDataModule()))
     module.network[0].bias.data.add_(1)
     with pytest.raises(ValueError, match="other settings: weights was "):

@@ -1,5 +1,7 @@
 """What somebody types first: a method called as `explain` is, and mistakes that get a sentence."""
 
+import re
+
 import jaxtyping
 import pytest
 import torch
@@ -9,6 +11,9 @@ import lightning_xai as lx
 from lightning_xai import explainers, metrics
 from lightning_xai.explainers import Context
 from lightning_xai.networks import CNN, LeNet
+from lightning_xai.sanity.checks import Subject
+from lightning_xai.sanity.examine import examine
+from lightning_xai.sanity.similarity import named_similarities
 
 IMAGES = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 INDEX = torch.tensor([7, 3, 5])
@@ -103,3 +108,25 @@ def test_rooms_and_explainers_are_there():
     assert lx.callbacks.AttributionCallback.__module__ == "lightning_xai.callbacks.attribution"
     assert lx.grad_cam is explainers.grad_cam
     assert {"callbacks", "metrics", "grad_cam", "explain"} <= set(dir(lx))
+
+
+def test_results_print_as_their_tables(model):
+    result = lx.evaluate(model, IMAGES, 0, ["gradient", "saliency"], ["sparseness", "complexity"])
+    lines = repr(result).split("\n")
+    assert lines[0].split() == ["3", "samples,", "mean", "±", "standard", "error"]
+    assert lines[2].split() == ["method", "sparseness", "↑", "complexity", "↓", "gradients"]
+    number = rf"{result.means()['saliency']['sparseness']:.4f} ± \d\.\d+"
+    assert re.fullmatch(rf" +saliency +{number} +.+ +1", lines[5])
+    comparison = result.to_scores().compare()
+    printed = str(comparison)
+    assert "sparseness ↑, 3 samples" in printed
+    assert re.search(r"\n +saliency( \*)? +1 +0\.\d{4} ", printed)
+    assert "*" not in repr(result), "equal methods are none the best"
+    assert "\nScores of scores: 3 samples.\n" in printed
+    assert "difference: mean difference from the best mean" in printed
+    assert max(map(len, printed.split("\n"))) <= 120
+    assert "MethodResult" not in printed
+    subject = Subject(model, IMAGES, torch.tensor([0, 1, 2]), INDEX, {"gradient": lx.Gradient()}, named_similarities())
+    report = examine(subject, ("invariance",))
+    assert re.search(r"\n +gradient +PASS ", repr(report))
+    assert repr(report.verdicts[0]).startswith("PASS: gradient, invariance: ")

@@ -51,6 +51,10 @@ FILES = {
 MISTAKES = {
     "command": (["fitt"], ["'fitt' is not a command", "Did you mean 'fit'?"]),
     "option": ([*FIT, "--trainer.max_epoch=3"], ["--trainer.max_epoch=3", "Did you mean `--trainer.max_epochs`?"]),
+    "option of a part": (
+        [*FIT, "--model.init_args.lr=0.1"],
+        ["ClassifierModule has no argument 'lr'. Did you mean that of `optimizer`, `--model.optimizer.lr`?"],
+    ),
     "option of compare": (["compare", "a", "--alpah", "0.1"], ["--alpah", "Did you mean `--alpha`?"]),
     "option of the data": ([*FIT, "--data.vall_size=3"], ["`data.vall_size`: DigitsDataModule", "`val_size`?"]),
     "name of a configuration": (["fit", "--config", "quickstrat"], ["`config`", "did you mean 'quickstart'?"]),
@@ -146,7 +150,7 @@ MISTAKES = {
         ["`trainer.default_root_dir`: used has the config.yaml of an earlier run. Choose another folder"],
     ),
 }
-QUICK = ("option", "no configuration", "bad YAML", "type", "method", "argument of a method", "package", "checkpoint")
+QUICK = ("option", "option of a part", "no configuration", "bad YAML", "type", "method", "package", "checkpoint")
 
 
 @pytest.fixture

@@ -100,3 +100,19 @@ def test_maps_of_any_kind_are_shown_without_bounds(shape):
     else:
         with pytest.raises(ValueError, match="`overlay` must be False"):
             lx.show(inputs, inputs, overlay=True)
+
+
+def test_the_first_inputs_are_shown_and_the_title_says_how_many_there_are():
+    images = torch.linspace(0, 1, 32 * 16).reshape(32, 1, 4, 4)
+    for overlay in (False, True):
+        figure = lx.show({"a": images - 0.5}, images, overlay=overlay, labels=list("abcdefgh" * 4), title="Digits")
+        assert " ".join(figure.get_suptitle().split()) == "Digits; the first 8 of 32, num_shown=None shows all"
+        assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list("abcdefgh")
+        assert len(figure.axes[0].images) == 16
+        assert figure.get_figheight() < 9
+    assert len(lx.show(images, images, num_shown=None).axes[0].images) == 64
+    assert lx.show(images[:8], images[:8]).get_suptitle() == ""
+    with pytest.raises(ValueError, match=r"must be shaped like the images, \(32, 1, 4, 4\); got \(31"):
+        lx.show(images[:31], images)
+    with pytest.raises(ValueError, match="`num_shown` must be at least 1, got 0"):
+        lx.show(images, images, num_shown=0)

@@ -46,6 +46,12 @@ def test_the_table_of_scores_in_markdown():
     )
 
 
+def test_where_all_look_the_same_none_is_the_best():
+    values = {(method, "gini"): [0.1, 0.3] for method in "abc"} | {("random", "gini"): [0.0, 0.1]}
+    assert not score_table(rows(values), DIRECTIONS).bold
+    assert score_table(rows(values | {("c", "gini"): [0.1, 0.1]}), DIRECTIONS).bold == {(0, 1), (1, 1)}
+
+
 def test_the_terminal_table_says_the_same():
     table = score_table(rows(), DIRECTIONS, "Test set")
     text = rendered(table)
@@ -129,6 +135,7 @@ def test_latex_sets_numbers_as_mathematics():
 
 def test_the_path_of_a_run_is_a_title_as_it_is_written():
     paths = ("a/lightning_logs/version_0", "b/lightning_logs/version_0")
-    table = ResultTable("", ("method", *paths, "rank_accuracy"), (("m", "1", "2", "3"),))
+    columns = ("method", *paths, "rank_accuracy", "run_a")
+    table = ResultTable("", columns, (("m", "1", "2", "3", "4"),), verbatim=frozenset({4}))
     drawn = [str(column.header) for part in terminal_tables(table, 80) for column in part.columns]
-    assert [title for title in drawn if title != "method"] == [*paths, "rank accuracy"]
+    assert [title for title in drawn if title != "method"] == [*paths, "rank accuracy", "run_a"]

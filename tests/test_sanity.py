@@ -469,6 +469,24 @@ def test_a_folder_with_results_of_other_settings_is_refused_and_kept(tmp_path):
     Cells(tmp_path, {"seed": 0, "weights": "a", "same": 1})
 
 
+def test_of_other_settings_that_are_long_only_what_differs_is_told(tmp_path):
+    methods = {name: f"{name}({'x=1, ' * 100})" for name in ("a", "b")}
+    rest = {str(number): number for number in range(6)}
+    Cells(tmp_path, {"methods": methods, "samples": [*range(500)], **rest})
+    methods["b"] = methods["b"].replace("x=1, )", "x=2, )")
+    other = {"methods": {**methods, "c": "c()"}, "samples": [*range(499)], **dict.fromkeys(rest, -1)}
+    with pytest.raises(ValueError, match="other settings") as refused:
+        Cells(tmp_path, other)
+    assert "; 4 was 4, is -1; and 4 more. Choose" in str(refused.value)
+    with pytest.raises(ValueError, match="other settings") as refused:
+        Cells(tmp_path, {**other, **rest})
+    text = str(refused.value)
+    same = "x=1, " * 5
+    assert f"methods.b was ...1, {same}x=1, )', is ...1, {same}x=2, )'; methods.c was absent, is 'c()'; samp" in text
+    assert "samples was ..., 493, 494, 495, 496, 497, 498, 499], is ..., 493, 494, 495, 496, 497, 498]. Choo" in text
+    assert len(text) < 600
+
+
 def test_method_names_become_file_names(tmp_path):
     cells = Cells(tmp_path, {})
     assert cells.once("a/b: c", lambda: {"x": torch.ones(1)})["x"].item() == 1
@@ -786,7 +804,7 @@ def test_a_twin_that_was_trained_longer_is_compared_anew(tmp_path):
 def test_cells_of_other_settings_are_not_used(tmp_path, changes, named):
     examined = replace(subject(methods={"gradient": Gradient()}), similarities=named_similarities())
     examine(examined, ("parameters",), "spearman", repeats=1, folder=tmp_path)
-    with pytest.raises(ValueError, match=f"has results of other settings: {named} was"):
+    with pytest.raises(ValueError, match=f"has results of other settings: {named}"):
         examine(replace(examined, **changes), ("parameters",), "spearman", repeats=1, folder=tmp_path)
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,7 +25,9 @@ from lightning_xai.data.digits import load_embedded_digits
 from lightning_xai.explainers import Gradient, RandomAttribution, RangeScale, Smooth, SobelEdges, noise_grad
 from lightning_xai.modules import ClassifierModule
 from lightning_xai.networks import MLP
+from lightning_xai.outputs import Logit, Probability
 from lightning_xai.reporting import sanity_figures
+from lightning_xai.results.tables import ResultTable
 from lightning_xai.sanity.similarity import SIMILARITIES
 
 ROOT = Path(__file__).parent.parent
@@ -311,7 +314,7 @@ def test_later_checks_presets_and_smoothing_are_an_option_each(trained, tmp_path
     assert settings["similarities"]["hog"] == "hog(normalizer='percentile', ranks=True)"
     smooth, half = ["--preset=notebook", "--smooth=2"], ["--preset=notebook", "--precision=bf16-mixed"]
     for options, named in (([], "similarities"), (smooth, "methods"), (half, "precision")):
-        with pytest.raises(ValueError, match=f"has results of other settings: {named} was"):
+        with pytest.raises(ValueError, match=f"has results of other settings: {named}"):
             main(call("--check=efficient", *options))
 
 
@@ -337,6 +340,33 @@ def test_smoothing_is_of_the_methods_and_not_of_the_controls(trained, tmp_path, 
     assert methods["noise_grad"] == repr(Smooth(noise_grad(num_draws=2), RangeScale(0.1), 3))
     assert methods["edges"] == repr(SobelEdges())
     assert methods["random"] == repr(RandomAttribution())
+
+
+def test_what_is_examined_is_said_first_and_explained_as_the_configurations_callback_does(
+    trained, tmp_path, capsys, monkeypatch
+):
+    seen = []
+    told = ResultTable("told", ("a",), (("b",),))
+    monkeypatch.setattr(
+        "lightning_xai.cli.examine.sanity_price",
+        lambda *a, **_: seen.append(a[0]) or SimpleNamespace(table=lambda: told),
+    )
+    settings, checkpoint = trained
+    config = yaml.safe_load(settings.read_text())
+    options = {"bounds": [-3.0, 3.0], "output": "probability", "methods": ["saliency"]}
+    callback = {"class_path": "lightning_xai.callbacks.AttributionCallback", "init_args": options}
+    config["trainer"]["callbacks"].append(callback)
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(config))
+    call = ["sanity", f"--config={tmp_path / 'own.yaml'}", f"--ckpt_path={checkpoint}", "--dry_run"]
+    main([*call, "--check=parameters", "--num_samples=2"])
+    first = capsys.readouterr().out.splitlines()[0]
+    names = ", ".join(seen[0].methods)
+    assert first == f"examined         {names}; others, also the configuration's: --methods '[gradient, noise_grad]'"
+    assert names.startswith("gradient, smooth_grad, input_x_gradient")
+    assert (seen[0].bounds, seen[0].output) == ((-3.0, 3.0), Probability())
+    main([*call, "--check=parameters", "--num_samples=2", "--methods=[saliency]", "--explained=logit"])
+    assert capsys.readouterr().out.splitlines()[0] == "examined         saliency, edges, random"
+    assert seen[1].output == Logit()
 
 
 def test_the_data_check_needs_labels_that_can_be_randomized(trained, tmp_path):

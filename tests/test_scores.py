@@ -1,6 +1,7 @@
 """The table of scores: selection, grouping, means; what is undefined, and what was not evaluated."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from lightning_xai.results.scores import COLUMNS, Scores
+from lightning_xai.results.store import append_scores, read_scores, write_directions
 
 ROWS = [
     ("validate", 0, 5, "sg", "gini", 7, 0.5),
@@ -79,3 +81,18 @@ def test_means_and_errors_are_of_the_defined_scores():
     assert summary.loc[("auroc", "sg")].isna().to_list() == [True, True, False, False]
     assert summary["num_undefined"].to_list() == [0, 0, 1]
     assert Scores.from_rows([]).summary().empty
+
+
+def test_directions_stay_with_the_scores(tmp_path):
+    scores = replace(SCORES, higher_is_better={"gini": True, "auroc": None})
+    assert scores == SCORES, "they are no part of what is equal"
+    assert scores.select(stage="test").last().higher_is_better == {"gini": True, "auroc": None}
+    other = replace(SCORES, higher_is_better={"gini": False, "noise": False})
+    assert Scores.concatenated([scores, other]).higher_is_better == {"auroc": None, "noise": False}
+    append_scores(tmp_path / "scores", SCORES)
+    assert read_scores(tmp_path / "scores").higher_is_better == {}
+    write_directions(tmp_path / "scores", scores.higher_is_better)
+    read = read_scores(tmp_path / "scores", stage="test")
+    assert read.higher_is_better == {"gini": True, "auroc": None}
+    assert [m.higher_is_better for m in read.compare().metrics] == [True]
+    assert [m.higher_is_better for m in read.compare({"gini": False}).metrics] == [False], "what is given comes first"

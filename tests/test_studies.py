@@ -14,6 +14,7 @@ from torch.testing import assert_close
 
 import lightning_xai as lx
 from lightning_xai.cli import main
+from lightning_xai.experiments.prices import study_prices
 from lightning_xai.experiments.runs import read_runs
 from lightning_xai.explainers import PerturbWeights, RangeScale, Saliency, Smooth
 from lightning_xai.functional.localization import relevance_rank_accuracy
@@ -184,6 +185,18 @@ def test_a_network_and_data_of_somebody_elses(lab, tmp_path, monkeypatch):
     ]
     report = study_report(study, results, 0, "32-true")
     yaml.safe_dump(report.settings)
+    assert result.subject.network.bounds is None
+    callback = {"class_path": "lightning_xai.AttributionCallback", "init_args": {"bounds": [0.0, [1.0, 1.0, 2.0]]}}
+    trainer = {"max_epochs": 1, "callbacks": [callback]}
+    (tmp_path / "theirs.yaml").write_text(yaml.safe_dump({**config, "trainer": trainer}))
+    bounded = replace(study, methods=["adapt_grad"])
+    assert [bound.flatten().tolist() for bound in lab.network("theirs.yaml").bounds] == [[0.0], [1.0, 1.0, 2.0]]
+    assert "adapt_grad" in run_study(lab, bounded)["theirs.yaml"].rows.unique("method")
+    assert [price.title for price in study_prices(lab, bounded)] == ["theirs.yaml: 5 samples"]
+    callback["init_args"] |= {"output": "probability", "channel_dim": 1, "forward": {"field": "logits"}}
+    (tmp_path / "theirs.yaml").write_text(yaml.safe_dump({**config, "trainer": trainer}))
+    with pytest.raises(ValueError, match=r"the configuration of theirs.yaml has 'output', 'forward', which a study"):
+        run_study(lab, bounded)
     (tmp_path / "half.yaml").write_text(yaml.safe_dump({"model": config["model"]}))
     with pytest.raises(ValueError, match=r"half\.yaml must have a `data` with a `class_path`"):
         run_study(lab, replace(study, networks=["half.yaml"]))

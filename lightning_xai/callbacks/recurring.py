@@ -86,6 +86,9 @@ class RecurringCallback(ExplainingCallback):
         self.conclude(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        interrupted = isinstance(exception, KeyboardInterrupt) and trainer.state.fn == "fit"
+        if interrupted and trainer.world_size == 1:  # others may not come to this point
+            self.conclude(trainer)
         self._files.end(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -40,6 +40,8 @@ def written(callback: Any, trainer: Trainer) -> Iterator[tuple[str, str | Path]]
     chosen = [str(callback.folder), *(["--stage", f"{callback.latest[0]}/{names[0]}"] if names else [])]
     if trainer.state.fn == "test":
         yield "to compare", shlex.join(["lightning-xai", "compare", *chosen])
+    else:
+        yield "beside another", shlex.join(["lightning-xai", "compare", chosen[0], "OTHER_RUN", *chosen[1:]])
     yield "as a page", shlex.join(["lightning-xai", "report", *chosen])
     found = (callback.folder / PANELS).glob("*.png")
     if panels := sorted(panel for panel in found if not panel.name.startswith(f"{SHORTCUT}-")):

@@ -58,12 +58,16 @@ def main(args: Any = None) -> None:
             from lightning_xai.cli.commands import run  # torch and Lightning: seconds
 
             run(command, rest, as_program=args is None, debug=debug)
-        except (KeyboardInterrupt, SystemExit) as leaving:  # the Trainer makes the second of the first
-            interrupted = isinstance(leaving, KeyboardInterrupt) or isinstance(leaving.__context__, KeyboardInterrupt)
-            if args is not None or debug or not interrupted:
+        except (KeyboardInterrupt, SystemExit) as leaving:
+            if args is not None or debug or not is_interruption(leaving):
                 raise
             print("lightning-xai: interrupted", file=sys.stderr)
             sys.exit(130)
+
+
+def is_interruption(leaving: BaseException) -> bool:
+    """Whether the user has interrupted; the Trainer makes a SystemExit of it."""
+    return isinstance(leaving, KeyboardInterrupt) or isinstance(leaving.__context__, KeyboardInterrupt)
 
 
 def overview() -> str:

@@ -13,6 +13,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from lightning_xai.callbacks.files import run_of
 from lightning_xai.callbacks.recurring import RecurringCallback
+from lightning_xai.cli import is_interruption
 from lightning_xai.cli.checks import check_fits_data, check_local, check_new_run, check_writable, is_local_file
 from lightning_xai.cli.errors import refusing
 from lightning_xai.cli.reports import report
@@ -147,8 +148,13 @@ class XAICommandLine(LightningCLI):
         options["weights_only"] = True  # also of what Lightning finds itself: `last`, and after a restart by SLURM
         if is_local_file(self.ckpt_path):  # Lightning takes any name that begins with "http" for an address
             options["ckpt_path"] = os.path.abspath(self.ckpt_path)
-        with admitting_data_types():
-            getattr(self.trainer, self.command)(self.model, datamodule=self.datamodule, **options)
+        try:
+            with admitting_data_types():
+                getattr(self.trainer, self.command)(self.model, datamodule=self.datamodule, **options)
+        except (KeyboardInterrupt, SystemExit) as leaving:
+            if self.command == "fit" and self.trainer.world_size == 1 and is_interruption(leaving):
+                report(self.trainer)  # of what there is so far
+            raise
         if self.command != "predict":
             report(self.trainer)
 

@@ -97,7 +97,7 @@ def sentence(error: BaseException, words: Any) -> str:
         leaf = _Leaf(leaf.keys, text=wrong)
     if re.search("is abstract$|^Not a valid subclass", leaf.text) and (wrong := _without_init_args(words)):
         leaf = _Leaf(leaf.keys, text=wrong)
-    what = _mended(leaf, getattr(error, "options", ()))
+    what = _mended(leaf, getattr(error, "options", ()), words)
     place, origin = _place(leaf, words)
     place = place or ".".join(leaf.keys)
     argument = re.match(r"`(\w+)`(:?) ", what)
@@ -156,7 +156,7 @@ def _given(leaf: _Leaf, value: str) -> _Leaf:
     return _Leaf(leaf.keys, leaf.classes, leaf.text, leaf.indent, value) if leaf.given is None else leaf
 
 
-def _mended(leaf: _Leaf, options: Sequence[str]) -> str:
+def _mended(leaf: _Leaf, options: Sequence[str], words: Any) -> str:
     """The complaint, with what would be right."""
     text = leaf.text
     if match := re.match(r"(?:Option|Group) '(.+?)' (?:is not accepted|does not accept option '(.+)')$", text):
@@ -166,7 +166,11 @@ def _mended(leaf: _Leaf, options: Sequence[str]) -> str:
             return f"`{group}.{name}`: there is no such option.{_near(name, accepted)}"
         owner = leaf.classes[-1] if leaf.classes else ""
         accepted = _arguments(owner)
-        takes = _near(name, accepted) or (f" It takes {', '.join(accepted)}." if accepted else "")
+        takes = (
+            _deeper(name, leaf, words)
+            or _near(name, accepted)
+            or (f" It takes {', '.join(accepted)}." if accepted else "")
+        )
         return f"{owner.rpartition('.')[2] or 'this'} has no argument {name!r}.{takes}"
     if match := re.match(r"unrecognized arguments: --([^\s=]+)\[\d+\]([^\s=]*)", text):
         return (
@@ -234,6 +238,19 @@ def _near(name: str, known: Iterable[str], before: str = "") -> str:
     near = get_close_matches(name, [*ends.values(), *ends], n=1, cutoff=0.7)
     near = [ends.get(one, one) for one in near] or [full for end, full in ends.items() if name and end.startswith(name)]
     return f" Did you mean `{before}{near[0]}`?" if near else ""
+
+
+def _deeper(name: str, leaf: _Leaf, words: Any) -> str:
+    """A part of what has no such argument that has one, as the optimizer of a module has `lr`."""
+    from lightning_xai.cli.commands import resolved
+
+    for _, start, tree in _sources(resolved(words) if isinstance(words, list) else words):
+        for path, _ in _nodes(tree, start):
+            owner, _, last = path.rpartition(".")
+            within = len(leaf.keys) == 1 and owner.startswith(f"{leaf.keys[0]}.")
+            if within and last == name and not re.search(r"\[|init_args", path):
+                return f" Did you mean that of `{owner.rpartition('.')[2]}`, `--{path}`?"
+    return ""
 
 
 def _package_hint(module: str) -> str:

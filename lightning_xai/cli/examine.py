@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from lightning_xai.experiments.trained import (
 from lightning_xai.explainers.base import check_count
 from lightning_xai.reporting.console import console
 from lightning_xai.reporting.folders import check_file, check_folder
+from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.examine import EXAMINED, Examined, examine
 
 
@@ -76,16 +78,16 @@ def sanity(
         checks = tuple(name for name in checks if name != "data")
     if "data" in checks:
         check_folder("twins", twins)
-    if options["forward"] is None:
-        found = (callback.forward for callback in callbacks_of(line.trainer, AttributionCallback))
-        options["forward"] = next(found, None)
+    for callback in callbacks_of(line.trainer, AttributionCallback)[:1]:
+        own = {"forward": callback.forward, "explained": callback.output, "bounds": callback.conditions.bounds}
+        options |= {name: value for name, value in own.items() if options[name] is None}
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
     if several:
         dist.init_process_group("gloo")
     device = line.trainer.strategy.root_device
     twin = partial(random_label_twin, line.config.as_dict(), twin_epochs, Path(twins), device)
     options |= {"require": require, "make_twin": twin, "folder": folder / "cells"}
-    run_checks = sanity_price if dry_run else examine
+    run_checks = partial(_announced, sanity_price if dry_run else examine, options["methods"] is None)
     result: Any = examine_trained(line.trainer, line.model, line.datamodule, checks, run=run_checks, **options)
     if not several or dist.get_rank() == 0:
         console().print(result.table()) if dry_run else report_sanity(result, folder / check)
@@ -95,6 +97,14 @@ def sanity(
         verdict.method in (require or ()) and verdict.outcome != "PASS" for verdict in result.verdicts
     ):
         sys.exit(1)
+
+
+def _announced(run: Callable[..., Any], is_default: bool, subject: Subject, *args: Any, **options: Any) -> Any:
+    """Say which methods are examined, and how others are, before it takes its time."""
+    others = "; others, also the configuration's: --methods '[gradient, noise_grad]'" * is_default
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        console().tell(f"{'examined':<16} {', '.join(subject.methods)}{others}")
+    return run(subject, *args, **options)
 
 
 def shortcuts(

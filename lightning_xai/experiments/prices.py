@@ -26,7 +26,7 @@ from lightning_xai.sanity.blocks import parameter_blocks, steps
 from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.examine import Examined
 from lightning_xai.studies.lab import Lab
-from lightning_xai.studies.networks import untrained
+from lightning_xai.studies.networks import callback_bounds, untrained
 from lightning_xai.studies.study import ANY_LEVEL, Study, check
 from lightning_xai.studies.subjects import is_pretrained, pictures_of, pretrained_network, require
 
@@ -86,8 +86,10 @@ def _of_network(lab: Lab, study: Study, name: str) -> Price:
         model, bounds = network.model, network.bounds
         samples = next(iter(pictures_of(lab, study, network, study.num_samples)[0].values()))
     else:
-        module, data = untrained(lab.config(source, study.changes_of(name)))
-        model, bounds = module.to(lab.device).eval(), InputSpace(module, data).bounds
+        config = lab.config(source, study.changes_of(name))
+        module, data = untrained(config)
+        model, bounds = module.to(lab.device).eval(), callback_bounds(config)
+        bounds = InputSpace(module, data).bounds if bounds is None else bounds
         samples = replace(lab.samples(data, study.num_samples, mask=mask), labels=None)
         notes.append("It was measured with random weights; a training that is missing is not in it.")
     conditions = Conditions(bounds, lab.seed, precision=lab.precision)

@@ -69,8 +69,9 @@ def examine_trained(
     smooth: int = 0,
     require: list[str] | None = None,
     num_twins: int = 3,
-    explained: Output | str = "logit",
+    explained: Output | str | None = None,
     forward: dict[str, Any] | None = None,
+    bounds: Any = None,
     make_twin: Callable[[int], tuple[nn.Module, float]] | None = None,
     folder: Path | None = None,
     run: Callable[..., Any] = examine,
@@ -106,9 +107,12 @@ def examine_trained(
         require: Methods that must pass all checks made; or else the exit code is 1.
         num_twins: Networks trained on random labels, of the configuration's seed and the next ones; a verdict takes
             three.
-        explained: What is explained of the class, as `output` in AttributionCallback.
+        explained: What is explained of the class, as `output` in AttributionCallback; null for that of the
+            configuration's, or the logit.
         forward: Of a module with other arguments or another result than a tensor, as in AttributionCallback; null for
             that of the configuration's.
+        bounds: (low, high) of the input elements; null for those of the configuration's AttributionCallback, or what
+            the data or the module say.
         make_twin: Gives the network trained on random labels of a number, and its accuracy on them.
         folder: For finished parts; None keeps none.
         run: What is done with the subject: `examine`, whose result is returned, or what takes its arguments.
@@ -121,7 +125,7 @@ def examine_trained(
     check_choice("target", target, ExplainedClass)
     check_choice("precision", precision, Precision)
     how = Randomization(**randomization)
-    output = named_output(explained)
+    output = named_output("logit" if explained is None else explained)
     check_forward(forward)
     module = connected(trainer, model, datamodule).eval()
     labelled = target == "label" and output.has_labels
@@ -139,7 +143,7 @@ def examine_trained(
     network = adapted(module)
     with in_precision(network, precision), explaining(network):
         classes = resolve_target(network, images, labels if labelled else None, None, output)
-    bounds = InputSpace(module, datamodule).bounds
+    bounds = InputSpace(module, datamodule).bounds if bounds is None else bounds
     chosen = (
         paper_methods(network, bounds is not None, images, output) if methods is None else named("methods", methods)
     )

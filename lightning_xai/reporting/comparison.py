@@ -55,6 +55,7 @@ def pair_tables(pairs: Sequence[Pair], alpha: float) -> list[ResultTable]:
             ("method", first, second, "difference", f"{_percent(1 - alpha)} interval", "p", "n"),
             tuple(rows),
             bold=frozenset(),
+            verbatim=frozenset({1, 2}),
         )
         for (metric, (first, second)), rows in tables.items()
     ]
@@ -83,13 +84,14 @@ def comparison_latex(comparison: Comparison) -> str:
     """A `booktabs` table of methods x metrics, means with intervals, with the notes as comments above it."""
     found = {(r.method, metric.metric): r for metric in comparison.metrics for r in metric.methods}
     names = [metric.metric for metric in comparison.metrics]
+    marked = {metric.metric: comparison.marked(metric) for metric in comparison.metrics}
     titles = [with_arrow(metric.metric, metric.higher_is_better) for metric in comparison.metrics]
     columns = ("method", *(["gradients"] if comparison.gradients else []), *titles)
     best = frozenset(
         (row, column)
         for row, method in enumerate(comparison.methods)
         for column, name in enumerate(names, len(columns) - len(names))
-        if (method, name) in found and found[method, name].is_best
+        if method in marked[name]
     )
     rows = tuple(
         (method, *_cost(comparison, method), *(_interval(found.get((method, name))) for name in names))
@@ -100,7 +102,8 @@ def comparison_latex(comparison: Comparison) -> str:
 
 def comparison_notes(comparison: Comparison) -> list[str]:
     """What was compared, and how; one sentence or a few each."""
-    runs = [f"{r.name}: {r.stage}, epoch {r.epoch}, step {r.step}, {r.num_samples} samples" for r in comparison.runs]
+    moments = [f"{r.stage}, epoch {r.epoch}, step {r.step}, " if r.stage else "" for r in comparison.runs]
+    runs = [f"{r.name}: {moment}{r.num_samples} samples" for r, moment in zip(comparison.runs, moments, strict=True)]
     notes = [f"Scores of {'; '.join(runs)}."]
     if any(metric.num_common < run.num_samples for metric in comparison.metrics for run in comparison.runs):
         common = ", ".join(f"{metric.num_common} in {metric.metric}" for metric in comparison.metrics)
@@ -127,7 +130,7 @@ def comparison_notes(comparison: Comparison) -> list[str]:
         )
         if comparison.controls:
             notes[-1] += f" The controls {', '.join(comparison.controls)} are tested too, but never the best."
-        notes += _negligible_notes(comparison)
+        notes += [*_unmarked_notes(comparison), *_negligible_notes(comparison)]
     if unknown := [metric.metric for metric in comparison.metrics if metric.higher_is_better is None]:
         notes.append(
             "Without a direction in the metrics.json beside the scores, and therefore without best and tests: "
@@ -159,6 +162,12 @@ def _unscored_notes(comparison: Comparison) -> list[str]:
         if name not in methods
     ]
     return [*notes, f"Not scored: {', '.join(missing)}."] if missing else notes
+
+
+def _unmarked_notes(comparison: Comparison) -> list[str]:
+    directed = [metric for metric in comparison.metrics if metric.higher_is_better is not None]
+    few = [f"{metric.metric} ({metric.num_samples})" for metric in directed if not comparison.is_tested(metric)]
+    return [f"Too few samples for a test, and therefore nothing in bold: {', '.join(few)}."] if few else []
 
 
 def _negligible_notes(comparison: Comparison) -> list[str]:
@@ -217,7 +226,7 @@ def tau_text(tau: float) -> str:
 def _metric_table(comparison: Comparison, metric: MetricComparison) -> ResultTable:
     methods = list(_told_once(comparison, metric))
     columns, rows = _header(comparison), tuple(_cells(comparison, result) for result in methods)
-    best = [number for number, result in enumerate(methods) if result.is_best]
+    best = [number for number, result in enumerate(methods) if result.method in comparison.marked(metric)]
     bold = frozenset(itertools.product(best, range(len(columns))))
     title = f"{with_arrow(metric.metric, metric.higher_is_better)}, {_samples(metric)}"
     return ResultTable(title, columns, rows, bold=bold)

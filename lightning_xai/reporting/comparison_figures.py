@@ -73,8 +73,12 @@ def rank_map(comparison: Comparison) -> Figure:
     found = {(result.method, metric.metric): result for metric in metrics for result in metric.methods if result.rank}
     table = [[found.get((method, metric.metric)) for metric in metrics] for method in comparison.methods]
     ranks = np.array([[np.nan if cell is None else float(cell.rank or 0) for cell in row] for row in table])
-    texts = [["–" if cell is None else f"{cell.rank}{' ★' * cell.is_best}" for cell in row] for row in table]
-    notes = [f"★: {_best_note(comparison)}.", *_common_notes(comparison)]
+    marked = [comparison.marked(metric) for metric in metrics]
+    texts = [
+        ["–" if c is None else f"{c.rank}{' ★' * (c.method in m)}" for c, m in zip(row, marked, strict=True)]
+        for row in table
+    ]
+    notes = [*([f"★: {_best_note(comparison)}."] if any(marked) else []), *_common_notes(comparison)]
     heading = _heading(comparison, "Rank of the mean, 1 for the best")
     scale = RANKS, 1.0, float(max(2, len(comparison.methods)))
     return _cells(ranks, texts, scale, 0.28, comparison.methods, comparison.controls, metrics, heading, notes)
@@ -129,16 +133,15 @@ def _small_multiples(
         comparison.methods, titles, columns, _AXIS_WIDTHS[columns], comparison.controls, FONT_SIZE + 6
     )
     for axes, metric in zip(grid, comparison.metrics, strict=True):
-        results = {result.method: result for result in metric.methods}
+        results, marked = {result.method: result for result in metric.methods}, comparison.marked(metric)
         axes.annotate(_samples(metric), (0, 1), (0, 3), "axes fraction", "offset points", size=SMALL, color=FAINT)
         for row, method in enumerate(comparison.methods):
             result = results.get(method)
             if result is None or not result.values:
                 remark(axes, row, "undefined" if result else "not scored")
                 continue
-            directed = BEST if result.is_best else WORSE
-            draw(axes, row, result, NO_DIRECTION if metric.higher_is_better is None else directed)
-            if result.is_best:
+            draw(axes, row, result, (BEST if method in marked else WORSE) if marked else NO_DIRECTION)
+            if method in marked:
                 remark(axes, row, "★", 1.02, color=BEST)
         value_axis(axes)
     return page.finished(_heading(comparison, heading), [*notes, *_color_notes(comparison), *_common_notes(comparison)])
@@ -188,9 +191,13 @@ def _samples(metric: MetricComparison) -> str:
 
 
 def _color_notes(comparison: Comparison) -> list[str]:
-    directions = {metric.higher_is_better for metric in comparison.metrics}
-    notes = [f"Dark, ★: {_best_note(comparison)}. Light: worse, or a control."] if directions - {None} else []
-    return [" ".join([*notes, "Gray: no direction is better."])] if None in directions else notes
+    bare = [metric for metric in comparison.metrics if not comparison.marked(metric)]
+    notes = [f"Dark, ★: {_best_note(comparison)}. Light: worse, or a control."]
+    directed = [metric for metric in bare if metric.higher_is_better is not None]
+    why = ["no direction is better"] * (len(bare) > len(directed))
+    why += ["too few samples for a test, or all equal"] * bool(directed)
+    gray = [f"Gray: {'; '.join(why)}."] if why else []
+    return [" ".join([*(notes if len(bare) < len(comparison.metrics) else []), *gray])]
 
 
 def _best_note(comparison: Comparison) -> str:

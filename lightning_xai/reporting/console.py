@@ -1,6 +1,7 @@
 """The terminal that results are printed to: text and tables."""
 
 import textwrap
+from io import StringIO
 from typing import Any
 
 from rich.console import Console
@@ -29,12 +30,25 @@ class Terminal(Console):
         return [printable_lines(item) if isinstance(item, str) else item]
 
 
+_PLAIN: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False, "emoji": False}
+"""Paths stay in one piece."""
+
+
 def console(width: int = 120) -> Terminal:
     """Where the output is no terminal, its lines are `width` characters long."""
-    console = Terminal(soft_wrap=True, highlight=False, markup=False, emoji=False)  # paths stay in one piece
+    console = Terminal(**_PLAIN)
     if not console.is_terminal:
         console.width = width
     return console
+
+
+def as_text(*parts: ResultTable | str) -> str:
+    """What a terminal would show of tables and sentences, without colors: how results print themselves."""
+    file, width = StringIO(), console().width
+    terminal = Terminal(file=file, width=width, force_terminal=False, force_jupyter=False, no_color=True, **_PLAIN)
+    for part in parts:
+        terminal.print(textwrap.fill(part, width, break_on_hyphens=False) if isinstance(part, str) else part)
+    return "\n".join(map(str.rstrip, file.getvalue().strip("\n").split("\n")))
 
 
 def printable_lines(text: str) -> str:

@@ -50,7 +50,8 @@ def _part(table: ResultTable, columns: list[int]) -> ResultTable:
     if bold is not None:
         bold = frozenset((row, columns.index(column)) for row, column in bold if column in columns)
     rows = tuple(tuple(row[column] for column in columns) for row in table.rows)
-    return ResultTable("", tuple(table.columns[column] for column in columns), rows, (), bold)
+    verbatim = frozenset(place for place, column in enumerate(columns) if column in table.verbatim)
+    return ResultTable("", tuple(table.columns[column] for column in columns), rows, (), bold, verbatim)
 
 
 def _width(table: ResultTable, columns: list[int], starred: bool) -> int:
@@ -60,15 +61,16 @@ def _width(table: ResultTable, columns: list[int], starred: bool) -> int:
 
 def _widths(table: ResultTable, column: int, starred: bool) -> tuple[int, int]:
     """The least and the natural width: numbers stay whole, sentences and titles may be folded between words."""
-    title = _heading(table.columns[column])
+    title = _heading(table, column)
     texts = [row[column] + star for row, star in zip(_texts(table), _stars(table, column, starred), strict=True)]
     words = [word for text in texts for word in (text.split() if len(text) > _LONGEST else [text])]
     return max(map(_length, (*title.split(), *words)), default=0), max(map(_length, (title, *texts)))
 
 
-def _heading(title: str) -> str:
-    """A title that folds between its words; the path of a run is written as it is."""
-    return title if "/" in title else title.replace("_", " ")
+def _heading(table: ResultTable, column: int) -> str:
+    """A title that folds between its words; the path of a run, and other names, are written as they are."""
+    title = table.columns[column]
+    return title if "/" in title or column in table.verbatim else title.replace("_", " ")
 
 
 def _texts(table: ResultTable) -> list[list[str]]:
@@ -110,7 +112,7 @@ def terminal_table(table: ResultTable, starred: bool = True, width: int | None =
         )  # given from the left: rich would take from the widest, its words too
         spare -= more
         justify: Any = "right" if column else "left"
-        heading = cell(_heading(table.columns[column]))
+        heading = cell(_heading(table, column))
         drawn.add_column(heading, justify=justify, overflow="fold", width=int(least + more))
     stars = [_stars(table, column, starred) for column in columns]
     for number, row in enumerate(_marked(table)):

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from lightning_xai.explainers.base import parse_bounds
+from lightning_xai.explainers.base import check_count, parse_bounds
 from lightning_xai.functional.maps import pixel_map
 from lightning_xai.reporting.colors import DIVERGING, SCALE_NOTE, scale_end
 from lightning_xai.reporting.kinds import panel
@@ -26,6 +26,7 @@ def show(
     overlay: bool = False,
     labels: Sequence[Any] | Tensor | np.ndarray | None = None,
     title: str | None = None,
+    num_shown: int | None = 8,
 ) -> Figure:
     """A row for each input, a column for each method: a figure, which a notebook shows and `savefig` writes.
 
@@ -40,10 +41,11 @@ def show(
         overlay: Lay the maps over the images, in gray, the more opaque the larger their values; of images alone.
         labels: A text or a number for each row.
         title: Above all.
+        num_shown: The first inputs, so many, are shown, and the title says how many there are; None shows all.
 
     Raises:
-        ValueError: if there are no images, if they and the maps are not of one shape, or for an overlay of what is not
-            an image.
+        ValueError: if there are no images, if they and the maps are not of one shape, for an overlay of what is not an
+            image, or if `num_shown` is less than 1.
         TypeError: for images or maps that are neither a tensor nor an array, such as a list.
 
     Example:
@@ -59,6 +61,12 @@ def show(
         raise ValueError(f"`overlay` must be False for inputs of the shape {tuple(images.shape)}: they are no images.")
     ends = parse_bounds(bounds, ndim=images.ndim) or _ends(images)
     texts = None if labels is None else [str(label) for label in np.asarray(labels).tolist()]
+    check_count("num_shown", 1 if num_shown is None else num_shown)
+    number, all_lengths = len(images), {len(part) for part in (images, *given.values(), texts or images)}
+    if num_shown is not None and number > num_shown and len(all_lengths) == 1:  # what does not fit is refused below
+        title = "; ".join(filter(None, [title, f"the first {num_shown} of {number}, num_shown=None shows all"]))
+        images, given = images[:num_shown], {name: values[:num_shown] for name, values in given.items()}
+        texts = texts and texts[:num_shown]
     figure = panel(images, given, ends, labels=texts, title=title)
     return displayed(_overlaid(images, given, ends, texts, title) if overlay else figure)
 

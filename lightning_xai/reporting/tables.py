@@ -63,7 +63,8 @@ def _best(
         if directions.get(metric) is None or len(own) < 2:
             continue
         best = (max if directions[metric] else min)(own.values())
-        found |= {(methods.index(m), column) for m, mean in own.items() if _shown(mean) == _shown(best)}
+        equal = {(methods.index(m), column) for m, mean in own.items() if _shown(mean) == _shown(best)}
+        found |= equal if len(equal) < len(own) else set()  # all the same: none is the best
     return frozenset(found)
 
 

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from lightning_xai.results.tables import Printed, ResultTable, from_above
+
 CONTROLS = ("random", "edges", "untrained")
 """Names of the methods that know nothing of what the network learnt."""
 
@@ -93,9 +95,9 @@ class ComparedRun:
     """Methods and metrics that only other evaluations of the stage have scores of."""
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """All metrics, and how the statistics were made."""
+@dataclass(frozen=True, repr=False)
+class Comparison(Printed):
+    """All metrics, and how the statistics were made; it prints as the tables of `lightning-xai compare`."""
 
     runs: tuple[ComparedRun, ...]
     metrics: tuple[MetricComparison, ...]
@@ -121,3 +123,27 @@ class Comparison:
     def methods(self) -> tuple[str, ...]:
         """All that occur in some metric."""
         return tuple(dict.fromkeys(result.method for metric in self.metrics for result in metric.methods))
+
+    def is_tested(self, metric: MetricComparison) -> bool:
+        """Whether a metric has enough samples for its corrected tests to show any difference at all."""
+        methods = sum(len(result.values) > 0 for result in metric.methods)
+        tests = methods * (methods - 1) // 2 if self.procedure == "all_pairs" else methods - 1
+        return self.is_enough(metric.num_samples, tests)
+
+    def is_enough(self, num_samples: int, num_tests: int) -> bool:
+        """Whether the least p-value of Wilcoxon's test, all differences of one sign, passes Holm's first step."""
+        return num_tests * 2.0 ** (1 - num_samples) <= self.alpha
+
+    def marked(self, metric: MetricComparison) -> frozenset[str]:
+        """The methods that tables and figures mark in a metric: the best, and those not significantly worse.
+
+        None where that would say nothing: of too few samples for a test, and where all that have a rank are equal.
+        """
+        ranks = [result.rank for result in metric.methods if result.rank is not None]
+        if not self.is_tested(metric) or (len(ranks) > 1 and set(ranks) == {1}):
+            return frozenset()
+        return frozenset(result.method for result in metric.methods if result.is_best)
+
+    def _parts(self) -> list[ResultTable | str]:
+        tables, notes = (from_above(f"reporting.comparison:comparison_{part}")(self) for part in ("tables", "notes"))
+        return [*tables, *notes]

@@ -72,13 +72,35 @@ def agree_on_settings(path: Path, settings: Mapping[str, Any]) -> None:
         write_text(path, json.dumps(settings, indent=2) + "\n")
         return
     known = json.loads(path.read_text(encoding="utf-8"))
-    differing = sorted(key for key in settings.keys() | known.keys() if settings.get(key) != known.get(key))
-    if differing:
+    if differing := list(_differences(known, settings)):
+        more = f"; and {len(differing) - _TOLD} more" * (len(differing) > _TOLD)
         raise ValueError(
-            f"`output`: {path.parent} has results of other settings: "
-            + "; ".join(f"{key} was {known.get(key)!r}, is {settings.get(key)!r}" for key in differing)
-            + ". Choose another folder, or remove this one."
+            f"`output`: {path.parent} has results of other settings: {'; '.join(differing[:_TOLD])}{more}. Choose "
+            "another folder, or remove this one."
         )
+
+
+_TOLD, _SHOWN = 5, 60
+"""Differences that are told, and characters of a value that are shown."""
+_ABSENT: Mapping[str, Any] = MappingProxyType({})
+
+
+def _differences(known: Mapping[str, Any], given: Mapping[str, Any], within: str = "") -> Iterator[str]:
+    """What differs, by dotted name; of long values the part around the first difference."""
+    for key in sorted(known.keys() | given.keys()):
+        was, now = known.get(key, _ABSENT), given.get(key, _ABSENT)
+        if was != now and isinstance(was, dict) and isinstance(now, dict):
+            yield from _differences(was, now, f"{within}{key}.")
+        elif was != now:
+            texts = ["absent" if value is _ABSENT else repr(value) for value in (was, now)]
+            at = next((place for place, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), min(map(len, texts)))
+            start = max(0, at - _SHOWN // 2) if max(map(len, texts)) > _SHOWN else 0
+            was, now = (_excerpt(text, start) for text in texts)
+            yield f"{within}{key} was {was}, is {now}"
+
+
+def _excerpt(text: str, start: int) -> str:
+    return f"{'...' * (start > 0)}{text[start : start + _SHOWN]}{'...' * (start + _SHOWN < len(text))}"
 
 
 def spreadsheet(value: Any) -> Any:

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from lightning_xai.results.tables import Printed, from_above
+
 
 @dataclass(frozen=True)
 class NoisePoint:
@@ -18,9 +20,9 @@ class NoisePoint:
     """One a draw."""
 
 
-@dataclass(frozen=True)
-class NoiseLevel:
-    """The least weight noise with a given relative accuracy drop, as `experiments.noise_level` finds it.
+@dataclass(frozen=True, repr=False)
+class NoiseLevel(Printed):
+    """The least weight noise with a given relative accuracy drop, as `experiments.noise_level` finds it, in sentences.
 
     Attributes:
         std: The level, relative to each weight; infinite where the drop is not reached up to `maximum`.
@@ -60,3 +62,6 @@ class NoiseLevel:
     def measured(self) -> NoisePoint | None:
         """The network at the level itself; None where it was not reached."""
         return next((point for point in self.points if point.std == self.std), None)
+
+    def _parts(self) -> list[str]:
+        return list(from_above("reporting.noise_level:level_lines")(self))

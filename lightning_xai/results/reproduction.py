@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from lightning_xai.results.scores import Scores
-from lightning_xai.results.tables import ResultTable
+from lightning_xai.results.tables import Printed, ResultTable
 
 
-@dataclass(frozen=True)
-class Reproduction:
-    """What an experiment found; figures and files are made from it.
+@dataclass(frozen=True, repr=False)
+class Reproduction(Printed):
+    """What an experiment found; figures and files are made from it, and it prints as its tables.
 
     Attributes:
         source: Paper, and table or figure in it.
@@ -34,3 +34,6 @@ class Reproduction:
     findings: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
     runs: Mapping[str, tuple[Scores, Mapping[str, bool | None]]] = field(default_factory=dict)
+
+    def _parts(self) -> list[ResultTable | str]:
+        return [self.source, *self.tables, *self.findings]

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lightning_xai.results.tables import Printed, ResultTable, from_above
+
 MARGIN = 0.05
 """Of equivalence with the floor, as a share of the way from it to 1."""
 Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
@@ -64,9 +66,9 @@ class ModelState:
     """Root mean square of what the logits differ by from image to image; 0 where that is rounding."""
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What a check says about a method, and why."""
+@dataclass(frozen=True, repr=False)
+class Verdict(Printed):
+    """What a check says about a method, and why; it prints as a sentence."""
 
     check: Check
     method: str
@@ -89,10 +91,13 @@ class Verdict:
     step: str = ""
     """Which step of the check decided."""
 
+    def _parts(self) -> list[str]:
+        return [f"{self.outcome}: {self.method}, {self.check}: {self.reason}"]
 
-@dataclass(frozen=True)
-class SanityReport:
-    """All that a run of the checks found.
+
+@dataclass(frozen=True, repr=False)
+class SanityReport(Printed):
+    """All that a run of the checks found; it prints as the table of its verdicts.
 
     Attributes:
         settings: How it was made: network, checkpoint, seed, initialization, similarities, versions, ...
@@ -113,3 +118,6 @@ class SanityReport:
     verdicts: tuple[Verdict, ...]
     alpha: float = 0.05
     margin: float = MARGIN
+
+    def _parts(self) -> list[ResultTable]:
+        return [from_above("reporting.tables:verdict_table")(self)]

@@ -3,10 +3,10 @@
 import html
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from pandas.api.types import is_list_like
 
 from lightning_xai.results.files import read_csv, write_csv
 from lightning_xai.results.parquet import read_parquet, write_parquet
+from lightning_xai.results.tables import from_above
 from lightning_xai.statistics.means import as_text, mean_and_standard_error
 
 GRADIENTS = "gradients"
@@ -42,6 +43,7 @@ class Scores:
     Attributes:
         table: The rows; the columns of text are categorical, since few texts come again and again. Not to be written
             to: `to_dataframe` gives a copy, with columns of text.
+        higher_is_better: Direction of each metric whose direction is known, None for none. No part of equality.
 
     Raises:
         ValueError: if a column is missing, other than the target, or has what is not of its type.
@@ -57,6 +59,7 @@ class Scores:
     """
 
     table: pd.DataFrame
+    higher_is_better: Mapping[str, bool | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         later = {name: value for name, value in LATER.items() if name not in self.table}
@@ -102,8 +105,11 @@ class Scores:
 
     @classmethod
     def concatenated(cls, parts: Iterable["Scores"]) -> "Scores":
-        """The rows of all, part after part."""
-        return cls(joined([part.table for part in parts]))
+        """The rows of all, part after part; directions that the parts disagree on are not known."""
+        parts = list(parts)
+        told = {(metric, better) for part in parts for metric, better in part.higher_is_better.items()}
+        once = Counter(metric for metric, _ in told)
+        return cls(joined([part.table for part in parts]), {m: better for m, better in told if once[m] == 1})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Scores":
@@ -154,11 +160,11 @@ class Scores:
         rows = self.table.tail(1)
         return self.select(**{name: rows[name].iloc[0] for name in ("stage", "epoch", "step")}) if len(rows) else self
 
-    def compare(self, higher_is_better: Mapping[str, bool | None], **options: Any) -> Any:
+    def compare(self, higher_is_better: Mapping[str, bool | None] | None = None, **options: Any) -> Any:
         """Compare the methods in the last evaluation.
 
         Args:
-            higher_is_better: Direction of each metric, as an `Evaluation` has it.
+            higher_is_better: Direction of each metric whose direction is not known, or is another one.
             options: Those of `lightning_xai.experiments.compare.compare_methods`, such as `alpha`.
 
         Returns:
@@ -167,18 +173,17 @@ class Scores:
         Raises:
             ValueError: if a metric has no direction.
         """
-        _check_directions(self.last(), higher_is_better)
-        run = _above("experiments.runs:Run")("scores", self.last(), dict(higher_is_better))
-        return _above("experiments.compare:compare_methods")([run], **options)
+        run = from_above("experiments.runs:Run")("scores", self.last(), self._directions(higher_is_better))
+        return from_above("experiments.compare:compare_methods")([run], **options)
 
-    def plot(self, higher_is_better: Mapping[str, bool | None], **options: Any) -> Any:
+    def plot(self, higher_is_better: Mapping[str, bool | None] | None = None, **options: Any) -> Any:
         """Means with intervals, a panel for each metric: the figure of `compare`, whose arguments these are."""
-        figure = _above("reporting.comparison_figures:score_bars")(self.compare(higher_is_better, **options))
-        return _above("reporting.show:displayed")(figure)
+        figure = from_above("reporting.comparison_figures:score_bars")(self.compare(higher_is_better, **options))
+        return from_above("reporting.show:displayed")(figure)
 
     def report(
         self,
-        higher_is_better: Mapping[str, bool | None],
+        higher_is_better: Mapping[str, bool | None] | None = None,
         path: str | os.PathLike[str] = "report.html",
         **options: Any,
     ) -> Path:
@@ -187,7 +192,7 @@ class Scores:
         Curves are of all validations.
 
         Args:
-            higher_is_better: Direction of each metric, as an `Evaluation` has it.
+            higher_is_better: As in `compare`.
             path: Where the page goes, `.html`.
             options: `alpha` and `seed`, as in `compare`.
 
@@ -201,10 +206,20 @@ class Scores:
         path = Path(path)
         if path.suffix != ".html":
             raise ValueError(f"`path` must be the name of a page, ending in .html, got {path}.")
-        _check_directions(self.last(), higher_is_better)
-        findings = _above("experiments.findings:findings_of")(self, higher_is_better, **options)
-        _above("reporting.page.report:write_report")(findings, path)
+        directions = self._directions(higher_is_better)
+        findings = from_above("experiments.findings:findings_of")(self, directions, **options)
+        from_above("reporting.page.report:write_report")(findings, path)
         return path
+
+    def _directions(self, given: Mapping[str, bool | None] | None) -> dict[str, bool | None]:
+        """Those that are known and those that are given, which must be all of the last evaluation."""
+        known = {**self.higher_is_better, **(given or {})}
+        if lacking := [metric for metric in self.last().unique("metric") if metric not in {*known, GRADIENTS}]:
+            raise ValueError(
+                f"`higher_is_better` must have True, False or None for every metric; it lacks {', '.join(lacking)}, and"
+                f" has {', '.join(known) or 'none'}. Pass that of an `Evaluation`, or None for no direction."
+            )
+        return known
 
     def __len__(self) -> int:
         return len(self.table)
@@ -248,7 +263,7 @@ class Scores:
 
     def select(self, **columns: Any) -> "Scores":
         """The rows whose columns have these values, or one of them where several are given."""
-        return Scores(self.table[matching(self.table, columns)])
+        return Scores(self.table[matching(self.table, columns)], self.higher_is_better)
 
     def by_sample(
         self, whose: str = "`scores`", advice: str = "", by_target: bool = False
@@ -296,20 +311,6 @@ class Scores:
             for method, values in ((method, series.to_numpy()) for method, series in table.items())
         ]
         return pd.DataFrame(rows, columns=columns)
-
-
-def _check_directions(scores: Scores, higher_is_better: Mapping[str, bool | None]) -> None:
-    lacking = [metric for metric in scores.unique("metric") if metric not in {*higher_is_better, GRADIENTS}]
-    if lacking:
-        raise ValueError(
-            f"`higher_is_better` must have True, False or None for every metric; it lacks {', '.join(lacking)}, and "
-            f"has {', '.join(higher_is_better) or 'none'}. Pass that of an `Evaluation`, or None for no direction."
-        )
-
-
-def _above(name: str) -> Any:
-    """What is in a room above this one, which is asked for where somebody wants it: tables need no pictures."""
-    return resolve_name(f"{__package__.partition('.')[0]}.{name}")
 
 
 def matching(table: pd.DataFrame, columns: Mapping[str, Any]) -> np.ndarray:

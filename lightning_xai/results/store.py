@@ -155,7 +155,8 @@ def append_unit(
 def read_scores(path: str | os.PathLike[str], **wanted: Any) -> Scores:
     """What holds of all parts in the folder at `path`, after the file `path`.csv of an earlier version if there is one.
 
-    A file is read as it is, Parquet or CSV. No scores where there is nothing.
+    A file is read as it is, Parquet or CSV. No scores where there is nothing. Beside a folder the directions of the
+    metrics are read too, as far as they are known.
 
     Args:
         path: Path of the folder, or a file.
@@ -175,7 +176,7 @@ def read_scores(path: str | os.PathLike[str], **wanted: Any) -> Scores:
     path = Path(path)
     if path.is_file():
         return Scores.load(path).select(**wanted)
-    return Scores(joined(_holding(path, lambda part: _read(part, wanted))))
+    return Scores(joined(_holding(path, lambda part: _read(part, wanted))), read_directions(path))
 
 
 def read_outline(path: str | os.PathLike[str]) -> Scores:

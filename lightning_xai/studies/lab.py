@@ -20,7 +20,15 @@ from lightning_xai.experiments.noise_level import find_noise_level
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.modules.manifest import shipped_weights
 from lightning_xai.results.noise_level import NoiseLevel
-from lightning_xai.studies.networks import TrainedNetwork, from_checkpoint, instantiated, parsed, restored, trained
+from lightning_xai.studies.networks import (
+    TrainedNetwork,
+    callback_bounds,
+    from_checkpoint,
+    instantiated,
+    parsed,
+    restored,
+    trained,
+)
 
 Stage = Literal["validate", "test"]
 
@@ -77,7 +85,7 @@ class Lab:
         model = found.model.to(self.device).eval()
         if config["model"].get("init_args", {}).get("channels_last"):
             model = model.to(memory_format=torch.channels_last)
-        return replace(found, model=model)
+        return replace(found, model=model, given_bounds=callback_bounds(config))
 
     def twins(self, name: str, changes: Mapping[str, Any], number: int) -> list[TrainedNetwork]:
         """So many networks trained on random labels by heart: of the configuration's seed, and of the next ones."""

@@ -44,12 +44,14 @@ class TrainedNetwork:
         data: What it was trained on; prepared.
         accuracy: On the test samples; on the training samples if it was to know these by heart.
         settings: All that the weights depend on.
+        given_bounds: What the configuration's AttributionCallback says that the bounds are; None where it does not.
     """
 
     model: nn.Module
     data: LightningDataModule
     accuracy: float
     settings: Mapping[str, Any]
+    given_bounds: Any = None
 
     @property
     def space(self) -> InputSpace:
@@ -59,7 +61,7 @@ class TrainedNetwork:
     @property
     def bounds(self) -> tuple[Tensor, Tensor] | None:
         """Least and greatest value of an input element."""
-        return parse_bounds(self.space.bounds)
+        return parse_bounds(self.space.bounds if self.given_bounds is None else self.given_bounds)
 
     @property
     def class_names(self) -> Any:
@@ -140,6 +142,21 @@ def instantiated(options: Namespace) -> Namespace:
     with isolate_rng():
         seed_everything(options.seed_everything, verbose=False)
         return _parser().instantiate_classes(options)
+
+
+def callback_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a configuration says of its AttributionCallback, of several the first one; empty without one."""
+    callbacks = config["trainer"].get("callbacks") or []
+    for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
+        if isinstance(callback, Mapping) and str(callback.get("class_path")).endswith("AttributionCallback"):
+            return dict(callback.get("init_args") or {})
+    return {}
+
+
+def callback_bounds(config: Mapping[str, Any]) -> Any:
+    """The bounds of the inputs, where a configuration's AttributionCallback has them."""
+    bounds = callback_options(config).get("bounds")
+    return tuple(bounds) if isinstance(bounds, list) else bounds
 
 
 def fit(

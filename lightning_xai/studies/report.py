@@ -168,6 +168,7 @@ def scores_table(published: Published, title: str, comparisons: Sequence[tuple[s
     methods = dict.fromkeys(method for _, comparison in comparisons for method in comparison.methods)
     costs = {method: cost for _, comparison in comparisons for method, cost in comparison.gradients.items()}
     measured = [(network, metric) for network, comparison in comparisons for metric in comparison.metrics]
+    marked = [comparison.marked(metric) for _, comparison in comparisons for metric in comparison.metrics]
     cells = [[_cell(published, network, metric, method) for network, metric in measured] for method in methods]
     rows = zip(methods, cells, strict=True)
     notes = [
@@ -183,9 +184,10 @@ def scores_table(published: Published, title: str, comparisons: Sequence[tuple[s
     return ResultTable(
         title,
         ("method", GRADIENTS, *map(with_arrow, names, directions)),
-        tuple((method, f"{costs.get(method, math.nan):g}", *(text for text, _ in row)) for method, row in rows),
+        tuple((method, f"{costs.get(method, math.nan):g}", *row) for method, row in rows),
         (BOLD, *notes, *filter(None, (_of_others(published, network) for network, _ in comparisons))),
-        frozenset((r, c + 2) for r, row in enumerate(cells) for c, (_, is_best) in enumerate(row) if is_best),
+        frozenset((r, c + 2) for r, method in enumerate(methods) for c, best in enumerate(marked) if method in best),
+        frozenset(range(2, 2 + len(measured))) if several else frozenset(),
     )
 
 
@@ -198,18 +200,17 @@ def _of_others(published: Published, network: str) -> str:
     return f"No number of {network} is published; those in brackets are of {' / '.join(names)}."
 
 
-def _cell(published: Published, network: str, metric: MetricComparison, method: str) -> tuple[str, bool]:
-    """What stands in it, and whether it is bold."""
+def _cell(published: Published, network: str, metric: MetricComparison, method: str) -> str:
     result = next((result for result in metric.methods if result.method == method), None)
     if result is None:
-        return "none", False
+        return "none"
     error, style = result.standard_deviation / max(1, len(result.values)) ** 0.5, number_format(result.mean)
     text = "undefined" if math.isnan(result.mean) else f"{result.mean:{style}}"
     text += "" if math.isnan(error) else f" ± {error:{style}}"
     known = _printed(published, metric.metric, method)
     beside = [known[network]] if network in known else list(known.values())  # of all, for another than the paper's
     text += f" ({' / '.join(f'{value:.4f}' for value in beside)})" if beside else ""
-    return text, result.is_best
+    return text
 
 
 def _printed(published: Published, metric: str, method: str) -> Mapping[str, float]:
@@ -318,7 +319,7 @@ def _findings(study: Study, results: Results) -> Iterator[str]:
             yield from (f"{network}: {line}" for line in level_lines(subject.level)[:2])
         for std, shares in result.kept.items():
             yield f"{network}: weight noise of {std:g} keeps {np.mean(shares):.0%} of the predicted classes."
-        yield from (f"{network}, {line}" for metric in result.comparison.metrics for line in _best(metric))
+        yield from (f"{network}, {line}" for m in result.comparison.metrics for line in _best(result.comparison, m))
         for group in study.claims:
             claims = [claim for claim in result.claims if claim.group == group["title"]]
             yield from (f"{network}, {line}" for line in _outcomes(study, group["title"], claims))
@@ -327,12 +328,13 @@ def _findings(study: Study, results: Results) -> Iterator[str]:
             yield f"{network}: left out of the claims, for a method or a metric is missing: {listed}."
 
 
-def _best(metric: MetricComparison) -> Iterator[str]:
+def _best(comparison: Comparison, metric: MetricComparison) -> Iterator[str]:
     """Which method is, and which are as good; nothing where there is none."""
     for best in [result for result in metric.methods if result.rank == 1][:1]:
         equal = [result.method for result in metric.methods if result.is_best and result is not best]
         others = ", ".join(equal) if len(equal) <= 3 else f"{len(equal)} others"
         beside = f"; not significantly worse: {others}" if equal else ""
+        beside = beside if comparison.is_tested(metric) else f"; {metric.num_samples} samples are too few for a test"
         yield f"{_words(metric.metric)}: best is {best.method} ({best.mean:{number_format(best.mean)}}){beside}."
 
 

@@ -83,7 +83,9 @@ class Study:
         methods: By name, a plain name of `lightning_xai.explainers` or `class_path` and `init_args`; a list of plain
             names is enough.
         metrics: By name, likewise.
-        networks: By name, each with none or some of the parts of `Source`. A list of names is enough.
+        networks: By name, each with none or some of the parts of `Source`. A list of names is enough. Bounds are those
+            of a configuration's AttributionCallback, where it has some; what else it says of what is explained is
+            refused, and its methods, metrics and `mask` are not read: the study has its own.
         summary: A line for the list of studies.
         variables: By name. They can be given on the command line as options.
         target: Class that is explained: the "label", or the model's "prediction".

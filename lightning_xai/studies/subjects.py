@@ -23,7 +23,7 @@ from lightning_xai.modules import PretrainedClassifier
 from lightning_xai.modules.checkpoints import check_weights_fit, read_checkpoint
 from lightning_xai.results.noise_level import NoiseLevel
 from lightning_xai.studies.lab import Lab
-from lightning_xai.studies.networks import TrainedNetwork, instantiated, parsed, untrained
+from lightning_xai.studies.networks import TrainedNetwork, callback_options, instantiated, parsed, untrained
 from lightning_xai.studies.study import VOC, Study
 
 
@@ -227,6 +227,8 @@ def require(lab: Lab, study: Study) -> None:
             whose = "others" if pretrained else "its configuration"
             raise ValueError(f"`networks`: {name} is trained by {whose} and takes {takes}, got `{other}`.")
         changes = study.changes_of(name)
+        if source not in _TORCHVISIONS:
+            _check_callback(name, callback_options(lab.config(source, changes)))
         if study.proven and (pretrained or not isinstance(lab.data(source, changes), TruthDataModule)):
             raise ValueError(f"`proven`: the data of {name} must be of known truth, such as TetrominoDataModule.")
         if not pretrained:
@@ -239,6 +241,17 @@ def require(lab: Lab, study: Study) -> None:
             path = carried_file("checkpoints", given["ckpt_path"])
             model = instantiated(parsed(lab.config(source, changes))).model
             check_weights_fit(read_checkpoint(path), model, path)
+
+
+def _check_callback(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse a configuration whose AttributionCallback explains something else than a study can."""
+    usual = {"output": "logit", "forward": None, "unpack": None, "channel_dim": 1}
+    if others := [option for option, value in usual.items() if options.get(option, value) != value]:
+        raise ValueError(
+            f"`networks`: the AttributionCallback in the configuration of {name} has {', '.join(map(repr, others))}, "
+            "which a study does not know: it explains logits of modules that map images to logits. Use `lightning-xai "
+            "evaluate` for this network, or give the study a configuration without."
+        )
 
 
 def subject(lab: Lab, study: Study, name: str) -> Subject:

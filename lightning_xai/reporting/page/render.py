@@ -39,7 +39,6 @@ from lightning_xai.reporting.page.sentences import (
     floor,
     is_below_floor,
     is_better,
-    is_tested,
     leading,
     plain,
     sentences,
@@ -292,7 +291,7 @@ def _row(comparison: Comparison, metric: MetricComparison, result: MethodResult,
         "is_control": is_control,
         "below": level.name if level and is_below_floor(comparison, metric, result) else "",
         "best": result is best_of(metric),
-        "tied": is_tested(comparison, metric)
+        "tied": comparison.is_tested(metric)
         and (result.is_best or (is_control and known.has_floor and _as_good(comparison, result))),
         "better": better,
         "difference": Number(

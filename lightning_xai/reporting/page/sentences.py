@@ -140,7 +140,7 @@ def is_below_floor(comparison: Comparison, metric: MetricComparison, result: Met
     if level is None or math.isnan(result.mean):
         return False
     of_family = result is best_of(metric) and level.control is not None
-    if not (is_tested(comparison, metric) if of_family else _enough(comparison, metric.num_samples, 1)):
+    if not (comparison.is_tested(metric) if of_family else comparison.is_enough(metric.num_samples, 1)):
         return not _is_above(metric, result, level)
     if of_family:
         assert level.control is not None  # for mypy
@@ -153,18 +153,6 @@ def is_below_floor(comparison: Comparison, metric: MetricComparison, result: Met
 def _is_above(metric: MetricComparison, result: MethodResult, level: Floor) -> bool:
     """Whether its mean is the better one."""
     return result.mean > level.mean if metric.higher_is_better else result.mean < level.mean
-
-
-def is_tested(comparison: Comparison, metric: MetricComparison) -> bool:
-    """Whether there are enough samples for the corrected tests to show any difference at all."""
-    methods = sum(len(result.values) > 0 for result in metric.methods)
-    tests = methods * (methods - 1) // 2 if comparison.procedure == "all_pairs" else methods - 1
-    return _enough(comparison, metric.num_samples, tests)
-
-
-def _enough(comparison: Comparison, num_samples: int, num_tests: int) -> bool:
-    """Whether the least p-value of Wilcoxon's test, all differences of one sign, passes Holm's first step."""
-    return num_tests * 2.0 ** (1 - num_samples) <= comparison.alpha
 
 
 def _run_of(method: str) -> str:
@@ -200,7 +188,7 @@ def _best(comparison: Comparison, metric: MetricComparison) -> Iterator[Part]:
         yield f"No method is {shown}above {name}{evidence}; the first is {best.method}: "
     elif not others and not controls:
         yield f"{best.method} is the only method: "
-    elif not is_tested(comparison, metric):
+    elif not comparison.is_tested(metric):
         yield f"{best.method} comes first{evidence}: "
     elif others and not any(is_worse(comparison, result) for result in others):
         yield f"No method stands out{evidence}; the first is {best.method}: "
@@ -250,7 +238,7 @@ def _ties(comparison: Comparison, metric: MetricComparison) -> list[Part]:
     test = f"(Wilcoxon, Holm-corrected, level {comparison.alpha:g})"
     if not others or metric.num_samples == 1:
         return []
-    if not is_tested(comparison, metric):
+    if not comparison.is_tested(metric):
         return [*_samples(metric), f" are too few for a test {test}: whether the others are worse is open."]
     if not worse:
         return [f"{listed(equal)} cannot be told from it {test}."]
@@ -280,7 +268,7 @@ def _runs(findings: Findings, metric: MetricComparison) -> Iterator[Part]:
         yield from (count(len(sure) - better, "pairs_worse", metric.metric), " of ")
         yield from (count(len(pairs), "pairs", metric.metric), f" methods ({known.title}, paired by ")
         yield from (count(min(numbers), "pairs_n", metric.metric), f" to {max(numbers)}" * (len(set(numbers)) > 1))
-        few = ", too few for a test" * (not _enough(findings.comparison, max(numbers), tests))
+        few = ", too few for a test" * (not findings.comparison.is_enough(max(numbers), tests))
         yield f" sample{'s' * (max(numbers) > 1)}{few}); the largest difference is that of {far.method}, "
         for sep, value, of in (("", far.difference, "difference"), (" [", far.low, "low"), (", ", far.high, "high")):
             text = written(value, digits, known.percent, sign=of == "difference")
@@ -340,7 +328,7 @@ as good; worse; and of too few samples for a test."""
 
 
 def _standing(comparison: Comparison, metric: MetricComparison, control: MethodResult) -> _Standing:
-    if not is_tested(comparison, metric):
+    if not comparison.is_tested(metric):
         return "few"
     if is_worse(comparison, control):
         return "worse"
