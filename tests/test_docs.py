@@ -1,5 +1,6 @@
 """The documentation: every public name is in the API reference, samples run, links and names lead somewhere."""
 
+import importlib.util
 import re
 from importlib import import_module
 from pathlib import Path
@@ -107,6 +108,32 @@ def test_commands_and_configurations_are_there(page):
         assert Path(carried_file("configs", config)).is_file(), config
     for script in re.findall(r"\bscripts/(\w+(?:\.py)?)", text):
         assert (ROOT / "scripts" / script).is_file(), script
+
+
+@pytest.fixture
+def links():
+    spec = importlib.util.spec_from_file_location("check_links", ROOT / "scripts" / "check_links.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_one_file_lists_exactly_the_addresses_of_the_texts(links):
+    assert links.LIST.read_text(encoding="utf-8").split() == links.addresses(), "scripts/check_links.py --write"
+
+
+def test_links_that_cannot_be_reached_are_named(links, tmp_path, monkeypatch, capsys):
+    there, lost = (tmp_path / name for name in ("there", "lost"))
+    there.touch()
+    monkeypatch.setattr(links, "LIST", tmp_path / "list")
+    links.LIST.write_text(f"{there.as_uri()}\n{lost.as_uri()}\n")
+    assert links.main([]) == 1
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert first == f"{there.as_uri()}: there"
+    assert second.startswith(f"{lost.as_uri()}: NOT REACHED, ")
+    assert last == "1 of 2 addresses reached, 1 NOT REACHED"
+    links.LIST.write_text(f"{there.as_uri()}\n")
+    assert links.main([]) == 0
 
 
 def test_the_readme_is_short():
