@@ -6,9 +6,11 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import quantus
 
 from lightning_xai.carried import carried_file
 from lightning_xai.cli import COMMANDS
+from lightning_xai.names import known
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -108,6 +110,43 @@ def test_commands_and_configurations_are_there(page):
         assert Path(carried_file("configs", config)).is_file(), config
     for script in re.findall(r"\bscripts/(\w+(?:\.py)?)", text):
         assert (ROOT / "scripts" / script).is_file(), script
+
+
+LEADS = r"\]\([^)]*(results/|benchmarks|notebooks/)[^)]*\)"
+SOURCE = re.compile(rf"lightning-xai [a-z]+|scripts/\w+|tests/\w+\.py|manifest\.yaml|{LEADS}")
+RESULT = re.compile(r"(?<![\w.])\d[\d,]*\.\d+|\d ?%|\d times\b")
+CONSTANTS = {  # sections whose numbers are settings, versions, dates, or follow from a formula
+    "docs/cite.md: Sources",
+    "docs/concepts/methods.md: AdaptGrad",
+    "docs/concepts/metrics.md: Localization",
+    "docs/concepts/metrics.md: Sensitivity",
+    "docs/concepts/trust.md: What is trusted",
+    "docs/concepts/verdicts.md: The rule",
+    "docs/guides/inputs_outputs.md: Outputs",
+    "docs/guides/shortcuts.md: How it decides",
+}
+
+
+def sections(page):
+    """Headings, texts without code, formulae and what stands in backticks, and whole texts."""
+    for part in re.split(r"^(?=#+ )", page.read_text(encoding="utf-8"), flags=re.M):
+        said = re.sub(r"^```.*?^```|`[^`]*`|\$[^$]*\$", "", part, flags=re.S | re.M)
+        yield part.partition("\n")[0].lstrip("# "), said, part
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name not in ("api", "notebooks")], ids=names)
+def test_numbers_stand_with_what_makes_them(page):
+    """Each section names a command, a script or a test, or leads to results; pages of results begin so."""
+    found = list(sections(page))
+    begins_so = page.parent.name == "results" and SOURCE.search("".join(part for *_, part in found[:2]))
+    without = {title for title, said, part in found if RESULT.search(said) and not SOURCE.search(part)}
+    assert begins_so or {f"{names(page)}: {title}" for title in without} <= CONSTANTS
+
+
+def test_the_readme_counts_right():
+    (row,) = re.findall(r"^\| metrics \|(.*)$", PAGES[0].read_text(encoding="utf-8"), re.M)
+    assert f" {len(known('metrics'))}, and all of Quantus's " in row
+    assert f" **{sum(map(len, quantus.AVAILABLE_METRICS.values()))}** " in row
 
 
 @pytest.fixture
