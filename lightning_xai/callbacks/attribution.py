@@ -115,9 +115,9 @@ class AttributionCallback(RecurringCallback):
     Args:
         methods: Explainers by name; plain names such as `smooth_grad` will do, as will a list of them
             (`lightning_xai.names`); null for Gradient, Saliency, SG, AG (where `bounds` are known), NG and FG.
-        controls: What is added to the methods as their floor: `edges`, a Sobel edge detector (tables have no edges),
-            `random` maps, and `untrained`, the first of the methods on the untrained network (see `Untrained`; it costs
-            what that one costs). True for the first two, false for none.
+        controls: What is added to the methods, and they must beat: `edges`, a Sobel edge detector (tables have no
+            edges), `random` maps, and `untrained`, the first of the methods on the untrained network (see `Untrained`;
+            it costs what that one costs). True for the first two, false for none.
         num_gradients: Gradients a sample that each method with draws shall spend, for a comparison at equal cost; null
             for the methods' own numbers of draws.
         metrics: Metrics by name, likewise; null for what the data allow of these: sparseness, with masks relevance rank
