@@ -57,7 +57,7 @@ def as_mathml(display):
 
 
 def setup(app):
-    """Formulae as MathML. In docstrings, |gradient| is an absolute value, and (batch, *places) a shape: no markup but within backticks."""
+    """Formulae as MathML. In docstrings |gradient| is an absolute value, (batch, *places) a shape: no markup there."""
 
     app.add_html_math_renderer("mathml", as_mathml("inline"), as_mathml("block"))
 

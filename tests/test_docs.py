@@ -129,7 +129,9 @@ CONSTANTS = {  # sections whose numbers are settings, versions, dates, or follow
 
 def sections(page):
     """Headings, texts without code, formulae and what stands in backticks, and whole texts."""
-    for part in re.split(r"^(?=#+ )", page.read_text(encoding="utf-8"), flags=re.M):
+    whole = page.read_text(encoding="utf-8")
+    whole = re.sub(r"^```.*?^```", lambda code: code[0].replace("\n#", "\n //"), whole, flags=re.S | re.M)
+    for part in re.split(r"^(?=#+ )", whole, flags=re.M):
         said = re.sub(r"^```.*?^```|`[^`]*`|\$[^$]*\$", "", part, flags=re.S | re.M)
         yield part.partition("\n")[0].lstrip("# "), said, part
 

@@ -159,6 +159,12 @@ class AttributionCallback(RecurringCallback):
             else those of the process. (An `EarlyStopping` that monitors a mean of NaN alone stops, by `check_finite`.)
         summary: Whether the table is printed at the end of a run, and where the files are.
 
+    Raises:
+        ValueError: if an argument is out of range, or a name unknown; before the first epoch, if a sample has no usable
+            label or lies outside of the bounds, a method or a metric refuses the model or the data, a metric that is
+            monitored will not be logged, or the strategy is a sharded one.
+        TypeError: if a method or a metric is neither a name nor an object of the kind.
+
     Example:
         >>> from lightning_xai.callbacks import AttributionCallback
         >>> callback = AttributionCallback(methods=["saliency", "smooth_grad"], num_samples=16, bounds=(0.0, 1.0))

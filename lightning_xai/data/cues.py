@@ -98,6 +98,9 @@ class Patch(Cue):
         size: Height and width in pixels; MNIST's margin is of 4.
         level: Gray level, 0 to 255.
 
+    Raises:
+        ValueError: if `size` is no count, or `level` no gray level; later, if the pictures are too small.
+
     Example:
         >>> import torch
         >>> from lightning_xai.data.cues import Patch
@@ -147,6 +150,9 @@ class MovingPatch(Cue):
     Attributes:
         cell: Height and width of a cell in pixels.
         anywhere: Whether it may cover what is in the middle of the picture.
+
+    Raises:
+        ValueError: if `cell` is no count; later, if the pictures are too small, or there are more than 15 classes.
 
     Example:
         >>> import torch

@@ -228,6 +228,10 @@ class ImageFolderDataModule(PictureDataModule):
             `data.picture_masks.mask_readers` takes them.
         options: Those of `PictureDataModule`.
 
+    Raises:
+        ValueError: if `masks` is in `root`; later, if there is no picture, or a subfolder is none of the network's
+            classes.
+
     Example:
         >>> import tempfile
         >>> from PIL import Image
