@@ -2,6 +2,9 @@
 
 import re
 
+from docutils.nodes import SkipNode
+from latex2mathml.converter import convert
+
 import lightning_xai
 
 project = "lightning_xai"
@@ -42,8 +45,21 @@ default_role = "py:obj"
 nitpick_ignore_regex = [("py:.*", r"(?s)(?!lightning_xai\.).*|.*\._.*|.*\.T")]
 
 
+html_math_renderer = "mathml"  # formulae as the page's own elements: no script, nothing from the network
+
+
+def as_mathml(display):
+    def visit(writer, node):
+        writer.body.append(convert(node.astext(), display=display))
+        raise SkipNode
+
+    return visit, None
+
+
 def setup(app):
-    """In docstrings, |gradient| is an absolute value, and (batch, *places) a shape: no markup but within backticks."""
+    """Formulae as MathML. In docstrings |gradient| is an absolute value, (batch, *places) a shape: no markup there."""
+
+    app.add_html_math_renderer("mathml", as_mathml("inline"), as_mathml("block"))
 
     def escape(app, what, name, obj, options, lines):
         for number, line in enumerate(lines):

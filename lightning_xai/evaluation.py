@@ -245,10 +245,10 @@ def evaluate(
         >>> model, images = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)), torch.rand(5, 1, 2, 2)
         >>> model[1].weight.data = torch.tensor([[4.0, 3.0, 2.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
         >>> masks = torch.tensor([[True, False], [False, False]]).expand(5, 2, 2)
-        >>> methods = {"ours": lx.Gradient(), "floor": "random_attribution"}
+        >>> methods = {"ours": lx.Gradient(), "random": "random_attribution"}
         >>> means = lx.evaluate(model, images, 0, methods, ["pointing_game"], masks).means()
         >>> {name: round(scores["pointing_game"], 3) for name, scores in means.items()}
-        {'ours': 1.0, 'floor': 0.2}
+        {'ours': 1.0, 'random': 0.2}
     """
     conditions = Conditions(bounds, seed, max_rows, output, precision, channel_dim)
     model = NoModel() if model is None else model

@@ -23,7 +23,16 @@ _REST = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
 def known(kind: Kind) -> dict[str, Callable[..., Any]]:
-    """Classes, and functions that make their objects, by name in snake case: `smooth_grad`, `sparseness`, ..."""
+    """Classes, and functions that make their objects, by name in snake case: `smooth_grad`, `sparseness`, ...
+
+    Args:
+        kind: "methods", "metrics" or "outputs".
+
+    Example:
+        >>> from lightning_xai.names import known
+        >>> sorted(known("outputs"))[:3], "smooth_grad" in known("methods")
+        (['at', 'log_probability', 'logit'], True)
+    """
     room = _room(kind)
     base = getattr(room, _BASES[kind])
     return {
@@ -41,6 +50,11 @@ def named(kind: Kind, given: Any) -> Any:
 
     Raises:
         ValueError: if a name is unknown, needs arguments, or is given twice in a list.
+
+    Example:
+        >>> from lightning_xai.names import named
+        >>> list(named("metrics", ["sparseness", "deletion_auc"]))
+        ['sparseness', 'deletion_auc']
     """
     if isinstance(given, Mapping):
         return {name: made(kind, value) for name, value in given.items()}
@@ -54,6 +68,11 @@ def named_method(name: str) -> Any:
 
     Raises:
         ValueError: if the name is unknown, or needs arguments.
+
+    Example:
+        >>> from lightning_xai.names import named_method
+        >>> named_method("saliency")
+        Saliency(gradient=Gradient())
     """
     return _find_complete("methods", name, "method")()
 

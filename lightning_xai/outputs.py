@@ -217,6 +217,10 @@ class At(Output):
     Attributes:
         index: Its place in a sample's output, a number for each axis; nothing for outputs of shape (batch,).
 
+    Raises:
+        TypeError: if a place is no whole number.
+        ValueError: when it reads an output, if that has no such element.
+
     Example:
         >>> import torch
         >>> import lightning_xai as lx

@@ -1,13 +1,16 @@
 """The documentation: every public name is in the API reference, samples run, links and names lead somewhere."""
 
+import importlib.util
 import re
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import quantus
 
 from lightning_xai.carried import carried_file
 from lightning_xai.cli import COMMANDS
+from lightning_xai.names import known
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -107,6 +110,71 @@ def test_commands_and_configurations_are_there(page):
         assert Path(carried_file("configs", config)).is_file(), config
     for script in re.findall(r"\bscripts/(\w+(?:\.py)?)", text):
         assert (ROOT / "scripts" / script).is_file(), script
+
+
+LEADS = r"\]\([^)]*(results/|benchmarks|notebooks/)[^)]*\)"
+SOURCE = re.compile(rf"lightning-xai [a-z]+|scripts/\w+|tests/\w+\.py|manifest\.yaml|{LEADS}")
+RESULT = re.compile(r"(?<![\w.])\d[\d,]*\.\d+|\d ?%|\d times\b")
+CONSTANTS = {  # sections whose numbers are settings, versions, dates, or follow from a formula
+    "docs/cite.md: Sources",
+    "docs/concepts/methods.md: AdaptGrad",
+    "docs/concepts/metrics.md: Localization",
+    "docs/concepts/metrics.md: Sensitivity",
+    "docs/concepts/trust.md: What is trusted",
+    "docs/concepts/verdicts.md: The rule",
+    "docs/guides/inputs_outputs.md: Outputs",
+    "docs/guides/shortcuts.md: How it decides",
+}
+
+
+def sections(page):
+    """Headings, texts without code, formulae and what stands in backticks, and whole texts."""
+    whole = page.read_text(encoding="utf-8")
+    whole = re.sub(r"^```.*?^```", lambda code: code[0].replace("\n#", "\n //"), whole, flags=re.S | re.M)
+    for part in re.split(r"^(?=#+ )", whole, flags=re.M):
+        said = re.sub(r"^```.*?^```|`[^`]*`|\$[^$]*\$", "", part, flags=re.S | re.M)
+        yield part.partition("\n")[0].lstrip("# "), said, part
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name not in ("api", "notebooks")], ids=names)
+def test_numbers_stand_with_what_makes_them(page):
+    """Each section names a command, a script or a test, or leads to results; pages of results begin so."""
+    found = list(sections(page))
+    begins_so = page.parent.name == "results" and SOURCE.search("".join(part for *_, part in found[:2]))
+    without = {title for title, said, part in found if RESULT.search(said) and not SOURCE.search(part)}
+    assert begins_so or {f"{names(page)}: {title}" for title in without} <= CONSTANTS
+
+
+def test_the_readme_counts_right():
+    (row,) = re.findall(r"^\| metrics \|(.*)$", PAGES[0].read_text(encoding="utf-8"), re.M)
+    assert f" {len(known('metrics'))}, and all of Quantus's " in row
+    assert f" **{sum(map(len, quantus.AVAILABLE_METRICS.values()))}** " in row
+
+
+@pytest.fixture
+def links():
+    spec = importlib.util.spec_from_file_location("check_links", ROOT / "scripts" / "check_links.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_one_file_lists_exactly_the_addresses_of_the_texts(links):
+    assert links.LIST.read_text(encoding="utf-8").split() == links.addresses(), "scripts/check_links.py --write"
+
+
+def test_links_that_cannot_be_reached_are_named(links, tmp_path, monkeypatch, capsys):
+    there, lost = (tmp_path / name for name in ("there", "lost"))
+    there.touch()
+    monkeypatch.setattr(links, "LIST", tmp_path / "list")
+    links.LIST.write_text(f"{there.as_uri()}\n{lost.as_uri()}\n")
+    assert links.main([]) == 1
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert first == f"{there.as_uri()}: there"
+    assert second.startswith(f"{lost.as_uri()}: NOT REACHED, ")
+    assert last == "1 of 2 addresses reached, 1 NOT REACHED"
+    links.LIST.write_text(f"{there.as_uri()}\n")
+    assert links.main([]) == 0
 
 
 def test_the_readme_is_short():

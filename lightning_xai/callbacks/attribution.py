@@ -115,9 +115,9 @@ class AttributionCallback(RecurringCallback):
     Args:
         methods: Explainers by name; plain names such as `smooth_grad` will do, as will a list of them
             (`lightning_xai.names`); null for Gradient, Saliency, SG, AG (where `bounds` are known), NG and FG.
-        controls: What is added to the methods as their floor: `edges`, a Sobel edge detector (tables have no edges),
-            `random` maps, and `untrained`, the first of the methods on the untrained network (see `Untrained`; it costs
-            what that one costs). True for the first two, false for none.
+        controls: What is added to the methods, and they must beat: `edges`, a Sobel edge detector (tables have no
+            edges), `random` maps, and `untrained`, the first of the methods on the untrained network (see `Untrained`;
+            it costs what that one costs). True for the first two, false for none.
         num_gradients: Gradients a sample that each method with draws shall spend, for a comparison at equal cost; null
             for the methods' own numbers of draws.
         metrics: Metrics by name, likewise; null for what the data allow of these: sparseness, with masks relevance rank
@@ -158,6 +158,12 @@ class AttributionCallback(RecurringCallback):
             training: a sample without a class or with a NaN those of the sample, a method or metric its own, anything
             else those of the process. (An `EarlyStopping` that monitors a mean of NaN alone stops, by `check_finite`.)
         summary: Whether the table is printed at the end of a run, and where the files are.
+
+    Raises:
+        ValueError: if an argument is out of range, or a name unknown; before the first epoch, if a sample has no usable
+            label or lies outside of the bounds, a method or a metric refuses the model or the data, a metric that is
+            monitored will not be logged, or the strategy is a sharded one.
+        TypeError: if a method or a metric is neither a name nor an object of the kind.
 
     Example:
         >>> from lightning_xai.callbacks import AttributionCallback

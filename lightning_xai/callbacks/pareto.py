@@ -30,6 +30,9 @@ class ParetoFront(Callback):
         monitor: Two or more logged metrics, each with "max" or "min" for what is better in it, such as
             {"val/accuracy": "max", "xai/noise_grad/auroc": "max"}.
 
+    Raises:
+        ValueError: if `monitor` has fewer than two metrics, or something else than max and min.
+
     Example:
         >>> from lightning_xai.callbacks import ParetoFront
         >>> front = ParetoFront({"val/accuracy": "max", "xai/saliency/faithfulness_correlation": "max"})

@@ -74,6 +74,9 @@ class RandomizationCallback(ExplainingCallback):
         channel_dim: As in `AttributionCallback`.
         on_error: "raise", or with "warn" a method that fails costs its own similarities, which are NaN.
 
+    Raises:
+        ValueError: if an argument is out of range, a name is unknown, or the target is "positive".
+
     Example:
         >>> from lightning_xai.callbacks import RandomizationCallback
         >>> callback = RandomizationCallback(methods=["gradient", "guided_backprop"], num_samples=16)

@@ -52,7 +52,7 @@ def _compare(
         stage: `validate` or `test`; null for `test` if all runs have that, else `validate`.
         epoch: Number of the epoch; null for each run's last one.
         alpha: Level of the tests; the intervals have the confidence 1 - alpha.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
         gradients: Compare at equal compute: only methods that spend this many gradients a sample, within 5 %, or at
             most one; null for all methods.
         procedure: `all_pairs` corrects the tests of each metric over all pairs of methods; `published` only over those

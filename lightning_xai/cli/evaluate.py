@@ -62,10 +62,10 @@ def evaluate(
         methods: Explainers by name; plain names such as `smooth_grad` will do, as will a list of them.
         metrics: Metrics by name, likewise.
         target: The class explained, the `label` or the model's `prediction`; `positive` for each label that holds.
-        seed: Of the noise.
+        seed: Seed of the noise.
         batch_size: Samples explained at a time.
         max_rows: Rows that pass through the network at once; null for as many as fit in memory.
-        precision: Of the network; see `in_precision`.
+        precision: Precision of the network; see `in_precision`.
         max_gradients: Gradients on all samples, of all shards, with all metrics: the most expensive methods get as many
             draws as that pays for, the same in every shard.
         dry_run: Tell what will be spent on what is missing, by method and metric, instead of computing it.

@@ -123,11 +123,12 @@ def explain_images(
         target: The class explained, its name or its index; null for the predicted one.
         methods: Explainers by name; plain names such as `smooth_grad` will do, as will a list of them; null for those
             of the configuration's AttributionCallback, or the default ones.
-        seed: Of the noise, which depends on it and on the content of the picture's file.
+        seed: Seed of the noise, which depends on it and on the content of the picture's file.
         batch_size: Pictures explained at a time.
         max_rows: Rows that pass through the network at once; null for as many as fit in memory.
         device: `auto` for a GPU where there is one (under `torchrun` its own), `cpu`, `cuda`, `cuda:1`, ...
-        precision: Of the network: `32-true`, or `tf32` or `bf16-mixed`, which are faster where the hardware has them.
+        precision: Precision of the network: `32-true`, or `tf32` or `bf16-mixed`, which are faster where the hardware
+            has them.
         explained: What is explained of the class, as `output` in AttributionCallback; null for that of the
             configuration's.
         panels: Whether to draw panels; with a small network that takes longer than explaining.

@@ -32,7 +32,7 @@ def _report(
         stage: `validate` or `test`; null for `test` if all runs have that, else `validate`.
         epoch: Number of the epoch; null for each run's last one.
         alpha: Level of the tests; the intervals have the confidence 1 - alpha.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
         output: The page, `.html`; null for `report.html` in the `xai` folder of the first run. Of more than 500
             samples, or large maps, it needs the folder `NAME_files` beside it.
     """

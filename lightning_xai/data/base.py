@@ -113,6 +113,28 @@ class ImageDataModule(LightningDataModule, ABC):
         std: Standard deviation of each channel on the scale 0..1; null: the data set's own.
         randomize_labels: Permute the labels of the training samples once. Class counts stay, and validation
             and test labels stay true (the data randomization test of Adebayo et al., 2018).
+
+    Raises:
+        ValueError: if a size is out of range, or `mean` or `std` do not have a number for each channel.
+
+    Example:
+        A data set of one's own says what its images are, and reads its two splits.
+
+        >>> import torch
+        >>> from lightning_xai.data import ImageDataModule
+        >>> from lightning_xai.data.base import ImageSource
+        >>> class Noise(ImageDataModule):
+        ...     image_shape, class_names = (1, 8, 8), ("left", "right")
+        ...     default_mean, default_std = (0.5,), (0.25,)
+        ...
+        ...     def load(self, split):
+        ...         images = torch.randint(0, 256, (48, 1, 8, 8), dtype=torch.uint8)
+        ...         return ImageSource(images, torch.arange(48) % 2, masks={})
+        >>> data = Noise(batch_size=4)
+        >>> data.setup("fit")
+        >>> batch = next(iter(data.val_dataloader()))
+        >>> batch["image"].shape, sorted(batch["label"].tolist()), [bound.item() for bound in data.bounds]
+        (torch.Size([4, 1, 8, 8]), [0, 0, 1, 1], [-2.0, 2.0])
     """
 
     image_shape: tuple[int, int, int]

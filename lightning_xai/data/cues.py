@@ -32,6 +32,27 @@ class Cue(ABC):
     """What tells a class in a picture; `draw` puts it there.
 
     Where it is and what it looks like besides depends on a sample's key only, not on the class that it tells.
+
+    Example:
+        A cue of one's own: a bright row, the higher, the lower the class.
+
+        >>> import torch
+        >>> from lightning_xai.data import DialDataModule, DigitsDataModule
+        >>> from lightning_xai.data.cues import Cue
+        >>> class Row(Cue):
+        ...     def _check(self, shape, num_classes):
+        ...         if shape[1] < num_classes:
+        ...             raise ValueError("`base` must have a row for each class.")
+        ...
+        ...     def draw(self, images, told, num_classes, keys, split):
+        ...         rows = torch.arange(images.shape[2]).view(1, -1, 1)
+        ...         mask = (rows == told.view(-1, 1, 1)).expand(-1, -1, images.shape[3])  # -1 is no row
+        ...         return torch.where(mask[:, None], 255, images).to(torch.uint8), mask
+        >>> data = DialDataModule(DigitsDataModule(), Row(), strength=1.0)
+        >>> data.setup("test")
+        >>> sample = data.dataset("test")[0]
+        >>> sample["mask"]["cue"].any(1).nonzero().tolist() == [[int(sample["label"])]]
+        True
     """
 
     operator: ClassVar[str] = ""
@@ -76,6 +97,17 @@ class Patch(Cue):
     Attributes:
         size: Height and width in pixels; MNIST's margin is of 4.
         level: Gray level, 0 to 255.
+
+    Raises:
+        ValueError: if `size` is no count, or `level` no gray level; later, if the pictures are too small.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.data.cues import Patch
+        >>> black, key = torch.zeros(1, 1, 28, 28, dtype=torch.uint8), torch.zeros(1, dtype=torch.long)
+        >>> images, mask = Patch(size=3).draw(black, torch.tensor([0]), 10, key, "test")
+        >>> mask.nonzero()[0].tolist(), int(mask.sum())  # sample, top, left; pixels
+        ([0, 0, 1], 9)
     """
 
     size: int = 3
@@ -118,6 +150,17 @@ class MovingPatch(Cue):
     Attributes:
         cell: Height and width of a cell in pixels.
         anywhere: Whether it may cover what is in the middle of the picture.
+
+    Raises:
+        ValueError: if `cell` is no count; later, if the pictures are too small, or there are more than 15 classes.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.data.cues import MovingPatch
+        >>> gray, key = torch.full((1, 1, 28, 28), 128, dtype=torch.uint8), torch.zeros(1, dtype=torch.long)
+        >>> images, mask = MovingPatch(cell=2).draw(gray, torch.tensor([4]), 10, key, "test")
+        >>> int(mask.sum()), images[0, 0][mask[0]].unique(return_counts=True)[1].tolist()  # as many dark as bright
+        (64, [32, 32])
     """
 
     cell: int = 2
@@ -161,6 +204,14 @@ class Hue(Cue):
     """The color of what is drawn in a gray picture: black stays black, and white becomes the class's hue.
 
     Hues are equally far apart; that of none is white.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.data.cues import Hue
+        >>> white, keys = torch.full((2, 1, 4, 4), 255, dtype=torch.uint8), torch.zeros(2, dtype=torch.long)
+        >>> images, mask = Hue().draw(white, torch.tensor([0, -1]), 3, keys, "test")  # class 0, and none
+        >>> images[:, :, 0, 0].tolist()
+        [[255, 0, 0], [255, 255, 255]]
     """
 
     operator: ClassVar[str] = "color"
@@ -184,6 +235,17 @@ class Background(Cue):
     Attributes:
         pictures: `embedded`: ten photographs, one a class; or the path of a folder with a subfolder a class, as
             `CMNISTDataModule` takes it.
+
+    Raises:
+        ValueError: if `pictures` is no folder.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.data.cues import Background
+        >>> black, key = torch.zeros(1, 1, 28, 28, dtype=torch.uint8), torch.zeros(1, dtype=torch.long)
+        >>> images, mask = Background().draw(black, torch.tensor([2]), 10, key, "test")
+        >>> images.shape, bool(mask.all())  # no ink: the photograph is everywhere
+        (torch.Size([1, 3, 28, 28]), True)
     """
 
     pictures: str = "embedded"
@@ -231,6 +293,17 @@ class Grating(Cue):
 
     Attributes:
         amplitude: As a share of the range from black to white; what goes beyond it is cut.
+
+    Raises:
+        ValueError: if `amplitude` is not positive.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.data.cues import Grating
+        >>> gray, keys = torch.full((2, 1, 28, 28), 128, dtype=torch.uint8), torch.zeros(2, dtype=torch.long)
+        >>> images, mask = Grating().draw(gray, torch.tensor([1, -1]), 10, keys, "test")
+        >>> (images != 128).any((1, 2, 3)).tolist()  # that of none is no wave
+        [True, False]
     """
 
     amplitude: float = 0.3
@@ -266,6 +339,17 @@ class Watermark(Cue):
         texts: One a class, all different.
         height: Height of the letters, as a share of the picture's.
         opacity: Opacity of the white letters.
+
+    Raises:
+        ValueError: if `height` or `opacity` is no share.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.data.cues import Watermark
+        >>> black, key = torch.zeros(1, 1, 64, 64, dtype=torch.uint8), torch.zeros(1, dtype=torch.long)
+        >>> images, mask = Watermark(opacity=0.6).draw(black, torch.tensor([3]), 10, key, "test")
+        >>> bool(mask[:, :32].any()), int(images.max()) <= 153  # in the lower half, 0.6 of 255
+        (False, True)
     """
 
     texts: tuple[str, ...] = AGENCIES

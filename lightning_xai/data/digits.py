@@ -32,6 +32,9 @@ class DigitsDataModule(ImageDataModule):
         val_size: Number of validation samples; null: a twelfth of the training split.
         options: Those of `ImageDataModule`.
 
+    Raises:
+        ValueError: if a size is out of range.
+
     Example:
         >>> from lightning_xai.data import DigitsDataModule
         >>> data = DigitsDataModule(batch_size=8)

@@ -109,6 +109,29 @@ class PictureDataModule(LightningDataModule, ABC):
         batch_size: Pictures a batch and process.
         num_workers: Processes that read pictures.
         preparation: Those of `lightning_xai.data.preprocessing.changed`.
+
+    Raises:
+        ValueError: if a size or a part of the preparation is out of range; later, if a picture cannot be read.
+        RuntimeError: if a loader is asked for before `setup`.
+
+    Example:
+        A data module of one's own says where its pictures are.
+
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from lightning_xai.data import PictureDataModule
+        >>> from lightning_xai.data.image_folder import Picture
+        >>> path = Path(tempfile.mkdtemp()) / "picture.png"
+        >>> Image.new("RGB", (60, 40)).save(path)
+        >>> class Listed(PictureDataModule):
+        ...     def find_pictures(self, class_names):
+        ...         return [Picture(path, label=3)]
+        >>> data = Listed(image_size=32)
+        >>> data.setup("test")
+        >>> batch = next(iter(data.test_dataloader()))
+        >>> batch["image"].shape, batch["label"].tolist(), batch["index"].tolist()
+        (torch.Size([1, 3, 32, 32]), [3], [0])
     """
 
     def __init__(
@@ -204,6 +227,10 @@ class ImageFolderDataModule(PictureDataModule):
         masks: Masks of the evidence, a folder beside `root` or a file in COCO's format, as
             `data.picture_masks.mask_readers` takes them.
         options: Those of `PictureDataModule`.
+
+    Raises:
+        ValueError: if `masks` is in `root`; later, if there is no picture, or a subfolder is none of the network's
+            classes.
 
     Example:
         >>> import tempfile

@@ -27,6 +27,23 @@ class FolderInMemoryDataModule(ImageDataModule):
 
     Raises:
         ValueError: if there are no such folders, or, later, if one has no pictures or other classes.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from lightning_xai.data import FolderInMemoryDataModule
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for split in ("train", "test"):
+        ...     for name, level in (("dark", 40), ("light", 200)):
+        ...         (root / split / name).mkdir(parents=True)
+        ...         for number in range(3):
+        ...             Image.new("RGB", (40, 30), (level, level, number)).save(root / split / name / f"{number}.png")
+        >>> data = FolderInMemoryDataModule(str(root), image_size=16)
+        >>> data.setup("test")
+        >>> batch = next(iter(data.test_dataloader()))
+        >>> data.class_names, batch["image"].shape, batch["label"].tolist()
+        (('dark', 'light'), torch.Size([6, 3, 16, 16]), [0, 0, 0, 1, 1, 1])
     """
 
     default_mean = (0.485, 0.456, 0.406)

@@ -24,6 +24,15 @@ class ImageNetDataModule(PictureDataModule):
             or with what torchvision makes of them: `meta.bin`, and `val` or `train` with a folder a class.
         split: `val` or `train`.
         options: Those of `PictureDataModule`.
+
+    Raises:
+        FileNotFoundError: later, if `root` has neither the archives nor what is made of them.
+
+    Example:
+        >>> from lightning_xai.data import ImageNetDataModule
+        >>> data = ImageNetDataModule("data/imagenet", batch_size=64)
+        >>> data.image_shape  # of a network that asks for nothing else
+        (3, 224, 224)
     """
 
     def __init__(

@@ -51,6 +51,23 @@ class TrainingFolderDataModule(PictureDataModule):
         ValueError: if there are fewer than two classes, folders that are none of these, classes to validate that are
             not trained on; later, if a class has no picture to train on, a picture or a mask cannot be read, or is of
             another size than the other, or `augment` does not make pictures.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from lightning_xai.data import TrainingFolderDataModule
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for name, level in (("dark", 40), ("light", 200)):
+        ...     (root / name).mkdir()
+        ...     for number in range(5):
+        ...         Image.new("RGB", (40, 30), (level, level, number)).save(root / name / f"{number}.png")
+        >>> data = TrainingFolderDataModule(str(root), val_size=2, check=False, image_size=32)
+        >>> data.prepare_data()
+        >>> data.setup("fit")
+        >>> batch = next(iter(data.val_dataloader()))
+        >>> data.class_names, batch["image"].shape, sorted(batch["label"].tolist())
+        (('dark', 'light'), torch.Size([2, 3, 32, 32]), [0, 1])
     """
 
     trains = True

@@ -22,6 +22,40 @@ class TruthDataModule(ImageDataModule):
 
     What a network truly uses is computed from the interventions and never assumed: it depends on what was swapped as
     far as its predictions change.
+
+    Args:
+        options: Those of `ImageDataModule`.
+
+    Raises:
+        ValueError: as `ImageDataModule`; `intervened` for an unknown intervention.
+
+    Example:
+        What decides here is whether the left or the right half is bright; to swap it is to mirror the picture.
+
+        >>> import torch
+        >>> from lightning_xai.data import TruthDataModule, dependence
+        >>> from lightning_xai.data.base import ImageSource
+        >>> class Halves(TruthDataModule):
+        ...     evidence, image_shape, class_names = "half", (1, 8, 8), ("left", "right")
+        ...     default_mean, default_std = (0.0,), (1.0,)
+        ...
+        ...     def load(self, split):
+        ...         labels = torch.arange(48) % 2
+        ...         bright = (torch.arange(8) >= 4) == labels.bool().view(-1, 1, 1, 1)
+        ...         images = (bright * 255).to(torch.uint8).expand(-1, 1, 8, -1).contiguous()
+        ...         return ImageSource(images, labels, {"half": images[:, 0] > 0})
+        ...
+        ...     def intervene(self, split, how):
+        ...         clean = self.load(split)
+        ...         images = clean.images.flip(3) if how == "swap" else torch.full_like(clean.images, 128)
+        ...         return ImageSource(images, clean.labels, clean.masks)
+        >>> data = Halves()
+        >>> data.setup("fit")
+        >>> class Right(torch.nn.Module):
+        ...     def forward(self, images):
+        ...         return torch.stack([images[..., :4].mean((1, 2, 3)), images[..., 4:].mean((1, 2, 3))], 1)
+        >>> dependence(Right(), data)  # right in all, wrong in all when swapped
+        1.0
     """
 
     evidence: str

@@ -40,6 +40,17 @@ class VOCDataModule(PictureDataModule):
         download: Download what `root` lacks, 2 GB; needs the network.
         labeled: Whether batches have labels; null: if the network knows all of VOC's classes, or no names.
         options: Those of `PictureDataModule`.
+
+    Raises:
+        FileNotFoundError: later, if VOC is not in `root` and cannot be downloaded.
+        ValueError: later, if an annotation cannot be read, or if `labeled` is true and the network does not know all
+            of VOC's classes.
+
+    Example:
+        >>> from lightning_xai.data import VOCDataModule
+        >>> data = VOCDataModule("data", split="val", image_size=192, download=False)
+        >>> data.image_shape
+        (3, 192, 192)
     """
 
     def __init__(

@@ -49,6 +49,9 @@ class Context:
         output: What is explained of the model, and what its output means.
         index: The samples' indices, on the CPU; None where rows are not the samples themselves, but noisy copies.
 
+    Raises:
+        TypeError: if the seed is no whole number, or the keys are no tensor.
+
     Example:
         >>> import torch
         >>> from lightning_xai.explainers import Context, RandomAttribution

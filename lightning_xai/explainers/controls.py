@@ -19,7 +19,7 @@ from lightning_xai.shapes import Inputs, Labels
 
 @dataclass(frozen=True)
 class RandomAttribution(Explainer):
-    """Independent N(0, 1) values, the same for the same sample and seed: the noise floor.
+    """Independent N(0, 1) values, the same for the same sample and seed: chance.
 
     Example:
         >>> import torch

@@ -284,7 +284,7 @@ class PerturbWeights(Averaging):
     are independent. The model's own tensors are never written to.
 
     Over flat backgrounds max-pooling has ties, which weight noise breaks by the last digit: there a single draw's map
-    differs by some 16 to 31 % between processors, back ends and precisions.
+    can differ clearly between processors, back ends and precisions.
 
     Attributes:
         explainer: What is averaged; with noise of its own it gets fresh noise under each weight draw.

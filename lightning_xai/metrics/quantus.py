@@ -38,6 +38,20 @@ class QuantusMetric(SampleMetric):
         higher_is_better: Direction of the metric.
         softmax: Whether Quantus sees the probabilities of the evaluation's `Output` instead of what is explained of
             each target.
+
+    Raises:
+        TypeError: if `metric` is no metric object of Quantus.
+
+    Example:
+        >>> import quantus
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> from lightning_xai.metrics.quantus import QuantusMetric
+        >>> model, images = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)), torch.rand(2, 1, 8, 8)
+        >>> metric = QuantusMetric(quantus.Sparseness(disable_warnings=True), higher_is_better=True)
+        >>> result = lx.evaluate(model, images, 0, {"gradient": lx.Gradient()}, {"sparseness": metric})
+        >>> result.scores["gradient"]["sparseness"].shape
+        torch.Size([2])
     """
 
     def __init__(

@@ -39,6 +39,9 @@ class ClassifierModule(LightningModule):
             new one.
         num_classes: Outputs of a named network; null for as many as the data have classes.
 
+    Raises:
+        ValueError: if `weights` or `num_classes` are given for a module, or there is no network of the name.
+
     Example:
         >>> import torch
         >>> from lightning_xai.modules import ClassifierModule

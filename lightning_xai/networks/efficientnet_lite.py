@@ -17,6 +17,14 @@ def efficientnet_lite0() -> nn.Module:
 
     Raises:
         ImportError: if these packages are not installed.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.networks import efficientnet_lite0
+        >>> network = efficientnet_lite0()
+        >>> with torch.no_grad():
+        ...     network(torch.rand(1, 3, 224, 224)).shape
+        torch.Size([1, 1000])
     """
     try:
         network = import_module("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0")

@@ -18,6 +18,9 @@ class LeNet(nn.Module):
         image_size: Height and width of the (square) images: 28 or 32.
         num_classes: Number of logits.
 
+    Raises:
+        ValueError: if `image_size` is neither 28 nor 32.
+
     Example:
         >>> import torch
         >>> from lightning_xai.networks import LeNet

@@ -68,6 +68,14 @@ def parameter_blocks(
 
     Raises:
         ValueError: if some parameters cannot be initialized, `groups` leave some out, or a group is empty.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lightning_xai.sanity import parameter_blocks
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> [(block.name, block.parameters) for block in parameter_blocks(model, torch.rand(2, 4))]
+        [('0', ('0.weight', '0.bias')), ('2', ('2.weight', '2.bias'))]
     """
     check_inputs(inputs)
     copied = copy_model(model)
@@ -85,6 +93,18 @@ def steps(blocks: Sequence[Block], ordering: Ordering) -> list[tuple[str, tuple[
 
     "cascading_from_top" starts at the output and adds one block a step, "cascading_from_bottom" at the input;
     "independent" randomizes one block at a time, "full" all at once.
+
+    Raises:
+        ValueError: if the ordering is unknown.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lightning_xai.sanity import parameter_blocks, steps
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> blocks = parameter_blocks(model, torch.rand(2, 4))
+        >>> [(name, [block.name for block in some]) for name, some in steps(blocks, "cascading_from_top")]
+        [('2', ['2']), ('0', ['0', '2'])]
     """
     check_choice("ordering", ordering, Ordering)
     blocks = tuple(sorted(blocks, key=lambda block: block.position))

@@ -49,11 +49,26 @@ class Subject:
         bounds: Least and greatest value of an input element, as in `explain`.
         labels: (samples,) true classes, for the accuracy of the changed models; None leaves it undefined.
         repredict: Explain under a changed model the class that it predicts itself, instead of `target`.
-        seed: Of all noise and all random weights.
+        seed: Seed of all noise and all random weights.
         batch_size: Samples explained at a time.
-        precision: Of the models, the trained and the changed ones; see `in_precision`.
+        precision: Precision of the models, the trained and the changed ones; see `in_precision`.
         randomization: Which random models are made, and how.
         output: What is explained.
+
+    Raises:
+        ValueError: if a method has maps made elsewhere (`Precomputed`), which cannot be made of a changed network.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import lightning_xai as lx
+        >>> from lightning_xai.sanity import Subject
+        >>> from lightning_xai.sanity.similarity import SIMILARITIES
+        >>> model, images = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), torch.rand(4, 1, 8, 8)
+        >>> methods, similarities = {"gradient": lx.Gradient()}, {"spearman": SIMILARITIES["spearman"]}
+        >>> subject = Subject(model, images, torch.zeros(4, dtype=torch.long), torch.arange(4), methods, similarities)
+        >>> subject.attributions(model, lx.Gradient()).shape
+        torch.Size([4, 1, 8, 8])
     """
 
     model: nn.Module
@@ -285,7 +300,7 @@ def shared_out(tasks: Sequence[Any], work: Callable[[Any], Any], title: str | No
     """`work` of every task, in order; where torch.distributed is initialized, each process does its share.
 
     Args:
-        title: Of a progress bar, if there shall be one.
+        title: Title of a progress bar, if there shall be one.
 
     Raises:
         RuntimeError: in every process where one has failed; where all have, what failed.

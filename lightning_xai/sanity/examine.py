@@ -93,17 +93,37 @@ def examine(
         checks: Which ones.
         similarity: The one that decides, None for SSIM, or where that is not admitted the first of the subject's that
             is; all that its images admit are in the report.
-        make_twin: Of `data`: the network trained on random labels of this number, from 0, and its accuracy on these.
-        num_twins: Of `data`: how many; no verdict with fewer than three, as with fewer `repeats`.
-        shift: Of `invariance`: what is added to the input, in its own space.
+        make_twin: For `data`: makes the network trained on random labels of this number, from 0, with its accuracy on
+            these.
+        num_twins: How many of them; no verdict with fewer than three, as with fewer `repeats`.
+        shift: For `invariance`: what is added to the input, in its own space.
         alpha: Chance of a wrong PASS, and of a wrong FAIL, where the similarity is at the boundary.
-        margin: Of equivalence with the floor, as a share of the way from it to 1 (`randomization_verdict`).
+        margin: Margin of equivalence with the floor, as a share of the way from it to 1 (`randomization_verdict`).
         folder: Where finished cells are kept, to go on after an interruption; None for nowhere.
         progress: Whether to show progress bars.
 
     Raises:
         ValueError: if an argument is out of range, the model's logits have a NaN, or the folder has results of other
             settings.
+
+    Source: Adebayo et al. 2018, arXiv 1810.03292 (parameters, data); Kindermans et al. 2017, arXiv 1711.00867
+    (invariance); Hedström et al. 2024, arXiv 2401.06465 (efficient); Sixt et al. 2020, arXiv 1912.09818 (random logit).
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import lightning_xai as lx
+        >>> from lightning_xai.sanity import Randomization, Subject, examine
+        >>> from lightning_xai.sanity.similarity import SIMILARITIES
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 3))
+        >>> images, target, index = torch.rand(16, 1, 8, 8), torch.zeros(16, dtype=torch.long), torch.arange(16)
+        >>> methods, similarities = {"edges": lx.SobelEdges()}, {"spearman": SIMILARITIES["spearman"]}
+        >>> how = Randomization(repeats=3)  # eight, unless it has to be fast
+        >>> subject = Subject(model, images, target, index, methods, similarities, randomization=how)
+        >>> report = examine(subject, ["parameters", "invariance"], "spearman")
+        >>> [(verdict.check, verdict.method, verdict.outcome) for verdict in report.verdicts]
+        [('parameters', 'edges', 'FAIL'), ('invariance', 'edges', 'PASS')]
     """
     check_level("alpha", alpha)
     if alpha >= 0.5:
@@ -243,6 +263,19 @@ def paper_methods(
             refused is left out. Without them guided backpropagation takes part where there are ReLU modules, GradCAM
             where there are convolutions.
         output: What is explained.
+
+    Source: Adebayo et al. 2018, arXiv 1810.03292.
+
+    Raises:
+        ValueError: if the network gives no gradient, so that no method could explain it.
+
+    Example:
+        >>> from torch import nn
+        >>> from lightning_xai.sanity import paper_methods
+        >>> perceptron = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+        >>> methods = paper_methods(perceptron, has_bounds=False)
+        >>> "gradient" in methods, "grad_cam" in methods, "adapt_grad" in methods
+        (True, False, False)
     """
     admitted = partial(_if_admitted, model, images, output)
     baseline: Baseline = "black" if has_bounds else 0.0

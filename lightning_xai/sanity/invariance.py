@@ -75,6 +75,17 @@ def shifted_twin(
 
     Raises:
         InexactTwinError: (a ValueError) if the twin is not exact; with "bias" it says why.
+
+    Source: Kindermans et al. 2017, arXiv 1711.00867.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lightning_xai.sanity import shifted_twin
+        >>> model, inputs = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.rand(3, 4)
+        >>> twin = shifted_twin(model, 0.5, inputs)
+        >>> twin.shift_compensation, torch.allclose(twin(inputs + 0.5), model(inputs), atol=1e-5)
+        ('bias', True)
     """
     check_choice("compensation", compensation, Compensation)
     check_inputs(inputs)
@@ -141,6 +152,25 @@ def invariance_scores(
     Args:
         similarities, foreground: As in `similarity.compare`.
         model, twin, shift, images, target, method, bounds, move_bounds, index, seed, max_rows: As in `invariance_maps`.
+
+    Returns:
+        Scores (batch,) by name. 1 of a similarity, and 0 of the difference, are what invariance asks for.
+
+    Source: Kindermans et al. 2017, arXiv 1711.00867.
+
+    Raises:
+        ValueError: if the shift does not broadcast against an image, images lie outside of the bounds, or the method
+            has maps made elsewhere.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import lightning_xai as lx
+        >>> from lightning_xai.sanity import invariance_scores, shifted_twin
+        >>> model, images = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), torch.rand(2, 1, 8, 8)
+        >>> twin = shifted_twin(model, 1.0, images)
+        >>> invariance_scores(model, twin, 1.0, images, 0, lx.Gradient())["relative_difference"]
+        tensor([0., 0.])
     """
     options: dict[str, Any] = {"move_bounds": move_bounds, "index": index, "seed": seed, "max_rows": max_rows}
     maps = invariance_maps(model, twin, shift, images, target, method, bounds, **options)
@@ -165,7 +195,7 @@ def invariance_maps(
     """Attributions of the model at the images and of its twin at the shifted ones, of the same class, with equal noise.
 
     Args:
-        twin: Of `shifted_twin`, with this shift.
+        twin: What `shifted_twin` makes, with this shift.
         target: As in `explain`; None for the class that `model` predicts.
         bounds: As in `explain`, of the images before the shift.
         move_bounds: Whether the bounds move with the data. If not, the twin's inputs may lie outside of them.

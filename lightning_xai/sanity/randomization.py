@@ -70,7 +70,7 @@ class Randomization:
     Args:
         orderings: Which blocks are randomized together (`steps`).
         repeats: Independent random models of each step; a verdict takes three.
-        initialization: Of random weights: `own`, `normal` (the published one) or `permute` (see `randomize`).
+        initialization: What random weights are: `own`, `normal` (the published one) or `permute` (see `randomize`).
         batch_norm: Running statistics of random models: `recalibrate` them on the samples, `reset` or `keep` them;
             kept, deep networks with random weights say the same of all images, and get no verdict.
         groups: `stages`, at most twelve blocks that a person would name, `layers`, a block a layer, or blocks by name,
@@ -78,6 +78,13 @@ class Randomization:
 
     Raises:
         ValueError: if an ordering, an initialization or a policy is unknown, or there are no repeats.
+
+    Source: Adebayo et al. 2018, arXiv 1810.03292.
+
+    Example:
+        >>> from lightning_xai.sanity import Randomization
+        >>> Randomization(repeats=4, groups={"features": ["0", "1"], "head": ["2"]}).orderings
+        ('cascading_from_top',)
     """
 
     orderings: tuple[Ordering, ...] = ("cascading_from_top",)
@@ -114,7 +121,7 @@ def randomize(
     blocks that were randomized before, and layers of one shape differ. They are drawn on the CPU, for any device.
 
     Args:
-        model: What `blocks` are of.
+        model: The network that `blocks` are of.
         blocks: Some of `parameter_blocks`.
         initialization: "own": what `reset_parameters` of the parameter's module makes (also `_reset_parameters`); a
             parameter without one, or that it leaves as it was, gets normal values of its own mean and standard
@@ -122,7 +129,7 @@ def randomize(
             0.0088); normalization layers get their own initial values, because a scale of 0.01 a layer ends the
             signal. "permute": the parameter's elements in random order. Parameters that are initialized to a constant
             (affine parameters of normalization, by all but "permute") or are constant themselves need not change.
-        seed: Of the random numbers.
+        seed: Seed of the random numbers.
         batch_norm: Running statistics of batch normalization: "keep" them, "reset" those of the randomized blocks to
             mean 0 and variance 1, or "recalibrate" those of the whole model to the statistics of `images`. Deep
             networks with random weights and statistics of other weights say the same of all images (EfficientNet-Lite0,
@@ -131,6 +138,16 @@ def randomize(
 
     Raises:
         ValueError: if a block is not of this model, or "recalibrate" has no images, or too few.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lightning_xai.sanity import parameter_blocks, randomize
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> first, last = parameter_blocks(model, torch.rand(2, 4))
+        >>> other = randomize(model, [last], seed=1)
+        >>> bool((other[0].weight == model[0].weight).all()), bool((other[2].weight == model[2].weight).any())
+        (True, False)
     """
     check_choice("initialization", initialization, Initialization)
     check_choice("batch_norm", batch_norm, BatchNormPolicy)
@@ -158,6 +175,19 @@ def evidence(
     Args:
         max_rows: Rows that pass through the network at once; by default as many as fit in memory.
         output: Which says what the network predicts.
+
+    Raises:
+        ValueError: if there are not as many labels as images.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lightning_xai.sanity import evidence
+        >>> silent = nn.Linear(4, 2)
+        >>> _ = nn.init.zeros_(silent.weight), nn.init.zeros_(silent.bias)
+        >>> found = evidence(silent, torch.rand(6, 4), torch.zeros(6, dtype=torch.long))
+        >>> found.accuracy, round(found.entropy, 4), found.spread  # ln 2 = 0.6931
+        (1.0, 0.6931, 0.0)
     """
     check_inputs(images)
     if len(labels) != len(images):

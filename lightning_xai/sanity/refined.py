@@ -79,7 +79,22 @@ def efficient_mprt(
     Args:
         target: Classes to explain; None for those that `model` predicts.
         initialization, seed, batch_norm: As in `randomization.randomize`, of all blocks.
-        num_bins: Of the histograms.
+        num_bins: Bins of the histograms.
+
+    Returns:
+        Scores (batch,), without a unit; 0 where the random network's map is as complex.
+
+    Raises:
+        ValueError: if `num_bins` is no count, or the method has maps made elsewhere.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import lightning_xai as lx
+        >>> from lightning_xai.sanity import efficient_mprt
+        >>> model, images = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), torch.rand(2, 1, 8, 8)
+        >>> efficient_mprt(model, images, 0, lx.SobelEdges())  # edges do not see the weights
+        tensor([0., 0.])
     """
     check_count("num_bins", num_bins)
     refuse_precomputed({"method": method}, "efficient MPRT explains a network with random weights")
@@ -127,6 +142,22 @@ def random_logit(
     Args:
         target: Classes to explain; None for those that `model` predicts.
         similarities, foreground: As in `similarity.compare`.
+
+    Returns:
+        Scores (batch,) by name of the similarity.
+
+    Raises:
+        ValueError: if the model has fewer than two outputs, or the method has maps made elsewhere.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import lightning_xai as lx
+        >>> from lightning_xai.sanity import random_logit
+        >>> from lightning_xai.sanity.similarity import SIMILARITIES
+        >>> model, images = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), torch.rand(2, 1, 8, 8)
+        >>> random_logit(model, images, 0, lx.SobelEdges(), similarities={"pearson": SIMILARITIES["pearson"]})
+        {'pearson': tensor([1., 1.])}
     """
     refuse_precomputed({"method": method}, "random logit explains another class")
     context = _default(context, images)
@@ -169,6 +200,18 @@ def cosine_convergence(
     Returns:
         The places and the scores: "input", then the blocks (`blocks.parameter_blocks`) whose module returns a tensor
         with a row a sample, at their outputs, in the order of execution.
+
+    Raises:
+        ValueError: if the rule is unknown, or the model has fewer than two outputs.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lightning_xai.sanity import cosine_convergence
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> places, cosines = cosine_convergence(model, torch.rand(5, 4))
+        >>> places, cosines.shape
+        (('input', '0', '2'), torch.Size([5, 3]))
     """
     check_choice("rule", rule, BackwardRule)
     check_inputs(images)

@@ -245,6 +245,20 @@ def compare(
     Args:
         similarities: Functions by name, such as `SIMILARITIES` or one of the `PRESETS`.
         foreground: The mask that `spearman_foreground` needs; the others do not look at it.
+
+    Returns:
+        Scores (batch,) by name.
+
+    Raises:
+        ValueError: if the shapes differ, a similarity does not admit the maps, or `foreground` is missing.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.sanity.similarity import SIMILARITIES, compare
+        >>> maps = torch.rand(2, 1, 16, 16) - 0.5
+        >>> chosen = {name: SIMILARITIES[name] for name in ("spearman", "spearman_absolute")}
+        >>> compare(maps, -maps, chosen)
+        {'spearman': tensor([-1., -1.]), 'spearman_absolute': tensor([1., 1.])}
     """
     scores = {}
     for name, similarity in similarities.items():

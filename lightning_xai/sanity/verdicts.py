@@ -58,7 +58,7 @@ def randomization_verdict(
     `alpha`, and there is no margin.
 
     Args:
-        cells: Of the floor and of the check; cells of other methods and checks are not looked at.
+        cells: Those of the floor and of the check; cells of other methods and checks are not looked at.
         alpha: Chance of a wrong PASS, and of a wrong FAIL.
         margin: At least 0, less than 1.
     """

@@ -48,6 +48,13 @@ class Claim:
         effect: Matched-pairs rank-biserial correlation.
         p: Wilcoxon's signed-rank test, two-sided.
         p_holm: After Holm's correction over the group.
+
+    Example:
+        >>> from lightning_xai.studies.engine import Claim
+        >>> claim = Claim("LeNet", "Sparsity", "adapt_grad", "smooth_grad", "sparseness", 64, gain=0.02,
+        ...               standard_error=0.003, better_in=58, effect=0.9, p=1e-6, p_holm=2e-6)
+        >>> claim.verdict
+        'yes'
     """
 
     network: str
@@ -109,6 +116,28 @@ def run_study(lab: Lab, study: Study, kept: str | Path | None = None) -> dict[st
 
     Raises:
         ValueError: if the study is wrong or something is missing: before any network is trained.
+
+    Returns:
+        What is found, by the name of the network.
+
+    Example:
+        >>> import tempfile
+        >>> import yaml
+        >>> from lightning_xai.studies.engine import run_study
+        >>> from lightning_xai.studies.lab import Lab
+        >>> from lightning_xai.studies.study import study_of
+        >>> text = '''
+        ... source: Is AdaptGrad sparser than SmoothGrad?
+        ... networks: {digits: {config: mnist_lenet, changes: {trainer.max_epochs: 1}}}
+        ... methods: [smooth_grad, adapt_grad]
+        ... metrics: [sparseness]
+        ... num_samples: 8
+        ... claims: [{title: Sparsity, metrics: [sparseness], pairs: [adapt_grad > smooth_grad]}]
+        ... '''
+        >>> lab = Lab(embedded=True, cache=tempfile.mkdtemp(), device="cpu", progress=False)
+        >>> result = run_study(lab, study_of(yaml.safe_load(text)))["digits"]  # trains it first
+        >>> len(result.values("adapt_grad", "sparseness")), len(result.claims)
+        (8, 1)
     """
     check(study)
     require(lab, study)

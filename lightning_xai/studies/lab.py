@@ -49,6 +49,15 @@ class Lab:
             fast where the hardware has it.
         seed: Seed of all noise.
         progress: Whether to show progress bars.
+
+    Raises:
+        ValueError: when it is asked for a network, data or masks that are not there.
+
+    Example:
+        >>> from lightning_xai.studies.lab import Lab
+        >>> lab = Lab(embedded=True, device="cpu", progress=False)  # nothing to download
+        >>> lab.samples(lab.data("mnist_lenet"), 4).images.shape
+        torch.Size([4, 1, 28, 28])
     """
 
     root: str = "data"

@@ -20,6 +20,15 @@ class MapSimilarity(SampleMetric):
 
     Raises:
         ValueError: if there is no such similarity.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> from lightning_xai.studies.metrics import MapSimilarity
+        >>> model, images = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)), torch.rand(2, 1, 8, 8)
+        >>> methods, like = {"saliency": lx.Saliency()}, MapSimilarity(lx.Gradient(), "spearman_absolute")
+        >>> lx.evaluate(model, images, 0, methods, {"like": like}).scores["saliency"]["like"]
+        tensor([1., 1.])
     """
 
     higher_is_better = None
@@ -48,6 +57,15 @@ class RelativeError(SampleMetric):
     """Monte-Carlo error of a map: ‖standard error‖ / ‖mean‖ over the draws of the explainer's input noise.
 
     The draws are made again. Undefined for explainers that are no `Smooth`, and for a single draw.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> from lightning_xai.studies.metrics import RelativeError
+        >>> model, images = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)), torch.rand(2, 1, 8, 8)
+        >>> methods = {"smooth_grad": lx.smooth_grad(num_draws=4)}
+        >>> lx.evaluate(model, images, 0, methods, {"error": RelativeError()}).scores["smooth_grad"]["error"]  # linear
+        tensor([0., 0.])
     """
 
     higher_is_better = False

@@ -29,7 +29,13 @@ ANY_LEVEL = 0.1
 class Source(TypedDict, total=False):
     """Where a network comes from: a file or the name of a configuration, the network's name where there is none; a
     checkpoint of it, without which it is trained or taken from those that the package brings; values that replace the
-    configuration's, by dotted name; weights of a network that others trained, see `PretrainedClassifier`."""
+    configuration's, by dotted name; weights of a network that others trained, see `PretrainedClassifier`.
+
+    Example:
+        >>> from lightning_xai.studies.study import Source
+        >>> Source(config="mnist_lenet", changes={"trainer.max_epochs": 3})
+        {'config': 'mnist_lenet', 'changes': {'trainer.max_epochs': 3}}
+    """
 
     config: str
     changes: dict[str, Any]
@@ -39,7 +45,14 @@ class Source(TypedDict, total=False):
 
 class Claims(TypedDict):
     """Claims that are corrected together (Holm) for each network: each in all `metrics`, "BETTER > WORSE" or
-    `{claim: ..., for: ...}`."""
+    `{claim: ..., for: ...}`.
+
+    Example:
+        >>> from lightning_xai.studies.study import Claims
+        >>> claims = Claims(title="Sparsity", metrics=["sparseness"], pairs=["adapt_grad > smooth_grad"])
+        >>> claims["pairs"]
+        ['adapt_grad > smooth_grad']
+    """
 
     title: str
     metrics: list[str]
@@ -48,7 +61,14 @@ class Claims(TypedDict):
 
 class Panel(TypedDict):
     """Maps side by side, under a title: in each of its `rows`, by name, "TITLE | METHOD" for each column or
-    `{column: ..., for: ...}`; all rows have the columns of the first."""
+    `{column: ..., for: ...}`; all rows have the columns of the first.
+
+    Example:
+        >>> from lightning_xai.studies.study import Panel
+        >>> panel = Panel(title="Smoothing", rows={"LeNet": ["none | gradient", "input | smooth_grad"]})
+        >>> list(panel["rows"])
+        ['LeNet']
+    """
 
     title: str
     rows: dict[str, list[Any]]
@@ -60,7 +80,13 @@ class _Over(TypedDict):
 
 class CurveOptions(_Over, total=False):
     """Curves `over` a name in some `for`, `where` others have these values; with a label of the axis, whether the
-    network's `level` of weight noise is shown, and from where to where a paper sees the best (`published`)."""
+    network's `level` of weight noise is shown, and from where to where a paper sees the best (`published`).
+
+    Example:
+        >>> from lightning_xai.studies.study import CurveOptions
+        >>> CurveOptions(over="n", label="number of draws")
+        {'over': 'n', 'label': 'number of draws'}
+    """
 
     where: dict[str, Any]
     label: str
@@ -115,6 +141,23 @@ class Study:
         fast: Values of these arguments and of variables for a version that takes a minute; its numbers mean nothing.
         whole: Whether this is all that was written; in a version with changes, claims and published numbers of methods
             that are left out are no mistakes.
+
+    Raises:
+        ValueError: when it is made by `study_of` or run, not before: naming the part that is wrong.
+
+    Example:
+        >>> from lightning_xai.studies.study import Study
+        >>> each = {"for": {"n": {"from": "draws"}}, "class_path": "smooth_grad"}
+        >>> each["init_args"] = {"num_draws": {"from": "n"}}
+        >>> study = Study(
+        ...     source="Does the number of draws matter?",
+        ...     methods={"gradient": "gradient", "sg_{n}": each},
+        ...     metrics=["sparseness"],
+        ...     networks=["mnist_lenet"],
+        ...     variables={"draws": [10, 50]},
+        ... )
+        >>> list(study.explainers()), study.directions()["sparseness"]
+        (['gradient', 'sg_10', 'sg_50', 'edges', 'random'], True)
     """
 
     source: str
@@ -252,6 +295,23 @@ def study_of(values: Any, where: str | Path = "study", taken: Sequence[str] = ()
     Raises:
         ValueError: if they are no mapping, or have a key that `Study` does not know, lack one, or have one of another
             type, or as `check`.
+
+    Example:
+        >>> import yaml
+        >>> from lightning_xai.studies.study import study_of
+        >>> text = '''
+        ... source: Is AdaptGrad sparser than SmoothGrad?
+        ... networks: [mnist_lenet]
+        ... methods: [smooth_grad, adapt_grad]
+        ... metrics: [sparseness]
+        ... claims: [{title: Sparsity, metrics: [sparseness], pairs: [adapt_grad > smooth_grad]}]
+        ... '''
+        >>> study_of(yaml.safe_load(text)).num_samples
+        256
+        >>> study_of({"source": "nothing else"})
+        Traceback (most recent call last):
+        ...
+        ValueError: study: a study needs methods, metrics, networks.
     """
     _check_file(values, where, taken)
     study = Study(**values)

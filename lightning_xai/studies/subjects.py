@@ -116,7 +116,7 @@ def photographs(
 
     Args:
         folder: With pictures, in subfolders too; None for the eight photographs that installed packages carry.
-        number: Of pictures, evenly spaced; None for all.
+        number: Number of pictures, evenly spaced; None for all.
 
     Raises:
         ValueError: if there is no picture in the folder, or one that cannot be used.
@@ -145,7 +145,7 @@ def voc(lab: Lab, network: PretrainedNetwork, number: int | None, mask: str) -> 
     the one that it predicts.
 
     Args:
-        number: Of pictures, evenly spaced; None for all.
+        number: Number of pictures, evenly spaced; None for all.
         mask: `object`, the pixels of the main object, or `box`, its boxes.
 
     Raises:
