@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,6 @@ from lightning_xai.shortcuts.hypotheses import (
     Place,
     Rows,
     Samples,
-    correlations,
     inside,
     mirrored,
     spectrum,
@@ -129,7 +128,7 @@ class Half:
     ask: Ask
     needed: Needed
 
-    @property
+    @cached_property
     def labels(self) -> Labels:
         return self.samples.predicted[self.rows]
 
@@ -193,7 +192,8 @@ def _places(half: Half, sizes: Sequence[tuple[float, float]], carried: Slot) -> 
             slots.append({label: best_box(found, size, slots[-1][label]) for label, found in effects.items()})
             excess = {label: found - half.shares[half.labels != label].mean(0) for label, found in shares.items()}
             slots.append({label: best_box(found, size) for label, found in excess.items()})
-    content = {label: half.mean(_content(half), label) for label in half.classes}
+    deviations = _content(half)
+    content = {label: half.mean(deviations, label) for label in half.classes}
     chosen = _chosen(half, slots, lambda slot: Place(half.table(slot)), carried)
     return [
         Candidates(
@@ -208,9 +208,10 @@ def _places(half: Half, sizes: Sequence[tuple[float, float]], carried: Slot) -> 
 def _content(half: Half) -> Maps:
     """How far each pixel outside of the known evidence is from the mean of its class, squared."""
     images = half.samples.images[half.rows]
-    means = torch.stack([half.mean(images, label) for label in half.labels.tolist()])
+    means = {label: half.mean(images, label) for label in half.classes}
     known = torch.ones_like(images[:, 0], dtype=torch.bool)
-    return (images - means).square().sum(1) * half.samples.outside(known, half.rows)
+    own = torch.stack([means[label] for label in half.labels.tolist()])
+    return (images - own).square().sum(1) * half.samples.outside(known, half.rows)
 
 
 def _pixels(shares: tuple[float, float], size: tuple[int, int]) -> tuple[int, int]:
@@ -220,7 +221,9 @@ def _pixels(shares: tuple[float, float], size: tuple[int, int]) -> tuple[int, in
 
 def best_box(values: Tensor, size: Sequence[int], avoid: Sequence[int] = (0, 0, 0, 0)) -> tuple[int, ...]:
     """The window with the greatest sum of those that do not touch another one."""
-    sums = window_sums(values, size) - 1e6 * window_sums(_mask(avoid, values), size)
+    sums = window_sums(values, size)
+    if any(avoid):
+        sums = sums - 1e6 * window_sums(_mask(avoid, values), size)
     top, left = divmod(int(sums.argmax()), sums.shape[1])
     return top, left, *size
 
@@ -327,7 +330,7 @@ def _template(half: Half, label: int, size: tuple[int, int]) -> tuple[int, ...]:
     own = half.rows[mine][:TEMPLATES].tolist()
     boxes = [best_box(effects, size) for effects in half.effects[mine][:TEMPLATES]]
     patches = torch.cat([half.samples.patch(row, box) for row, box in zip(own, boxes, strict=True)])
-    likeness = correlations(half.samples.small[half.rows], patches).flatten(2).amax(2)
+    likeness = half.samples.likeness(half.rows, patches).flatten(2).amax(2)
     best = int((likeness[mine].mean(0) - likeness[~mine].mean(0)).argmax())
     return *boxes[best], own[best]
 

@@ -82,6 +82,23 @@ class Samples:
     def factor(self) -> int:
         return max(1, min(self.size) // SEEN)
 
+    def spread(self, size: tuple[int, int]) -> Images:
+        """Of each patch of `small`, see `spreads`; made once for a size, for all who look for patches of it."""
+        if size not in self._spreads:
+            self._spreads[size] = spreads(self.small, size)
+        return self._spreads[size]
+
+    @cached_property
+    def _spreads(self) -> dict[tuple[int, int], Images]:
+        return {}
+
+    def likeness(
+        self, rows: Rows | slice, templates: Float[Tensor, "template channel _ _"]
+    ) -> Float[Tensor, "rows template row column"]:
+        """Correlations of the patches of pictures with templates."""
+        height, width = templates.shape[2:]
+        return correlations(self.small[rows], templates, self.spread((height, width))[rows])
+
 
 class Family(ABC):
     """Hypotheses of a kind, one for each class: what tells the class of a picture lies there.
@@ -179,13 +196,12 @@ class Pattern(Family):
     @classmethod
     def of(cls, samples: Samples, boxes: Boxes, sources: Rows) -> "Pattern":
         """The patches of these pictures, looked for in all of them."""
-        images = samples.small
-        found = torch.zeros(len(images), len(boxes), 2, dtype=torch.long, device=boxes.device)
+        found = torch.zeros(len(samples.images), len(boxes), 2, dtype=torch.long, device=boxes.device)
         for size in boxes[:, 2:].unique(dim=0):
             labels = (boxes[:, 2:] == size).all(1).nonzero()[:, 0].tolist()
             if size.all():
                 patches = torch.cat([samples.patch(int(sources[label]), boxes[label].tolist()) for label in labels])
-                likeness = correlations(images, patches)
+                likeness = samples.likeness(slice(None), patches)
                 place = likeness.flatten(2).argmax(2)
                 at = torch.stack([place // likeness.shape[3], place % likeness.shape[3]], 2) * samples.factor
                 found[:, labels] = torch.minimum(at, torch.tensor(samples.size, device=at.device) - size)
@@ -345,15 +361,25 @@ def inside(boxes: Int64[Tensor, " rows 4"], size: Sequence[int]) -> Masks:
 
 
 def correlations(
-    images: Images, templates: Float[Tensor, "template channel _ _"]
+    images: Images, templates: Float[Tensor, "template channel _ _"], known: Images | None = None
 ) -> Float[Tensor, "batch template row column"]:
-    """Normalized correlation of each patch of the images with each template; flat patches are like nothing."""
+    """Normalized correlation of each patch of the images with each template; flat patches are like nothing.
+
+    Args:
+        images: That are searched.
+        templates: What for.
+        known: `spreads` of the images, if somebody has them.
+    """
     centered = templates - templates.mean((1, 2, 3), keepdim=True)
     norms = centered.flatten(1).norm(dim=1).clamp(min=1e-6).view(1, -1, 1, 1)
-    size, count = templates.shape[2:], templates[0].numel()
+    own = spreads(images, templates.shape[2:]) if known is None else known
+    return F.conv2d(images, centered).div_(torch.maximum(own, norms / 2).mul_(norms))
+
+
+def spreads(images: Images, size: Sequence[int]) -> Images:
+    """Norm of the deviations of each patch's values from their mean."""
     means, squares = (F.avg_pool2d(power.mean(1, keepdim=True), size, 1) for power in (images, images.square()))
-    deviations = ((squares - means.square()).clamp(min=0) * count).sqrt()
-    return F.conv2d(images, centered) / (norms * torch.maximum(deviations, norms / 2))
+    return ((squares - means.square()).clamp(min=0) * (images.shape[1] * size[0] * size[1])).sqrt()
 
 
 def _moved(images: Tensor, row: Int64[Tensor, "batch row"], column: Int64[Tensor, "batch column"]) -> Tensor:
