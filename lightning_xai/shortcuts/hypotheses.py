@@ -19,6 +19,8 @@ Rows = Int64[Tensor, " rows"]
 """Samples by their place."""
 Boxes = Int64[Tensor, " classes 4"]
 """Top, left, height, width of each class's; 0, 0, 0, 0 for none."""
+Spreads = Float[Tensor, "batch 1 row column"]
+"""Of each patch of an image."""
 SEEN = 32
 """Height and width, about, in which patterns are looked for: larger pictures are made smaller."""
 
@@ -82,14 +84,14 @@ class Samples:
     def factor(self) -> int:
         return max(1, min(self.size) // SEEN)
 
-    def spread(self, size: tuple[int, int]) -> Images:
+    def spread(self, size: tuple[int, int]) -> Spreads:
         """Of each patch of `small`, see `spreads`; made once for a size, for all who look for patches of it."""
         if size not in self._spreads:
             self._spreads[size] = spreads(self.small, size)
         return self._spreads[size]
 
     @cached_property
-    def _spreads(self) -> dict[tuple[int, int], Images]:
+    def _spreads(self) -> dict[tuple[int, int], Spreads]:
         return {}
 
     def likeness(
@@ -361,7 +363,7 @@ def inside(boxes: Int64[Tensor, " rows 4"], size: Sequence[int]) -> Masks:
 
 
 def correlations(
-    images: Images, templates: Float[Tensor, "template channel _ _"], known: Images | None = None
+    images: Images, templates: Float[Tensor, "template channel _ _"], known: Spreads | None = None
 ) -> Float[Tensor, "batch template row column"]:
     """Normalized correlation of each patch of the images with each template; flat patches are like nothing.
 
@@ -376,7 +378,7 @@ def correlations(
     return F.conv2d(images, centered).div_(torch.maximum(own, norms / 2).mul_(norms))
 
 
-def spreads(images: Images, size: Sequence[int]) -> Images:
+def spreads(images: Images, size: Sequence[int]) -> Spreads:
     """Norm of the deviations of each patch's values from their mean."""
     means, squares = (F.avg_pool2d(power.mean(1, keepdim=True), size, 1) for power in (images, images.square()))
     return ((squares - means.square()).clamp(min=0) * (images.shape[1] * size[0] * size[1])).sqrt()
