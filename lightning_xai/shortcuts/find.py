@@ -7,7 +7,7 @@ from functools import cached_property, partial
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from lightning_xai.functional.random import fold_in, root_keys, uniform
@@ -34,7 +34,9 @@ SMALL = 0.03
 PATTERNS = (1 / 7, 1 / 5, 2 / 7)
 """Heights and widths of patterns, likewise."""
 TEMPLATES = 12
-"""Pictures of a class whose patches are compared with all others."""
+"""Pictures of a class whose patches are compared with others."""
+COMPARED = 72
+"""Pictures of the class, and of all others together, that they are compared with."""
 BANDS = ((3, 3), (2, 1), (1, 2))
 """Waves down and across that are taken together."""
 OUTLINES = 4
@@ -87,19 +89,26 @@ def _drawn(index: Labels, seed: int, number: int) -> Tensor:
 def pairs(classes: Turns, number: int) -> tuple[Rows, Rows]:
     """Pictures and donors of another class: about `number` for each class of the donors, as many of each other one.
 
+    Of more other classes than that as many as there are pairs, each class's own, spread evenly: the number of pairs
+    grows as that of the classes, and each class has as many pictures as donors.
+
     Args:
         classes: The samples of each, in two orders.
         number: Pairs.
     """
-    each = -(-number // max(1, len(classes) - 1))
-    turn = torch.arange(each)
+    count = len(classes)
+    others = max(1, min(count - 1, number))
+    each, steps = -(-number // others), {1 + step * (count - 1) // others for step in range(others)}
+    orders = [(images.tolist(), donors.tolist()) for images, donors in classes.values()]
     made = [
         (images[turn % len(images)], donors[(turn + each * place) % len(donors)])
-        for label, (_, donors) in classes.items()
-        for place, (other, (images, _)) in enumerate(classes.items())
-        if other != label
+        for own, (_, donors) in enumerate(orders)
+        for place, (images, _) in enumerate(orders)
+        if (place - own) % count in steps
+        for turn in range(each)
     ]
-    rows, donors = (torch.cat(part) for part in zip(*made, strict=True))
+    device = next(iter(classes.values()))[0].device
+    rows, donors = torch.tensor(made, dtype=torch.long, device=device).view(-1, 2).unbind(1)
     return rows, donors
 
 
@@ -131,6 +140,11 @@ class Half:
     @cached_property
     def labels(self) -> Labels:
         return self.samples.predicted[self.rows]
+
+    @cached_property
+    def trials(self) -> tuple[Rows, Rows]:
+        """Pictures, and donors of other classes, that candidates are tried on."""
+        return pairs(self.classes, TRIALS)
 
     def mean(self, maps: Tensor, label: int) -> Tensor:
         """Of a class's rows."""
@@ -248,8 +262,9 @@ def matched(
 ) -> Slot:
     """For each class a window of the same size, on none that was chosen if there is room, of maps with near sums."""
     boxes: Slot = {}
+    like = next(iter(maps[0].values()))
+    taken = torch.stack([mask(other, like) for each in chosen for other in each.values()]).sum(0)
     for label, box in slot.items():
-        taken = torch.stack([mask(other, maps[0][label]) for each in chosen for other in each.values()]).sum(0)
         distance = 1e3 * window_sums(taken + 1e3 * mask(box, taken), box[2:])
         for values in maps:
             logs = window_sums(values[label], box[2:]).clamp(min=1e-6).log()
@@ -296,7 +311,7 @@ def overlap(one: Sequence[int], other: Sequence[int]) -> float:
 
 def _gains(half: Half, family: Family) -> dict[int, float]:
     """By how much the donors' class becomes more probable after a swap, by class."""
-    rows, donors = pairs(half.classes, TRIALS)
+    rows, donors = half.trials
     labels = half.samples.predicted[donors]
     after = half.ask(partial(family.swap, half.samples), rows, donors)
     rise = (after - half.samples.told[rows]).gather(1, labels[:, None])[:, 0]
@@ -326,13 +341,22 @@ def _pattern(half: Half, slot: Slot) -> Pattern:
 
 def _template(half: Half, label: int, size: tuple[int, int]) -> tuple[int, ...]:
     """The patch of great effect in a picture of the class that is most alike in the others of it, and in no others."""
-    mine = half.labels == label
-    own = half.rows[mine][:TEMPLATES].tolist()
-    boxes = [best_box(effects, size) for effects in half.effects[mine][:TEMPLATES]]
+    mine = (half.labels == label).nonzero()[:, 0]
+    own = half.rows[mine[:TEMPLATES]].tolist()
+    boxes = [best_box(effects, size) for effects in half.effects[mine[:TEMPLATES]]]
     patches = torch.cat([half.samples.patch(row, box) for row, box in zip(own, boxes, strict=True)])
-    likeness = half.samples.likeness(half.rows, patches).flatten(2).amax(2)
-    best = int((likeness[mine].mean(0) - likeness[~mine].mean(0)).argmax())
+    others = (half.labels != label).nonzero()[:, 0]
+    compared = [_some(mine), _some(others)]
+    likeness = half.samples.likeness(half.rows[torch.cat(compared)], patches).flatten(2).amax(2)
+    alike, other = likeness.split([len(part) for part in compared])
+    best = int((alike.mean(0) - other.mean(0)).argmax())
     return *boxes[best], own[best]
+
+
+def _some(rows: Rows) -> Int64[Tensor, " some"]:
+    """At most `COMPARED`, spread evenly; they lie class after class."""
+    number = min(len(rows), COMPARED)
+    return rows[torch.arange(number, device=rows.device) * len(rows) // number]
 
 
 def _other_patches(half: Half, slot: Slot) -> Slot:

@@ -187,7 +187,7 @@ class Pattern(Family):
     Attributes:
         boxes: Of the template of each class in its picture; all of one size.
         sources: The picture.
-        found: Top and left of each class's patch in each sample, (sample, class, 2).
+        found: Top and left of each class's patch in each sample that it is looked for in, (sample, class, 2).
     """
 
     kind = "pattern"
@@ -197,16 +197,19 @@ class Pattern(Family):
 
     @classmethod
     def of(cls, samples: Samples, boxes: Boxes, sources: Rows) -> "Pattern":
-        """The patches of these pictures, looked for in all of them."""
+        """The patches of these pictures, looked for where a swap asks for them.
+
+        That is in the pictures of the class, and in those of classes without a patch of their own.
+        """
         found = torch.zeros(len(samples.images), len(boxes), 2, dtype=torch.long, device=boxes.device)
-        for size in boxes[:, 2:].unique(dim=0):
-            labels = (boxes[:, 2:] == size).all(1).nonzero()[:, 0].tolist()
-            if size.all():
-                patches = torch.cat([samples.patch(int(sources[label]), boxes[label].tolist()) for label in labels])
-                likeness = samples.likeness(slice(None), patches)
-                place = likeness.flatten(2).argmax(2)
-                at = torch.stack([place // likeness.shape[3], place % likeness.shape[3]], 2) * samples.factor
-                found[:, labels] = torch.minimum(at, torch.tensor(samples.size, device=at.device) - size)
+        bare = boxes[samples.predicted, 2] == 0
+        for label in boxes[:, 2].nonzero()[:, 0].tolist():
+            rows = ((samples.predicted == label) | bare).nonzero()[:, 0]
+            if len(rows):
+                likeness = samples.likeness(rows, samples.patch(int(sources[label]), boxes[label].tolist()))[:, 0]
+                place = likeness.flatten(1).argmax(1)
+                at = torch.stack([place // likeness.shape[2], place % likeness.shape[2]], 1) * samples.factor
+                found[rows, label] = torch.minimum(at, torch.tensor(samples.size, device=at.device) - boxes[label, 2:])
         return cls(boxes, sources, found)
 
     def swap(self, samples: Samples, rows: Rows, donors: Rows) -> Images:
