@@ -19,11 +19,12 @@ from pathlib import Path
 
 import torch
 from benchmark_rows import report, scaling
-from benchmark_rows.against_loops import shortcuts, smoothing, validation, weight_noise
+from benchmark_rows.against_loops import smoothing, validation, weight_noise
 from benchmark_rows.against_others import captum, evaluation, published_noise_grad
 from benchmark_rows.agreement import agreement
 from benchmark_rows.children import memory, processes
 from benchmark_rows.draws import coverage, error
+from benchmark_rows.looks import shortcuts
 from benchmark_rows.measuring import DEFAULT_NETWORKS, NETWORKS, Measurement, Setting
 
 ROWS: dict[str, Callable[[Setting], Iterator[Measurement]]] = {
@@ -64,6 +65,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="all batches and draws on a CPU too; takes an hour or more")
     parser.add_argument("--tiny", action="store_true", help="one pair of something small: does everything run?")
     parser.add_argument("--scaling", action="store_true", help="draw cost and memory by number of draws instead")
+    parser.add_argument("--root", type=Path, default=Path("data"), help="folder with MNIST, if it is there")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="folder for the files")
     chosen = parser.parse_args()
     try:
@@ -83,9 +85,8 @@ def positive(text: str) -> int:
 def main() -> None:
     chosen = options()
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    setting = Setting(
-        torch.device(chosen.device), tuple(chosen.networks), chosen.pairs, full=chosen.full, tiny=chosen.tiny
-    )
+    given = {"full": chosen.full, "tiny": chosen.tiny, "root": chosen.root}
+    setting = Setting(torch.device(chosen.device), tuple(chosen.networks), chosen.pairs, **given)
     where = report.machine(setting.device)
     if chosen.scaling:
         curves = {network: scaling.measure(setting, network) for network in setting.networks}

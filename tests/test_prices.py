@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import lightning_xai as lx
 from lightning_xai import metrics
-from lightning_xai.callbacks import AttributionCallback, ParetoFront, RandomizationCallback
+from lightning_xai.callbacks import AttributionCallback, ParetoFront, RandomizationCallback, ShortcutSentinel
 from lightning_xai.cli import main
 from lightning_xai.data import DigitsDataModule
-from lightning_xai.experiments.prices import fit_prices, sanity_price
+from lightning_xai.experiments.prices import _StandIn, fit_prices, sanity_price
 from lightning_xai.explainers.cost import counting_gradients
 from lightning_xai.modules import ClassifierModule
 from lightning_xai.networks import MLP
@@ -57,6 +57,27 @@ def test_what_a_training_explains_is_counted_callback_by_callback():
     assert "In 3 validations, at most: 900 gradients" in found[0].notes[-1]
     assert found[1].title == "RandomizationCallback more: a validation, 5 samples"
     assert "In 2 validations, at most: 180 gradients" in found[1].notes[-1]
+
+
+@pytest.mark.filterwarnings("ignore:.*isinstance.treespec")
+def test_a_look_for_shortcuts_is_as_many_pictures_as_one_takes_that_proves_nothing():
+    sentinel = ShortcutSentinel(num_samples=200, every_n_epochs=2, mask=False, summary=False)
+    module, data = ClassifierModule(_StandIn(10)), DigitsDataModule(image_size=8)
+    trainer = Trainer(
+        callbacks=[sentinel], max_epochs=4, logger=False, enable_progress_bar=False, enable_model_summary=False
+    )
+    (found,) = fit_prices(trainer, module, data)
+    assert found.title == "ShortcutSentinel: a validation, 200 samples"
+    assert "In 2 validations, at most:" in found.notes[-1]
+    assert all(cost.seconds > 0 for cost in found.costs.values())
+    trainer.validate(module, data, verbose=False)
+    (report,) = sentinel.reports["validate"]
+    assert not report.shortcuts
+    assert round(200 * found.sample.passes) == report.settings["rows"]
+    assert round(found.gradients) == report.settings["gradients"]
+    few = prices_of(ShortcutSentinel(num_samples=20, mask=False))[0]
+    assert (few.gradients, few.sample.passes) == (0, 1)
+    assert few.notes[0].startswith("Nothing can be proven: `images` must hold at least two classes")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 import lightning_xai as lx
 from lightning_xai.results.shortcuts import Effect
 from lightning_xai.shortcuts.audit import grown
-from lightning_xai.shortcuts.find import Candidates
+from lightning_xai.shortcuts.find import Candidates, pairs
 from lightning_xai.shortcuts.hypotheses import (
     Background,
     Color,
@@ -477,3 +477,20 @@ def judged(
     won, swap = (Effect(mean, 0.0, mean / 2, 2 * mean, 50) for mean in (gained, lost))
     one = Shown(0, proof, swap, swap, won, across, True, 0.0, 0.0, detectable, together)
     return _verdict(one, both, loss, 0.05, accept)
+
+
+@pytest.mark.parametrize("number", [36, 180])
+@pytest.mark.parametrize("classes", [2, 7, 37, 38, 100, 250])
+def test_each_class_gives_and_takes_as_often_and_pairs_grow_as_the_classes_do(classes, number):
+    turns = {label: (torch.arange(label, 9 * classes, classes),) * 2 for label in range(classes)}
+    rows, donors = (part % classes for part in pairs(turns, number))
+    each = -(-number // min(classes - 1, number))
+    assert (rows != donors).all()
+    assert rows.bincount().tolist() == donors.bincount().tolist() == [each * min(classes - 1, number)] * classes
+    met = {(int(row), int(donor)) for row, donor in zip(rows, donors, strict=True)}
+    assert len(met) == len(rows) // each, "no two classes meet more often than others"
+    if classes - 1 <= number:
+        expected = [(other, label) for label in range(classes) for other in range(classes) if other != label]
+        assert list(zip(rows.tolist(), donors.tolist(), strict=True)) == [
+            pair for pair in expected for _ in range(each)
+        ]

@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from pytorch_lightning.utilities.seed import isolate_rng
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_xai.callbacks.files import thin_out
 from lightning_xai.callbacks.processes import attempted, raise_together
@@ -26,6 +26,7 @@ from lightning_xai.evaluation import OnError
 from lightning_xai.explainers import Explainer, Gradient
 from lightning_xai.explainers.base import check_count, check_level, check_rows, parse_bounds
 from lightning_xai.explainers.chunks import in_chunks
+from lightning_xai.explainers.conditions import Conditions
 from lightning_xai.explainers.precision import Precision, in_precision
 from lightning_xai.functional.warn import described, warn_caller
 from lightning_xai.outputs import Output
@@ -155,9 +156,13 @@ class ShortcutSentinel(RecurringCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         self._samples.clear()
-        self.mask, self._masked = known_evidence(getattr(trainer, "datamodule", None), self.given_mask)
+        self.learn_evidence(getattr(trainer, "datamodule", None))
         if stage == "fit":  # before a checkpoint's state is loaded
             self.reports = {}
+
+    def learn_evidence(self, data: Any) -> None:
+        """Which masks of a data module, or of none, are read as the known evidence."""
+        self.mask, self._masked = known_evidence(data, self.given_mask)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -226,18 +231,22 @@ class ShortcutSentinel(RecurringCallback):
             found, failure = attempted(lambda: self.chosen_samples(trainer, pl_module, stage, whole=True))
             raise_together(trainer, failure)
             samples, _ = cast(tuple[Samples, Any], found)
-            if samples.images.ndim != 4:
-                raise ValueError(
-                    f"{type(self).__name__} looks for shortcuts in images (batch, channel, height, width), got inputs "
-                    f"of the shape {tuple(samples.images.shape)}. Leave it out of this training."
-                )
-            if not self._masked:
-                samples = replace(samples, masks=None)
-            data = getattr(trainer, "datamodule", None)
-            operators = keeping_evidence(data, self.operators, samples.masks is not None)
-            check_operators(operators, samples.images, samples.masks)
+            samples = self.looked_at(samples, getattr(trainer, "datamodule", None))
             self._samples[stage] = samples if trainer.is_global_zero else samples.select(torch.arange(1))
         return self._samples[stage]
+
+    def looked_at(self, samples: Samples, data: Any) -> Samples:
+        """Samples without masks that are no evidence; those that cannot be looked at are refused."""
+        if samples.images.ndim != 4:
+            raise ValueError(
+                f"{type(self).__name__} looks for shortcuts in images (batch, channel, height, width), got inputs "
+                f"of the shape {tuple(samples.images.shape)}. Leave it out of this training."
+            )
+        if not self._masked:
+            samples = replace(samples, masks=None)
+        operators = keeping_evidence(data, self.operators, samples.masks is not None)
+        check_operators(operators, samples.images, samples.masks)
+        return samples
 
     def _report(self, trainer: Trainer, pl_module: LightningModule, samples: Samples, stage: str) -> ShortcutReport:
         """Of this look: the first process's, in all of them."""
@@ -262,28 +271,13 @@ class ShortcutSentinel(RecurringCallback):
         conditions, model = InputSpace(module, data).completed(self.conditions), self.adapted(module)
         with in_precision(model, conditions.precision):
             try:
-                report = find_shortcuts(
-                    model,
-                    samples.images,
-                    masks=samples.masks,
-                    bounds=conditions.bounds,
-                    index=samples.index,
-                    method=self.method,
-                    output=self.output,
-                    operators=keeping_evidence(data, self.operators, samples.masks is not None),
-                    accept=self.accept,
-                    carried=carried(self.reports.get(stage, ())),
-                    alpha=self.alpha,
-                    seed=conditions.seed,
-                    max_rows=conditions.max_rows,
-                    epoch=moment[0],
-                    step=moment[1],
-                )
+                known = carried(self.reports.get(stage, ()))
+                report = self.found(model, data, samples, conditions, carried=known, epoch=moment[0], step=moment[1])
             except ValueError:
-                known = slice(None) if samples.masks is None else samples.masks.flatten(1).any(1).cpu()
+                masked = slice(None) if samples.masks is None else samples.masks.flatten(1).any(1).cpu()
                 predicted, index = (
-                    self.scores(module, samples.images).argmax(1).cpu()[known],
-                    samples.index.cpu()[known],
+                    self.scores(module, samples.images).argmax(1).cpu()[masked],
+                    samples.index.cpu()[masked],
                 )
                 if not (why := too_early(predicted, index, conditions.seed)):
                     raise
@@ -292,6 +286,32 @@ class ShortcutSentinel(RecurringCallback):
         names = self.class_names(module, data, self.scores(module, samples.images[: self.batch_size]).shape[1])
         shape = list(samples.images.shape[2:])
         return replace(report, settings={**report.settings, "stage": stage, "class_names": names, "shape": shape})
+
+    def found(
+        self, model: nn.Module, data: Any, samples: Samples, conditions: Conditions, **options: Any
+    ) -> ShortcutReport:
+        """What `find_shortcuts` says of a network, with these arguments of the callback.
+
+        Args:
+            model: From a tensor to a tensor.
+            data: The data module, or None.
+            samples: Looked at.
+            conditions: The callback's, completed.
+            options: Further arguments.
+        """
+        return find_shortcuts(
+            model,
+            samples.images,
+            masks=samples.masks,
+            bounds=conditions.bounds,
+            index=samples.index,
+            operators=keeping_evidence(data, self.operators, samples.masks is not None),
+            accept=self.accept,
+            alpha=self.alpha,
+            seed=conditions.seed,
+            max_rows=conditions.max_rows,
+            **({"method": self.method, "output": self.output} | options),
+        )
 
     def scores(self, module: LightningModule, images: Tensor) -> Tensor:
         """Of all classes, (samples, classes); what is predicted is the greatest."""

@@ -1,6 +1,7 @@
 """What the explanations of a training, of sanity checks or of a study will cost: nothing is trained or written."""
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -8,9 +9,9 @@ from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
-from torch import nn
+from torch import Tensor, nn
 
-from lightning_xai.callbacks import RandomizationCallback
+from lightning_xai.callbacks import RandomizationCallback, ShortcutSentinel
 from lightning_xai.callbacks.base import ExplainingCallback, unpacking
 from lightning_xai.callbacks.samples import Samples, each_positive, named_loaders
 from lightning_xai.callbacks.schedule import Schedule
@@ -20,8 +21,11 @@ from lightning_xai.experiments.source import Source, taken
 from lightning_xai.experiments.trained import connected
 from lightning_xai.explainers.channels import channels_second
 from lightning_xai.explainers.conditions import Conditions
+from lightning_xai.explainers.gradient import Gradient
+from lightning_xai.explainers.precision import in_precision
 from lightning_xai.forward import rows_of
-from lightning_xai.price import BATCHES, MAPS, Price, duration, price
+from lightning_xai.outputs import Logit
+from lightning_xai.price import BATCHES, MAPS, Cost, Price, duration, price
 from lightning_xai.sanity.blocks import parameter_blocks, steps
 from lightning_xai.sanity.checks import Subject
 from lightning_xai.sanity.examine import Examined
@@ -109,16 +113,75 @@ def _of_callback(
     trainer: Trainer, model: LightningModule, datamodule: Any, callback: ExplainingCallback, name: str, loader: Any
 ) -> Price:
     conditions = InputSpace(model, datamodule).completed(callback.conditions)
+    if isinstance(callback, ShortcutSentinel):
+        callback.learn_evidence(datamodule)
     samples, number = _first_samples(trainer, model, datamodule, callback, loader)
     network, (methods, metrics) = callback.adapted(model, samples.carried), callback.plan(samples, conditions)
     turned = replace(samples, images=channels_second(samples.images, conditions.channel_dim))
     batches = _parts(network, turned, callback.explained_target(samples), callback.batch_size)
+    if isinstance(callback, ShortcutSentinel):
+        methods, metrics = {"where to look": callback.method}, {}
     found = price(network, batches, methods, metrics, number, conditions)
     named = " ".join(filter(None, (type(callback).__name__, callback.name, name)))
     title = f"{named}: a validation, {number} samples"
     if isinstance(callback, RandomizationCallback):
         found = _times(found, {"randomized": callback.randomization.repeats}, title, "Comparisons are not in it.")
+    if isinstance(callback, ShortcutSentinel):
+        every, _ = _first_samples(trainer, model, datamodule, callback, loader, number)
+        found = _of_look(found, model, datamodule, callback, every, conditions)
     return replace(found, title=title, notes=(*found.notes, _in_all(found, _validations(trainer, callback))))
+
+
+def _of_look(
+    found: Price,
+    model: LightningModule,
+    data: Any,
+    sentinel: ShortcutSentinel,
+    samples: Samples,
+    conditions: Conditions,
+) -> Price:
+    """The price of a look, from that of maps of all samples.
+
+    Of how many there are maps, how many pictures go through the network, and what the search takes besides, is found by
+    a search of a stand-in for the network; a look at the network itself would be as expensive as a validation.
+    """
+    known, number = sentinel.looked_at(samples, data), len(samples.images)
+    some = samples.images[: BATCHES * sentinel.batch_size]
+    with in_precision(sentinel.adapted(model), conditions.precision):
+        sentinel.scores(model, some[:1])  # warms up
+        started = time.perf_counter()
+        classes = sentinel.scores(model, some).shape[1]
+        row = (time.perf_counter() - started) / len(some)
+    started = time.perf_counter()
+    try:
+        report = sentinel.found(_StandIn(classes), data, known, conditions, method=Gradient(), output=Logit())
+    except ValueError as error:
+        return replace(
+            found,
+            costs={("", "predictions"): Cost(passes=1.0, seconds=row)},
+            notes=(f"Nothing can be proven: {error}",),
+        )
+    own = time.perf_counter() - started
+    gradients, rows = (report.settings[name] / number for name in ("gradients", "rows"))
+    costs = {key: cost * gradients for key, cost in found.costs.items()}
+    costs["", "changed pictures"] = Cost(passes=rows, seconds=rows * row)
+    costs["", "the search itself"] = Cost(seconds=own / number)
+    note = "If all classes are predicted equally often. What is proven takes up to a half more; panels are not in it."
+    return replace(found, costs=costs, notes=(note,))
+
+
+class _StandIn(nn.Module):
+    """Predicts each class equally often, by a hash of all pixels: whatever is changed changes the prediction."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = max(2, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        mean = images.flatten(1).double().mean(1)
+        label = (1e4 * mean % 1 * self.num_classes).long().clamp(0, self.num_classes - 1)
+        scale = torch.arange(self.num_classes, device=images.device)
+        return (9.0 * (scale == label[:, None]) + mean[:, None] * scale / self.num_classes).to(images.dtype)
 
 
 def _times(found: Price, networks: dict[Any, int], title: str, *notes: str) -> Price:
@@ -149,12 +212,17 @@ def _validations(trainer: Trainer, callback: ExplainingCallback) -> int | None:
 
 
 def _first_samples(
-    trainer: Trainer, model: LightningModule, datamodule: Any, callback: ExplainingCallback, loader: Any
+    trainer: Trainer,
+    model: LightningModule,
+    datamodule: Any,
+    callback: ExplainingCallback,
+    loader: Any,
+    some: int | None = None,
 ) -> tuple[Samples, int]:
-    """As many of the callback's samples as are measured, on the device; and how many it explains."""
+    """So many of the callback's samples, by default those that are measured, on the device; how many it explains."""
     target: Any = callback.target if callback.labelled else "prediction"
     take = callback.unpack or unpacking(target, callback.mask, callback.forward)
-    read, some = partial(taken, model, datamodule, take, target), BATCHES * callback.batch_size
+    read, some = partial(taken, model, datamodule, take, target), some or BATCHES * callback.batch_size
     source = Source.of(loader, read, some, "validate", trainer.limit_val_batches, callback.num_samples)
     if source.keys is None:
         raise ValueError("`dry_run`: the validation data are a stream, whose samples cannot be asked for beforehand.")

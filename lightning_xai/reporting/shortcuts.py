@@ -75,7 +75,7 @@ def _decided(group: list[Onset], reports: Sequence[ShortcutReport]) -> str:
             f"; replacing it by another class's changes {percent(mean)} of {whose} predictions "
             f"(a matched {'region' if findings[0].box else 'change'} {percent(control)})"
         )
-    if number := len({sample for finding in findings for sample in finding.examples[finding.kind == "pattern" :]}):
+    if number := len({sample for finding in findings for sample in finding.showing}):
         sentence += f"; {number} picture{'s show' if number > 1 else ' shows'} it"
     stage = "test" if stage_of(last).startswith("test") else "validation"
     return f"{sentence}; {stage} accuracy cannot see it, for these samples have it too."

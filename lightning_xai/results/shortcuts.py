@@ -58,7 +58,7 @@ class Finding:
         attribution: Mean share of the attribution in the region for the class; NaN for an operator.
         inside: Share of the region within the known evidence; NaN where none is known.
         detectable: Smallest difference from the controls that would have been found with 80 % power.
-        examples: Samples that show it best, by index, best first.
+        examples: Samples that show it best, by index, best first; before them the one that a pattern's patch is of.
         reason: One sentence.
         across: Sufficiency, less the control's, over the half of the other classes that are moved least.
     """
@@ -84,6 +84,11 @@ class Finding:
         """Short and unique among a report's findings."""
         where = "x".join(map(str, self.box))
         return "/".join(part for part in (self.kind, where) if part)
+
+    @property
+    def showing(self) -> tuple[int, ...]:
+        """The examples that lost the class in the proof, which a pattern's source was no part of."""
+        return self.examples[self.kind == "pattern" :]
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from lightning_xai.functional.random import fold_in, root_keys, uniform
@@ -22,7 +22,6 @@ from lightning_xai.shortcuts.hypotheses import (
     Place,
     Rows,
     Samples,
-    correlations,
     inside,
 )
 
@@ -33,7 +32,9 @@ SMALL = 0.03
 PATTERNS = (1 / 7, 1 / 5, 2 / 7)
 """Heights and widths of patterns, likewise."""
 TEMPLATES = 12
-"""Pictures of a class whose patches are compared with all others."""
+"""Pictures of a class whose patches are compared with others."""
+COMPARED = 72
+"""Pictures of the class, and of all others together, that they are compared with."""
 TRIALS = 36
 """Pictures of other classes that a candidate is tried on."""
 SAME = 0.3
@@ -82,19 +83,26 @@ def _drawn(index: Labels, seed: int, number: int) -> Tensor:
 def pairs(classes: Turns, number: int) -> tuple[Rows, Rows]:
     """Pictures and donors of another class: about `number` for each class of the donors, as many of each other one.
 
+    Of more other classes than that as many as there are pairs, each class's own, spread evenly: the number of pairs
+    grows as that of the classes, and each class has as many pictures as donors.
+
     Args:
         classes: The samples of each, in two orders.
         number: Pairs.
     """
-    each = -(-number // max(1, len(classes) - 1))
-    turn = torch.arange(each)
+    count = len(classes)
+    others = max(1, min(count - 1, number))
+    each, steps = -(-number // others), {1 + step * (count - 1) // others for step in range(others)}
+    orders = [(images.tolist(), donors.tolist()) for images, donors in classes.values()]
     made = [
         (images[turn % len(images)], donors[(turn + each * place) % len(donors)])
-        for label, (_, donors) in classes.items()
-        for place, (other, (images, _)) in enumerate(classes.items())
-        if other != label
+        for own, (_, donors) in enumerate(orders)
+        for place, (images, _) in enumerate(orders)
+        if (place - own) % count in steps
+        for turn in range(each)
     ]
-    rows, donors = (torch.cat(part) for part in zip(*made, strict=True))
+    device = next(iter(classes.values()))[0].device
+    rows, donors = torch.tensor(made, dtype=torch.long, device=device).view(-1, 2).unbind(1)
     return rows, donors
 
 
@@ -121,9 +129,14 @@ class Half:
     ask: Ask
     needed: Needed
 
-    @property
+    @cached_property
     def labels(self) -> Labels:
         return self.samples.predicted[self.rows]
+
+    @cached_property
+    def trials(self) -> tuple[Rows, Rows]:
+        """Pictures, and donors of other classes, that candidates are tried on."""
+        return pairs(self.classes, TRIALS)
 
     def mean(self, maps: Tensor, label: int) -> Tensor:
         """Of a class's rows."""
@@ -185,7 +198,8 @@ def _places(half: Half, sizes: Sequence[tuple[float, float]], carried: Slot) -> 
             slots.append({label: best_box(found, size, slots[-1][label]) for label, found in effects.items()})
             excess = {label: found - half.shares[half.labels != label].mean(0) for label, found in shares.items()}
             slots.append({label: best_box(found, size) for label, found in excess.items()})
-    content = {label: half.mean(_content(half), label) for label in half.classes}
+    deviations = _content(half)
+    content = {label: half.mean(deviations, label) for label in half.classes}
     chosen = _chosen(half, slots, lambda slot: Place(half.table(slot)), carried)
     return [
         Candidates(
@@ -200,9 +214,10 @@ def _places(half: Half, sizes: Sequence[tuple[float, float]], carried: Slot) -> 
 def _content(half: Half) -> Maps:
     """How far each pixel outside of the known evidence is from the mean of its class, squared."""
     images = half.samples.images[half.rows]
-    means = torch.stack([half.mean(images, label) for label in half.labels.tolist()])
+    means = {label: half.mean(images, label) for label in half.classes}
     known = torch.ones_like(images[:, 0], dtype=torch.bool)
-    return (images - means).square().sum(1) * half.samples.outside(known, half.rows)
+    own = torch.stack([means[label] for label in half.labels.tolist()])
+    return (images - own).square().sum(1) * half.samples.outside(known, half.rows)
 
 
 def _pixels(shares: tuple[float, float], size: tuple[int, int]) -> tuple[int, int]:
@@ -212,7 +227,9 @@ def _pixels(shares: tuple[float, float], size: tuple[int, int]) -> tuple[int, in
 
 def best_box(values: Tensor, size: Sequence[int], avoid: Sequence[int] = (0, 0, 0, 0)) -> tuple[int, ...]:
     """The window with the greatest sum of those that do not touch another one."""
-    sums = window_sums(values, size) - 1e6 * window_sums(_mask(avoid, values), size)
+    sums = window_sums(values, size)
+    if any(avoid):
+        sums = sums - 1e6 * window_sums(_mask(avoid, values), size)
     top, left = divmod(int(sums.argmax()), sums.shape[1])
     return top, left, *size
 
@@ -229,8 +246,9 @@ def _mask(box: Sequence[int], like: Tensor) -> Tensor:
 def matched(slot: Slot, chosen: Sequence[Slot], *maps: Mapping[int, Tensor]) -> Slot:
     """For each class a window of the same size, on none that was chosen if there is room, of maps with near sums."""
     boxes: Slot = {}
+    like = next(iter(maps[0].values()))
+    taken = torch.stack([_mask(other, like) for each in chosen for other in each.values()]).sum(0)
     for label, box in slot.items():
-        taken = torch.stack([_mask(other, maps[0][label]) for each in chosen for other in each.values()]).sum(0)
         distance = 1e3 * window_sums(taken + 1e3 * _mask(box, taken), box[2:])
         for values in maps:
             logs = window_sums(values[label], box[2:]).clamp(min=1e-6).log()
@@ -277,7 +295,7 @@ def overlap(one: Sequence[int], other: Sequence[int]) -> float:
 
 def _gains(half: Half, family: Family) -> dict[int, float]:
     """By how much the donors' class becomes more probable after a swap, by class."""
-    rows, donors = pairs(half.classes, TRIALS)
+    rows, donors = half.trials
     labels = half.samples.predicted[donors]
     after = half.ask(partial(family.swap, half.samples), rows, donors)
     rise = (after - half.samples.told[rows]).gather(1, labels[:, None])[:, 0]
@@ -307,13 +325,22 @@ def _pattern(half: Half, slot: Slot) -> Pattern:
 
 def _template(half: Half, label: int, size: tuple[int, int]) -> tuple[int, ...]:
     """The patch of great effect in a picture of the class that is most alike in the others of it, and in no others."""
-    mine = half.labels == label
-    own = half.rows[mine][:TEMPLATES].tolist()
-    boxes = [best_box(effects, size) for effects in half.effects[mine][:TEMPLATES]]
+    mine = (half.labels == label).nonzero()[:, 0]
+    own = half.rows[mine[:TEMPLATES]].tolist()
+    boxes = [best_box(effects, size) for effects in half.effects[mine[:TEMPLATES]]]
     patches = torch.cat([half.samples.patch(row, box) for row, box in zip(own, boxes, strict=True)])
-    likeness = correlations(half.samples.small[half.rows], patches).flatten(2).amax(2)
-    best = int((likeness[mine].mean(0) - likeness[~mine].mean(0)).argmax())
+    others = (half.labels != label).nonzero()[:, 0]
+    compared = [_some(mine), _some(others)]
+    likeness = half.samples.likeness(half.rows[torch.cat(compared)], patches).flatten(2).amax(2)
+    alike, other = likeness.split([len(part) for part in compared])
+    best = int((alike.mean(0) - other.mean(0)).argmax())
     return *boxes[best], own[best]
+
+
+def _some(rows: Rows) -> Int64[Tensor, " some"]:
+    """At most `COMPARED`, spread evenly; they lie class after class."""
+    number = min(len(rows), COMPARED)
+    return rows[torch.arange(number, device=rows.device) * len(rows) // number]
 
 
 def _other_patches(half: Half, slot: Slot) -> Slot:

@@ -21,6 +21,8 @@ Boxes = Int64[Tensor, " classes 4"]
 """Top, left, height, width of each class's; 0, 0, 0, 0 for none."""
 OUTLINES = 4
 """Waves in the picture, down and across together, from which on they are looked at: longer ones draw the figures."""
+Spreads = Float[Tensor, "batch 1 row column"]
+"""Of each patch of an image."""
 SEEN = 32
 """Height and width, about, in which patterns are looked for: larger pictures are made smaller."""
 
@@ -83,6 +85,23 @@ class Samples:
     @property
     def factor(self) -> int:
         return max(1, min(self.size) // SEEN)
+
+    def spread(self, size: tuple[int, int]) -> Spreads:
+        """Of each patch of `small`, see `spreads`; made once for a size, for all who look for patches of it."""
+        if size not in self._spreads:
+            self._spreads[size] = spreads(self.small, size)
+        return self._spreads[size]
+
+    @cached_property
+    def _spreads(self) -> dict[tuple[int, int], Spreads]:
+        return {}
+
+    def likeness(
+        self, rows: Rows | slice, templates: Float[Tensor, "template channel _ _"]
+    ) -> Float[Tensor, "rows template row column"]:
+        """Correlations of the patches of pictures with templates."""
+        height, width = templates.shape[2:]
+        return correlations(self.small[rows], templates, self.spread((height, width))[rows])
 
 
 class Family(ABC):
@@ -170,7 +189,7 @@ class Pattern(Family):
     Attributes:
         boxes: Of the template of each class in its picture; all of one size.
         sources: The picture.
-        found: Top and left of each class's patch in each sample, (sample, class, 2).
+        found: Top and left of each class's patch in each sample that it is looked for in, (sample, class, 2).
     """
 
     kind = "pattern"
@@ -180,17 +199,19 @@ class Pattern(Family):
 
     @classmethod
     def of(cls, samples: Samples, boxes: Boxes, sources: Rows) -> "Pattern":
-        """The patches of these pictures, looked for in all of them."""
-        images = samples.small
-        found = torch.zeros(len(images), len(boxes), 2, dtype=torch.long, device=boxes.device)
-        for size in boxes[:, 2:].unique(dim=0):
-            labels = (boxes[:, 2:] == size).all(1).nonzero()[:, 0].tolist()
-            if size.all():
-                patches = torch.cat([samples.patch(int(sources[label]), boxes[label].tolist()) for label in labels])
-                likeness = correlations(images, patches)
-                place = likeness.flatten(2).argmax(2)
-                at = torch.stack([place // likeness.shape[3], place % likeness.shape[3]], 2) * samples.factor
-                found[:, labels] = torch.minimum(at, torch.tensor(samples.size, device=at.device) - size)
+        """The patches of these pictures, looked for where a swap asks for them.
+
+        That is in the pictures of the class, and in those of classes without a patch of their own.
+        """
+        found = torch.zeros(len(samples.images), len(boxes), 2, dtype=torch.long, device=boxes.device)
+        bare = boxes[samples.predicted, 2] == 0
+        for label in boxes[:, 2].nonzero()[:, 0].tolist():
+            rows = ((samples.predicted == label) | bare).nonzero()[:, 0]
+            if len(rows):
+                likeness = samples.likeness(rows, samples.patch(int(sources[label]), boxes[label].tolist()))[:, 0]
+                place = likeness.flatten(1).argmax(1)
+                at = torch.stack([place // likeness.shape[2], place % likeness.shape[2]], 1) * samples.factor
+                found[rows, label] = torch.minimum(at, torch.tensor(samples.size, device=at.device) - boxes[label, 2:])
         return cls(boxes, sources, found)
 
     def swap(self, samples: Samples, rows: Rows, donors: Rows) -> Images:
@@ -337,15 +358,25 @@ def inside(boxes: Int64[Tensor, " rows 4"], size: Sequence[int]) -> Masks:
 
 
 def correlations(
-    images: Images, templates: Float[Tensor, "template channel _ _"]
+    images: Images, templates: Float[Tensor, "template channel _ _"], known: Spreads | None = None
 ) -> Float[Tensor, "batch template row column"]:
-    """Normalized correlation of each patch of the images with each template; flat patches are like nothing."""
+    """Normalized correlation of each patch of the images with each template; flat patches are like nothing.
+
+    Args:
+        images: That are searched.
+        templates: What for.
+        known: `spreads` of the images, if somebody has them.
+    """
     centered = templates - templates.mean((1, 2, 3), keepdim=True)
     norms = centered.flatten(1).norm(dim=1).clamp(min=1e-6).view(1, -1, 1, 1)
-    size, count = templates.shape[2:], templates[0].numel()
-    means, squares = (F.avg_pool2d(power.mean(1, keepdim=True), size, 1) for power in (images, images.square()))
-    deviations = ((squares - means.square()).clamp(min=0) * count).sqrt()
-    return F.conv2d(images, centered) / (norms * torch.maximum(deviations, norms / 2))
+    own = spreads(images, templates.shape[2:]) if known is None else known
+    return F.conv2d(images, centered).div_(torch.maximum(own, norms / 2).mul_(norms))
+
+
+def spreads(images: Images, size: Sequence[int]) -> Spreads:
+    """Norm of the deviations of each patch's values from their mean."""
+    means, squares = (F.avg_pool2d(power.mean(1, keepdim=True), tuple(size), 1) for power in (images, images.square()))
+    return ((squares - means.square()).clamp(min=0) * (images.shape[1] * size[0] * size[1])).sqrt()
 
 
 def _moved(images: Tensor, row: Int64[Tensor, "batch row"], column: Int64[Tensor, "batch column"]) -> Tensor:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 from jaxtyping import Float64
 from scipy import stats
+from scipy.special import ndtr, ndtri
 
 from lightning_xai.checks import check_level
 from lightning_xai.statistics.paired import EQUAL, Values
@@ -32,7 +33,7 @@ def mean_interval(values: Values, confidence: float, seed: int = 0) -> tuple[flo
     low, high = float(values.min()), float(values.max())
     if low == high:
         return low, high
-    quantiles = stats.norm.ppf([(1 - confidence) / 2, (1 + confidence) / 2])
+    quantiles = ndtri([(1 - confidence) / 2, (1 + confidence) / 2])
     ends = _resampled(values, quantiles, seed) if len(values) <= MOST_RESAMPLED else _analytic(values, quantiles)
     return float(ends[0]), float(ends[1])
 
@@ -68,9 +69,9 @@ def _resampled(values: Values, quantiles: Ends, seed: int) -> Ends:
     means = np.concatenate([values[generator.integers(0, len(values), (n, len(values)))].mean(-1) for n in sizes])
     equal = np.abs(means - values.mean()) <= EQUAL * np.abs(values).max()
     below = (np.count_nonzero(~equal & (means < values.mean())) + np.count_nonzero(equal) / 2) / len(means)
-    bias = stats.norm.ppf(below)
+    bias = ndtri(below)
     steps = _accelerated(bias + quantiles, _acceleration(values), power=1)
-    return np.quantile(means, stats.norm.cdf(bias + steps))
+    return np.quantile(means, ndtr(bias + steps))
 
 
 def _accelerated(shifted: Ends, acceleration: float, power: int) -> Ends:

@@ -2,22 +2,23 @@
 
 import copy
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import Trainer
+from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
+from torch import nn
 from torch.utils.data import DataLoader
 
 import lightning_xai as lx
-from benchmark_rows.measuring import PRECISIONS, Case, Measurement, Setting, alternately, bare_loop, case, timed
-from lightning_xai.callbacks import AttributionCallback, ShortcutSentinel
+from benchmark_rows.measuring import PRECISIONS, Case, Clock, Measurement, Setting, alternately, bare_loop, case, timed
+from lightning_xai.callbacks import AttributionCallback
 from lightning_xai.callbacks.recurring import RecurringCallback
 from lightning_xai.explainers import Explainer
 from lightning_xai.explainers.precision import Precision
@@ -109,23 +110,31 @@ def _validation_end(one: Case, precision: Precision, folder: Path, setting: Sett
     attribution = AttributionCallback(
         methods, num_samples=len(one.images), bounds=(low, high), precision=precision, summary=False
     )
-    validate = measured(attribution, one, folder, setting)
+    loader = DataLoader(_dataset(one), len(one.images))
+    validate = measured(attribution, one.model, loader, folder, setting.device)
     validate()
     assert attribution.evaluation is not None
     spent = attribution.evaluation.means()
     return validate, round(sum(means[GRADIENTS] for means in spent.values()))
 
 
-def measured(callback: RecurringCallback, one: Case, folder: Path, setting: Setting) -> Callable[[], float]:
+def measured(
+    callback: RecurringCallback,
+    network: nn.Module,
+    data: DataLoader | LightningDataModule,
+    folder: Path,
+    device: torch.device,
+    clock: Clock = time.perf_counter,
+) -> Callable[[], float]:
     """A function that gives the seconds that a callback takes at a validation end, with its files."""
     seconds, measure = [0.0], callback.measure
 
     def stopwatch(*arguments: Any) -> None:
-        seconds[0] = timed(lambda: measure(*arguments), setting.device)()
+        seconds[0] = timed(lambda: measure(*arguments), device, clock=clock)()
 
     callback.measure = stopwatch  # type: ignore[method-assign]
     trainer = Trainer(
-        accelerator="gpu" if setting.device.type == "cuda" else "cpu",
+        accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
         logger=TensorBoardLogger(folder),
         callbacks=[callback],
@@ -133,62 +142,13 @@ def measured(callback: RecurringCallback, one: Case, folder: Path, setting: Sett
         enable_model_summary=False,
         enable_checkpointing=False,
     )
-    module = ClassifierModule(copy.deepcopy(one.model))  # Lightning takes it off the GPU when it is done
-    loader = DataLoader(_dataset(one), len(one.images))
+    module = ClassifierModule(copy.deepcopy(network))  # Lightning takes it off the GPU when it is done
 
     def validate() -> float:
-        trainer.validate(module, loader, verbose=False)
+        trainer.validate(module, data, verbose=False)
         return seconds[0]
 
     return validate
-
-
-def shortcuts(setting: Setting) -> Iterator[Measurement]:
-    """A look for shortcuts, with its files, over the training steps of an epoch."""
-    for name in setting.networks:
-        if name not in EPOCHS:
-            continue
-        number, (samples, batch) = 160 if setting.tiny else 512, EPOCHS[name]
-        one = _repeated(case(name, min(number, 355), setting.device), number)  # as many as there are embedded digits
-        low, high = (bound.flatten().tolist() for bound in one.bounds)
-        sentinel = ShortcutSentinel(num_samples=number, bounds=(low, high), summary=False)
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Lightning's advice on workers
-            look = measured(sentinel, one, Path(folder), setting)
-            steps = 2 if setting.tiny else 50
-            epoch = partial(_seconds_of_an_epoch, _training(one, batch, steps, setting), samples / (batch * steps))
-            ratios, seconds = alternately(look, epoch, setting)
-        what = f"a look for shortcuts / the steps of an epoch of {samples:,} samples, {batch} a batch"
-        yield Measurement("shortcuts", what, name, number, "32-true", ratios, seconds, 0.1)
-
-
-EPOCHS = {"LeNet": (55_000, 64), "ResNet9": (55_000, 128)}
-"""Training samples, and samples a batch, of the data sets that the networks are trained on."""
-
-
-def _seconds_of_an_epoch(some: Callable[[], float], times: float) -> float:
-    return some() * times
-
-
-def _training(one: Case, batch: int, steps: int, setting: Setting) -> Callable[[], float]:
-    """Seconds of some bare training steps: no loader, no metrics, no trainer."""
-    model = copy.deepcopy(one.model).train()
-    optimizer = torch.optim.Adam(model.parameters())
-
-    def train() -> None:
-        for step in range(steps):
-            rows = torch.arange(step * batch, (step + 1) * batch, device=setting.device) % len(one.images)
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(model(one.images[rows]), one.target[rows]).backward()
-            optimizer.step()
-
-    return timed(train, setting.device)
-
-
-def _repeated(one: Case, number: int) -> Case:
-    """With as many samples, the same ones again, each of an index of its own."""
-    rows = torch.arange(number) % len(one.images)
-    return replace(one, samples=replace(one.samples.select(rows), index=torch.arange(number)))
 
 
 def _dataset(one: Case) -> list[dict[str, torch.Tensor]]:

@@ -26,6 +26,7 @@ from lightning_xai.networks import LeNet, ResNet9, efficientnet_lite0
 
 CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 LEAST_PAIRS = 3
+Clock = Callable[[], float]
 SINGLE: Precision = "32-true"
 HALF: Precision = "bf16-mixed"
 PRECISIONS = SINGLE, HALF
@@ -106,6 +107,7 @@ class Setting:
         budget: Seconds after which `LEAST_PAIRS` are enough.
         full: All batches and numbers of draws on a CPU too.
         tiny: One pair of something small, to see whether everything runs.
+        root: Folder with MNIST, for the rows that train on it; without it embedded digits do.
     """
 
     device: torch.device
@@ -114,6 +116,7 @@ class Setting:
     budget: float = 10.0
     full: bool = False
     tiny: bool = False
+    root: Path = Path("data")
 
     @property
     def everything(self) -> bool:
@@ -248,16 +251,17 @@ def timed(
     function: Callable[[], object],
     device: torch.device,
     arithmetic: Callable[[], AbstractContextManager[object]] = nullcontext,
+    clock: Clock = time.perf_counter,
 ) -> Callable[[], float]:
     """A function that returns the seconds that `function` takes, within a context whose own time does not count."""
 
     def measure() -> float:
         with arithmetic():
             synchronize(device)
-            start = time.perf_counter()
+            start = clock()
             function()
             synchronize(device)
-            return time.perf_counter() - start
+            return clock() - start
 
     return measure
 
