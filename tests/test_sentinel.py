@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.loggers import MLFlowLogger, WandbLogger
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -326,9 +327,9 @@ def test_each_look_is_logged_written_and_carried_along(tmp_path, looks, capsys):
     trainer = fit(tmp_path, sentinel, max_epochs=4)
     assert {name: round(float(value), 6) for name, value in trainer.callback_metrics.items()} == {
         "xai/shortcut": 0.03,
-        "xai/shortcut/cat-0": 0.0,
-        "xai/shortcut/dog": 0.3,
-        "xai/shortcut/cat-2": 0.0,
+        "xai/shortcut_of/cat-0": 0.0,
+        "xai/shortcut_of/dog": 0.3,
+        "xai/shortcut_of/cat-2": 0.0,
     }
     assert [own["epoch"] for own in looks] == [0, 1, 2, 3]
     assert looks[0]["index"].tolist() == [100, 103, 106, 108, 111]
@@ -345,7 +346,7 @@ def test_each_look_is_logged_written_and_carried_along(tmp_path, looks, capsys):
 
 def test_who_waits_for_the_scalars_gets_them_and_others_are_refused(tmp_path, looks):
     checkpoint = ModelCheckpoint(tmp_path, monitor="xai/shortcut", mode="min")
-    stopping = EarlyStopping("xai/shortcut/dog", patience=0)
+    stopping = EarlyStopping("xai/shortcut_of/dog", patience=0)
     scores = AttributionCallback({"g": Gradient()}, {"s": Sparseness()}, num_samples=2, controls=False, summary=False)
     sentinel = ShortcutSentinel(num_samples=4, summary=False)
     trainer = fit(tmp_path, sentinel, scores, checkpoint, stopping, enable_checkpointing=True)
@@ -353,9 +354,9 @@ def test_who_waits_for_the_scalars_gets_them_and_others_are_refused(tmp_path, lo
     assert float(checkpoint.best_model_score) == 0.0
     for first, last in ((sentinel, scores), (scores, sentinel)):
         with pytest.raises(
-            ValueError, match=r"'xai/shortcut/dgo', which nothing logs: .* and .* log .*xai/shortcut/dog"
+            ValueError, match=r"'xai/shortcut_of/dgo', which nothing logs: .* and .* log .*xai/shortcut_of/dog"
         ):
-            fit(tmp_path, first, last, EarlyStopping("xai/shortcut/dgo"))
+            fit(tmp_path, first, last, EarlyStopping("xai/shortcut_of/dgo"))
     with pytest.raises(ValueError, match="Give ShortcutSentinel `every_n_epochs` 1"):
         fit(tmp_path, ShortcutSentinel(every_n_epochs=2), EarlyStopping("xai/shortcut"))
 
@@ -513,6 +514,75 @@ def test_a_network_that_predicts_one_class_is_not_looked_at_yet(tmp_path):
     assert all(share.isnan() for share in (torch.tensor(found.dependence), *trainer.callback_metrics.values()))
 
 
+class Named(Corner):
+    """With names that no logger admits; learns nothing."""
+
+    class_names = ("cat/dog", "<b>")
+
+    def training_step(self, batch, _):
+        return nn.functional.cross_entropy(self(batch["image"]), batch["label"] % 2)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.0)
+
+
+def test_names_are_what_all_loggers_admit_and_differ():
+    sentinel = ShortcutSentinel(name="again")
+    names = sentinel._names(["cat/dog", "cat<dog", "tench, Tinca", "a b"], "validate/night")
+    whole = "xai/again/night/shortcut"
+    of = [f"{whole}_of/{name}" for name in ("cat_dog-0", "cat_dog-1", "tench_ Tinca", "a b")]
+    assert names == [whole, *of]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of its own
+def test_mlflow_has_scalars_panels_and_the_table_in_files(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    logger = MLFlowLogger("watched", tracking_uri=f"file:{tmp_path}/mlruns")
+    watched(tmp_path, logger)
+    client, run = logger.experiment, logger.run_id
+    metrics = client.get_run(run).data.metrics
+    assert {name for name in metrics if name != "epoch"} == SCALARS
+    assert [own.value for own in client.get_metric_history(run, "xai/shortcut")] == [1.0, 1.0]
+    drawn = [artifact.path for artifact in client.list_artifacts(run, "xai/shortcut/panel/validate")]
+    assert [Path(path).name for path in drawn] == [
+        "shortcut-validate-epoch=000-step=4.png",
+        "shortcut-validate-epoch=001-step=8.png",
+    ]
+    (table,) = client.list_artifacts(run, "xai/shortcut/table")
+    assert table.path == "xai/shortcut/table/validate.md"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_wandb_has_scalars_panels_and_the_table_without_a_connection(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    for name, value in {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false", "WANDB_MODE": "offline"}.items():
+        monkeypatch.setenv(name, value)
+    logger = WandbLogger(save_dir=tmp_path, offline=True, project="watched")
+    try:
+        watched(tmp_path, logger)
+        media = tmp_path / "wandb"
+        (table,) = media.glob("offline-run-*/files/media/table/xai/shortcut/table/validate_*.table.json")
+        assert {row[0] for row in json.loads(table.read_text())["data"]} == set(Named.class_names)
+        assert len(list(media.glob("offline-run-*/files/media/images/xai/shortcut/panel/validate_*.png"))) == 2
+        assert {name: logger.experiment.summary[name] for name in SCALARS} == dict.fromkeys(SCALARS, 1.0)
+    finally:
+        wandb.finish()
+
+
+SCALARS = {"xai/shortcut", "xai/shortcut_of/cat_dog", "xai/shortcut_of/_b_"}
+
+
+def watched(folder, logger):
+    """Two epochs with a panel each: of the first look, and of the last."""
+    sentinel = ShortcutSentinel(num_samples=128, bounds=(0.0, 1.0), panel_size=2)
+    trainer = trainer_of(folder, sentinel, logger=logger, max_epochs=2)
+    trainer.fit(Named(), DataLoader(Marked(), 32), DataLoader(Marked(), 32))
+
+
 # The command
 
 
@@ -630,5 +700,5 @@ def test_the_first_process_looks_and_all_log_the_same(tmp_path):
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert (first[0], second[0]) == ([5], [])
     assert first[1:] == second[1:]
-    assert first[1]["xai/shortcut/dog"] == pytest.approx(0.1)
+    assert first[1]["xai/shortcut_of/dog"] == pytest.approx(0.1)
     assert len(read_shortcuts(tmp_path / "xai")) == 1

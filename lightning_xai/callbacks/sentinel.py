@@ -1,6 +1,7 @@
 """The callback that says since when a network has been deciding by a shortcut, while it trains."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -46,8 +47,9 @@ from lightning_xai.results.shortcuts import (
     stage_of,
     write_shortcuts,
 )
-from lightning_xai.shortcuts import find_shortcuts, shown
-from lightning_xai.shortcuts.audit import LEAST, check_operators
+from lightning_xai.shortcuts import find_shortcuts
+from lightning_xai.shortcuts.audit import LEAST, audited, check_operators
+from lightning_xai.shortcuts.examples import shown_in
 from lightning_xai.shortcuts.find import in_first_half
 
 
@@ -58,12 +60,13 @@ class ShortcutSentinel(RecurringCallback):
     half of the samples and proven on the other by interventions beside matched controls (`find_shortcuts`). What was
     proven once is carried along, and looked at again at each later epoch. Labels are not needed.
 
-    Logs `xai/shortcut`, the share of the predictions that depend on proven shortcuts, and `xai/shortcut/<class>` for
-    each class, 0 for one that is not predicted, for `ModelCheckpoint` and `EarlyStopping` to monitor. They are NaN at a
+    Logs `xai/shortcut`, the share of the predictions that depend on proven shortcuts, and `xai/shortcut_of/<class>` for
+    each class, 0 for one that is not predicted, for `ModelCheckpoint` and `EarlyStopping` to monitor; of a class's name
+    what not all loggers admit is `_`. They are NaN at a
     look at which fewer than two classes are predicted: a checkpoint that monitors them takes that for the worst, and
     `EarlyStopping` ends the training unless it has `check_finite: false`. Writes a report a
     look to `xai/shortcuts.json` (`results.shortcuts.read_shortcuts`), beside the run's checkpoints; and pictures before
-    and after to `xai/panels/`, where something is proven that was not at the look before, and at the last epoch.
+    and after to `xai/panels/`, where a class is proven that never was before, and at the last epoch.
     TensorBoard, Weights & Biases and MLflow get the pictures and a table too. At the end the conclusion is told: which
     classes, since when, by what, and what proves it.
 
@@ -189,8 +192,9 @@ class ShortcutSentinel(RecurringCallback):
 
     def _names(self, class_names: Sequence[str], stage: str) -> list[str]:
         """Of the metrics: the scalar, then those of the classes."""
-        whole = f"{self.prefixed(stage)}/{SHORTCUT}"
-        return [whole, *(f"{whole}/{name}" for name in class_names)]
+        whole = f"{self.prefixed(stage)}/{SHORTCUT}"  # which in MLflow's files nothing else may begin with, and a slash
+        plain = distinct([re.sub(r"[^\w.\- :]", "_", name) for name in class_names])
+        return [whole, *(f"{whole}_of/{name}" for name in plain)]
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         with isolate_rng(), torch.inference_mode(False):
@@ -204,7 +208,7 @@ class ShortcutSentinel(RecurringCallback):
                     raise
                 warn_caller(f"{type(self).__name__} has no report of this {stage} end: {described(error)}")
                 whole = self._names((), stage)[0]
-                for key in {whole, *(key for key in self._logged or () if key.startswith(f"{whole}/"))}:
+                for key in {whole, *(key for key in self._logged or () if key.startswith(f"{whole}_of/"))}:
                     pl_module.log(key, math.nan, batch_size=1)
                 return
             names = report.settings["class_names"]
@@ -327,8 +331,7 @@ class ShortcutSentinel(RecurringCallback):
     def class_names(self, module: LightningModule, data: Any, number: int) -> list[str]:
         """Of all outputs, each another: a name that several have gets the class's number, which is one without."""
         known = InputSpace(module, data).class_names or ()
-        names = [str(known[label]) if label < len(known) else str(label) for label in range(max(2, number))]
-        return [name if names.count(name) == 1 else f"{name}-{label}" for label, name in enumerate(names)]
+        return distinct([str(known[label]) if label < len(known) else str(label) for label in range(max(2, number))])
 
     def examples(
         self, module: LightningModule, data: Any, samples: Samples, report: ShortcutReport
@@ -345,23 +348,11 @@ class ShortcutSentinel(RecurringCallback):
             pictures = pixels(found.before), pixels(found.after)
             return Example(*pictures, edges(found.region.cpu()), told, (finding.label, found.predicted_after))
 
-        examples: list[tuple[Finding, Sequence[Example]]] = []
-        with in_precision(model, conditions.precision):
-            for finding in carried([report])[: MOST_FINDINGS if self.panel_size else 0]:
-                found = shown(
-                    model,
-                    samples.images,
-                    finding,
-                    masks=samples.masks,
-                    bounds=conditions.bounds,
-                    index=samples.index,
-                    output=self.output,
-                    seed=conditions.seed,
-                    most=self.panel_size,
-                    max_rows=conditions.max_rows,
-                )
-                examples.append((finding, [example(finding, own) for own in found]))
-        return examples
+        chosen = carried([report])[: MOST_FINDINGS if self.panel_size else 0]
+        given = conditions.bounds, samples.index, self.output, conditions.seed, conditions.max_rows
+        with in_precision(model, conditions.precision), audited(model, samples.images, samples.masks, *given) as audit:
+            shown = [(finding, shown_in(audit, finding, self.panel_size)) for finding in chosen]
+        return [(finding, [example(finding, own) for own in found]) for finding, found in shown]
 
     def _write(self, trainer: Trainer, pl_module: LightningModule, samples: Samples, stage: str, folder: Path) -> None:
         """The reports, and a panel where something is proven; by the first process."""
@@ -381,13 +372,11 @@ class ShortcutSentinel(RecurringCallback):
             thin_out(folder / PANELS, path.name.partition("-epoch=")[0], report.step, self.keep_panels)
 
     def _is_news(self, trainer: Trainer, reports: Sequence[ShortcutReport]) -> bool:
-        """Whether something else is proven than at the look before, or there is no next look: pictures take time."""
-        known, before = (
-            {(own.label, own.kind) for own in report.shortcuts} for report in (reports[-1], reports[-2:][0])
-        )
+        """Whether a class is proven that never was before, or there is no next look: pictures take time."""
+        before = {own.label for report in reports[:-1] for own in report.shortcuts}
         end = trainer.max_epochs
         last = end is not None and end >= 0 and trainer.current_epoch + self.every_n_epochs >= end
-        return trainer.state.fn != "fit" or len(reports) == 1 or known != before or last
+        return trainer.state.fn != "fit" or last or any(own.label not in before for own in reports[-1].shortcuts)
 
     def _make_room(self, trainer: Trainer, folder: Path) -> None:
         """A new training begins with a file of its own, a resumed one with the looks of its checkpoint."""
@@ -433,6 +422,11 @@ def print_shortcuts(callback: ShortcutSentinel, trainer: Trainer) -> None:
         terminal.print(f"{'shortcuts':<16} {callback.folder / SHORTCUTS}")
         if callback.panel is not None:
             terminal.print(f"{'before and after':<16} {callback.panel}")
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names; what several have with its number."""
+    return [name if names.count(name) == 1 else f"{name}-{number}" for number, name in enumerate(names)]
 
 
 def edges(region: Tensor) -> tuple[int, ...]:

@@ -91,11 +91,16 @@ def shown(
         (True, True, True)
     """
     with audited(model, images, masks, bounds, index, output, seed, max_rows) as audit:
-        place = {number: row for row, number in enumerate(audit.index.tolist())}
-        if missing := [number for number in finding.examples if number not in place]:
-            raise ValueError(f"`images` must hold the samples of the finding, but {missing[0]} is not among `index`.")
-        rows = torch.tensor([place[number] for number in finding.examples[:most]], dtype=torch.long)
-        return _examples(audit, finding, rows.to(images.device))
+        return shown_in(audit, finding, most)
+
+
+def shown_in(audit: Audit, finding: Finding, most: int) -> tuple[Example, ...]:
+    """The same in an audit, which several findings can share."""
+    place = {number: row for row, number in enumerate(audit.index.tolist())}
+    if missing := [number for number in finding.examples if number not in place]:
+        raise ValueError(f"`images` must hold the samples of the finding, but {missing[0]} is not among `index`.")
+    rows = torch.tensor([place[number] for number in finding.examples[:most]], dtype=torch.long)
+    return _examples(audit, finding, rows.to(audit.samples.images.device))
 
 
 def _examples(audit: Audit, finding: Finding, rows: Rows) -> tuple[Example, ...]:
