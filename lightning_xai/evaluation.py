@@ -355,12 +355,19 @@ class Batch:
 
 @dataclass(frozen=True)
 class ScoredBatch:
-    """What was found for a batch: `values` is (pairs of method and metric, samples), on the model's device."""
+    """What was found for a batch: `values` is (pairs of method and metric, samples), on the model's device; NaN where
+    one `failed`."""
 
     batch: Batch
     pairs: list[tuple[str, str]]
     values: Tensor
     maps: dict[str, Tensor]
+    failed: frozenset[tuple[str, str]] = frozenset()
+
+    def without_failed(self) -> "ScoredBatch":
+        """The scores of those that did not fail."""
+        kept = [place for place, pair in enumerate(self.pairs) if pair not in self.failed]
+        return replace(self, pairs=[self.pairs[place] for place in kept], values=self.values[kept])
 
 
 def score_batches(
@@ -397,6 +404,7 @@ def score_batches(
             maps: dict[str, Tensor] = {}
             values: list[Tensor] = []
             pairs: list[tuple[str, str]] = []
+            failed: set[tuple[str, str]] = set()
             given: dict[str, Any] = {
                 "inputs": batch.images,
                 "target": batch.target,
@@ -417,6 +425,7 @@ def score_batches(
                     attributions = _score(collection, methods[name], given, where, failures, own_watch)
                     values += [_recorded(cast(Any, collection[metric]), batch, failures) for metric in key]
                     pairs += [(name, metric) for metric in key]
+                    failed |= {(name, metric) for metric in key if not cast(Any, collection[metric]).scores}
                     collection.reset()
                     if attributions is None:
                         attributions = torch.full_like(batch.images, torch.nan)
@@ -424,7 +433,7 @@ def score_batches(
                         undefined[name] = undefined.get(name, 0) + _undefined(attributions)
                     maps[name] = attributions[: batch.keep].movedim(1, conditions.channel_dim).clone()
                     tick()
-            yield ScoredBatch(batch, pairs, torch.stack(values), maps)
+            yield ScoredBatch(batch, pairs, torch.stack(values), maps, frozenset(failed))
     _warn_of_undefined(model, undefined)
     if failures:
         rest = f"; and {len(failures) - 3} more" if len(failures) > 3 else ""

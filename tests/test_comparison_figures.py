@@ -20,7 +20,7 @@ from lightning_xai.reporting.comparison_figures import (
     score_boxes,
     write_comparison_figures,
 )
-from lightning_xai.reporting.pages import drawn_width, num_lines, wrapped
+from lightning_xai.reporting.pages import drawn_width, num_lines, shortened, wrapped
 from lightning_xai.reporting.saving import figure_pixels
 from lightning_xai.results.comparison import Agreement, ComparedRun, Comparison, MethodResult, MetricComparison
 from tests.drawn import check_texts, outline, texts, written
@@ -245,6 +245,16 @@ def test_texts_of_cells_stay_in_them_and_names_in_the_figure(draw, size):
         if text.get_text():
             corners = axes.transData.inverted().transform(outline(text).vertices[:4])
             assert np.all(np.abs(corners - text.get_position()) < 0.5), text.get_text()
+
+
+def test_long_names_are_shortened_in_the_middle_as_far_as_they_stay_apart():
+    check_texts(rank_map(planted(("x" * 70,), ("m" * 60,))))  # warnings are errors: axes may not collapse
+    assert shortened(["gini", "a" * 30 + "b" * 30]) == ["gini", f"{'a' * 16}…{'b' * 15}"]
+    alike = [f"{'a' * 30}{middle}{'b' * 30}" for middle in "xy"]
+    assert shortened(alike) == alike
+    alike = [f"{'a' * 20}{middle}{'b' * 40}" for middle in "xy"]
+    assert shortened(alike) == [f"{'a' * 20}{middle}…{'b' * 20}" for middle in "xy"]
+    assert shortened([]) == []
 
 
 @pytest.mark.parametrize("values", [[1e-7, 3e-7], [0.999991, 0.999993], [-4e5, 9e5], [0.1, 0.1], [0.0], [2.0, 2e6]])

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -121,6 +122,27 @@ def test_what_fails_loses_its_own_scores_alone() -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+def test_what_fails_in_a_stream_stays_missing_and_is_tried_again(tmp_path: Any) -> None:
+    model, dark = Module().eval(), IMAGES.clone()
+    dark[4] = 2.0
+    method = {"oom": OutOfMemory(above=float(IMAGES.max()))}
+    evaluate = partial(lx.evaluate_stream, model, DataLoader(TensorDataset(dark, LABELS), 4), tmp_path, 0, method)
+    with pytest.warns(UserWarning, match="Explanations failed, .* the method oom, samples 4, 5, 6"):
+        found = evaluate({"gini": Sparseness(), "bad": Throwing()}, batch_size=4, on_error="warn")
+    assert (found.num_now, found.num_finished) == (4, 0), "no sample has all its scores"
+    assert found.scores().pairs() == [("oom", "gini"), ("oom", "gradients")]
+    with pytest.warns(UserWarning, match="Explanations failed, .* the method oom, samples 4") as told:
+        found = evaluate({"gini": Sparseness()}, batch_size=1, on_error="warn")
+    assert len(told) == 1
+    assert (found.num_now, found.num_finished) == (2, 6)
+    gini = found.scores().select(metric="gini").table.set_index("sample")["value"]
+    whole = lx.evaluate(model, dark, 0, ["gradient"], {"gini": Sparseness()}).scores["gradient"]["gini"]
+    assert sorted(gini.index) == [0, 1, 2, 3, 5, 6]
+    torch.testing.assert_close(torch.tensor(gini.tolist()), whole[gini.index.tolist()])
+    with pytest.raises(torch.OutOfMemoryError):
+        evaluate({"gini": Sparseness()})
 
 
 def test_by_default_it_fails_and_names_method_metric_and_samples() -> None:

@@ -118,6 +118,13 @@ def test_a_long_title_makes_the_panel_higher_and_not_wider():
     assert long.get_figheight() > short.get_figheight()
 
 
+def test_a_long_name_leaves_the_panel_as_narrow_as_a_short_one_of_the_same_length_shown():
+    names = (f"{'a' * 16}…{'b' * 15}", "a" * 40 + "b" * 40)
+    short, long = (panel({name: SIGNED}) for name in names)
+    assert names[0] in texts(long)
+    assert long.get_size_inches().tolist() == short.get_size_inches().tolist()
+
+
 @pytest.mark.parametrize(("attributions", "ends"), [(SIGNED, {"−P99", "P99"}), (SIGNED.abs(), {"P99"})])
 def test_the_legend_explains_the_scales_that_occur(attributions, ends):
     assert {text for text in texts(panel({"m": attributions})) if text.endswith("P99")} == ends

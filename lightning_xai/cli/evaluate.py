@@ -17,6 +17,7 @@ from lightning_xai.callbacks.samples import Target
 from lightning_xai.cli.checks import checkpoint_run, parse_shard
 from lightning_xai.cli.command_line import XAICommandLine
 from lightning_xai.data.input_space import InputSpace
+from lightning_xai.evaluation import OnError
 from lightning_xai.experiments.source import Stage
 from lightning_xai.experiments.stream import StoredEvaluation, evaluate_stream
 from lightning_xai.experiments.trained import connected
@@ -44,6 +45,7 @@ def evaluate(
     precision: Precision | None = None,
     max_gradients: int | None = None,
     dry_run: bool = False,
+    on_error: OnError | None = None,
 ) -> None:
     """Score explanations on all samples: in shards, batch by batch into a folder, and on from where it stopped.
 
@@ -69,6 +71,7 @@ def evaluate(
         max_gradients: Gradients on all samples, of all shards, with all metrics: the most expensive methods get as many
             draws as that pays for, the same in every shard.
         dry_run: Tell what will be spent on what is missing, by method and metric, instead of computing it.
+        on_error: `raise`, or with `warn` what fails costs its own scores, which stay missing until the next start.
     """
     path = Path(folder or (checkpoint_run(ckpt_path) if ckpt_path else Path("runs")) / "evaluate")
     check_folder("folder", path)
@@ -104,6 +107,7 @@ def evaluate(
             forward=like.forward,
             max_gradients=max_gradients,
             dry_run=dry_run,
+            on_error=like.on_error if on_error is None else on_error,
             **vars(conditions),
         )
     except KeyboardInterrupt:

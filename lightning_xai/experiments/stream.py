@@ -21,6 +21,7 @@ from lightning_xai.callbacks.samples import Samples, Target, check_labels, each_
 from lightning_xai.data.input_space import InputSpace
 from lightning_xai.evaluation import (
     Batch,
+    OnError,
     ScoredBatch,
     directions,
     metric_classes,
@@ -109,6 +110,7 @@ def evaluate_stream(
     forward: Mapping[str, Any] | None = None,
     max_gradients: int | None = None,
     dry_run: bool = False,
+    on_error: OnError = "raise",
 ) -> StoredEvaluation:
     """Scores of every method on every sample of a loader, written to a folder batch by batch.
 
@@ -148,6 +150,8 @@ def evaluate_stream(
         dry_run: Only tell what will be spent on what is missing, of all shards, from the first batches of it, as the
             `price` of the result. Nothing is written; the few finished samples that are evaluated once more are not in
             it.
+        on_error: With "warn" a method or a metric that fails costs its own scores of the batch that it failed on, and a
+            warning says so. They stay missing: started again, the evaluation tries them again.
 
     Raises:
         TypeError: as `evaluate`; if `data` is none of these, or can be iterated over only once.
@@ -171,6 +175,7 @@ def evaluate_stream(
     check_count("batch_size", batch_size)
     check_count("num_samples", 1 if num_samples is None else num_samples)
     check_shard(shard)
+    check_choice("on_error", on_error, OnError)
     if not ((type(limit) is int and limit >= 0) or (type(limit) is float and 0 <= limit <= 1)):
         raise ValueError(f"`limit` must be a number of batches, or a share of them from 0.0 to 1.0, got {limit!r}.")
     if isinstance(target, str):
@@ -228,7 +233,7 @@ def evaluate_stream(
         },
     )
     store = EvaluationStore(folder, settings)
-    work = _Work(network, explainers, given, target, conditions, store)
+    work = _Work(network, explainers, given, target, conditions, store, on_error)
     num_now, told = 0, None
     if dry_run:
         told = work.price(source, shard)
@@ -281,6 +286,7 @@ class _Work:
     target: int | str
     conditions: Conditions
     store: EvaluationStore
+    on_error: OnError = "raise"
     without: set[int] = field(default_factory=set)
     """Rows without a label that holds."""
 
@@ -296,7 +302,8 @@ class _Work:
             if not pairs or (source.keys is not None and not source.keys.keys() >= set(rows)):
                 continue
             read = source.walk(rows.__contains__) if source.keys is None else source.read(rows)
-            for done in self._scored(islice(read, 1), dict.fromkeys(rows, pairs).__getitem__):
+            again_scored = self._scored(islice(read, 1), dict.fromkeys(rows, pairs).__getitem__)
+            for done in (done for done in again_scored if done.pairs):
                 sample, values = done.batch.index.tolist(), done.values.cpu().double().numpy()
                 names = [(*pair, number) for pair in done.pairs for number in sample]
                 again = pd.DataFrame(names, columns=["method", "metric", "sample"]).assign(value=values.ravel())
@@ -318,6 +325,8 @@ class _Work:
         number = 0
         for done in self._scored(batches, lambda row: missing(row) if chosen or row % of == own - 1 else frozenset()):
             record = done.batch.record
+            if not done.pairs:
+                continue
             values, has_classes = done.values.cpu().double().numpy(), self.conditions.output.has_labels
             self.store.add(done.pairs, values, record["samples"], record["logits"], has_classes)
             evaluated = len(set(record["samples"]["row"]))
@@ -357,8 +366,9 @@ class _Work:
         self, read: Iterator[tuple[list[int], Samples]], wanted: Callable[[int], frozenset[tuple[str, str]]]
     ) -> Iterator[ScoredBatch]:
         batches = (batch for rows, samples in read for batch in self._prepared(rows, samples, wanted))
-        with closing(score_batches(self.model, batches, self.methods, self.metrics, self.conditions)) as scored:
-            yield from scored
+        given = self.model, batches, self.methods, self.metrics, self.conditions
+        with closing(score_batches(*given, failures=None if self.on_error == "raise" else [])) as scored:
+            yield from (done.without_failed() if done.failed else done for done in scored)
 
     def _prepared(
         self, rows: list[int], samples: Samples, wanted: Callable[[int], frozenset[tuple[str, str]]]

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 
 from lightning_xai.reporting.colors import FAINT, LINE_GRAY, readable
-from lightning_xai.reporting.pages import FONT_SIZE, LINE, SMALL, Page, multiples, num_lines, wrapped
+from lightning_xai.reporting.pages import FONT_SIZE, LINE, SMALL, Page, multiples, num_lines, shortened, wrapped
 
 _NAME_WIDTH, _ROW_HEIGHT = 2.4, 0.24
 
@@ -85,4 +85,4 @@ def cell_names(axes: Axes, rows: Sequence[str], columns: Sequence[str], rotation
     axes.set_xticks(np.arange(len(columns)) + 0.5, columns, size=FONT_SIZE)
     if rotation is not None:
         axes.xaxis.tick_top()
-        axes.set_xticklabels(columns, rotation=rotation, rotation_mode="anchor", ha="left", va="baseline")
+        axes.set_xticklabels(shortened(columns), rotation=rotation, rotation_mode="anchor", ha="left", va="baseline")

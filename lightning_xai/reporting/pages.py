@@ -29,6 +29,8 @@ FONT_SIZE, SMALL, LARGE = 8.0, 7.0, 9.0
 LINE = 1.4 * FONT_SIZE / 72
 """Height of a line of text, in inches."""
 PAD = 0.08
+_LONGEST = 32
+"""Characters of a slanted title."""
 
 _WIDE = (
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei"),
@@ -148,8 +150,12 @@ class Page:
         """The figure, with texts above and below, at least so many inches wide."""
         self._make_room()
         # Twice where columns had more room than they need: slanted titles reach the less far beyond wider axes.
-        for _ in self._lengths[0][:2]:
-            self.figure.set_figwidth(self._fitted()[0])
+        for columns in [len(self._lengths[0])] * min(2, len(self._lengths[0])):
+            width = self.figure.get_figwidth()
+            step = self._fitted()[0] - width
+            # Narrow axes below long titles, each of which moves by half of what they shrink: else these would collapse.
+            far = columns == 1 and abs(step) > self._size[0] / 4
+            self.figure.set_figwidth(width + (step / 2 if far else step))
         natural, height = self.figure.get_size_inches()
         width = max(least, natural)
         lines = self._write(heading, notes, width)
@@ -211,6 +217,16 @@ def wrapped(text: str, width: float, size: float = FONT_SIZE, weight: str = "nor
                 lines.append("")
             lines[-1] += part
     return "\n".join(line.strip() for line in lines)
+
+
+def shortened(names: Sequence[str]) -> list[str]:
+    """Names as slanted titles have room for them: the middle of long ones is left out, as far as they stay apart."""
+    for most in range(_LONGEST, max(map(len, names), default=0)):
+        first, last = most // 2, (most - 1) // 2
+        short = [name if len(name) <= most else f"{name[:first]}…{name[-last:]}" for name in names]
+        if len(set(short)) == len(set(names)):
+            return short
+    return list(names)
 
 
 def num_lines(text: str) -> int:

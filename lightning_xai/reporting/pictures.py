@@ -14,7 +14,17 @@ from matplotlib.patches import Rectangle
 from matplotlib.transforms import ScaledTranslation
 
 from lightning_xai.reporting.colors import DIVERGING, FAINT, PERCENTILE, SEQUENTIAL, scale_end
-from lightning_xai.reporting.pages import FONT_SIZE, LINE, RESOLUTION, SMALL, Page, num_lines, styled, wrapped
+from lightning_xai.reporting.pages import (
+    FONT_SIZE,
+    LINE,
+    RESOLUTION,
+    SMALL,
+    Page,
+    num_lines,
+    shortened,
+    styled,
+    wrapped,
+)
 
 _SMALL_CELL, _LARGE_CELL = 0.9, 1.4
 _GAP, _WIDE_GAP = 0.04, 0.12
@@ -91,7 +101,9 @@ class PictureGrid:
         axes.tick_params(which="both", length=0, labelsize=FONT_SIZE, pad=3)
         titles = [wrapped(title, self.cell_width) for title in self.columns]
         rotated = max(map(num_lines, titles)) > 2
-        axes.set_xticks([left + self.cell_width / 2 for left in self.lefts], self.columns if rotated else titles)
+        axes.set_xticks(
+            [left + self.cell_width / 2 for left in self.lefts], shortened(self.columns) if rotated else titles
+        )
         for label in axes.get_xticklabels() if rotated else []:
             label.set(rotation=_ROTATION, rotation_mode="anchor", ha="left", va="baseline")
         axes.set_yticks(self.middles(), self.rows if named else [""] * len(self.rows))
