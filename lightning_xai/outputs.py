@@ -1,7 +1,7 @@
 """What is explained: which number of a network's output, and what a class, a probability and a prediction are in it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, ClassVar
@@ -249,7 +249,7 @@ class At(Output):
         return raw[places][:, None]
 
     def _places(self) -> tuple[int, ...]:
-        return (self.index,) if isinstance(self.index, int) else tuple(self.index)
+        return tuple(self.index) if isinstance(self.index, Sequence) else (self.index,)
 
 
 @dataclass(frozen=True)

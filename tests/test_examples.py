@@ -29,8 +29,6 @@ ROOMS = (lx, callbacks, data, explainers, metrics, modules, networks, outputs, r
 UNLISTED = (cues, quantus, engine, lab, metrics_of_studies, study)  # rooms without a list of what is public
 WITHOUT = {
     "NetworkResult": "what `run_study` makes, in whose example it is",
-    "Accepted": "what `find_shortcuts` takes",
-    "Example": "what `shown` makes",
 }
 if find_spec("efficientnet_lite_pytorch") is None:
     WITHOUT["efficientnet_lite0"] = "needs a package that is not there"

@@ -15,6 +15,7 @@ from lightning_xai.results.scores import Scores
 from lightning_xai.statistics.paired import holm, paired_test
 from lightning_xai.studies.engine import judged, run_study
 from lightning_xai.studies.entries import expanded, resolved
+from lightning_xai.studies.lab import Lab
 from lightning_xai.studies.report import claim_matrix
 from lightning_xai.studies.study import carried_studies, check, study_of
 from tests.small import (
@@ -290,3 +291,8 @@ def test_equal_scores_are_no_difference():
     assert paired_test(values, values - 0.1)[1] == 1.0
     assert paired_test(values, values - 0.1, higher_is_better=False)[1] == -1.0
     assert holm(np.array([])).shape == (0,)
+
+
+def test_data_that_bring_their_pictures_are_given_no_folder():
+    data = Lab(root="data", configs=str(ROOT / "configs"), device="cpu").config("quickstart", {})["data"]
+    assert data == {"class_path": "lightning_xai.data.DigitsDataModule", "init_args": {"batch_size": 32}}

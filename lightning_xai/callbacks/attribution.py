@@ -41,6 +41,7 @@ from lightning_xai.explainers import Explainer, with_gradients
 from lightning_xai.explainers.base import (
     check_choice,
     check_count,
+    check_kind,
     parse_bounds,
 )
 from lightning_xai.explainers.channels import channels_second
@@ -209,6 +210,8 @@ class AttributionCallback(RecurringCallback):
         check_names("metrics", metrics or ())
         check_controls(controls)
         self.metrics: dict[str, SampleMetric] | None = named("metrics", metrics)
+        for key, metric in (self.metrics or {}).items():
+            check_kind(f"metrics[{key!r}]", metric, SampleMetric, "a metric such as lightning_xai.metrics.Sparseness()")
         self.controls, self.num_gradients = controls, num_gradients
         self.panel_size, self.keep_panels, self.keep_scores = panel_size, keep_panels, keep_scores
         self.mask, self.keep_maps = mask, keep_maps

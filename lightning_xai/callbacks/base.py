@@ -35,6 +35,7 @@ from lightning_xai.explainers.base import (
     check_choice,
     check_count,
     check_inputs,
+    check_kind,
     check_rows,
     check_whole_number,
     explaining,
@@ -94,6 +95,8 @@ class ExplainingCallback(Callback):
         self.methods: dict[str, Explainer] | None = named("methods", methods)
         if self.methods is not None and not self.methods:
             raise ValueError("`methods` must name at least one explainer; null stands for the default ones.")
+        for key, method in (self.methods or {}).items():
+            check_kind(f"methods[{key!r}]", method, Explainer, "an explainer such as lightning_xai.Gradient()")
         with_controls(self.methods or {})  # refuses their names, which tables and figures know
         if name is not None:
             check_folder_name(name)

@@ -12,13 +12,17 @@ from torch.nn import Module
 SHARDED = (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)
 
 
-def check_names(argument: str, names: Iterable[Any]) -> None:
+def check_names(argument: str, names: Any) -> None:
     """Refuse what cannot be a part of a metric's name, and a field of a table.
 
     Raises:
-        TypeError: if a name is no string.
+        TypeError: if they are no names, or one is no string.
         ValueError: if it is empty, or has line breaks, other characters that do not show, or slashes.
     """
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise TypeError(
+            f"`{argument}` must be a list of names, or map names to objects; got {names!r}: put it into a list."
+        )
     for name in names:
         if not isinstance(name, str):
             raise TypeError(f"`{argument}` must map names to objects, got {name!r} for a name: put it in quotes.")

@@ -55,6 +55,11 @@ class Accepted(TypedDict, total=False):
         label: Class.
         kind: Of the hypothesis.
         box: Top, left, height, width, of a place or a pattern's patch; it overlaps that of the hypothesis.
+
+    Example:
+        >>> from lightning_xai.shortcuts import Accepted
+        >>> Accepted(label=3, kind="place", box=(24, 4, 5, 5))["box"]
+        (24, 4, 5, 5)
     """
 
     label: int | None

@@ -30,6 +30,13 @@ class Example:
         probability: Of the finding's class, before.
         probability_after: After.
         predicted_after: The class that is predicted then.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.shortcuts import Example
+        >>> before, region = torch.ones(1, 4, 4), torch.zeros(4, 4, dtype=torch.bool)
+        >>> Example(7, before, before * 0, region, 0.9, 0.2, predicted_after=3).predicted_after
+        3
     """
 
     index: int

@@ -131,13 +131,13 @@ class Lab:
         cmnist = data["class_path"].endswith("CMNISTDataModule")
         options = dict(data.get("init_args", {}))
         kind = getattr(data_modules, data["class_path"].rpartition(".")[2], None)
+        # its own and its bases', for it hands options on; those that bring or draw their pictures need no folder
+        makers = [vars(base)["__init__"] for base in getattr(kind, "__mro__", ()) if "__init__" in vars(base)]
+        takes = {name for maker in makers for name in signature(maker).parameters}
+        root = {"root": self.root} if "root" in takes else {}
         if isinstance(kind, type) and issubclass(kind, data_modules.TruthDataModule):
-            own = {"root": self.root} | ({"digits": "embedded"} if self.embedded else {})
-            # its own and its bases', for it hands options on; those that draw everything themselves need no data
-            makers = [vars(base)["__init__"] for base in kind.__mro__ if "__init__" in vars(base)]
-            takes = {name for maker in makers for name in signature(maker).parameters}
-            own = {name: value for name, value in own.items() if name in takes}
-            return {"class_path": data["class_path"], "init_args": options | own}
+            digits = {"digits": "embedded"} if self.embedded and "digits" in takes else {}
+            return {"class_path": data["class_path"], "init_args": options | root | digits}
         if self.embedded and not cmnist:
             return {
                 "class_path": "lightning_xai.data.DigitsDataModule",
@@ -147,7 +147,7 @@ class Lab:
             options |= {"digits": "embedded", "backgrounds": "embedded", "batch_size": 32}
         elif cmnist:
             options["backgrounds"] = self.backgrounds
-        return {"class_path": data["class_path"], "init_args": options | {"root": self.root}}
+        return {"class_path": data["class_path"], "init_args": options | root}
 
     def data(self, name: str, changes: Mapping[str, Any] | None = None) -> LightningDataModule:
         """The data of `configs/NAME.yaml`, prepared, without a network."""

@@ -34,13 +34,13 @@ class About:
 
     @property
     def has_floor(self) -> bool:
-        """Whether a map that never saw the network must score badly: only then is a control a floor."""
+        """Whether a map that never saw the network must score badly: only then has a method to beat a control."""
         return self.group in ("evidence", "faithfulness")
 
 
 _SHARE = "Chance: what random maps reach: about the share of the image that the mask covers."
-_STEADY = "No floor: maps that ignore the network are perfectly steady, so the controls mean nothing here."
-_FORM = "No floor: the controls are landmarks. A sparser or simpler map is not a truer one."
+_STEADY = "No control to beat: maps that ignore the network are perfectly steady, so the controls mean nothing here."
+_FORM = "No control to beat: the controls are landmarks. A sparser or simpler map is not a truer one."
 _LANDMARK = "Chance: what random maps reach."
 _UNKNOWN = "A metric of your own, or of another package: what it asks is not known."
 
@@ -134,7 +134,7 @@ ABOUT = {
     "inherent_noise": About(
         "inherent noise",
         "Share of the noisy input values that no real image can have, because they lie out of the data's range.",
-        "No floor: a method without noise on its input has 0.",
+        "No control to beat: a method without noise on its input has 0.",
         "input",
         True,
     ),
