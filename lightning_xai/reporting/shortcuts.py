@@ -23,7 +23,7 @@ def sentences(reports: Sequence[ShortcutReport]) -> list[str]:
     """The conclusion: each shortcut with its classes, since when, and what proves it; or how sure it is that none is.
 
     Args:
-        reports: Of one network on the same samples, in order of time; the last one is what is concluded about.
+        reports: Reports of one network on the same samples, in order of time; the last one is what is concluded about.
     """
     last, found = reports[-1], onset(reports)
     lines = []

@@ -53,7 +53,7 @@ class Finding:
         verdict: What follows.
         necessity: By fill (`swap`, `blur`, `mean`, `inpaint`): share of the class's predictions lost.
         sufficiency: Share of other predictions that become this class when the content is put into them.
-        p: Of the null that the hypothesis belongs to any class.
+        p: p-value of the null that the hypothesis belongs to any class.
         p_adjusted: After Holm, over all hypotheses of all classes.
         attribution: Mean share of the attribution in the region for the class; NaN for an operator.
         inside: Share of the region within the known evidence; NaN where none is known.
@@ -102,8 +102,8 @@ class ShortcutReport:
             NaN if nothing could be looked at.
         by_class: The same of each class that was predicted.
         findings: Strongest first; the hypotheses that came to nothing are among them.
-        epoch: Of the network; -1 outside of training.
-        step: Of the network.
+        epoch: Epoch of the network; -1 outside of training.
+        step: Step of the training.
         samples: Indices of the samples in their data set.
         settings: How it was made: seed, fractions, fills, controls, alpha, operators, accepted, versions.
     """
@@ -152,7 +152,7 @@ def onset(reports: Sequence[ShortcutReport]) -> tuple[Onset, ...]:
     Hypotheses about a class are one shortcut if they are of the same kind and their places overlap.
 
     Args:
-        reports: Of one network on the same samples, in order of time.
+        reports: Reports of one network on the same samples, in order of time.
     """
     groups: list[list[tuple[int, Finding]]] = []
     for look, report in enumerate(reports):

@@ -53,7 +53,7 @@ class Accepted(TypedDict, total=False):
 
     Attributes:
         label: Class.
-        kind: Of the hypothesis.
+        kind: Kind of the hypothesis.
         box: Top, left, height, width, of a place or a pattern's patch; it overlaps that of the hypothesis.
 
     Example:

@@ -27,7 +27,7 @@ class Example:
         before: (channel, height, width), as the network takes it.
         after: Likewise.
         region: Where it is; all of the picture for what has no place.
-        probability: Of the finding's class, before.
+        probability: Probability of the finding's class, before.
         probability_after: After.
         predicted_after: The class that is predicted then.
 
