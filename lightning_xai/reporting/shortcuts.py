@@ -1,7 +1,8 @@
 """What a search for shortcuts found, in sentences and as a table."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from lightning_xai.results.shortcuts import (
     Finding,
@@ -53,8 +54,9 @@ def _decided(group: list[Onset], reports: Sequence[ShortcutReport]) -> str:
     whose, verb = ("its", "is") if len(labels) == 1 else ("their", "are")
     places, moments = ({made(one) for one in group} for made in (lambda o: words(o.finding, last), _moment))
     dated = len(reports) > 1
-    if len(places) == 1 and (len(moments) == 1 or not dated):
-        what = f"{_classes(labels, last)} {verb} decided by {places.pop()}"
+    if len(places) == 1:
+        since = {one.finding.label: f" (since {one.since})" for one in reversed(group) if dated and len(moments) > 1}
+        what = f"{_classes(labels, last, since)} {verb} decided by {places.pop()}"
     else:
         each = [
             f"{class_name(label, last)} by {listed(_what(own, last, dated and len(moments) > 1))}"
@@ -158,8 +160,10 @@ def class_name(label: int, report: ShortcutReport) -> str:
     return str(names[label]) if label < len(names) else str(label)
 
 
-def _classes(labels: Sequence[int], report: ShortcutReport) -> str:
-    return ("class " if len(labels) == 1 else "classes ") + listed(class_name(label, report) for label in labels)
+def _classes(labels: Sequence[int], report: ShortcutReport, more: Mapping[int, str] = MappingProxyType({})) -> str:
+    """Which they are, with more about some."""
+    named = listed(class_name(label, report) + more.get(label, "") for label in labels)
+    return ("class " if len(labels) == 1 else "classes ") + named
 
 
 def listed(names: Iterable[str]) -> str:
