@@ -383,7 +383,7 @@ def correlations(
 
 def spreads(images: Images, size: Sequence[int]) -> Spreads:
     """Norm of the deviations of each patch's values from their mean."""
-    means, squares = (F.avg_pool2d(power.mean(1, keepdim=True), size, 1) for power in (images, images.square()))
+    means, squares = (F.avg_pool2d(power.mean(1, keepdim=True), tuple(size), 1) for power in (images, images.square()))
     return ((squares - means.square()).clamp(min=0) * (images.shape[1] * size[0] * size[1])).sqrt()
 
 
