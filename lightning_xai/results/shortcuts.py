@@ -8,10 +8,10 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from lightning_xai.results.files import write_text
 
@@ -247,9 +247,9 @@ def write_shortcuts(folder: str | os.PathLike[str], *reports: ShortcutReport) ->
         ValueError: if the file that is there is none of ours.
     """
     path = Path(folder) / SHORTCUTS
-    new = {_moment(report): report for report in reports}
-    kept = [report for report in read_shortcuts(folder) if _moment(report) not in new] if path.exists() else []
-    records = [as_record(report) for report in sorted([*kept, *new.values()], key=lambda r: (r.step, r.epoch))]
+    new = {_moment(record): record for record in map(as_record, reports)}
+    known = dict(_records(path, lambda record: (_moment(record), record))) if path.exists() else {}
+    records = sorted((known | new).values(), key=lambda record: (record["step"], record["epoch"]))
     whole = {"schema": SCHEMA, "version": VERSION, "reports": records}
     return write_text(path, json.dumps(whole, allow_nan=False, separators=(",", ":")) + "\n")
 
@@ -267,15 +267,22 @@ def read_shortcuts(folder: str | os.PathLike[str], stage: str | None = None) -> 
     path = Path(folder) / SHORTCUTS
     if not path.exists():
         return ()
+    return tuple(report for report in _records(path, report_of) if stage in (None, stage_of(report)))
+
+
+Made = TypeVar("Made")
+
+
+def _records(path: Path, make: Callable[[dict[str, Any]], Made]) -> list[Made]:
+    """What is made of each report in a file."""
     try:
         whole = json.loads(path.read_text(encoding="utf-8"))
         if whole["schema"] != SCHEMA or whole["version"] != VERSION:
             raise ValueError(f"expected {SCHEMA} of version {VERSION}, got {whole['schema']} {whole['version']}")
-        found = tuple(report_of(record) for record in whole["reports"])
+        return [make(record) for record in whole["reports"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         why = f"has no {error}" if isinstance(error, KeyError) else error
         raise ValueError(f"{path}: no reports of shortcuts ({why}). Move it away, and look for them again.") from error
-    return tuple(report for report in found if stage in (None, stage_of(report)))
 
 
 def stage_of(report: ShortcutReport) -> str:
@@ -328,5 +335,6 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | str) else repr(value)
 
 
-def _moment(report: ShortcutReport) -> tuple[str, int, int]:
-    return stage_of(report), report.epoch, report.step
+def _moment(record: dict[str, Any]) -> tuple[str, int, int]:
+    """Stage, epoch and step."""
+    return record["settings"].get("stage", "validate"), record["epoch"], record["step"]

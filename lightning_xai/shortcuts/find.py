@@ -234,6 +234,12 @@ def best_box(values: Tensor, size: Sequence[int], avoid: Sequence[int] = (0, 0, 
     return top, left, *size
 
 
+def best_boxes(values: Tensor, size: Sequence[int]) -> list[tuple[int, ...]]:
+    """The window with the greatest sum of each map."""
+    sums = F.avg_pool2d(values[:, None], tuple(size), 1)[:, 0] * (size[0] * size[1])
+    return [(*divmod(place, sums.shape[2]), *size) for place in sums.flatten(1).argmax(1).tolist()]
+
+
 def window_sums(values: Tensor, size: Sequence[int]) -> Tensor:
     """Of each window of a map."""
     return F.avg_pool2d(values[None, None], tuple(size), 1)[0, 0] * (size[0] * size[1])
@@ -327,7 +333,7 @@ def _template(half: Half, label: int, size: tuple[int, int]) -> tuple[int, ...]:
     """The patch of great effect in a picture of the class that is most alike in the others of it, and in no others."""
     mine = (half.labels == label).nonzero()[:, 0]
     own = half.rows[mine[:TEMPLATES]].tolist()
-    boxes = [best_box(effects, size) for effects in half.effects[mine[:TEMPLATES]]]
+    boxes = best_boxes(half.effects[mine[:TEMPLATES]], size)
     patches = torch.cat([half.samples.patch(row, box) for row, box in zip(own, boxes, strict=True)])
     others = (half.labels != label).nonzero()[:, 0]
     compared = [_some(mine), _some(others)]
