@@ -206,6 +206,11 @@ def test_the_conclusion_says_since_when_which_classes_what_and_what_proves_it():
         "Since epoch 1 (not yet at epoch 0; not yet at two looks) class b is decided by the color"
     )
     assert "2 classes are decided each by a place of its own: e by the lower left corner, h by the upper" in told[1]
+    one, four = finding(1, box=(), kind="color"), finding(4, box=(), kind="color")
+    told = sentences([report(0, one), report(1, one, four), report(2, one, four)])
+    assert told[0].startswith(
+        "Since epoch 0 (the first look) classes 1 (since 0) and 4 (since 1) are decided by the color;"
+    )
 
 
 def test_what_is_not_sure_is_said():
