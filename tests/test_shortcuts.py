@@ -14,7 +14,7 @@ from torch.testing import assert_close
 import lightning_xai as lx
 from lightning_xai.results.shortcuts import Effect
 from lightning_xai.shortcuts.audit import grown
-from lightning_xai.shortcuts.find import Candidates, pairs
+from lightning_xai.shortcuts.find import Candidates, matched, pairs
 from lightning_xai.shortcuts.hypotheses import (
     Background,
     Color,
@@ -419,6 +419,18 @@ def test_evidence_has_a_margin_of_a_fourteenth_of_the_picture():
     expected = torch.zeros_like(masks)
     expected[0, 8:13, 3:6] = True
     assert torch.equal(grown(masks), expected)
+
+
+def test_a_control_lies_where_something_is_changed_rather_than_on_no_chosen_place():
+    free = torch.zeros(12, 12)
+    free[9:] = 1  # all else is evidence
+    chosen = [{label: (9, 3 * label, 3, 3) for label in range(4)}]
+    for label, (top, left, height, width) in matched(chosen[0], chosen, dict.fromkeys(range(4), free)).items():
+        assert (height, width) == (3, 3)
+        assert free[top : top + 3, left : left + 3].mean() == 1
+        assert abs(left - 3 * label) >= 3
+    room = {label: torch.ones(12, 12) for label in range(4)}
+    assert all(top <= 6 for top, *_ in matched(chosen[0], chosen, room).values())
 
 
 PASTE, BOX = "not enough in pictures of the other classes", [{"box": [0, 0, 2, 2]}]

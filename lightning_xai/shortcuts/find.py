@@ -37,6 +37,8 @@ COMPARED = 72
 """Pictures of the class, and of all others together, that they are compared with."""
 TRIALS = 36
 """Pictures of other classes that a candidate is tried on."""
+AS_FREE = 0.75
+"""Area outside of the known evidence that a control has, as a share of that of what it is the control of."""
 SAME = 0.3
 """Overlap from which on two boxes are the same hypothesis."""
 SIMPLER = 0.8
@@ -117,6 +119,7 @@ class Half:
         effects: Of each row and pixel, to first order, how much the class's output falls when the pixel becomes what it
             is in other classes; as shares of the sum of their sizes; 0 in the known evidence.
         shares: Of each row and pixel: share of the attribution.
+        free: Of each row and pixel: 1 outside of the known evidence, 0 in it.
         ask: What the network says.
         needed: Which sufficiency.
     """
@@ -126,6 +129,7 @@ class Half:
     classes: Turns
     effects: Maps
     shares: Maps
+    free: Maps
     ask: Ask
     needed: Needed
 
@@ -162,9 +166,9 @@ def half_of(samples: Samples, classes: Turns, maps: Images, signed: bool, ask: A
     means = {label: images[labels == label].mean(0) for label in classes}
     others = {label: torch.stack([m for other, m in means.items() if other != label]).mean(0) for label in classes}
     contrast = images - torch.stack([others[label] for label in labels.tolist()])
-    known = samples.outside(torch.ones_like(images[:, 0], dtype=torch.bool), rows)
-    effects = (maps * contrast if signed else maps).sum(1) * known
-    return Half(samples, rows, classes, normalized(effects), normalized(maps.abs().sum(1) * known), ask, needed)
+    free = samples.outside(torch.ones_like(images[:, 0], dtype=torch.bool), rows).to(images)
+    effects = (maps * contrast if signed else maps).sum(1) * free
+    return Half(samples, rows, classes, normalized(effects), normalized(maps.abs().sum(1) * free), free, ask, needed)
 
 
 def normalized(maps: Tensor) -> Tensor:
@@ -199,12 +203,12 @@ def _places(half: Half, sizes: Sequence[tuple[float, float]], carried: Slot) -> 
             excess = {label: found - half.shares[half.labels != label].mean(0) for label, found in shares.items()}
             slots.append({label: best_box(found, size) for label, found in excess.items()})
     deviations = _content(half)
-    content = {label: half.mean(deviations, label) for label in half.classes}
+    free, content = ({label: half.mean(maps, label) for label in half.classes} for maps in (half.free, deviations))
     chosen = _chosen(half, slots, lambda slot: Place(half.table(slot)), carried)
     return [
         Candidates(
             Place(half.table(slot)),
-            Place(half.table(matched(slot, chosen, content, shares))),
+            Place(half.table(matched(slot, chosen, free, content, shares))),
             {label: float(window_sums(shares[label], box[2:])[box[0], box[1]]) for label, box in slot.items()},
         )
         for slot in chosen
@@ -215,9 +219,8 @@ def _content(half: Half) -> Maps:
     """How far each pixel outside of the known evidence is from the mean of its class, squared."""
     images = half.samples.images[half.rows]
     means = {label: half.mean(images, label) for label in half.classes}
-    known = torch.ones_like(images[:, 0], dtype=torch.bool)
     own = torch.stack([means[label] for label in half.labels.tolist()])
-    return (images - own).square().sum(1) * half.samples.outside(known, half.rows)
+    return (images - own).square().sum(1) * half.free
 
 
 def _pixels(shares: tuple[float, float], size: tuple[int, int]) -> tuple[int, int]:
@@ -249,13 +252,19 @@ def _mask(box: Sequence[int], like: Tensor) -> Tensor:
     return inside(torch.tensor([box], device=like.device), like.shape)[0].to(like)
 
 
-def matched(slot: Slot, chosen: Sequence[Slot], *maps: Mapping[int, Tensor]) -> Slot:
-    """For each class a window of the same size, on none that was chosen if there is room, of maps with near sums."""
+def matched(slot: Slot, chosen: Sequence[Slot], free: Mapping[int, Tensor], *maps: Mapping[int, Tensor]) -> Slot:
+    """For each class a window of the same size, of maps with near sums.
+
+    If there is room, and in this order: it does not touch the class's own; it has nearly as much that is free of
+    evidence, where alone something is changed; it is on none that was chosen for others.
+    """
     boxes: Slot = {}
-    like = next(iter(maps[0].values()))
+    like = next(iter(free.values()))
     taken = torch.stack([_mask(other, like) for each in chosen for other in each.values()]).sum(0)
     for label, box in slot.items():
-        distance = 1e3 * window_sums(taken + 1e3 * _mask(box, taken), box[2:])
+        room, own = window_sums(free[label], box[2:]), window_sums(_mask(box, like), box[2:])
+        lacking = (room < AS_FREE * room[box[0], box[1]]).to(room)
+        distance = 1e3 * (window_sums(taken, box[2:]) + box[2] * box[3] * (10 * lacking + 100 * own))
         for values in maps:
             logs = window_sums(values[label], box[2:]).clamp(min=1e-6).log()
             distance += (logs - logs[box[0], box[1]]).abs()
