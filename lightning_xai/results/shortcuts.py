@@ -9,11 +9,12 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from lightning_xai.results.files import write_text
+from lightning_xai.results.tables import Printed, ResultTable, from_above
 
 SHORTCUTS, SCHEMA, VERSION = "shortcuts.json", "lightning_xai.shortcuts", 1
 """The file in `xai`, and what it says of itself; a field that changes its meaning or goes raises the version."""
@@ -91,9 +92,9 @@ class Finding:
         return self.examples[self.kind == "pattern" :]
 
 
-@dataclass(frozen=True)
-class ShortcutReport:
-    """All that was found in one network at one time.
+@dataclass(frozen=True, repr=False)
+class ShortcutReport(Printed):
+    """All that was found in one network at one time; it prints as its table and conclusion.
 
     Attributes:
         verdict: `SHORTCUT` if any finding is one; else `INCONCLUSIVE` if any is, or a class has too few samples; else
@@ -114,13 +115,17 @@ class ShortcutReport:
     findings: tuple[Finding, ...]
     epoch: int
     step: int
-    samples: tuple[int, ...] = field(repr=False)
-    settings: dict[str, Any] = field(repr=False)
+    samples: tuple[int, ...]
+    settings: dict[str, Any]
 
     @property
     def shortcuts(self) -> tuple[Finding, ...]:
         """The proven ones."""
         return tuple(finding for finding in self.findings if finding.verdict == "SHORTCUT")
+
+    def _parts(self) -> list[ResultTable | str]:
+        table, told = (from_above(f"reporting.shortcuts:{name}") for name in ("shortcut_table", "sentences"))
+        return [table(self), *told([self])]
 
 
 @dataclass(frozen=True)
