@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +110,13 @@ def _garments(lab: Lab, val_size: int, sizes: Sizes) -> ImageDataModule:
 def _colored(lab: Lab, val_size: int, sizes: Sizes) -> ImageDataModule:
     if lab.embedded:
         return CMNISTDataModule(digits="embedded", backgrounds="embedded", val_size=val_size)
-    return CMNISTDataModule(lab.root, backgrounds=lab.backgrounds, val_size=val_size, **sizes)
+    return CMNISTDataModule(
+        lab.root,
+        backgrounds=lab.backgrounds,
+        num_train=sizes["num_train"],
+        num_test=sizes["num_test"],
+        val_size=val_size,
+    )
 
 
 def _pooled(channels: int) -> nn.Module:
@@ -139,7 +146,7 @@ def _mlp(channels: int, side: int) -> nn.Module:
 
 
 def _efficientnet() -> nn.Module:
-    frozen = efficientnet_lite0().to(memory_format=torch.channels_last)
+    frozen: Any = efficientnet_lite0().to(memory_format=torch.channels_last)
     head = nn.Linear(frozen._fc.in_features, 10)
     frozen._fc = nn.Identity()
     return OnFrozen(frozen, head)
