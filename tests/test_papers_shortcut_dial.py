@@ -130,8 +130,9 @@ def test_what_is_said_is_counted_and_constants_have_no_rank():
     rows += [row(0.3, 0.0, "INCONCLUSIVE", found="")] * 3
     assert shortcut_dial.said_table(rows).rows == (("patch", "1.0", "2", "3", "0", "pattern 1, place 2"),)
     assert shortcut_dial.scalars_table(rows).rows[0][1:] == ("nan", "nan")
-    assert list(shortcut_dial._findings(rows)) == [
-        "Of 5 networks that depend on the cue, SHORTCUT is said of 2 (5.3% to 85.3%)."
+    assert list(shortcut_dial._findings(rows, rows[:4])) == [
+        "Of 5 networks that depend on the cue, SHORTCUT is said of 2 (5.3% to 85.3%).",
+        "Of 4 looks before the cue tells anything, SHORTCUT is said at 2 (6.8% to 93.2%).",
     ]
 
 

@@ -110,7 +110,7 @@ def run(
         (rates_table(whole), said_table(whole), *scalars, _means(whole), *onsets),
         {"networks": rows},
         settings=settings,
-        findings=tuple(_findings(whole)),
+        findings=tuple(_findings(whole, [row for row in rows if row["epoch"] < row["onset"]])),
     )
     return result, {"shortcut-dial": _figure(whole)}
 
@@ -337,7 +337,8 @@ def onset_table(rows: Sequence[Row]) -> ResultTable:
     return ResultTable("When the dependence passes 10 %, and when it is told of", titles, tuple(lines))
 
 
-def _findings(rows: Sequence[Row]) -> Iterator[str]:
+def _findings(rows: Sequence[Row], before: Sequence[Row]) -> Iterator[str]:
+    """Sentences about networks in the end, and about looks before the cue told anything."""
     depends, ignores = split_by_truth(rows)
     for these, what in ((ignores, "without dependence"), (depends, "that depend on the cue")):
         if these:
@@ -345,6 +346,8 @@ def _findings(rows: Sequence[Row]) -> Iterator[str]:
     if depends and ignores:
         found = area(column(depends, "told"), column(ignores, "told"))
         yield f"The share told to depend tells them apart with an AUROC of {found:.3f}."
+    if before:
+        yield f"Of {len(before)} looks before the cue tells anything, SHORTCUT is said at {_rate(before)}."
 
 
 def _figure(rows: Sequence[Row]) -> Figure:
