@@ -25,7 +25,7 @@ from lightning_xai.data.input_space import InputSpace
 from lightning_xai.data.truth import TruthDataModule
 from lightning_xai.evaluation import OnError
 from lightning_xai.explainers import Explainer, Gradient
-from lightning_xai.explainers.base import check_count, check_level, check_rows, parse_bounds
+from lightning_xai.explainers.base import check_count, check_kind, check_level, check_rows, parse_bounds
 from lightning_xai.explainers.chunks import in_chunks
 from lightning_xai.explainers.conditions import Conditions
 from lightning_xai.explainers.precision import Precision, in_precision
@@ -139,6 +139,7 @@ class ShortcutSentinel(RecurringCallback):
         summary: bool = True,
     ) -> None:
         given = "prediction", bounds, seed, batch_size, unpack, name, output, forward, 1, max_rows, precision
+        check_kind("method", method, Explainer | str, "an explainer such as lightning_xai.Gradient(), or a plain name")
         methods = {"method": method}
         super().__init__(every_n_epochs, summary, "its reports", methods, num_samples, *given, on_error=on_error)
         check_level("alpha", alpha)
