@@ -210,9 +210,7 @@ def shown(proof: Proof, label: int, alpha: float, tests: int, together: bool = F
     risen, fallen = _means(rise[gained], proof.donors[gained]), _means(-rise[lost], proof.rows[lost])
     p_lost = _greater(fallen)
     p = max(_greater(risen), p_lost, _others(proof, label))
-    return Shown(
-        label, proof, swap, fill, sufficiency, across, fills_agree or together, p, p_lost, detectable, together
-    )
+    return Shown(label, proof, swap, fill, sufficiency, across, fills_agree, p, p_lost, detectable, together)
 
 
 def _effect(
