@@ -390,6 +390,10 @@ def test_an_operator_decides_all_classes_where_pictures_become_the_donors(hit, s
         fills,
     )
     assert decides_all(proof, 0.05, 0.01) is expected
+    first = (labels[rows] == 0) | (labels[donors] == 0)
+    hits = nn.functional.one_hot(labels[donors], 10).float()
+    alone = replace(proof, swapped=torch.where(first[:, None], hits, samples.told[rows]))
+    assert not decides_all(alone, 0.05, 0.01), "what decides one class is told by its own tests"
     assert not decides_all(replace(proof, fills=fills[::-1]), 0.05, 0.01)
 
 
@@ -461,6 +465,13 @@ PASTE, BOX = "not enough in pictures of the other classes", [{"box": [0, 0, 2, 2
         ({"family": Frequency(), "gained": 0.6}, "SHORTCUT", "while the evidence is assumed to stay readable"),
         ({"family": Color(), "gained": 0.01, "together": True}, "SHORTCUT", "stay readable"),
         ({"family": Color(), "lost": 0.01, "loss": False, "together": True}, "CLEAR", "does not decide"),
+        ({"family": Frequency(), "gained": 0.6, "classes": 5}, "INCONCLUSIVE", "cannot be told from 5 classes."),
+        (
+            {"fills_agree": False},
+            "INCONCLUSIVE",
+            "takes predictions away where it is swapped, but not where it is filled",
+        ),
+        ({"fills_agree": False, "lost_across": 0.0}, "CLEAR", "does not decide"),
     ],
 )
 def test_what_decides_is_a_shortcut_evidence_or_open(given, verdict, reason):
@@ -480,6 +491,8 @@ def judged(
     detectable=0.1,
     accept=(),
     together=False,
+    fills_agree=True,
+    lost_across=0.3,
 ):
     """Verdict on class 0, by interventions of these effects."""
     masks = torch.zeros(6, 12, 12, dtype=torch.bool)
@@ -487,7 +500,7 @@ def judged(
     rows = torch.arange(classes)
     proof = Proof(Candidates(family, None, {0: 0.1}), samples, rows, rows.flip(0), samples.told, rows)
     won, swap = (Effect(mean, 0.0, mean / 2, 2 * mean, 50) for mean in (gained, lost))
-    one = Shown(0, proof, swap, swap, won, across, True, 0.0, 0.0, detectable, together)
+    one = Shown(0, proof, swap, swap, won, across, fills_agree, 0.0, 0.0, detectable, together, lost_across)
     return _verdict(one, both, loss, 0.05, accept)
 
 

@@ -160,7 +160,7 @@ def find_shortcuts(
         if "background" not in operators:
             every = [own for told in by_proof for own in told]
             by_proof = [[own for own in told if not explained(own, every)] for told in by_proof]
-        by_class = dependence(proofs, by_proof, labels, audit.ask)
+        by_class = dependence(proofs, by_proof, labels, audit.ask, known)
     found = [own for told in by_proof for own in told]
     total = sum(len(other[label][0]) for label in labels)
     whole = sum(share * len(other[label][0]) for label, share in by_class.items()) / total
@@ -212,7 +212,10 @@ class Asker:
         def told(part: Images) -> Tensor:
             return self.conditions.output.probabilities(check_rows(self.model(part), len(part)))
 
-        return in_chunks(told, self.model, self.conditions.max_rows, images)
+        found = in_chunks(told, self.model, self.conditions.max_rows, images)
+        if not found.isfinite().all():
+            raise ValueError("`model` must return finite numbers, but it returned NaN or infinity for some samples.")
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -301,8 +304,6 @@ def audited(
         images, index, bare = images[known], index[known.to(index.device)], bare[known]
     with conditions.explaining(model):
         ask = Asker(model, images, conditions)
-        if not ask.told.isfinite().all():
-            raise ValueError("`model` must return finite numbers, but it returned NaN or infinity for some samples.")
         evidence = None if bare is None else grown(bare)
         samples = Samples(images, ask.told, evidence, *_ends(images, conditions), bare)
         yield Audit(model, samples, index.cpu(), ask, conditions)

@@ -326,14 +326,16 @@ class Frequency(Family):
         own = samples.spectra[rows]
         changed = torch.where(_short(own), torch.polar(amplitudes.expand(own.shape), own.angle()), own)
         made = torch.fft.irfft2(torch.fft.ifftshift(changed, dim=-2), s=samples.size)
-        return torch.minimum(torch.maximum(made, samples.low), samples.high)
+        return torch.minimum(torch.maximum(made.to(samples.images.dtype), samples.low), samples.high)
 
     def setting(self, samples: Samples, label: int) -> str:
-        """The wave that the class has more of than others do, as a share of the two."""
+        """The wave that is more than twice as strong in the class as in others, the one most so; nothing without."""
         amplitudes, mine = samples.spectra.abs().mean(1), samples.predicted == label
         own, others = amplitudes[mine].mean(0), amplitudes[~mine].mean(0)
         more = torch.where(_short(own), (own - others) / (own + others).clamp(min=1e-6), -1)
         down, across = divmod(int(more.argmax()), more.shape[1])
+        if more.max() < 1 / 3:
+            return ""
         return f"{abs(down - len(more) // 2)} down, {across} across"
 
 
@@ -345,8 +347,8 @@ def _short(spectra: Tensor) -> Masks:
 
 
 def spectrum(images: Images) -> Tensor:
-    """Half plane, rows from the lowest negative frequency on."""
-    return torch.fft.fftshift(torch.fft.rfft2(images), dim=-2)
+    """Half plane, rows from the lowest negative frequency on; at least in single precision."""
+    return torch.fft.fftshift(torch.fft.rfft2(images.to(torch.promote_types(images.dtype, torch.float32))), dim=-2)
 
 
 def inside(boxes: Int64[Tensor, " rows 4"], size: Sequence[int]) -> Masks:

@@ -31,10 +31,12 @@ part: a frequency that does not decide the classes taken together has to overrul
 BY_SHARE = 2.0
 """How much more of them it has to move for each share of the picture that it takes: the more is swapped, the more of
 the real evidence is."""
+WIDELY = 0.5
+"""Share of an operator's effect on all classes that is left without the class that shows it most."""
 POWER = 0.8
 FEWEST = 5
-"""Other classes without which no region is a SHORTCUT where no evidence is known: what tells 3 from 8 is enough in
-pictures of all other classes, where there are but these two."""
+"""Other classes without which no region is a SHORTCUT where no evidence is known, and no frequency anywhere: what tells
+3 from 8 is enough in pictures of all other classes, where there are but these two."""
 FREE = 0.1
 """Share of a class's pictures that the known evidence has to leave for what is outside of it to be tested."""
 MOST_DETECTABLE = 0.25
@@ -98,10 +100,11 @@ def decides_all(proof: Proof, minimum: float, level: float) -> bool:
     """Whether an operator decides the classes taken together, each of which may have too few samples to tell.
 
     A picture has to become the donor's class, and more often than any other one, as it would by being spoiled; and
-    without it to be less of its own.
+    without it to be less of its own. Both hold without the class that shows them most, too: what decides one alone is
+    told by its own tests. Which classes it takes away, their own fills say.
 
     Args:
-        proof: Of a color, a frequency or a background.
+        proof: Proof of a color, a frequency or a background.
         minimum: What the effects have to be.
         level: Chance of each that is none.
     """
@@ -117,12 +120,18 @@ def decides_all(proof: Proof, minimum: float, level: float) -> bool:
             lambda moved: ((moved != proof.donor) & (moved != proof.source)).double() / others,
         )
     )
-    units = (won - elsewhere, proof.donors), (lost, proof.rows)
-    least = min(mean_interval(_means(values, each), 1 - level)[0] for values, each in units)
+    most = max(
+        proof.asked, key=lambda label: float(won[proof.donor == label].mean() + lost[proof.source == label].mean())
+    )
+    rest = (proof.donor != most) & (proof.source != most)
     own = proof.samples.predicted[proof.own][:, None]
     filled, like = (told.clamp(min=1e-12).log().gather(1, own) for told in proof.fills)
-    agree = bool((filled - like).mean() < 0)
-    return agree and least > 0 and enough(float(won.mean()), float(lost.mean()), minimum)
+    if not rest.any() or (filled - like).mean() >= 0:
+        return False
+    units = (won - elsewhere, proof.donors), (lost, proof.rows)
+    least = min(mean_interval(_means(values, each), 1 - level)[0] for values, each in units)
+    spread = all(values[rest].mean() >= WIDELY * values.mean() for values in (won, lost))
+    return spread and least > 0 and enough(float(won.mean()), float(lost.mean()), minimum)
 
 
 def enough(sufficiency: float, necessity: float, minimum: float) -> bool:
@@ -171,7 +180,13 @@ def _of_same_class(classes: Turns, number: int, rows: Rows) -> Rows:
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """What the interventions of a family show of one class, and whether all `together` show it (`decides_all`)."""
+    """What the interventions of a family show of one class.
+
+    Attributes:
+        together: Whether all classes together are decided (`decides_all`), and the fill takes this one away as well.
+        lost_across: Loss, less the control's, over the half of the donors' classes that take least: what one class
+            alone takes away is that class's.
+    """
 
     label: int
     proof: Proof
@@ -184,6 +199,7 @@ class Shown:
     p_lost: float
     detectable: float
     together: bool = False
+    lost_across: float = math.nan
 
 
 def shown(proof: Proof, label: int, alpha: float, tests: int, together: bool = False) -> Shown:
@@ -194,8 +210,9 @@ def shown(proof: Proof, label: int, alpha: float, tests: int, together: bool = F
         controlled = proof.controlled.argmax(1) == label
     became = proof.moved == label
     sufficiency, differences = _effect(became, controlled, gained, proof.donors, alpha)
-    swap, _ = _effect(~became, None if controlled is None else ~controlled, lost, proof.rows, alpha)
-    detectable = _detectable(differences, int(gained.sum()), alpha / tests)
+    swap, losses = _effect(~became, None if controlled is None else ~controlled, lost, proof.rows, alpha)
+    tested = (losses, lost) if controlled is None else (differences, gained)
+    detectable = _detectable(tested[0], int(tested[1].sum()), alpha / tests)
     nothing = Effect(math.nan, math.nan, math.nan, math.nan, 0)
     if proof.controlled is None or proof.fills is None or controlled is None:
         return Shown(label, proof, swap, nothing, sufficiency, math.nan, False, 1.0, 1.0, detectable)
@@ -204,13 +221,17 @@ def shown(proof: Proof, label: int, alpha: float, tests: int, together: bool = F
     fill, _ = _effect(left, left_controlled, mine, proof.own, alpha)
     fills_agree = bool(_rise(*proof.fills, label)[mine].mean() < 0)
     rises = became.double() - controlled.double()
-    sources = proof.source[gained].unique().tolist()
-    across = lowest_mean([rises[gained & (proof.source == other)].mean() for other in sources], ACROSS)
+    others = proof.source[gained].unique().tolist()
+    across = lowest_mean([rises[gained & (proof.source == other)].mean() for other in others], ACROSS)
+    lost_across = lowest_mean([-rises[lost & (proof.donor == other)].mean() for other in others], ACROSS)
     rise = _rise(proof.swapped, proof.controlled, label)
     risen, fallen = _means(rise[gained], proof.donors[gained]), _means(-rise[lost], proof.rows[lost])
     p_lost = _greater(fallen)
     p = max(_greater(risen), p_lost, _others(proof, label))
-    return Shown(label, proof, swap, fill, sufficiency, across, fills_agree, p, p_lost, detectable, together)
+    together &= fill.mean > fill.control
+    return Shown(
+        label, proof, swap, fill, sufficiency, across, fills_agree, p, p_lost, detectable, together, lost_across
+    )
 
 
 def _effect(
@@ -322,7 +343,7 @@ def _finding(
         {"swap": one.swap, _FILLS[family.kind]: one.fill},
         one.sufficiency,
         one.p,
-        p,
+        p_lost if one.together and p > alpha else p,
         one.proof.candidates.shares[one.label],
         _inside(one) if box else math.nan,
         max(one.detectable, minimum),
@@ -347,6 +368,8 @@ def _verdict(one: Shown, both: bool, loss: bool, minimum: float, accept: Accept)
     needed_alone = lost >= minimum and one.swap.low > 0 and loss
     if one.fills_agree and (decides or needed_alone):
         return _of_decisive(one, decides, minimum, accept)
+    if not one.fills_agree and loss and lost >= max(one.detectable, minimum) and one.lost_across >= minimum:
+        return "INCONCLUSIVE", "takes predictions away where it is swapped, but not where it is filled: look at it."
     free = _free(one)
     if free < FREE:
         return "INCONCLUSIVE", f"cannot be tested: the known evidence leaves {free:.0%} of the class's pictures."
@@ -367,13 +390,13 @@ def _of_decisive(one: Shown, both: bool, minimum: float, accept: Accept) -> tupl
     sufficient |= one.together
     if _accepted(accept, one.label, family.kind, family.box(one.label)):
         return "EVIDENCE", "decides, and was accepted."
-    if unknown and number <= FEWEST:
-        return "INCONCLUSIVE", f"decides; whether it should cannot be told from {number} classes: give masks."
+    if number <= FEWEST and (unknown or family.kind == "frequency"):
+        cure = ": give masks" if unknown else ""
+        return "INCONCLUSIVE", f"decides; whether it should cannot be told from {number} classes{cure}."
     if sufficient:
-        return (
-            "SHORTCUT",
-            f"decides{', and is enough in pictures of the other classes' if unknown else _where(family)}.",
-        )
+        whose = "" if both else ", as all classes together show"
+        where = ", and is enough in pictures of the other classes" if unknown else _where(family)
+        return "SHORTCUT", f"decides{whose}{where}."
     short = "not enough in pictures of the other classes"
     if unknown or family.kind == "frequency":
         return "EVIDENCE", f"decides, as a part of real evidence would: it is {short}."
@@ -436,13 +459,14 @@ def unmargined(proof: Proof, ask: Ask) -> Proof:
 
 
 def dependence(
-    proofs: Sequence[Proof], findings: Sequence[Sequence[Finding]], labels: Sequence[int], ask: Ask
+    proofs: Sequence[Proof], findings: Sequence[Sequence[Finding]], labels: Sequence[int], ask: Ask, accept: Accept
 ) -> dict[int, float]:
     """By class, the share of its predictions that change when proven shortcuts are swapped, less the control's.
 
     A family that is proven for a class is swapped in the pictures of all, which is what a cue does that tells all of
-    them, proven or not; but where the swap may replace evidence, only between a class that it is proven for and any.
-    Of several families that which changes most.
+    them, proven or not; but where the swap may replace evidence, or where it is proven for one class alone, only
+    between a class that it is proven for and any. Classes of which it was accepted are left out. Of several families
+    that which changes most.
     """
     by_class = dict.fromkeys(labels, 0.0)
     for proof, told in zip(proofs, findings, strict=True):
@@ -452,7 +476,11 @@ def dependence(
         if proven and proof.controlled is not None:
             named = torch.tensor(proven, device=proof.rows.device)
             counted = torch.isin(proof.source, named) | torch.isin(proof.donor, named)
-            counted |= not any(proof.candidates.family.share(proof.samples, label) for label in proven)
+            family = proof.candidates.family
+            counted |= len(proven) > 1 and not any(family.share(proof.samples, label) for label in proven)
+            spared = [label for label in labels if _accepted(accept, label, family.kind, family.box(label))]
+            spared_ones = torch.tensor(spared, dtype=torch.long, device=proof.rows.device)
+            counted &= ~(torch.isin(proof.source, spared_ones) | torch.isin(proof.donor, spared_ones))
             changed = (proof.moved != proof.source).double() - (proof.controlled.argmax(1) != proof.source).double()
             for label in labels:
                 share = float((changed * counted)[proof.source == label].mean())
