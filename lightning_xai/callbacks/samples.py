@@ -46,9 +46,20 @@ class Samples:
         images: (samples, ...), as the model takes them.
         labels: (samples,) class indices; None if the batches have none. Or (samples, classes) zeros and ones, whether
             each label holds, before `each_positive`.
-        index: (samples,) each sample's index, its position in the data set if the batches do not say.
+        index: (samples,) each sample's index; -1 if the batches do not say, for its position in the data set.
         masks: (samples, height, width) booleans, or None.
         carried: Other arguments of the model by name, each (samples, ...), or None.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.callbacks import AttributionCallback
+        >>> from lightning_xai.callbacks.samples import Samples
+        >>> def unpack(batch):
+        ...     unknown = torch.full((len(batch["breed"]),), -1)  # then the index is the row in the data set
+        ...     return Samples(batch["photo"], batch["breed"], index=unknown, masks=None)
+        >>> callback = AttributionCallback(unpack=unpack, bounds=(0.0, 1.0))
+        >>> unpack({"photo": torch.rand(2, 1, 8, 8), "breed": torch.tensor([3, 1])}).labels
+        tensor([3, 1])
     """
 
     images: Tensor

@@ -27,7 +27,7 @@ def summary_table(callback: Any, trainer: Trainer) -> ResultTable | None:
     number = len(scores.table[["stage", "sample"]].drop_duplicates())  # each loader numbers its own
     table = score_table(scores, directions)
     title = f"{stage}{of}, epoch {epoch}: explanations of {number} sample{'s' * (number != 1)}, mean ± standard error"
-    return replace(table, title=title + ", the best in bold" * bool(table.bold))
+    return replace(table, title=title + ", the best in bold (*)" * bool(table.bold))
 
 
 def written(callback: Any, trainer: Trainer) -> Iterator[tuple[str, str | Path]]:
