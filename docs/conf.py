@@ -59,7 +59,7 @@ def as_mathml(display):
 
 
 def setup(app):
-    """Formulae as MathML. In docstrings sources are links; |gradient| is an absolute value, (batch, *places) a shape: no markup there."""
+    """Formulae as MathML. In docstrings sources are links, and |gradient| and (batch, *places) no markup."""
 
     app.add_html_math_renderer("mathml", as_mathml("inline"), as_mathml("block"))
 
