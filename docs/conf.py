@@ -79,3 +79,11 @@ def setup(app):
             lines[number] = "".join(parts)
 
     app.connect("autodoc-process-docstring", escape, priority=900)  # after napoleon
+
+    def lead_back(app, page, template, context, doctree):
+        """From the code to the page of the name: viewcode takes all names of a file to be of one module."""
+        if page.startswith("_modules/"):
+            wrong = r'/([\w.]+\.)(\w+)\.html#[\w.]+?\.\2((?:\.\w+)*)"'
+            context["body"] = re.sub(wrong, r'/\1\2.html#\1\2\3"', context["body"])
+
+    app.connect("html-page-context", lead_back)
