@@ -210,7 +210,7 @@ def test_a_module_that_does_not_return_logits_is_refused_before_its_training(lab
     data = {"class_path": "telling.Data", "init_args": {"folder": "x"}}
     config = {"model": {"class_path": "telling.Net"}, "data": data, "trainer": {"max_epochs": 1}}
     (tmp_path / "dict.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(TypeError, match=r"the forward of Net must return a tensor of logits .*, got dict; let it return"):
+    with pytest.raises(TypeError, match=r"the forward of Net must return logits, .*, got dict: let it"):
         lab.network("dict.yaml")
 
 

@@ -232,8 +232,8 @@ def _logits(model: nn.Module, images: Tensor) -> Tensor:
         return outputs
     got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
     raise TypeError(
-        f"`networks`: the forward of {type(model).__name__} must return a tensor of logits (batch, classes), got {got}; "
-        "let it return the logits alone, and make what else the training needs in `training_step`."
+        f"`networks`: the forward of {type(model).__name__} must return logits, a tensor (batch, classes), got {got}: "
+        "let it return them alone, and make what else the training needs in `training_step`."
     )
 
 
