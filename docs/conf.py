@@ -1,6 +1,7 @@
 """Sphinx: `sphinx-build -W -n docs docs/_build`. Nothing is asked of the network."""
 
 import re
+from pathlib import Path
 
 from docutils.nodes import SkipNode
 from latex2mathml.converter import convert
@@ -44,6 +45,7 @@ default_role = "py:obj"
 # but for the private bases of public classes.
 nitpick_ignore_regex = [("py:.*", r"(?s)(?!lightning_xai\.).*|.*\._.*|.*\.T")]
 
+SOURCE = r"\b([A-Z][\w-]+)(?: et al\.,?| and [A-Z][\w-]+) (\d{4})\b"  # authors and year, as docs/cite.md has them
 
 html_math_renderer = "mathml"  # formulae as the page's own elements: no script, nothing from the network
 
@@ -57,14 +59,31 @@ def as_mathml(display):
 
 
 def setup(app):
-    """Formulae as MathML. In docstrings |gradient| is an absolute value, (batch, *places) a shape: no markup there."""
+    """Formulae as MathML. In docstrings sources are links, and |gradient| and (batch, *places) no markup."""
 
     app.add_html_math_renderer("mathml", as_mathml("inline"), as_mathml("block"))
+
+    known = re.findall(r"^\(([\w-]+)\)=$", (Path(__file__).parent / "cite.md").read_text(encoding="utf-8"), re.M)
+
+    def linked(said):
+        """A source as pages name it, such as Yeh et al. 2019, with a link to its title."""
+        label = f"{said[1].lower().replace('ö', 'o')}-{said[2]}"
+        return f":ref:`{said[0]} <{label}>`" if label in known else said[0]
 
     def escape(app, what, name, obj, options, lines):
         for number, line in enumerate(lines):
             parts = re.split(r"(`[^`]*`)", line)
             parts[::2] = [re.sub(r"\||(?<=[ (])\*(?=\w+[,) .])", r"\\\g<0>", part) for part in parts[::2]]
+            if not line.lstrip().startswith((">>>", "...")):
+                parts[::2] = [re.sub(SOURCE, linked, part) for part in parts[::2]]
             lines[number] = "".join(parts)
 
     app.connect("autodoc-process-docstring", escape, priority=900)  # after napoleon
+
+    def lead_back(app, page, template, context, doctree):
+        """From the code to the page of the name: viewcode takes all names of a file to be of one module."""
+        if page.startswith("_modules/"):
+            wrong = r'/([\w.]+\.)(\w+)\.html#[\w.]+?\.\2((?:\.\w+)*)"'
+            context["body"] = re.sub(wrong, r'/\1\2.html#\1\2\3"', context["body"])
+
+    app.connect("html-page-context", lead_back)

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 @runtime_checkable
 class Task(Protocol):
-    """What is told of the work done."""
+    """Receives progress updates."""
 
     def update(self, n: int = 1, /) -> Any: ...
 

@@ -112,6 +112,17 @@ class Jitter:
         degrees: Most rotation, to either side.
         scales: Least and most zoom.
         shift: Most displacement, relative to the image.
+
+    Raises:
+        ValueError: if `degrees` or `shift` is negative, or `scales` are not two rising numbers greater than 0.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.visualization import Jitter
+        >>> images = torch.rand(2, 3, 8, 8)
+        >>> still = Jitter(degrees=0.0, scales=(1.0, 1.0), shift=0.0)
+        >>> torch.allclose(still(images, seed=0), images, atol=1e-5), torch.allclose(Jitter()(images, seed=0), images)
+        (True, False)
     """
 
     degrees: float = 15.0
@@ -183,6 +194,23 @@ def visualize(
             A network that vmap does not admit is computed one by one.
         seed: Seed of start, views and weight noise; the noisy networks are those of `noise` as an explainer.
         progress: Whether to show a progress bar.
+
+    Raises:
+        TypeError: if `steps` or `seed` is no whole number, or `lr` no number.
+        ValueError: if `bounds` are missing, `steps` is less than 1, `noise` has other than independent draws, or the
+            model has no such layer or channel; if an activation does not change with the image, or becomes NaN or
+            infinite.
+
+    Source: Bykov et al. 2022, arXiv 2106.10185, equation 4; the image as waves is that of Olah, Mordvintsev, Schubert,
+    "Feature visualization", Distill 2017.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.visualization import Activation, visualize
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
+        >>> found = visualize(model, Activation(channels=(0, 1)), (1, 8, 8), bounds=(0.0, 1.0), steps=20)
+        >>> found.images.shape, found.trace[-1] > found.trace[0]
+        (torch.Size([2, 1, 8, 8]), tensor([True, True]))
     """
     check_count("steps", steps)
     check_number("lr", lr)

@@ -21,9 +21,17 @@ from lightning_xai import (
     shortcuts,
 )
 from lightning_xai.data import cues
+from lightning_xai.data.preprocessing import Preprocessing, changed
+from lightning_xai.data.scenes import SceneDataModule
+from lightning_xai.experiments.compare import compare_methods
+from lightning_xai.experiments.noise_level import find_noise_level
+from lightning_xai.explainers.smoothing import Averaging
 from lightning_xai.metrics import quantus
-from lightning_xai.sanity.similarity import compare
+from lightning_xai.results import shortcuts as records
+from lightning_xai.results.store import read_samples
+from lightning_xai.sanity import similarity
 from lightning_xai.studies import engine, lab, metrics as metrics_of_studies, study
+from lightning_xai.visualization import Jitter, visualize
 
 ROOMS = (lx, callbacks, data, explainers, metrics, modules, networks, outputs, results, sanity, shortcuts)
 UNLISTED = (cues, quantus, engine, lab, metrics_of_studies, study)  # rooms without a list of what is public
@@ -46,7 +54,13 @@ PUBLIC = {
     if callable(thing := getattr(room, name)) and name not in WITHOUT
 } | {
     thing: thing.__name__
-    for thing in (engine.run_study, study.study_of, names.known, names.named, names.named_method, compare)
+    for thing in (
+        *(engine.run_study, study.study_of, names.known, names.named, names.named_method, compare_methods),
+        *(find_noise_level, visualize, Jitter, read_samples, Preprocessing, changed, SceneDataModule, Averaging),
+        *(getattr(similarity, name) for name in ("compare", "ssim", "hog", "pearson", "cosine")),
+        *(similarity.spearman, similarity.spearman_absolute, similarity.spearman_foreground),
+        *(records.accepted, records.onset, records.read_shortcuts, records.write_shortcuts),
+    )
 }
 
 

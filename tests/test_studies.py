@@ -202,6 +202,18 @@ def test_a_network_and_data_of_somebody_elses(lab, tmp_path, monkeypatch):
         run_study(lab, replace(study, networks=["half.yaml"]))
 
 
+def test_a_module_that_does_not_return_logits_is_refused_before_its_training(lab, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    text = SOMEBODY.replace("return self.layer(x.flatten(1))", "return {'logits': self.layer(x.flatten(1))}")
+    (tmp_path / "telling.py").write_text(text.replace("cross_entropy(self(batch[0])", "no_training(self(batch[0])"))
+    data = {"class_path": "telling.Data", "init_args": {"folder": "x"}}
+    config = {"model": {"class_path": "telling.Net"}, "data": data, "trainer": {"max_epochs": 1}}
+    (tmp_path / "dict.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(TypeError, match=r"the forward of Net must return logits, .*, got dict: let it"):
+        lab.network("dict.yaml")
+
+
 # Scores
 
 

@@ -28,6 +28,17 @@ class Preprocessing:
         std: Standard deviation of each channel, on the scale 0..1.
         interpolation: How the picture is resized; smoothed before it is reduced, unless by the nearest pixel.
         squash: Whether both sides become `resize_size`, so that all of a long picture is seen, out of proportion.
+
+    Raises:
+        ValueError: if `image_size` is less than 1 or greater than `resize_size`, `interpolation` unknown, or `mean` and
+            `std` are not three numbers each, those of `std` greater than 0.
+
+    Example:
+        >>> from PIL import Image
+        >>> from lightning_xai.data.preprocessing import Preprocessing
+        >>> preprocessing = Preprocessing(image_size=64, resize_size=72)
+        >>> preprocessing(Image.new("RGB", (300, 400))).shape
+        torch.Size([3, 64, 64])
     """
 
     image_size: int = 224
@@ -114,6 +125,15 @@ def changed(
         std: Standard deviation of each channel on the scale 0..1.
         interpolation: How a picture is resized.
         squash: Whether both its sides become `resize_size`, out of proportion.
+
+    Raises:
+        ValueError: as `Preprocessing`.
+
+    Example:
+        >>> from lightning_xai.data.preprocessing import Preprocessing, changed
+        >>> other = changed(Preprocessing(image_size=224, resize_size=256), image_size=112)
+        >>> other.image_size, other.resize_size
+        (112, 128)
     """
     if resize_size is None:
         factor = 1.0 if image_size is None else image_size / original.image_size

@@ -48,6 +48,26 @@ class SceneDataModule(TruthDataModule):
         batch_size: Samples a batch and process.
         seed: Seed of the images and of everything that `ImageDataModule` draws.
         options: Those of `ImageDataModule`.
+
+    Raises:
+        TypeError: if a number is of another type.
+        ValueError: if `background` is unknown, or a number is less than 1.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.data.scenes import SceneDataModule
+        >>> class Halves(SceneDataModule):  # one half is brighter: class 0 the left one, class 1 the right one
+        ...     evidence, class_names = "half", ("left", "right")
+        ...     def draw(self, split, how, index, keys, noise):
+        ...         labels = index % 2
+        ...         side = labels ^ (how == "swap")
+        ...         masks = (torch.arange(32) < 16).expand(len(index), 32, 32) ^ side.bool()[:, None, None]
+        ...         return noise + masks[:, None] * (how != "remove"), labels, {"half": masks}
+        >>> data = Halves(num_train=100, num_test=4)
+        >>> data.setup("test")
+        >>> batch = next(iter(data.test_dataloader()))
+        >>> batch["label"].tolist(), batch["mask"]["half"][:, 0, 0].tolist()
+        ([0, 1, 0, 1], [True, False, True, False])
     """
 
     default_mean = (CENTER,)

@@ -51,7 +51,9 @@ class TetrominoDataModule(SceneDataModule):
         options: Those of `SceneDataModule`.
 
     Raises:
-        ValueError: if one of these is something else.
+        TypeError: if a number is of another type.
+        ValueError: if `evidence` or `background` is unknown, `image_size` no multiple of 8, or `signal` not greater
+            than 0, or 1 or more where it is multiplicative.
 
     Example:
         >>> from lightning_xai.data import TetrominoDataModule

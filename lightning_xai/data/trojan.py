@@ -43,7 +43,8 @@ class TrojanDataModule(DigitSceneDataModule):
         options: Those of `DigitSceneDataModule`.
 
     Raises:
-        ValueError: if one of these is something else.
+        TypeError: if a number is of another type.
+        ValueError: if `signal` or `trigger_signal` is not greater than 0, or `share` not greater than 0 and at most 1.
 
     Example:
         >>> from lightning_xai.data import TrojanDataModule

@@ -40,7 +40,8 @@ class TwoDigitsDataModule(DigitSceneDataModule):
         options: Those of `DigitSceneDataModule`.
 
     Raises:
-        ValueError: if one of these is something else.
+        TypeError: if a number is of another type.
+        ValueError: if `question` is neither "marker" nor "left", or `signal` not greater than 0.
 
     Example:
         >>> from lightning_xai.data import TwoDigitsDataModule

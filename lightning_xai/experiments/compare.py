@@ -85,6 +85,16 @@ def compare_methods(
         ValueError: if there is nothing to compare, such as no common sample in a metric or no method that spends that
             many gradients, if a sample has two scores of the same method and metric, if two runs disagree on the
             direction or the class of a metric, or if a smallest effect is not positive or of no metric.
+
+    Example:
+        >>> from lightning_xai.experiments.compare import compare_methods
+        >>> from lightning_xai.experiments.runs import Run
+        >>> from lightning_xai.results import Scores
+        >>> scores = {"gradient": 0.3, "smooth_grad": 0.5}
+        >>> rows = [("test", 0, 0, name, "gini", n, scores[name] + n / 100) for name in scores for n in range(20)]
+        >>> comparison = compare_methods([Run("mine", Scores.from_rows(rows), {"gini": True})])
+        >>> [(found.method, found.rank, found.is_best) for found in comparison.metrics[0].methods]
+        [('gradient', 2, False), ('smooth_grad', 1, True)]
     """
     check_level("alpha", alpha)
     check_count("seed", seed, 0)

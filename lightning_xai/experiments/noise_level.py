@@ -83,6 +83,17 @@ def find_noise_level(
     Raises:
         ValueError: for arguments outside their ranges, missing labels, an output without classes, and a model that is
             not better than chance.
+
+    Source: Bykov et al. 2022, arXiv 2106.10185.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.experiments.noise_level import find_noise_level
+        >>> model, images = torch.nn.Linear(2, 2, bias=False), torch.rand(50, 2)
+        >>> model.weight.data = torch.eye(2)  # the class is the greater value
+        >>> level = find_noise_level(model, images, images.argmax(1), tolerance=0.05)
+        >>> level.clean_accuracy, 0 < level.low <= level.std <= level.high < 2
+        (1.0, True)
     """
     check_settings(drop, num_draws, tolerance, maximum, chance, seed)
     check_inputs(images)

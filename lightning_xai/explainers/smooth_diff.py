@@ -48,7 +48,7 @@ class SmoothDiff(Explainer):
     It is not SmoothGrad, which is the mean of the product of these derivatives, where this is the product of their
     means: what the derivatives of different layers have to do with one another is lost. Beside SmoothGrad it therefore
     has a bias that no number of draws takes away, of some 20 to 45 % of the norm (LeNet on MNIST: 36 % with
-    SmoothGrad's noise, 21 % with AdaptGrad's; ResNet-9 on CMNIST: 43 and 36 %), and a small error beside it: there ten
+    SmoothGrad's noise, 21 % with AdaptGrad's; ResNet-9 on CMNIST: 42 and 35 %), and a small error beside it: there ten
     passes come as near as some fifty gradients, and hardly any nearer with more. With one nonlinear layer on each way
     through the network there is no bias; without noise it is the gradient.
 

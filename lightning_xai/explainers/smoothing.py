@@ -75,6 +75,18 @@ class Averaging(Explainer):
         tolerance: Go on until a sample's relative standard error, ‖standard error‖ / ‖mean‖ over the elements of its
             map, is at most this; a sample that is there leaves the batch. None for a fixed number of draws.
         max_draws: Most draws with a tolerance.
+
+    Raises:
+        TypeError: if `explainer` is no explainer, or a number of another type.
+        ValueError: if a number is out of its range, a choice unknown, or two options do not go together.
+
+    Example:
+        >>> import torch
+        >>> import lightning_xai as lx
+        >>> model, images = torch.nn.ReLU(), torch.zeros(1, 2)  # the gradient is 0 to the left, 1 to the right
+        >>> method = lx.Smooth(lx.Gradient(), lx.explainers.AbsoluteScale(0.5), num_draws=10, sampling="antithetic")
+        >>> lx.explain(model, images, target=0, method=method)  # of each pair one
+        tensor([[0.5000, 0.0000]])
     """
 
     explainer: Explainer

@@ -13,6 +13,8 @@ from lightning_xai.metrics.checks import check_places
 class Sparseness(SampleMetric):
     """Gini index of the absolute pixel map (Chalasani et al. 2020; `functional.complexity.gini`), in [0, 1).
 
+    Higher is better.
+
     Undefined where all is zero.
 
     Args:
@@ -49,6 +51,8 @@ class Sparseness(SampleMetric):
 class Complexity(SampleMetric):
     """Entropy, in nats, of the absolute pixel map (Bhatt et al. 2020; `functional.complexity.entropy`).
 
+    Lower is better.
+
     Undefined where all is zero.
 
     Example:
@@ -70,6 +74,8 @@ class Complexity(SampleMetric):
 
 class EffectiveComplexity(SampleMetric):
     """Number of pixels above a threshold (`functional.complexity.effective_complexity`).
+
+    Lower is better.
 
     Quantus's count, named after Nguyen and Martínez 2020. Undefined where all is zero.
 

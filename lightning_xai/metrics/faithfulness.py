@@ -30,6 +30,8 @@ class SubsetDrops(NamedTuple):
 class FaithfulnessCorrelation(SampleMetric):
     """Pearson correlation, over random subsets of pixels, of attribution and drop (Bhatt et al. 2020).
 
+    Higher is better.
+
     The sum of the signed channel sums over the subset against f(x) - f(x with the subset replaced by the baseline). A
     pixel is replaced in all channels. All methods of an evaluation see the same subsets, and the model is run on them
     once. Undefined where the drops or the sums are constant, or a value of the map or of the drops is not finite.

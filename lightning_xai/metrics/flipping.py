@@ -34,7 +34,8 @@ class PerturbationCurve(SampleMetric):
         num_steps: Steps from the input to the baseline.
         baseline: "black" or "white" (they need bounds), or a number in the space of the inputs, or one a channel, such
             as the embedding of a mask token.
-        output: Watched: the output that is "explained", by default the target's logit, or its "probability".
+        output: Watched: the output that is "explained", by default the target's logit, or its "probability". None for
+            the metric's own: "explained" of `PixelFlipping`, "probability" of `DeletionAUC` and `InsertionAUC`.
         absolute: Rank by the absolute value.
 
     Raises:
@@ -123,6 +124,8 @@ class PerturbationCurve(SampleMetric):
 class PixelFlipping(PerturbationCurve):
     """Area over the perturbation curve: mean fall of the output over all points (Samek et al. 2017, equation 12).
 
+    Higher is better.
+
     See `PerturbationCurve` for arguments and errors.
 
     Example:
@@ -146,6 +149,8 @@ class PixelFlipping(PerturbationCurve):
 class DeletionAUC(PerturbationCurve):
     """Area under the probability as the highest pixels are deleted first (Petsiuk et al. 2018).
 
+    Lower is better.
+
     See `PerturbationCurve` for arguments and errors.
 
     Example:
@@ -167,6 +172,8 @@ class DeletionAUC(PerturbationCurve):
 
 class InsertionAUC(PerturbationCurve):
     """Area under the probability as the highest pixels are inserted first into the baseline (Petsiuk et al. 2018).
+
+    Higher is better.
 
     See `PerturbationCurve` for arguments and errors; the curve runs from the baseline to the input.
 

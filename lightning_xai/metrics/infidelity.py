@@ -23,6 +23,8 @@ Perturbation = Literal["square", "noise"]
 class Infidelity(SampleMetric):
     """Mean squared error of I·a as a prediction of f(x) - f(x - I), over random perturbations I (Yeh et al. 2019).
 
+    Lower is better.
+
     The sum I·a is over all values and channels: the attribution is read as a sensitivity, in units of output per unit
     of input. One that contains the input already, such as Input x Gradient, is scored as it stands.
 

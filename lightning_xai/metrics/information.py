@@ -77,6 +77,8 @@ class Ends(NamedTuple):
 class InformationLevel(SampleMetric):
     """Area under the Performance Information Curve of XRAI (Kapishnikov et al. 2019, section 4.2).
 
+    Higher is better.
+
     Random pixels, 1 % rounded up and at least four, are revealed always; the same for all methods of an evaluation. To
     them are added the highest 0.5 % ... 75 % (`FRACTIONS`, rounded up) of the absolute channel sums; the rest of the
     image is interpolated. Each such image is a point: x is the size of its lossless WebP code, y its score. Both are

@@ -49,6 +49,8 @@ class _LocalizationMetric(SampleMetric):
 class RelevanceRankAccuracy(_LocalizationMetric):
     """Share of the K highest values inside the mask of K pixels (Arras et al. 2022); undefined where it is empty.
 
+    Higher is better.
+
     Args:
         absolute: Rank the absolute values of the channel sums; False ranks the signed sums.
 
@@ -67,6 +69,8 @@ class RelevanceRankAccuracy(_LocalizationMetric):
 
 class RelevanceMassAccuracy(_LocalizationMetric):
     """Share of the mass inside the mask (Arras et al. 2022); undefined where it is empty, or there is no mass.
+
+    Higher is better.
 
     Args:
         absolute: The mass is the absolute value of the channel sums; False: their positive part.
@@ -87,6 +91,8 @@ class RelevanceMassAccuracy(_LocalizationMetric):
 class PointingGame(_LocalizationMetric):
     """Whether the highest value is inside the mask (Zhang et al. 2018, no tolerance); undefined where it is empty.
 
+    Higher is better.
+
     Args:
         absolute: Rank the absolute values of the channel sums; False ranks the signed sums.
 
@@ -105,6 +111,8 @@ class PointingGame(_LocalizationMetric):
 
 class TopKIntersection(_LocalizationMetric):
     """Share of the `k` highest values inside the mask (Theiner et al. 2022); undefined where it is empty.
+
+    Higher is better.
 
     Args:
         k: Number of pixels, at most those of the attributions.
@@ -134,6 +142,8 @@ class TopKIntersection(_LocalizationMetric):
 
 class LocalizationAUROC(_LocalizationMetric):
     """Area under the ROC curve of the values as a detector of the mask; undefined where it is empty or full.
+
+    Higher is better.
 
     The probability that a pixel inside has a higher value than one outside (Mann-Whitney's U over the pairs).
 

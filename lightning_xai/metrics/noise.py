@@ -11,6 +11,8 @@ from lightning_xai.metrics.checks import check_one_each
 class InherentNoise(SampleMetric):
     """Expected share of the noisy input values that leave the data's range (`functional.noise`).
 
+    Lower is better.
+
     Zhou et al. 2024, equation 9. A property of the explainer's input noise alone: explainers without any score 0.
 
     Example:

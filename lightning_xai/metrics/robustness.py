@@ -115,6 +115,8 @@ class Sensitivity(SampleMetric):
 class MaxSensitivity(Sensitivity):
     """Greatest relative change of the attribution, max ‖a(x') - a(x)‖ / ‖a(x)‖ (Yeh et al. 2019).
 
+    Lower is better.
+
     See `Sensitivity` for arguments and errors.
 
     Example:
@@ -135,6 +137,8 @@ class MaxSensitivity(Sensitivity):
 class AverageSensitivity(Sensitivity):
     """Mean relative change of the attribution, mean ‖a(x') - a(x)‖ / ‖a(x)‖ (Yeh et al. 2019).
 
+    Lower is better.
+
     See `Sensitivity` for arguments and errors.
 
     Example:
@@ -154,6 +158,8 @@ class AverageSensitivity(Sensitivity):
 
 class LocalLipschitz(Sensitivity):
     """Greatest change of the attribution over that of the input, max ‖a(x') - a(x)‖ / ‖x' - x‖.
+
+    Lower is better.
 
     Alvarez-Melis and Jaakkola 2018. It scales with the attribution: compare methods of the same scale only. See
     `Sensitivity` for arguments and errors.

@@ -158,6 +158,16 @@ def onset(reports: Sequence[ShortcutReport]) -> tuple[Onset, ...]:
 
     Args:
         reports: Reports of one network on the same samples, in order of time.
+
+    Example:
+        >>> from lightning_xai.results.shortcuts import Effect, Finding, ShortcutReport, onset
+        >>> effect = Effect(mean=0.9, control=0.1, low=0.6, high=0.9, n=50)
+        >>> what, numbers = (0, "place", (0, 0, 2, 2), "", "SHORTCUT"), (0.001, 0.01, 0.5, 0.0, 0.1)
+        >>> found = Finding(*what, {"swap": effect}, effect, *numbers, examples=(), reason="")
+        >>> clear = ShortcutReport("CLEAR", 0.0, {}, (), epoch=0, step=10, samples=(), settings={})
+        >>> proofs = [ShortcutReport("SHORTCUT", 0.8, {}, (found,), epoch, epoch * 10 + 10, (), {}) for epoch in (1, 2)]
+        >>> [(one.since, one.after, one.confirmed) for one in onset([clear, *proofs])]
+        [(1, 0, True)]
     """
     groups: list[list[tuple[int, Finding]]] = []
     for look, report in enumerate(reports):
@@ -203,6 +213,11 @@ def accepted(what: str | Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         ValueError: if it is neither, or says nothing.
+
+    Example:
+        >>> from lightning_xai.results.shortcuts import accepted
+        >>> accepted("3:place/24x4x5x5")
+        {'label': 3, 'kind': 'place', 'box': [24, 4, 5, 5]}
     """
     given = what
     if isinstance(what, str) and (found := _ACCEPTED.fullmatch(what.strip())):
@@ -250,6 +265,13 @@ def write_shortcuts(folder: str | os.PathLike[str], *reports: ShortcutReport) ->
     Raises:
         OSError: if the folder cannot be written to.
         ValueError: if the file that is there is none of ours.
+
+    Example:
+        >>> import tempfile
+        >>> from lightning_xai.results.shortcuts import ShortcutReport, write_shortcuts
+        >>> report = ShortcutReport("CLEAR", 0.0, {0: 0.0}, (), epoch=3, step=40, samples=(0, 1), settings={})
+        >>> write_shortcuts(tempfile.mkdtemp(), report).name
+        'shortcuts.json'
     """
     path = Path(folder) / SHORTCUTS
     new = {_moment(record): record for record in map(as_record, reports)}
@@ -268,6 +290,14 @@ def read_shortcuts(folder: str | os.PathLike[str], stage: str | None = None) -> 
 
     Raises:
         ValueError: if the file is damaged, none of ours, or of a later version; with the file.
+
+    Example:
+        >>> import tempfile
+        >>> from lightning_xai.results.shortcuts import ShortcutReport, read_shortcuts, write_shortcuts
+        >>> report = ShortcutReport("CLEAR", 0.0, {0: 0.0}, (), epoch=3, step=40, samples=(0, 1), settings={})
+        >>> written = write_shortcuts(tempfile.mkdtemp(), report)
+        >>> [(found.verdict, found.epoch) for found in read_shortcuts(written.parent, stage="validate")]
+        [('CLEAR', 3)]
     """
     path = Path(folder) / SHORTCUTS
     if not path.exists():

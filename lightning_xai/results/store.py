@@ -209,6 +209,17 @@ def read_samples(path: str | os.PathLike[str]) -> pd.DataFrame:
 
     Raises:
         ValueError: if a file is damaged, or a sample had another input, target or mask in one unit than in another.
+
+    Example:
+        >>> import tempfile
+        >>> from lightning_xai.results import Scores, append_scores
+        >>> from lightning_xai.results.store import read_samples
+        >>> folder = tempfile.mkdtemp() + "/scores"
+        >>> scores = Scores.from_rows([("test", 0, 0, "gradient", "gini", 7, 0.5)])
+        >>> known = {"sample": [7], "row": [7], "target": [3], "predicted": [5], "probability": [0.75]}
+        >>> _ = append_scores(folder, scores, samples={**known, "fingerprint": [""]})
+        >>> read_samples(folder)[["sample", "target", "predicted", "probability"]].values.tolist()
+        [[7.0, 3.0, 5.0, 0.75]]
     """
     columns, found = [*_EVALUATION, *SAMPLES, "part"], list[pd.DataFrame]()
     parts = sorted(_numbered(Path(path)), key=_number)

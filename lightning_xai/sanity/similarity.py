@@ -42,7 +42,17 @@ class TooSmallError(ValueError):
 
 
 def spearman(first: Tensor, second: Tensor) -> Scores:
-    """Spearman's rank correlation of the signed maps; equal values share their average rank."""
+    """Spearman's rank correlation of the signed maps; equal values share their average rank.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.sanity.similarity import spearman
+        >>> spearman(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[10.0, 11.0, 99.0]]))
+        tensor([1.])
+    """
     return _rank_correlation(*_map_pair(first, second))
 
 
@@ -51,6 +61,15 @@ def spearman_absolute(first: Tensor, second: Tensor) -> Scores:
 
     Pixels that are zero in both maps tie at the lowest rank of both: with a large background that no method attributes
     to (input times gradient and integrated gradients from black, on MNIST) the score is near 1 for any two models.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.sanity.similarity import spearman_absolute
+        >>> spearman_absolute(torch.tensor([[1.0, -2.0, 3.0]]), torch.tensor([[-1.0, 2.0, -3.0]]))
+        tensor([1.])
     """
     return _rank_correlation(*_map_pair(first, second, absolute=True))
 
@@ -60,19 +79,49 @@ def spearman_foreground(first: Tensor, second: Tensor, foreground: Tensor) -> Sc
 
     Args:
         foreground: Booleans, one a place, such as `foreground_mask` makes.
+
+    Raises:
+        ValueError: if the shapes differ, or `foreground` is not of the places of the maps.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.sanity.similarity import spearman_absolute, spearman_foreground
+        >>> maps = torch.tensor([[0.0, 0.0, 1.0, 2.0]]), torch.tensor([[0.0, 0.0, 2.0, 1.0]])
+        >>> spearman_absolute(*maps), spearman_foreground(*maps, maps[0] > 0)
+        (tensor([0.7778]), tensor([-1.]))
     """
     maps = _map_pair(first, second, absolute=True)
     return _rank_correlation(*maps, mask_like(foreground, maps[0]))
 
 
 def pearson(first: Tensor, second: Tensor) -> Scores:
-    """Pearson's correlation of the signed maps."""
+    """Pearson's correlation of the signed maps.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.sanity.similarity import pearson
+        >>> pearson(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[6.0, 4.0, 2.0]]))
+        tensor([-1.])
+    """
     x, y = _map_pair(first, second)
     return correlation(x.flatten(1), y.flatten(1))
 
 
 def cosine(first: Tensor, second: Tensor) -> Scores:
-    """Cosine of the angle between the signed maps as vectors, whatever their lengths; NaN if one of them is zero."""
+    """Cosine of the angle between the signed maps as vectors, whatever their lengths; NaN if one of them is zero.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.sanity.similarity import cosine
+        >>> cosine(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 1.0]]))
+        tensor([0.7071])
+    """
     # PyTorch's cosine_similarity bounds the lengths from below, which pulls maps of small values towards 0.
     x, y = (normalize(maps, "second_moment").flatten(1) for maps in _map_pair(first, second))
     return (x * y).mean(1).float()
@@ -99,6 +148,14 @@ def ssim(
 
     Raises:
         TooSmallError: (a ValueError) if the window does not fit into the maps, or they are those of tables.
+        ValueError: if the shapes differ, or `normalizer` is unknown.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.sanity.similarity import ssim
+        >>> maps, others = torch.rand(2, 1, 1, 16, 16)
+        >>> ssim(maps, maps), ssim(maps, others) < 0.5
+        (tensor([1.]), tensor([True]))
     """
     if first.ndim < 3:
         raise TooSmallError("Attributions must have places side by side for SSIM; those of a table have none.")
@@ -132,6 +189,16 @@ def hog(
 
     Raises:
         TooSmallError: (a ValueError) if the maps have no room for a block, or are not those of images.
+        ValueError: if the shapes differ, or `normalizer` is unknown.
+
+    Source: Dalal and Triggs, "Histograms of oriented gradients for human detection", CVPR 2005.
+
+    Example:
+        >>> import torch
+        >>> from lightning_xai.sanity.similarity import hog
+        >>> maps = torch.rand(2, 1, 16, 16)
+        >>> hog(maps, -maps)
+        tensor([1., 1.])
     """
     x, y = (normalize(maps, normalizer) for maps in _map_pair(first, second))
     if x.ndim != 3:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -171,12 +172,18 @@ def fit(
     Args:
         scratch: Folder where the training is saved after each epoch, to go on with after an interruption.
         options: Options of the Trainer.
+
+    Raises:
+        TypeError: before the training, if the module does not return logits.
+        ValueError: likewise, if the batches to test with have no labels.
     """
     last = scratch / "last.ckpt"
     saving = ModelCheckpoint(scratch, "last", save_on_train_epoch_end=True, enable_version_counter=False)
     callbacks = [StopWhenMemorized(), saving] if by_heart else [saving]
     quiet = {"enable_model_summary": False, "limit_val_batches": 0, "logger": False}
     trainer = Trainer(**{**options, **quiet, "callbacks": callbacks})
+    if not by_heart:
+        _check_answers(model, data)
     trainer.fit(model, data, ckpt_path=os.path.abspath(last) if last.exists() else None, weights_only=True)
     if by_heart:
         loader = data.train_dataloader()
@@ -184,6 +191,14 @@ def fit(
         data.setup("test")
         loader = data.test_dataloader()
     return model, accuracy(model, loader, next(model.parameters()).device)
+
+
+def _check_answers(model: LightningModule, data: LightningDataModule) -> None:
+    """Measure the accuracy on one batch, so that what would fail after the training fails before."""
+    with isolate_rng():
+        data.prepare_data()
+        data.setup("test")
+        accuracy(model, islice(data.test_dataloader(), 1), model.device)
 
 
 class StopWhenMemorized(Callback):
@@ -206,9 +221,20 @@ def accuracy(model: nn.Module, loader: Any, device: torch.device) -> float:
             samples = unpack(batch)
             if samples.labels is None:
                 raise ValueError("The batches must have labels, one class index a sample.")
-            predicted = model(samples.images.to(device)).argmax(1).cpu()
+            predicted = _logits(model, samples.images.to(device)).argmax(1).cpu()
             right, total = right + int((predicted == samples.labels.cpu()).sum()), total + len(predicted)
     return right / max(1, total)
+
+
+def _logits(model: nn.Module, images: Tensor) -> Tensor:
+    outputs = model(images)
+    if isinstance(outputs, Tensor) and outputs.ndim == 2:
+        return outputs
+    got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+    raise TypeError(
+        f"`networks`: the forward of {type(model).__name__} must return logits, a tensor (batch, classes), got {got}: "
+        "let it return them alone, and make what else the training needs in `training_step`."
+    )
 
 
 def kept(
