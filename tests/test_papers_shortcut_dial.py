@@ -70,7 +70,7 @@ def test_onsets_are_told_against_the_epoch_of_the_true_dependence():
 
     rows = [*network(0, 1, 1), *network(1, 1, 2), *network(2, 1, 0), *network(3, 0, 9), *network(4, 9, 9)]
     table = shortcut_dial.onset_table([*rows, *network(5, 2, 2, onset=2)])
-    assert table.rows == (("from the start", "4", "1", "33%", "33%", "1"), ("later", "1", "0", "100%", "0%", "0"))
+    assert table.rows == (("from the start", "4", "1", "1", "1", "0", "1"), ("later", "1", "0", "1", "0", "0", "0"))
 
 
 # Heads on a frozen network; photographs
