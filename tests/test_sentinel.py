@@ -159,7 +159,13 @@ def test_what_is_accepted_has_a_name_or_is_a_mapping(given, expected):
     assert accepted(given) == expected
 
 
-@pytest.mark.parametrize("given", ["corner", "", "3", "place/1x2", {"kind": "corner"}, {"where": 3}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("corner", "", "3", "place/1x2", "frequency/0x0x2x2", "frequency/7-2"),
+        *({"kind": "color", "box": [0, 0, 2, 2]}, {"kind": "corner"}, {"where": 3}),
+    ],
+)
 def test_what_is_accepted_is_refused_where_it_means_nothing(given):
     with pytest.raises(ValueError, match="`accept` must have names as tables of shortcuts have them"):
         ShortcutSentinel(accept=[given])

@@ -26,7 +26,7 @@ ShortcutVerdict = Literal["SHORTCUT", "EVIDENCE", "CLEAR", "INCONCLUSIVE"]
 `CLEAR`: it does not decide, for an effect of `detectable` would have been seen; `INCONCLUSIVE`: it decides, but whether
 it should cannot be told, or it cannot be tested."""
 
-_ACCEPTED = re.compile(r"(?:(\d+):)?([a-z]+)(?:/(\d+)x(\d+)x(\d+)x(\d+)|/[\d-]*)?")
+_ACCEPTED = re.compile(r"(?:(\d+):)?([a-z]+)(?:/(\d+)x(\d+)x(\d+)x(\d+))?")
 
 
 @dataclass(frozen=True)
@@ -226,8 +226,8 @@ def accepted(what: str | Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(what, Mapping) or not _says_something(what):
         raise ValueError(
             "`accept` must have names as tables of shortcuts have them, such as `3:place/24x4x5x5` or `color`, or "
-            f"mappings with `label`, `kind` (of {', '.join(get_args(HypothesisKind))}) and `box` (four numbers), at "
-            f"least one of them; got {given!r}."
+            f"mappings with `label`, `kind` (of {', '.join(get_args(HypothesisKind))}) and `box` (four numbers, of a "
+            f"place or a pattern), at least one of them; got {given!r}."
         )
     return dict(what)
 
@@ -238,7 +238,7 @@ def _says_something(what: Mapping[str, Any]) -> bool:
     return (
         not set(what) - {"label", "kind", "box"}
         and kind in (None, *get_args(HypothesisKind))
-        and (box is None or (isinstance(box, Sequence) and len(box) == 4))
+        and (box is None or (kind in (None, "place", "pattern") and isinstance(box, Sequence) and len(box) == 4))
         and all(isinstance(number, int) and not isinstance(number, bool) for number in numbers)
         and any(value is not None for value in (label, kind, box))
     )
